@@ -1,0 +1,60 @@
+"""gendiff: generalized diffusion in a rotated coordinate system, each component at its own speed.
+
+The names below are imported on first use, so that ``import gendiff`` does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gendiff.component import Component, Lazy, set_default_resolver
+from gendiff.errors import GendiffError
+from gendiff.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from gendiff.config import Config
+    from gendiff.data import Data
+    from gendiff.diffusion import Diffusion
+    from gendiff.model import Model
+    from gendiff.objective import Objective
+    from gendiff.rotation import Rotation, SeparableRotation
+    from gendiff.sampler import Sampler, Update, sample
+    from gendiff.scales import BlurScales, Scales, VariancePreserving
+    from gendiff.schedule import BlurSchedule, NoiseSchedule
+    from gendiff.score import GaussianScore, NetworkScore, Parametrization, Pivot, ScoreModel
+    from gendiff.velocity import Velocity
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "config": ["Config"],
+    "data": ["Data"],
+    "diffusion": ["Diffusion"],
+    "model": ["Model"],
+    "objective": ["Objective"],
+    "rotation": ["Rotation", "SeparableRotation"],
+    "sampler": ["Sampler", "Update", "sample"],
+    "scales": ["BlurScales", "Scales", "VariancePreserving"],
+    "schedule": ["BlurSchedule", "NoiseSchedule"],
+    "score": ["GaussianScore", "NetworkScore", "Parametrization", "Pivot", "ScoreModel"],
+    "velocity": ["Velocity"],
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["Component", "GendiffError", "Lazy", "hookimpl", *sorted(_MODULE_OF)]  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'gendiff' has no attribute '{name}'")
+    return getattr(import_module(f"gendiff.{_MODULE_OF[name]}"), name)
+
+
+def _resolve_installed(kind: str, name: str) -> type[Component]:
+    from gendiff.registry import default_registry
+
+    return default_registry().resolve(kind, name)
+
+
+set_default_resolver(_resolve_installed)

@@ -1,0 +1,167 @@
+"""Configuration: one frozen tree of settings, and where each value came from.
+
+A run is described by a `Config`. Its components resolve by name through the registry, so the parameters of a third-party
+plugin are part of it like any other. Values come in layers, later ones winning:
+
+    defaults < preset < file < --set < dedicated flag
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from gendiff.component import Settings, invalid_parameter, parse_spec, parse_value
+from gendiff.data import Data
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError, GendiffError
+from gendiff.model import Model
+from gendiff.objective import Objective
+from gendiff.rotation import Rotation
+from gendiff.sampler import Sampler
+from gendiff.velocity import Velocity
+
+
+class TrainSettings(Settings):
+    """How a run trains."""
+
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch: int = Field(64, ge=1, description="events per optimiser step, over all processes")
+    lr: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises linearly from 0")
+    grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 never clips")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 keeps none")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; all else stays float32")
+    compile: bool = Field(False, description="compile the network with torch.compile")
+    seed: int = Field(0, ge=0, description="everything random in the run follows from it")
+    workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")
+    log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
+    sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
+    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints; there is always one at the end")
+    keep: int = Field(2, ge=1, description="how many checkpoints to keep")
+
+
+class Config(Settings):
+    """Everything that defines a run."""
+
+    N: int = Field(1000, ge=2, le=1_000_000, description="steps of the diffusion; schedules are per step")
+    rotation: Rotation = Field("identity", description="coordinate system U")
+    velocity: Velocity = Field("blur", description="speed of each component")
+    objective: Objective = Field("eps", description="what the network predicts")
+    model: Model = Field("unet", description="network")
+    data: Data = Field("digits", description="source of events")
+    sampler: Sampler = Field("ancestral", description="how samples are drawn")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
+
+    def diffusion(self) -> Diffusion:
+        """The process of this run; reads the data's shape."""
+        event_shape = self.data.event_shape
+        return Diffusion(self.rotation, self.velocity.scales(self.rotation, event_shape, self.N), event_shape)
+
+    def toml(self) -> str:
+        """This configuration as TOML, every value written out."""
+        return tomli_w.dumps(self.table())
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A partial table of values and where it came from, such as ``"--schedule"`` or ``"preset digits-demo"``."""
+
+    origin: str
+    table: Mapping[str, Any]
+
+    @classmethod
+    def from_file(cls, path: Path, origin: str = "") -> Layer:
+        """Read TOML; raises `ConfigError` naming the file and line where it cannot be read."""
+        origin = origin or str(path)
+        try:
+            return cls(origin, tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(f"cannot read the configuration '{path}': {reason}", fix="give the path of a TOML file") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"'{path}' is not valid TOML: {error}", where=origin) from error
+
+    @classmethod
+    def from_assignment(cls, assignment: str) -> Layer:
+        """Read ``a.b=c``."""
+        key, equals, value = assignment.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise ConfigError(f"cannot read '{assignment}'", where="--set", fix="write --set section.key=value")
+        return cls.at(f"--set {key.strip()}", key.strip(), parse_value(value.strip()))
+
+    @classmethod
+    def at(cls, origin: str, path: str, value: Any) -> Layer:
+        """A layer with one value at a dotted path."""
+        for part in reversed(path.split(".")):
+            value = {part: value}
+        return cls(origin, value)
+
+
+@dataclass
+class Resolved:
+    """A configuration and the origin of each value, by dotted path; what is not named there is a default."""
+
+    config: Config
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def resolve(layers: Iterable[Layer]) -> Resolved:
+    """Merge the layers over the defaults and validate; errors name the layer at fault."""
+    table: dict[str, Any] = {
+        key: parse_spec(info.default)
+        for key, info in Config.model_fields.items()
+        if isinstance(info.default, str)
+    }
+    origins: dict[str, str] = {}
+    for layer in layers:
+        table = _merge(table, layer.table, layer.origin, origins, path="")
+    try:
+        return Resolved(Config.model_validate(table), origins)
+    except ValidationError as error:
+        raise _located(invalid_parameter(Config, error), origins) from error
+    except GendiffError as error:
+        raise _located(error, origins) from error
+
+
+def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str) -> Any:
+    """``over`` on top of ``base``: tables are merged, but another component's parameters are never inherited."""
+    if isinstance(over, str) and isinstance(base, Mapping) and "name" in base:
+        over = parse_spec(over)
+    if isinstance(base, str) and isinstance(over, Mapping):
+        base = parse_spec(base)
+    if isinstance(over, Mapping):
+        keep = isinstance(base, Mapping) and over.get("name", base.get("name")) == base.get("name")
+        merged = dict(base) if keep else {}
+        if not keep:
+            _forget(origins, path)
+        for key, value in over.items():
+            merged[key] = _merge(merged.get(key), value, origin, origins, f"{path}.{key}" if path else key)
+        return merged
+    _forget(origins, path)
+    origins[path] = origin
+    return over
+
+
+def _forget(origins: dict[str, str], path: str) -> None:
+    for known in [known for known in origins if known == path or known.startswith(f"{path}.")]:
+        del origins[known]
+
+
+def _located(error: GendiffError, origins: Mapping[str, str]) -> GendiffError:
+    """The same error with the origin of its subject, found by the end of the path (``schedule.f_max``)."""
+    if error.where or not error.subject:
+        return error
+    subject = error.subject.removesuffix(".name")
+    for wanted in (error.subject, subject):
+        for path, origin in origins.items():
+            if path == wanted or path.endswith(f".{wanted}") or f".{path}".endswith(f".{wanted}"):
+                error.where = origin
+                return error
+    return error

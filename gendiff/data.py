@@ -1,0 +1,46 @@
+"""Data: a deterministic map from an index to an event.
+
+A data component gives the shape of its events and the event at an index, and nothing else: order, batches, workers and
+processes are the trainer's business (`gendiff.batches`). Because an event is a function of its index (and of the
+component's own parameters), a run is reproducible without any loader state.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from gendiff.component import Component
+from gendiff.shapes import EventShape
+
+
+class Data(Component):
+    """A source of events.
+
+    ``value_range`` says where the values lie, (-1, 1) for pictures; ``None`` means unbounded, and samplers then never
+    clip. Loading is lazy: constructing a component reads nothing; `event_shape` and `__getitem__` may read and cache.
+    """
+
+    kind: ClassVar[str] = "data"
+    value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> EventShape:
+        """``(C, *spatial)`` of every event; raises `DataError` when the data cannot be found or read."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int | None:
+        """The number of events, or None for an endless source, whose events exist for every index >= 0."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Tensor:
+        """The event at ``index``: float32, shape ``event_shape``; raises `DataError` naming a damaged file."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A short text that changes when the events change; stored with every checkpoint and number."""

@@ -1,0 +1,178 @@
+r"""Diffusion: a rotation and the scales, composed.
+
+    x_i = U a_i U^T x_0 + U s_i U^T ε ,   ε ~ N(0, I) in event space,   i = 0..N            (paper eq. 8, corrected)
+    ∇ log q(x_i | x_0) = -U s_i^{-1} U^T ε                                               (paper eq. 15-17, corrected)
+
+Between any two steps j < i everything is elementwise in rotated coordinates, with r = exp(2(λ_i - λ_j)) in [0, 1]:
+
+    q(x̄_i | x̄_j)        = N( (a_i/a_j) x̄_j ,  s_i² - (a_i/a_j)² s_j² = s_i² (1 - r) )
+    q(x̄_j | x̄_i, x̄_0)  = N( p x̄_i + a_j (1-r) x̄_0 ,  s_j² (1-r) ) ,   p = (a_j/a_i) r
+
+"Paper" is Lee, Chung, Kim, Ye: Progressive Deblurring of Diffusion Models for Coarse-to-Fine Image Synthesis (2022),
+arXiv 2207.11192; docs/notation.md lists its corrections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gendiff.errors import PluginError
+from gendiff.rotation import Rotation
+from gendiff.scales import Scales
+from gendiff.shapes import EventShape
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``q(x̄_i | x̄_j) = N(scale x̄_j, std²)``, j < i; float64 diagonals."""
+
+    scale: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """``q(x̄_j | x̄_i, x̄_0) = N(p x̄_i + q x̄_0, std²)``, j < i; float64 diagonals."""
+
+    p: Tensor
+    q: Tensor
+    std: Tensor
+
+
+@final
+class Diffusion:
+    """The generalized diffusion of events of one shape.
+
+    Args:
+        rotation: U.
+        scales: (log a, log s) for i = 0..N, whose diagonals broadcast to ``event_shape``.
+        event_shape: ``(C, *spatial)``.
+
+    Raises:
+        PluginError: where the scales do not fit the event, are not finite, or a component's SNR grows with i.
+    """
+
+    def __init__(self, rotation: Rotation, scales: Scales, event_shape: EventShape) -> None:
+        self.rotation = rotation
+        self.scales = scales
+        self.event_shape = tuple(event_shape)
+        self._check()
+
+    @property
+    def N(self) -> int:
+        """The number of steps; 0 is clean data, N is the prior."""
+        return self.scales.N
+
+    def to(self, device: torch.device) -> Diffusion:
+        """The same diffusion with its tables on ``device``."""
+        return Diffusion(self.rotation, self.scales.to(device), self.event_shape)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """``x̄ = U^T x``, ``(B, *event)``."""
+        return self.rotation.rotate(x)
+
+    def unrotate(self, x_bar: Tensor) -> Tensor:
+        """``x = U x̄``, ``(B, *event)``."""
+        return self.rotation.unrotate(x_bar)
+
+    # --- scales ------------------------------------------------------------------------------------------------------
+
+    def marginal(self, i: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """``(a_i, s_i)``, each ``(B, *diagonal)``, for steps ``i`` of shape ``(B,)``: float64 inside, cast once."""
+        return self.scales.log_a(i).exp().to(dtype), self.scales.log_s(i).exp().to(dtype)
+
+    def scales_at(self, i: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """``(a_i, s_i)`` of one step, each of shape ``diagonal``."""
+        a, s = self.marginal(self._step(i), dtype)
+        return a[0], s[0]
+
+    def log_a(self, i: int) -> Tensor:
+        """``log a_i`` of one step, float64, shape ``diagonal``."""
+        return self.scales.log_a(self._step(i))[0]
+
+    def log_s(self, i: int) -> Tensor:
+        """``log s_i`` of one step, float64, shape ``diagonal``; -inf without noise."""
+        return self.scales.log_s(self._step(i))[0]
+
+    def half_log_snr(self, i: int) -> Tensor:
+        """``λ_i`` of one step, float64, shape ``diagonal``."""
+        return self.scales.half_log_snr(self._step(i))[0]
+
+    # --- forward -----------------------------------------------------------------------------------------------------
+
+    def q_sample(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
+        """``x_i`` for clean events, steps ``(B,)`` and event-space noise; float32 or float64, as ``x_0``."""
+        a, s = self.marginal(i, x_0.dtype)
+        return self.unrotate(a * self.rotate(x_0) + s * self.rotate(eps))
+
+    def score(self, i: Tensor, eps: Tensor) -> Tensor:
+        """``∇ log q(x_i | x_0) = -U s_i^{-1} U^T ε`` in event space, i >= 1."""
+        _, s = self.marginal(i, eps.dtype)
+        return self.unrotate(-self.rotate(eps) / s)
+
+    def kernel(self, i: int, j: int) -> Kernel:
+        """``q(x̄_i | x̄_j)`` for 0 <= j < i <= N; ``kernel(i, i-1)`` is the paper's one step (A_i^{1/2}, B_i^{1/2})."""
+        return Kernel(
+            scale=(self.log_a(i) - self.log_a(j)).exp(),
+            std=self.log_s(i).exp() * torch.sqrt(-torch.expm1(self._log_r(i, j))),
+        )
+
+    # --- reverse -----------------------------------------------------------------------------------------------------
+
+    def posterior(self, i: int, j: int) -> Posterior:
+        """``q(x̄_j | x̄_i, x̄_0)`` for 0 <= j < i <= N."""
+        log_r = self._log_r(i, j)
+        kept = -torch.expm1(log_r)  # 1 - r
+        # (a_j/a_i) r, written so that two underflowing a never meet as 0/0.
+        log_p = self.log_a(i) - self.log_a(j) + 2 * (self.log_s(j) - self.log_s(i))
+        return Posterior(p=log_p.exp(), q=self.log_a(j).exp() * kept, std=self.log_s(j).exp() * kept.sqrt())
+
+    def prior(self, z: Tensor) -> Tensor:
+        """``x̄_N = s_N U^T z`` for event-space noise ``z ~ N(0, I)``."""
+        _, s = self.scales_at(self.N, z.dtype)
+        return s * self.rotate(z)
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    def _step(self, i: int) -> Tensor:
+        if not 0 <= i <= self.N:
+            raise ValueError(f"step {i} is outside 0..{self.N}")
+        return torch.tensor([i], device=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.scales.device
+
+    def _log_r(self, i: int, j: int) -> Tensor:
+        if not 0 <= j < i <= self.N:
+            raise ValueError(f"need 0 <= j < i <= {self.N}, got j = {j}, i = {i}")
+        return (2 * (self.half_log_snr(i) - self.half_log_snr(j))).clamp_max(0.0)
+
+    def _check(self) -> None:
+        diagonal = self.log_a(self.N).shape
+        if torch.broadcast_shapes(diagonal, self.event_shape) != self.event_shape:
+            raise PluginError(
+                f"the scales have shape {tuple(diagonal)}, the events {self.event_shape}",
+                fix="the scales of a velocity must broadcast to the event",
+            )
+        previous = self.half_log_snr(0)
+        for i in sorted({1, 2, *range(1, self.N, max(self.N // 16, 1)), self.N}):
+            lam = self.half_log_snr(i)
+            grows = ~(lam <= previous + 1e-9)  # also true for NaN
+            if grows.any():
+                raise PluginError(
+                    f"the signal-to-noise ratio of {int(grows.sum())} components grows or is NaN at step {i}",
+                    details=["a diffusion only ever destroys information: λ_i must not increase with i"],
+                    fix="check the velocity: B_i must lie in [0, 1] for every component",
+                )
+            if lam.isinf().any():
+                raise PluginError(
+                    f"{int(lam.isinf().sum())} components have no noise at step {i}",
+                    details=["the score -ε/s exists only where s_i > 0, i = 1..N"],
+                    fix="check the noise schedule: β_1 must be positive",
+                )
+            previous = lam

@@ -1,0 +1,79 @@
+"""Errors a user can act on.
+
+Every error says four things: what happened, where the value came from, what is allowed, and how to fix it. The command
+line prints them in that order and exits with ``exit_code``; a traceback is shown under ``-v`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class GendiffError(Exception):
+    """Something failed while running (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: str = "", details: Iterable[str] = (), fix: str = "", subject: str = ""
+    ) -> None:
+        """Say what happened; ``subject`` is the configuration key at fault (``"schedule.f_max"``), from which the
+        configuration finds ``where``: the flag, file or preset that set it.
+        """
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.details = tuple(details)
+        self.fix = fix
+        self.subject = subject
+
+    def __str__(self) -> str:
+        head = f"{self.what} (from {self.where})" if self.where else self.what
+        return "\n".join([head, *(f"  {line}" for line in (*self.details, self.fix) if line)])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An error raised in a data-loading process is pickled on its way to the trainer; keyword-only arguments would be lost.
+        return (_rebuild, (type(self), self.what, self.where, self.details, self.fix, self.subject))
+
+
+def _rebuild(
+    cls: type[GendiffError], what: str, where: str, details: tuple[str, ...], fix: str, subject: str
+) -> GendiffError:
+    return cls(what, where=where, details=details, fix=fix, subject=subject)
+
+
+class ConfigError(GendiffError):
+    """A usage or configuration error (exit code 2)."""
+
+    exit_code = 2
+
+
+class PluginError(GendiffError):
+    """A plugin that was asked for is missing or broken (exit code 3)."""
+
+    exit_code = 3
+
+
+class DataError(GendiffError):
+    """Data or weights are not available or damaged (exit code 4)."""
+
+    exit_code = 4
+
+
+class CheckError(GendiffError):
+    """A check did not pass (exit code 5)."""
+
+    exit_code = 5
+
+
+class Stopped(GendiffError):
+    """Stopped on request after a resumable checkpoint was saved (exit code 75, or 130 for Ctrl-C)."""
+
+    exit_code = 75
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """One line with the nearest known word, or an empty string."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,179 @@
+r"""Score model: what is believed about x_0 given x_i.
+
+Every prediction is one of five views of the same belief, the pivot ``(x̂_0, ε̂)`` with ``x̄_i = a x̂_0 + s ε̂``:
+
+    ε        score = -ε/s        std = s ε        v = a ε - s x_0        x_0
+
+There are five conversions in (`decode`) and five out (`encode`), all elementwise in rotated coordinates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from gendiff.diffusion import Diffusion
+
+#: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
+LOG_A_PRIOR = -14.0
+
+
+class Parametrization(StrEnum):
+    """What the output of a network stands for."""
+
+    EPS = "eps"
+    X_0 = "x0"
+    SCORE = "score"
+    STD = "std"
+    V = "v"
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """The belief ``(x̂_0, ε̂)`` in rotated coordinates, each ``(B, *event)``."""
+
+    x_0: Tensor
+    eps: Tensor
+
+
+def encode(parametrization: Parametrization, pivot: Pivot, a: Tensor, s: Tensor) -> Tensor:
+    """The view of ``pivot`` that ``parametrization`` names; ``a, s`` broadcast over ``(B, *event)``."""
+    match parametrization:
+        case Parametrization.EPS:
+            return pivot.eps
+        case Parametrization.X_0:
+            return pivot.x_0
+        case Parametrization.SCORE:
+            return -pivot.eps / s
+        case Parametrization.STD:
+            return s * pivot.eps
+        case Parametrization.V:
+            return a * pivot.eps - s * pivot.x_0
+
+
+def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, a: Tensor, s: Tensor) -> Pivot:
+    """The pivot that a network's output stands for, given ``x̄_i``; s must be positive, a may vanish."""
+    match parametrization:
+        case Parametrization.EPS:
+            return from_eps(output, x_bar, a, s)
+        case Parametrization.X_0:
+            return from_x_0(output, x_bar, a, s)
+        case Parametrization.SCORE:
+            return from_eps(-s * output, x_bar, a, s)
+        case Parametrization.STD:
+            return from_eps(output / s, x_bar, a, s)
+        case Parametrization.V:
+            norm = a**2 + s**2
+            return Pivot(x_0=(a * x_bar - s * output) / norm, eps=(s * x_bar + a * output) / norm)
+
+
+def from_x_0(x_0: Tensor, x_bar: Tensor, a: Tensor, s: Tensor) -> Pivot:
+    """``ε̂ = (x̄_i - a x̂_0)/s``: also how ε̂ follows after x̂_0 was clipped or guided."""
+    return Pivot(x_0=x_0, eps=(x_bar - a * x_0) / s)
+
+
+def from_eps(eps: Tensor, x_bar: Tensor, a: Tensor, s: Tensor) -> Pivot:
+    """``x̂_0 = (x̄_i - s ε̂)/a``, and 0 (then ε̂ = x̄_i/s) where the component is pure prior."""
+    prior = a < torch.e**LOG_A_PRIOR
+    x_0 = torch.where(prior, 0.0, (x_bar - s * eps) / torch.where(prior, 1.0, a))
+    return Pivot(x_0=x_0, eps=torch.where(prior, x_bar / s, eps))
+
+
+class ScoreModel(ABC):
+    """Anything that turns ``x̄_i`` into a pivot."""
+
+    @abstractmethod
+    def predict(self, x_bar: Tensor, i: int) -> Pivot:
+        """The belief about ``(x̄_0, ε̄)`` given ``x̄_i`` of shape ``(B, *event)``, all B at the same step 1 <= i <= N."""
+
+
+class Denoiser(nn.Module):
+    """A network on events, with what it needs to know of the rotation.
+
+    Args:
+        network: maps ``(B, in_channels, *spatial)`` and ``i`` to ``(B, *event)``.
+        diffusion: gives U^T x where the network wants frequency features.
+        frequency_features: concatenate U^T x to x along the channels.
+    """
+
+    def __init__(self, network: nn.Module, diffusion: Diffusion, frequency_features: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.diffusion = diffusion
+        self.frequency_features = frequency_features
+
+    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        """The raw output in event space, float32, for ``x`` of shape ``(B, *event)`` and steps ``i`` of shape ``(B,)``."""
+        if self.frequency_features:
+            x = torch.cat([x, self.diffusion.rotate(x)], dim=1)
+        output: Tensor = self.network(x, i.to(x.dtype))
+        return output.float()
+
+
+class NetworkScore(ScoreModel):
+    """A trained network as a score model.
+
+    Args:
+        denoiser: maps ``(x_i, i)`` in event space to what ``parametrization`` says.
+        clip: clamp x̂_0 to this range **in event space** and recompute ε̂; None never clips.
+        chunk: the network always sees batches of this size, the last one padded: a convolution's last bits depend on the
+            batch size, and an image must not depend on its neighbours.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        diffusion: Diffusion,
+        parametrization: Parametrization,
+        clip: tuple[float, float] | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        self.denoiser = denoiser
+        self.diffusion = diffusion
+        self.parametrization = parametrization
+        self.clip = clip
+        self.chunk = chunk
+
+    @torch.no_grad()
+    def predict(self, x_bar: Tensor, i: int) -> Pivot:
+        output = self.diffusion.rotate(self._run(self.diffusion.unrotate(x_bar), i))
+        a, s = self.diffusion.scales_at(i, x_bar.dtype)
+        pivot = decode(self.parametrization, output.to(x_bar.dtype), x_bar, a, s)
+        if self.clip is None:
+            return pivot
+        x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.clip)
+        return from_x_0(self.diffusion.rotate(x_0), x_bar, a, s)
+
+    def _run(self, x: Tensor, i: int) -> Tensor:
+        chunk = self.chunk or len(x)
+        outputs = []
+        for part in x.split(chunk):
+            padded = torch.cat([part, part[:1].expand(chunk - len(part), *part.shape[1:])])
+            steps = torch.full((chunk,), i, device=x.device)
+            outputs.append(self.denoiser(padded.float(), steps)[: len(part)])
+        return torch.cat(outputs)
+
+
+class GaussianScore(ScoreModel):
+    r"""The optimal model of Gaussian data ``x̄_0 ~ N(m, diag c)``, diagonal in the rotation of the process.
+
+    ``x̂_0 = m + (a c / v)(x̄ - a m)`` and ``ε̂ = (s / v)(x̄ - a m)`` with ``v = a² c + s²``.
+
+    Args:
+        mean, variance: m and c, broadcasting to the event.
+    """
+
+    def __init__(self, diffusion: Diffusion, mean: Tensor, variance: Tensor) -> None:
+        self.diffusion = diffusion
+        self.mean = mean
+        self.variance = variance
+
+    def predict(self, x_bar: Tensor, i: int) -> Pivot:
+        a, s = self.diffusion.scales_at(i, x_bar.dtype)
+        m, c = self.mean.to(x_bar), self.variance.to(x_bar)
+        residual = (x_bar - a * m) / (a**2 * c + s**2)
+        return Pivot(x_0=m + a * c * residual, eps=s * residual)

@@ -1,0 +1,27 @@
+r"""Velocity: how fast each rotated component is corrupted.
+
+The velocity B_i is the diagonal variance added at step i, in [0, 1] per component, with ``A_i = I - B_i`` and
+``Ā_i = Π_{j<=i} A_j``. A velocity component is the recipe: given a rotation, the shape of an event and N it returns the
+`Scales`, the numbers of the process. It owns the schedules it uses as fields, so that a velocity which has no use for a
+blur schedule cannot be given one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from gendiff.component import Component
+from gendiff.rotation import Rotation
+from gendiff.scales import Scales
+from gendiff.shapes import EventShape
+
+
+class Velocity(Component):
+    """The recipe of the scales."""
+
+    kind: ClassVar[str] = "velocity"
+
+    @abstractmethod
+    def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
+        """The per-component scales of this process for events of that shape, on the CPU."""

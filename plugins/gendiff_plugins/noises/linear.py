@@ -1,0 +1,23 @@
+"""The linear noise schedule."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.schedule import NoiseSchedule
+
+
+class Linear(NoiseSchedule):
+    """β_i rises linearly from beta_min to beta_max.
+
+    Per step, as in Ho, Jain, Abbeel 2020 (arXiv 2006.11239): with another N the total noise changes.
+    """
+
+    name = "linear"
+
+    beta_min: float = Field(1e-4, gt=0, lt=1, description="β_1")
+    beta_max: float = Field(0.02, gt=0, lt=1, description="β_N")
+
+    def beta(self, i: Tensor, N: int) -> Tensor:
+        return self.beta_min + (self.beta_max - self.beta_min) * (i - 1) / (N - 1)

@@ -1,0 +1,17 @@
+"""Objectives: what the network predicts and how errors are weighed."""
+
+from gendiff.component import Component, Lazy
+from gendiff.hookspecs import hookimpl
+
+
+@hookimpl
+def gendiff_components() -> list[type[Component] | Lazy]:
+    """Announce the objectives."""
+    here = "gendiff_plugins.objectives.squared"
+    return [
+        Lazy("objective", "eps", f"{here}:Eps", "predict ε, weight 1 (the paper's eq. 18)"),
+        Lazy("objective", "score", f"{here}:Score", "predict ε, weight 1/s²: score matching (the paper's eq. 17)"),
+        Lazy("objective", "std", f"{here}:Std", "predict the noise as it stands in the picture, s ε"),
+        Lazy("objective", "x0", f"{here}:X0", "predict the clean event x_0"),
+        Lazy("objective", "v", f"{here}:V", "predict v = a ε - s x_0"),
+    ]

@@ -1,0 +1,82 @@
+"""The paper's own basis."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.errors import ConfigError
+from gendiff.rotation import SeparableRotation
+from gendiff.shapes import EventShape
+
+D_MIN = 1e-12
+
+
+class BlurEigen(SeparableRotation):
+    """the paper's basis: eigenvectors of a zero-padded blur.
+
+    Per axis W_ij = g(i-j), with g a normalised Gaussian kernel of 2n-1 taps: the border is zero-padded, so bright pictures
+    darken at their edges. Order: descending eigenvalue; sign: the first entry larger than 1e-8 in size is positive.
+    D is the product of ``u_k^T W u_k`` over axes, clipped to [1e-12, 1]; at the velocity's default σ these are the eigenvalues.
+
+    With ``released_tiling`` the attenuations of C channels are assigned as in the authors' released code, which tiles them
+    while its coefficients are interleaved: with n = H·W and p the rank of a component by descending D, channel c gets
+    ``D[(C p + c) mod n]``. For C > 1 this is *not* a Gaussian blur. It exists to study the published numbers.
+
+    Reference: Lee, Chung, Kim, Ye 2022, arXiv 2207.11192, Section 3 and the released code.
+    """
+
+    name = "blur-eigen"
+    diagonalises_blur = True
+
+    sigma: float = Field(0.4, gt=0, le=100, description="std of the blur whose eigenvectors are the basis, pixels")
+    released_tiling: bool = Field(False, description="assign D to colour channels as the released code does")
+
+    def matrix(self, n: int) -> Tensor:
+        _, U = torch.linalg.eigh(zero_padded_blur(n, self.sigma))
+        U = U.flip(1)  # eigh is ascending
+        first = (U.abs() > 1e-8).int().argmax(0)
+        return U * U.gather(0, first[None]).sign()
+
+    def axis_log_blur(self, n: int, sigma: float) -> Tensor:
+        U = self.matrix(n)
+        return (U * (zero_padded_blur(n, sigma) @ U)).sum(0).clamp(D_MIN, 1.0).log()
+
+    def log_blur_spectrum(self, event_shape: EventShape, sigma: float) -> Tensor:
+        log_D = super().log_blur_spectrum(event_shape, sigma).clamp_min(math.log(D_MIN))
+        if not self.released_tiling:
+            return log_D
+        if len(event_shape) != 3:
+            raise ConfigError(
+                "rotation 'blur-eigen' with released_tiling needs pictures (C, H, W)",
+                details=[f"these events have shape {event_shape}"],
+                fix="leave released_tiling out",
+            )
+        order = log_D.flatten().sort(descending=True, stable=True).indices
+        return tile_as_released(log_D, order, channels=event_shape[0])
+
+
+def tile_as_released(log_D: Tensor, order: Tensor, channels: int) -> Tensor:
+    """``(1, H, W) -> (channels, H, W)``: the released code's attenuation of each channel.
+
+    Args:
+        order: flat index of the component of each rank p, descending D; the released code breaks ties arbitrarily.
+    """
+    ranked = log_D.flatten()[order]
+    n = len(ranked)
+    tiled = torch.empty(channels, n, dtype=log_D.dtype)
+    for c in range(channels):
+        tiled[c, order] = ranked[(channels * torch.arange(n) + c) % n]
+    return tiled.reshape(channels, *log_D.shape[1:])
+
+
+def zero_padded_blur(n: int, sigma: float) -> Tensor:
+    """W, ``(n, n)`` float64: Toeplitz matrix of a Gaussian kernel of 2n-1 taps with sum 1."""
+    taps = torch.arange(-(n - 1), n, dtype=torch.float64)
+    g = torch.exp(-0.5 * (taps / sigma) ** 2)
+    g = g / g.sum()
+    position = torch.arange(n)
+    return g[position[:, None] - position + n - 1]

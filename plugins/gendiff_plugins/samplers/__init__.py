@@ -1,0 +1,20 @@
+"""Samplers: affine plans from the prior to the data."""
+
+from gendiff.component import Component, Lazy
+from gendiff.hookspecs import hookimpl
+
+
+@hookimpl
+def gendiff_components() -> list[type[Component] | Lazy]:
+    """Announce the samplers."""
+    here = "gendiff_plugins.samplers"
+    return [
+        Lazy(
+            "sampler",
+            "reverse-diffusion",
+            f"{here}.reverse_diffusion:ReverseDiffusion",
+            "the paper's sampler: the reverse SDE, one step at a time",
+        ),
+        Lazy("sampler", "ancestral", f"{here}.ddim:Ancestral", "draws from the posterior q(x_j | x_i, x̂_0)"),
+        Lazy("sampler", "ddim", f"{here}.ddim:DDIM", "deterministic at η = 0, ancestral at η = 1, any number of steps"),
+    ]

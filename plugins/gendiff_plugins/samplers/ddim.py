@@ -1,0 +1,56 @@
+"""Samplers that go through x̂_0, and so can skip steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from gendiff.diffusion import Diffusion
+from gendiff.sampler import Sampler, Update, uniform_grid
+
+
+class DDIM(Sampler):
+    """deterministic at η = 0, ancestral at η = 1, any number of steps.
+
+    ``x̄_j = a_j x̂_0 + b ε̂ + e z`` with ``e = η s_j sqrt(1-r)`` and ``b = sqrt(s_j² - e²)``, per component.
+
+    Reference: Song, Meng, Ermon 2021, Denoising Diffusion Implicit Models, arXiv 2010.02502, eq. 12.
+    """
+
+    name = "ddim"
+
+    steps: int | None = Field(None, ge=1, description="model evaluations, equally spaced in i; all N when left out")
+    eta: float = Field(0.0, ge=0, le=1, description="η: share of the posterior's noise")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
+
+    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+        return plan(diffusion, self.steps, self.eta)
+
+
+class Ancestral(Sampler):
+    """draws from the posterior q(x_j | x_i, x̂_0).
+
+    DDIM at η = 1: ``e = s_j sqrt(1-r)``, ``b = s_j sqrt(r)``.
+
+    Reference: Ho, Jain, Abbeel 2020, arXiv 2006.11239, eq. 6-7, per component.
+    """
+
+    name = "ancestral"
+
+    steps: int | None = Field(None, ge=1, description="model evaluations, equally spaced in i; all N when left out")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
+
+    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+        return plan(diffusion, self.steps, eta=1.0)
+
+
+def plan(diffusion: Diffusion, steps: int | None, eta: float) -> Iterator[Update]:
+    """The updates of DDIM(η); the noise is absent where η = 0 and at the last step of a process with s_0 = 0."""
+    grid = uniform_grid(diffusion.N, steps)
+    for i, j in zip(grid[:-1], grid[1:], strict=True):
+        s_j = diffusion.log_s(j).exp()
+        e = eta * diffusion.posterior(i, j).std
+        b = (s_j**2 - e**2).clamp_min(0).sqrt()
+        noisy = bool((e > 0).any())
+        yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=b, e=e if noisy else None)

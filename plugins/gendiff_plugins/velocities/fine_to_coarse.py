@@ -1,0 +1,37 @@
+"""The paper's control experiment."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from gendiff.blur import LOG_FLOOR
+from gendiff.rotation import Rotation
+from gendiff.scales import BlurScales
+from gendiff.schedule import BlurSchedule, NoiseSchedule
+from gendiff.shapes import EventShape
+from gendiff.velocity import Velocity
+
+
+class FineToCoarse(Velocity):
+    """the paper's control: B_i = I - (1 - β_i) (I - D)^{2 f(i)}.
+
+    Low frequencies vanish first. D is the product over axes before it is mirrored. The constant component of a DCT has
+    1 - D = 0; its log is clamped at -1e4, and that clamp is part of the definition.
+
+    Reference: Lee, Chung, Kim, Ye 2022, arXiv 2207.11192, Fig. 3.
+    """
+
+    name = "fine-to-coarse"
+
+    noise: NoiseSchedule = Field("linear", description="noise schedule β_i")
+    schedule: BlurSchedule = Field("quartic", description="schedule f(i)")
+    sigma: float = Field(0.4, ge=0.01, le=100, description="std σ of the elementary blur, pixels")
+
+    def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> BlurScales:
+        log_D = rotation.log_blur_spectrum(event_shape, self.sigma)
+        return BlurScales(
+            log_alpha_bar_noise=self.noise.log_alpha_bar(N),
+            F=self.schedule.cumulative(N),
+            log_D=torch.log(-torch.expm1(log_D)).clamp_min(LOG_FLOOR),
+        )
