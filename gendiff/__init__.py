@@ -27,22 +27,59 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "config": ["Config"],
-    "data": ["Data"],
-    "diffusion": ["Diffusion"],
-    "model": ["Model"],
-    "objective": ["Objective"],
-    "rotation": ["Rotation", "SeparableRotation"],
-    "sampler": ["Sampler", "Update", "sample"],
-    "scales": ["BlurScales", "Scales", "VariancePreserving"],
-    "schedule": ["BlurSchedule", "NoiseSchedule"],
-    "score": ["GaussianScore", "NetworkScore", "Parametrization", "Pivot", "ScoreModel"],
-    "velocity": ["Velocity"],
-}
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = [
+    "BlurScales",
+    "BlurSchedule",
+    "Component",
+    "Config",
+    "Data",
+    "Diffusion",
+    "GaussianScore",
+    "GendiffError",
+    "Lazy",
+    "Model",
+    "NetworkScore",
+    "NoiseSchedule",
+    "Objective",
+    "Parametrization",
+    "Pivot",
+    "Rotation",
+    "Sampler",
+    "Scales",
+    "ScoreModel",
+    "SeparableRotation",
+    "Update",
+    "VariancePreserving",
+    "Velocity",
+    "default_registry",
+    "hookimpl",
+    "sample",
+]
 
-__all__ = ["Component", "GendiffError", "Lazy", "hookimpl", *sorted(_MODULE_OF)]  # pyright: ignore
+_MODULE_OF = {
+    "BlurScales": "scales",
+    "BlurSchedule": "schedule",
+    "Config": "config",
+    "Data": "data",
+    "Diffusion": "diffusion",
+    "GaussianScore": "score",
+    "Model": "model",
+    "NetworkScore": "score",
+    "NoiseSchedule": "schedule",
+    "Objective": "objective",
+    "Parametrization": "score",
+    "Pivot": "score",
+    "Rotation": "rotation",
+    "Sampler": "sampler",
+    "Scales": "scales",
+    "ScoreModel": "score",
+    "SeparableRotation": "rotation",
+    "Update": "sampler",
+    "VariancePreserving": "scales",
+    "Velocity": "velocity",
+    "default_registry": "registry",
+    "sample": "sampler",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ This module does not import torch, so that names can be listed and completed in 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -101,15 +102,27 @@ class Component(Settings):
     @property
     def spec(self) -> str:
         """The compact spec that gives this component again, parameters at their default left out."""
-        parameters = []
+        table, parameters = self.table(), []
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
-            if isinstance(value, Component):
-                if value.spec != info.default and value != info.default:
-                    parameters.append(f"{field}={value.spec}" if ":" not in value.spec else f'{field}="{value.spec}"')
-            elif value != info.default:
-                parameters.append(f"{field}={value}")
+            text = value.spec if isinstance(value, Component) else table.get(field)
+            if value != info.default and text != info.default and text is not None:
+                parameters.append(f"{field}={_toml_value(text)}")
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
+
+    def __eq__(self, other: object) -> bool:
+        # By parameters alone: what a component has loaded and cached is no part of what it is.
+        return isinstance(other, Component) and type(self) is type(other) and self.table() == other.table()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.table())))
+
+
+def _toml_value(value: Any) -> str:
+    """A value as a spec writes it: bare words stay bare, what could be misread is quoted."""
+    if isinstance(value, str) and parse_value(value) == value and not set(value) & set(',[]"='):
+        return value
+    return json.dumps(value)
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,7 @@ class Lazy:
     Args:
         kind, name, summary: as the class itself says them (its docstring's first line is the summary).
         target: ``"package.module:Class"``.
+
     """
 
     kind: str
@@ -135,7 +149,9 @@ def summary(component: type[Component]) -> str:
 def invalid_parameter(cls: type[Settings], error: ValidationError) -> ConfigError:
     """The first of pydantic's complaints about ``cls`` as an error that says what is allowed."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    # A component's own parameter is one level deep (below are a union's alternatives); the tree's may be two: train.steps.
+    depth = 1 if issubclass(cls, Component) else 2
+    key = ".".join(str(part) for part in first["loc"][:depth])
     owner = f"{cls.kind} '{cls.name}'" if issubclass(cls, Component) else "the configuration"
     subject = ".".join(part for part in (cls.kind if issubclass(cls, Component) else "", key) if part)
     if first["type"] == "extra_forbidden":
@@ -149,9 +165,13 @@ def invalid_parameter(cls: type[Settings], error: ValidationError) -> ConfigErro
     if not key:
         return ConfigError(f"{owner}: {message}", subject=subject)
     if first["type"] == "missing":
-        return ConfigError(f"{owner} needs '{key}'", details=[_describe(cls, key)], fix=_example(cls, key), subject=subject)
+        return ConfigError(
+            f"{owner} needs '{key}'", details=[_describe(cls, key)], fix=_example(cls, key), subject=subject
+        )
     return ConfigError(
-        f"{owner}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}", details=[_describe(cls, key)], subject=subject
+        f"{owner}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}",
+        details=[_describe(cls, key)],
+        subject=subject,
     )
 
 

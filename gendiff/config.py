@@ -44,6 +44,7 @@ class TrainSettings(Settings):
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
     sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints; there is always one at the end")
+    preview: Sampler = Field("ddim:steps=50", description="sampler of these grids")
     keep: int = Field(2, ge=1, description="how many checkpoints to keep")
 
 
@@ -84,7 +85,9 @@ class Layer:
             return cls(origin, tomllib.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"cannot read the configuration '{path}': {reason}", fix="give the path of a TOML file") from error
+            raise ConfigError(
+                f"cannot read the configuration '{path}': {reason}", fix="give the path of a TOML file"
+            ) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"'{path}' is not valid TOML: {error}", where=origin) from error
 
@@ -115,9 +118,7 @@ class Resolved:
 def resolve(layers: Iterable[Layer]) -> Resolved:
     """Merge the layers over the defaults and validate; errors name the layer at fault."""
     table: dict[str, Any] = {
-        key: parse_spec(info.default)
-        for key, info in Config.model_fields.items()
-        if isinstance(info.default, str)
+        key: parse_spec(info.default) for key, info in Config.model_fields.items() if isinstance(info.default, str)
     }
     origins: dict[str, str] = {}
     for layer in layers:

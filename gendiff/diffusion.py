@@ -54,6 +54,7 @@ class Diffusion:
 
     Raises:
         PluginError: where the scales do not fit the event, are not finite, or a component's SNR grows with i.
+
     """
 
     def __init__(self, rotation: Rotation, scales: Scales, event_shape: EventShape) -> None:
@@ -154,7 +155,10 @@ class Diffusion:
 
     def _check(self) -> None:
         diagonal = self.log_a(self.N).shape
-        if torch.broadcast_shapes(diagonal, self.event_shape) != self.event_shape:
+        fits = len(diagonal) == len(self.event_shape) and all(
+            own in (1, size) for own, size in zip(diagonal, self.event_shape, strict=True)
+        )
+        if not fits:
             raise PluginError(
                 f"the scales have shape {tuple(diagonal)}, the events {self.event_shape}",
                 fix="the scales of a velocity must broadcast to the event",

@@ -26,6 +26,7 @@ class Loss:
     Args:
         per_event: weighted loss of each event, ``(B,)``, differentiable.
         error: the unweighted output error in event space, ``(B, *event)``, detached: for monitoring by frequency.
+
     """
 
     per_event: Tensor

@@ -96,6 +96,7 @@ class Registry:
     Args:
         files: plugin files to load beside the installed ones.
         third_party: load installed plugins other than gendiff's own.
+
     """
 
     def __init__(self, files: Iterable[Path] = (), third_party: bool = True) -> None:

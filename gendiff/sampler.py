@@ -85,6 +85,7 @@ def sample(
 
     Returns:
         x_0 of shape ``(B, *event)``.
+
     """
     x_bar = diffusion.prior(noise().to(dtype))
     if watch:

@@ -76,6 +76,7 @@ class BlurScales(VariancePreserving):
         log_alpha_bar_noise: ``log ᾱ_i`` of the scalar noise schedule, shape ``(N+1,)``.
         F: cumulative blur schedule, shape ``(N+1,)``.
         log_D: log attenuation in [-1e4, 0], shape ``diagonal``.
+
     """
 
     log_alpha_bar_noise: Tensor

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,9 @@ class Denoiser(nn.Module):
         network: maps ``(B, in_channels, *spatial)`` and ``i`` to ``(B, *event)``.
         diffusion: gives U^T x where the network wants frequency features.
         frequency_features: concatenate U^T x to x along the channels.
+
+    ``autocast`` (default None: float32) is the lower precision in which the network alone runs.
+
     """
 
     def __init__(self, network: nn.Module, diffusion: Diffusion, frequency_features: bool = False) -> None:
@@ -105,12 +109,19 @@ class Denoiser(nn.Module):
         self.network = network
         self.diffusion = diffusion
         self.frequency_features = frequency_features
+        self.autocast: torch.dtype | None = None
+
+    def to(self, device: torch.device) -> Self:  # type: ignore[override]  # a device is all it can move to
+        """Move the network and the tables of the process."""
+        self.diffusion = self.diffusion.to(device)
+        return super().to(device)
 
     def forward(self, x: Tensor, i: Tensor) -> Tensor:
         """The raw output in event space, float32, for ``x`` of shape ``(B, *event)`` and steps ``i`` of shape ``(B,)``."""
         if self.frequency_features:
             x = torch.cat([x, self.diffusion.rotate(x)], dim=1)
-        output: Tensor = self.network(x, i.to(x.dtype))
+        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            output: Tensor = self.network(x, i.to(x.dtype))
         return output.float()
 
 
@@ -122,6 +133,7 @@ class NetworkScore(ScoreModel):
         clip: clamp x̂_0 to this range **in event space** and recompute ε̂; None never clips.
         chunk: the network always sees batches of this size, the last one padded: a convolution's last bits depend on the
             batch size, and an image must not depend on its neighbours.
+
     """
 
     def __init__(
@@ -165,6 +177,7 @@ class GaussianScore(ScoreModel):
 
     Args:
         mean, variance: m and c, broadcasting to the event.
+
     """
 
     def __init__(self, diffusion: Diffusion, mean: Tensor, variance: Tensor) -> None:

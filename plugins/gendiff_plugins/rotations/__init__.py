@@ -11,5 +11,10 @@ def gendiff_components() -> list[type[Component] | Lazy]:
     return [
         Lazy("rotation", "identity", f"{here}.identity:Identity", "pixels themselves: U = I, D = 1"),
         Lazy("rotation", "dct", f"{here}.dct:DCT", "orthonormal DCT-II of every spatial axis"),
-        Lazy("rotation", "blur-eigen", f"{here}.blur_eigen:BlurEigen", "the paper's basis: eigenvectors of a zero-padded blur"),
+        Lazy(
+            "rotation",
+            "blur-eigen",
+            f"{here}.blur_eigen:BlurEigen",
+            "the paper's basis: eigenvectors of a zero-padded blur",
+        ),
     ]

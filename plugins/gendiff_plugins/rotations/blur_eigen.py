@@ -64,6 +64,7 @@ def tile_as_released(log_D: Tensor, order: Tensor, channels: int) -> Tensor:
 
     Args:
         order: flat index of the component of each rank p, descending D; the released code breaks ties arbitrarily.
+
     """
     ranked = log_D.flatten()[order]
     n = len(ranked)

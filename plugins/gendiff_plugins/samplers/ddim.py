@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pydantic import Field
 
@@ -48,7 +49,7 @@ class Ancestral(Sampler):
 def plan(diffusion: Diffusion, steps: int | None, eta: float) -> Iterator[Update]:
     """The updates of DDIM(η); the noise is absent where η = 0 and at the last step of a process with s_0 = 0."""
     grid = uniform_grid(diffusion.N, steps)
-    for i, j in zip(grid[:-1], grid[1:], strict=True):
+    for i, j in pairwise(grid):
         s_j = diffusion.log_s(j).exp()
         e = eta * diffusion.posterior(i, j).std
         b = (s_j**2 - e**2).clamp_min(0).sqrt()

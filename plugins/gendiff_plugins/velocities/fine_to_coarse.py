@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 
 from gendiff.blur import LOG_FLOOR
+from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
 from gendiff.scales import BlurScales
 from gendiff.schedule import BlurSchedule, NoiseSchedule
@@ -30,6 +31,13 @@ class FineToCoarse(Velocity):
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> BlurScales:
         log_D = rotation.log_blur_spectrum(event_shape, self.sigma)
+        if (log_D == 0).all():
+            raise ConfigError(
+                f"velocity 'fine-to-coarse' cannot be used with rotation '{rotation.name}'",
+                details=["D = 1 there, so I - D = 0 would destroy every component at the first step"],
+                fix="choose a basis with a blur: --rotation dct",
+                subject="velocity.name",
+            )
         return BlurScales(
             log_alpha_bar_noise=self.noise.log_alpha_bar(N),
             F=self.schedule.cumulative(N),

@@ -1,0 +1,5 @@
+"""``python -m gendiff_cli``, also under torchrun."""
+
+from gendiff_cli.app import main
+
+main()

@@ -1,0 +1,108 @@
+"""``gendiff config``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gendiff.registry import Registry
+from gendiff_cli.console import json_result, next_step, out
+from gendiff_cli.options import (
+    ConfigOption,
+    DataOption,
+    ModelOption,
+    NoiseOption,
+    ObjectiveOption,
+    PresetOption,
+    RotationOption,
+    SamplerOption,
+    ScheduleOption,
+    SetOption,
+    SizeOption,
+    VelocityOption,
+    layers,
+)
+
+app = typer.Typer(no_args_is_help=True, help="The resolved configuration, and where each value comes from.")
+
+
+@app.callback()
+def config() -> None:
+    """The resolved configuration, and where each value comes from."""
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run, whose configuration to start from.", metavar="[RUN]")
+    ] = None,
+    rotation: RotationOption = None,
+    schedule: ScheduleOption = None,
+    velocity: VelocityOption = None,
+    noise: NoiseOption = None,
+    objective: ObjectiveOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    size: SizeOption = None,
+    sampler: SamplerOption = None,
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    presets: Annotated[bool, typer.Option("--presets", help="List the presets instead.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print the configuration that train would use, as TOML that --config takes; comments give each value's origin."""
+    registry: Registry = context.obj
+    if presets:
+        _list_presets(registry, json)
+        return
+    from gendiff.config import Layer, resolve
+
+    flags = {
+        "rotation": rotation,
+        "velocity": velocity,
+        "schedule": schedule,
+        "noise": noise,
+        "objective": objective,
+        "model": model,
+        "data": data,
+        "size": size,
+        "sampler": sampler,
+    }
+    found = layers(registry, preset, config_file, assignments, flags)
+    if run is not None:
+        from gendiff.run import Run
+
+        found.insert(0, Layer(str(run), Run.open(run).config.table()))
+    resolved = resolve(found)
+    if json:
+        json_result({"config": resolved.config.table(), "origins": resolved.origins})
+        return
+    out.print("\n".join(_commented(resolved.config.toml(), resolved.origins)), markup=False)
+    next_step("gendiff train with the same options")
+
+
+def _list_presets(registry: Registry, json: bool) -> None:
+    presets = registry.presets()
+    if json:
+        json_result({"presets": {name: path.read_text(encoding="utf-8") for name, path in presets.items()}})
+        return
+    for name, path in presets.items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        out.print(f"{name:24} {first}", markup=False)
+    next_step("gendiff config show --preset digits-demo")
+
+
+def _commented(toml: str, origins: dict[str, Any]) -> list[str]:
+    """The TOML with ``# origin`` behind every value that is not a default."""
+    lines, table = [], ""
+    for line in toml.splitlines():
+        if line.startswith("["):
+            table = line.strip("[]") + "."
+        key = line.partition(" = ")[0]
+        origin = origins.get(table + key)
+        lines.append(f"{line}  # {origin}" if origin and " = " in line else line)
+    return lines

@@ -1,0 +1,92 @@
+"""Options that several commands share, and how they become layers of the configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gendiff.errors import ConfigError
+from gendiff.registry import Registry, default_registry
+
+
+def complete(kind: str) -> Callable[[str], list[str]]:
+    """Shell completion of component names; loads no torch."""
+
+    def names(incomplete: str) -> list[str]:
+        return [name for name in default_registry().names(kind) if name.startswith(incomplete)]
+
+    return names
+
+
+def _component(kind: str, text: str) -> Any:
+    return typer.Option(help=text, metavar="SPEC", autocompletion=complete(kind), rich_help_panel="Components")
+
+
+RotationOption = Annotated[str | None, _component("rotation", "Coordinate system U: identity, dct, blur-eigen, ...")]
+ScheduleOption = Annotated[str | None, _component("schedule", "Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...")]
+VelocityOption = Annotated[str | None, _component("velocity", "Speed of each component: blur, isotropic, ...")]
+NoiseOption = Annotated[str | None, _component("noise", "Noise schedule β_i: linear, cosine, ...")]
+ObjectiveOption = Annotated[str | None, _component("objective", "What the network predicts: eps, x0, v, ...")]
+ModelOption = Annotated[str | None, _component("model", "Network: unet, 'unet:channels=64', mlp, ...")]
+DataOption = Annotated[str | None, _component("data", "Data: digits, dead-leaves, 'folder:path=DIR', ...")]
+SamplerOption = Annotated[str | None, _component("sampler", "Sampler: ancestral, 'ddim:steps=50', ...")]
+
+PresetOption = Annotated[list[str] | None, typer.Option(help="Start from a shipped configuration; may be given again.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Read a TOML file.", metavar="FILE")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Set any value, such as train.grad_clip=0.5.", metavar="A.B=C")
+]
+SizeOption = Annotated[str | None, typer.Option(help="Size of pictures: 32, or 32x48 (height x width).")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:K; a GPU where there is one.")]
+
+#: Dedicated flags and the configuration keys they set.
+PATHS = {
+    "rotation": "rotation",
+    "velocity": "velocity",
+    "schedule": "velocity.schedule",
+    "noise": "velocity.noise",
+    "objective": "objective",
+    "model": "model",
+    "data": "data",
+    "size": "data.size",
+    "sampler": "sampler",
+    "steps": "train.steps",
+    "batch": "train.batch",
+    "lr": "train.lr",
+    "ema": "train.ema",
+    "precision": "train.precision",
+    "seed": "train.seed",
+    "compile": "train.compile",
+}
+
+
+def layers(
+    registry: Registry,
+    presets: list[str] | None,
+    file: Path | None,
+    assignments: list[str] | None,
+    flags: Mapping[str, Any],
+) -> list[Any]:
+    """The layers of the configuration in order of precedence; flags that are None were not given."""
+    from gendiff.config import Layer
+
+    found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]
+    if file is not None:
+        found.append(Layer.from_file(file))
+    found += [Layer.from_assignment(assignment) for assignment in assignments or []]
+    for flag, value in flags.items():
+        if value is not None:
+            found.append(Layer.at(f"--{flag}", PATHS[flag], parse_size(value) if flag == "size" else value))
+    return found
+
+
+def parse_size(text: str) -> int | list[int]:
+    """``"32"`` or ``"32x48"``."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise ConfigError(f"cannot read the size '{text}'", where="--size", fix="write 32, or 32x48 for height x width")
+    return int(match[1]) if match[2] is None else [int(match[1]), int(match[2])]

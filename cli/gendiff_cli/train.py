@@ -1,0 +1,290 @@
+"""``gendiff train``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gendiff.errors import ConfigError, GendiffError
+from gendiff.registry import Registry
+from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
+from gendiff_cli.options import (
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    ModelOption,
+    NoiseOption,
+    ObjectiveOption,
+    PresetOption,
+    RotationOption,
+    SamplerOption,
+    ScheduleOption,
+    SetOption,
+    SizeOption,
+    VelocityOption,
+    layers,
+)
+
+if TYPE_CHECKING:
+    from gendiff.config import Config
+    from gendiff.process_group import ProcessGroup
+    from gendiff.run import Run
+    from gendiff.training import Progress, Trainer
+
+_training = {"rich_help_panel": "Training"}
+
+
+def train(
+    context: typer.Context,
+    rotation: RotationOption = None,
+    schedule: ScheduleOption = None,
+    velocity: VelocityOption = None,
+    noise: NoiseOption = None,
+    objective: ObjectiveOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    size: SizeOption = None,
+    sampler: SamplerOption = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", **_training)] = None,
+    batch: Annotated[int | None, typer.Option(help="Events per step, over all processes.", **_training)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", **_training)] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights; 0 keeps none.", **_training)] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", **_training)] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.", **_training)] = None,
+    compile_: Annotated[bool | None, typer.Option("--compile", help="Compile the network.", **_training)] = None,
+    device: DeviceOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: the next number under runs/.")] = None,
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a run; --steps may be given too.", metavar="RUN")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a diffusion. Without options: DDPM on embedded handwritten digits, a minute on a laptop.
+
+    Blur diffusion: gendiff train --rotation dct --schedule log
+    """
+    flags = {
+        "rotation": rotation,
+        "velocity": velocity,
+        "schedule": schedule,
+        "noise": noise,
+        "objective": objective,
+        "model": model,
+        "data": data,
+        "size": size,
+        "sampler": sampler,
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "ema": ema,
+        "precision": precision,
+        "seed": seed,
+        "compile": compile_,
+    }
+    registry: Registry = context.obj
+    if resume is not None:
+        _refuse_changes(flags, preset, config_file, assignments, out)
+        found = _resumed(resume, steps)
+    else:
+        from gendiff.config import resolve
+
+        found = resolve(layers(registry, preset, config_file, assignments, flags)).config, None
+    _start(*found, registry, device, out, dry_run, json)
+
+
+def _start(
+    config: Config, run: Run | None, registry: Registry, device: str | None, out: Path | None, dry_run: bool, json: bool
+) -> None:
+    from gendiff import checkpoint
+    from gendiff.process_group import process_group
+    from gendiff.run import Run
+    from gendiff.training import Trainer, check_disk, refuse_other_data
+
+    _remark(config)
+    with process_group(device) as group, ExitStack() as stack:
+        trainer = Trainer(config, group.device, group)
+        if run is not None:
+            refuse_other_data(run, config)
+            problems: list[str] = []
+            trainer.restore(checkpoint.newest(run.checkpoints, problems))
+            for problem in problems:
+                note(f"a damaged checkpoint was passed over: {problem}")
+            if trainer.step >= config.train.steps:
+                raise ConfigError(
+                    f"'{run.path}' has already reached step {trainer.step}",
+                    where="--resume",
+                    fix=f"train longer: gendiff train --resume {run.path} --steps {2 * trainer.step}",
+                )
+        if dry_run:
+            _describe(config, trainer, json)
+            return
+        if run is None:
+            run = Run.create(config, registry, out, sys.argv[1:]) if group.main else None
+            path = group.broadcast(str(run.path) if run else "")
+            run = run or Run.open(Path(path))
+        if group.main:
+            stack.enter_context(run.lock())
+            check_disk(run, trainer)
+            run.forget_after(trainer.step)
+        _train(run, trainer, group)
+        if group.main:
+            _finish(run, trainer, json)
+
+
+def _train(run: Run, trainer: Trainer, group: ProcessGroup) -> None:
+    """Run the loop under a progress bar and keep run.json's status true."""
+    from gendiff.generation import draw_grid
+    from gendiff.training import fit
+
+    def draw_samples(trainer: Trainer) -> None:
+        path = run.samples / f"step-{trainer.step:08d}.png"
+        draw_grid(trainer.averaged(), run, trainer.settings.preview, path)
+        if Verbosity.level >= 0:
+            err.print(f"[dim]{path}[/]")
+
+    if group.main:
+        run.update(status="running", pid=_process_id())
+    status = "failed"
+    try:
+        with ProgressBar(run.path, trainer.step, trainer.settings.steps) as bar:
+            fit(run, trainer, bar, draw_samples)
+        status = "done"
+    except GendiffError as error:
+        status = "stopped" if error.exit_code in (75, 130) else "failed"
+        raise
+    finally:
+        if group.main:
+            run.update(status=status, ended=_now())
+
+
+def _finish(run: Run, trainer: Trainer, json: bool) -> None:
+    run.write_card()
+    last = run.rows()[-1]
+    if json:
+        json_result({"run": str(run.path), "steps": trainer.step, "loss": last["loss"], "status": "done"})
+    else:
+        result(str(run.path))
+    next_step(f"gendiff sample {run.path}")
+
+
+class ProgressBar:
+    """The live line: step, loss, images/s, ETA; a plain line now and then where there is no terminal."""
+
+    def __init__(self, title: Path, first: int, last: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.live = err.is_terminal and Verbosity.level >= 0 and is_main_process()
+        self.plain = not err.is_terminal and Verbosity.level >= 0 and is_main_process()
+        self.every = max(1, (last - first) // 10)
+        self.last = last
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[speed]:.0f} images/s"),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task(title.name, total=last, completed=first, loss=float("nan"), speed=0.0)
+
+    def __enter__(self) -> ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        self.bar.update(self.task, completed=progress.step, loss=progress.loss, speed=progress.images_per_s)
+        if self.plain and (progress.step % self.every == 0 or progress.step == self.last):
+            err.print(
+                f"step {progress.step}/{self.last}  loss {progress.loss:.4f}  {progress.images_per_s:.0f} images/s",
+            )
+
+
+def _remark(config: Config) -> None:
+    """Say what a newcomer would otherwise wonder about."""
+    schedule = getattr(config.velocity, "schedule", None)
+    if schedule is not None and config.rotation.name == "identity":
+        chosen = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
+        if chosen:
+            note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
+
+
+def _describe(config: Config, trainer: Trainer, json: bool) -> None:
+    parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+    diffusion = trainer.diffusion
+    facts: dict[str, Any] = {
+        "rotation": config.rotation.spec,
+        "velocity": config.velocity.spec,
+        "objective": config.objective.spec,
+        "model": config.model.spec,
+        "parameters": parameters,
+        "data": config.data.spec,
+        "events": list(config.data.event_shape),
+        "N": config.N,
+        "terminal_log_snr": [
+            round(2 * float(edge), 2)
+            for edge in (diffusion.half_log_snr(config.N).min(), diffusion.half_log_snr(config.N).max())
+        ],
+        "training": f"{config.train.steps} steps of {config.train.batch}, {config.train.precision}, lr {config.train.lr:g}",
+        "device": str(trainer.device),
+        "checkpoint_bytes": 4 * parameters * (3 + bool(config.train.ema)),
+    }
+    if json:
+        json_result(facts)
+        return
+    for key, value in facts.items():
+        result(
+            f"{key.replace('_', ' '):18} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):18} {value}"
+        )
+    result("nothing was written")
+
+
+def _refuse_changes(
+    flags: dict[str, Any], preset: list[str] | None, file: Path | None, assignments: list[str] | None, out: Path | None
+) -> None:
+    given = [f"--{flag}" for flag, value in flags.items() if value is not None and flag != "steps"]
+    others = {"--preset": preset, "--config": file, "--set": assignments, "--out": out}
+    given += [flag for flag, value in others.items() if value]
+    if given:
+        raise ConfigError(
+            f"a resumed run keeps its configuration; {', '.join(given)} would change it",
+            where="--resume",
+            details=["only --steps and --device may be given with --resume"],
+            fix="leave it out, or start a new run",
+        )
+
+
+def _resumed(path: Path, steps: int | None) -> tuple[Config, Run]:
+    from gendiff.config import Layer, resolve
+    from gendiff.run import Run
+
+    run = Run.open(path)
+    if steps is not None:
+        table = [Layer.from_file(path / "config.toml"), Layer.at("--steps", "train.steps", steps)]
+        run = Run(path, resolve(table).config)
+        (path / "config.toml").write_text(run.config.toml(), encoding="utf-8")
+    return run.config, run
+
+
+def _process_id() -> int:
+    import os
+
+    return os.getpid()
+
+
+def _now() -> str:
+    from gendiff.run import now
+
+    return now()

@@ -1,0 +1,124 @@
+"""Batches: what step t of a run trains on, as a function of (seed, t).
+
+Data order, steps i and noise ε are keyed by the seed, the step and the position in the global batch. They do not depend on
+the number of data workers or processes, and a run can go on from any step without any loader state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gendiff.data import Data
+from gendiff.errors import ConfigError, DataError
+from gendiff.streams import stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a global batch.
+
+    Args:
+        index: data index of each event, ``(B,)`` int64.
+        x_0: clean events, ``(B, *event)``.
+        i: steps 1..N, ``(B,)`` int64.
+        eps: event-space noise, ``(B, *event)``.
+
+    """
+
+    index: Tensor
+    x_0: Tensor
+    i: Tensor
+    eps: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.index, self.x_0, self.i, self.eps)))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the loader calls this on machines with a GPU."""
+        return Batch(*(t.pin_memory() for t in (self.index, self.x_0, self.i, self.eps)))
+
+
+class Batches(Dataset[Batch]):
+    """The batches of a run, indexed by optimiser step 1, 2, ...
+
+    Args:
+        batch: events of the global batch.
+        rank, world: this process takes the ``rank``-th of ``world`` equal parts.
+
+    Raises:
+        ConfigError: where the batch cannot be split evenly or is larger than the data.
+
+    """
+
+    def __init__(self, data: Data, N: int, seed: int, batch: int, rank: int = 0, world: int = 1) -> None:
+        if batch % world:
+            raise ConfigError(
+                f"a batch of {batch} cannot be split over {world} processes",
+                details=["equal parts make two processes train exactly as one does"],
+                fix=f"choose a multiple of {world}",
+                subject="train.batch",
+            )
+        if data.length is not None and data.length < 1:
+            raise DataError(f"data '{data.name}' is empty", subject="data.name")
+        if data.length is not None and batch > data.length:
+            raise ConfigError(
+                f"a batch of {batch} is larger than the data set of {data.length} events",
+                fix=f"choose --batch {data.length} or less",
+                subject="train.batch",
+            )
+        self.data = data
+        self.N = N
+        self.seed = seed
+        self.batch = batch
+        self.positions = range(rank * batch // world, (rank + 1) * batch // world)
+
+    def __getitem__(self, step: int) -> Batch:
+        streams = [stream(self.seed, "train", step, position) for position in self.positions]
+        index = [self.data_index(step, position) for position in self.positions]
+        return Batch(
+            index=torch.tensor(index),
+            x_0=torch.stack([self.data[k] for k in index]),
+            i=torch.cat([torch.randint(1, self.N + 1, (1,), generator=generator) for generator in streams]),
+            eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
+        )
+
+    def data_index(self, step: int, position: int) -> int:
+        """Which event stands at a position of the global batch: epochs of fresh permutations, one after another."""
+        count = (step - 1) * self.batch + position
+        if self.data.length is None:
+            return count
+        epoch, place = divmod(count, self.data.length)
+        return int(_permutation(self.seed, epoch, self.data.length)[place])
+
+    def loader(self, first: int, last: int, workers: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of steps ``first..last``, prepared by ``workers`` processes (0: in this one)."""
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,  # an item already is a batch
+                sampler=range(first, last + 1),
+                num_workers=workers,
+                worker_init_fn=_ignore_interrupts,
+                pin_memory=device.type == "cuda",
+            )
+        )
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, length: int) -> Tensor:
+    return torch.randperm(length, generator=stream(seed, "order", epoch))
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the trainer decides when to stop, its workers must live until then.
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

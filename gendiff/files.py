@@ -1,0 +1,51 @@
+"""File operations that survive a crash.
+
+All checkpoint input and output goes through `Files`, so that tests can record, fail and replay every operation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+class Files:
+    """The few operations that durable storage needs."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory and its parents."""
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a new file and force it to the disk; raises OSError where the disk takes less than all of it."""
+        with path.open("xb") as file:
+            written = file.write(content)
+            if written != len(content):
+                raise OSError(f"short write: {written} of {len(content)} bytes to {path}")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def sync_directory(self, path: Path) -> None:
+        """Force the names in a directory to the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file or directory its final name, in one step; a file replaces an older one."""
+        source.replace(target)
+
+    def remove_tree(self, path: Path) -> None:
+        """Delete a directory and all it holds."""
+        shutil.rmtree(path)
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Replace a file so that a crash leaves either the old or the new content."""
+        staged = path.with_name(f".{path.name}.staged")
+        staged.unlink(missing_ok=True)
+        self.write(staged, content)
+        self.rename(staged, path)
+        self.sync_directory(path.parent)

@@ -1,0 +1,126 @@
+"""Generation: pictures from a trained run.
+
+The same image for the same seed, to the bit: image k draws its noise from its own stream, and the network always sees
+batches of one size. Neither the batch size, nor the number of processes, nor which other images are drawn matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gendiff import checkpoint, pictures
+from gendiff.errors import ConfigError
+from gendiff.run import Run
+from gendiff.sampler import Moment, Sampler, sample
+from gendiff.score import Denoiser, NetworkScore
+from gendiff.shapes import EventShape
+from gendiff.streams import stream
+from gendiff.training import build_denoiser, load_weights
+
+CHUNK = {"cpu": 16, "cuda": 64}  # events the network sees at once; part of what makes an image reproducible
+
+
+class ImageNoise:
+    """Event-space noise for the images ``images``: each has its own stream, keyed by (seed, image).
+
+    Every call draws the next ``(len(images), *event)``.
+    """
+
+    def __init__(self, seed: int, images: Sequence[int], event_shape: EventShape, device: torch.device) -> None:
+        self.streams = [stream(seed, "sample", image) for image in images]
+        self.event_shape = event_shape
+        self.device = device
+
+    def __call__(self) -> Tensor:
+        drawn = [torch.randn(self.event_shape, generator=generator) for generator in self.streams]
+        return torch.stack(drawn).to(self.device)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A run's network, ready to sample.
+
+    Args:
+        weights: ``"ema"`` or ``"model"``, with the hash that the checkpoint's manifest has.
+
+    """
+
+    run: Run
+    denoiser: Denoiser
+    step: int
+    weights: str
+    weights_hash: str
+
+    @classmethod
+    def load(cls, run: Run, device: torch.device, ema: bool = True, problems: list[str] | None = None) -> TrainedModel:
+        """The newest usable checkpoint; averaged weights where the run has them and ``ema`` is set."""
+        saved = checkpoint.newest(run.checkpoints, problems)
+        group = "ema" if ema and "ema" in saved.tensors else "model"
+        denoiser = build_denoiser(run.config, device)
+        load_weights(denoiser.network, saved.tensors[group])
+        hashed = checkpoint.weights_hash(checkpoint.directory(run.checkpoints, saved.step), group)
+        return cls(run, denoiser.eval(), saved.step, group, hashed)
+
+
+def generate(
+    denoiser: Denoiser,
+    run: Run,
+    sampler: Sampler,
+    seed: int,
+    images: Sequence[int],
+    batch: int,
+    watch: Callable[[Moment], None] | None = None,
+) -> Iterator[Tensor]:
+    """Draw the images of these numbers, ``batch`` at a time; yields ``(<= batch, *event)``."""
+    config = run.config
+    device = next(denoiser.parameters()).device
+    model = NetworkScore(
+        denoiser,
+        denoiser.diffusion,
+        config.objective.parametrization,
+        clip=config.data.value_range if sampler.clip else None,
+        chunk=CHUNK[device.type],
+    )
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        noise = ImageNoise(seed, part, config.data.event_shape, device)
+        yield sample(denoiser.diffusion, model, sampler, noise, watch=watch)
+
+
+def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> None:
+    """Write a grid of the first ``count`` images of the run's own seed."""
+    denoiser.eval()
+    (events,) = generate(denoiser, run, sampler, run.config.train.seed, range(count), count)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures.grid(events).save(path)
+
+
+class Trajectory:
+    """Keeps ``moments`` equally spaced views of a chain, prior and result among them, for the first ``rows`` events.
+
+    Views are x_i in event space: what the reverse process really looks like.
+    """
+
+    def __init__(self, denoiser: Denoiser, sampler: Sampler, moments: int = 11, rows: int = 8) -> None:
+        self.diffusion = denoiser.diffusion
+        visited = [self.diffusion.N, *(update.j for update in sampler.plan(self.diffusion))]
+        if moments < 2:
+            raise ConfigError(f"a trajectory of {moments} moments", fix="choose at least 2")
+        places = {round(k * (len(visited) - 1) / (moments - 1)) for k in range(moments)}
+        self.wanted = {visited[place] for place in places}
+        self.rows = rows
+        self.kept: dict[int, list[Tensor]] = {}
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.j in self.wanted and sum(map(len, self.kept.get(moment.j, []))) < self.rows:
+            self.kept.setdefault(moment.j, []).append(self.diffusion.unrotate(moment.x_bar).cpu())
+
+    @property
+    def moments(self) -> list[Tensor]:
+        """The views from noise to data, each ``(<= rows, *event)``."""
+        return [torch.cat(self.kept[j])[: self.rows] for j in sorted(self.kept, reverse=True)]

@@ -1,0 +1,105 @@
+"""Pictures of events: grids, strips and animations.
+
+Pictures show values in [-1, 1] as 0..255; what lies outside is clamped. Signals ``(C, L)`` are drawn as curves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+GAP = 2  # pixels between the pictures of a grid
+BACKGROUND = 128
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[-1, 1] to 0..255, rounded, any shape."""
+    return ((x.detach().cpu().double() + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+
+
+def image(event: Tensor) -> Image.Image:
+    """One event as a grey or RGB picture; ``(2, H, W)`` gets an empty blue channel, beyond three channels are left out."""
+    if event.ndim == 2:
+        return _curves(event)
+    pixels = to_uint8(event)
+    if len(pixels) == 1:
+        return Image.fromarray(pixels[0].numpy(), "L")
+    rgb = torch.cat([pixels, torch.zeros_like(pixels[:1])])[:3]
+    return Image.fromarray(rearrange(rgb, "c h w -> h w c").contiguous().numpy(), "RGB")
+
+
+def save_event(folder: Path, number: int, event: Tensor) -> None:
+    """Write one event: grey and RGB pictures as PNG, anything else as a ``.npy`` of float32."""
+    stem = folder / f"{number:06d}"
+    if event.ndim == 3 and len(event) in (1, 3):
+        image(event).save(stem.with_suffix(".png"))
+    else:
+        np.save(stem.with_suffix(".npy"), event.detach().cpu().float().numpy(), allow_pickle=False)
+
+
+def read_event(folder: Path, number: int) -> Tensor:
+    """Read back what `save_event` wrote; pictures within their 8 bits."""
+    stem = folder / f"{number:06d}"
+    if stem.with_suffix(".npy").exists():
+        return torch.from_numpy(np.load(stem.with_suffix(".npy"), allow_pickle=False))
+    with Image.open(stem.with_suffix(".png")) as picture:
+        pixels = torch.from_numpy(np.array(picture)).float() / 127.5 - 1
+    return pixels[None] if pixels.ndim == 2 else rearrange(pixels, "h w c -> c h w")
+
+
+def grid(events: Tensor, columns: int | None = None) -> Image.Image:
+    """Events ``(n, *event)`` row by row; a square by default."""
+    columns = columns or max(1, round(len(events) ** 0.5))
+    tiles = [image(event) for event in events]
+    return _tile([tiles[start : start + columns] for start in range(0, len(tiles), columns)])
+
+
+def strip(moments: list[Tensor]) -> Image.Image:
+    """A trajectory: one row per event, one column per moment, each moment ``(n, *event)``."""
+    return _tile([[image(moment[row]) for moment in moments] for row in range(len(moments[0]))])
+
+
+def save_animation(path: Path, moments: list[Tensor], milliseconds: int = 80) -> None:
+    """A GIF of grids, one frame per moment, that rests on the last frame."""
+    frames = [grid(moment) for moment in moments]
+    durations = [milliseconds] * (len(frames) - 1) + [1500]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+
+
+def _tile(rows: list[list[Image.Image]]) -> Image.Image:
+    width, height = rows[0][0].size
+    scale = max(1, -(-48 // max(width, height)))  # a handwritten digit of 8 pixels is shown at 48
+    width, height = width * scale, height * scale
+    columns = max(map(len, rows))
+    canvas = Image.new(
+        rows[0][0].mode,
+        (columns * (width + GAP) + GAP, len(rows) * (height + GAP) + GAP),
+        BACKGROUND if rows[0][0].mode == "L" else (BACKGROUND,) * 3,
+    )
+    for r, row in enumerate(rows):
+        for c, tile in enumerate(row):
+            canvas.paste(
+                tile.resize((width, height), Image.Resampling.NEAREST),
+                (GAP + c * (width + GAP), GAP + r * (height + GAP)),
+            )
+    return canvas
+
+
+def _curves(signal: Tensor, width: int = 160, height: int = 96) -> Image.Image:
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.line([(0, height // 2), (width, height // 2)], fill=(220, 220, 220))
+    colours = [(31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189)]
+    points = signal.shape[1]
+    for channel, values in enumerate(signal.detach().cpu().double().clamp(-2, 2)):
+        line = [
+            (k * (width - 1) / max(points - 1, 1), (1 - v / 2) * (height - 1) / 2)
+            for k, v in enumerate(values.tolist())
+        ]
+        draw.line(line, fill=colours[channel % len(colours)], width=2)
+    return picture

@@ -1,0 +1,106 @@
+"""Process group: the processes that work together under torchrun, or this one alone.
+
+gendiff launches nothing itself: ``torchrun --nproc-per-node K -m gendiff_cli ...`` starts K processes and sets the environment
+that this module reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from gendiff.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """``rank`` of ``world`` processes, and the device of this one."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.world > 1:
+            dist.barrier()
+
+    def mean(self, values: list[float]) -> list[float]:
+        """The mean of each value over processes."""
+        if self.world == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(value) for value in total / self.world]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any process."""
+        return self.mean([float(flag)])[0] > 0
+
+    def broadcast(self, text: str) -> str:
+        """The main process's text, in every process."""
+        if self.world == 1:
+            return text
+        box = [text]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+@contextmanager
+def process_group(device: str | None) -> Iterator[ProcessGroup]:
+    """Join the group that torchrun started, if any.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or None for a GPU where there is one.
+
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
+    if world == 1:
+        yield ProcessGroup(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield ProcessGroup(rank, world, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str | None, local_rank: int | None = None) -> torch.device:
+    """The device of that name, or a GPU where there is one; raises `ConfigError` for one that is not there."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device '{name}'", where="--device", details=["known: cpu, cuda, cuda:K"]) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"device '{name}' is not supported",
+            where="--device",
+            details=["known: cpu, cuda, cuda:K", "process tables are float64, which other devices lack"],
+        )
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if device.index is None:
+            device = torch.device("cuda", local_rank or 0)
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"device '{name}' is not there",
+                where="--device",
+                details=[f"CUDA devices: {count}"],
+                fix="use --device cpu",
+            )
+    return device

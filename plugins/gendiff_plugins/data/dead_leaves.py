@@ -1,0 +1,109 @@
+"""Synthetic pictures with the statistics of photographs."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.shapes import EventShape
+from gendiff.streams import stream
+
+SUPERSAMPLING = 2  # subpixels per pixel and axis
+COVERAGE = 4.0  # mean number of disks over a point, per round of leaves
+MOST_LEAVES = 2**18  # per round, so that the memory for a round is bounded
+
+Side = Annotated[int, Field(ge=8, le=1024)]
+
+
+class DeadLeaves(Data):
+    """endless scenes of occluding disks, near 1/f².
+
+    Disks fall one behind the other until every point is covered, and a point shows the first disk over it. Centres are
+    uniform, also outside the picture, and radii have the density
+
+        p(r) ∝ r^-3 ,    r_min <= r <= r_max max(height, width) ,
+
+    for which the area covered per octave of r is constant: the scene looks alike at every scale, with edges, occlusions
+    and a power spectrum near 1/f², as photographs have. With the default radii the slope is -2.0 over all frequencies;
+    it is -1.6 at the low end and -3 in the last octave, where no disk is small enough. A disk has one colour,
+    ``l + 0.25 n`` clipped to [-1, 1], with one lightness l uniform on [-1, 1] and n normal per channel, so channels
+    correlate. A pixel is the mean of 2x2 points. Raises `IndexError` below index 0.
+
+    Reference: Lee, Mumford, Huang 2001, Occlusion models for natural images, IJCV 41.
+    """
+
+    name = "dead-leaves"
+
+    size: Side | tuple[Side, Side] = Field(32, description="pixels: n for n x n, or [height, width]")
+    channels: int = Field(3, ge=1, le=4, description="3: colour, 1: grey")
+    r_min: float = Field(1.0, ge=0.25, le=1.5, description="smallest radius in pixels")
+    r_max: float = Field(2.0, ge=0.25, le=4, description="largest radius as a fraction of the longer side")
+    seed: int = Field(0, ge=0, description="another seed is another data set of the same distribution")
+
+    @property
+    def event_shape(self) -> EventShape:
+        return (self.channels, *((self.size, self.size) if isinstance(self.size, int) else self.size))
+
+    @property
+    def length(self) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index < 0:
+            raise IndexError(f"dead-leaves has no event {index}")
+        generator = stream(self.seed, self.name, index)
+        C, H, W = self.event_shape
+        scene = np.full((H * SUPERSAMPLING * W * SUPERSAMPLING, C), np.nan, dtype=np.float32)
+        while len(bare := np.flatnonzero(np.isnan(scene[:, 0]))):
+            front, colour = self._leaves(generator)
+            seen = front[bare]
+            scene[bare[seen >= 0]] = colour[seen[seen >= 0]]
+        subpixels = torch.from_numpy(scene).reshape(H, SUPERSAMPLING, W, SUPERSAMPLING, C)
+        return subpixels.mean(dim=(1, 3)).permute(2, 0, 1).contiguous()
+
+    def _leaves(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One round of disks: which one each subpixel shows, ``(H W,)``, -1 for none, and their colours ``(n, C)``."""
+        C, H, W = self.event_shape[0], *(SUPERSAMPLING * side for side in self.event_shape[1:])
+        r_min, r_max = SUPERSAMPLING * self.r_min, self.r_max * max(H, W)
+        mean_area = 2 * math.pi * math.log(r_max / r_min) / (r_min**-2 - r_max**-2)  # of π r² under p(r)
+        n = min(math.ceil(COVERAGE * (H + 2 * r_max) * (W + 2 * r_max) / mean_area), MOST_LEAVES)
+
+        u = torch.rand((3, n), generator=generator, dtype=torch.float64).numpy()
+        r = (r_min**-2 - u[0] * (r_min**-2 - r_max**-2)) ** -0.5  # inverse of the distribution function
+        y, x = u[1] * (H + 2 * r_max) - r_max, u[2] * (W + 2 * r_max) - r_max
+        lightness = torch.rand((n, 1), generator=generator) * 2 - 1
+        colour = (lightness + 0.25 * torch.randn((n, C), generator=generator)).clamp(-1, 1).numpy()
+
+        top, height = _centres_within(y - r, y + r, H)
+        height[(x + r < 0) | (x - r > W)] = 0
+        leaf, row = _expand(top, height)
+        half_chord = np.sqrt(np.maximum(r[leaf] ** 2 - (row + 0.5 - y[leaf]) ** 2, 0))
+        left, width = _centres_within(x[leaf] - half_chord, x[leaf] + half_chord, W)
+        chord, column = _expand(left, width)
+        front = np.full(H * W, -1, dtype=np.int64)
+        front[row[chord] * W + column] = leaf[chord]  # where disks overlap, NumPy keeps the last: the one in front
+        return front, colour
+
+    @property
+    def fingerprint(self) -> str:
+        shape = "x".join(map(str, self.event_shape))
+        return f"dead-leaves/1 {shape} r_min={self.r_min:g} r_max={self.r_max:g} seed={self.seed}"
+
+
+def _centres_within(start: np.ndarray, stop: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and number of the subpixels 0..n-1 whose centres, at j + 1/2, lie in the intervals [start, stop]."""
+    first = np.ceil(np.maximum(start, 0) - 0.5).astype(np.int64)
+    last = np.floor(np.minimum(stop, n) - 0.5).astype(np.int64)
+    return np.minimum(first, n), np.maximum(np.minimum(last, n - 1) - first + 1, 0)
+
+
+def _expand(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Write out runs of integers: the number of the run, and the integer, for every member of every run."""
+    run = np.repeat(np.arange(len(count)), count)
+    return run, np.arange(len(run)) + np.repeat(first - (np.cumsum(count) - count), count)

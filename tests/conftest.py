@@ -1,0 +1,18 @@
+"""What every test shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A generator of its own for each test."""
+    return torch.Generator().manual_seed(20220711)
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """The same thread count everywhere: it changes the last bits."""
+    torch.set_num_threads(2)

@@ -1,0 +1,49 @@
+"""Processes and dense oracles that several tests use."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from gendiff import Config, Diffusion, Rotation, Velocity
+from gendiff.registry import default_registry
+
+N = 50  # enough steps for every regime, few enough for dense matrices
+
+
+def component(interface: type, spec):
+    """The component of a spec such as ``"log:f_max=0.3"``."""
+    return interface.model_validate(spec)
+
+
+def diffusion(rotation="dct", velocity="blur", event_shape=(2, 5, 7), N=N) -> Diffusion:
+    U = component(Rotation, rotation)
+    return Diffusion(U, component(Velocity, velocity).scales(U, event_shape, N), event_shape)
+
+
+def dense(rotation: Rotation, event_shape: tuple[int, ...]) -> Tensor:
+    """U as a d x d float64 matrix whose columns are the basis events."""
+    d = torch.Size(event_shape).numel()
+    return rotation.unrotate(torch.eye(d, dtype=torch.float64).reshape(d, *event_shape)).reshape(d, d).T
+
+
+def rotations() -> list[str]:
+    return default_registry().names("rotation")
+
+
+def velocities() -> list[str]:
+    return default_registry().names("velocity")
+
+
+#: Every rotation with every velocity, and the blur velocity with every schedule and noise.
+PROCESSES = [
+    # fine-to-coarse has nothing to act on where D = 1; it refuses, see test_diffusion.
+    *((U, B) for U, B in itertools.product(rotations(), velocities()) if (U, B) != ("identity", "fine-to-coarse")),
+    *(("dct", {"name": "blur", "schedule": name}) for name in default_registry().names("schedule")),
+    *(("dct", {"name": "blur", "noise": name}) for name in default_registry().names("noise")),
+    ("blur-eigen:released_tiling=true", "blur"),
+]
+
+__all__ = ["PROCESSES", "Config", "N", "component", "dense", "diffusion", "rotations", "velocities"]

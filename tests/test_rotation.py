@@ -1,0 +1,229 @@
+"""Rotations are orthogonal, and the blur they declare is the blur they apply."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import component, dense, rotations
+
+from gendiff import Rotation, SeparableRotation
+from gendiff.blur import LOG_FLOOR, laplacian_matrix, log_attenuation, negative_laplacian, symmetric_blur_matrix
+from gendiff.errors import PluginError
+
+EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]
+every_rotation = pytest.mark.parametrize("spec", [*rotations(), "blur-eigen:sigma=1.5"])
+every_event = pytest.mark.parametrize("event", EVENTS, ids=str)
+
+
+def symmetric_kernel_blur(x: np.ndarray, sigma: float) -> np.ndarray:
+    """Blur of the last two axes by direct convolution with a sampled Gaussian under half-sample symmetric borders."""
+    radius = 40
+    taps = np.arange(-radius, radius + 1)
+    g = np.exp(-0.5 * (taps / sigma) ** 2)
+    g /= g.sum()
+    for axis in (-2, -1):
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (radius, radius)
+        padded = np.pad(x, widths, mode="symmetric")
+        x = np.apply_along_axis(lambda line: np.convolve(line, g, mode="valid"), axis, padded)
+    return x
+
+
+@every_rotation
+@every_event
+class TestOrthogonality:
+    def test_round_trip_and_inner_products(self, spec, event, rng):
+        U = component(Rotation, spec)
+        x, y = torch.randn(2, 11, *event, generator=rng, dtype=torch.float64)
+        torch.testing.assert_close(U.unrotate(U.rotate(x)), x, rtol=0, atol=1e-10)
+        torch.testing.assert_close(U.rotate(U.unrotate(x)), x, rtol=0, atol=1e-10)
+        inner = lambda a, b: (a * b).flatten(1).sum(1)  # noqa: E731
+        torch.testing.assert_close(inner(U.rotate(x), U.rotate(y)), inner(x, y), rtol=0, atol=1e-10)
+
+    def test_noise_stays_iid(self, spec, event, rng):
+        """Cov(U^T ε) = U^T U = I: exact, without drawing any noise."""
+        U = dense(component(Rotation, spec), event)
+        torch.testing.assert_close(U.T @ U, torch.eye(len(U), dtype=torch.float64), rtol=0, atol=1e-10)
+
+    def test_apply_diagonal_is_the_dense_matrix(self, spec, event, rng):
+        rotation = component(Rotation, spec)
+        U = dense(rotation, event)
+        diagonal = torch.rand(event, generator=rng, dtype=torch.float64)
+        x = torch.randn(5, *event, generator=rng, dtype=torch.float64)
+        expected = x.flatten(1) @ (U @ torch.diag(diagonal.flatten()) @ U.T).T
+        torch.testing.assert_close(rotation.apply_diagonal(x, diagonal).flatten(1), expected, rtol=0, atol=1e-10)
+
+    def test_float32_outside_autocast(self, spec, event, rng):
+        U = component(Rotation, spec)
+        x = torch.randn(5, *event, generator=rng, dtype=torch.float64)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = U.rotate(x.bfloat16())
+            single = U.rotate(x.float())
+        assert low.dtype == single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), U.rotate(x), rtol=0, atol=1e-5)
+
+    def test_matmul_precision_is_left_as_it_was(self, spec, event, rng):
+        torch.set_float32_matmul_precision("medium")
+        try:
+            component(Rotation, spec).rotate(torch.randn(2, *event, generator=rng))
+            assert torch.get_float32_matmul_precision() == "medium"
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+    def test_spectra_have_their_range_and_shape(self, spec, event):
+        U = component(Rotation, spec)
+        for sigma in (0.2, 0.4, 3.0, 30.0):
+            log_D = U.log_blur_spectrum(event, sigma)
+            assert torch.broadcast_shapes(log_D.shape, event) == torch.Size(event)
+            assert log_D.dtype == torch.float64
+            assert (log_D <= 1e-12).all()
+            assert (log_D >= LOG_FLOOR).all()
+        rho = U.frequencies(event)
+        assert torch.broadcast_shapes(rho.shape, event) == torch.Size(event)
+        assert (rho >= 0).all()
+        assert (rho <= math.pi * math.sqrt(len(event) - 1) + 1e-9).all()
+
+
+class TestBlur:
+    @pytest.mark.parametrize("channels", [1, 2, 3, 4])
+    @pytest.mark.parametrize("sigma", [0.3, 0.4, 1.0, 4.0])
+    def test_dct_blur_is_a_separable_convolution(self, channels, sigma, rng):
+        U = component(Rotation, "dct")
+        x = torch.randn(3, channels, 12, 17, generator=rng, dtype=torch.float64)
+        blurred = U.apply_diagonal(x, U.log_blur_spectrum((channels, 12, 17), sigma).exp())
+        np.testing.assert_allclose(blurred.numpy(), symmetric_kernel_blur(x.numpy(), sigma), rtol=0, atol=1e-10)
+
+    @pytest.mark.parametrize("channels", [1, 2, 3, 4])
+    def test_blur_eigen_is_a_zero_padded_convolution(self, channels, rng):
+        U = component(Rotation, "blur-eigen")
+        x = torch.randn(3, channels, 9, 13, generator=rng, dtype=torch.float64)
+        blurred = U.apply_diagonal(x, U.log_blur_spectrum((channels, 9, 13), 0.4).exp())
+        expected = x.numpy()
+        for axis, n in ((-2, 9), (-1, 13)):
+            taps = np.arange(-(n - 1), n)
+            g = np.exp(-0.5 * (taps / 0.4) ** 2)
+            expected = np.apply_along_axis(
+                lambda line, g=g: np.convolve(line, g / g.sum(), mode="same"), axis, _pad(expected, axis, n)
+            )
+            expected = np.take(expected, np.arange(n - 1, 2 * n - 1), axis)
+        np.testing.assert_allclose(blurred.numpy(), expected, rtol=0, atol=1e-10)
+
+    def test_released_tiling_is_not_a_blur(self, rng):
+        """The five-line check: the released colour path blurs each channel with another channel's attenuations."""
+        tiled, plain = component(Rotation, "blur-eigen:released_tiling=true"), component(Rotation, "blur-eigen")
+        x = torch.randn(1, 3, 16, 16, generator=rng, dtype=torch.float64)
+        blurred = plain.apply_diagonal(x, plain.log_blur_spectrum((3, 16, 16), 0.4).exp())
+        released = tiled.apply_diagonal(x, tiled.log_blur_spectrum((3, 16, 16), 0.4).exp())
+        effect, error = (blurred - x).norm(), (released - blurred).norm()
+        assert error > 0.3 * effect
+        grey = (1, 16, 16)
+        torch.testing.assert_close(
+            tiled.log_blur_spectrum(grey, 0.4), plain.log_blur_spectrum(grey, 0.4), rtol=0, atol=0
+        )
+
+    @given(sigma=st.floats(0.05, 60), n=st.integers(1, 40))
+    @settings(max_examples=60, deadline=None)
+    def test_attenuation_is_positive_and_falls(self, sigma, n):
+        log_D = log_attenuation(math.pi * torch.arange(n, dtype=torch.float64) / n, sigma)
+        assert log_D[0] == 0
+        assert (log_D.diff() <= 1e-12).all()
+
+    def test_attenuation_is_the_kernel_s_cosine_sum(self):
+        """Poisson: the sum over aliases equals the Fourier sum over taps."""
+        omega = torch.linspace(0, math.pi, 23, dtype=torch.float64)
+        for sigma in (0.3, 0.4, 1.3):
+            j = torch.arange(-60, 61, dtype=torch.float64)
+            g = torch.exp(-0.5 * (j / sigma) ** 2)
+            expected = (g * torch.cos(omega[:, None] * j)).sum(1) / g.sum()
+            torch.testing.assert_close(log_attenuation(omega, sigma).exp(), expected, rtol=0, atol=1e-13)
+
+    def test_no_blur_is_one(self):
+        assert (log_attenuation(torch.linspace(0, 3, 7, dtype=torch.float64), 0.0) == 0).all()
+
+    def test_identity_has_no_blur(self):
+        assert (component(Rotation, "identity").log_blur_spectrum((3, 4, 6), 5.0) == 0).all()
+
+
+class TestFrequency:
+    @pytest.mark.parametrize("event", EVENTS, ids=str)
+    def test_any_basis_measures_its_own_energy(self, event):
+        """The general definitions agree with dense quadratic forms."""
+
+        class Shuffled(Rotation):
+            """a permutation of pixels: orthogonal, and no basis of blur."""
+
+            name = "shuffled"
+
+            def rotate(self, x):
+                return x.flatten(1).roll(3, 1).reshape(x.shape)
+
+            def unrotate(self, x_bar):
+                return x_bar.flatten(1).roll(-3, 1).reshape(x_bar.shape)
+
+        U = dense(Shuffled(), event)
+        per_axis = [symmetric_blur_matrix(n, 0.8) for n in event[1:]]
+        W = torch.eye(event[0], dtype=torch.float64)
+        for matrix in per_axis:
+            W = torch.kron(W, matrix)
+        expected = torch.diagonal(U.T @ W @ U).reshape(event)
+        torch.testing.assert_close(Shuffled().log_blur_spectrum(event, 0.8).exp(), expected, rtol=0, atol=1e-10)
+        eye = torch.eye(len(U), dtype=torch.float64).reshape(-1, *event)
+        Lambda = negative_laplacian(eye).reshape(len(U), -1)
+        expected = torch.diagonal(U.T @ Lambda @ U).sqrt().reshape(event)
+        torch.testing.assert_close(Shuffled().frequencies(event), expected, rtol=0, atol=1e-10)
+
+    def test_laplacian_rows_vanish_on_constants(self):
+        torch.testing.assert_close(laplacian_matrix(6).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=0)
+        assert laplacian_matrix(6).diagonal().tolist() == [1, 2, 2, 2, 2, 1]
+
+    def test_dct_frequency_is_radial(self):
+        rho = component(Rotation, "dct").frequencies((3, 4, 6))
+        assert rho.shape == (1, 4, 6)
+        assert rho[0, 0, 0] == 0
+        assert rho[0, 3, 5].item() == pytest.approx(math.pi * math.hypot(3 / 4, 5 / 6))
+
+
+class TestEigenbasis:
+    def test_order_and_signs_are_fixed(self):
+        U = component(Rotation, "blur-eigen").matrix(9)
+        log_D = component(Rotation, "blur-eigen").axis_log_blur(9, 0.4)
+        assert (log_D.diff() < 0).all()
+        for column in U.T:
+            assert column[column.abs() > 1e-8][0] > 0
+
+
+def test_a_matrix_that_is_not_orthogonal_is_refused(rng):
+    class Skewed(SeparableRotation):
+        """not a rotation."""
+
+        name = "skewed"
+
+        def matrix(self, n):
+            return torch.eye(n, dtype=torch.float64) + 0.1 * torch.ones(n, n, dtype=torch.float64)
+
+    with pytest.raises(PluginError, match="'skewed' is not orthogonal for an axis of 5"):
+        Skewed().rotate(torch.randn(2, 1, 5, 7, generator=rng))
+
+
+def test_a_matrix_of_the_wrong_shape_is_refused(rng):
+    class Short(SeparableRotation):
+        """too short."""
+
+        name = "short"
+
+        def matrix(self, n):
+            return torch.eye(n - 1, dtype=torch.float64)
+
+    with pytest.raises(PluginError, match=r"shape \(4, 4\) for an axis of 5"):
+        Short().rotate(torch.randn(2, 1, 5, 7, generator=rng))
+
+
+def _pad(x: np.ndarray, axis: int, n: int) -> np.ndarray:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (n - 1, n - 1)
+    return np.pad(x, widths)
