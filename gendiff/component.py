@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from gendiff.errors import ConfigError, PluginError, did_you_mean
 
@@ -67,6 +67,14 @@ class Settings(BaseModel):
             for field in type(self).model_fields
         }
         return {field: value for field, value in values.items() if value is not None}
+
+
+def by_name(default: str, description: str) -> Any:
+    """A field that is a component, with the spec of its default: ``noise: NoiseSchedule = by_name("linear", "...")``.
+
+    The name is looked up when the field is validated, so that no plugin has to import another.
+    """
+    return Field(default, description=description)
 
 
 class Component(Settings):

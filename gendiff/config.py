@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, ValidationError
 
-from gendiff.component import Settings, invalid_parameter, parse_spec, parse_value
+from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
@@ -44,7 +44,7 @@ class TrainSettings(Settings):
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
     sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints; there is always one at the end")
-    preview: Sampler = Field("ddim:steps=50", description="sampler of these grids")
+    preview: Sampler = by_name("ddim:steps=50", "sampler of these grids")
     keep: int = Field(2, ge=1, description="how many checkpoints to keep")
 
 
@@ -52,12 +52,12 @@ class Config(Settings):
     """Everything that defines a run."""
 
     N: int = Field(1000, ge=2, le=1_000_000, description="steps of the diffusion; schedules are per step")
-    rotation: Rotation = Field("identity", description="coordinate system U")
-    velocity: Velocity = Field("blur", description="speed of each component")
-    objective: Objective = Field("eps", description="what the network predicts")
-    model: Model = Field("unet", description="network")
-    data: Data = Field("digits", description="source of events")
-    sampler: Sampler = Field("ancestral", description="how samples are drawn")
+    rotation: Rotation = by_name("identity", "coordinate system U")
+    velocity: Velocity = by_name("blur", "speed of each component")
+    objective: Objective = by_name("eps", "what the network predicts")
+    model: Model = by_name("unet", "network")
+    data: Data = by_name("digits", "source of events")
+    sampler: Sampler = by_name("ancestral", "how samples are drawn")
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
 
     def diffusion(self) -> Diffusion:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from gendiff import checkpoint, pictures
 from gendiff.errors import ConfigError
+from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
 from gendiff.sampler import Moment, Sampler, sample
 from gendiff.score import Denoiser, NetworkScore
 from gendiff.shapes import EventShape
 from gendiff.streams import stream
-from gendiff.training import build_denoiser, load_weights
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events the network sees at once; part of what makes an image reproducible
 

@@ -110,15 +110,15 @@ class Registry:
             plugin = self._guarded(provider, load)
             if plugin is not None and plugin not in providers:
                 providers[plugin] = provider
-                self._guarded(provider, lambda plugin=plugin, provider=provider: self._register(plugin, provider))  # type: ignore[misc]
+                self._guarded(provider, lambda plugin=plugin, provider=provider: self._register(plugin, provider))
         self._refuse_unknown_hooks(providers)
         for implementation in reversed(self._manager.hook.gendiff_components.get_hookimpls()):
             provider = providers[implementation.plugin]
-            for component in self._guarded(provider, lambda call=implementation.function: list(call())) or ():  # type: ignore[misc]
+            for component in self._guarded(provider, lambda call=implementation.function: list(call())) or ():
                 self._add(component, provider)
         for implementation in reversed(self._manager.hook.gendiff_presets.get_hookimpls()):
             provider = providers[implementation.plugin]
-            presets = self._guarded(provider, lambda call=implementation.function: dict(call()))  # type: ignore[misc]
+            presets = self._guarded(provider, lambda call=implementation.function: dict(call()))
             for name, path in (presets or {}).items():
                 if name in self._presets:
                     self._problem(provider, f"preset '{name}' is already provided by {self._presets[name][1]}")
@@ -227,7 +227,7 @@ def default_registry() -> Registry:
 
 def _installed(third_party: bool) -> Iterator[tuple[Provider, Any]]:
     """Entry points, gendiff's own first, then by distribution; the same one seen twice on the path counts once."""
-    found = {}
+    found: dict[Provider, importlib.metadata.EntryPoint] = {}
     for distribution in importlib.metadata.distributions():
         for point in distribution.entry_points:
             if point.group == GROUP:
@@ -242,7 +242,7 @@ def _files(files: Iterable[Path]) -> Iterator[tuple[Provider, Any]]:
     for path in files:
         if not path.is_file():
             raise PluginError(f"no plugin file '{path}'", where="--plugin", fix="give the path of a Python file")
-        yield Provider(path.name, "", str(path)), lambda path=path: _load_file(path)  # type: ignore[misc]
+        yield Provider(path.name, "", str(path)), lambda path=path: _load_file(path)
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -29,6 +29,7 @@ from gendiff.blur import frequency_bands
 from gendiff.checkpoint import Checkpoint
 from gendiff.config import Config, TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
+from gendiff.network import build_denoiser, load_weights
 from gendiff.objective import Loss
 from gendiff.process_group import ProcessGroup
 from gendiff.rotation import dct
@@ -70,14 +71,6 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 def ema_decay(settings: TrainSettings, step: int) -> float:
     """``min(decay, (1 + step)/(10 + step))``: early averages must not remember the initial weights."""
     return min(settings.ema, (1 + step) / (10 + step))
-
-
-def build_denoiser(config: Config, device: torch.device) -> Denoiser:
-    """A freshly initialised network for this run's events; weights follow from the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.train.seed, "weights").initial_seed())
-        network = config.model.build(config.data.event_shape)
-    return Denoiser(network, config.diffusion(), config.model.frequency_features).to(device)
 
 
 class Trainer:
@@ -227,18 +220,6 @@ class Trainer:
             ],
             fix="lower --lr, or train with --precision fp32, then --resume",
         )
-
-
-def load_weights(network: nn.Module, weights: Any) -> None:
-    """Load tensors by name; raises `DataError` where names or shapes differ."""
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise DataError(
-            "the checkpoint belongs to another network",
-            details=str(error).splitlines()[1:4],
-            fix="was config.toml edited?",
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -22,7 +22,7 @@ def data() -> None:
 def list_(context: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List the data sources and their parameters."""
     registry: Registry = context.obj
-    sources = []
+    sources: list[dict[str, Any]] = []
     for entry in registry.entries("data"):
         fields = entry.load().model_fields
         sources.append(

@@ -92,12 +92,13 @@ def train(
     registry: Registry = context.obj
     if resume is not None:
         _refuse_changes(flags, preset, config_file, assignments, out)
-        found = _resumed(resume, steps)
+        run = _resumed(resume, steps)
+        _start(run.config, run, registry, device, out, dry_run, json)
     else:
         from gendiff.config import resolve
 
-        found = resolve(layers(registry, preset, config_file, assignments, flags)).config, None
-    _start(*found, registry, device, out, dry_run, json)
+        resolved = resolve(layers(registry, preset, config_file, assignments, flags))
+        _start(resolved.config, None, registry, device, out, dry_run, json)
 
 
 def _start(
@@ -266,7 +267,7 @@ def _refuse_changes(
         )
 
 
-def _resumed(path: Path, steps: int | None) -> tuple[Config, Run]:
+def _resumed(path: Path, steps: int | None) -> Run:
     from gendiff.config import Layer, resolve
     from gendiff.run import Run
 
@@ -275,7 +276,7 @@ def _resumed(path: Path, steps: int | None) -> tuple[Config, Run]:
         table = [Layer.from_file(path / "config.toml"), Layer.at("--steps", "train.steps", steps)]
         run = Run(path, resolve(table).config)
         (path / "config.toml").write_text(run.config.toml(), encoding="utf-8")
-    return run.config, run
+    return run
 
 
 def _process_id() -> int:

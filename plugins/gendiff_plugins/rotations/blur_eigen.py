@@ -36,7 +36,7 @@ class BlurEigen(SeparableRotation):
     released_tiling: bool = Field(False, description="assign D to colour channels as the released code does")
 
     def matrix(self, n: int) -> Tensor:
-        _, U = torch.linalg.eigh(zero_padded_blur(n, self.sigma))
+        U: Tensor = torch.linalg.eigh(zero_padded_blur(n, self.sigma)).eigenvectors
         U = U.flip(1)  # eigh is ascending
         first = (U.abs() > 1e-8).int().argmax(0)
         return U * U.gather(0, first[None]).sign()

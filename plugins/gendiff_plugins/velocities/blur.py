@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from gendiff.component import by_name
 from gendiff.rotation import Rotation
 from gendiff.scales import BlurScales
 from gendiff.schedule import BlurSchedule, NoiseSchedule
@@ -22,8 +23,8 @@ class Blur(Velocity):
 
     name = "blur"
 
-    noise: NoiseSchedule = Field("linear", description="noise schedule β_i")
-    schedule: BlurSchedule = Field("quartic", description="blur schedule f(i)")
+    noise: NoiseSchedule = by_name("linear", "noise schedule β_i")
+    schedule: BlurSchedule = by_name("quartic", "blur schedule f(i)")
     sigma: float = Field(0.4, ge=0.01, le=100, description="std σ of the elementary blur, pixels")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> BlurScales:

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 
 from gendiff.blur import LOG_FLOOR
+from gendiff.component import by_name
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
 from gendiff.scales import BlurScales
@@ -25,8 +26,8 @@ class FineToCoarse(Velocity):
 
     name = "fine-to-coarse"
 
-    noise: NoiseSchedule = Field("linear", description="noise schedule β_i")
-    schedule: BlurSchedule = Field("quartic", description="schedule f(i)")
+    noise: NoiseSchedule = by_name("linear", "noise schedule β_i")
+    schedule: BlurSchedule = by_name("quartic", "schedule f(i)")
     sigma: float = Field(0.4, ge=0.01, le=100, description="std σ of the elementary blur, pixels")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> BlurScales:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 
+from gendiff.component import by_name
 from gendiff.rotation import Rotation
 from gendiff.scales import BlurScales
 from gendiff.schedule import NoiseSchedule
@@ -20,7 +20,7 @@ class Isotropic(Velocity):
 
     name = "isotropic"
 
-    noise: NoiseSchedule = Field("linear", description="noise schedule β_i")
+    noise: NoiseSchedule = by_name("linear", "noise schedule β_i")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> BlurScales:
         return BlurScales(

@@ -1,0 +1,14 @@
+"""Models: networks that read a corrupted event and its step."""
+
+from gendiff.component import Component, Lazy
+from gendiff.hookspecs import hookimpl
+
+
+@hookimpl
+def gendiff_components() -> list[type[Component] | Lazy]:
+    """Announce the models."""
+    here = "gendiff_plugins.models"
+    return [
+        Lazy("model", "unet", f"{here}.unet:UNet", "ADM-style U-Net for pictures and signals"),
+        Lazy("model", "mlp", f"{here}.mlp:MLP", "residual perceptron over the flattened event, for toy data"),
+    ]

@@ -1,0 +1,235 @@
+r"""One U-Net, after Nichol, Dhariwal 2021 (arXiv 2102.09672) and Dhariwal, Nichol 2021 (ADM, arXiv 2105.05233).
+
+    input conv - [block x n, down] per level - middle: block, attention, block - [block x (n+1), up] per level - output conv
+
+Residual blocks are conditioned on the step by a scale and a shift after their second norm. Each decoder block reads the
+matching encoder output beside its own input. Whatever ends a branch starts at zero, so a fresh network is nearly linear.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gendiff.errors import ConfigError
+from gendiff.model import Model
+from gendiff.shapes import EventShape, spatial
+from gendiff_plugins.models.embedding import StepEmbedding
+
+
+class UNet(Model):
+    """ADM-style U-Net for pictures and signals.
+
+    The defaults are a small network for a CPU. The paper's network (121.06 M parameters at 3x64x64) is
+    ``unet:channels=128,multipliers=[1,2,3,4],blocks=3,attention=[4,8],heads=4``, also in the preset ``unet-paper``.
+
+    Reference: Dhariwal, Nichol 2021, Diffusion Models Beat GANs on Image Synthesis, arXiv 2105.05233, Section 3.
+    """
+
+    name = "unet"
+
+    channels: int = Field(32, ge=4, multiple_of=4, description="channels of the first level")
+    multipliers: tuple[int, ...] = Field(
+        (1, 2), min_length=1, description="channels of each level, in units of the first"
+    )
+    blocks: int = Field(1, ge=1, description="residual blocks per level")
+    attention: tuple[int, ...] = Field(
+        (2,), description="downsampling factors at which attention acts: 4 is 1/4 resolution"
+    )
+    heads: int = Field(4, ge=1, description="attention heads")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout in residual blocks")
+    frequency_features: bool = Field(False, description="read U^T x beside x")
+
+    def build(self, event_shape: EventShape) -> nn.Module:
+        self._check(event_shape)
+        return UNetModule(self, self.in_channels(event_shape), event_shape[0], dims=len(event_shape) - 1)
+
+    def _check(self, event_shape: EventShape) -> None:
+        if len(event_shape) not in (2, 3):
+            raise ConfigError(
+                f"model 'unet' reads pictures (C, H, W) and signals (C, L), not events of shape {event_shape}",
+                fix="use --model mlp",
+                subject="model.name",
+            )
+        levels = len(self.multipliers)
+        factor = 2 ** (levels - 1)
+        for n in spatial(event_shape):
+            if n % factor:
+                below, above = n // factor * factor, -(-n // factor) * factor
+                raise ConfigError(
+                    f"model 'unet' with {levels} levels cannot halve a size of {n} {levels - 1} times",
+                    details=[
+                        f"sizes that fit: multiples of {factor}, such as {below or above} or {above if below else 2 * above}"
+                    ],
+                    fix="change --size, or use fewer levels: --model 'unet:multipliers=[1,2]'",
+                    subject="model.multipliers",
+                )
+        factors = [2**level for level in range(levels)]
+        for wanted in self.attention:
+            if wanted not in factors:
+                raise ConfigError(
+                    f"model 'unet': attention at 1/{wanted} resolution, which no level has",
+                    details=[f"levels of this network: {', '.join(f'1/{factor}' for factor in factors)}"],
+                    fix=f"choose attention from {factors}, or [] for none below the middle",
+                    subject="model.attention",
+                )
+        attending = {self.channels * self.multipliers[factors.index(factor)] for factor in self.attention}
+        for width in sorted(attending | {self.channels * self.multipliers[-1]}):
+            if width % self.heads:
+                raise ConfigError(
+                    f"model 'unet': {width} channels cannot be split over {self.heads} attention heads",
+                    fix=f"choose heads that divide {width}",
+                    subject="model.heads",
+                )
+
+
+class UNetModule(nn.Module):
+    """The network: ``x (B, in, *spatial), i (B,) -> (B, out, *spatial)``.
+
+    Args:
+        dims: number of spatial axes, 1 or 2.
+    """
+
+    def __init__(self, config: UNet, in_channels: int, out_channels: int, dims: int) -> None:
+        super().__init__()
+        width = config.channels
+        embedding = 4 * width
+        self.embedding = StepEmbedding(width, embedding)
+
+        def stage(channels: int, out: int, factor: int) -> Stage:
+            attention = Attention(out, config.heads) if factor in config.attention else None
+            return Stage(Block(channels, out, embedding, config.dropout, dims), attention)
+
+        self.encoder = nn.ModuleList([conv(dims, in_channels, width, 3)])
+        channels, skips = width, [width]
+        for level, multiplier in enumerate(config.multipliers):
+            for _ in range(config.blocks):
+                self.encoder.append(stage(channels, multiplier * width, 2**level))
+                channels = multiplier * width
+                skips.append(channels)
+            if level < len(config.multipliers) - 1:
+                self.encoder.append(conv(dims, channels, channels, 3, stride=2))
+                skips.append(channels)
+        self.middle = nn.ModuleList(
+            [
+                Stage(Block(channels, channels, embedding, config.dropout, dims), Attention(channels, config.heads)),
+                Stage(Block(channels, channels, embedding, config.dropout, dims), None),
+            ]
+        )
+        self.decoder = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(config.multipliers))):
+            for _ in range(config.blocks + 1):
+                self.decoder.append(stage(channels + skips.pop(), multiplier * width, 2**level))
+                channels = multiplier * width
+            if level > 0:
+                self.decoder.append(Upsample(dims, channels))
+        self.output = nn.Sequential(Norm(channels), nn.SiLU(), zero(conv(dims, channels, out_channels, 3)))
+
+    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        """The prediction, of the shape of an event."""
+        embedding = self.embedding(i)
+        skips = []
+        for layer in self.encoder:
+            x = layer(x, embedding) if isinstance(layer, Stage) else layer(x)
+            skips.append(x)
+        for layer in self.middle:
+            x = layer(x, embedding)
+        for layer in self.decoder:
+            x = layer(torch.cat([x, skips.pop()], dim=1), embedding) if isinstance(layer, Stage) else layer(x)
+        output: Tensor = self.output(x)
+        return output
+
+
+class Stage(nn.Module):
+    """A residual block, and attention where the level has it."""
+
+    def __init__(self, block: Block, attention: Attention | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``(B, channels, *spatial) -> (B, out, *spatial)``."""
+        x = self.block(x, embedding)
+        return x if self.attention is None else self.attention(x)
+
+
+class Block(nn.Module):
+    """``skip(x) + conv(silu((1 + scale) norm(h) + shift))``, ``h = conv(silu(norm(x)))``; scale and shift from the step."""
+
+    def __init__(self, channels: int, out: int, embedding: int, dropout: float, dims: int) -> None:
+        super().__init__()
+        self.input = nn.Sequential(Norm(channels), nn.SiLU(), conv(dims, channels, out, 3))
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out))
+        self.norm = Norm(out)
+        self.output = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), zero(conv(dims, out, out, 3)))
+        self.skip = nn.Identity() if channels == out else conv(dims, channels, out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``(B, channels, *spatial), (B, embedding) -> (B, out, *spatial)``."""
+        h = self.input(x)
+        modulation = self.modulation(embedding).to(h.dtype)
+        scale, shift = modulation.reshape(*modulation.shape, *([1] * (h.ndim - 2))).chunk(2, dim=1)
+        residual: Tensor = self.output(self.norm(h) * (1 + scale) + shift)
+        return self.skip(x) + residual
+
+
+class Attention(nn.Module):
+    """``x + proj(softmax(q k^T / sqrt(d)) v)`` over all positions, in ``heads`` groups of channels."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = Norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.projection = zero(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, channels, *spatial)``, the same shape out."""
+        flat = self.qkv(self.norm(x).flatten(2))
+        q, k, v = rearrange(flat, "b (three heads c) n -> three b heads n c", three=3, heads=self.heads)
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        update: Tensor = self.projection(rearrange(mixed, "b heads n c -> b (heads c) n"))
+        return x + update.reshape(x.shape)
+
+
+class Upsample(nn.Module):
+    """Twice the size by repeating, then a convolution."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(dims, channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, channels, *spatial) -> (B, channels, *(2 spatial))``."""
+        larger: Tensor = self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))
+        return larger
+
+
+class Norm(nn.GroupNorm):
+    """Group norm in float32: 32 groups from 128 channels on, groups of at least 4 channels below."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(32, channels // 4), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape and dtype."""
+        return super().forward(x.float()).to(x.dtype)
+
+
+def conv(dims: int, channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
+    """A convolution over 1 or 2 spatial axes that keeps the size (or halves it, at stride 2)."""
+    layer = nn.Conv1d if dims == 1 else nn.Conv2d
+    return layer(channels, out, kernel, stride=stride, padding=kernel // 2)
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """The module with all parameters zero."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
