@@ -75,8 +75,12 @@ def generate(
     images: Sequence[int],
     batch: int,
     watch: Callable[[Moment], None] | None = None,
+    chunk: int | None = None,
 ) -> Iterator[Tensor]:
-    """Draw the images of these numbers, ``batch`` at a time; yields ``(<= batch, *event)``."""
+    """Draw the images of these numbers, ``batch`` at a time; yields ``(<= batch, *event)``.
+
+    ``chunk`` is how many events the network sees at once; another one gives the same images up to rounding.
+    """
     config = run.config
     device = next(denoiser.parameters()).device
     model = NetworkScore(
@@ -84,7 +88,7 @@ def generate(
         denoiser.diffusion,
         config.objective.parametrization,
         clip=config.data.value_range if sampler.clip else None,
-        chunk=CHUNK[device.type],
+        chunk=chunk or CHUNK[device.type],
     )
     for start in range(0, len(images), batch):
         part = images[start : start + batch]

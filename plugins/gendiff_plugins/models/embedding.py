@@ -14,17 +14,20 @@ class StepEmbedding(nn.Module):
     Reference: Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, Section 3.5.
 
     Args:
-        channels: width of the sinusoids (even) ; ``out`` is the width of the result.
+        channels: width of the sinusoids, even.
+        out: width of the result.
+
     """
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.layers = nn.Sequential(nn.Linear(2 * self.half, out), nn.SiLU(), nn.Linear(out, out))
+        self.pairs = channels // 2
+        self.layers = nn.Sequential(nn.Linear(2 * self.pairs, out), nn.SiLU(), nn.Linear(out, out))
 
     def forward(self, i: Tensor) -> Tensor:
-        """``(B,) -> (B, out)``; the angles are float32 whatever the autocast."""
-        decay = torch.arange(self.half, device=i.device, dtype=torch.float32) / self.half
+        """``(B,) -> (B, out)``, float32 whatever the autocast: bfloat16 cannot tell step 1000 from 999."""
+        decay = torch.arange(self.pairs, device=i.device, dtype=torch.float32) / self.pairs
         angles = i.float()[:, None] * torch.exp(-math.log(1e4) * decay)
-        embedded: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+        with torch.autocast(i.device.type, enabled=False):
+            embedded: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
         return embedded

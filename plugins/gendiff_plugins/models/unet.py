@@ -3,7 +3,7 @@ r"""One U-Net, after Nichol, Dhariwal 2021 (arXiv 2102.09672) and Dhariwal, Nich
     input conv - [block x n, down] per level - middle: block, attention, block - [block x (n+1), up] per level - output conv
 
 Residual blocks are conditioned on the step by a scale and a shift after their second norm. Each decoder block reads the
-matching encoder output beside its own input. Whatever ends a branch starts at zero, so a fresh network is nearly linear.
+matching encoder output beside its own input. Whatever ends a branch starts at zero, and so does the output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 
 import torch
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,11 +34,11 @@ class UNet(Model):
     name = "unet"
 
     channels: int = Field(32, ge=4, multiple_of=4, description="channels of the first level")
-    multipliers: tuple[int, ...] = Field(
+    multipliers: tuple[PositiveInt, ...] = Field(
         (1, 2), min_length=1, description="channels of each level, in units of the first"
     )
     blocks: int = Field(1, ge=1, description="residual blocks per level")
-    attention: tuple[int, ...] = Field(
+    attention: tuple[PositiveInt, ...] = Field(
         (2,), description="downsampling factors at which attention acts: 4 is 1/4 resolution"
     )
     heads: int = Field(4, ge=1, description="attention heads")
@@ -60,13 +60,12 @@ class UNet(Model):
         factor = 2 ** (levels - 1)
         for n in spatial(event_shape):
             if n % factor:
-                below, above = n // factor * factor, -(-n // factor) * factor
+                nearest = max(n // factor, 1) * factor
+                fitting = math.gcd(n, factor).bit_length()  # n = 2^(fitting - 1) · odd, as far as factor goes
                 raise ConfigError(
-                    f"model 'unet' with {levels} levels cannot halve a size of {n} {levels - 1} times",
-                    details=[
-                        f"sizes that fit: multiples of {factor}, such as {below or above} or {above if below else 2 * above}"
-                    ],
-                    fix="change --size, or use fewer levels: --model 'unet:multipliers=[1,2]'",
+                    f"model 'unet' with {levels} levels needs sizes divisible by {factor}, not {n}",
+                    details=[f"sizes that fit: {nearest} or {nearest + factor}"],
+                    fix=f"change the size of the data, or use at most {fitting} of the multipliers",
                     subject="model.multipliers",
                 )
         factors = [2**level for level in range(levels)]
@@ -75,15 +74,20 @@ class UNet(Model):
                 raise ConfigError(
                     f"model 'unet': attention at 1/{wanted} resolution, which no level has",
                     details=[f"levels of this network: {', '.join(f'1/{factor}' for factor in factors)}"],
-                    fix=f"choose attention from {factors}, or [] for none below the middle",
+                    fix=f"choose attention from {factors}, or [] for the middle alone",
                     subject="model.attention",
                 )
         attending = {self.channels * self.multipliers[factors.index(factor)] for factor in self.attention}
-        for width in sorted(attending | {self.channels * self.multipliers[-1]}):
+        widths = sorted(attending | {self.channels * self.multipliers[-1]})
+        for width in widths:
             if width % self.heads:
+                common = math.gcd(*widths)
                 raise ConfigError(
                     f"model 'unet': {width} channels cannot be split over {self.heads} attention heads",
-                    fix=f"choose heads that divide {width}",
+                    details=[
+                        f"channels where attention acts: {', '.join(map(str, widths))}; the middle always attends"
+                    ],
+                    fix=f"choose heads from {[heads for heads in range(1, common + 1) if common % heads == 0]}",
                     subject="model.heads",
                 )
 
@@ -176,7 +180,8 @@ class Block(nn.Module):
         modulation = self.modulation(embedding).to(h.dtype)
         scale, shift = modulation.reshape(*modulation.shape, *([1] * (h.ndim - 2))).chunk(2, dim=1)
         residual: Tensor = self.output(self.norm(h) * (1 + scale) + shift)
-        return self.skip(x) + residual
+        kept: Tensor = self.skip(x)
+        return kept + residual
 
 
 class Attention(nn.Module):
@@ -191,8 +196,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, channels, *spatial)``, the same shape out."""
-        flat = self.qkv(self.norm(x).flatten(2))
-        q, k, v = rearrange(flat, "b (three heads c) n -> three b heads n c", three=3, heads=self.heads)
+        flat = self.qkv(rearrange(self.norm(x), "b c ... -> b c (...)"))
+        heads = rearrange(flat, "b (three heads c) n -> three b heads n c", three=3, heads=self.heads)
+        # Fused kernels want the channels of a head side by side; they refuse the strides that rearrange leaves.
+        q, k, v = heads.contiguous()
         mixed = functional.scaled_dot_product_attention(q, k, v)
         update: Tensor = self.projection(rearrange(mixed, "b heads n c -> b (heads c) n"))
         return x + update.reshape(x.shape)
@@ -212,14 +219,19 @@ class Upsample(nn.Module):
 
 
 class Norm(nn.GroupNorm):
-    """Group norm in float32: 32 groups from 128 channels on, groups of at least 4 channels below."""
+    """Group norm in float32.
+
+    As many equal groups as the channels allow, but at most 32 and none smaller than 4 channels, as in the paper's network.
+    """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(math.gcd(32, channels // 4), channels)
+        most = min(32, channels // 4)
+        super().__init__(max(groups for groups in range(1, most + 1) if channels % groups == 0), channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype."""
-        return super().forward(x.float()).to(x.dtype)
+        normed: Tensor = super().forward(x.float())
+        return normed.to(x.dtype)
 
 
 def conv(dims: int, channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
