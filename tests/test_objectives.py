@@ -1,0 +1,168 @@
+"""Objectives: what they minimise, and that the optimum is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from processes import component, diffusion
+from torch import nn
+
+from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
+from gendiff.registry import default_registry
+from gendiff.score import Denoiser, NetworkScore, encode
+
+EVENT = (2, 3, 5)
+every_objective = pytest.mark.parametrize("name", default_registry().names("objective"))
+
+
+class Oracle(nn.Module):
+    """Answers with the right view of the truth, plus an error in event space."""
+
+    def __init__(self, process, parametrization, x_0, eps, error=0.0):
+        super().__init__()
+        self.process, self.parametrization, self.error = process, parametrization, error
+        self.pivot = Pivot(process.rotate(x_0), process.rotate(eps))
+
+    def forward(self, x, i):
+        a, s = self.process.marginal(i)
+        return self.process.unrotate(encode(self.parametrization, self.pivot, a, s)) + self.error
+
+
+@pytest.fixture
+def batch(rng):
+    x_0, eps, error = torch.randn(3, 7, *EVENT, generator=rng)
+    return x_0, torch.randint(1, 51, (7,), generator=rng), eps, error
+
+
+@every_objective
+class TestEveryObjective:
+    def test_the_truth_has_no_loss(self, name, batch):
+        process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
+        x_0, i, eps, _ = batch
+        loss = objective.loss(Oracle(process, objective.parametrization, x_0, eps), process, x_0, i, eps)
+        assert loss.per_event.shape == (7,)
+        assert loss.per_event.max() < 1e-6
+        assert loss.error.abs().max() < 1e-4
+
+    def test_an_error_costs_its_weighted_square(self, name, batch):
+        process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
+        x_0, i, eps, error = batch
+        loss = objective.loss(Oracle(process, objective.parametrization, x_0, eps, error), process, x_0, i, eps)
+        a, s = process.marginal(i)
+        expected = (objective.weight(a, s) * process.rotate(error) ** 2).flatten(1).mean(1)
+        torch.testing.assert_close(loss.per_event, expected, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(loss.error, error, rtol=1e-3, atol=1e-4)
+
+    def test_unweighted_losses_do_not_depend_on_the_basis(self, name, batch):
+        """U keeps inner products, so with one process in two bases the loss is the same number."""
+        objective = component(Objective, name)
+        x_0, i, eps, error = batch
+        losses = []
+        for basis in ("identity", "dct"):
+            process = diffusion(basis, "isotropic", EVENT)
+            oracle = Oracle(process, objective.parametrization, x_0, eps, error)
+            losses.append(objective.loss(oracle, process, x_0, i, eps).per_event)
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
+
+    def test_the_optimal_model_is_a_stationary_point(self, name, rng):
+        """For Gaussian data the conditional mean has zero expected gradient: E[ω (T̂ - T)] = 0, checked in closed form.
+
+        The error of every view is linear in ε̂ - ε, whose mean given x_i is zero at the optimum; so scaling the optimal
+        prediction by (1 + δ) raises the exact expected loss on both sides of δ = 0.
+        """
+        process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
+        c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.2
+        for step in (1, 10, 50):
+            a, s = process.scales_at(step, torch.float64)
+            v = a**2 * c + s**2
+            # optimal view T̂ = k x̄; the target T = t_0 x̄_0 + t_ε ε̄ with the same conversions, x̄ = a x̄_0 + s ε̄
+            unit = torch.ones(1, *EVENT, dtype=torch.float64)
+            t_0 = encode(objective.parametrization, Pivot(unit, 0 * unit), a, s)
+            t_eps = encode(objective.parametrization, Pivot(0 * unit, unit), a, s)
+            k = encode(objective.parametrization, GaussianScore(process, 0 * c, c).predict(unit, step), a, s)
+            gradient = k * v - (t_0 * a * c + t_eps * s)  # d/dk E (k x̄ - T)² / 2
+            assert (gradient.abs() < 1e-9 * (1 + t_0.abs() + t_eps.abs())).all()
+
+
+def test_weights_are_the_paper_s():
+    a, s = torch.tensor(0.6), torch.tensor(0.8)
+    assert component(Objective, "eps").weight(a, s) == 1
+    assert component(Objective, "score").weight(a, s).item() == pytest.approx(1 / 0.64)
+    kinds = {name: component(Objective, name).parametrization for name in default_registry().names("objective")}
+    assert kinds == {
+        "eps": Parametrization.EPS,
+        "score": Parametrization.EPS,
+        "std": Parametrization.STD,
+        "v": Parametrization.V,
+        "x0": Parametrization.X_0,
+    }
+
+
+class TestNetworkScore:
+    def network(self):
+        class Shrink(nn.Module):
+            def forward(self, x, i):
+                return 0.7 * x[:, : EVENT[0]] + 0.001 * i.reshape(-1, 1, 1, 1)
+
+        return Shrink()
+
+    @every_objective
+    def test_predictions_agree_with_the_marginal(self, name, rng):
+        """Whatever is predicted, a x̂_0 + s ε̂ is x̄_i."""
+        process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
+        model = NetworkScore(Denoiser(self.network(), process), process, objective.parametrization)
+        x_bar = torch.randn(4, *EVENT, generator=rng)
+        for step in (1, 25, 50):
+            a, s = process.scales_at(step)
+            pivot = model.predict(x_bar, step)
+            torch.testing.assert_close(a * pivot.x_0 + s * pivot.eps, x_bar, rtol=1e-4, atol=1e-4)
+
+    def test_clipping_is_in_event_space_and_recomputes_eps(self, rng):
+        process = diffusion("dct", "blur", EVENT)
+        model = NetworkScore(Denoiser(self.network(), process), process, Parametrization.EPS, clip=(-0.5, 0.5))
+        x_bar = 3 * torch.randn(4, *EVENT, generator=rng)
+        a, s = process.scales_at(30)
+        pivot = model.predict(x_bar, 30)
+        x_0 = process.unrotate(pivot.x_0)
+        assert x_0.min().item() == pytest.approx(-0.5, abs=1e-5)
+        assert x_0.max().item() == pytest.approx(0.5, abs=1e-5)
+        torch.testing.assert_close(a * pivot.x_0 + s * pivot.eps, x_bar, rtol=1e-4, atol=1e-4)
+
+    def test_chunks_are_padded_and_cut(self, rng):
+        process = diffusion("dct", "blur", EVENT)
+        seen = []
+
+        class Watched(nn.Module):
+            def forward(self, x, i):
+                seen.append(len(x))
+                return x
+
+        model = NetworkScore(Denoiser(Watched(), process), process, Parametrization.EPS, chunk=4)
+        assert model.predict(torch.randn(9, *EVENT, generator=rng), 3).eps.shape == (9, *EVENT)
+        assert seen == [4, 4, 4]
+
+    def test_frequency_features_are_the_rotated_input(self, rng):
+        process = diffusion("dct", "blur", EVENT)
+
+        class Second(nn.Module):
+            def forward(self, x, i):
+                return x[:, EVENT[0] :]
+
+        x = torch.randn(4, *EVENT, generator=rng)
+        output = Denoiser(Second(), process, frequency_features=True)(x, torch.ones(4))
+        torch.testing.assert_close(output, process.rotate(x))
+
+
+def test_the_gaussian_field_s_optimal_model_reaches_the_known_loss(rng):
+    """E (ε̂ - ε)² = a² c / v per component: the floor of the ε-loss, in closed form and by sampling."""
+    field = component(Data, "gaussian-field:size=[6, 9],channels=2")
+    process = diffusion("dct", "blur", field.event_shape, N=100)
+    c = field.variance.expand(field.event_shape)
+    model = GaussianScore(process, torch.zeros_like(c), c)
+    x_0 = process.rotate(torch.stack([field[k] for k in range(4000)]).double())
+    eps = torch.randn(x_0.shape, generator=rng, dtype=torch.float64)
+    for step in (1, 40, 100):
+        a, s = process.scales_at(step, torch.float64)
+        error = (model.predict(a * x_0 + s * eps, step).eps - eps).square().mean(0)
+        floor = a**2 * c / (a**2 * c + s**2)
+        torch.testing.assert_close(error.mean(), floor.mean(), rtol=0.03, atol=1e-6)
