@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all set-up on a machine that has Python 3.11 or newer, make and a package index.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint torture quality bench clean
+
+demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
+	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
+	  run=$$($(BIN)/gendiff train --preset digits-demo $$arm) && \
+	  $(BIN)/gendiff sample "$$run" --n 64 --trajectory || exit $$?; \
+	done
+
+test: $(DEVELOPMENT)  ## Run the tests.
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEVELOPMENT)  ## Style, types and the arrows of docs/architecture.md.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+torture: $(DEVELOPMENT)  ## Fault-injection campaigns (minutes).
+	@$(BIN)/python -m pytest -m torture $(ARGS)
+
+quality: $(DEVELOPMENT)  ## Fréchet distances on digits, all arms and seeds (about an hour); writes docs/results/.
+	@$(BIN)/python tests/campaigns/digits_quality.py --out docs/results $(ARGS)
+
+bench: $(DEVELOPMENT)  ## Speed and agreement of the U-Net: fp32 and bf16, compiled and not; a GPU if there is one.
+	@$(BIN)/python tests/campaigns/unet_benchmark.py $(ARGS)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(VENV)
+	@echo "installing gendiff into $(VENV) ..." >&2
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(DEVELOPMENT): pyproject.toml constraints.txt | $(VENV)
+	@echo "installing gendiff and its development tools into $(VENV) ..." >&2
+	@$(INSTALL) --editable ".[dev]"
+	@touch $@ $(RUNTIME)
+
+$(VENV):
+	@$(PYTHON) -m venv $(VENV)
+
+clean:  ## Remove the environment and caches; runs stay.
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
