@@ -6,6 +6,7 @@ the number of data workers or processes, and a run can go on from any step witho
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gendiff.data import Data
-from gendiff.errors import ConfigError, DataError
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.streams import stream
 
 
@@ -99,16 +100,36 @@ class Batches(Dataset[Batch]):
 
     def loader(self, first: int, last: int, workers: int, device: torch.device) -> Iterator[Batch]:
         """The batches of steps ``first..last``, prepared by ``workers`` processes (0: in this one)."""
-        return iter(
+        return map(
+            _batch,
             DataLoader(
-                self,
+                _Outcomes(self),
                 batch_size=None,  # an item already is a batch
                 sampler=range(first, last + 1),
                 num_workers=workers,
-                worker_init_fn=_ignore_interrupts,
+                worker_init_fn=_ignore_stop_signals,
                 pin_memory=device.type == "cuda",
-            )
+            ),
         )
+
+
+class _Outcomes(Dataset[Batch | GendiffError]):
+    """Batches, or the errors met: the loader would raise a worker's error as a traceback, without its details."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Batch | GendiffError:
+        try:
+            return self.batches[step]
+        except GendiffError as error:
+            return error
+
+
+def _batch(outcome: Batch | GendiffError) -> Batch:
+    if isinstance(outcome, GendiffError):
+        raise outcome
+    return outcome
 
 
 @lru_cache(maxsize=4)
@@ -116,9 +137,8 @@ def _permutation(seed: int, epoch: int, length: int) -> Tensor:
     return torch.randperm(length, generator=stream(seed, "order", epoch))
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the trainer decides when to stop, its workers must live until then.
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_stop_signals(worker: int) -> None:
+    # Ctrl-C and a scheduler's signals reach every process; the trainer decides when to stop, its workers live until then.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@
       model.safetensors   ema.safetensors   optimizer.safetensors     tensors by name, never a pickle
       state.json                                                      step and small numbers
       MANIFEST.json                                                   written last: format, sizes, SHA-256 of every file
+                                                                      and of the manifest itself
 
 Saving stages everything under another name, forces it to the disk, then renames; only then older checkpoints go. Loading
 accepts a directory when every byte agrees with the manifest. There is no "latest" pointer: the newest checkpoint that
@@ -30,7 +31,8 @@ from gendiff.files import Files
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
-_NAME = re.compile(r"step-(\d{12})")
+_NAME = re.compile(r"step-\d{12}", re.ASCII)
+_FILE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # no path, nothing hidden
 _MAX_JSON = 16 * 2**20  # a manifest or state larger than this is not ours
 
 
@@ -53,14 +55,14 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = None) -> Path:
-    """Save under ``folder`` and then prune to the newest ``keep``; returns the checkpoint's directory.
+    """Save under ``folder``, then prune to this checkpoint and the ``keep - 1`` before it; returns its directory.
 
     Raises:
         GendiffError: where the disk refuses; the staged files are removed and earlier checkpoints are untouched.
 
     """
     files = files or Files()
-    final = folder / f"step-{checkpoint.step:012d}"
+    final = directory(folder, checkpoint.step)
     staged = folder / f".{final.name}.staged"
     content = {
         f"{group}.safetensors": safetensors.torch.save(dict(named)) for group, named in checkpoint.tensors.items()
@@ -74,17 +76,19 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
         },
         "about": dict(checkpoint.about),
     }
+    if final.exists() and _verifies(final):
+        return final  # a step fixes its content; replacing an intact checkpoint would put it at risk
     try:
         files.make_directory(folder)
-        if staged.exists():
-            files.remove_tree(staged)  # left by a crash
+        for leftover in folder.glob(".step-*"):  # of a crash, at whatever step it was
+            files.remove_tree(leftover)
         files.make_directory(staged)
         for name, data in content.items():
             files.write(staged / name, data)
-        files.write(staged / MANIFEST, _json(manifest))
+        files.write(staged / MANIFEST, _sealed(manifest))
         files.sync_directory(staged)
         if final.exists():
-            files.remove_tree(final)  # saved before and found damaged: an intact one is never written again
+            files.remove_tree(final)  # saved before and damaged since
         files.rename(staged, final)
         files.sync_directory(folder)
     except OSError as error:
@@ -98,7 +102,14 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
             ],
             fix="make room or choose another --out, then go on with --resume",
         ) from error
-    _prune(folder, keep, files)
+    try:
+        _prune(final, keep, files)
+    except OSError as error:
+        raise GendiffError(
+            f"cannot remove old checkpoints: {error.strerror or error}",
+            details=[f"in {folder}: {_free(folder):,} bytes free", f"the checkpoint of step {checkpoint.step} is saved"],
+            fix="remove them by hand, then go on with --resume",
+        ) from error
     return final
 
 
@@ -124,31 +135,26 @@ def newest(folder: Path, problems: list[str] | None = None) -> Checkpoint:
 
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint; raises `DataError` naming what is wrong with it."""
-    manifest = _read_json(path / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"{path} has format {manifest.get('format')!r}; this gendiff reads format {FORMAT}")
-    listed = manifest.get("files")
-    if not isinstance(listed, dict) or STATE not in listed:
+    manifest = _manifest(path)
+    listed, about = manifest.get("files"), manifest.get("about")
+    if not isinstance(listed, dict) or STATE not in listed or not isinstance(about, dict):
         raise DataError(f"{path / MANIFEST} lists no files")
-    tensors = {}
-    for name, facts in listed.items():
-        data = _verified(path, name, facts)
-        if name.endswith(".safetensors"):
-            try:
-                tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(data)
-            except safetensors.SafetensorError as error:
-                raise DataError(f"{path / name} is damaged: {error}") from error
-    state = _read_json(path / STATE)
+    content = {name: _verified(path, name, facts) for name, facts in listed.items()}
+    tensors = {
+        name.removesuffix(".safetensors"): _tensors(path / name, data)
+        for name, data in content.items()
+        if name.endswith(".safetensors")
+    }
+    state = _object(path / STATE, content[STATE])
     step = state.pop("step", None)
-    if not isinstance(step, int) or step != manifest.get("step"):
-        raise DataError(f"{path / STATE} and its manifest disagree about the step")
-    about = manifest.get("about")
-    return Checkpoint(step=step, tensors=tensors, state=state, about=about if isinstance(about, dict) else {})
+    if not isinstance(step, int) or step != manifest.get("step") or path.name != directory(path.parent, step).name:
+        raise DataError(f"{path / STATE}, its manifest and its directory disagree about the step")
+    return Checkpoint(step=step, tensors=tensors, state=state, about=about)
 
 
 def weights_hash(path: Path, group: str) -> str:
     """The first 12 digits of the SHA-256 of a group of weights, as the manifest has it."""
-    return str(_read_json(path / MANIFEST)["files"][f"{group}.safetensors"]["sha256"])[:12]
+    return str(_manifest(path)["files"][f"{group}.safetensors"]["sha256"])[:12]
 
 
 def directory(folder: Path, step: int) -> Path:
@@ -157,32 +163,79 @@ def directory(folder: Path, step: int) -> Path:
 
 
 def _verified(path: Path, name: str, facts: Any) -> bytes:
-    if Path(name).name != name or not isinstance(facts, dict):
-        raise DataError(f"{path / MANIFEST} lists an impossible file {name!r}")
+    if not _FILE.fullmatch(name) or not isinstance(facts, dict):
+        raise DataError(f"{path / MANIFEST} lists an impossible file {name!r:.80}")
     file = path / name
-    try:
-        if file.stat().st_size != facts.get("size"):
-            raise DataError(f"{file} has {file.stat().st_size:,} bytes, its manifest says {facts.get('size')}")
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    data = _read(file, facts.get("size"))
     if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
         raise DataError(f"{file} is damaged: its SHA-256 does not match the manifest")
     return data
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
     try:
-        if file.stat().st_size > _MAX_JSON:
+        return safetensors.torch.load(data)
+    except Exception as error:  # the hash is right, the content is not: what safetensors raises then is not specified
+        raise DataError(f"{file} holds no tensors: {error!s:.200}") from error
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest, format and seal checked."""
+    file = path / MANIFEST
+    data = _read(file)
+    manifest = _object(file, data)
+    if manifest.get("format") != FORMAT:
+        try:
+            writer = f" of gendiff {manifest['about']['versions']['gendiff']:.20}"
+        except (KeyError, TypeError, ValueError):
+            writer = ""
+        raise DataError(f"{path} has format {manifest.get('format')!r:.20}{writer}; this gendiff reads format {FORMAT}")
+    manifest.pop("sha256", None)
+    if _sealed(manifest) != data:
+        raise DataError(f"{file} is damaged: it does not match its own SHA-256")
+    return manifest
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The one way to write a manifest: with a hash of itself, so that any changed byte shows."""
+    return _json({**manifest, "sha256": hashlib.sha256(_json(manifest)).hexdigest()})
+
+
+def _read(file: Path, size: Any = None) -> bytes:
+    """A regular file, of exactly ``size`` bytes where that is known."""
+    try:
+        if not file.is_file():  # a missing file, or a pipe or device that a stranger put there
+            raise DataError(f"{file} is missing or not a regular file")
+        found = file.stat().st_size
+        if file.suffix == ".json" and found > _MAX_JSON:
             raise DataError(f"{file} is implausibly large")
-        value = json.loads(file.read_bytes())
+        if size is not None and found != size:
+            raise DataError(f"{file} has {found:,} bytes, its manifest says {size!r:.20}")
+        return file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _object(file: Path, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not valid JSON") from error
     if not isinstance(value, dict):
         raise DataError(f"{file} is not a JSON object")
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _verifies(path: Path) -> bool:
+    try:
+        load(path)
+    except DataError:
+        return False
+    return True
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -192,13 +245,14 @@ def _steps(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
 
-def _prune(folder: Path, keep: int, files: Files) -> None:
-    for old in _steps(folder)[keep:]:
+def _prune(saved: Path, keep: int, files: Files) -> None:
+    # Only what is older than the checkpoint just saved: newer ones exist only where they were found damaged, and counting
+    # them could leave nothing that verifies.
+    older = [path for path in _steps(saved.parent) if path.name < saved.name]
+    for old in older[keep - 1 :]:
         doomed = old.with_name(f".{old.name}.removed")  # a half-deleted checkpoint must not carry a checkpoint's name
         files.rename(old, doomed)
         files.remove_tree(doomed)
-    for leftover in folder.glob(".step-*.removed"):
-        files.remove_tree(leftover)
 
 
 def _json(value: Any) -> bytes:

@@ -22,9 +22,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
-from gendiff.errors import ConfigError, PluginError, did_you_mean
+from gendiff.errors import ConfigError, GendiffError, PluginError, did_you_mean
 
 Resolver = Callable[[str, str], "type[Component]"]
 _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
@@ -55,9 +64,21 @@ def resolve(kind: str, name: str) -> type[Component]:
 
 
 class Settings(BaseModel):
-    """A frozen set of named parameters, some of which may be components."""
+    """A frozen set of named parameters, some of which may be components. Numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    kind: ClassVar[str] = ""
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _validate_components(cls, value: Any) -> Any:
+        # Ahead of pydantic, which would not say at which field a nested error arose.
+        if not isinstance(value, Mapping):
+            return value
+        table = dict(value)
+        for field in table.keys() & set(_component_fields(cls)):
+            table[field] = _validated(cls, field, table[field])
+        return table
 
     def table(self) -> dict[str, Any]:
         """The parameters as a nested table of plain values: what is written to TOML and read back by validation."""
@@ -80,11 +101,14 @@ def by_name(default: str, description: str) -> Any:
 class Component(Settings):
     """Base of every pluggable thing."""
 
-    kind: ClassVar[str] = ""
     name: ClassVar[str] = ""
     references: ClassVar[tuple[str, ...]] = ()
 
-    @model_validator(mode="wrap")
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Around everything, an author's own validators among them, which a wrap validator of this base would not be.
+        return core_schema.no_info_wrap_validator_function(cls._resolve_names, handler(source))
+
     @classmethod
     def _resolve_names(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(value, cls):
@@ -100,7 +124,7 @@ class Component(Settings):
         if inspect.isabstract(cls) or not cls.name:
             raise ValueError(f"which {cls.kind}? give a name")
         try:
-            return handler(with_default_names(cls, table))
+            return handler(table)
         except ValidationError as error:
             raise invalid_parameter(cls, error) from error
 
@@ -128,9 +152,9 @@ class Component(Settings):
 
 def _toml_value(value: Any) -> str:
     """A value as a spec writes it: bare words stay bare, what could be misread is quoted."""
-    if isinstance(value, str) and parse_value(value) == value and not set(value) & set(',[]"='):
+    if isinstance(value, str) and parse_value(value.strip()) == value and not set(value) & set(",[]{}\"'="):
         return value
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character that TOML escapes too
 
 
 @dataclass(frozen=True)
@@ -151,45 +175,41 @@ class Lazy:
 
 def summary(component: type[Component]) -> str:
     """The first line of a component's docstring, without the final stop."""
-    return (inspect.getdoc(component) or "").partition("\n")[0].removesuffix(".")
+    return inspect.cleandoc(component.__doc__ or "").partition("\n")[0].removesuffix(".")  # its own, not inherited
 
 
-def invalid_parameter(cls: type[Settings], error: ValidationError) -> ConfigError:
+def invalid_parameter(cls: type[Settings], error: ValidationError, section: str = "") -> ConfigError:
     """The first of pydantic's complaints about ``cls`` as an error that says what is allowed."""
     first = error.errors(include_url=False)[0]
-    # A component's own parameter is one level deep (below are a union's alternatives); the tree's may be two: train.steps.
-    depth = 1 if issubclass(cls, Component) else 2
-    key = ".".join(str(part) for part in first["loc"][:depth])
-    owner = f"{cls.kind} '{cls.name}'" if issubclass(cls, Component) else "the configuration"
-    subject = ".".join(part for part in (cls.kind if issubclass(cls, Component) else "", key) if part)
+    key = ".".join(str(part) for part in first["loc"][:1])  # deeper are the alternatives of a union
+    owner = f"section '{section}'" if section else "the configuration"
+    if issubclass(cls, Component):
+        owner = f"{cls.kind} '{cls.name}'"
+    subject = _path(cls.kind, key)
     if first["type"] == "extra_forbidden":
         known = sorted(cls.model_fields)
+        suggestion = did_you_mean(key, known)
         return ConfigError(
             f"{owner} has no parameter '{key}'",
-            details=[f"its parameters: {', '.join(known) or 'none'}", did_you_mean(key, known)],
+            details=[f"its parameters: {', '.join(known) or 'none'}", suggestion],
+            fix=f"leave it out, or choose another {cls.kind}" if cls.kind and not suggestion else "",
             subject=subject,
         )
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return ConfigError(f"{owner}: {message}", subject=subject)
+    info = cls.model_fields.get(key)
+    described = [f"{key}: {info.description}"] if info and info.description else []
     if first["type"] == "missing":
-        return ConfigError(
-            f"{owner} needs '{key}'", details=[_describe(cls, key)], fix=_example(cls, key), subject=subject
-        )
+        option = f"--{cls.kind} {cls.name}:{key}=..." if issubclass(cls, Component) else f"--set {key}=..."
+        return ConfigError(f"{owner} needs '{key}'", details=described, fix=f"write {option}", subject=subject)
     return ConfigError(
-        f"{owner}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}",
-        details=[_describe(cls, key)],
-        subject=subject,
+        f"{owner}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}", details=described, subject=subject
     )
 
 
-def _describe(cls: type[BaseModel], key: str) -> str:
-    info = cls.model_fields.get(key.partition(".")[0])
-    return f"{key}: {info.description}" if info and info.description else ""
-
-
-def _example(cls: type[Settings], key: str) -> str:
-    return f"write --{cls.kind} {cls.name}:{key}=..." if issubclass(cls, Component) else f"write --set {key}=..."
+def _path(*parts: str) -> str:
+    return ".".join(filter(None, parts))
 
 
 def _component_fields(cls: type[BaseModel]) -> Iterator[str]:
@@ -198,26 +218,38 @@ def _component_fields(cls: type[BaseModel]) -> Iterator[str]:
             yield field
 
 
-def with_default_names(cls: type[BaseModel], table: dict[str, Any]) -> dict[str, Any]:
-    """Complete tables of parameters that name no component (``{f_max = 0.3}``) with the field's default name."""
-    completed = dict(table)
-    for field in _component_fields(cls):
-        given, default = table.get(field), cls.model_fields[field].default
-        if isinstance(given, Mapping) and "name" not in given and isinstance(default, str):
-            completed[field] = {**parse_spec(default), **given}
-    return completed
+def _validated(cls: type[Settings], field: str, value: Any) -> Any:
+    """What a field of ``cls`` holds when it is given ``value``; an error's subject is the whole path from ``cls``."""
+    info = cls.model_fields[field]
+    inner: type[Settings] = info.annotation  # type: ignore[assignment]  # so says _component_fields
+    if isinstance(value, Mapping) and "name" not in value and isinstance(info.default, str):
+        value = {**parse_spec(info.default), **value}  # {f_max = 0.3} names no component: the default's
+    try:
+        return inner.model_validate(value)
+    except ValidationError as error:
+        if inner.kind or not isinstance(value, Mapping):
+            return value  # neither a component nor a table: pydantic says so, and at which field
+        raised = invalid_parameter(inner, error, section=field)
+        raised.subject = _path(cls.kind, field, raised.subject)
+        raise raised from error
+    except GendiffError as error:
+        inside = error.subject.partition(".")[2] if inner.kind else error.subject
+        error.subject = _path(cls.kind, field, inside)
+        raise
 
 
-# A comma separates parameters unless it stands inside brackets or quotes.
-_PARAMETER = re.compile(r'(?:[^,\[\]"]|\[[^\]]*\]|"[^"]*")+')
+# What may hold a comma that separates nothing: quoted text, and anything between brackets.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[\[\]{},]')
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as TOML does (numbers, booleans, quoted strings, lists); anything else is a string."""
+    """Read a value as TOML does (numbers, booleans, quoted strings, lists, tables); anything else is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    dated = not isinstance(value, bool | int | float | str | list | dict)
+    return text if dated else value  # nothing here is a date, but a folder may be named like one
 
 
 def parse_spec(spec: str) -> dict[str, Any]:
@@ -226,7 +258,7 @@ def parse_spec(spec: str) -> dict[str, Any]:
     table: dict[str, Any] = {"name": name.strip()}
     if not table["name"]:
         raise ConfigError(f"empty component name in '{spec}'", fix="write a name, or name:key=value,key=value")
-    for parameter in _PARAMETER.findall(rest):
+    for parameter in _parameters(rest):
         key, equals, value = parameter.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
@@ -236,3 +268,15 @@ def parse_spec(spec: str) -> dict[str, Any]:
             raise ConfigError(f"'{key.strip()}' is given twice in the spec '{spec}'", fix="keep one of the two")
         table[key.strip()] = parse_value(value.strip())
     return table
+
+
+def _parameters(text: str) -> Iterator[str]:
+    """The parts of ``text`` between the commas that separate parameters."""
+    start = depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if token[0] == "," and depth == 0:
+            yield text[start : token.start()]
+            start = token.end()
+    if text[start:].strip():
+        yield text[start:]

@@ -9,7 +9,8 @@ plugin are part of it like any other. Values come in layers, later ones winning:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ import tomli_w
 from pydantic import Field, ValidationError
 
 from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
+from gendiff.component import resolve as component_class
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
@@ -26,6 +28,8 @@ from gendiff.objective import Objective
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
 from gendiff.velocity import Velocity
+
+MAX_BYTES = 1 << 20  # of a configuration file; a real one has a few thousand
 
 
 class TrainSettings(Settings):
@@ -82,14 +86,20 @@ class Layer:
         """Read TOML; raises `ConfigError` naming the file and line where it cannot be read."""
         origin = origin or str(path)
         try:
-            return cls(origin, tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except OSError as error:
             raise ConfigError(
-                f"cannot read the configuration '{path}': {reason}", fix="give the path of a TOML file"
+                f"cannot read the configuration '{path}': {error.strerror}", fix="give the path of a TOML file"
             ) from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"'{path}' is not valid TOML: {error}", where=origin) from error
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"'{path}' is no configuration: it is larger than {MAX_BYTES:,} bytes")
+        try:
+            return cls(origin, tomllib.loads(content.decode()))
+        except (ValueError, RecursionError) as error:  # ValueError: not TOML, or not even UTF-8
+            raise ConfigError(
+                f"'{path}' is not valid TOML: {error}", fix="see how one looks: gendiff config show"
+            ) from error
 
     @classmethod
     def from_assignment(cls, assignment: str) -> Layer:
@@ -114,21 +124,48 @@ class Resolved:
     config: Config
     origins: dict[str, str] = field(default_factory=dict)
 
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Errors that arise inside, when the values meet each other and the data, name the origin of their subject too."""
+        try:
+            yield
+        except GendiffError as error:
+            _locate(error, self.origins)
+            raise
+
 
 def resolve(layers: Iterable[Layer]) -> Resolved:
     """Merge the layers over the defaults and validate; errors name the layer at fault."""
-    table: dict[str, Any] = {
-        key: parse_spec(info.default) for key, info in Config.model_fields.items() if isinstance(info.default, str)
-    }
+    table: Any = _default_specs(Config)
     origins: dict[str, str] = {}
-    for layer in layers:
-        table = _merge(table, layer.table, layer.origin, origins, path="")
     try:
-        return Resolved(Config.model_validate(table), origins)
-    except ValidationError as error:
-        raise _located(invalid_parameter(Config, error), origins) from error
+        for layer in layers:
+            try:
+                table = _merge(table, layer.table, layer.origin, origins, path="")
+            except GendiffError as error:  # a spec that cannot be read
+                error.where = error.where or layer.origin
+                raise
+        config = Config.model_validate(table)
+        return Resolved(config, _of_values(origins, table, config.table()))
     except GendiffError as error:
-        raise _located(error, origins) from error
+        _locate(error, origins)
+        raise
+    except ValidationError as error:
+        invalid = invalid_parameter(Config, error)
+        _locate(invalid, origins)
+        raise invalid from error
+    except RecursionError as error:
+        raise ConfigError("the configuration is nested too deeply") from error
+
+
+def _default_specs(cls: type[Settings]) -> dict[str, Any]:
+    """The components that are there by default: what layers may say a part of (``--set train.preview.steps=10``)."""
+    table: dict[str, Any] = {}
+    for key, info in cls.model_fields.items():
+        if isinstance(inner := info.annotation, type) and issubclass(inner, Settings):
+            spec = parse_spec(info.default) if isinstance(info.default, str) else {}
+            table[key] = _default_specs(component_class(inner.kind, spec["name"]) if spec else inner) | spec
+    return table
 
 
 def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str) -> Any:
@@ -137,6 +174,8 @@ def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str
         over = parse_spec(over)
     if isinstance(base, str) and isinstance(over, Mapping):
         base = parse_spec(base)
+        if path in origins:
+            origins.update(dict.fromkeys((f"{path}.{key}" for key in base), origins.pop(path)))
     if isinstance(over, Mapping):
         keep = isinstance(base, Mapping) and over.get("name", base.get("name")) == base.get("name")
         merged = dict(base) if keep else {}
@@ -155,14 +194,28 @@ def _forget(origins: dict[str, str], path: str) -> None:
         del origins[known]
 
 
-def _located(error: GendiffError, origins: Mapping[str, str]) -> GendiffError:
-    """The same error with the origin of its subject, found by the end of the path (``schedule.f_max``)."""
-    if error.where or not error.subject:
-        return error
-    subject = error.subject.removesuffix(".name")
-    for wanted in (error.subject, subject):
-        for path, origin in origins.items():
-            if path == wanted or path.endswith(f".{wanted}") or f".{path}".endswith(f".{wanted}"):
-                error.where = origin
-                return error
-    return error
+def _of_values(origins: Mapping[str, str], given: Any, resolved: Any) -> dict[str, str]:
+    """Origins by the paths of ``resolved``: a spec that stood for a whole component gave its name and some parameters."""
+    found = {}
+    for path, origin in origins.items():
+        spec, value = given, resolved
+        for part in path.split("."):
+            spec, value = spec[part], value.get(part)
+        keys = (
+            [f"{path}.{key}" for key in parse_spec(spec)]
+            if isinstance(value, dict) and isinstance(spec, str)
+            else [path]
+        )
+        found.update(dict.fromkeys(keys, origin))
+    return found
+
+
+def _locate(error: GendiffError, origins: Mapping[str, str]) -> None:
+    """Give the error the origin of its subject: of that very path, of its name, of a part, or of what holds it."""
+    wanted = error.subject
+    while wanted and not error.where:
+        ends = {path: f".{path}." for path in origins}  # a component that is at fault later does not know what holds it
+        exact = [path for path, end in ends.items() if end.endswith((f".{wanted}.", f".{wanted}.name."))]
+        parts = [path for path, end in ends.items() if f".{wanted}." in end]
+        error.where = origins[found[0]] if (found := exact or parts) else ""
+        wanted = wanted.rpartition(".")[0]

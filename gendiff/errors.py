@@ -75,5 +75,6 @@ class Stopped(GendiffError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """One line with the nearest known word, or an empty string."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else ""
+    spelled = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), spelled, n=1, cutoff=0.5)
+    return f"did you mean '{spelled[near[0]]}'?" if near else ""

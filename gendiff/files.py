@@ -14,8 +14,10 @@ class Files:
     """The few operations that durable storage needs."""
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory and its parents."""
-        path.mkdir(parents=True, exist_ok=True)
+        """Create a directory and its parents, and force their names to the disk."""
+        for missing in reversed([part for part in (path, *path.parents) if not part.exists()]):
+            missing.mkdir(exist_ok=True)
+            self.sync_directory(missing.parent)
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a new file and force it to the disk; raises OSError where the disk takes less than all of it."""

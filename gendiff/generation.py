@@ -62,7 +62,7 @@ class TrainedModel:
         saved = checkpoint.newest(run.checkpoints, problems)
         group = "ema" if ema and "ema" in saved.tensors else "model"
         denoiser = build_denoiser(run.config, device)
-        load_weights(denoiser.network, saved.tensors[group])
+        load_weights(denoiser.network, saved.tensors.get(group, {}))
         hashed = checkpoint.weights_hash(checkpoint.directory(run.checkpoints, saved.step), group)
         return cls(run, denoiser.eval(), saved.step, group, hashed)
 

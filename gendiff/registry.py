@@ -14,9 +14,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
-from collections.abc import Iterable, Iterator
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,14 +66,15 @@ class Entry:
             return self.target
         module, _, attribute = self.target.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                found = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the program down
-            raise self._broken(f"{type(error).__name__}: {error}") from error
-        if not (isinstance(found, type) and issubclass(found, Component)):
-            raise self._broken(f"{self.target} is not a component class")
+            raise self._broken(_reason(error)) from error
+        if flaw := _flaw(found):
+            raise self._broken(f"{self.target} {flaw}")
         if (found.kind, found.name) != (self.kind, self.name):
             raise self._broken(f"{self.target} says it is {found.kind} '{found.name}'")
-        return found
+        return found  # type: ignore[no-any-return]  # a component class, or _flaw had said so
 
     def _broken(self, reason: str) -> PluginError:
         return PluginError(
@@ -105,19 +108,17 @@ class Registry:
         self._presets: dict[str, tuple[Path, Provider]] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        providers: dict[Any, Provider] = {}
+        providers: dict[int, Provider] = {}  # by identity: a plugin may be any object, hashable or not
         for provider, load in [*_installed(third_party), *_files(files)]:
             plugin = self._guarded(provider, load)
-            if plugin is not None and plugin not in providers:
-                providers[plugin] = provider
+            if plugin is not None and id(plugin) not in providers:
+                providers[id(plugin)] = provider
                 self._guarded(provider, lambda plugin=plugin, provider=provider: self._register(plugin, provider))
         self._refuse_unknown_hooks(providers)
-        for implementation in reversed(self._manager.hook.gendiff_components.get_hookimpls()):
-            provider = providers[implementation.plugin]
+        for provider, implementation in _in_order(providers, self._manager.hook.gendiff_components):
             for component in self._guarded(provider, lambda call=implementation.function: list(call())) or ():
                 self._add(component, provider)
-        for implementation in reversed(self._manager.hook.gendiff_presets.get_hookimpls()):
-            provider = providers[implementation.plugin]
+        for provider, implementation in _in_order(providers, self._manager.hook.gendiff_presets):
             presets = self._guarded(provider, lambda call=implementation.function: dict(call()))
             for name, path in (presets or {}).items():
                 if name in self._presets:
@@ -157,6 +158,17 @@ class Registry:
             )
         return self._presets[name][0]
 
+    def health(self) -> list[Problem]:
+        """`problems`, and what shows only when the announcements of third parties are followed: this imports them."""
+        found = list(self.problems)
+        for entry in self.entries():
+            if not entry.provider.built_in:
+                try:
+                    entry.load()
+                except PluginError as error:
+                    found.append(Problem(entry.provider, f"{entry.kind} '{entry.name}': {error.details[0]}"))
+        return found
+
     def provider(self, component: Component) -> Provider:
         """Who provides the class of ``component``."""
         return self._entries[component.kind, component.name].provider
@@ -185,38 +197,68 @@ class Registry:
             with contextlib.redirect_stdout(printed):
                 result = call()
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the program down
-            self._problem(provider, f"{type(error).__name__}: {error}")
+            self._problem(provider, _reason(error))
             return None
         if printed.getvalue():
             self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}")
         return result
 
     def _problem(self, provider: Provider, reason: str) -> None:
-        self.problems.append(Problem(provider, reason.strip().partition("\n")[0]))
+        self.problems.append(Problem(provider, " ".join(reason.split())))
 
     def _register(self, plugin: Any, provider: Provider) -> None:
         self._manager.register(plugin, name=f"{provider.distribution}/{provider.origin}")
 
-    def _refuse_unknown_hooks(self, providers: dict[Any, Provider]) -> None:
+    def _refuse_unknown_hooks(self, providers: dict[int, Provider]) -> None:
         while True:
             try:
                 self._manager.check_pending()
                 return
             except pluggy.PluginValidationError as error:
-                self._problem(providers[error.plugin], str(error))
+                self._problem(providers[id(error.plugin)], str(error))
                 self._manager.unregister(error.plugin)
 
     def _add(self, component: type[Component] | Lazy, provider: Provider) -> None:
-        if isinstance(component, Lazy):
+        flaw = _flaw(component)
+        if not flaw and isinstance(component, Lazy):
             entry = Entry(component.kind, component.name, component.summary, provider, component.target)
-        elif isinstance(component, type) and issubclass(component, Component) and component.kind and component.name:
+        elif not flaw and isinstance(component, type):
             entry = Entry(component.kind, component.name, summary(component), provider, component)
         else:
-            self._problem(provider, f"{component!r} is not a component class with a kind and a name")
+            self._problem(provider, f"{component!r} {flaw}")
             return
         taken = self._entries.setdefault((entry.kind, entry.name), entry)
         if taken is not entry:
             self._problem(provider, f"{entry.kind} '{entry.name}' is already provided by {taken.provider}")
+
+
+def _flaw(component: Any) -> str:
+    """What keeps it from being used as a component, or an empty string."""
+    if not (isinstance(component, Lazy) or (isinstance(component, type) and issubclass(component, Component))):
+        return "is not a component class"
+    if not all(isinstance(text, str) and text for text in (component.kind, component.name)):
+        return 'has no kind and name: derive it from an interface such as BlurSchedule and write name = "..."'
+    missing = sorted(getattr(component, "__abstractmethods__", ()))
+    return f"lacks {', '.join(missing)}" if missing else ""
+
+
+def _reason(error: BaseException) -> str:
+    """What was raised, and the plugin's line of code that raised it."""
+    told = f"{type(error).__name__}: {error}"
+    files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in files if file.is_file() and not _is_machinery(file)]
+    return f"{told} ({own[-1][0].name}, line {own[-1][1]})" if own else told
+
+
+def _is_machinery(file: Path) -> bool:
+    """Whether it is what imports plugins, makes their classes and calls their hooks."""
+    return file.is_relative_to(Path(__file__).parent) or not {"pluggy", "pydantic", "importlib"}.isdisjoint(file.parts)
+
+
+def _in_order(providers: Mapping[int, Provider], hook: Any) -> list[tuple[Provider, Any]]:
+    """Who answers a hook, gendiff itself first: the first to take a name has it. Pluggy's order is for the plugins to change."""
+    answers = {id(implementation.plugin): implementation for implementation in hook.get_hookimpls()}
+    return [(provider, answers[plugin]) for plugin, provider in providers.items() if plugin in answers]
 
 
 @cache
@@ -227,15 +269,28 @@ def default_registry() -> Registry:
 
 def _installed(third_party: bool) -> Iterator[tuple[Provider, Any]]:
     """Entry points, gendiff's own first, then by distribution; the same one seen twice on the path counts once."""
-    found: dict[Provider, importlib.metadata.EntryPoint] = {}
+    found: dict[Provider, Callable[[], Any]] = {}
     for distribution in importlib.metadata.distributions():
-        for point in distribution.entry_points:
-            if point.group == GROUP:
-                provider = Provider(distribution.name, distribution.version, f"{point.name} = {point.value}")
-                found.setdefault(provider, point)
+        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+            continue  # a damaged distribution that has nothing to do with gendiff must not matter
+        name, version = (
+            str(distribution.metadata["Name"] or "a nameless distribution"),
+            str(distribution.metadata["Version"]),
+        )
+        try:
+            points = distribution.entry_points.select(group=GROUP)
+        except Exception as error:  # importlib.metadata raises whatever its parser trips over
+            found[Provider(name, version, "entry_points.txt")] = partial(_refuse, error)
+            continue
+        for point in points:
+            found.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
     for provider in sorted(found, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)):
         if third_party or provider.built_in:
-            yield provider, found[provider].load
+            yield provider, found[provider]
+
+
+def _refuse(error: Exception) -> None:
+    raise error
 
 
 def _files(files: Iterable[Path]) -> Iterator[tuple[Provider, Any]]:
@@ -250,5 +305,6 @@ def _load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks there for what annotations mean
     spec.loader.exec_module(module)
     return module

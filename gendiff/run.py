@@ -49,7 +49,7 @@ class Run:
         """
         path = _numbered(config) if out is None else _empty(out)
         run = cls(path, config)
-        (path / "config.toml").write_text(config.toml(), encoding="utf-8")
+        Files().replace(path / "config.toml", config.toml().encode())
         run._write(
             {
                 "id": path.name if out is None else f"{path.name}-{os.urandom(4).hex()}",
@@ -110,9 +110,11 @@ class Run:
         self._write({**self.info, **values})
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one row to metrics.jsonl."""
+        """Append one row to metrics.jsonl, to the disk: a checkpoint must not outlive the rows before it."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a line torn by a crash is left out."""
@@ -171,6 +173,7 @@ class Run:
                     details=[f"owner: {file.read().strip() or 'unknown'}"],
                     fix="wait for it, stop it, or choose another --out",
                 ) from error
+            os.register_at_fork(after_in_child=file.close)  # a data worker must not hold the lock of a killed trainer
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
             file.flush()
@@ -199,7 +202,7 @@ def _empty(out: Path) -> Path:
             fix=f"go on with it: gendiff train --resume {out}" if own else "choose a new directory",
         )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        Files().make_directory(out)
     except OSError as error:
         raise ConfigError(f"cannot make the directory '{out}': {error.strerror}", where="--out") from error
     return out
@@ -219,6 +222,7 @@ def _numbered(config: Config) -> Path:
             path.mkdir()
         except FileExistsError:
             continue
+        Files().sync_directory(root)
         return path
 
 

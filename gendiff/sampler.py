@@ -53,7 +53,9 @@ def uniform_grid(N: int, steps: int | None) -> list[int]:
     if steps is None or steps == N:
         return list(range(N, -1, -1))
     if not 1 <= steps <= N:
-        raise ConfigError(f"{steps} sampling steps", fix=f"choose between 1 and N = {N}")
+        raise ConfigError(
+            f"{steps} sampling steps of a process of {N}", fix=f"choose between 1 and N = {N}", subject="sampler.steps"
+        )
     return [round(N * k / steps) for k in range(steps, -1, -1)]
 
 

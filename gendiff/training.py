@@ -38,7 +38,7 @@ from gendiff.score import Denoiser
 from gendiff.streams import stream
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
-PATIENCE = 5  # steps in a row with a non-finite gradient before a run gives up
+PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -108,7 +108,7 @@ class Trainer:
         self.band_means = bands / bands.sum(0).clamp_min(1)
 
     def train_step(self, batch: Batch) -> None:
-        """One optimiser step; a step whose gradient is not finite is counted and not applied."""
+        """One optimiser step; a step whose loss or gradient is not finite is counted and not applied."""
         step = self.step + 1
         torch.manual_seed(stream(self.settings.seed, "dropout", step, self.group.rank).initial_seed())
         self.parallel.train()
@@ -118,8 +118,10 @@ class Trainer:
         loss.per_event.mean().backward()
         clip = self.settings.grad_clip or math.inf
         grad_norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), clip))
+        mean_loss = float(loss.per_event.detach().mean())
         self.step = step
-        if not math.isfinite(grad_norm):
+        # Gradients are those of all processes, losses are not: each must know whether the others skip.
+        if self.group.any(not (math.isfinite(grad_norm) and math.isfinite(mean_loss))):
             self._skip(batch, loss)
             return
         self.failures = 0
@@ -128,7 +130,7 @@ class Trainer:
         self.optimizer.step()
         self._average(ema_decay(self.settings, step))
         self.window.steps += 1
-        self.window.loss += float(loss.per_event.detach().mean())
+        self.window.loss += mean_loss
         self.window.grad_norm += grad_norm
         for band, value in enumerate(self._by_band(loss)):
             self.window.bands[band] += value
@@ -210,7 +212,7 @@ class Trainer:
         blamed = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
         bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
         raise GendiffError(
-            f"the gradient was not finite in {PATIENCE} steps in a row, up to step {self.step}",
+            f"the loss or its gradient was not finite in {self.failures} steps in a row, up to step {self.step}",
             details=[
                 f"non-finite loss: {', '.join(blamed[:5])}"
                 if blamed
@@ -218,7 +220,7 @@ class Trainer:
                 f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
                 "none of these steps was applied; a checkpoint was saved",
             ],
-            fix="lower --lr, or train with --precision fp32, then --resume",
+            fix="start a new run with a lower --lr, or with --precision fp32",
         )
 
 
@@ -242,6 +244,7 @@ def fit(
 
     Raises:
         Stopped: on SIGTERM, SIGINT or SIGUSR1, after the step is finished and a checkpoint saved.
+        GendiffError: whatever data or components raise, after a checkpoint of the last finished step is saved.
 
     """
     settings = trainer.settings
@@ -252,17 +255,15 @@ def fit(
     loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
 
     def save() -> None:
-        trainer.reduce_window()
         if group.main:
             checkpoint.save(run.checkpoints, trainer.checkpoint(about), settings.keep)
-        group.barrier()
 
     with stop_requests() as requested:
-        for batch in loader:
+        while trainer.step < settings.steps:
             try:
-                trainer.train_step(batch)
+                trainer.train_step(next(loader))
             except GendiffError:
-                save()
+                save()  # without the other processes: this one may have failed alone
                 raise
             step, last = trainer.step, trainer.step == settings.steps
             images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
@@ -277,7 +278,9 @@ def fit(
             stop = group.any(bool(requested))
             saved = last or stop or step % settings.checkpoint_every == 0
             if saved:
+                trainer.reduce_window()
                 save()
+                group.barrier()
             if group.main and settings.sample_every and (step % settings.sample_every == 0 or last):
                 draw_samples(trainer)
             group.barrier()
@@ -325,8 +328,9 @@ def check_disk(run: Run, trainer: Trainer) -> None:
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
     copies = 3 + bool(trainer.ema)  # weights, two moments, the average
     needed = weights * copies * (trainer.settings.keep + 1)  # one more is staged before the oldest goes
+    held = sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())  # a resumed run replaces these
     free = shutil.disk_usage(run.path).free
-    if free < needed:
+    if free + held < needed:
         raise GendiffError(
             f"not enough room in '{run.path}' for the checkpoints",
             details=[f"{needed:,} bytes needed for {trainer.settings.keep + 1} checkpoints, {free:,} free"],

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
+import digits_quality
 import pytest
 import torch
-
-FOLDER = Path(__file__).parent / "campaigns"
-
-
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import unet_benchmark
 
 
 def test_the_benchmark_agrees_with_the_reference_on_a_cpu(tmp_path, capsys):
     out = tmp_path / "table.md"
-    assert script("unet_benchmark").main(["--device", "cpu", "--scale", "tiny", "--no-compile", "--out", str(out)]) == 0
+    assert unet_benchmark.main(["--device", "cpu", "--scale", "tiny", "--no-compile", "--out", str(out)]) == 0
     lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + 4
     assert "bf16" in capsys.readouterr().out
 
 
 def test_a_quality_arm_trains_measures_and_is_not_repeated(tmp_path):
-    digits = script("digits_quality")
     threads = torch.get_num_threads()
-    found = digits.run_arm("dct, quartic 0.14", 0, steps=2, count=80, folder=tmp_path)
+    found = digits_quality.run_arm("dct, quartic 0.14", 0, steps=2, count=80, folder=tmp_path)
     torch.set_num_threads(threads)
-    assert set(found) == set(digits.SAMPLERS)
+    assert set(found) == set(digits_quality.SAMPLERS)
     assert all(value > 1 for value in found.values())  # two steps of training are far from digits
     (kept,) = tmp_path.rglob("distance.json")
     kept.write_text(json.dumps({"kept": 1.0}))
-    assert digits.run_arm("dct, quartic 0.14", 0, steps=2, count=80, folder=tmp_path) == {"kept": 1.0}
+    assert digits_quality.run_arm("dct, quartic 0.14", 0, steps=2, count=80, folder=tmp_path) == {"kept": 1.0}
 
 
 def test_frechet_distance_is_the_gaussian_formula(rng):
     from scipy.linalg import sqrtm
 
-    frechet_distance = script("digits_quality").frechet_distance
+    frechet_distance = digits_quality.frechet_distance
     x = torch.randn(300, 2, 3, generator=rng, dtype=torch.float64)
     y = 1.5 * torch.randn(200, 2, 3, generator=rng, dtype=torch.float64) + 0.3
     C_x, C_y = (torch.cov(t.flatten(1).T).numpy() for t in (x, y))

@@ -11,7 +11,7 @@ from einops import einsum, rearrange
 from gendiff_plugins.models import gendiff_components
 from gendiff_plugins.models.embedding import StepEmbedding
 from gendiff_plugins.models.mlp import MLP
-from gendiff_plugins.models.unet import Attention, Norm, UNet, UNetModule
+from gendiff_plugins.models.unet import Attention, Block, Norm, UNet, UNetModule
 from torch import nn
 
 from gendiff.component import summary
@@ -140,6 +140,21 @@ def test_only_attention_carries_a_far_away_change(attending, monkeypatch):
     assert moved[128:].all() if attending else not moved[128:].any()
 
 
+@pytest.mark.parametrize(("channels", "out"), [(8, 8), (8, 12)])
+def test_a_block_is_modulated_by_the_step(channels, out):
+    torch.manual_seed(0)
+    block = Block(channels, out, embedding=6, dropout=0.0, dims=2)
+    nn.init.normal_(block.output[-1].weight, std=0.3)
+    x, embedding = torch.randn(2, channels, 3, 5), torch.randn(2, 6)
+    silu, group_norm, conv2d = nn.functional.silu, nn.functional.group_norm, nn.functional.conv2d
+    last, first = block.output[-1], block.input[-1]
+    scale, shift = block.modulation[-1](silu(embedding))[..., None, None].split(out, dim=1)
+    h = conv2d(silu(group_norm(x, channels // 4)), first.weight, first.bias, padding=1)
+    h = conv2d(silu((1 + scale) * group_norm(h, out // 4) + shift), last.weight, last.bias, padding=1)
+    skip = x if channels == out else conv2d(x, block.skip.weight, block.skip.bias)
+    torch.testing.assert_close(block(x, embedding), skip + h, rtol=1e-4, atol=1e-5)
+
+
 # Contract of a network
 
 
@@ -257,13 +272,20 @@ def test_the_embedding_has_frequencies_from_one_to_ten_thousandth():
         torch.testing.assert_close(embedding(torch.tensor([i]))[0].double(), expected, rtol=0, atol=1e-5)
 
 
-def test_norms_compute_in_float32():
-    norm = Norm(12)
-    x = (100 + torch.randn(2, 12, 3, 5)).bfloat16()
+def test_norms_compute_in_float32(monkeypatch):
+    seen, group_norm = [], nn.functional.group_norm
+    norm, x = Norm(12), 100 + torch.randn(2, 12, 3, 5)
+    exact = group_norm(x, 3)
+
+    def spy(x, *arguments):
+        seen.append(x.dtype)
+        return group_norm(x, *arguments)
+
+    monkeypatch.setattr(nn.functional, "group_norm", spy)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        normed = norm(x)
-    assert normed.dtype == torch.bfloat16
-    assert torch.equal(normed, norm(x.float()).bfloat16())
+        torch.testing.assert_close(norm(x), exact)
+        assert norm(x.bfloat16()).dtype == torch.bfloat16
+    assert seen == [torch.float32] * 2
 
 
 @pytest.mark.parametrize(("model", "event_shape"), [(SMALL, (3, 12, 20)), (TINY_MLP, (2, 7))])

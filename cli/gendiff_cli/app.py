@@ -56,7 +56,7 @@ def gendiff(
 def main() -> None:
     """Run the command line; never returns."""
     try:
-        app()
+        app(prog_name="gendiff")
     except GendiffError as error:
         sys.exit(fail(error))
     except BrokenPipeError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gendiff.registry import Registry
-from gendiff_cli.console import json_result, next_step, out
+from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -81,8 +83,10 @@ def show(
     if json:
         json_result({"config": resolved.config.table(), "origins": resolved.origins})
         return
-    out.print("\n".join(_commented(resolved.config.toml(), resolved.origins)), markup=False)
-    next_step("gendiff train with the same options")
+    for line in _commented(resolved.config.toml(), resolved.origins):
+        result(line)
+    options = sys.argv[sys.argv.index("show") + 1 :]
+    next_step("gendiff train " + (f"--config {run / 'config.toml'}" if run else shlex.join(options)))
 
 
 def _list_presets(registry: Registry, json: bool) -> None:
@@ -90,9 +94,8 @@ def _list_presets(registry: Registry, json: bool) -> None:
     if json:
         json_result({"presets": {name: path.read_text(encoding="utf-8") for name, path in presets.items()}})
         return
-    for name, path in presets.items():
-        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        out.print(f"{name:24} {first}", markup=False)
+    first_lines = [path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in presets.values()]
+    table(["name", "what it is"], list(zip(presets, first_lines, strict=True)))
     next_step("gendiff config show --preset digits-demo")
 
 

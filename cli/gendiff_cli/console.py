@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from gendiff.errors import GendiffError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
 
 
 class Verbosity:
@@ -44,6 +49,18 @@ def result(text: str) -> None:
         out.print(escape(text))
 
 
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Aligned columns; only the last ones fold, since the first hold names to copy; in a pipe a row is one line."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, no_wrap=column in ("kind", "name"), overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    if not out.is_terminal:
+        out.width = MAX_LINE
+    out.print(grid, soft_wrap=False)
+
+
 def json_result(value: Any) -> None:
     """The result as the only JSON object on stdout."""
     if is_main_process():
@@ -54,7 +71,7 @@ def fail(error: GendiffError) -> int:
     """Print an error and return its exit code."""
     if Verbosity.level > 0:
         err.print(escape("".join(traceback.format_exception(error))))
-    head, *rest = str(error).splitlines()
+    head, *rest = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in str(error).splitlines()]
     label = "stopped:" if error.exit_code in (75, 130) else "error:"
     err.print(f"[bold red]{label}[/] {escape(head)}")
     for line in rest:

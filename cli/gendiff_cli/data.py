@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from gendiff.errors import PluginError
 from gendiff.registry import Registry
-from gendiff_cli.console import json_result, next_step, out
+from gendiff_cli.console import json_result, next_step, note, table
 
 app = typer.Typer(no_args_is_help=True, help="Sources of events.")
 
@@ -24,7 +24,11 @@ def list_(context: typer.Context, json: Annotated[bool, typer.Option("--json", h
     registry: Registry = context.obj
     sources: list[dict[str, Any]] = []
     for entry in registry.entries("data"):
-        fields = entry.load().model_fields
+        try:
+            fields = entry.load().model_fields
+        except PluginError as error:
+            note(f"left out: {error.what}: {error.details[0]}")
+            continue
         sources.append(
             {
                 "name": entry.name,
@@ -36,10 +40,6 @@ def list_(context: typer.Context, json: Annotated[bool, typer.Option("--json", h
     if json:
         json_result({"data": sources})
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "what it is", "parameters"):
-        table.add_column(column, overflow="fold")
-    for source in sources:
-        table.add_row(source["name"], source["summary"], ", ".join(source["parameters"]) or "none")
-    out.print(table, soft_wrap=False)
+    rows = [(source["name"], source["summary"], ", ".join(source["parameters"]) or "none") for source in sources]
+    table(["name", "what it is", "parameters"], rows)
     next_step("gendiff train --data dead-leaves --size 32")

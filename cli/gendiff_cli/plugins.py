@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.registry import Registry
-from gendiff_cli.console import json_result, next_step, out
+from gendiff_cli.console import json_result, next_step, result, table
 
 app = typer.Typer(no_args_is_help=True, help="What is installed, and its health.")
 
@@ -32,7 +31,7 @@ def list_(
         raise ConfigError(
             f"unknown kind '{kind}'", where="--kind", details=[f"known: {', '.join(kinds)}", did_you_mean(kind, kinds)]
         )
-    entries = registry.entries(kind)
+    entries, problems = registry.entries(kind), registry.health()
     if json:
         json_result(
             {
@@ -40,18 +39,14 @@ def list_(
                     {"kind": e.kind, "name": e.name, "summary": e.summary, "provider": str(e.provider)} for e in entries
                 ],
                 "problems": [
-                    {"provider": str(p.provider), "origin": p.provider.origin, "reason": p.reason}
-                    for p in registry.problems
+                    {"provider": str(p.provider), "origin": p.provider.origin, "reason": p.reason} for p in problems
                 ],
             }
         )
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kind", "name", "what it is", "provider"):
-        table.add_column(column, overflow="fold")
-    for entry in entries:
-        table.add_row(entry.kind, entry.name, entry.summary, str(entry.provider))
-    out.print(table, soft_wrap=False)
-    for problem in registry.problems:
-        out.print(f"broken: {problem.provider} ({problem.provider.origin}): {problem.reason}", markup=False)
+    columns = ["kind", "name", "what it is", "provider"]
+    shown = len(columns) - all(entry.provider.built_in for entry in entries)  # no provider where all come with gendiff
+    table(columns[:shown], [(e.kind, e.name, e.summary, str(e.provider))[:shown] for e in entries])
+    for problem in problems:
+        result(f"broken: {problem.provider} ({problem.provider.origin}): {problem.reason}")
     next_step("gendiff train --rotation dct --schedule log")

@@ -82,10 +82,10 @@ def _draw(
     from gendiff import pictures
     from gendiff.generation import Trajectory, generate
 
-    folder.mkdir(parents=True, exist_ok=True)
     views = Trajectory(model.denoiser, sampler, moments) if moments and group.main else None
     mine = range(group.rank, n, group.world)
     evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion)) * -(-len(mine) // batch)
+    _make(folder)  # only now: a sampler that does not fit leaves nothing behind
     hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
     with Progress(console=err, disable=hidden, transient=True) as bar:
         task = bar.add_task("sampling", total=evaluations)
@@ -153,4 +153,13 @@ def _folder_name(sampler: Sampler) -> str:
 def _check_folder(folder: Path, asked: bool) -> None:
     """Samples go into a new or empty directory, or replace those of the same name in the run's own."""
     if asked and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"'{folder}' exists and is not empty", where="--out", fix="choose a new directory")
+        reason = "exists and is not empty" if folder.is_dir() else "is a file"
+        raise ConfigError(f"'{folder}' {reason}", where="--out", fix="choose a new directory")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot make the directory '{folder}': {error.strerror}"
+        raise ConfigError(what, where="--out", fix="choose a directory that can be made: --out DIR") from error

@@ -98,7 +98,8 @@ def train(
         from gendiff.config import resolve
 
         resolved = resolve(layers(registry, preset, config_file, assignments, flags))
-        _start(resolved.config, None, registry, device, out, dry_run, json)
+        with resolved.locating():
+            _start(resolved.config, None, registry, device, out, dry_run, json)
 
 
 def _start(

@@ -109,7 +109,7 @@ class Folder(Data):
         try:
             return self.path.expanduser()
         except RuntimeError as error:
-            raise DataError(f"no home folder for '{self.path}'", where="path", fix="write the whole path") from error
+            raise DataError(f"no home folder for '{self.path}'", subject="data.path", fix="write the whole path") from error
 
     @property
     def _height_width(self) -> tuple[int, int]:
@@ -155,10 +155,10 @@ def find_images(root: Path) -> list[str]:
     allowed = ["allowed: a folder with image files"]
     if root.is_file():
         fix = f"give the folder that holds it, {root.parent}"
-        raise DataError(f"'{root}' is a file, not a folder", where="path", details=allowed, fix=fix)
+        raise DataError(f"'{root}' is a file, not a folder", subject="data.path", details=allowed, fix=fix)
     if not root.is_dir():
         fix = f"create it or correct the path (the working folder is {Path.cwd()})"
-        raise DataError(f"there is no folder '{root}'", where="path", details=allowed, fix=fix)
+        raise DataError(f"there is no folder '{root}'", subject="data.path", details=allowed, fix=fix)
 
     def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it may not list
         what, fix = f"cannot list the folder '{error.filename}'", "check its permissions"

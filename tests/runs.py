@@ -1,0 +1,163 @@
+"""Small runs, in this process or in a forked one, and what must be equal between two of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gendiff import checkpoint
+from gendiff.checkpoint import Checkpoint
+from gendiff.config import Config, Layer, resolve
+from gendiff.generation import draw_grid
+from gendiff.process_group import ProcessGroup
+from gendiff.registry import default_registry
+from gendiff.run import Run
+from gendiff.training import Progress, Trainer, fit
+
+CPU = torch.device("cpu")
+ALONE = ProcessGroup(0, 1, CPU)
+MLP = "mlp:width=16,depth=1"
+UNET = "unet:channels=8,multipliers=[1],attention=[],heads=1"
+
+
+class Killed(BaseException):
+    """What ends a run at a chosen point, as a crash does: nothing of gendiff catches it."""
+
+
+def settings(model: str = MLP, data: str = "digits", rotation: str = "identity", **train: Any) -> Config:
+    """A run of seconds: N = 20, small batches, and no sample grids unless asked for."""
+    train = {"steps": 20, "batch": 4, "log_every": 3, "checkpoint_every": 5, "sample_every": 0, **train}
+    train = {"preview": {"name": "ddim", "steps": 3}, **train}
+    table = {"N": 20, "rotation": rotation, "model": model, "data": data, "train": train}
+    return resolve([Layer("the test", table)]).config
+
+
+def create(path: Path, config: Config) -> Run:
+    return Run.create(config, default_registry(), path)
+
+
+def arguments(config: Config, path: Path) -> list[str]:
+    """The command line that trains ``config`` at ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_suffix(".toml")
+    file.write_text(config.toml(), encoding="utf-8")
+    return ["train", "--config", str(file), "--out", str(path), "--device", "cpu"]
+
+
+def restored(run: Run) -> Trainer:
+    """A trainer that stands where the run's newest checkpoint does, or at the start of a run that has none."""
+    trainer = Trainer(run.config, CPU, ALONE)
+    if run.checkpoints.exists():
+        trainer.restore(checkpoint.newest(run.checkpoints))
+    return trainer
+
+
+def train(
+    run: Run,
+    steps: int | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    prepare: Callable[[Trainer], None] = lambda trainer: None,
+    **changed: Any,
+) -> Trainer:
+    """Train as ``gendiff train`` and ``--resume`` do, to step ``steps``; ``changed`` are other training settings."""
+    if steps is not None or changed:
+        layers = [Layer("run", run.config.table()), Layer("now", {"train": {"steps": steps, **changed}})]
+        layers[1].table["train"] = {key: value for key, value in layers[1].table["train"].items() if value is not None}
+        run = Run(run.path, resolve(layers).config)
+    trainer = restored(run)
+    prepare(trainer)
+    with run.lock():
+        run.forget_after(trainer.step)
+        fit(run, trainer, report, lambda t: draw_grid(t.averaged(), run, t.settings.preview, grid(run, t.step)))
+    return trainer
+
+
+def grid(run: Run, step: int) -> Path:
+    return run.samples / f"step-{step:08d}.png"
+
+
+def ask_to_stop_after(step: int, number: int = signal.SIGTERM) -> Callable[[Progress], None]:
+    """A real signal, sent so that ``step`` is the last one finished."""
+
+    def report(progress: Progress) -> None:
+        if progress.step == step - 1:
+            signal.raise_signal(number)
+
+    return report
+
+
+def die_after(step: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    return report
+
+
+def digest(saved: Checkpoint) -> str:
+    """SHA-256 over every tensor, sorted by name: weights, averages and optimiser; and over the numbers beside them."""
+    total = hashlib.sha256(repr(sorted(saved.state.items())).encode())
+    for group, named in sorted(saved.tensors.items()):
+        for name, tensor in sorted(named.items()):
+            total.update(f"{group}/{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def final(run: Run) -> tuple[int, str]:
+    """The step and digest of the newest checkpoint."""
+    saved = checkpoint.newest(run.checkpoints)
+    return saved.step, digest(saved)
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    """What was logged, without the speed; checks that every line is whole."""
+    lines = run.metrics.read_text().splitlines()
+    assert len(lines) == len(run.rows())
+    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in run.rows()]
+
+
+def forked(function: Callable[[], Any]) -> int:
+    """Run ``function`` in a forked process of its own group; returns its id. Exits 0, or 99 with a traceback."""
+    torch.set_num_threads(1)  # a forked OpenMP pool hangs
+    child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        os.setpgid(0, 0)
+        function()
+        code = 0
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def command(args: Sequence[str]) -> int:
+    """The ``gendiff`` command in a forked process; returns its id."""
+
+    def main() -> None:
+        from gendiff_cli import app
+
+        sys.argv = ["gendiff", "-q", *args]
+        app.main()
+
+    return forked(main)
+
+
+def exit_code(child: int) -> int:
+    """Wait for a process; minus the number of the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,0 +1,96 @@
+"""Presets: each resolves, and those of the paper hold the paper's numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from command import run
+
+from gendiff.config import Layer, resolve
+from gendiff.registry import default_registry
+
+PRESETS = default_registry().presets()
+NO_BLUR, LOG, QUARTIC = (
+    {"name": "none"},
+    {"name": "log", "f_max": 0.6, "f_min": 0.0},
+    {"name": "quartic", "f_max": 0.14, "f_min": 0.0},
+)
+ARMS = {
+    "paper-bedroom-no-blur": (NO_BLUR, 450_000),
+    "paper-bedroom-log": (LOG, 450_000),
+    "paper-bedroom": (QUARTIC, 450_000),
+    "paper-church-no-blur": (NO_BLUR, 600_000),
+    "paper-church": (QUARTIC, 600_000),
+}
+
+
+def resolved(name, path):
+    layers = [Layer.from_file(default_registry().preset(name), f"preset {name}")]
+    return resolve([*layers, Layer.at("--set data.path", "data.path", str(path))] if name in ARMS else layers)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_resolves_and_says_what_it_is(name, tmp_path):
+    found = resolved(name, tmp_path)
+    assert f"preset {name}" in found.origins.values()
+    assert PRESETS[name].read_text().startswith("# ")
+    assert name in run("config", "show", "--presets").out
+
+
+def test_every_arm_of_the_paper_has_its_preset():
+    assert {name for name in PRESETS if name.startswith("paper")} == ARMS.keys()
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_the_numbers_of_the_paper(name, tmp_path):
+    table = resolved(name, tmp_path).config.table()
+    schedule, steps = ARMS[name]
+    train = {key: table["train"][key] for key in ("steps", "batch", "lr", "ema", "warmup", "grad_clip", "precision")}
+    assert table["N"] == 1000
+    assert (table["rotation"]["name"], table["rotation"]["sigma"]) == ("blur-eigen", 0.4)
+    assert table["velocity"] == {
+        "name": "blur",
+        "noise": {"name": "linear", "beta_min": 1e-4, "beta_max": 0.02},
+        "schedule": schedule,
+        "sigma": 0.4,
+    }
+    assert table["objective"] == {"name": "eps"}
+    assert {key: value for key, value in table["model"].items() if key != "frequency_features"} == {
+        "name": "unet", "channels": 128, "multipliers": [1, 2, 3, 4], "blocks": 3, "attention": [4, 8], "heads": 4,
+        "dropout": 0.0,
+    }  # fmt: skip
+    assert table["model"]["frequency_features"] is False
+    assert (table["data"]["size"], table["data"]["channels"]) == (64, 3)
+    assert table["sampler"] == {"name": "reverse-diffusion", "clip": False}
+    assert train == {
+        "steps": steps,
+        "batch": 16,
+        "lr": 5e-5,
+        "ema": 0.9999,
+        "warmup": 0,
+        "grad_clip": 0.0,
+        "precision": "fp32",
+    }
+
+
+@pytest.mark.parametrize("name", ["unet-paper", "paper-church"])
+def test_the_networks_have_the_size_they_say(name, tmp_path):
+    with torch.device("meta"):
+        network = resolved(name, tmp_path).config.model.build((3, 64, 64))
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 121.06
+    small = resolved("unet-small", tmp_path).config.model.build((1, 8, 8))
+    assert round(sum(p.numel() for p in small.parameters()) / 1e6, 2) == 0.76
+
+
+def test_a_preset_of_the_paper_asks_for_the_pictures():
+    done = run("train", "--preset", "paper-church")
+    assert done.code == 2
+    assert "data 'folder' needs 'path' (from preset paper-church)" in done.err
+    assert "write --data folder:path=..." in done.err
+
+
+def test_presets_combine_in_order():
+    found = run("config", "show", "--preset", "digits-demo", "--preset", "unet-paper", "--json").json
+    assert found["config"]["model"]["channels"] == 128
+    assert found["config"]["train"]["steps"] == 800
+    assert found["origins"]["model.channels"] == "preset unet-paper"

@@ -1,0 +1,51 @@
+"""The pages do not lie: their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from gendiff.registry import default_registry
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return [re.sub(r"(?m)^  (?=\S|  )", "", code) for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_code_runs(page):
+    for code in python_blocks(page):
+        exec(compile(code, str(page), "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_there_is_code_to_run():
+    assert sum(len(python_blocks(page)) for page in PAGES) >= 3
+
+
+def test_components_named_in_the_readme_exist():
+    registry = default_registry()
+    for flag, kind in (("rotation", "rotation"), ("schedule", "schedule"), ("data", "data"), ("sampler", "sampler")):
+        for name in re.findall(rf"--{flag} \"?([a-z-]+)", (ROOT / "README.md").read_text()):
+            assert name in [*registry.names(kind), "sine"]
+    for name in re.findall(r"--preset ([a-z-]+)", (ROOT / "README.md").read_text()):
+        registry.preset(name)
+
+
+def test_installed_entry_points_are_those_of_pyproject():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["gendiff"]
+    found = {point.name: point.value for point in entry_points(group="gendiff") if point.dist and point.dist.name == "gendiff"}
+    assert found == wanted, "run `pip install -e .` again: entry points have changed since it was installed"

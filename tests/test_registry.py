@@ -1,0 +1,323 @@
+"""The registry: what is announced is true, and a broken plugin breaks only itself."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from command import TINY, run
+from pydantic_core import PydanticUndefined
+
+from gendiff.component import Component, Settings, summary
+from gendiff.config import Config, TrainSettings
+from gendiff.errors import ConfigError, PluginError
+from gendiff.registry import Registry, default_registry
+
+ENTRIES = default_registry().entries()
+SINE = '''
+import torch
+from gendiff import BlurSchedule, hookimpl
+
+class Sine(BlurSchedule):
+    """f(i) = f_max sin^2(pi i / 2N)."""
+    name = "sine"
+    f_max: float = 0.14
+    def f(self, i, N):
+        return self.f_max * torch.sin(torch.pi * i / (2 * N)) ** 2
+
+@hookimpl
+def gendiff_components():
+    return [Sine]
+'''
+LAZY = """
+from gendiff import Lazy, hookimpl
+@hookimpl
+def gendiff_components():
+    return [Lazy("schedule", "sine", {target!r}, "a sine")]
+"""
+
+
+# --- what gendiff ships -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_installed_is_broken():
+    assert default_registry().health() == []
+
+
+@pytest.mark.parametrize("code", ["--help", "plugins list --json", "-q plugins list --kind schedule"])
+def test_listing_does_not_import_torch(code):
+    script = f"""
+import sys
+sys.argv = ["gendiff", *{code.split()!r}]
+from gendiff_cli.app import main
+try:
+    main()
+finally:
+    print("torch imported:", "torch" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "torch imported: False" in done.stderr
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.name}")
+def test_an_announcement_agrees_with_its_class(entry):
+    cls = entry.load()
+    assert isinstance(entry.target, str), "a built-in plugin is listed without its module"
+    assert (cls.kind, cls.name) == (entry.kind, entry.name)
+    assert entry.summary == summary(cls) != ""
+    assert cls.__doc__
+
+
+@pytest.mark.parametrize(
+    "cls", [entry.load() for entry in ENTRIES] + [Config, TrainSettings], ids=lambda cls: cls.__name__
+)
+def test_every_parameter_is_described(cls):
+    for name, info in cls.model_fields.items():
+        inherited = any(
+            name in vars(base).get("__annotations__", {})
+            for base in cls.__mro__[1:]
+            if not base.__module__.startswith("gendiff_plugins")
+        )
+        assert info.description or inherited, f"{cls.kind} '{cls.name}': {name}"
+
+
+def test_the_installed_entry_points_are_those_of_the_source():
+    wanted = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["entry-points"][
+        "gendiff"
+    ]
+    installed = {
+        p.name: p.value for p in importlib.metadata.distribution("gendiff").entry_points if p.group == "gendiff"
+    }
+    assert installed == wanted, "the installation is stale: run pip install -e . again"
+
+
+def test_every_kind_of_component_in_a_configuration_is_known():
+    def kinds(cls):
+        for info in cls.model_fields.values():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+                yield from [info.annotation.kind] * bool(info.annotation.kind)
+                yield from kinds(info.annotation)
+                if issubclass(info.annotation, Component) and info.default is not PydanticUndefined:
+                    yield from kinds(default_registry().resolve(info.annotation.kind, info.default.partition(":")[0]))
+
+    assert set(kinds(Config)) == {entry.kind for entry in ENTRIES}
+
+
+# --- plugin files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Writes a plugin file, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(source, name="my_schedule.py"):
+        (tmp_path / name).write_text(source)
+        return name
+
+    yield write
+    for module in [name for name in sys.modules if name.startswith("gendiff_plugin_")]:
+        del sys.modules[module]
+
+
+def test_a_schedule_in_one_file_trains_and_samples(plugin):
+    file = plugin(SINE)
+    done = run("--plugin", file, "train", "--rotation", "dct", "--schedule", "sine:f_max=0.2", *TINY, "--out", "r")
+    assert (done.code, done.out) == (0, "r\n")
+    assert 'name = "sine"\nf_max = 0.2' in Path("r/config.toml").read_text()
+    assert '"schedule sine": "my_schedule.py"' in Path("r/run.json").read_text()
+    assert run("--plugin", file, "sample", "r", "--steps", 2, "-n", 1).code == 0
+    listed = run("--plugin", file, "plugins", "list", "--kind", "schedule").out
+    assert any(
+        line.split() == ["schedule", "sine", "f(i)", "=", "f_max", "sin^2(pi", "i", "/", "2N)", "my_schedule.py"]
+        for line in listed.splitlines()
+    )
+    gone = run("sample", "r", "--steps", 2)
+    assert (gone.code, "unknown schedule 'sine' (from r/config.toml)" in gone.err) == (2, True)
+
+
+BROKEN = {
+    "import error": ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name' (my_sched", 2),
+    "syntax error": ("def f(:\n", "SyntaxError: invalid syntax (my_schedule.py, line 1)", 2),
+    "exit": ("\nraise SystemExit(7)", "SystemExit: 7 (my_schedule.py, line 2)", 2),
+    "misspelt hook": (SINE.replace("def gendiff_components", "def gendiff_component"), "gendiff_component", 2),
+    "wrong arguments": (SINE.replace("components()", "components(registry)"), "registry", 2),
+    "raises": (SINE.replace("return [Sine]", "raise ValueError('oh\\nno')"), "ValueError: oh no (my_schedule.py, line 14)", 2),
+    "junk": (SINE.replace("[Sine]", "3"), "TypeError: 'int' object is not iterable", 2),
+    "no component": (SINE.replace("[Sine]", "[3]"), "3 is not a component class", 2),
+    "no name": (SINE.replace('name = "sine"', ""), "has no kind and name", 2),
+    "a name that is no text": (SINE.replace('name = "sine"', "name = 3"), "has no kind and name", 2),
+    "a method missing": (SINE.replace("def f(", "def g("), "lacks f", 2),
+    "no annotation": (SINE.replace(": float", ""), "non-annotated attribute was detected: `f_max = 0.14`", 2),
+    "an announced name that is no text": (LAZY.format(target="a:B").replace('"sine"', "3"), "has no kind and name", 2),
+    "missing module": (LAZY.format(target="nothing:Sine"), "schedule 'sine': ModuleNotFoundError: No module named 'nothing'", 3),
+    "missing attribute": (LAZY.format(target="gendiff.schedule:Sine"), "has no attribute 'Sine'", 3),
+    "no class": (LAZY.format(target="gendiff.schedule:torch"), "gendiff.schedule:torch is not a component class", 3),
+    "no colon": (LAZY.format(target="gendiff.schedule"), "AttributeError", 3),
+    "another name": (LAZY.format(target="gendiff_plugins.schedules.paper:Log"), "says it is schedule 'log'", 3),
+    "abstract": (LAZY.format(target="gendiff.schedule:BlurSchedule"), "has no kind and name", 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_breaks_only_itself(plugin, fault):
+    source, reason, code = BROKEN[fault]
+    file = plugin(source)
+    listed = run("--plugin", file, "plugins", "list")
+    assert listed.code == 0
+    (broken,) = [line for line in listed.out.splitlines() if line.startswith("broken: ")]
+    assert broken.startswith("broken: my_schedule.py (my_schedule.py): ")
+    assert reason in broken
+    as_json = run("--plugin", file, "plugins", "list", "--json").json
+    assert [problem["provider"] for problem in as_json["problems"]] == ["my_schedule.py"]
+    assert len([entry for entry in as_json["components"] if entry["provider"] != "my_schedule.py"]) == len(ENTRIES)
+
+    assert run("--plugin", file, "config", "show", "--schedule", "log").code == 0
+    assert run("--plugin", file, "data", "list").code == 0
+    used = run("--plugin", file, "train", "--rotation", "dct", "--schedule", "sine", *TINY)
+    assert used.code == code
+    assert "schedule 'sine'" in used.err
+    assert "my_schedule.py" in used.err
+    assert "(from --schedule)" in used.err
+    assert "Traceback" not in used.err
+    assert not Path("runs").exists()
+
+
+def test_a_data_plugin_that_cannot_be_loaded_does_not_stop_the_list(plugin):
+    file = plugin(LAZY.format(target="nothing:X").replace('"schedule"', '"data"'))
+    listed = run("--plugin", file, "data", "list", "--json")
+    assert listed.code == 0
+    assert [source["name"] for source in listed.json["data"]] == default_registry().names("data")
+    assert "data 'sine' of my_schedule.py cannot be loaded" in listed.err
+
+
+def test_a_name_that_is_taken_stays_with_its_first_provider(plugin):
+    file = plugin(SINE.replace('"sine"', '"log"'))
+    listed = run("--plugin", file, "plugins", "list").out
+    assert "broken: my_schedule.py (my_schedule.py): schedule 'log' is already provided by gendiff" in listed
+    assert Registry([Path(file)]).resolve("schedule", "log").__module__ == "gendiff_plugins.schedules.paper"
+
+
+@pytest.mark.parametrize("where", ["at import", "in the hook", "when followed"])
+def test_what_a_plugin_prints_does_not_spoil_results(plugin, where, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    shout = "print('LOOK AT ME')\n"
+    source = {
+        "at import": shout + SINE,
+        "in the hook": SINE.replace("    return [Sine]", f"    {shout}    return [Sine]"),
+        "when followed": LAZY.format(target="loud_plugin:Sine"),
+    }[where]
+    plugin(shout + SINE, "loud_plugin.py")
+    file = plugin(source)
+    shown = run("--plugin", file, "config", "show", "--rotation", "dct", "--schedule", "sine", "--json")
+    assert (shown.code, shown.json["config"]["velocity"]["schedule"]["name"]) == (0, "sine")
+    sys.modules.pop("loud_plugin", None)
+    if where != "when followed":
+        assert "it printed at import: 'LOOK AT ME'" in run("--plugin", file, "plugins", "list").out
+
+
+def test_a_plugin_file_may_postpone_its_annotations(plugin):
+    source = "from __future__ import annotations\nfrom typing import Literal\n" + SINE
+    file = plugin(source.replace("f_max: float = 0.14", 'f_max: float = 0.14\n    mode: Literal["a", "b"] = "a"'))
+    assert run("--plugin", file, "config", "show", "--rotation", "dct", "--schedule", "sine:mode=b").code == 0
+    assert "should be 'a' or 'b'" in run("--plugin", file, "config", "show", "--schedule", "sine:mode=c").err
+
+
+def test_a_class_without_a_docstring_does_not_borrow_one(plugin):
+    file = plugin(SINE.replace('"""f(i) = f_max sin^2(pi i / 2N)."""', ""))
+    (entry,) = [e for e in Registry([Path(file)]).entries("schedule") if e.name == "sine"]
+    assert entry.summary == ""
+
+
+@pytest.mark.parametrize("path", ["missing.py", "."])
+def test_a_plugin_file_that_is_not_there_is_an_error(path):
+    done = run("--plugin", path, "plugins", "list")
+    assert (done.code, f"no plugin file '{path}'" in done.err) == (3, True)
+
+
+def test_a_plugin_file_of_another_kind_is_named(plugin):
+    file = plugin("hello", "notes.txt")
+    assert "notes.txt is not a Python file" in run("--plugin", file, "plugins", "list").out
+
+
+# --- installed distributions ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Makes a distribution that offers entry points of the group gendiff, as pip would install it."""
+
+    def make(name, version, source, points=None, metadata=True):
+        module = name.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{module}-{version}.dist-info"
+        info.mkdir()
+        if metadata:
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[gendiff]\n{points or f'main = {module}'}\n")
+        modules.append(module)
+
+    modules = []
+    monkeypatch.syspath_prepend(tmp_path)
+    yield make
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+def test_installed_plugins_are_found_with_their_version_and_can_be_left_out(install):
+    install("gendiff-acme", "1.2", SINE)
+    install("gendiff-zeta", "0.3", SINE.replace('"sine"', '"wave"'))  # its entry point has the same name
+    listed = {
+        entry["name"]: entry for entry in run("plugins", "list", "--kind", "schedule", "--json").json["components"]
+    }
+    assert listed["sine"]["provider"] == "gendiff-acme 1.2"
+    assert listed["wave"]["provider"] == "gendiff-zeta 0.3"
+    assert listed["log"]["provider"].startswith("gendiff ")
+    assert "gendiff-acme 1.2" in run("plugins", "list").out
+    assert "| sine (gendiff-acme 1.2), wave (gendiff-zeta 0.3)" in run("train", "--schedule", "lgo").err
+    assert run("config", "show", "--schedule", "sine").code == 0
+
+    without = run("--no-plugins", "plugins", "list", "--json").json["components"]
+    assert {entry["provider"].split()[0] for entry in without} == {"gendiff"}
+    assert run("--no-plugins", "config", "show", "--schedule", "sine").code == 2
+
+
+def test_a_broken_distribution_is_named(install):
+    install("gendiff-acme", "1.2", "1/0")
+    install("gendiff-junk", "1.0", "THINGS = {}", points="things = gendiff_junk:THINGS\ngone = gendiff_junk:gone")
+    broken = [line for line in run("plugins", "list").out.splitlines() if line.startswith("broken")]
+    assert any(
+        "gendiff-acme 1.2 (main = gendiff_acme): ZeroDivisionError: division by zero (gendiff_acme.py, line 1)" in line
+        for line in broken
+    )
+    assert any("gendiff-junk 1.0 (gone = gendiff_junk:gone): AttributeError" in line for line in broken)
+    assert run("config", "show").code == 0
+    assert "broken plugin: gendiff-acme 1.2" in run("config", "show", "--schedule", "acme").err
+
+
+@pytest.mark.parametrize("points", ["main", "= x", "main = not a module", "a = b = c"])
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_damaged_installation_does_not_stop_gendiff(install, points, metadata):
+    install("gendiff-acme", "1.2", SINE, points, metadata)
+    listed = run("plugins", "list")
+    assert listed.code == 0
+    assert "broken: " in listed.out
+    assert len(Registry().entries()) == len(ENTRIES)
+
+
+# --- in Python --------------------------------------------------------------------------------------------------------
+
+
+def test_a_registry_raises_what_it_says():
+    registry = default_registry()
+    with pytest.raises(ConfigError, match="unknown schedule 'lgo'"):
+        registry.resolve("schedule", "lgo")
+    with pytest.raises(ConfigError, match="did you mean 'digits-demo'"):
+        registry.preset("digit-demo")
+    with pytest.raises(PluginError, match="no plugin file"):
+        Registry([Path("missing.py")])
+    assert registry.names("schedule") == sorted(registry.names("schedule"))
