@@ -7,7 +7,7 @@ the number of data workers or processes, and a run can go on from any step witho
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -98,19 +98,20 @@ class Batches(Dataset[Batch]):
         epoch, place = divmod(count, self.data.length)
         return int(_permutation(self.seed, epoch, self.data.length)[place])
 
-    def loader(self, first: int, last: int, workers: int, device: torch.device) -> Iterator[Batch]:
-        """The batches of steps ``first..last``, prepared by ``workers`` processes (0: in this one)."""
-        return map(
-            _batch,
-            DataLoader(
-                _Outcomes(self),
-                batch_size=None,  # an item already is a batch
-                sampler=range(first, last + 1),
-                num_workers=workers,
-                worker_init_fn=_ignore_stop_signals,
-                pin_memory=device.type == "cuda",
-            ),
+    def loader(self, first: int, last: int, workers: int, device: torch.device) -> Generator[Batch, None, None]:
+        """The batches of steps ``first..last``, prepared by ``workers`` processes (0: in this one), which closing it ends."""
+        loader = DataLoader(
+            _Outcomes(self),
+            batch_size=None,  # an item already is a batch
+            sampler=range(first, last + 1),
+            num_workers=workers,
+            worker_init_fn=_outlive_stop_requests,
+            pin_memory=device.type == "cuda",
         )
+        for outcome in loader:
+            if isinstance(outcome, GendiffError):
+                raise outcome
+            yield outcome
 
 
 class _Outcomes(Dataset[Batch | GendiffError]):
@@ -126,19 +127,15 @@ class _Outcomes(Dataset[Batch | GendiffError]):
             return error
 
 
-def _batch(outcome: Batch | GendiffError) -> Batch:
-    if isinstance(outcome, GendiffError):
-        raise outcome
-    return outcome
-
-
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, length: int) -> Tensor:
     return torch.randperm(length, generator=stream(seed, "order", epoch))
 
 
-def _ignore_stop_signals(worker: int) -> None:
-    # Ctrl-C and a scheduler's signals reach every process; the trainer decides when to stop, its workers live until then.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+def _outlive_stop_requests(worker: int) -> None:
+    # Signals meant for the trainer reach its workers too, and it needs them until its step is done. SIGTERM is also how a
+    # forgotten worker is ended, so that one is only put off.
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60) and None)
     torch.set_num_threads(1)

@@ -107,7 +107,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
     except OSError as error:
         raise GendiffError(
             f"cannot remove old checkpoints: {error.strerror or error}",
-            details=[f"in {folder}: {_free(folder):,} bytes free", f"the checkpoint of step {checkpoint.step} is saved"],
+            details=[
+                f"in {folder}: {_free(folder):,} bytes free",
+                f"the checkpoint of step {checkpoint.step} is saved",
+            ],
             fix="remove them by hand, then go on with --resume",
         ) from error
     return final
@@ -129,7 +132,7 @@ def newest(folder: Path, problems: list[str] | None = None) -> Checkpoint:
     raise DataError(
         f"no usable checkpoint in '{folder}'",
         details=problems[:5],
-        fix="train it first: gendiff train --out RUN",
+        fix="restore one of them from a copy" if problems else "train first: no checkpoint was saved yet",
     )
 
 

@@ -1,13 +1,14 @@
 """Generation: pictures from a trained run.
 
-The same image for the same seed, to the bit: image k draws its noise from its own stream, and the network always sees
-batches of one size. Neither the batch size, nor the number of processes, nor which other images are drawn matters.
+The same image for the same seed, to the bit: image k draws its noise from its own stream, and everything is computed in
+batches of one size, for the last bits of a convolution and of a matrix product depend on it. Neither the batch size, nor the
+number of processes, nor which other images are drawn matters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,11 +19,11 @@ from gendiff.errors import ConfigError
 from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
 from gendiff.sampler import Moment, Sampler, sample
-from gendiff.score import Denoiser, NetworkScore
+from gendiff.score import Denoiser, NetworkScore, Pivot
 from gendiff.shapes import EventShape
 from gendiff.streams import stream
 
-CHUNK = {"cpu": 16, "cuda": 64}  # events the network sees at once; part of what makes an image reproducible
+CHUNK = {"cpu": 16, "cuda": 64}  # events computed at once; part of what makes an image reproducible
 
 
 class ImageNoise:
@@ -77,9 +78,10 @@ def generate(
     watch: Callable[[Moment], None] | None = None,
     chunk: int | None = None,
 ) -> Iterator[Tensor]:
-    """Draw the images of these numbers, ``batch`` at a time; yields ``(<= batch, *event)``.
+    """Draw the images of these numbers, at most ``batch`` at a time; yields ``(<= batch, *event)``.
 
-    ``chunk`` is how many events the network sees at once; another one gives the same images up to rounding.
+    ``chunk`` is how many events are computed at once, made up to that number where fewer are asked for; another one gives
+    the same images up to rounding. ``watch`` sees only what was asked for.
     """
     config = run.config
     device = next(denoiser.parameters()).device
@@ -88,18 +90,31 @@ def generate(
         denoiser.diffusion,
         config.objective.parametrization,
         clip=config.data.value_range if sampler.clip else None,
-        chunk=chunk or CHUNK[device.type],
     )
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        noise = ImageNoise(seed, part, config.data.event_shape, device)
-        yield sample(denoiser.diffusion, model, sampler, noise, watch=watch)
+    chunk = chunk or CHUNK[device.type]
+    size = min(batch, chunk)
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        filled = [*part, *[part[0]] * (chunk - len(part))]
+        noise = ImageNoise(seed, filled, config.data.event_shape, device)
+        seen = watch and _first(len(part), watch)
+        yield sample(denoiser.diffusion, model, sampler, noise, watch=seen)[: len(part)]
+
+
+def _first(count: int, watch: Callable[[Moment], None]) -> Callable[[Moment], None]:
+    """``watch`` for the first ``count`` events."""
+
+    def seen(moment: Moment) -> None:
+        pivot = moment.pivot and Pivot(moment.pivot.x_0[:count], moment.pivot.eps[:count])
+        watch(replace(moment, x_bar=moment.x_bar[:count], pivot=pivot))
+
+    return seen
 
 
 def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> None:
     """Write a grid of the first ``count`` images of the run's own seed."""
     denoiser.eval()
-    (events,) = generate(denoiser, run, sampler, run.config.train.seed, range(count), count)
+    events = torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count)))
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.grid(events).save(path)
 

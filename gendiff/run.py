@@ -99,10 +99,12 @@ class Run:
         """The content of run.json."""
         try:
             value = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"'{self.path / 'run.json'}' is not valid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ConfigError(f"'{self.path / 'run.json'}' is not a JSON object")
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"'{self.path / 'run.json'}' is not valid JSON: {error!s:.200}") from error
+        if not isinstance(value, dict) or not {"id", "status", "versions", "data"} <= value.keys():
+            raise ConfigError(
+                f"'{self.path / 'run.json'}' does not describe a run", fix="restore it, or start a new run"
+            )
         return value
 
     def update(self, **values: Any) -> None:
@@ -212,9 +214,7 @@ def _numbered(config: Config) -> Path:
     """The next free ``runs/NNNNN-data-rotation-schedule-sSEED``; safe when two runs start at once."""
     root = Path("runs")
     root.mkdir(exist_ok=True)
-    schedule = getattr(config.velocity, "schedule", None)
-    words = [config.data.name, config.rotation.name, *([schedule.name] if schedule else [config.velocity.name])]
-    name = "-".join([*words, f"s{config.train.seed}"])
+    name = "-".join([config.data.name, *_process_words(config), f"s{config.train.seed}"])
     while True:
         taken = [int(match[1]) for path in root.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
         path = root / f"{max(taken, default=0) + 1:05d}-{name}"
@@ -224,6 +224,14 @@ def _numbered(config: Config) -> Path:
             continue
         Files().sync_directory(root)
         return path
+
+
+def _process_words(config: Config) -> list[str]:
+    """What tells this process from others: the rotation, and velocity and schedule where they are a choice."""
+    default = Config.model_fields["velocity"].default
+    words = [config.rotation.name, *([config.velocity.name] if config.velocity.name != default else [])]
+    schedule = getattr(config.velocity, "schedule", None)
+    return [*words, schedule.name] if schedule and config.rotation.name != "identity" else words
 
 
 def _nearby(path: Path) -> list[str]:

@@ -131,9 +131,6 @@ class NetworkScore(ScoreModel):
     Args:
         denoiser: maps ``(x_i, i)`` in event space to what ``parametrization`` says.
         clip: clamp x̂_0 to this range **in event space** and recompute ε̂; None never clips.
-        chunk: the network always sees batches of this size, the last one padded: a convolution's last bits depend on the
-            batch size, and an image must not depend on its neighbours.
-
     """
 
     def __init__(
@@ -142,32 +139,22 @@ class NetworkScore(ScoreModel):
         diffusion: Diffusion,
         parametrization: Parametrization,
         clip: tuple[float, float] | None = None,
-        chunk: int | None = None,
     ) -> None:
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.parametrization = parametrization
         self.clip = clip
-        self.chunk = chunk
 
     @torch.no_grad()
     def predict(self, x_bar: Tensor, i: int) -> Pivot:
-        output = self.diffusion.rotate(self._run(self.diffusion.unrotate(x_bar), i))
+        x_i = self.diffusion.unrotate(x_bar).float()
+        output = self.diffusion.rotate(self.denoiser(x_i, torch.full((len(x_i),), i, device=x_i.device)))
         a, s = self.diffusion.scales_at(i, x_bar.dtype)
         pivot = decode(self.parametrization, output.to(x_bar.dtype), x_bar, a, s)
         if self.clip is None:
             return pivot
         x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.clip)
         return from_x_0(self.diffusion.rotate(x_0), x_bar, a, s)
-
-    def _run(self, x: Tensor, i: int) -> Tensor:
-        chunk = self.chunk or len(x)
-        outputs = []
-        for part in x.split(chunk):
-            padded = torch.cat([part, part[:1].expand(chunk - len(part), *part.shape[1:])])
-            steps = torch.full((chunk,), i, device=x.device)
-            outputs.append(self.denoiser(padded.float(), steps)[: len(part)])
-        return torch.cat(outputs)
 
 
 class GaussianScore(ScoreModel):

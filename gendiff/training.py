@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -117,12 +117,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.per_event.mean().backward()
         clip = self.settings.grad_clip or math.inf
-        grad_norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), clip))
-        mean_loss = float(loss.per_event.detach().mean())
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        mean = loss.per_event.detach().mean()
+        # All that the host must know of this step in one transfer: a GPU waits at each.
+        grad_norm, mean_loss, *bands = torch.cat([torch.stack([norm, mean]), self._by_band(loss)]).tolist()
         self.step = step
         # Gradients are those of all processes, losses are not: each must know whether the others skip.
         if self.group.any(not (math.isfinite(grad_norm) and math.isfinite(mean_loss))):
-            self._skip(batch, loss)
+            self._skip(batch, loss, bands)
             return
         self.failures = 0
         for parameters in self.optimizer.param_groups:
@@ -132,7 +134,7 @@ class Trainer:
         self.window.steps += 1
         self.window.loss += mean_loss
         self.window.grad_norm += grad_norm
-        for band, value in enumerate(self._by_band(loss)):
+        for band, value in enumerate(bands):
             self.window.bands[band] += value
 
     def averaged(self) -> Denoiser:
@@ -199,18 +201,17 @@ class Trainer:
             floating = [name for name in self.ema if self.ema[name].is_floating_point()]
             torch._foreach_lerp_([self.ema[name] for name in floating], [current[name] for name in floating], 1 - decay)
 
-    def _by_band(self, loss: Loss) -> list[float]:
-        energy = dct(loss.error).square().mean((0, 1)).flatten()
-        return [float(value) for value in energy @ self.band_means]
+    def _by_band(self, loss: Loss) -> Tensor:
+        return dct(loss.error).square().mean((0, 1)).flatten() @ self.band_means
 
-    def _skip(self, batch: Batch, loss: Loss) -> None:
+    def _skip(self, batch: Batch, loss: Loss, by_band: list[float]) -> None:
         self.window.skipped += 1
         self.failures += 1
         if self.failures < PATIENCE:
             return
         events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
         blamed = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
-        bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
+        bands = [str(band) for band, value in enumerate(by_band) if not math.isfinite(value)]
         raise GendiffError(
             f"the loss or its gradient was not finite in {self.failures} steps in a row, up to step {self.step}",
             details=[
@@ -258,7 +259,7 @@ def fit(
         if group.main:
             checkpoint.save(run.checkpoints, trainer.checkpoint(about), settings.keep)
 
-    with stop_requests() as requested:
+    with closing(loader), stop_requests() as requested:
         while trainer.step < settings.steps:
             try:
                 trainer.train_step(next(loader))
@@ -328,7 +329,9 @@ def check_disk(run: Run, trainer: Trainer) -> None:
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
     copies = 3 + bool(trainer.ema)  # weights, two moments, the average
     needed = weights * copies * (trainer.settings.keep + 1)  # one more is staged before the oldest goes
-    held = sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())  # a resumed run replaces these
+    held = sum(
+        file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file()
+    )  # a resumed run replaces these
     free = shutil.disk_usage(run.path).free
     if free + held < needed:
         raise GendiffError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -36,7 +37,9 @@ def made_up(step: int) -> Checkpoint:
         for group in ("model", "ema", "optimizer")
     }
     about = {"run": "made-up-é", "versions": {"gendiff": "0.1.0"}, "data": "digits/1"}
-    return Checkpoint(step=step, tensors=tensors, state={"images": 4 * step, "window": {"loss": 0.1 * step}}, about=about)
+    return Checkpoint(
+        step=step, tensors=tensors, state={"images": 4 * step, "window": {"loss": 0.1 * step}}, about=about
+    )
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
@@ -110,7 +113,13 @@ def failure(number: int, short: bool = False) -> Callable[[str, Path, bytes], No
     return act
 
 
-DISK_ERRORS = [(errno.ENOSPC, False), (errno.ENOSPC, True), (errno.EIO, False), (errno.EIO, True), (errno.EDQUOT, False)]
+DISK_ERRORS = [
+    (errno.ENOSPC, False),
+    (errno.ENOSPC, True),
+    (errno.EIO, False),
+    (errno.EIO, True),
+    (errno.EDQUOT, False),
+]
 
 
 # --- a disk that forgets ---------------------------------------------------------------------------------------------
@@ -326,7 +335,11 @@ def accepted(folder: Path, step: int, older: int, damaged: Iterator[tuple[Path, 
         file.write_bytes(content)
         problems: list[str] = []
         found = checkpoint.newest(folder, problems)
-        if not same(found, made_up(older)) or len(problems) != 1 or str(checkpoint.directory(folder, step)) not in problems[0]:
+        if (
+            not same(found, made_up(older))
+            or len(problems) != 1
+            or str(checkpoint.directory(folder, step)) not in problems[0]
+        ):
             wrong.append(f"{file.name}: step {found.step}, problems {problems}")
         file.write_bytes(intact)
     return wrong
@@ -343,8 +356,6 @@ def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def replace_file(path: Path, name: str, content: bytes) -> None:
     """Put another content into a checkpoint, with a manifest that fits."""
-    import hashlib
-
     (path / name).write_bytes(content)
     facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     forge(path, lambda manifest: manifest["files"].update({name: facts}))
@@ -353,7 +364,20 @@ def replace_file(path: Path, name: str, content: bytes) -> None:
 def strange_contents(path: Path, count: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
     """Tensor files and states that are wrong inside, whose hashes will fit."""
     names = ["model.safetensors", "optimizer.safetensors", checkpoint.STATE]
-    words = [b'"F32"', b'"F64"', b'"BOOL"', b'"F4"', b'"X"', b"[0,24]", b"[-1,24]", b"[1e9,2]", b"[[]]", b"null", b"NaN", b"9" * 30]
+    words = [
+        b'"F32"',
+        b'"F64"',
+        b'"BOOL"',
+        b'"F4"',
+        b'"X"',
+        b"[0,24]",
+        b"[-1,24]",
+        b"[1e9,2]",
+        b"[[]]",
+        b"null",
+        b"NaN",
+    ]
+    words.append(b"9" * 30)
     for number in range(count):
         name = names[number % len(names)]
         content = bytearray((path / name).read_bytes())

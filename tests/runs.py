@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from gendiff import checkpoint
+from gendiff.batches import Batch
 from gendiff.checkpoint import Checkpoint
 from gendiff.config import Config, Layer, resolve
 from gendiff.generation import draw_grid
@@ -55,7 +56,7 @@ def arguments(config: Config, path: Path) -> list[str]:
 def restored(run: Run) -> Trainer:
     """A trainer that stands where the run's newest checkpoint does, or at the start of a run that has none."""
     trainer = Trainer(run.config, CPU, ALONE)
-    if run.checkpoints.exists():
+    if any(run.checkpoints.glob("step-*")):
         trainer.restore(checkpoint.newest(run.checkpoints))
     return trainer
 
@@ -84,14 +85,20 @@ def grid(run: Run, step: int) -> Path:
     return run.samples / f"step-{step:08d}.png"
 
 
-def ask_to_stop_after(step: int, number: int = signal.SIGTERM) -> Callable[[Progress], None]:
-    """A real signal, sent so that ``step`` is the last one finished."""
+def asked_to_stop_in(step: int, number: int = signal.SIGTERM) -> Callable[[Trainer], None]:
+    """Prepare a trainer that gets a real signal in the middle of a step, which is then the last one finished."""
 
-    def report(progress: Progress) -> None:
-        if progress.step == step - 1:
-            signal.raise_signal(number)
+    def prepare(trainer: Trainer) -> None:
+        train_step = trainer.train_step
 
-    return report
+        def interrupted(batch: Batch) -> None:
+            if trainer.step == step - 1:
+                signal.raise_signal(number)
+            train_step(batch)
+
+        trainer.train_step = interrupted
+
+    return prepare
 
 
 def die_after(step: int) -> Callable[[Progress], None]:

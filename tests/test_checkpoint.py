@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -101,8 +102,10 @@ class TestRoundTrip:
         for key, tensor in tensors["model"].items():
             found = loaded.tensors["model"][key]
             assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
-            assert found.contiguous().view(torch.uint8 if found.ndim else found.dtype).equal(
-                tensor.contiguous().view(torch.uint8 if tensor.ndim else tensor.dtype)
+            assert (
+                found.contiguous()
+                .view(torch.uint8 if found.ndim else found.dtype)
+                .equal(tensor.contiguous().view(torch.uint8 if tensor.ndim else tensor.dtype))
             )
         assert loaded.tensors["optimizer"] == {}
 
@@ -117,8 +120,6 @@ class TestRoundTrip:
         ]
 
     def test_weights_hash_is_that_of_the_file(self, two):
-        import hashlib
-
         content = (two / name(2) / "ema.safetensors").read_bytes()
         assert checkpoint.weights_hash(two / name(2), "ema") == hashlib.sha256(content).hexdigest()[:12]
 
@@ -230,7 +231,19 @@ class TestStrangers:
         assert "of gendiff 0.1.0; this gendiff reads format 1" in problem
 
     @pytest.mark.parametrize(
-        "escape", ["../1", "/etc/hostname", "..", ".", "", "a/b", "x\0y", "\ud800", "x" * 5000, "../step-000000000001/state.json"]
+        "escape",
+        [
+            "../1",
+            "/etc/hostname",
+            "..",
+            ".",
+            "",
+            "a/b",
+            "x\0y",
+            "\ud800",
+            "x" * 5000,
+            "../step-000000000001/state.json",
+        ],
     )
     def test_no_file_outside_the_directory_is_read(self, two, escape):
         facts = {"size": 4, "sha256": "0" * 64}
@@ -255,7 +268,9 @@ class TestStrangers:
         forge(two / name(2), lambda manifest: manifest.update(files=files))
         assert "lists no files" in self.refused(two)
 
-    @pytest.mark.parametrize("content", [b"[]", b"1", b"null", b'"x"', b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}'])
+    @pytest.mark.parametrize(
+        "content", [b"[]", b"1", b"null", b'"x"', b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": NaN}']
+    )
     @pytest.mark.parametrize("file", ["MANIFEST.json", "state.json"])
     def test_json_that_is_no_object(self, two, file, content):
         if file == "state.json":
@@ -306,7 +321,7 @@ class TestStrangers:
         """Every one is either refused as damaged or gives tensors; nothing else is ever raised."""
         refused = 0
         intact = {file.name: file.read_bytes() for file in (two / name(2)).iterdir()}
-        for file, content in strange_contents(two / name(2), 150, random.Random(2)):
+        for file, content in strange_contents(two / name(2), 300, random.Random(2)):
             replace_file(two / name(2), file, content)
             try:
                 assert checkpoint.load(two / name(2)).step == 2
@@ -315,7 +330,7 @@ class TestStrangers:
                 assert len(error.what) < 2000
             for restored, data in intact.items():
                 (two / name(2) / restored).write_bytes(data)
-        assert 50 < refused <= 150
+        assert 100 < refused <= 300
 
 
 class TestCrash:
@@ -349,9 +364,9 @@ class TestCrash:
 
     @pytest.mark.parametrize("keep", [1, 2])
     def test_power_loss_at_any_moment(self, tmp_path, keep):
-        found = crash_states(tmp_path, saves=3, keep=keep, draws=1)
+        found = crash_states(tmp_path, saves=5, keep=keep, draws=2)
         assert found.violations == []
-        assert found.states > 200
+        assert found.states > 500
 
     @pytest.mark.parametrize("mutant", [NoSync, NoDirectorySync, NoStaging, DeleteFirst])
     def test_the_model_of_power_loss_sees_each_mistake(self, tmp_path, mutant):

@@ -543,7 +543,7 @@ def error_of(action):
     error = caught.value
     assert error.exit_code == 4
     assert error.what
-    assert error.where
+    assert error.where or error.subject
     assert error.fix
     return error
 

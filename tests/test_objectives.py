@@ -128,19 +128,6 @@ class TestNetworkScore:
         assert x_0.max().item() == pytest.approx(0.5, abs=1e-5)
         torch.testing.assert_close(a * pivot.x_0 + s * pivot.eps, x_bar, rtol=1e-4, atol=1e-4)
 
-    def test_chunks_are_padded_and_cut(self, rng):
-        process = diffusion("dct", "blur", EVENT)
-        seen = []
-
-        class Watched(nn.Module):
-            def forward(self, x, i):
-                seen.append(len(x))
-                return x
-
-        model = NetworkScore(Denoiser(Watched(), process), process, Parametrization.EPS, chunk=4)
-        assert model.predict(torch.randn(9, *EVENT, generator=rng), 3).eps.shape == (9, *EVENT)
-        assert seen == [4, 4, 4]
-
     def test_frequency_features_are_the_rotated_input(self, rng):
         process = diffusion("dct", "blur", EVENT)
 

@@ -72,8 +72,8 @@ def fail(error: GendiffError) -> int:
     if Verbosity.level > 0:
         err.print(escape("".join(traceback.format_exception(error))))
     head, *rest = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in str(error).splitlines()]
-    label = "stopped:" if error.exit_code in (75, 130) else "error:"
-    err.print(f"[bold red]{label}[/] {escape(head)}")
+    label = "" if error.exit_code in (75, 130) else "[bold red]error:[/] "  # a stop on request is no error
+    err.print(f"{label}{escape(head)}")
     for line in rest:
         err.print(escape(line))
     return error.exit_code

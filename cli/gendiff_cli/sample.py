@@ -84,7 +84,7 @@ def _draw(
 
     views = Trajectory(model.denoiser, sampler, moments) if moments and group.main else None
     mine = range(group.rank, n, group.world)
-    evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion)) * -(-len(mine) // batch)
+    evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion)) * len(mine)
     _make(folder)  # only now: a sampler that does not fit leaves nothing behind
     hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
     with Progress(console=err, disable=hidden, transient=True) as bar:
@@ -92,7 +92,7 @@ def _draw(
 
         def watch(moment: Any) -> None:
             if moment.pivot is not None:
-                bar.advance(task)
+                bar.advance(task, len(moment.x_bar))
             if views is not None:
                 views(moment)
 

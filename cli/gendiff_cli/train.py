@@ -67,7 +67,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a diffusion. Without options: DDPM on embedded handwritten digits, a minute on a laptop.
+    """Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.
 
     Blur diffusion: gendiff train --rotation dct --schedule log
     """

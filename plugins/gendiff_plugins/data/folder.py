@@ -109,7 +109,9 @@ class Folder(Data):
         try:
             return self.path.expanduser()
         except RuntimeError as error:
-            raise DataError(f"no home folder for '{self.path}'", subject="data.path", fix="write the whole path") from error
+            raise DataError(
+                f"no home folder for '{self.path}'", subject="data.path", fix="write the whole path"
+            ) from error
 
     @property
     def _height_width(self) -> tuple[int, int]:

@@ -1,0 +1,832 @@
+"""Training: stop anywhere, by request or by kill, and go on to the same bits; two processes equal one; nothing bad is applied."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from faults import DISK_ERRORS, Watched, at, failure
+from runs import (
+    ALONE,
+    CPU,
+    UNET,
+    Killed,
+    arguments,
+    asked_to_stop_in,
+    command,
+    create,
+    die_after,
+    exit_code,
+    final,
+    forked,
+    grid,
+    restored,
+    rows,
+    settings,
+    train,
+)
+
+from gendiff import Objective, Sampler, checkpoint, pictures
+from gendiff.batches import Batches
+from gendiff.config import TrainSettings
+from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
+from gendiff.generation import TrainedModel, generate
+from gendiff.objective import Loss
+from gendiff.run import Run
+from gendiff.training import PATIENCE, Trainer, check_disk, ema_decay, learning_rate, refuse_other_data
+
+
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Uninterrupted runs by configuration, each trained once."""
+    known = {}
+
+    def run(config) -> Run:
+        key = config.toml()
+        if key not in known:
+            torch.set_num_threads(1)
+            known[key] = create(tmp_path_factory.mktemp("whole") / "run", config)
+            train(known[key])
+        return known[key]
+
+    return run
+
+
+def wait_for(condition, child=None):
+    """Poll until ``condition`` holds; fails after a minute, or where the process that should bring it about has ended."""
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "it did not happen within a minute"
+        if child is not None:
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "the process ended first"
+        time.sleep(0.002)
+
+
+def logged(run_path: Path):
+    metrics = run_path / "metrics.jsonl"
+    return metrics.is_file() and metrics.read_text().count("\n") >= 3
+
+
+DROPOUT = f"{UNET},dropout=0.3"
+SETTINGS = {
+    "mlp": settings(sample_every=10),
+    "dropout": settings(DROPOUT, steps=12, checkpoint_every=4),
+    "no average": settings(ema=0),
+    "no warm-up, bf16": settings(warmup=0, precision="bf16"),
+}
+
+
+class TestExactResume:
+    @pytest.mark.parametrize("cuts", [[7], [5], [1], [19], [4, 5, 6, 13], [2, 11, 17]], ids=str)
+    def test_stopped_and_resumed(self, whole, tmp_path, cuts):
+        """At a checkpoint, in the middle of a window of the log, at the first and last step, and resumed again."""
+        config = SETTINGS["mlp"]
+        run = create(tmp_path / "run", config)
+        for cut in cuts:
+            with pytest.raises(Stopped) as caught:
+                train(run, prepare=asked_to_stop_in(cut))
+            assert caught.value.exit_code == 75
+            assert final(run)[0] == cut
+        train(run)
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+        for step in (10, 20):
+            assert grid(run, step).read_bytes() == grid(whole(config), step).read_bytes()
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_every_kind_of_run(self, whole, tmp_path, name):
+        config = SETTINGS[name]
+        run = create(tmp_path / "run", config)
+        with pytest.raises(Stopped):
+            train(run, prepare=asked_to_stop_in(7))
+        train(run)
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+        assert ("ema" in checkpoint.newest(run.checkpoints).tensors) == (name != "no average")
+
+    @pytest.mark.parametrize("cut", [6, 13])
+    def test_killed_and_resumed_from_the_last_checkpoint(self, whole, tmp_path, cut):
+        """Steps beyond the checkpoint are done again, and their rows are not kept twice."""
+        config = SETTINGS["mlp"]
+        run = create(tmp_path / "run", config)
+        with pytest.raises(Killed):
+            train(run, report=die_after(cut))
+        assert final(run)[0] == cut // 5 * 5
+        train(run)
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+
+    def test_with_another_number_of_workers(self, whole, tmp_path):
+        config = SETTINGS["mlp"]
+        run = create(tmp_path / "run", config)
+        with pytest.raises(Stopped):
+            train(run, workers=1, prepare=asked_to_stop_in(8))
+        train(run, workers=2)
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+
+    def test_across_epochs(self, whole, tmp_path):
+        """1797 digits in batches of 700: the epoch ends inside step 3, and again in step 6."""
+        config = settings(batch=700, steps=6, checkpoint_every=10)
+        run = create(tmp_path / "run", config)
+        for cut in (2, 3):
+            with pytest.raises(Stopped):
+                train(run, prepare=asked_to_stop_in(cut))
+        train(run)
+        assert final(run) == final(whole(config))
+
+    def test_a_finished_run_can_be_made_longer(self, whole, tmp_path):
+        run = create(tmp_path / "run", settings(steps=12))
+        train(run)
+        train(run, steps=20)
+        longer = whole(settings(steps=20))
+        assert final(run) == final(longer)
+        assert rows(run) == rows(longer)
+
+    def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(self, whole, tmp_path):
+        config = SETTINGS["mlp"]
+        run = create(tmp_path / "run", config)
+        with pytest.raises(Stopped):
+            train(run, prepare=asked_to_stop_in(13))
+        (checkpoint.directory(run.checkpoints, 13) / "optimizer.safetensors").write_bytes(b"damaged")
+        assert restored(run).step == 10
+        train(run)
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+
+    def test_a_checkpoint_of_another_network_is_refused(self, tmp_path):
+        run = create(tmp_path / "run", settings(steps=2))
+        train(run)
+        for other in (settings("mlp:width=32,depth=1"), settings("mlp:width=16,depth=2"), settings(UNET)):
+            with pytest.raises(DataError, match="belongs to another network"):
+                Trainer(other, CPU, ALONE).restore(checkpoint.newest(run.checkpoints))
+        without = create(tmp_path / "without", settings(steps=2, ema=0))
+        train(without)
+        with pytest.raises(DataError, match="averaged weights"):
+            Trainer(settings(), CPU, ALONE).restore(checkpoint.newest(without.checkpoints))
+
+    def test_a_torn_last_line_is_dropped(self, whole, tmp_path):
+        config = SETTINGS["mlp"]
+        run = create(tmp_path / "run", config)
+        with pytest.raises(Stopped):
+            train(run, prepare=asked_to_stop_in(13))
+        with run.metrics.open("a") as file:
+            file.write('{"step": 15, "images": 60, "lo')
+        assert [row["step"] for row in run.rows()] == [3, 6, 9, 12]
+        train(run)
+        assert rows(run) == rows(whole(config))
+
+    def test_rows_are_on_the_disk_before_the_checkpoint(self, tmp_path, monkeypatch):
+        synced = []
+        fsync = os.fsync
+        monkeypatch.setattr(
+            os, "fsync", lambda fd: (synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name), fsync(fd))
+        )
+        train(create(tmp_path / "run", settings(steps=3)))
+        assert "metrics.jsonl" in synced[: synced.index("MANIFEST.json")]
+        assert "config.toml" not in synced  # it is written under another name first
+        assert {".config.toml.staged", ".run.json.staged"} <= set(synced)
+
+
+class TestStopRequests:
+    @pytest.mark.parametrize(
+        ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=str
+    )
+    def test_the_command_saves_and_goes_on(self, whole, tmp_path, number, code):
+        run = Run(tmp_path / "run", settings(steps=10**6, log_every=1, checkpoint_every=10**6))
+        child = command([*arguments(run.config, run.path), "--set", "train.workers=1"])
+        wait_for(lambda: logged(run.path), child)
+        os.killpg(child, number)  # as a terminal or a scheduler does: to the data workers too
+        assert exit_code(child) == code
+        assert run.info["status"] == "stopped"
+        step = final(run)[0]
+        assert len(rows(run)) == step
+        assert (
+            exit_code(command(["train", "--resume", str(run.path), "--steps", str(step + 4), "--device", "cpu"])) == 0
+        )
+        assert run.info["status"] == "done"
+        other = create(tmp_path / "other", settings(steps=step + 4, log_every=1, checkpoint_every=10**6))
+        train(other)
+        assert final(run) == final(other)
+        assert rows(run) == rows(other)
+
+    def test_a_process_of_its_own(self, tmp_path):
+        """Once without any fork: ``python -m gendiff_cli``."""
+        run = Run(tmp_path / "run", settings(steps=10**6, log_every=1, checkpoint_every=10**6))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gendiff_cli", *arguments(run.config, run.path)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            wait_for(lambda: logged(run.path) or process.poll() is not None)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        step = final(run)[0]
+        assert process.returncode == 75, err
+        assert out == ""
+        assert f"stopped at step {step} on SIGTERM; a checkpoint was saved" in err
+        assert f"gendiff train --resume {run.path}" in err
+        other = create(tmp_path / "other", settings(steps=step, log_every=1, checkpoint_every=10**6))
+        train(other)
+        assert final(run) == final(other)
+
+    def test_the_second_signal_leaves_at_once(self, tmp_path):
+        run = create(tmp_path / "run", settings())
+        reading, writing = os.pipe()
+
+        def stuck(progress):
+            os.write(writing, b".")
+            while True:
+                time.sleep(60)
+
+        child = forked(lambda: train(run, report=stuck))
+        assert select.select([reading], [], [], 60)[0]
+        os.kill(child, signal.SIGTERM)
+        os.kill(child, signal.SIGUSR1)
+        assert exit_code(child) in (128 + signal.SIGTERM, 128 + signal.SIGUSR1)
+        os.close(reading)
+        os.close(writing)
+
+    def test_handlers_are_put_back(self, tmp_path):
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before = [signal.getsignal(number) for number in numbers]
+        with pytest.raises(Stopped):
+            train(create(tmp_path / "run", settings()), prepare=asked_to_stop_in(3))
+        assert [signal.getsignal(number) for number in numbers] == before
+
+    def test_a_request_at_the_last_step_finds_the_run_done(self, whole, tmp_path):
+        run = create(tmp_path / "run", SETTINGS["mlp"])
+        train(run, prepare=asked_to_stop_in(20))
+        assert final(run) == final(whole(SETTINGS["mlp"]))
+
+
+class TestKill:
+    def test_at_random_moments(self, whole, tmp_path):
+        config = settings(UNET, steps=12, checkpoint_every=3)
+        run = create(tmp_path / "run", config)
+        kills = kill_and_resume(run, random.Random(5), at_least=3)
+        assert kills >= 3
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+
+    def test_inside_a_save(self, whole, tmp_path):
+        config = SETTINGS["mlp"]
+        for operation in (3, 8, 9, 30, 41):
+            run = create(tmp_path / str(operation), config)
+            assert exit_code(forked(lambda run=run, operation=operation: train_and_die_saving(run, operation))) == -9
+            train(run)
+            assert final(run) == final(whole(config))
+            assert rows(run) == rows(whole(config))
+
+
+def train_and_die_saving(run: Run, operation: int) -> None:
+    """Train, and be killed before a certain file operation of the saves."""
+    files = Watched(at(operation, lambda *event: os.kill(os.getpid(), signal.SIGKILL)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "Files", lambda: files)
+        train(run)
+
+
+def kill_and_resume(run: Run, rng: random.Random, at_least: int = 0) -> int:
+    """Train in forked processes that are killed, at any moment or inside a save, until one ends by itself.
+
+    Moments follow what the process has done, not the clock: a machine that is slow gives the same mixture.
+    """
+    kills = 0
+    while True:
+        reading, writing = os.pipe()
+
+        def attempt(writing=writing):
+            if rng.random() < 0.3:
+                train_and_die_saving(run, rng.randrange(25))
+            else:
+                train(run, report=lambda progress: os.write(writing, b"."))
+
+        seed = rng.random()
+        child = forked(attempt)
+        rng = random.Random(seed)
+        os.close(writing)
+        steps = rng.randrange(0, 9)
+        while steps and os.read(reading, 1):
+            steps -= 1
+        if not steps:
+            time.sleep(rng.random() * 0.03)
+            os.kill(child, signal.SIGKILL)  # it may have ended by itself just now: it is not reaped yet
+        os.close(reading)
+        code = exit_code(child)
+        if code == 0 and kills >= at_least:
+            return kills
+        assert code in (0, -9)
+        kills += code == -9
+        if code == 0:  # too few: begin again
+            shutil.rmtree(run.checkpoints)
+            run.metrics.unlink()
+
+
+class TestLock:
+    def test_a_second_trainer_is_refused_and_told_who_is_first(self, tmp_path):
+        run = create(tmp_path / "run", settings())
+        reading, writing = os.pipe()
+
+        def hold():
+            with run.lock():
+                os.write(writing, b".")
+                while True:
+                    time.sleep(60)
+
+        child = forked(hold)
+        assert select.select([reading], [], [], 60)[0]
+        with pytest.raises(GendiffError, match="is being trained by another process") as caught, run.lock():
+            pass
+        assert caught.value.exit_code == 1
+        assert f"owner: process {child} on {socket.gethostname()} since 2" in str(caught.value)
+        os.kill(child, signal.SIGKILL)
+        assert exit_code(child) == -9
+        assert f"process {child} " in (run.path / ".lock").read_text()
+        with run.lock():  # the file is still there, its owner is not
+            assert f"process {os.getpid()} " in (run.path / ".lock").read_text()
+        os.close(reading)
+        os.close(writing)
+
+    def test_the_workers_of_a_killed_trainer_do_not_hold_it(self, tmp_path):
+        run = create(tmp_path / "run", settings(steps=10**6, log_every=1, checkpoint_every=10**6))
+        child = forked(lambda: train(run, workers=2))
+        try:
+            wait_for(lambda: logged(run.path), child)
+            os.kill(child, signal.SIGKILL)
+            assert exit_code(child) == -9
+            with run.lock():
+                pass
+        finally:
+            os.killpg(child, signal.SIGKILL)  # the workers, which would notice within seconds
+
+    def test_the_command_says_so(self, tmp_path, capfd):
+        run = create(tmp_path / "run", settings(steps=8))
+        with pytest.raises(Stopped):
+            train(run, prepare=asked_to_stop_in(4))
+        with run.lock():
+            assert exit_code(command(["train", "--resume", str(run.path), "--device", "cpu"])) == 1
+        assert f"owner: process {os.getpid()}" in capfd.readouterr().err
+        assert final(run)[0] == 4
+
+
+def torchrun(*args: str) -> None:
+    """``gendiff`` in two processes; what it says is shown where it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "gendiff_cli", *args],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class TestTwoProcesses:
+    @pytest.fixture(scope="class")
+    def pair(self, tmp_path_factory):
+        """20 steps in two processes, and the same in one."""
+        torch.set_num_threads(1)
+        folder = tmp_path_factory.mktemp("pair")
+        config = settings(batch=8, lr=1e-2, warmup=0)
+        two = Run(folder / "two", config)
+        torchrun(*arguments(config, two.path))
+        one = create(folder / "one", config)
+        train(one)
+        return one, two
+
+    def test_equal_one_at_the_same_global_batch(self, pair):
+        one, two = (checkpoint.newest(run.checkpoints) for run in pair)
+        initial = Trainer(pair[0].config, CPU, ALONE).checkpoint({})
+        assert one.step == two.step == 20
+        for group in ("model", "ema"):
+            for name, tensor in one.tensors[group].items():
+                other = two.tensors[group][name]
+                assert torch.linalg.norm(other - tensor) <= 1e-5 * torch.linalg.norm(tensor)
+                if group == "model":  # they have moved far more than that
+                    assert torch.linalg.norm(tensor - initial.tensors[group][name]) > 1e-2 * torch.linalg.norm(tensor)
+
+    def test_log_the_same_rows_once(self, pair):
+        for ours, theirs in zip(*map(rows, pair), strict=True):
+            assert ours.keys() == theirs.keys()
+            for key in ("step", "images", "skipped", "lr"):
+                assert ours[key] == theirs[key]
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+            assert ours["loss_bands"] == pytest.approx(theirs["loss_bands"], rel=1e-5)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+    def test_draw_the_same_pictures(self, pair, tmp_path):
+        _, two = pair
+        torchrun("sample", str(two.path), "-n", "9", "--sampler", "ancestral:steps=4", "--out", str(tmp_path / "two"))
+        model = TrainedModel.load(two, CPU)
+        (tmp_path / "one").mkdir()
+        sampler = Sampler.model_validate("ancestral:steps=4")
+        events = torch.cat(list(generate(model.denoiser, two, sampler, 0, range(9), 4)))
+        for number, event in enumerate(events):
+            pictures.save_event(tmp_path / "one", number, event)
+        drawn = sorted(path.name for path in (tmp_path / "one").iterdir())
+        assert len(drawn) == 9
+        assert sorted(path.name for path in (tmp_path / "two").glob("0*.png")) == drawn
+        for name in drawn:
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+class Poisoned(Batches):
+    """The second event of some steps is not a number, or cannot be read."""
+
+    def poison(self, steps, value=math.nan):
+        self.bad, self.value = set(steps), value
+        return self
+
+    def __getitem__(self, step):
+        batch = super().__getitem__(step)
+        if step in self.bad:
+            if isinstance(self.value, Exception):
+                raise self.value
+            batch.x_0[1] = self.value
+        return batch
+
+
+def poisoned(steps, value=math.nan):
+    """Prepare a trainer to meet bad data at some steps."""
+
+    def prepare(trainer):
+        config = trainer.config
+        batches = Poisoned(config.data, config.N, config.train.seed, config.train.batch)
+        trainer.batches = batches.poison(steps, value)
+
+    return prepare
+
+
+class TestNonFinite:
+    def test_the_step_is_counted_and_not_applied(self, tmp_path):
+        trainer = Trainer(settings(warmup=0), CPU, ALONE)
+        poisoned([4, 5])(trainer)
+        for step in range(1, 4):
+            trainer.train_step(trainer.batches[step])
+        before = trainer.checkpoint({})
+        held = {group: {name: t.clone() for name, t in named.items()} for group, named in before.tensors.items()}
+        for step in (4, 5):
+            trainer.train_step(trainer.batches[step])
+        after = trainer.checkpoint({})
+        for group, named in held.items():
+            for name, tensor in named.items():
+                assert torch.equal(after.tensors[group][name], tensor)
+        assert (trainer.step, trainer.window.steps, trainer.window.skipped, trainer.failures) == (5, 3, 2, 2)
+        trainer.train_step(trainer.batches[6])
+        assert (trainer.window.steps, trainer.window.skipped, trainer.failures) == (4, 2, 0)
+        assert not torch.equal(trainer.network.state_dict()["output.weight"], held["model"]["output.weight"])
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_rows_stay_finite(self, tmp_path, value):
+        run = create(tmp_path / "run", settings())
+        train(run, prepare=poisoned([1, 2, 5, 10, 11, 12, 20], value))
+        assert [row["skipped"] for row in rows(run)] == [2, 1, 0, 3, 0, 0, 1]
+        assert all(math.isfinite(row["loss"]) for row in rows(run))
+        assert rows(run)[3]["loss"] == 0.0 != rows(run)[0]["loss"]
+
+    def test_a_finite_gradient_does_not_excuse_an_infinite_loss(self, monkeypatch):
+        trainer = Trainer(settings(warmup=0), CPU, ALONE)
+        before = {name: t.clone() for name, t in trainer.network.state_dict().items()}
+        loss = Objective.loss
+
+        def infinite(*args):
+            found = loss(*args)
+            return Loss(found.per_event + math.inf, found.error)
+
+        monkeypatch.setattr(Objective, "loss", infinite)
+        trainer.train_step(trainer.batches[1])
+        assert all(parameter.grad.isfinite().all() for parameter in trainer.network.parameters())
+        assert trainer.window.skipped == 1
+        assert all(torch.equal(t, before[name]) for name, t in trainer.network.state_dict().items())
+
+    def test_five_in_a_row_stop_the_run_and_name_who_is_to_blame(self, tmp_path):
+        assert PATIENCE == 5
+        run = create(tmp_path / "run", settings())
+        with pytest.raises(GendiffError, match="not finite in 5 steps in a row, up to step 12") as caught:
+            train(run, prepare=poisoned(range(8, 13)))
+        error = caught.value
+        assert error.exit_code == 1
+        bad = restored(run).batches[12]
+        assert error.details[0] == f"non-finite loss: event {bad.index[1]} at i = {bad.i[1]}"
+        assert error.details[1].endswith("0 is the lowest of 4: 0, 1, 2, 3")
+        assert "a checkpoint was saved" in error.details[2]
+        unharmed = create(tmp_path / "unharmed", settings(steps=7))
+        train(unharmed)
+        saved, expected = (checkpoint.newest(r.checkpoints) for r in (run, unharmed))
+        assert saved.step == 12
+        for group, named in expected.tensors.items():
+            for name, tensor in named.items():
+                assert torch.equal(saved.tensors[group][name], tensor)
+        assert checkpoint.load(checkpoint.directory(run.checkpoints, 10)).step == 10
+
+    def test_four_in_a_row_across_a_stop_do_not_but_five_do(self, tmp_path):
+        run = create(tmp_path / "run", settings())
+        with pytest.raises(Stopped):
+            train(run, prepare=lambda t: (poisoned(range(8, 12))(t), asked_to_stop_in(11)(t)))
+        spare = tmp_path / "spare"
+        shutil.copytree(run.path, spare)
+        train(Run(spare, run.config))
+        with pytest.raises(GendiffError, match="5 steps in a row, up to step 12"):
+            train(run, prepare=poisoned([12]))
+
+    def test_it_is_on_record_from_the_first_step(self, tmp_path):
+        """No step was ever applied: there is no state of the optimiser to save, and yet a checkpoint."""
+        run = create(tmp_path / "run", settings())
+        with pytest.raises(GendiffError, match="up to step 5"):
+            train(run, prepare=poisoned(range(1, 9)))
+        assert checkpoint.newest(run.checkpoints).tensors["optimizer"] == {}
+        train(run)
+        assert final(run)[0] == 20
+
+
+class TestBadData:
+    @pytest.mark.parametrize("step", [9, 11])
+    def test_the_run_stops_with_a_checkpoint_of_the_step_before(self, whole, tmp_path, step):
+        run = create(tmp_path / "run", SETTINGS["mlp"])
+        error = DataError("file x.png is damaged", fix="mend it")
+        with pytest.raises(DataError, match=r"file x\.png is damaged") as caught:
+            train(run, prepare=poisoned([step], error))
+        assert caught.value.exit_code == 4
+        assert final(run)[0] == step - 1
+        train(run)
+        assert final(run) == final(whole(SETTINGS["mlp"]))
+        assert rows(run) == rows(whole(SETTINGS["mlp"]))
+
+
+class TestFailingDisk:
+    @pytest.mark.parametrize(("number", "short"), DISK_ERRORS[:3])
+    def test_a_run_that_cannot_save_goes_on_later(self, whole, tmp_path, monkeypatch, number, short):
+        """The second checkpoint does not fit; the first one and the log of the run are what is left."""
+        run = create(tmp_path / "run", SETTINGS["mlp"])
+        seen = []
+        with monkeypatch.context() as patch:
+
+            def second_save(operation, path, content):
+                if operation == "write" and "step-000000000010" in str(path):
+                    seen.append(path)
+                    if len(seen) == 2:
+                        failure(number, short)(operation, path, content)
+
+            patch.setattr(checkpoint, "Files", lambda: Watched(second_save))
+            with pytest.raises(GendiffError, match=os.strerror(number)) as caught:
+                train(run)
+        assert caught.value.exit_code == 1
+        assert f"in {run.checkpoints}: " in str(caught.value)
+        assert "bytes needed" in str(caught.value)
+        assert [path.name for path in run.checkpoints.iterdir()] == ["step-000000000005"]
+        train(run)
+        assert final(run) == final(whole(SETTINGS["mlp"]))
+        assert rows(run) == rows(whole(SETTINGS["mlp"]))
+
+    def test_too_little_room_is_said_before_the_first_step(self, tmp_path, monkeypatch):
+        run = create(tmp_path / "run", settings(keep=3))
+        trainer = restored(run)
+        parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+        needed = 4 * parameters * 4 * 4  # float32; weights, two moments, the average; three kept and one staged
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed))
+        check_disk(run, trainer)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed - 1))
+        with pytest.raises(GendiffError, match="not enough room") as caught:
+            check_disk(run, trainer)
+        assert caught.value.exit_code == 1
+        assert f"{needed:,} bytes needed for 4 checkpoints, {needed - 1:,} free" in str(caught.value)
+        without = Trainer(settings(keep=3, ema=0), CPU, ALONE)
+        check_disk(run, without)
+
+    def test_a_resumed_run_needs_no_room_for_what_it_replaces(self, tmp_path, monkeypatch):
+        run = create(tmp_path / "run", settings(steps=10))
+        train(run)
+        trainer = restored(run)
+        size = sum(parameter.numel() * 16 for parameter in trainer.network.parameters())
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, size))
+        check_disk(run, trainer)
+        shutil.rmtree(run.checkpoints)
+        with pytest.raises(GendiffError, match="not enough room"):
+            check_disk(run, trainer)
+
+
+class TestPureFunctionsOfTheStep:
+    def test_learning_rate(self):
+        config = TrainSettings(lr=2e-3, warmup=100)
+        assert [learning_rate(config, step) for step in (1, 50, 100, 101, 10**6)] == [2e-5, 1e-3, 2e-3, 2e-3, 2e-3]
+        assert learning_rate(TrainSettings(lr=2e-3, warmup=0), 1) == 2e-3
+
+    def test_averaging_decay(self):
+        config = TrainSettings(ema=0.99)
+        assert [ema_decay(config, step) for step in (1, 8, 890)] == [2 / 11, 0.5, 0.99]
+        assert ema_decay(config, 888) < 0.99
+        assert ema_decay(config, 10**9) == 0.99
+
+    def test_the_optimiser_uses_it(self, tmp_path):
+        """The first step of Adam moves every weight by the learning rate, up to its ε."""
+        trainer = Trainer(settings(lr=1e-2, warmup=10, grad_clip=0), CPU, ALONE)
+        before = trainer.network.state_dict()["output.bias"].clone()
+        trainer.train_step(trainer.batches[1])
+        moved = (trainer.network.state_dict()["output.bias"] - before).abs()
+        torch.testing.assert_close(moved, torch.full_like(moved, 1e-3), rtol=1e-3, atol=0)
+
+
+class TestAverage:
+    def test_it_follows_the_recursion(self):
+        trainer = Trainer(settings(warmup=0, lr=1e-2, ema=0.6), CPU, ALONE)
+        expected = {name: t.double().clone() for name, t in trainer.network.state_dict().items()}
+        for step in range(1, 16):
+            trainer.train_step(trainer.batches[step])
+            decay = min(0.6, (1 + step) / (10 + step))
+            for name, weight in trainer.network.state_dict().items():
+                expected[name] = decay * expected[name] + (1 - decay) * weight.double()
+        for name, value in expected.items():
+            torch.testing.assert_close(trainer.ema[name].double(), value, rtol=1e-5, atol=1e-6)
+            assert not torch.equal(trainer.ema[name], trainer.network.state_dict()[name])
+
+    def test_it_is_what_samples(self):
+        trainer = Trainer(settings(warmup=0, lr=1e-2, ema=0.9), CPU, ALONE)
+        for step in range(1, 6):
+            trainer.train_step(trainer.batches[step])
+        averaged = trainer.averaged()
+        assert not averaged.training
+        assert all(torch.equal(t, trainer.ema[name]) for name, t in averaged.network.state_dict().items())
+        without = Trainer(settings(ema=0), CPU, ALONE)
+        weights = without.network.state_dict()
+        assert all(torch.equal(t, weights[name]) for name, t in without.averaged().network.state_dict().items())
+
+
+class TestGradients:
+    def norm(self, trainer):
+        return float(torch.linalg.norm(torch.cat([p.grad.flatten() for p in trainer.network.parameters()])))
+
+    def test_clipping_clips(self):
+        clipped, free = (Trainer(settings(grad_clip=clip), CPU, ALONE) for clip in (1e-3, 0))
+        for trainer in (clipped, free):
+            trainer.train_step(trainer.batches[1])
+        assert self.norm(clipped) == pytest.approx(1e-3, rel=1e-3)
+        assert self.norm(free) > 0.1
+        assert clipped.window.grad_norm == pytest.approx(free.window.grad_norm, rel=1e-6)
+        assert free.window.grad_norm == pytest.approx(self.norm(free), rel=1e-5)
+        for one, other in zip(clipped.network.parameters(), free.network.parameters(), strict=True):
+            torch.testing.assert_close(one.grad * self.norm(free) / 1e-3, other.grad, rtol=1e-2, atol=1e-5)
+
+    def test_dropout_follows_the_step_not_the_global_generator(self):
+        weights = []
+        for seed in (1, 2):
+            trainer = Trainer(settings(DROPOUT, warmup=0), CPU, ALONE)
+            torch.manual_seed(seed)
+            trainer.train_step(trainer.batches[1])
+            torch.rand(seed)
+            trainer.train_step(trainer.batches[2])
+            weights.append(trainer.network.state_dict())
+        assert all(torch.equal(t, weights[1][name]) for name, t in weights[0].items())
+
+    def test_dropout_is_on_and_differs_between_steps(self):
+        trainer = Trainer(settings(DROPOUT, warmup=0, lr=1e-2), CPU, ALONE)
+        for step in range(1, 6):  # its blocks begin as zero
+            trainer.train_step(trainer.batches[step])
+        spare = trainer.checkpoint({})
+        losses = []
+        for step in (5, 6):
+            trainer.restore(spare)
+            trainer.step = step
+            before = trainer.window.loss
+            trainer.train_step(trainer.batches[1])
+            losses.append(trainer.window.loss - before)
+        assert losses[0] != losses[1]
+
+
+def test_bf16_is_close_to_fp32(whole):
+    half, full = (whole(settings(UNET, precision=precision, warmup=0)) for precision in ("bf16", "fp32"))
+    assert final(half) != final(full)
+    for one, other in zip(rows(half), rows(full), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+    saved = checkpoint.newest(half.checkpoints)
+    assert {t.dtype for named in saved.tensors.values() for t in named.values()} == {torch.float32}
+
+
+def test_it_learns(tmp_path):
+    run = create(
+        tmp_path / "run", settings("mlp:width=64,depth=2", steps=300, batch=32, log_every=100, warmup=20, lr=3e-3)
+    )
+    train(run)
+    losses = [row["loss"] for row in rows(run)]
+    assert losses[0] > losses[1] > losses[2]
+    assert losses[2] < 0.75 < losses[0]
+
+
+class TestRun:
+    def test_a_foreign_directory_is_left_alone(self, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / ".hidden").write_text("mine")
+        (tmp_path / "file").write_text("mine")
+        for name in ("mine", "file"):
+            with pytest.raises(ConfigError, match="exists and is not empty") as caught:
+                create(tmp_path / name, settings())
+            assert caught.value.exit_code == 2
+            assert caught.value.fix == "choose a new directory"
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == [".hidden"]
+        assert (tmp_path / "mine" / ".hidden").read_text() == (tmp_path / "file").read_text() == "mine"
+
+    def test_an_old_run_is_not_begun_again(self, tmp_path):
+        run = create(tmp_path / "run", settings())
+        before = (run.path / "run.json").read_bytes()
+        with pytest.raises(ConfigError) as caught:
+            create(run.path, settings())
+        assert caught.value.fix == f"go on with it: gendiff train --resume {run.path}"
+        assert (run.path / "run.json").read_bytes() == before
+
+    def test_an_empty_directory_will_do(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        assert create(tmp_path / "empty", settings()).info["status"] == "created"
+
+    def test_it_opens_as_it_was_made(self, tmp_path):
+        run = create(tmp_path / "a" / "b" / "run", settings(DROPOUT, rotation="dct", seed=5, ema=0))
+        opened = Run.open(run.path)
+        assert opened.config == run.config
+        assert opened.info["id"].startswith("run-")
+        opened.update(status="done")
+        assert opened.info == {**run.info, "status": "done"}
+
+    @pytest.mark.parametrize("missing", ["config.toml", "run.json", None])
+    def test_what_is_no_run_is_said_to_be_none(self, tmp_path, missing):
+        run = create(tmp_path / "run", settings())
+        if missing:
+            (run.path / missing).unlink()
+        path = run.path if missing else tmp_path
+        with pytest.raises(ConfigError, match="is not a run directory") as caught:
+            Run.open(path)
+        assert caught.value.exit_code == 2
+        if missing is None:
+            assert f"runs here: {run.path}" in str(caught.value)
+
+    def test_changed_data_are_refused(self, tmp_path):
+        run = create(tmp_path / "run", settings(data="gaussian-field:size=8,seed=1"))
+        refuse_other_data(run, run.config)
+        other = settings(data="gaussian-field:size=8,seed=2")
+        with pytest.raises(ConfigError, match="have changed since it began") as caught:
+            refuse_other_data(run, other)
+        assert caught.value.exit_code == 2
+        assert other.data.fingerprint in str(caught.value)
+        assert run.config.data.fingerprint in str(caught.value)
+
+    def test_no_usable_checkpoint_is_never_a_new_start(self, tmp_path, capfd):
+        run = create(tmp_path / "run", settings(steps=5))
+        train(run)
+        (checkpoint.directory(run.checkpoints, 5) / "state.json").write_text("{}")
+        metrics = run.metrics.read_bytes()
+        assert exit_code(command(["train", "--resume", str(run.path), "--steps", "9", "--device", "cpu"])) == 4
+        assert "no usable checkpoint" in capfd.readouterr().err
+        assert run.metrics.read_bytes() == metrics
+        assert [path.name for path in run.checkpoints.iterdir()] == ["step-000000000005"]
+
+    def test_a_damaged_newest_checkpoint_is_said_once(self, tmp_path, capfd):
+        run = create(tmp_path / "run", settings(steps=10))
+        train(run)
+        (checkpoint.directory(run.checkpoints, 10) / "state.json").write_text("{}")
+        resume = ["train", "--resume", str(run.path), "--device", "cpu"]
+        code = exit_code(forked(lambda: say(resume)))
+        assert code == 0
+        err = capfd.readouterr().err
+        assert err.count("a damaged checkpoint was passed over") == 1
+        assert final(run)[0] == 10
+
+    def test_forgetting_keeps_every_digit(self, tmp_path):
+        run = create(tmp_path / "run", settings())
+        written = [{"step": step, "loss": 0.1 + step / 3, "tiny": 5e-324} for step in range(1, 9)]
+        for row in written:
+            run.log(row)
+        run.forget_after(5)
+        assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == written[:5]
+
+
+def say(args):
+    """The command without -q."""
+    from gendiff_cli import app
+
+    sys.argv = ["gendiff", *args]
+    app.main()
