@@ -132,7 +132,9 @@ def newest(folder: Path, problems: list[str] | None = None) -> Checkpoint:
     raise DataError(
         f"no usable checkpoint in '{folder}'",
         details=problems[:5],
-        fix="restore one of them from a copy" if problems else "train first: no checkpoint was saved yet",
+        fix="restore one of them from a copy"
+        if problems
+        else "none was saved yet: train first, or again from its config.toml",
     )
 
 

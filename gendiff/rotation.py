@@ -39,7 +39,10 @@ from gendiff.shapes import EventShape, spatial
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Matrix products at full float32 precision inside the block, whatever autocast and TF32 settings are in force."""
+    """Matrix products at full float32 precision inside the block, whatever autocast and TF32 settings are in force.
+
+    A backward pass runs later, outside: its products follow the settings of whoever calls it.
+    """
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -67,7 +70,8 @@ class Rotation(Component):
     @final
     def apply_diagonal(self, x: Tensor, diagonal: Tensor) -> Tensor:
         """``U diag U^T x``; ``diagonal`` broadcasts to the event."""
-        return self.unrotate(diagonal.to(x.dtype) * self.rotate(x))
+        x_bar = self.rotate(x)
+        return self.unrotate(diagonal.to(x_bar) * x_bar)
 
     def log_blur_spectrum(self, event_shape: EventShape, sigma: float) -> Tensor:
         """``log D``, float64, broadcasting to the event: the attenuation of each component by a blur of std ``sigma`` pixels.
@@ -75,7 +79,7 @@ class Rotation(Component):
         Here, for a basis that need not diagonalise the blur, ``D_k = u_k^T W u_k``.
         """
         energy = self._quadratic_form(event_shape, lambda u: symmetric_blur(u, sigma))
-        return energy.clamp_min(0).log().clamp_min(LOG_FLOOR)
+        return energy.clamp(0, 1).log().clamp_min(LOG_FLOOR)  # rounding may leave [0, 1]
 
     def frequencies(self, event_shape: EventShape) -> Tensor:
         """ρ, float64, broadcasting to the event: angular frequency of each component, radians per pixel.
@@ -88,7 +92,7 @@ class Rotation(Component):
         """``u_k^T M u_k`` for every component k, in the shape of the event; ``operator`` applies M to ``(B, *event)``."""
         count = torch.Size(event_shape).numel()
         forms = []
-        for chunk in torch.arange(count).split(256):  # 256 basis vectors at a time bound the memory
+        for chunk in torch.arange(count).split(256):  # not all at once: a basis is as large as a dense U
             u = self.unrotate(one_hot(chunk, count).double().reshape(-1, *event_shape))
             forms.append((u * operator(u)).flatten(1).sum(1))
         return torch.cat(forms).reshape(event_shape)
@@ -108,7 +112,7 @@ class SeparableRotation(Rotation):
         """``log D`` of one axis, shape ``(n,)``; D is the product over axes."""
         U = self.matrix(n)
         D = (U * (symmetric_blur_matrix(n, sigma) @ U)).sum(0)
-        return D.clamp_min(0).log().clamp_min(LOG_FLOOR)
+        return D.clamp(0, 1).log().clamp_min(LOG_FLOOR)  # rounding may leave [0, 1]
 
     def axis_frequency(self, n: int) -> Tensor:
         """ω of one axis, shape ``(n,)``, radians per pixel; ρ is the radius over axes."""

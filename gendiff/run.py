@@ -49,7 +49,7 @@ class Run:
         """
         path = _numbered(config) if out is None else _empty(out)
         run = cls(path, config)
-        Files().replace(path / "config.toml", config.toml().encode())
+        run.save_config()
         run._write(
             {
                 "id": path.name if out is None else f"{path.name}-{os.urandom(4).hex()}",
@@ -106,6 +106,10 @@ class Run:
                 f"'{self.path / 'run.json'}' does not describe a run", fix="restore it, or start a new run"
             )
         return value
+
+    def save_config(self) -> None:
+        """Write config.toml; a crash leaves the old or the new file."""
+        Files().replace(self.path / "config.toml", self.config.toml().encode())
 
     def update(self, **values: Any) -> None:
         """Change entries of run.json; a crash leaves the old or the new file."""

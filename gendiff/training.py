@@ -278,13 +278,14 @@ def fit(
                 trainer.window = Window()
             stop = group.any(bool(requested))
             saved = last or stop or step % settings.checkpoint_every == 0
-            if saved:
-                trainer.reduce_window()
-                save()
+            try:
+                if group.main and settings.sample_every and (step % settings.sample_every == 0 or last):
+                    draw_samples(trainer)  # before the checkpoint: killed in between, a run would never draw them
+            finally:
+                if saved:
+                    trainer.reduce_window()
+                    save()
                 group.barrier()
-            if group.main and settings.sample_every and (step % settings.sample_every == 0 or last):
-                draw_samples(trainer)
-            group.barrier()
             report(Progress(step, loss, images_per_s, saved))
             if stop and not last:
                 number = requested[0] if requested else signal.SIGTERM

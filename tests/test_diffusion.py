@@ -57,30 +57,16 @@ class TestProcess:
         r = torch.exp(2 * (lam[1:] - lam[:-1]))
         assert ((r >= 0) & (r <= 1 + 1e-12)).all()
 
-    def test_low_rank_form_is_the_dense_product(self, rotation, velocity):
-        """exp(L_i) equals the cumulative product of A_j = (1 - β_j) D^{2 f(j)}, formed step by step."""
+    def test_kernels_compose(self, rotation, velocity):
+        """The chain of one-step kernels is the marginal, in law."""
         event = event_of(rotation)
         process = diffusion(rotation, velocity, event)
-        A = torch.stack([full(process.kernel(i, i - 1).scale ** 2, event) for i in range(1, N + 1)])
-        closed = torch.stack([full(process.log_a(i), event) for i in range(1, N + 1)])
-        close(A.cumprod(0), torch.exp(2 * closed))
-
-    def test_proposition_1_dense(self, rotation, velocity):
-        """Composing dense one-step kernels gives the closed-form marginal."""
-        event = event_of(rotation)
-        process = diffusion(rotation, velocity, event)
-        U = dense(process.rotation, event)
-        mean, covariance = torch.eye(len(U), dtype=torch.float64), torch.zeros(len(U), len(U), dtype=torch.float64)
+        scale, variance = torch.ones(event, dtype=torch.float64), torch.zeros(event, dtype=torch.float64)
         for i in range(1, N + 1):
             kernel = process.kernel(i, i - 1)
-            scale, noise = full(kernel.scale, event), full(kernel.std, event) ** 2
-            # W^{f(i)} sqrt(1 - β_i) and I - (1 - β_i) W^{2 f(i)} as matrices in event space
-            M, Q = U @ torch.diag(scale) @ U.T, U @ torch.diag(noise) @ U.T
-            mean, covariance = M @ mean, M @ covariance @ M.T + Q
-            if i in (1, 2, N // 2, N):
-                a, s = full(process.log_a(i).exp(), event), full(process.log_s(i).exp(), event)
-                close(mean, U @ torch.diag(a) @ U.T)
-                close(covariance, U @ torch.diag(s**2) @ U.T)
+            scale, variance = kernel.scale * scale, kernel.scale**2 * variance + kernel.std**2
+            close(scale, process.log_a(i).exp().expand(event))
+            close(variance, torch.exp(2 * process.log_s(i)).expand(event))
 
     @pytest.mark.parametrize(("i", "j"), [(1, 0), (2, 1), (N, N - 1), (N, 0), (N, 7), (31, 12)])
     def test_posterior_is_bayes(self, rotation, velocity, i, j):
@@ -147,6 +133,64 @@ class TestProcess:
                 if isinstance(value, torch.Tensor)
             )
             assert held <= limit
+
+
+def convolution(n: int, sigma: float) -> torch.Tensor:
+    """One axis's blur as a dense matrix, made from the taps of the kernel: half-sample symmetric borders, no DCT."""
+    W = torch.zeros(n, n, dtype=torch.float64)
+    taps = torch.exp(-0.5 * (torch.arange(-60, 61, dtype=torch.float64) / sigma) ** 2)
+    for row in range(n):
+        for offset, g in zip(range(-60, 61), (taps / taps.sum()).tolist(), strict=True):
+            position = (row + offset) % (2 * n)
+            W[row, min(position, 2 * n - 1 - position)] += g
+    return W
+
+
+class TestProposition1:
+    """Dense one-step kernels sqrt(1-β) W^f and I - (1-β) W^{2f}, from β, f and the taps alone, give the closed form."""
+
+    @pytest.mark.parametrize("event", [(1, 9), (2, 3, 4), (1, 5, 2)], ids=str)
+    @pytest.mark.parametrize("schedule", ["log:f_max=0.6,f_min=0.1", "quartic:f_max=2", "triangular"])
+    @pytest.mark.parametrize("name", ["blur", "fine-to-coarse"])
+    def test_dense(self, name, schedule, event):
+        process = diffusion("dct", {"name": name, "sigma": 0.7, "schedule": schedule}, event)
+        W = torch.eye(event[0], dtype=torch.float64)
+        for n in event[1:]:
+            W = torch.kron(W, convolution(n, 0.7))
+        eye = torch.eye(len(W), dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(W if name == "blur" else eye - W)
+        log_values = torch.where(values < 1e-12, LOG_FLOOR, values.log())  # 1 - D = 0: its clamp is its definition
+        i = torch.arange(1, N + 1, dtype=torch.float64)
+        beta = 1e-4 + (0.02 - 1e-4) * (i - 1) / (N - 1)
+        f = component(BlurSchedule, schedule).f(i, N)
+        mean, covariance = eye, torch.zeros_like(eye)
+        U = dense(process.rotation, event)
+        for step in range(N):
+            power = vectors @ torch.diag(torch.exp(f[step] * log_values)) @ vectors.T  # W^f
+            M, Q = torch.sqrt(1 - beta[step]) * power, eye - (1 - beta[step]) * power @ power
+            mean, covariance = M @ mean, M @ covariance @ M.T + Q
+            a, s = full(process.log_a(step + 1).exp(), event), full(process.log_s(step + 1).exp(), event)
+            close(mean, U @ torch.diag(a) @ U.T)
+            close(covariance, U @ torch.diag(s**2) @ U.T)
+
+
+def test_five_views_of_one_belief():
+    """Literal numbers, so that no sign or power can be wrong in a pair: a = 0.6, s = 0.8, x_0 = 2, ε = -1, x̄ = 0.4."""
+    a, s, x_bar = (torch.tensor([value], dtype=torch.float64) for value in (0.6, 0.8, 0.4))
+    pivot = Pivot(torch.tensor([2.0]).double(), torch.tensor([-1.0]).double())
+    views = {
+        Parametrization.EPS: -1.0,
+        Parametrization.X_0: 2.0,
+        Parametrization.SCORE: 1.25,
+        Parametrization.STD: -0.8,
+        Parametrization.V: -2.2,
+    }
+    assert views.keys() == set(Parametrization)
+    for parametrization, value in views.items():
+        assert encode(parametrization, pivot, a, s).item() == pytest.approx(value)
+        back = decode(parametrization, torch.tensor([value]).double(), x_bar, a, s)
+        assert back.x_0.item() == pytest.approx(2.0)
+        assert back.eps.item() == pytest.approx(-1.0)
 
 
 class TestDDPM:
@@ -243,6 +287,26 @@ class TestSchedules:
             component(NoiseSchedule, "exp").log_alpha_bar(self.N).exp()[1:-1],
             ((1 - h(self.i) / end) / (1 - start / end))[:-1],
         )
+
+    @pytest.mark.parametrize("parameters", ["", ":tau=0.5", ":start=-2,end=4,tau=0.9", ":tau=0.01"])
+    def test_sigmoid_follows_its_formula(self, parameters):
+        noise = component(NoiseSchedule, f"sigmoid{parameters}")
+        sigmoid = lambda t: 1 / (1 + torch.exp(torch.as_tensor(t).double() / noise.tau))  # noqa: E731
+        first, last = sigmoid(noise.start), sigmoid(noise.end)
+        expected = (sigmoid(noise.start + (noise.end - noise.start) * self.i / self.N) - last) / (first - last)
+        found = noise.log_alpha_bar(self.N).exp()[1:]
+        kept = expected[:-1] / expected[:-1].roll(1) > 1e-3  # β is capped at 0.999
+        last_kept = int((~kept).nonzero()[0]) if (~kept).any() else len(kept)
+        close(found[: last_kept - 1], expected[: last_kept - 1], atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("name", "i", "value"),
+        [("cubic", 50, 0.2375), ("quartic", 50, 0.21875), ("triangular", 75, 0.2 + 7.2 / 99)],
+    )
+    def test_f_min_inside(self, name, i, value):
+        """At N = 100 with f_min = 0.2, f_max = 0.5."""
+        f = component(BlurSchedule, f"{name}:f_max=0.5,f_min=0.2").f(torch.tensor([float(i)]).double(), 100)
+        assert f.item() == pytest.approx(value)
 
     @given(f_max=st.floats(0, 50), f_min=st.floats(0, 50), N=st.integers(2, 400))
     @settings(max_examples=40, deadline=None)

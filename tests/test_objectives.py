@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from processes import component, diffusion
+from processes import component, dense, diffusion
 from torch import nn
 
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
@@ -98,6 +98,21 @@ def test_weights_are_the_paper_s():
     }
 
 
+def test_std_is_eps_weighed_by_the_variance(batch):
+    process = diffusion("dct", "blur", EVENT)
+    x_0, i, eps, error = batch
+    _, s = process.marginal(i)
+    std = component(Objective, "std").loss(
+        Oracle(process, Parametrization.STD, x_0, eps, process.unrotate(s * process.rotate(error))),
+        process,
+        x_0,
+        i,
+        eps,
+    )
+    expected = (s * process.rotate(error)).square().flatten(1).mean(1)  # = s² (ε̂ - ε)²
+    torch.testing.assert_close(std.per_event, expected, rtol=1e-3, atol=1e-6)
+
+
 class TestNetworkScore:
     def network(self):
         class Shrink(nn.Module):
@@ -116,6 +131,26 @@ class TestNetworkScore:
             a, s = process.scales_at(step)
             pivot = model.predict(x_bar, step)
             torch.testing.assert_close(a * pivot.x_0 + s * pivot.eps, x_bar, rtol=1e-4, atol=1e-4)
+
+    def test_a_perfect_network_in_event_space_is_the_gaussian_score(self, rng):
+        """The optimum as a dense matrix on pixels: `predict` must go to event space and come back."""
+        process = diffusion("dct", "blur", EVENT)
+        c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.1
+        U = dense(process.rotation, EVENT)
+        x_bar = torch.randn(4, *EVENT, generator=rng, dtype=torch.float64)
+        for step in (1, 20, 50):
+            a, s = process.scales_at(step, torch.float64)
+            best = (s / (a**2 * c + s**2)).expand(EVENT).flatten()  # ε̂ = s/v x̄ in rotated coordinates
+
+            class Optimal(nn.Module):
+                matrix = U @ torch.diag(best) @ U.T
+
+                def forward(self, x, i):
+                    return (x.flatten(1).double() @ self.matrix.T).reshape(x.shape).float()
+
+            found = NetworkScore(Optimal(), process, Parametrization.EPS).predict(x_bar, step)
+            wanted = GaussianScore(process, torch.zeros_like(c), c).predict(x_bar, step)
+            torch.testing.assert_close(found.eps, wanted.eps, rtol=0, atol=1e-5)
 
     def test_clipping_is_in_event_space_and_recomputes_eps(self, rng):
         process = diffusion("dct", "blur", EVENT)

@@ -16,7 +16,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def python_blocks(page: Path) -> list[str]:
-    return [re.sub(r"(?m)^  (?=\S|  )", "", code) for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    return [
+        re.sub(r"(?m)^  (?=\S|  )", "", code)
+        for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -47,5 +50,9 @@ def test_components_named_in_the_readme_exist():
 
 def test_installed_entry_points_are_those_of_pyproject():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["gendiff"]
-    found = {point.name: point.value for point in entry_points(group="gendiff") if point.dist and point.dist.name == "gendiff"}
+    found = {
+        point.name: point.value
+        for point in entry_points(group="gendiff")
+        if point.dist and point.dist.name == "gendiff"
+    }
     assert found == wanted, "run `pip install -e .` again: entry points have changed since it was installed"

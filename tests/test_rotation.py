@@ -11,9 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import component, dense, rotations
 
-from gendiff import Rotation, SeparableRotation
-from gendiff.blur import LOG_FLOOR, laplacian_matrix, log_attenuation, negative_laplacian, symmetric_blur_matrix
-from gendiff.errors import PluginError
+from gendiff import Rotation, SeparableRotation, Velocity
+from gendiff.blur import (
+    LOG_FLOOR,
+    apply_per_axis,
+    dct_matrix,
+    laplacian_matrix,
+    log_attenuation,
+    negative_laplacian,
+    symmetric_blur_matrix,
+)
+from gendiff.errors import ConfigError, PluginError
 
 EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]
 every_rotation = pytest.mark.parametrize("spec", [*rotations(), "blur-eigen:sigma=1.5"])
@@ -67,21 +75,32 @@ class TestOrthogonality:
         assert low.dtype == single.dtype == torch.float32
         torch.testing.assert_close(single.double(), U.rotate(x), rtol=0, atol=1e-5)
 
-    def test_matmul_precision_is_left_as_it_was(self, spec, event, rng):
+    def test_matmul_precision_is_highest_inside_and_left_as_it_was(self, spec, event, rng, monkeypatch):
+        from gendiff import rotation as module
+
+        seen = []
+
+        def recorded(x, matrices):
+            seen.append(torch.get_float32_matmul_precision())
+            return apply_per_axis(x, matrices)
+
+        monkeypatch.setattr(module, "apply_per_axis", recorded)
         torch.set_float32_matmul_precision("medium")
         try:
             component(Rotation, spec).rotate(torch.randn(2, *event, generator=rng))
+            assert set(seen) <= {"highest"}
+            assert bool(seen) == isinstance(component(Rotation, spec), SeparableRotation)
             assert torch.get_float32_matmul_precision() == "medium"
         finally:
             torch.set_float32_matmul_precision("highest")
 
     def test_spectra_have_their_range_and_shape(self, spec, event):
         U = component(Rotation, spec)
-        for sigma in (0.2, 0.4, 3.0, 30.0):
+        for sigma in (0.1, 0.2, 0.4, 3.0, 30.0):
             log_D = U.log_blur_spectrum(event, sigma)
             assert torch.broadcast_shapes(log_D.shape, event) == torch.Size(event)
             assert log_D.dtype == torch.float64
-            assert (log_D <= 1e-12).all()
+            assert (log_D <= 0).all()
             assert (log_D >= LOG_FLOOR).all()
         rho = U.frequencies(event)
         assert torch.broadcast_shapes(rho.shape, event) == torch.Size(event)
@@ -149,6 +168,27 @@ class TestBlur:
         assert (component(Rotation, "identity").log_blur_spectrum((3, 4, 6), 5.0) == 0).all()
 
 
+class TestGenericBasis:
+    @pytest.mark.parametrize("sigma", [0.1, 0.4, 2.0])
+    @pytest.mark.parametrize("event", EVENTS, ids=str)
+    def test_the_generic_definitions_give_the_dct_its_own_numbers(self, sigma, event):
+        class Generic(SeparableRotation):
+            """a DCT that does not know its spectrum."""
+
+            name = "generic"
+
+            def matrix(self, n):
+                return dct_matrix(n)
+
+        known, generic = component(Rotation, "dct"), Generic()
+        generic_D = generic.log_blur_spectrum(event, sigma)
+        assert (generic_D <= 0).all()
+        torch.testing.assert_close(generic_D.exp(), known.log_blur_spectrum(event, sigma).exp(), rtol=0, atol=1e-12)
+        if sigma >= 0.15:
+            scales = component(Velocity, {"name": "fine-to-coarse", "sigma": sigma}).scales(generic, event, 20)
+            assert torch.isfinite(scales.half_log_snr(torch.arange(1, 21))).all()
+
+
 class TestFrequency:
     @pytest.mark.parametrize("event", EVENTS, ids=str)
     def test_any_basis_measures_its_own_energy(self, event):
@@ -189,6 +229,11 @@ class TestFrequency:
 
 
 class TestEigenbasis:
+    @pytest.mark.parametrize("sigma", [0.05, 3.0, 100.0])
+    def test_a_sigma_that_leaves_the_basis_open_is_refused(self, sigma, rng):
+        with pytest.raises(ConfigError, match="no well-defined basis at sigma"):
+            component(Rotation, f"blur-eigen:sigma={sigma}").rotate(torch.randn(1, 1, 32, 32, generator=rng))
+
     def test_order_and_signs_are_fixed(self):
         U = component(Rotation, "blur-eigen").matrix(9)
         log_D = component(Rotation, "blur-eigen").axis_log_blur(9, 0.4)

@@ -119,7 +119,10 @@ def _start(
             trainer.restore(checkpoint.newest(run.checkpoints, problems))
             for problem in problems:
                 note(f"a damaged checkpoint was passed over: {problem}")
-            if trainer.step >= config.train.steps:
+            # A run that was killed between its last checkpoint and its end is finished below.
+            if trainer.step > config.train.steps or (
+                trainer.step == config.train.steps and run.info["status"] == "done"
+            ):
                 raise ConfigError(
                     f"'{run.path}' has already reached step {trainer.step}",
                     where="--resume",
@@ -134,6 +137,7 @@ def _start(
             run = run or Run.open(Path(path))
         if group.main:
             stack.enter_context(run.lock())
+            run.save_config()  # resumed with more --steps, it has changed
             check_disk(run, trainer)
             run.forget_after(trainer.step)
         _train(run, trainer, group)
@@ -275,8 +279,7 @@ def _resumed(path: Path, steps: int | None) -> Run:
     run = Run.open(path)
     if steps is not None:
         table = [Layer.from_file(path / "config.toml"), Layer.at("--steps", "train.steps", steps)]
-        run = Run(path, resolve(table).config)
-        (path / "config.toml").write_text(run.config.toml(), encoding="utf-8")
+        return Run(path, resolve(table).config)
     return run
 
 

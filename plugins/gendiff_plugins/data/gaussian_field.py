@@ -68,7 +68,7 @@ class GaussianField(Data):
     @property
     def fingerprint(self) -> str:
         shape = "x".join(map(str, self.event_shape))
-        return f"gaussian-field/1 {shape} power={self.power:g} std={self.std:g} seed={self.seed}"
+        return f"gaussian-field/1 {shape} power={self.power!r} std={self.std!r} seed={self.seed}"
 
 
 @cache

@@ -57,10 +57,11 @@ class Sigmoid(NoiseSchedule):
         return self
 
     def beta(self, i: Tensor, N: int) -> Tensor:
-        first, last = (1 / (1 + math.exp(edge / self.tau)) for edge in (self.start, self.end))
+        first, last = torch.sigmoid(-torch.tensor([self.start, self.end], dtype=torch.float64) / self.tau)
 
         def curve(i: Tensor) -> Tensor:
             g = torch.sigmoid(-(self.start + (self.end - self.start) * i / N) / self.tau)
-            return (g - last) / (first - last)
+            scaled: Tensor = (g - last) / (first - last)
+            return scaled
 
         return beta_from_curve(curve, i)

@@ -13,6 +13,7 @@ from gendiff.rotation import SeparableRotation
 from gendiff.shapes import EventShape
 
 D_MIN = 1e-12
+GAP_MIN = 1e-10  # eigenvalues nearer than this cannot be told apart on every machine
 
 
 class BlurEigen(SeparableRotation):
@@ -20,7 +21,8 @@ class BlurEigen(SeparableRotation):
 
     Per axis W_ij = g(i-j), with g a normalised Gaussian kernel of 2n-1 taps: the border is zero-padded, so bright pictures
     darken at their edges. Order: descending eigenvalue; sign: the first entry larger than 1e-8 in size is positive.
-    D is the product of ``u_k^T W u_k`` over axes, clipped to [1e-12, 1]; at the velocity's default σ these are the eigenvalues.
+    D is the product of ``u_k^T W u_k`` over axes, clipped to [1e-12, 1]: the eigenvalues, where the velocity's σ is the basis's
+    own; another σ is only nearly diagonal here. Where eigenvalues coincide no order fixes the basis, and σ is refused.
 
     With ``released_tiling`` the attenuations of C channels are assigned as in the authors' released code, which tiles them
     while its coefficients are interleaved: with n = H·W and p the rank of a component by descending D, channel c gets
@@ -30,14 +32,21 @@ class BlurEigen(SeparableRotation):
     """
 
     name = "blur-eigen"
-    diagonalises_blur = True
-
     sigma: float = Field(0.4, gt=0, le=100, description="std of the blur whose eigenvectors are the basis, pixels")
     released_tiling: bool = Field(False, description="assign D to colour channels as the released code does")
 
     def matrix(self, n: int) -> Tensor:
-        U: Tensor = torch.linalg.eigh(zero_padded_blur(n, self.sigma)).eigenvectors
-        U = U.flip(1)  # eigh is ascending
+        values, vectors = torch.linalg.eigh(zero_padded_blur(n, self.sigma))
+        if n > 1 and values.diff().min() < GAP_MIN:
+            raise ConfigError(
+                f"rotation 'blur-eigen' has no well-defined basis at sigma = {self.sigma:g} for an axis of {n}",
+                details=[
+                    f"two eigenvalues differ by {values.diff().min().item():.0e}: any mixture of their vectors would do"
+                ],
+                fix="choose sigma between 0.2 and 2, or --rotation dct",
+                subject="rotation.sigma",
+            )
+        U: Tensor = vectors.flip(1)  # eigh is ascending
         first = (U.abs() > 1e-8).int().argmax(0)
         return U * U.gather(0, first[None]).sign()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from pydantic import Field
 
 from gendiff.diffusion import Diffusion
@@ -50,8 +51,8 @@ def plan(diffusion: Diffusion, steps: int | None, eta: float) -> Iterator[Update
     """The updates of DDIM(η); the noise is absent where η = 0 and at the last step of a process with s_0 = 0."""
     grid = uniform_grid(diffusion.N, steps)
     for i, j in pairwise(grid):
-        s_j = diffusion.log_s(j).exp()
+        r = torch.exp(2 * (diffusion.half_log_snr(i) - diffusion.half_log_snr(j))).clamp_max(1)
         e = eta * diffusion.posterior(i, j).std
-        b = (s_j**2 - e**2).clamp_min(0).sqrt()
+        b = diffusion.log_s(j).exp() * torch.sqrt(1 - eta**2 + eta**2 * r)
         noisy = bool((e > 0).any())
         yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=b, e=e if noisy else None)

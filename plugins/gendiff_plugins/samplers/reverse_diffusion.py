@@ -17,7 +17,7 @@ class ReverseDiffusion(Sampler):
     """the paper's sampler: the reverse SDE, one step at a time.
 
     ``x̄_{i-1} = (2 - sqrt(A_i)) x̄_i + B_i score + sqrt(B_i) z``, score = -ε̂/s_i; no noise at the last step. It needs every
-    step j = i-1 and a variance-preserving process.
+    step j = i-1 and a variance-preserving process, and steps that are small: where B is near 1 it is no good approximation.
 
     Reference: Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv 2011.13456, App. E;
     Lee et al. 2022, arXiv 2207.11192, eq. 20 (corrected: i-1 in, B_i out).

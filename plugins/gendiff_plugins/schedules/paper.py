@@ -27,8 +27,10 @@ class NoBlur(BlurSchedule):
 class RisingSchedule(BlurSchedule):
     """A schedule between two values."""
 
-    f_max: float = Field(0.14, ge=0, le=1e4, description="largest f, reached at i = N (triangular: near N/2, halved)")
-    f_min: float = Field(0.0, ge=0, le=1e4, description="smallest f, at i = 1")
+    f_max: float = Field(
+        0.14, ge=0, le=1e4, description="largest f, at i = N (triangular: its peak is (f_min + f_max)/2, near N/2)"
+    )
+    f_min: float = Field(0.0, ge=0, le=1e4, description="f at i = 1 (cubic, quartic: towards i = 0)")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
