@@ -102,7 +102,6 @@ class Component(Settings):
     """Base of every pluggable thing."""
 
     name: ClassVar[str] = ""
-    references: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

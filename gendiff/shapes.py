@@ -26,3 +26,8 @@ def per_event(values: Tensor, event_ndim: int) -> Tensor:
 def spatial(event_shape: EventShape) -> tuple[int, ...]:
     """The sizes of an event without its channel axis."""
     return event_shape[1:]
+
+
+def event_of_size(channels: int, size: int | tuple[int, ...]) -> EventShape:
+    """The event of a ``size`` parameter: n is a square picture n x n, a tuple gives the spatial sizes themselves."""
+    return (channels, *((size, size) if isinstance(size, int) else size))

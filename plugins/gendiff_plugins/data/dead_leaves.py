@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, event_of_size
 from gendiff.streams import stream
 
 SUPERSAMPLING = 2  # subpixels per pixel and axis
@@ -48,7 +48,7 @@ class DeadLeaves(Data):
 
     @property
     def event_shape(self) -> EventShape:
-        return (self.channels, *((self.size, self.size) if isinstance(self.size, int) else self.size))
+        return event_of_size(self.channels, self.size)
 
     @property
     def length(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gendiff.blur import dct_frequency, dct_matrix, radius
 from gendiff.data import Data
-from gendiff.shapes import EventShape, spatial
+from gendiff.shapes import EventShape, event_of_size, spatial
 from gendiff.streams import stream
 
 Side = Annotated[int, Field(ge=2, le=1024)]
@@ -45,7 +45,7 @@ class GaussianField(Data):
 
     @property
     def event_shape(self) -> EventShape:
-        return (self.channels, *((self.size, self.size) if isinstance(self.size, int) else self.size))
+        return event_of_size(self.channels, self.size)
 
     @property
     def length(self) -> None:
