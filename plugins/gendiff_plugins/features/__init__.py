@@ -1,0 +1,21 @@
+"""Features: the coordinates in which samples are compared with data."""
+
+from gendiff.component import Component, Lazy
+from gendiff.hookspecs import hookimpl
+
+
+@hookimpl
+def gendiff_components() -> list[type[Component] | Lazy]:
+    """Announce the features."""
+    here = "gendiff_plugins.features"
+    return [
+        Lazy(
+            "features",
+            "inception",
+            f"{here}.inception:Inception",
+            "what the Inception network of FID sees, 2048 numbers",
+        ),
+        Lazy("features", "pixels", f"{here}.pixels:Pixels", "the values themselves"),
+        Lazy("features", "dct", f"{here}.dct:DCT", "DCT coefficients, or the logarithm of their size"),
+        Lazy("features", "random-conv", f"{here}.random_conv:RandomConv", "what a random convolutional network sees"),
+    ]
