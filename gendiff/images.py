@@ -1,0 +1,189 @@
+"""Encoded pictures: what every source of image files does with one, wherever its bytes are kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.errors import DataError
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other reader is tried, whatever the file holds
+SHOWN = 5  # bad files named in one message
+MOST_BYTES = (
+    2**28
+)  # of one encoded picture inside an archive or a database; no picture within the pixel limit needs more
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+Mark = tuple[int, int, int, int]
+
+
+class Pictures(Data):
+    """Encoded pictures that become events of one size: the parameters, and the way from a picture to an event."""
+
+    path: Path = Field(description="where the pictures are; ~ is your home")
+    size: Side | tuple[Side, Side] = Field(64, description="pixels: n for n x n, or [height, width]")
+    channels: Literal[1, 3] = Field(3, description="3: colour, 1: grey")
+    crop: Literal["none", "center"] = Field("none", description="none: squeeze; center: cut off what sticks out")
+
+    @property
+    def _root(self) -> Path:
+        return located(self.path)
+
+    @property
+    def _height_width(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def _event(self, image: Image.Image) -> Tensor:
+        return event_of(np.array(self._fitted(eight_bit(image))))
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        image = image.convert("RGB" if self.channels == 3 else "L")
+        (H, W), (w, h) = self._height_width, image.size
+        box = (0.0, 0.0, float(w), float(h))
+        if self.crop == "center":
+            scale = min(w / W, h / H)
+            left, top = (w - W * scale) / 2, (h - H * scale) / 2
+            box = (max(left, 0), max(top, 0), min(left + W * scale, w), min(top + H * scale, h))
+        return image.resize((W, H), Image.Resampling.BICUBIC, box=box)
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def located(path: Path) -> Path:
+    """The path with ``~`` written out; raises `DataError` where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"no home folder for '{path}'", subject="data.path", fix="write the whole path") from error
+
+
+def missing(path: Path, allowed: str) -> DataError:
+    """What to raise where nothing is at ``path``."""
+    fix = f"create it or correct the path (the working folder is {Path.cwd()})"
+    return DataError(f"there is no '{path}'", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+
+
+def mark(path: Path) -> Mark:
+    """What changes when a file is replaced or written to: device, inode, size and time of modification.
+
+    Raises `OSError`, and `ValueError` for what is not a regular file (opening a pipe would wait for ever).
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+# --- one picture ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The picture with its header read, and pixels not yet; raises `OSError` or `ValueError` saying what is wrong."""
+    if mark(path)[2] == 0:
+        raise ValueError("the file is empty (0 bytes)")
+    with path.open("rb") as file, _identified(file) as image:
+        yield image
+
+
+@contextmanager
+def opened_bytes(content: bytes) -> Iterator[Image.Image]:
+    """The same of a picture in memory."""
+    if not content:
+        raise ValueError("the record is empty (0 bytes)")
+    with _identified(io.BytesIO(content)) as image:
+        yield image
+
+
+@contextmanager
+def _identified(file: BinaryIO) -> Iterator[Image.Image]:
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{width}x{height} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS}")
+        yield image
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Decode: upright, opaque, 8 bits per channel; raises `ValueError` for grey of unknown range."""
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"})
+    image = ImageOps.exif_transpose(image)
+    if sixteen:
+        v = np.array(image, dtype=np.int64)
+        if "transparency" in image.info:
+            v[v == image.info["transparency"]] = 65535
+        return Image.fromarray(((v + 128) // 257).astype(np.uint8))
+    if image.mode in {"I", "F"}:
+        raise ValueError("grey of 32 bits: which value is white is unknown; convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
+
+
+def event_of(v: np.ndarray) -> Tensor:
+    """``x = v/127.5 - 1``, ``(C, H, W)``, of 8-bit values ``(H, W)`` or ``(H, W, C)`` that may be written to."""
+    return torch.from_numpy(v).reshape(*v.shape[:2], -1).permute(2, 0, 1).contiguous() / 127.5 - 1
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read, without the reader's own object names."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+# --- many pictures ----------------------------------------------------------------------------------------------------
+
+
+def survey(
+    names: Sequence[str], probe: Callable[[str], int | str], on_bad_image: str, where: str, place: str, fix: str
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Probe every picture: what the probe returned for each good name, and ``(name, reason)`` of the bad ones.
+
+    ``probe`` returns a number, or the reason why the picture is bad; ``place`` is the word for ``where``. With
+    ``on_bad_image="error"``, and where none is good, bad ones raise `DataError`; otherwise one warning counts them.
+    """
+    # Too many pixels are an error here, so Pillow's warning about them would only repeat it.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        probed = list(pool.map(probe, names))
+    good = {name: result for name, result in zip(names, probed, strict=True) if isinstance(result, int)}
+    bad = [(name, result) for name, result in zip(names, probed, strict=True) if isinstance(result, str)]
+    told = f"{len(bad)} of {len(names)} image files cannot be read"
+    details = [f"{name}: {why}" for name, why in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        details.append(f"and {len(bad) - SHOWN} more")
+    if bad and (on_bad_image == "error" or not good):
+        raise DataError(told, where=where, details=details, fix=fix if good else f"check the {place}")
+    if bad:
+        warnings.warn(f"{told} and are left out (below {where}): {'; '.join(details)}", stacklevel=3)
+    return good, bad
+
+
+def none_found(others: Counter[str], where: str, place: str) -> DataError:
+    """What to raise where there are no image files: ``others`` counts the endings of what is there instead."""
+    found = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(SHOWN))
+    return DataError(
+        f"no image files among the {others.total()} files" if others else f"the {place} is empty",
+        where=where,
+        details=[f"found: {found}"] * bool(others) + [f"allowed: {' '.join(sorted(ENDINGS))}"],
+        fix=f"give another {place}, or convert the files to one of these formats",
+    )

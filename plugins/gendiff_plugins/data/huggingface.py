@@ -1,0 +1,161 @@
+"""Pictures in a data set of the Hugging Face library."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property, lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.images import MOST_BYTES, Mark, Pictures, located, mark, missing, opened_bytes, reason
+from gendiff.shapes import EventShape
+
+ALLOWED = "a folder written by save_to_disk, or the name of a data set on the hub, such as ylecun/mnist"
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+SAMPLED = 256  # pictures whose content is part of the fingerprint
+
+
+class HuggingFace(Pictures):
+    """the pictures in a column of a Hugging Face data set, resized to one size.
+
+    ``path`` is a folder that ``save_to_disk`` wrote, read where it lies; where there is no such folder it is the name of a data
+    set on the hub, which the library ``datasets`` downloads into its own cache. No code that comes with a data set is run. The
+    column has to be one of images; a picture becomes an event by the rules of the data ``folder``, and pictures are decoded when
+    they are wanted.
+
+    The fingerprint covers the number of pictures and the content of 256 of them.
+
+    Raises `DataError` naming what is missing or damaged, `ConfigError` without the library, `IndexError` outside
+    0..length-1.
+    """
+
+    name = "huggingface"
+
+    path: Path = Field(description="a folder written by save_to_disk (~ is your home), or a name on the hub")
+    column: str = Field("image", description="the column with the pictures")
+    split: str = Field("train", description="the split, where the data set has several")
+
+    @property
+    def event_shape(self) -> EventShape:
+        _ = self._rows  # a missing data set is reported here, before a model of this shape is built
+        return (self.channels, *self._height_width)
+
+    @property
+    def length(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not 0 <= index < self.length:
+            raise IndexError(f"picture {index} of {self.length}")
+        try:
+            with opened_bytes(self._encoded(index)) as image:
+                return self._event(image)
+        except GendiffError:
+            raise
+        except Exception as error:
+            raise self._damaged(index, error) from error
+
+    def _encoded(self, index: int) -> bytes:
+        """The file that is stored in a row, or that the row names."""
+        try:
+            picture = self._rows[index][self.column]
+            if picture is None:
+                raise ValueError("it is missing")
+            if picture["bytes"] is not None:
+                return bytes(picture["bytes"])
+            file = Path(picture["path"])
+            if mark(file)[2] > MOST_BYTES:
+                raise ValueError(f"'{file}' has more than {MOST_BYTES:,} bytes")
+            return file.read_bytes()
+        except GendiffError:
+            raise
+        except Exception as error:
+            raise self._damaged(index, error) from error
+
+    def _damaged(self, index: int, error: Exception) -> DataError:
+        what, fix = f"cannot read the picture in row {index}", "correct the data set, or leave that row out"
+        return DataError(what, where=f"{self.path}, column '{self.column}'", details=[reason(error)], fix=fix)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        n = self.length
+        digest = hashlib.sha256(f"{n} {self.channels} {self._height_width} {self.crop} {self.column}".encode())
+        for index in sorted({number * (n - 1) // (SAMPLED - 1) for number in range(SAMPLED)}):
+            digest.update(self._encoded(index))
+        return f"huggingface/1 {n} pictures {digest.hexdigest()[:16]}"
+
+    @property
+    def _rows(self) -> Any:
+        return _loaded(*self._source, self.column, self.split)
+
+    @cached_property
+    def _source(self) -> tuple[str, tuple[Mark, ...] | None]:
+        """The folder and what its files were at first use, or a name on the hub and None."""
+        folder = located(self.path)
+        if folder.is_dir():
+            return str(folder), tuple(mark(file) for file in sorted(folder.rglob("*")) if file.is_file())
+        if folder.exists() or not HUB_NAME.fullmatch(str(self.path)):
+            raise missing(folder, ALLOWED)
+        return str(self.path), None
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: str, marks: tuple[Mark, ...] | None, column: str, split: str) -> Any:
+    """The rows of one column, undecoded, shared by all components that ask for them."""
+    library = _library()
+    try:
+        if marks is None:
+            rows = library.load_dataset(path, split=split, trust_remote_code=False)
+        else:
+            rows = library.load_from_disk(path)
+            if hasattr(rows, "keys"):
+                rows = _chosen(dict(rows), split, path)
+    except DataError:
+        raise
+    except Exception as error:
+        what = f"cannot load the data set '{path}'"
+        fix = "check the name and the connection" if marks is None else "write it again with save_to_disk"
+        why = reason(error).strip().partition("\n")[0]
+        raise DataError(what, subject="data.path", details=[why, f"allowed: {ALLOWED}"], fix=fix) from error
+    feature = rows.features.get(column)
+    if type(feature).__name__ != "Image":
+        images = [name for name, other in rows.features.items() if type(other).__name__ == "Image"]
+        what = f"no column '{column}'" if feature is None else f"the column '{column}' holds no images"
+        details = [f"columns of images: {', '.join(images) or 'none'}"]
+        raise DataError(
+            f"{what} in the data set '{path}'", subject="data.column", details=details, fix="choose one of them"
+        )
+    if not len(rows):
+        raise DataError(
+            f"the data set '{path}' has no rows", subject="data.path", fix="choose another split or data set"
+        )
+    return rows.with_format(None).select_columns([column]).cast_column(column, type(feature)(decode=False))
+
+
+def _chosen(splits: dict[str, Any], split: str, path: str) -> Any:
+    if split not in splits:
+        known = ", ".join(splits)
+        raise DataError(
+            f"no split '{split}' in the data set '{path}'",
+            subject="data.split",
+            details=[f"its splits: {known or 'none'}"],
+            fix="choose one of them",
+        )
+    return splits[split]
+
+
+def _library() -> Any:
+    try:
+        return import_module("datasets")
+    except ImportError as error:
+        raise ConfigError(
+            "data 'huggingface' needs the library datasets, which is not installed",
+            fix="pip install datasets, or save the pictures as files and use the data folder",
+            subject="data.name",
+        ) from error

@@ -1,0 +1,156 @@
+"""The pictures of MNIST and of the sets that have its form."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.errors import DataError
+from gendiff.images import Mark, event_of, located, mark, missing, reason
+from gendiff.shapes import EventShape
+
+MAGIC = 0x00000803  # bytes, three axes
+NAMES = {"train": "train-images", "test": "t10k-images"}
+MOST_BYTES = 2**31  # of pixels; MNIST has 47 million
+MOST_DEFLATED = 1032  # bytes out of one byte: what DEFLATE reaches at best
+
+
+class Idx(Data):
+    """Pictures in one idx file per split, as MNIST has them."""
+
+    folders: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str] = ""
+
+    path: Path = Field(description="the folder with the published files; ~ is your home")
+    split: Literal["train", "test"] = Field("train", description="train: 60 000 pictures; test: 10 000")
+
+    @property
+    def event_shape(self) -> EventShape:
+        return (1, *self._pixels.shape[1:])
+
+    @property
+    def length(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not 0 <= index < self.length:
+            raise IndexError(f"picture {index} of {self.length}")
+        return event_of(self._pixels[index].copy())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        shape = "x".join(map(str, self.event_shape))
+        return f"{self.name}/1 {self.split} {self.length} {shape} {hashlib.sha256(self._pixels.tobytes()).hexdigest()[:16]}"
+
+    @property
+    def _pixels(self) -> np.ndarray:
+        return _read(*self._file, self.source)
+
+    @cached_property
+    def _file(self) -> tuple[Path, Mark]:
+        """The file, and what it was at first use."""
+        file = _found(located(self.path), NAMES[self.split], self.folders, self.source)
+        try:
+            return file, mark(file)
+        except (OSError, ValueError) as error:
+            raise _damaged(file, error, self.source) from error
+
+
+class Mnist(Idx):
+    """the handwritten digits of MNIST, 1x28x28, from its own files.
+
+    ``x = v/127.5 - 1`` for the 8-bit values v, so ink is 1, in the order of the file: ``train-images-idx3-ubyte`` for
+    ``split=train``, ``t10k-images-idx3-ubyte`` for ``split=test``, as published, compressed (``.gz``) or not. The folder may
+    also be the one that torchvision was given. The file is read into memory at first use.
+
+    Raises `DataError` naming the file that is missing or damaged, `IndexError` outside 0..length-1.
+
+    Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits.
+    """
+
+    name = "mnist"
+    folders = ("MNIST/raw", "raw")
+    source = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+
+class FashionMnist(Idx):
+    """the articles of clothing of Fashion-MNIST, 1x28x28, from its own files.
+
+    Everything is as for MNIST, the names of the files too: give the folder that holds the files of Fashion-MNIST.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf 2017, Fashion-MNIST, arXiv:1708.07747, licence MIT.
+    """
+
+    name = "fashion-mnist"
+    folders = ("FashionMNIST/raw", "raw")
+    source = "https://github.com/zalandoresearch/fashion-mnist"
+
+
+def _found(path: Path, name: str, folders: tuple[str, ...], source: str) -> Path:
+    names = [f"{name}{dash}idx3-ubyte{ending}" for dash in "-." for ending in ("", ".gz")]
+    allowed = f"a folder with {names[0]} or {names[1]}"
+    if path.is_file():
+        fix = f"give the folder that holds it, {path.parent}"
+        raise DataError(f"'{path}' is a file", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+    if not path.is_dir():
+        raise missing(path, allowed)
+    for folder in (path, *(path / below for below in folders)):
+        for file in (folder / name for name in names):
+            if file.exists():
+                return file
+    what = f"no {names[0]} in '{path}'"
+    raise DataError(what, subject="data.path", details=[f"allowed: {allowed}"], fix=f"download it from {source}")
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, _: Mark, source: str) -> np.ndarray:
+    """All pixels, ``(n, H, W)``. Every component of this file in this process shares them, and forked processes do too."""
+    try:
+        size = file.stat().st_size
+        if size == 0:
+            raise ValueError("the file is empty (0 bytes)")
+        with file.open("rb") as content:
+            packed = content.read(2) == b"\x1f\x8b"
+            content.seek(0)
+            if not packed:
+                return _parsed(content, size)
+            with gzip.GzipFile(fileobj=content) as unpacked:
+                return _parsed(unpacked, size * MOST_DEFLATED)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise _damaged(file, error, source) from error
+
+
+def _parsed(content: BinaryIO | gzip.GzipFile, most: int) -> np.ndarray:
+    """The pixels of an idx file that can hold ``most`` bytes; raises `ValueError` saying what is wrong."""
+    header = content.read(16)
+    if len(header) < 16:
+        raise ValueError(f"{len(header)} bytes are less than a header")
+    magic, n, height, width = np.frombuffer(header, ">u4").tolist()
+    if magic != MAGIC:
+        raise ValueError(f"it starts with 0x{magic:08x}, and pictures in idx form start with 0x{MAGIC:08x}")
+    told = f"its header tells of {n} pictures of {height}x{width} pixels"
+    wanted = n * height * width
+    if wanted == 0:
+        raise ValueError(told)
+    if wanted > min(most - 16, MOST_BYTES):
+        raise ValueError(f"{told}, more than the file can hold")
+    pixels = bytearray()  # it grows with what is there, whatever the header says
+    while len(pixels) < wanted and (part := content.read(min(wanted - len(pixels), 2**20))):
+        pixels += part
+    if len(pixels) < wanted or content.read(1):
+        raise ValueError(f"{told}, and {'less' if len(pixels) < wanted else 'more'} than these follow")
+    return np.frombuffer(pixels, np.uint8).reshape(n, height, width)
+
+
+def _damaged(file: Path, error: Exception, source: str) -> DataError:
+    what = f"cannot read the idx file '{file.name}'"
+    return DataError(what, where=str(file), details=[reason(error)], fix=f"download it again from {source}")

@@ -1,0 +1,183 @@
+"""Pictures in one NumPy array."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.errors import DataError
+from gendiff.images import Mark, event_of, located, mark, missing, reason
+from gendiff.shapes import EventShape
+
+LAYOUTS = ("nhw", "nhwc", "nchw")
+FEW = 4  # channels that a picture has at most where the layout is not given
+HASHED_WHOLE = 2**30  # bytes; of a larger array the fingerprint covers parts
+PARTS, PART = 4096, 2**16
+ROUNDING = 1e-5  # how far values may lie outside, as a fraction of the bounds
+FIX = "write it again with numpy.save"
+
+
+class Npy(Data):
+    """the pictures of one NumPy array, in a file made by numpy.save.
+
+    The array has three axes, (n, height, width), or four; which of the four are the channels is told by ``layout``, ``nhwc`` or
+    ``nchw``. Without it, the channels are the axis that is at most 4, the last or the second; where both are or neither is,
+    `DataError` asks for ``layout``. Events are ``(C, H, W)``.
+
+    Values are 8 bits, or floating point of any precision. ``bounds`` are the values that become -1 and 1, by default 0 and 255
+    for 8 bits (``x = v/127.5 - 1``) and -1 and 1 for floating point. An event with values outside or not finite is a damaged one.
+
+    The file is mapped into memory, not loaded: an event is read when it is wanted, and the array may be larger than memory.
+    Objects are never unpickled. The fingerprint covers every value, but only 4096 parts spread over an array of more than a
+    gigabyte.
+
+    Raises `DataError` naming the file and the event that is damaged, `IndexError` outside 0..length-1.
+    """
+
+    name = "npy"
+
+    path: Path = Field(description="the file; ~ is your home")
+    layout: Literal["auto", "nhw", "nhwc", "nchw"] = Field(
+        "auto", description="what the axes are: n pictures, h rows, w columns, c channels; auto: see above"
+    )
+    bounds: tuple[float, float] | None = Field(
+        None, description="values that become [-1, 1]; by default [0, 255] for 8 bits and [-1, 1] for floating point"
+    )
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError("bounds are [low, high], and low is less than high")
+        return self
+
+    @property
+    def event_shape(self) -> EventShape:
+        _, *shape = self._array.shape
+        layout = self._layout
+        return (1, *shape) if layout == "nhw" else (shape[-1], *shape[:-1]) if layout == "nhwc" else tuple(shape)
+
+    @property
+    def length(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not 0 <= index < self.length:
+            raise IndexError(f"picture {index} of {self.length}")
+        try:
+            v = np.array(self._array[index])
+            if self._layout == "nchw":
+                v = v.transpose(1, 2, 0).copy()
+            if v.dtype == np.uint8 and self.bounds in (None, (0, 255)):
+                return event_of(v)
+            return self._scaled(v)
+        except (OSError, ValueError) as error:
+            what = f"cannot use picture {index} of '{self._file.name}'"
+            fix = "correct the array, or set bounds to its least and greatest possible value"
+            raise DataError(what, where=str(self._file), details=[reason(error)], fix=fix) from error
+
+    def _scaled(self, v: np.ndarray) -> Tensor:
+        low, high = self.bounds or ((0, 255) if v.dtype == np.uint8 else (-1, 1))
+        v = v.astype(np.float64)
+        if not np.isfinite(v).all():
+            raise ValueError("it holds values that are not finite")
+        if v.min() < low - ROUNDING * (high - low) or v.max() > high + ROUNDING * (high - low):
+            raise ValueError(f"it holds values from {v.min():g} to {v.max():g}, outside the bounds {low:g} to {high:g}")
+        x = torch.from_numpy(2 * (v - low) / (high - low) - 1).clamp(-1, 1).to(torch.float32)
+        return x.reshape(*v.shape[:2], -1).permute(2, 0, 1).contiguous()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self._array.dtype.str} {self._array.shape} {self._layout} {self.bounds}".encode())
+        try:
+            with self._file.open("rb") as file:
+                size = self._array.nbytes
+                digest.update(f" {np.isfortran(self._array)}".encode())
+                file.seek(start := self._array.offset)
+                if size <= HASHED_WHOLE:
+                    while part := file.read(2**20):
+                        digest.update(part)
+                else:
+                    for number in range(PARTS):
+                        file.seek(start + number * (size - PART) // (PARTS - 1))
+                        digest.update(file.read(PART))
+        except OSError as error:
+            raise _damaged(self._file, error) from error
+        return f"npy/1 {self.length} {'x'.join(map(str, self.event_shape))} {digest.hexdigest()[:16]}"
+
+    @cached_property
+    def _file(self) -> Path:
+        return located(self.path)
+
+    @property
+    def _array(self) -> np.memmap:
+        # Asked each time, because to touch a map of a file that has become shorter ends the process.
+        try:
+            return _mapped(self._file, mark(self._file))
+        except FileNotFoundError as error:
+            raise missing(self._file, "a file made by numpy.save") from error
+        except (OSError, ValueError) as error:
+            raise _damaged(self._file, error) from error
+
+    @property
+    def _layout(self) -> str:
+        shape = self._array.shape
+        if self.layout != "auto":
+            if len(self.layout) != len(shape):
+                raise self._unclear(f"the layout {self.layout} has {len(self.layout)} axes, the array {len(shape)}")
+            return self.layout
+        if len(shape) == 3:
+            return "nhw"
+        last, second = shape[3] <= FEW, shape[1] <= FEW
+        if last == second:
+            raise self._unclear("which axis holds the channels is not clear")
+        return "nhwc" if last else "nchw"
+
+    def _unclear(self, what: str) -> DataError:
+        details = [f"'{self._file}' has the shape {self._array.shape}", f"allowed: {', '.join(LAYOUTS)}"]
+        return DataError(what, subject="data.layout", details=details, fix="set layout to what the axes are")
+
+
+@lru_cache(maxsize=8)
+def _mapped(file: Path, mark: Mark) -> np.memmap:
+    """The array, whose header has been checked against the file; a process that is forked may go on using the map."""
+    size = mark[2]
+    with file.open("rb") as content:
+        start = content.read(12)
+        content.seek(0)
+        if not start.startswith(b"\x93NUMPY"):
+            found = "a zip archive, as numpy.savez makes" if start.startswith(b"PK") else "another kind of file"
+            raise ValueError("the file is empty (0 bytes)" if size == 0 else f"not an array in npy form, but {found}")
+        version = np.lib.format.read_magic(content)
+        if version not in {(1, 0), (2, 0)}:
+            raise ValueError(f"the version {version[0]}.{version[1]} of the npy form is not known")
+        if int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little") > size:
+            raise ValueError("its header is longer than the file")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        try:
+            shape, fortran, dtype = read(content)
+        except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
+            raise ValueError("its header cannot be read") from error
+        offset = content.tell()
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise ValueError(
+            f"it holds {'objects' if dtype.hasobject else dtype}, and allowed are uint8 and floating point"
+        )
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise ValueError(f"it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W)")
+    wanted = math.prod(shape) * dtype.itemsize
+    if size < offset + wanted:
+        raise ValueError(f"its header tells of {wanted:,} bytes, and {size - offset:,} follow")
+    return np.memmap(file, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"cannot read the array '{file.name}'", where=str(file), details=[reason(error)], fix=FIX)
