@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from gendiff.config import Config
     from gendiff.data import Data
     from gendiff.diffusion import Diffusion
+    from gendiff.features import Features
+    from gendiff.logger import Logger
+    from gendiff.metric import Metric
     from gendiff.model import Model
     from gendiff.objective import Objective
+    from gendiff.process import Process
     from gendiff.rotation import Rotation, SeparableRotation
     from gendiff.sampler import Sampler, Update, sample
     from gendiff.scales import BlurScales, Scales, VariancePreserving
@@ -34,15 +38,19 @@ __all__ = [
     "Config",
     "Data",
     "Diffusion",
+    "Features",
     "GaussianScore",
     "GendiffError",
     "Lazy",
+    "Logger",
+    "Metric",
     "Model",
     "NetworkScore",
     "NoiseSchedule",
     "Objective",
     "Parametrization",
     "Pivot",
+    "Process",
     "Rotation",
     "Sampler",
     "Scales",
@@ -62,13 +70,17 @@ _MODULE_OF = {
     "Config": "config",
     "Data": "data",
     "Diffusion": "diffusion",
+    "Features": "features",
     "GaussianScore": "score",
+    "Logger": "logger",
+    "Metric": "metric",
     "Model": "model",
     "NetworkScore": "score",
     "NoiseSchedule": "schedule",
     "Objective": "objective",
     "Parametrization": "score",
     "Pivot": "score",
+    "Process": "process",
     "Rotation": "rotation",
     "Sampler": "sampler",
     "Scales": "scales",

@@ -93,5 +93,9 @@ def radius(per_axis: list[Tensor]) -> Tensor:
 
 def frequency_bands(event_shape: tuple[int, ...], bands: int) -> Tensor:
     """The band 0..bands-1 of each DCT component, equal steps of ρ: int64, shape ``spatial``."""
-    rho = radius([dct_frequency(n) for n in event_shape[1:]])
+    return bands_of(radius([dct_frequency(n) for n in event_shape[1:]]), bands)
+
+
+def bands_of(rho: Tensor, bands: int) -> Tensor:
+    """The band 0..bands-1 of each component of frequency ρ, equal steps from 0 to the largest: int64, same shape."""
     return (rho / rho.max().clamp_min(1e-12) * bands).long().clamp_max(bands - 1)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, final, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -78,16 +79,29 @@ class Settings(BaseModel):
         table = dict(value)
         for field in table.keys() & set(_component_fields(cls)):
             table[field] = _validated(cls, field, table[field])
+        for field, inner in _component_lists(cls):
+            if isinstance(given := table.get(field), list | tuple):
+                table[field] = tuple(_listed(cls, field, inner, part) for part in given)
         return table
 
     def table(self) -> dict[str, Any]:
         """The parameters as a nested table of plain values: what is written to TOML and read back by validation."""
-        dumped = self.model_dump(mode="json", exclude=set(_component_fields(type(self))), exclude_none=True)
-        values = {
-            field: value.table() if isinstance(value := getattr(self, field), Settings) else dumped.get(field)
+        tables = {field: table for field in type(self).model_fields if (table := _tables(getattr(self, field)))}
+        dumped = self.model_dump(mode="json", exclude=set(tables), exclude_none=True)
+        return {
+            field: tables.get(field, dumped.get(field))
             for field in type(self).model_fields
+            if field in {**tables, **dumped}
         }
-        return {field: value for field, value in values.items() if value is not None}
+
+
+def _tables(value: Any) -> Any:
+    """The table of settings, or the tables of several; None where ``value`` is neither."""
+    if isinstance(value, Settings):
+        return value.table()
+    if isinstance(value, tuple) and value and all(isinstance(part, Settings) for part in value):
+        return [part.table() for part in value]
+    return None
 
 
 def by_name(default: str, description: str) -> Any:
@@ -102,6 +116,39 @@ class Component(Settings):
     """Base of every pluggable thing."""
 
     name: ClassVar[str] = ""
+    _learned: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    def fit(self, data: Any) -> Mapping[str, Any]:
+        """What this component learns from the `Data` of a run, tensors by name; here nothing.
+
+        It is asked once, when a run is made, and the tensors are stored with the run: a pure function of the data and the
+        parameters.
+        """
+        return {}
+
+    @final
+    def with_learned(self, learned: Mapping[str, Any]) -> Self:
+        """A copy that holds the tensors which `fit` returned."""
+        fitted = self.model_copy()
+        fitted._learned = dict(learned)
+        return fitted
+
+    @final
+    @property
+    def has_learned(self) -> bool:
+        """Whether it holds tensors of `fit`."""
+        return bool(self._learned)
+
+    @final
+    @property
+    def learned(self) -> Mapping[str, Any]:
+        """The tensors of `fit`; raises `ConfigError` where this component has not met any data."""
+        if not self._learned:
+            raise ConfigError(
+                f"{self.kind} '{self.name}' is fitted to data, and has seen none",
+                fix="fit it first: component.with_learned(component.fit(data)), or Config.fitted()",
+            )
+        return self._learned
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -142,8 +189,14 @@ class Component(Settings):
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
 
     def __eq__(self, other: object) -> bool:
-        # By parameters alone: what a component has loaded and cached is no part of what it is.
-        return isinstance(other, Component) and type(self) is type(other) and self.table() == other.table()
+        # By parameters and what was learned: what a component has loaded and cached is no part of what it is.
+        return (
+            isinstance(other, Component)
+            and type(self) is type(other)
+            and self.table() == other.table()
+            and self._learned.keys() == other._learned.keys()
+            and all(value is other._learned[name] for name, value in self._learned.items())
+        )
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.table())))
@@ -215,6 +268,22 @@ def _component_fields(cls: type[BaseModel]) -> Iterator[str]:
     for field, info in cls.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
             yield field
+
+
+def _component_lists(cls: type[BaseModel]) -> Iterator[tuple[str, type[Component]]]:
+    for field, info in cls.model_fields.items():
+        inner = (*get_args(info.annotation), None)[0]
+        if get_origin(info.annotation) is tuple and isinstance(inner, type) and issubclass(inner, Component):
+            yield field, inner
+
+
+def _listed(cls: type[Settings], field: str, inner: type[Component], value: Any) -> Any:
+    """One of several components in a field; an error's subject is the field."""
+    try:
+        return inner.model_validate(value)
+    except GendiffError as error:
+        error.subject = _path(cls.kind, field)
+        raise
 
 
 def _validated(cls: type[Settings], field: str, value: Any) -> Any:

@@ -23,8 +23,11 @@ from gendiff.component import resolve as component_class
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
+from gendiff.logger import Logger
+from gendiff.metric import Metric
 from gendiff.model import Model
 from gendiff.objective import Objective
+from gendiff.process import Process
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
 from gendiff.velocity import Velocity
@@ -49,6 +52,9 @@ class TrainSettings(Settings):
     sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints; there is always one at the end")
     preview: Sampler = by_name("ddim:steps=50", "sampler of these grids")
+    preview_images: int = Field(16, ge=1, description="images in a grid, and what metrics measure")
+    metrics: tuple[Metric, ...] = Field((), description="what is measured on the images of each grid")
+    loggers: tuple[Logger, ...] = Field((), description="who watches the run, besides metrics.jsonl")
     keep: int = Field(2, ge=1, description="how many checkpoints to keep")
 
 
@@ -64,10 +70,17 @@ class Config(Settings):
     sampler: Sampler = by_name("ancestral", "how samples are drawn")
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
 
+    def fitted(self) -> Config:
+        """This configuration with every component that learns from data fitted to the data of the run."""
+        if self.rotation.has_learned:
+            return self
+        learned = self.rotation.fit(self.data)
+        return self.model_copy(update={"rotation": self.rotation.with_learned(learned)}) if learned else self
+
     def diffusion(self) -> Diffusion:
         """The process of this run; reads the data's shape."""
-        event_shape = self.data.event_shape
-        return Diffusion(self.rotation, self.velocity.scales(self.rotation, event_shape, self.N), event_shape)
+        rotation, event_shape = self.fitted().rotation, self.data.event_shape
+        return Diffusion(rotation, self.velocity.scales(rotation, event_shape, self.N), event_shape)
 
     def toml(self) -> str:
         """This configuration as TOML, every value written out."""
@@ -141,7 +154,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     try:
         for layer in layers:
             try:
-                table = _merge(table, layer.table, layer.origin, origins, path="")
+                for part in _parts(layer.table):
+                    table = _merge(table, part, layer.origin, origins, path="")
             except GendiffError as error:  # a spec that cannot be read
                 error.where = error.where or layer.origin
                 raise
@@ -156,6 +170,14 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise invalid from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply") from error
+
+
+def _parts(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A named process as the rotation and velocity it stands for, and then whatever else the table says."""
+    if "process" in table:
+        rotation, velocity = Process.model_validate(table["process"]).parts()
+        yield {"rotation": rotation.table(), "velocity": velocity.table()}
+    yield {key: value for key, value in table.items() if key != "process"}
 
 
 def _default_specs(cls: type[Settings]) -> dict[str, Any]:

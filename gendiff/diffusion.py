@@ -24,6 +24,7 @@ from gendiff.errors import PluginError
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
 from gendiff.shapes import EventShape
+from gendiff.streams import stream
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Diffusion:
         event_shape: ``(C, *spatial)``.
 
     Raises:
-        PluginError: where the scales do not fit the event, are not finite, or a component's SNR grows with i
-            (looked at in about 18 steps).
+        PluginError: where the rotation is not orthogonal (looked at with one vector), the scales do not fit the event, are not
+            finite, or a component's SNR grows with i (looked at in about 18 steps).
 
     """
 
@@ -155,6 +156,7 @@ class Diffusion:
         return (2 * (self.half_log_snr(i) - self.half_log_snr(j))).clamp_max(0.0)
 
     def _check(self) -> None:
+        self._check_rotation()
         diagonal = self.log_a(self.N).shape
         fits = len(diagonal) == len(self.event_shape) and all(
             own in (1, size) for own, size in zip(diagonal, self.event_shape, strict=True)
@@ -163,7 +165,30 @@ class Diffusion:
             raise PluginError(
                 f"the scales have shape {tuple(diagonal)}, the events {self.event_shape}",
                 fix="the scales of a velocity must broadcast to the event",
+                subject="velocity.name",
             )
+        self._check_snr()
+
+    def _check_rotation(self) -> None:
+        """Whether U keeps the length of one vector and gives it back: what can be seen without the whole matrix."""
+        x = torch.randn(1, *self.event_shape, generator=stream(0, "probe"), dtype=torch.float64)
+        x_bar = self.rotate(x)
+        if x_bar.shape != x.shape:
+            raise PluginError(
+                f"rotation '{self.rotation.name}' turns an event of shape {self.event_shape} into {tuple(x_bar.shape[1:])}",
+                fix="rotated coordinates keep the shape of the event",
+                subject="rotation.name",
+            )
+        error = max(float((self.unrotate(x_bar) - x).abs().max()), abs(float(x_bar.norm() / x.norm()) - 1))
+        if not error < 1e-6:
+            raise PluginError(
+                f"rotation '{self.rotation.name}' is not orthogonal for events of shape {self.event_shape}",
+                details=[f"U U^T x differs from x, or their lengths do, by {error:.1e}"],
+                fix=f"see what is wrong: gendiff plugins check {self.rotation.name}",
+                subject="rotation.name",
+            )
+
+    def _check_snr(self) -> None:
         previous = self.half_log_snr(0)
         for i in sorted({1, 2, *range(1, self.N, max(self.N // 16, 1)), self.N}):
             lam = self.half_log_snr(i)
@@ -173,11 +198,13 @@ class Diffusion:
                     f"the signal-to-noise ratio of {int(grows.sum())} components grows or is NaN at step {i}",
                     details=["a diffusion only ever destroys information: λ_i must not increase with i"],
                     fix="check the velocity: B_i must lie in [0, 1] for every component",
+                    subject="velocity.name",
                 )
             if lam.isinf().any():
                 raise PluginError(
                     f"{int(lam.isinf().sum())} components have no noise at step {i}",
                     details=["the score -ε/s exists only where s_i > 0, i = 1..N"],
                     fix="check the noise schedule: β_1 must be positive",
+                    subject="velocity.name",
                 )
             previous = lam

@@ -6,8 +6,10 @@ line prints them in that order and exits with ``exit_code``; a traceback is show
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class GendiffError(Exception):
@@ -78,3 +80,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     spelled = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), spelled, n=1, cutoff=0.5)
     return f"did you mean '{spelled[near[0]]}'?" if near else ""
+
+
+def reason(error: BaseException) -> str:
+    """What was raised by somebody else's code, in one line, and their line that raised it."""
+    if isinstance(error, GendiffError):
+        told = "; ".join([error.what, *error.details[:1]])
+    else:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+    files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in files if file.is_file() and not _is_machinery(file)]
+    return f"{told} ({own[-1][0].name}, line {own[-1][1]})" if own else told
+
+
+def _is_machinery(file: Path) -> bool:
+    """Whether it is what imports plugins, makes their classes and calls their hooks."""
+    return file.is_relative_to(Path(__file__).parent) or not {"pluggy", "pydantic", "importlib"}.isdisjoint(file.parts)

@@ -111,12 +111,13 @@ def _first(count: int, watch: Callable[[Moment], None]) -> Callable[[Moment], No
     return seen
 
 
-def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> None:
-    """Write a grid of the first ``count`` images of the run's own seed."""
+def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
+    """Write a grid of the first ``count`` images of the run's own seed; returns them, ``(count, *event)`` on the CPU."""
     denoiser.eval()
-    events = torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count)))
+    events = torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count))).cpu()
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.grid(events).save(path)
+    return events
 
 
 class Trajectory:

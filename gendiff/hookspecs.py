@@ -1,22 +1,32 @@
-"""What a plugin may tell gendiff.
+"""What a plugin may tell gendiff, and what gendiff tells a plugin.
 
 A plugin is a module (or any object) registered through an entry point of the group ``gendiff``, or a file given with
-``--plugin``. It marks functions of these names with ``@hookimpl``. A hook that gendiff does not know is an error, so that a
-misspelling is heard.
+``--plugin``. It marks functions of these names with ``@hookimpl`` and takes those of their arguments that it needs. A hook that
+gendiff does not know is an error, so that a misspelling is heard.
+
+A plugin may say which version of this interface it was written for: ``gendiff_api_version = 1`` in the module. One that is newer
+than `API_VERSION` is refused with that reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from gendiff.component import Component, Lazy
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 GROUP = "gendiff"
+API_VERSION = 1
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+
+# --- what a plugin provides -------------------------------------------------------------------------------------------
 
 
 @hookspec
@@ -27,3 +37,66 @@ def gendiff_components() -> Iterable[type[Component] | Lazy]:  # type: ignore[em
 @hookspec
 def gendiff_presets() -> Mapping[str, Path]:  # type: ignore[empty-body]  # a specification has no body
     """Named TOML files, each a complete or partial configuration for ``--preset``."""
+
+
+# --- what happens in a run: observers -----------------------------------------------------------------------------------
+# Called in the main process only. An observer that raises is switched off for the rest of the run; the run goes on.
+
+
+@hookspec
+def gendiff_run_started(run: Path, config: Mapping[str, Any], step: int) -> None:
+    """Training begins, or goes on where ``step`` > 0 steps are done already.
+
+    Args:
+        run: the run directory.
+        config: the configuration as nested plain values, as in config.toml.
+        step: optimiser steps done so far.
+
+    """
+
+
+@hookspec
+def gendiff_step(run: Path, step: int, loss: float, images_per_s: float) -> None:
+    """An optimiser step is done; ``loss`` is the mean since the last row of metrics.jsonl."""
+
+
+@hookspec
+def gendiff_metrics_ready(run: Path, step: int, values: Mapping[str, float]) -> None:
+    """A row was added to metrics.jsonl: training losses every ``log_every`` steps, metrics whenever samples are drawn.
+
+    Args:
+        values: numbers by name, such as ``loss``, ``loss_bands.0``, ``lr``, ``spectrum.error``.
+
+    """
+
+
+@hookspec
+def gendiff_samples_ready(run: Path, step: int, events: Tensor, picture: Path) -> None:
+    """A grid of samples was drawn.
+
+    Args:
+        events: the samples, ``(n, *event)`` float32 on the CPU, in the range of the data.
+        picture: the PNG that shows them.
+
+    """
+
+
+@hookspec
+def gendiff_checkpoint_saved(run: Path, step: int, checkpoint: Path) -> None:
+    """The checkpoint of ``step`` is on the disk, in the directory ``checkpoint``."""
+
+
+@hookspec
+def gendiff_run_ended(run: Path, step: int, status: str) -> None:
+    """Training is over: ``status`` is ``done``, ``stopped`` (on request, resumable) or ``failed``."""
+
+
+#: The hooks of observers.
+LIFECYCLE = (
+    "gendiff_run_started",
+    "gendiff_step",
+    "gendiff_metrics_ready",
+    "gendiff_samples_ready",
+    "gendiff_checkpoint_saved",
+    "gendiff_run_ended",
+)

@@ -1,8 +1,8 @@
 """Registry: who provides which component.
 
-Plugins are the entry points of the group ``gendiff`` of every installed distribution, gendiff's own among them, and the files
-given with ``--plugin``. A broken plugin breaks only itself: whatever goes wrong while it loads is recorded with its
-provider and reason, and is an error only for who asks for it.
+A broken plugin breaks only itself: whatever goes wrong while it loads is recorded with its provider and reason, and is an error
+only for who asks for it. Nothing here knows what kinds of components there are: a new kind is a new interface, announced like any
+other component.
 
 Loading the registry does not import torch unless a plugin does.
 """
@@ -11,43 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
-import importlib.util
 import io
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
+from types import FrameType
 from typing import Any
 
 import pluggy
 
-from gendiff import hookspecs
+from gendiff import discovery, hookspecs
 from gendiff.component import Component, Lazy, summary
-from gendiff.errors import ConfigError, PluginError, did_you_mean
-from gendiff.hookspecs import GROUP
+from gendiff.discovery import Plugin, Provider
+from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
+from gendiff.hookspecs import API_VERSION, GROUP, LIFECYCLE
+from gendiff.process_state import process_state, restore
 
-BUILT_IN = "gendiff"  # the distribution whose plugins are the built-in ones
-
-
-@dataclass(frozen=True)
-class Provider:
-    """Where a plugin comes from: a distribution and its entry point, or a file."""
-
-    distribution: str
-    version: str
-    origin: str
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".strip()
-
-    @property
-    def built_in(self) -> bool:
-        """Whether gendiff itself ships it."""
-        return self.distribution == BUILT_IN
+MOST_PROBLEMS = 10  # named in one error
 
 
 @dataclass(frozen=True)
@@ -60,6 +42,16 @@ class Entry:
     provider: Provider
     target: type[Component] | str
 
+    @property
+    def module(self) -> str:
+        """The module that holds the class."""
+        return self.target.partition(":")[0] if isinstance(self.target, str) else self.target.__module__
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class in it."""
+        return self.target.partition(":")[2] if isinstance(self.target, str) else self.target.__name__
+
     def load(self) -> type[Component]:
         """The class; raises `PluginError` where its module cannot be imported or holds something else."""
         if not isinstance(self.target, str):
@@ -69,7 +61,7 @@ class Entry:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 found = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the program down
-            raise self._broken(_reason(error)) from error
+            raise self._broken(reason(error)) from error
         if flaw := _flaw(found):
             raise self._broken(f"{self.target} {flaw}")
         if (found.kind, found.name) != (self.kind, self.name):
@@ -87,10 +79,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """A plugin, or a part of one, that could not be used."""
+    """What is wrong with a plugin.
+
+    Args:
+        status: ``broken`` (it, or the part that ``why`` names, cannot be used), ``blocked`` (on request, and never imported) or
+            ``warning`` (it can be used, and did something that a plugin should not do).
+
+    """
 
     provider: Provider
-    reason: str
+    why: str
+    status: str = "broken"
 
 
 class Registry:
@@ -99,38 +98,45 @@ class Registry:
     Args:
         files: plugin files to load beside the installed ones.
         third_party: load installed plugins other than gendiff's own.
+        block: names of distributions, entry points (``NAME`` or ``DISTRIBUTION/NAME``) or files that must not be imported.
+        plugins: more plugins, as objects: for tests.
+
+    Raises:
+        PluginError: where a file is not there.
+        ConfigError: where ``block`` names nothing that is there.
 
     """
 
-    def __init__(self, files: Iterable[Path] = (), third_party: bool = True) -> None:
+    def __init__(
+        self,
+        files: Iterable[Path] = (),
+        third_party: bool = True,
+        block: Iterable[str] = (),
+        plugins: Iterable[Plugin] = (),
+    ) -> None:
+        self.third_party = third_party
         self.problems: list[Problem] = []
+        self.providers: list[Provider] = []
         self._entries: dict[tuple[str, str], Entry] = {}
         self._presets: dict[str, tuple[Path, Provider]] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        providers: dict[int, Provider] = {}  # by identity: a plugin may be any object, hashable or not
-        for provider, load in [*_installed(third_party), *_files(files)]:
-            plugin = self._guarded(provider, load)
-            if plugin is not None and id(plugin) not in providers:
-                providers[id(plugin)] = provider
-                self._guarded(provider, lambda plugin=plugin, provider=provider: self._register(plugin, provider))
-        self._refuse_unknown_hooks(providers)
-        for provider, implementation in _in_order(providers, self._manager.hook.gendiff_components):
-            for component in self._guarded(provider, lambda call=implementation.function: list(call())) or ():
-                self._add(component, provider)
-        for provider, implementation in _in_order(providers, self._manager.hook.gendiff_presets):
-            presets = self._guarded(provider, lambda call=implementation.function: dict(call()))
-            for name, path in (presets or {}).items():
-                if name in self._presets:
-                    self._problem(provider, f"preset '{name}' is already provided by {self._presets[name][1]}")
-                else:
-                    self._presets[name] = (Path(path), provider)
+        own = [plugin for plugin in discovery.installed() if third_party or plugin.provider.built_in]
+        found = [*own, *map(discovery.file, files), *plugins]
+        self._block = set(block)
+        self._refuse_unknown(self._block, found)
+        for plugin in found:
+            self.add(plugin)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All entries, or those of one kind, ordered by kind and name."""
         return [entry for key, entry in sorted(self._entries.items()) if kind in (None, key[0])]
+
+    def kinds(self) -> list[str]:
+        """The kinds of which there is a component, sorted."""
+        return sorted({kind for kind, _ in self._entries})
 
     def names(self, kind: str) -> list[str]:
         """The names of one kind, sorted."""
@@ -158,6 +164,10 @@ class Registry:
             )
         return self._presets[name][0]
 
+    def preset_provider(self, name: str) -> Provider:
+        """Who provides a preset that `presets` lists."""
+        return self._presets[name][1]
+
     def health(self) -> list[Problem]:
         """`problems`, and what shows only when the announcements of third parties are followed: this imports them."""
         found = list(self.problems)
@@ -169,54 +179,115 @@ class Registry:
                     found.append(Problem(entry.provider, f"{entry.kind} '{entry.name}': {error.details[0]}"))
         return found
 
-    def provider(self, component: Component) -> Provider:
-        """Who provides the class of ``component``."""
-        return self._entries[component.kind, component.name].provider
+    def provider(self, component: Component) -> Provider | None:
+        """Who provides the class of ``component``; None for one that came in by no plugin."""
+        entry = self._entries.get((component.kind, component.name))
+        return entry.provider if entry else None
+
+    def observers(self) -> list[tuple[str, object]]:
+        """The plugins that take a lifecycle hook, by name."""
+        hooks = [getattr(self._manager.hook, name) for name in LIFECYCLE]
+        return [
+            (name, plugin)
+            for name, plugin in self._manager.list_name_plugin()
+            if any(implementation.plugin is plugin for hook in hooks for implementation in hook.get_hookimpls())
+        ]
+
+    def blame(self, error: BaseException) -> str:
+        """Whose code raised ``error``: ``"schedule 'sine' of gendiff-acme 1.2"``, or an empty string for nobody's."""
+        for frame in reversed(_frames(error)):
+            module, holder = str(frame.f_globals.get("__name__", "")), frame.f_locals.get("self")
+            if isinstance(holder, Component) and (known := self._entries.get((holder.kind, holder.name))):
+                return f"{known.kind} '{known.name}' of {known.provider}"  # also in what it inherits from an interface
+            here = [entry for entry in self.entries() if entry.module == module]
+            near = [
+                entry  # another module of the same package; gendiff's own packages hold more than one provider
+                for entry in self.entries()
+                if not entry.provider.built_in and entry.module.partition(".")[0] == module.partition(".")[0]
+            ]
+            own = [entry for entry in here if entry.class_name == type(holder).__name__]
+            if found := own or here or near:
+                return f"{found[0].kind} '{found[0].name}' of {found[0].provider}"
+        return ""
 
     def _unknown(self, kind: str, name: str) -> ConfigError:
         own = [entry.name for entry in self.entries(kind) if entry.provider.built_in]
         others = [f"{entry.name} ({entry.provider})" for entry in self.entries(kind) if not entry.provider.built_in]
-        broken = [f"broken plugin: {problem.provider}: {problem.reason}" for problem in self.problems]
+        unusable = [problem for problem in self.problems if problem.status != "warning"]
+        suggestion = did_you_mean(name, self.names(kind))
+        own_file = "" if suggestion else "; one in a file of your own: gendiff --plugin FILE ..."
+        problems = [f"{problem.status} plugin: {problem.provider}: {problem.why}" for problem in unusable]
         return ConfigError(
             f"unknown {kind} '{name}'",
             details=[
                 f"known: {' | '.join(filter(None, [', '.join(own), ', '.join(others)])) or 'none'}",
-                did_you_mean(name, self.names(kind)),
-                *broken[:5],
+                suggestion,
+                *problems[:MOST_PROBLEMS],
             ],
-            fix=f"list all: gendiff plugins list --kind {kind}",
+            fix=f"list all: gendiff plugins list --kind {kind}{own_file}",
             subject=f"{kind}.name",
         )
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
-    def _guarded(self, provider: Provider, call: Any) -> Any:
-        """Run plugin code; whatever it raises or prints becomes a problem of its provider."""
-        printed = io.StringIO()
+    def add(self, plugin: Plugin) -> None:
+        """Load one more plugin; the first to take a name has it."""
+        provider = plugin.provider
+        if provider in self.providers:
+            return
+        self.providers.append(provider)
+        if blocked := self._block.intersection(provider.names):
+            self._problem(provider, f"--block {min(blocked)}", "blocked")
+            return
+        loaded = self._guarded(provider, plugin.load)
+        if loaded is None or self._manager.is_registered(loaded):
+            return
+        self._guarded(provider, lambda: self._register(loaded, provider))
+        if not self._manager.is_registered(loaded):
+            return
+        for component in self._asked("gendiff_components", loaded, provider, list) or ():
+            self._guarded(provider, partial(self._add, component, provider))
+        for name, path in (self._asked("gendiff_presets", loaded, provider, dict) or {}).items():
+            self._guarded(provider, partial(self._add_preset, name, path, provider))
+
+    def _register(self, loaded: Any, provider: Provider) -> None:
+        needed = getattr(loaded, "gendiff_api_version", API_VERSION)
+        if not isinstance(needed, int) or not 1 <= needed <= API_VERSION:
+            raise ImportError(
+                f"it needs version {needed} of gendiff's plugin interface, this gendiff has {API_VERSION}: "
+                "upgrade the older of the two"
+            )
+        self._manager.register(loaded, name=f"{provider} ({provider.origin})")
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError:
+            self._manager.unregister(loaded)
+            raise
+
+    def _asked(self, hook: str, loaded: Any, provider: Provider, into: Callable[[Any], Any]) -> Any:
+        """What one plugin answers to a hook; None where it does not take it or fails."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            if implementation.plugin is loaded:
+                return self._guarded(provider, partial(_call, into, implementation.function))
+        return None
+
+    def _guarded(self, provider: Provider, call: Callable[[], Any]) -> Any:
+        """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider."""
+        printed, before, result = io.StringIO(), process_state(), None
         try:
             with contextlib.redirect_stdout(printed):
                 result = call()
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the program down
-            self._problem(provider, _reason(error))
-            return None
+            self._problem(provider, reason(error))
         if printed.getvalue():
-            self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}")
+            self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}", "warning")
+        if changed := restore(before):
+            why = f"its import changed {', '.join(changed)} of the whole process, which was undone"
+            self._problem(provider, why, "warning")
         return result
 
-    def _problem(self, provider: Provider, reason: str) -> None:
-        self.problems.append(Problem(provider, " ".join(reason.split())))
-
-    def _register(self, plugin: Any, provider: Provider) -> None:
-        self._manager.register(plugin, name=f"{provider.distribution}/{provider.origin}")
-
-    def _refuse_unknown_hooks(self, providers: dict[int, Provider]) -> None:
-        while True:
-            try:
-                self._manager.check_pending()
-                return
-            except pluggy.PluginValidationError as error:
-                self._problem(providers[id(error.plugin)], str(error))
-                self._manager.unregister(error.plugin)
+    def _problem(self, provider: Provider, why: str, status: str = "broken") -> None:
+        self.problems.append(Problem(provider, " ".join(why.split()), status))
 
     def _add(self, component: type[Component] | Lazy, provider: Provider) -> None:
         flaw = _flaw(component)
@@ -231,80 +302,57 @@ class Registry:
         if taken is not entry:
             self._problem(provider, f"{entry.kind} '{entry.name}' is already provided by {taken.provider}")
 
+    def _add_preset(self, name: str, path: Path, provider: Provider) -> None:
+        if not isinstance(name, str) or not isinstance(path, str | Path):
+            raise TypeError(f"preset {name!r}: {path!r} is not a name and the path of a TOML file")
+        Path(path).read_text(encoding="utf-8")  # there, and a text
+        if name in self._presets:
+            self._problem(provider, f"preset '{name}' is already provided by {self._presets[name][1]}")
+        else:
+            self._presets[name] = (Path(path), provider)
+
+    def _refuse_unknown(self, block: Iterable[str], found: Iterable[Plugin]) -> None:
+        known = sorted({name for plugin in found for name in plugin.provider.names})
+        for name in block:
+            if name not in known and not name.endswith(".py"):  # a configuration may name that file later
+                distributions = sorted({plugin.provider.distribution for plugin in found})
+                raise ConfigError(
+                    f"no plugin is called '{name}'",
+                    where="--block",
+                    details=[
+                        f"known: {', '.join(distributions)}, and their entry points",
+                        did_you_mean(name, known),
+                    ],
+                    fix="see who provides what: gendiff plugins list",
+                )
+
+
+def _call(into: Callable[[Any], Any], function: Callable[[], Any]) -> Any:
+    return into(function())
+
 
 def _flaw(component: Any) -> str:
     """What keeps it from being used as a component, or an empty string."""
     if not (isinstance(component, Lazy) or (isinstance(component, type) and issubclass(component, Component))):
         return "is not a component class"
+    if isinstance(component, Lazy) and not all(isinstance(text, str) for text in (component.target, component.summary)):
+        return "has a target or summary that is no text"
     if not all(isinstance(text, str) and text for text in (component.kind, component.name)):
-        return 'has no kind and name: derive it from an interface such as BlurSchedule and write name = "..."'
+        return 'has no kind and name: derive it from an interface such as BlurSchedule, and write name = "..." without a type'
     missing = sorted(getattr(component, "__abstractmethods__", ()))
     return f"lacks {', '.join(missing)}" if missing else ""
 
 
-def _reason(error: BaseException) -> str:
-    """What was raised, and the plugin's line of code that raised it."""
-    told = f"{type(error).__name__}: {error}"
-    files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in files if file.is_file() and not _is_machinery(file)]
-    return f"{told} ({own[-1][0].name}, line {own[-1][1]})" if own else told
-
-
-def _is_machinery(file: Path) -> bool:
-    """Whether it is what imports plugins, makes their classes and calls their hooks."""
-    return file.is_relative_to(Path(__file__).parent) or not {"pluggy", "pydantic", "importlib"}.isdisjoint(file.parts)
-
-
-def _in_order(providers: Mapping[int, Provider], hook: Any) -> list[tuple[Provider, Any]]:
-    """Who answers a hook, gendiff itself first: the first to take a name has it. Pluggy's order is for the plugins to change."""
-    answers = {id(implementation.plugin): implementation for implementation in hook.get_hookimpls()}
-    return [(provider, answers[plugin]) for plugin, provider in providers.items() if plugin in answers]
+def _frames(error: BaseException) -> list[FrameType]:
+    """The frames through which it was raised, and those of what caused it, the innermost last."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    return frames + (_frames(error.__cause__) if error.__cause__ else [])
 
 
 @cache
 def default_registry() -> Registry:
     """The registry of everything installed, loaded once."""
     return Registry()
-
-
-def _installed(third_party: bool) -> Iterator[tuple[Provider, Any]]:
-    """Entry points, gendiff's own first, then by distribution; the same one seen twice on the path counts once."""
-    found: dict[Provider, Callable[[], Any]] = {}
-    for distribution in importlib.metadata.distributions():
-        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
-            continue  # a damaged distribution that has nothing to do with gendiff must not matter
-        name, version = (
-            str(distribution.metadata["Name"] or "a nameless distribution"),
-            str(distribution.metadata["Version"]),
-        )
-        try:
-            points = distribution.entry_points.select(group=GROUP)
-        except Exception as error:  # importlib.metadata raises whatever its parser trips over
-            found[Provider(name, version, "entry_points.txt")] = partial(_refuse, error)
-            continue
-        for point in points:
-            found.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
-    for provider in sorted(found, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)):
-        if third_party or provider.built_in:
-            yield provider, found[provider]
-
-
-def _refuse(error: Exception) -> None:
-    raise error
-
-
-def _files(files: Iterable[Path]) -> Iterator[tuple[Provider, Any]]:
-    for path in files:
-        if not path.is_file():
-            raise PluginError(f"no plugin file '{path}'", where="--plugin", fix="give the path of a Python file")
-        yield Provider(path.name, "", str(path)), lambda path=path: _load_file(path)
-
-
-def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"gendiff_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pydantic looks there for what annotations mean
-    spec.loader.exec_module(module)
-    return module

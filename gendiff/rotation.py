@@ -145,11 +145,17 @@ class SeparableRotation(Rotation):
 @lru_cache(maxsize=64)
 def _cast_matrix(rotation: SeparableRotation, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix of one axis where and how it is used; refuses a matrix that is not orthonormal."""
+    with torch.inference_mode(False):  # what is first used while sampling may later meet autograd
+        return _orthonormal(rotation, n).to(device=device, dtype=dtype).clone(memory_format=torch.contiguous_format)
+
+
+def _orthonormal(rotation: SeparableRotation, n: int) -> Tensor:
     U = rotation.matrix(n)
     if U.shape != (n, n):
         raise PluginError(
             f"rotation '{rotation.name}' returned a matrix of shape {tuple(U.shape)} for an axis of {n}",
             fix=f"matrix(n) must return ({n}, {n})",
+            subject="rotation.name",
         )
     error = (U.T @ U - torch.eye(n, dtype=U.dtype)).abs().max().item()
     if not error < 1e-8:
@@ -157,8 +163,9 @@ def _cast_matrix(rotation: SeparableRotation, n: int, dtype: torch.dtype, device
             f"rotation '{rotation.name}' is not orthogonal for an axis of {n}: max |U^T U - I| = {error:.1e}",
             details=["a rotation must keep inner products, or noise is no longer iid in rotated coordinates"],
             fix="return a float64 matrix with orthonormal columns",
+            subject="rotation.name",
         )
-    return U.to(device=device, dtype=dtype)
+    return U
 
 
 @cache

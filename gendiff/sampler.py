@@ -40,6 +40,8 @@ class Sampler(Component):
     """An author gives `plan`."""
 
     kind: ClassVar[str] = "sampler"
+    #: Observed order: the error of the sampled distribution falls like (number of steps)^-order.
+    order: ClassVar[int] = 1
     #: Clamp x̂_0 to the range of the data at every step, in event space. Data without a range are never clipped.
     clip: bool = False
 

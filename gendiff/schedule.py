@@ -68,6 +68,7 @@ def _evaluate(
         raise PluginError(
             f"{schedule.kind} '{schedule.name}' returned {shape} from {symbol}(i, N)",
             fix=f"return a tensor of the shape of i, here ({N},)",
+            subject=f"{schedule.kind}.name",
         )
     values = values.double()
     wrong = ~((values >= 0) & (values < below))  # also true for NaN
@@ -78,6 +79,7 @@ def _evaluate(
             f"{schedule.kind} '{schedule.name}' gives {symbol}({first + 1}) = {values[first].item():g} at N = {N}",
             details=[f"{symbol} must be {allowed} at every step 1..N; {int(wrong.sum())} of {N} are not"],
             fix=f"change its parameters ({schedule.spec}) or its formula",
+            subject=f"{schedule.kind}.name",
         )
     return values
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -31,9 +32,10 @@ from gendiff.config import Config, TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.network import build_denoiser, load_weights
 from gendiff.objective import Loss
+from gendiff.observers import Observers
 from gendiff.process_group import ProcessGroup
 from gendiff.rotation import dct
-from gendiff.run import Run
+from gendiff.run import Run, now, numbers
 from gendiff.score import Denoiser
 from gendiff.streams import stream
 
@@ -225,29 +227,42 @@ class Trainer:
         )
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a front end shows: after each step, and what was just written."""
-
-    step: int
-    loss: float
-    images_per_s: float
-    saved: bool = False
-
-
 def fit(
     run: Run,
     trainer: Trainer,
-    report: Callable[[Progress], None],
-    draw_samples: Callable[[Trainer], None],
+    observers: Observers | None = None,
+    preview: Callable[[Trainer], None] = lambda trainer: None,
 ) -> None:
-    """Train ``run`` from where ``trainer`` stands to its last step.
+    """Train ``run`` from where ``trainer`` stands to its last step, and keep its status true.
+
+    Args:
+        observers: told what happens, in the main process.
+        preview: called every ``sample_every`` steps and after the last, in the main process.
 
     Raises:
         Stopped: on SIGTERM, SIGINT or SIGUSR1, after the step is finished and a checkpoint saved.
-        GendiffError: whatever data or components raise, after a checkpoint of the last finished step is saved.
+        Exception: whatever data or components raise, after a checkpoint of the last finished step is saved.
 
     """
+    observers = observers or Observers()
+    told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
+    if trainer.group.main:
+        run.update(status="running", pid=os.getpid())
+    told("gendiff_run_started", config=run.config.table(), step=trainer.step)
+    status = "failed"
+    try:
+        _loop(run, trainer, told, preview)
+        status = "done"
+    except Stopped:
+        status = "stopped"
+        raise
+    finally:
+        if trainer.group.main:
+            run.update(status=status, ended=now())
+        told("gendiff_run_ended", step=trainer.step, status=status)
+
+
+def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
     settings = trainer.settings
     group = trainer.group
     about = {"run": run.info["id"], "versions": run.info["versions"], "data": trainer.config.data.fingerprint}
@@ -257,15 +272,13 @@ def fit(
 
     def save() -> None:
         if group.main:
-            checkpoint.save(run.checkpoints, trainer.checkpoint(about), settings.keep)
+            path = checkpoint.save(run.checkpoints, trainer.checkpoint(about), settings.keep)
+            told("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
 
     with closing(loader), stop_requests() as requested:
         while trainer.step < settings.steps:
-            try:
+            with saving_on_failure(save):
                 trainer.train_step(next(loader))
-            except GendiffError:
-                save()  # without the other processes: this one may have failed alone
-                raise
             step, last = trainer.step, trainer.step == settings.steps
             images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
             loss = trainer.window.means()["loss"]
@@ -275,21 +288,41 @@ def fit(
                 row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
                 if group.main:
                     run.log(row)
+                told("gendiff_metrics_ready", step=step, values=numbers(row))
                 trainer.window = Window()
             stop = group.any(bool(requested))
             saved = last or stop or step % settings.checkpoint_every == 0
-            try:
-                if group.main and settings.sample_every and (step % settings.sample_every == 0 or last):
-                    draw_samples(trainer)  # before the checkpoint: killed in between, a run would never draw them
-            finally:
-                if saved:
-                    trainer.reduce_window()
-                    save()
+            if group.main and settings.sample_every and (step % settings.sample_every == 0 or last):
+                with saving_on_failure(save):
+                    preview(trainer)  # before the checkpoint: killed in between, a run would never draw them
+            if saved:
+                trainer.reduce_window()
+                save()
                 group.barrier()
-            report(Progress(step, loss, images_per_s, saved))
+            told("gendiff_step", step=step, loss=loss, images_per_s=images_per_s)
             if stop and not last:
                 number = requested[0] if requested else signal.SIGTERM
                 raise stopped(run, step, number)
+
+
+@contextmanager
+def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
+    """Save what was reached where the block fails, without waiting for other processes: this one may have failed alone.
+
+    A component that calls ``sys.exit`` has failed too.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        save()
+        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
+    except Exception:
+        save()
+        raise
+
+
+def _silence(hook: str, **facts: Any) -> None:
+    """What the other processes tell."""
 
 
 def stopped(run: Run, step: int, number: int) -> Stopped:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gendiff import Config, Diffusion, Rotation, Velocity
 from gendiff.registry import default_registry
+from gendiff.testing import fitted as ready
 
 N = 50  # enough steps for every regime, few enough for dense matrices
 
@@ -19,7 +20,7 @@ def component(interface: type, spec):
 
 
 def diffusion(rotation="dct", velocity="blur", event_shape=(2, 5, 7), N=N) -> Diffusion:
-    U = component(Rotation, rotation)
+    U = fitted(rotation, event_shape)
     return Diffusion(U, component(Velocity, velocity).scales(U, event_shape, N), event_shape)
 
 
@@ -27,6 +28,11 @@ def dense(rotation: Rotation, event_shape: tuple[int, ...]) -> Tensor:
     """U as a d x d float64 matrix whose columns are the basis events."""
     d = torch.Size(event_shape).numel()
     return rotation.unrotate(torch.eye(d, dtype=torch.float64).reshape(d, *event_shape)).reshape(d, d).T
+
+
+def fitted(spec, event_shape) -> Rotation:
+    """A rotation for events of that shape; one that learns from data has learned from smooth noise."""
+    return ready(component(Rotation, spec), event_shape)
 
 
 def rotations() -> list[str]:
@@ -46,4 +52,4 @@ PROCESSES = [
     ("blur-eigen:released_tiling=true", "blur"),
 ]
 
-__all__ = ["PROCESSES", "Config", "N", "component", "dense", "diffusion", "rotations", "velocities"]
+__all__ = ["PROCESSES", "Config", "N", "component", "dense", "diffusion", "fitted", "rotations", "velocities"]

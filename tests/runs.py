@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from gendiff.batches import Batch
 from gendiff.checkpoint import Checkpoint
 from gendiff.config import Config, Layer, resolve
 from gendiff.generation import draw_grid
+from gendiff.hookspecs import hookimpl
+from gendiff.observers import Observers
 from gendiff.process_group import ProcessGroup
 from gendiff.registry import default_registry
 from gendiff.run import Run
-from gendiff.training import Progress, Trainer, fit
+from gendiff.training import Trainer, fit
 
 CPU = torch.device("cpu")
 ALONE = ProcessGroup(0, 1, CPU)
@@ -31,6 +34,26 @@ UNET = "unet:channels=8,multipliers=[1],attention=[],heads=1"
 
 class Killed(BaseException):
     """What ends a run at a chosen point, as a crash does: nothing of gendiff catches it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer hears of a step."""
+
+    step: int
+    loss: float
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """An observer of steps that is a function."""
+
+    report: Callable[[Progress], None]
+
+    @hookimpl
+    def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
+        self.report(Progress(step, loss, images_per_s))
 
 
 def settings(model: str = MLP, data: str = "digits", rotation: str = "identity", **train: Any) -> Config:
@@ -77,7 +100,8 @@ def train(
     prepare(trainer)
     with run.lock():
         run.forget_after(trainer.step)
-        fit(run, trainer, report, lambda t: draw_grid(t.averaged(), run, t.settings.preview, grid(run, t.step)))
+        observers = Observers([("the test", Reporter(report))])
+        fit(run, trainer, observers, lambda t: draw_grid(t.averaged(), run, t.settings.preview, grid(run, t.step)))
     return trainer
 
 

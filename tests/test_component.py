@@ -69,7 +69,7 @@ def values(annotation, metadata=()):
     if origin is Annotated:
         return values(args[0], [m for a in args[1:] for m in getattr(a, "metadata", [a])])
     if origin in (Union, types.UnionType):
-        return st.one_of([values(arg) for arg in args])
+        return st.one_of([values(arg, metadata) for arg in args])
     if origin is Literal:
         return st.sampled_from(args)
     if origin is tuple and args[-1] is Ellipsis:

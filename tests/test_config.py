@@ -234,3 +234,57 @@ def test_the_two_samplers_are_not_confused(preview):
         with pytest.raises(ConfigError) as raised:
             resolve(layers)
         assert raised.value.where == "--set train.preview"
+
+
+class TestNamedProcess:
+    """`process` stands for a rotation and a velocity."""
+
+    def table(self, *layers):
+        return resolve(layers).config.table()
+
+    def test_it_is_its_parts(self):
+        named = self.table(Layer.at("--process", "process", "blur-diffusion:schedule=log,sigma=0.6"))
+        parts = [
+            Layer.at("--rotation", "rotation", "dct"),
+            Layer.at("--velocity", "velocity", "blur:schedule=log,sigma=0.6"),
+        ]
+        assert named == self.table(*parts)
+        assert "process" not in named
+
+    def test_what_is_said_beside_it_and_after_it_wins(self):
+        beside = self.table(Layer("file", {"process": "blur-diffusion", "rotation": "haar"}))
+        assert (beside["rotation"]["name"], beside["velocity"]["name"]) == ("haar", "blur")
+        after = self.table(
+            Layer.at("--process", "process", {"name": "blur-diffusion", "sigma": 0.7}),
+            Layer.at("--schedule", "velocity.schedule", "cubic"),
+        )
+        assert after["velocity"]["schedule"]["name"] == "cubic"
+        assert after["velocity"]["sigma"] == 0.7
+        before = self.table(Layer.at("x", "rotation", "haar"), Layer.at("--process", "process", "ddpm"))
+        assert (before["rotation"]["name"], before["velocity"]["name"]) == ("identity", "isotropic")
+
+    def test_what_it_cannot_use_is_refused_with_its_origin(self):
+        with pytest.raises(ConfigError, match="velocity 'isotropic' has no parameter 'schedule'") as raised:
+            resolve([Layer.at("--process", "process", "ddpm"), Layer.at("--schedule", "velocity.schedule", "log")])
+        assert raised.value.where == "--schedule"
+        with pytest.raises(ConfigError, match="unknown process 'dppm'") as raised:
+            resolve([Layer.at("--process", "process", "dppm")])
+        assert raised.value.where == "--process"
+
+
+class TestLists:
+    """Settings that are several components."""
+
+    def test_names_specs_and_tables_are_the_same(self):
+        several = ["spectrum:bands=3", {"name": "moments"}]
+        config = resolve([Layer.at("--metric", "train.metrics", several)]).config
+        assert [metric.spec for metric in config.train.metrics] == ["spectrum:bands=3", "moments"]
+        again = resolve([Layer("file", tomllib.loads(config.toml()))]).config
+        assert again == config
+        assert resolve([]).config.table()["train"].get("metrics", []) == []
+
+    def test_an_error_names_the_option(self):
+        for wrong in (["spectru"], ["spectrum:bnds=1"], ["spectrum", "moments:x=1"]):
+            with pytest.raises(ConfigError) as raised:
+                resolve([Layer.at("--metric", "train.metrics", wrong)])
+            assert raised.value.where == "--metric"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import component, dense, rotations
+from processes import component, dense, fitted, rotations
 
 from gendiff import Rotation, SeparableRotation, Velocity
 from gendiff.blur import (
@@ -46,7 +46,7 @@ def symmetric_kernel_blur(x: np.ndarray, sigma: float) -> np.ndarray:
 @every_event
 class TestOrthogonality:
     def test_round_trip_and_inner_products(self, spec, event, rng):
-        U = component(Rotation, spec)
+        U = fitted(spec, event)
         x, y = torch.randn(2, 11, *event, generator=rng, dtype=torch.float64)
         torch.testing.assert_close(U.unrotate(U.rotate(x)), x, rtol=0, atol=1e-10)
         torch.testing.assert_close(U.rotate(U.unrotate(x)), x, rtol=0, atol=1e-10)
@@ -55,11 +55,11 @@ class TestOrthogonality:
 
     def test_noise_stays_iid(self, spec, event, rng):
         """Cov(U^T ε) = U^T U = I: exact, without drawing any noise."""
-        U = dense(component(Rotation, spec), event)
+        U = dense(fitted(spec, event), event)
         torch.testing.assert_close(U.T @ U, torch.eye(len(U), dtype=torch.float64), rtol=0, atol=1e-10)
 
     def test_apply_diagonal_is_the_dense_matrix(self, spec, event, rng):
-        rotation = component(Rotation, spec)
+        rotation = fitted(spec, event)
         U = dense(rotation, event)
         diagonal = torch.rand(event, generator=rng, dtype=torch.float64)
         x = torch.randn(5, *event, generator=rng, dtype=torch.float64)
@@ -67,7 +67,7 @@ class TestOrthogonality:
         torch.testing.assert_close(rotation.apply_diagonal(x, diagonal).flatten(1), expected, rtol=0, atol=1e-10)
 
     def test_float32_outside_autocast(self, spec, event, rng):
-        U = component(Rotation, spec)
+        U = fitted(spec, event)
         x = torch.randn(5, *event, generator=rng, dtype=torch.float64)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             low = U.rotate(x.bfloat16())
@@ -87,15 +87,15 @@ class TestOrthogonality:
         monkeypatch.setattr(module, "apply_per_axis", recorded)
         torch.set_float32_matmul_precision("medium")
         try:
-            component(Rotation, spec).rotate(torch.randn(2, *event, generator=rng))
+            fitted(spec, event).rotate(torch.randn(2, *event, generator=rng))
             assert set(seen) <= {"highest"}
-            assert bool(seen) == isinstance(component(Rotation, spec), SeparableRotation)
+            assert bool(seen) == isinstance(fitted(spec, event), SeparableRotation)
             assert torch.get_float32_matmul_precision() == "medium"
         finally:
             torch.set_float32_matmul_precision("highest")
 
     def test_spectra_have_their_range_and_shape(self, spec, event):
-        U = component(Rotation, spec)
+        U = fitted(spec, event)
         for sigma in (0.1, 0.2, 0.4, 3.0, 30.0):
             log_D = U.log_blur_spectrum(event, sigma)
             assert torch.broadcast_shapes(log_D.shape, event) == torch.Size(event)

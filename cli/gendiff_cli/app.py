@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gendiff import __version__
+from gendiff import __version__, discovery
 from gendiff.component import set_default_resolver
-from gendiff.errors import GendiffError
+from gendiff.errors import GendiffError, PluginError, reason
 from gendiff.registry import Registry
-from gendiff_cli import config, data, plugins, sample, train
-from gendiff_cli.console import Verbosity, fail
+from gendiff_cli import config, data, plugins, process, runs, sample, train
+from gendiff_cli.console import Verbosity, fail, note
+
+_registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
 
 app = typer.Typer(
     name="gendiff",
@@ -24,8 +27,10 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(sample.sample)
+app.add_typer(process.app, name="process")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
 app.add_typer(config.app, name="config")
 
 
@@ -39,7 +44,12 @@ def _version(show: bool) -> None:
 def gendiff(
     context: typer.Context,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin file too; may be given again.")] = None,
-    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Load no installed third-party plugins.")] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Load gendiff's own plugins and those of --plugin, no others.")
+    ] = False,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Do not import this plugin; may be given again.", metavar="NAME")
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Results and errors only.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
     version: Annotated[
@@ -48,8 +58,14 @@ def gendiff(
 ) -> None:
     """Generalized diffusion in a rotated coordinate system, each component at its own speed."""
     Verbosity.level = 1 if verbose else -1 if quiet else 0
-    registry = Registry(files=plugin or (), third_party=not no_plugins)
+    named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
+    plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
+    registry = Registry(files=plugin or (), third_party=not no_plugins, block=block or (), plugins=plugins)
+    for problem in registry.problems:
+        if problem.provider.sha256 and problem.status == "broken":
+            note(f"the plugin file {problem.provider.origin} is broken: {problem.why}")  # it was asked for by name
     set_default_resolver(registry.resolve)
+    _registry[:] = [registry]
     context.obj = registry
 
 
@@ -57,6 +73,10 @@ def main() -> None:
     """Run the command line; never returns."""
     try:
         app(prog_name="gendiff")
+    except PluginError as error:
+        if (culprit := _culprit(error)) and culprit.partition(" of ")[2] not in str(error):
+            error.details = (*error.details, f"provided by {culprit.partition(' of ')[2]}")
+        sys.exit(fail(error))
     except GendiffError as error:
         sys.exit(fail(error))
     except BrokenPipeError:
@@ -74,12 +94,19 @@ def _interrupted() -> GendiffError:
     return error
 
 
+def _culprit(error: BaseException) -> str:
+    """The component, and its provider, whose code raised the error; empty for none."""
+    return next((name for registry in _registry if (name := registry.blame(error))), "")
+
+
 def _unexpected(error: Exception) -> GendiffError:
     """An error that nobody foresaw, with its cause kept for ``-v``."""
     if type(error).__name__ == "OutOfMemoryError":
         wrapped = GendiffError("the GPU is out of memory", fix="lower --batch, or use --precision bf16")
     elif isinstance(error, MemoryError):
         wrapped = GendiffError("out of memory", fix="lower --batch")
+    elif culprit := _culprit(error):
+        wrapped = PluginError(f"{culprit} failed: {reason(error)}", fix="see the traceback: gendiff -v ...")
     elif isinstance(error, OSError):
         wrapped = GendiffError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     else:

@@ -14,10 +14,13 @@ from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
+    LoggerOption,
+    MetricOption,
     ModelOption,
     NoiseOption,
     ObjectiveOption,
     PresetOption,
+    ProcessOption,
     RotationOption,
     SamplerOption,
     ScheduleOption,
@@ -41,6 +44,7 @@ def show(
     run: Annotated[
         Path | None, typer.Argument(help="A run, whose configuration to start from.", metavar="[RUN]")
     ] = None,
+    process: ProcessOption = None,
     rotation: RotationOption = None,
     schedule: ScheduleOption = None,
     velocity: VelocityOption = None,
@@ -50,6 +54,8 @@ def show(
     data: DataOption = None,
     size: SizeOption = None,
     sampler: SamplerOption = None,
+    logger: LoggerOption = None,
+    metric: MetricOption = None,
     preset: PresetOption = None,
     config_file: ConfigOption = None,
     assignments: SetOption = None,
@@ -64,6 +70,7 @@ def show(
     from gendiff.config import Layer, resolve
 
     flags = {
+        "process": process,
         "rotation": rotation,
         "velocity": velocity,
         "schedule": schedule,
@@ -73,12 +80,14 @@ def show(
         "data": data,
         "size": size,
         "sampler": sampler,
+        "logger": logger or None,
+        "metric": metric or None,
     }
     found = layers(registry, preset, config_file, assignments, flags)
     if run is not None:
         from gendiff.run import Run
 
-        found.insert(0, Layer(str(run), Run.open(run).config.table()))
+        found.insert(0, Layer(str(run), Run.open(run).table))
     resolved = resolve(found)
     if json:
         json_result({"config": resolved.config.table(), "origins": resolved.origins})

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from gendiff import discovery
 from gendiff.errors import ConfigError
 from gendiff.registry import Registry, default_registry
+from gendiff_cli.console import note
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
@@ -29,11 +31,21 @@ def _component(kind: str, text: str) -> Any:
 RotationOption = Annotated[str | None, _component("rotation", "Coordinate system U: identity, dct, blur-eigen, ...")]
 ScheduleOption = Annotated[str | None, _component("schedule", "Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...")]
 VelocityOption = Annotated[str | None, _component("velocity", "Speed of each component: blur, isotropic, ...")]
+ProcessOption = Annotated[
+    str | None, _component("process", "Rotation and velocity under one name: ddpm, blur-diffusion, ...")
+]
 NoiseOption = Annotated[str | None, _component("noise", "Noise schedule β_i: linear, cosine, ...")]
 ObjectiveOption = Annotated[str | None, _component("objective", "What the network predicts: eps, x0, v, ...")]
 ModelOption = Annotated[str | None, _component("model", "Network: unet, 'unet:channels=64', mlp, ...")]
 DataOption = Annotated[str | None, _component("data", "Data: digits, dead-leaves, 'folder:path=DIR', ...")]
 SamplerOption = Annotated[str | None, _component("sampler", "Sampler: ancestral, 'ddim:steps=50', ...")]
+
+LoggerOption = Annotated[
+    list[str] | None, _component("logger", "Who watches besides metrics.jsonl: tensorboard, wandb; may be given again.")
+]
+MetricOption = Annotated[
+    list[str] | None, _component("metric", "What is measured on sample grids: spectrum, ...; may be given again.")
+]
 
 PresetOption = Annotated[list[str] | None, typer.Option(help="Start from a shipped configuration; may be given again.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Read a TOML file.", metavar="FILE")]
@@ -45,6 +57,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:K; a G
 
 #: Dedicated flags and the configuration keys they set.
 PATHS = {
+    "process": "process",
     "rotation": "rotation",
     "velocity": "velocity",
     "schedule": "velocity.schedule",
@@ -54,6 +67,8 @@ PATHS = {
     "data": "data",
     "size": "data.size",
     "sampler": "sampler",
+    "logger": "train.loggers",
+    "metric": "train.metrics",
     "steps": "train.steps",
     "batch": "train.batch",
     "lr": "train.lr",
@@ -76,12 +91,32 @@ def layers(
 
     found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]
     if file is not None:
-        found.append(Layer.from_file(file))
+        layer = Layer.from_file(file)
+        _load_plugins(layer.table.get("plugins", []), file, registry)
+        found.append(Layer(layer.origin, {key: value for key, value in layer.table.items() if key != "plugins"}))
     found += [Layer.from_assignment(assignment) for assignment in assignments or []]
     for flag, value in flags.items():
         if value is not None:
             found.append(Layer.at(f"--{flag}", PATHS[flag], parse_size(value) if flag == "size" else value))
     return found
+
+
+def _load_plugins(paths: Any, file: Path, registry: Registry) -> None:
+    """Load the plugin files that a configuration names, relative to it; says so, since a plugin is code that runs."""
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ConfigError(
+            "'plugins' must be a list of paths",
+            where=str(file),
+            fix='write plugins = ["my_schedule.py"]',
+            subject="plugins",
+        )
+    if paths and not registry.third_party:
+        note(f"--no-plugins: the plugins that {file} names are left out")
+        return
+    for path in paths:
+        plugin = discovery.file(file.parent / path, str(file))
+        note(f"{file} loads the plugin file {plugin.provider.origin} (SHA-256 {plugin.provider.sha256[:12]})")
+        registry.add(plugin)
 
 
 def parse_size(text: str) -> int | list[int]:

@@ -40,6 +40,8 @@ def sample(
     from gendiff.run import Run
 
     opened = Run.open(run)
+    for text in opened.notes:
+        note(text)
     chosen = _sampler(opened, sampler, steps)
     with process_group(device) as group:
         problems: list[str] = []
@@ -59,7 +61,7 @@ def _sampler(run: Run, spec: str | None, steps: int | None) -> Sampler:
     """The run's sampler, or the one asked for, with its number of steps."""
     from gendiff.config import Layer, resolve
 
-    table = [Layer.from_file(run.path / "config.toml")]
+    table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
     if spec is not None:
         table.append(Layer.at("--sampler", "sampler", spec))
     if steps is not None:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError
+from gendiff.hookspecs import hookimpl
 from gendiff.registry import Registry
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
     DeviceOption,
+    LoggerOption,
+    MetricOption,
     ModelOption,
     NoiseOption,
     ObjectiveOption,
     PresetOption,
+    ProcessOption,
     RotationOption,
     SamplerOption,
     ScheduleOption,
@@ -31,15 +37,15 @@ from gendiff_cli.options import (
 
 if TYPE_CHECKING:
     from gendiff.config import Config
-    from gendiff.process_group import ProcessGroup
     from gendiff.run import Run
-    from gendiff.training import Progress, Trainer
+    from gendiff.training import Trainer
 
 _training = {"rich_help_panel": "Training"}
 
 
 def train(
     context: typer.Context,
+    process: ProcessOption = None,
     rotation: RotationOption = None,
     schedule: ScheduleOption = None,
     velocity: VelocityOption = None,
@@ -49,6 +55,8 @@ def train(
     data: DataOption = None,
     size: SizeOption = None,
     sampler: SamplerOption = None,
+    logger: LoggerOption = None,
+    metric: MetricOption = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", **_training)] = None,
     batch: Annotated[int | None, typer.Option(help="Events per step, over all processes.", **_training)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", **_training)] = None,
@@ -72,6 +80,7 @@ def train(
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
     flags = {
+        "process": process,
         "rotation": rotation,
         "velocity": velocity,
         "schedule": schedule,
@@ -81,6 +90,8 @@ def train(
         "data": data,
         "size": size,
         "sampler": sampler,
+        "logger": logger or None,
+        "metric": metric or None,
         "steps": steps,
         "batch": batch,
         "lr": lr,
@@ -92,7 +103,11 @@ def train(
     registry: Registry = context.obj
     if resume is not None:
         _refuse_changes(flags, preset, config_file, assignments, out)
-        run = _resumed(resume, steps)
+        from gendiff.run import Run
+
+        run = Run.open(resume, training=True, steps=steps)
+        for text in run.notes:
+            note(text)
         _start(run.config, run, registry, device, out, dry_run, json)
     else:
         from gendiff.config import resolve
@@ -111,6 +126,9 @@ def _start(
     from gendiff.training import Trainer, check_disk, refuse_other_data
 
     _remark(config)
+    for logger in config.train.loggers:
+        logger.ready()
+    config = config.fitted()
     with process_group(device) as group, ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
         if run is not None:
@@ -134,46 +152,40 @@ def _start(
         if run is None:
             run = Run.create(config, registry, out, sys.argv[1:]) if group.main else None
             path = group.broadcast(str(run.path) if run else "")
-            run = run or Run.open(Path(path))
+            run = run or Run.open(Path(path), training=True)
         if group.main:
             stack.enter_context(run.lock())
             run.save_config()  # resumed with more --steps, it has changed
             check_disk(run, trainer)
             run.forget_after(trainer.step)
-        _train(run, trainer, group)
+        _train(run, trainer, registry)
         if group.main:
             _finish(run, trainer, json)
 
 
-def _train(run: Run, trainer: Trainer, group: ProcessGroup) -> None:
-    """Run the loop under a progress bar and keep run.json's status true."""
-    from gendiff.generation import draw_grid
+def _train(run: Run, trainer: Trainer, registry: Registry) -> None:
+    """Run the loop under a progress bar, before everyone who wants to watch."""
+    from gendiff.observers import Observers
+    from gendiff.preview import Preview
     from gendiff.training import fit
 
-    def draw_samples(trainer: Trainer) -> None:
-        path = run.samples / f"step-{trainer.step:08d}.png"
-        draw_grid(trainer.averaged(), run, trainer.settings.preview, path)
-        if Verbosity.level >= 0:
-            err.print(f"[dim]{path}[/]")
+    def failed(name: str, why: str) -> None:
+        run.switch_off(name, why)
+        note(f"{name} failed and is switched off for this run: {why}")
 
-    if group.main:
-        run.update(status="running", pid=_process_id())
-    status = "failed"
-    try:
-        with ProgressBar(run.path, trainer.step, trainer.settings.steps) as bar:
-            fit(run, trainer, bar, draw_samples)
-        status = "done"
-    except GendiffError as error:
-        status = "stopped" if error.exit_code in (75, 130) else "failed"
-        raise
-    finally:
-        if group.main:
-            run.update(status=status, ended=_now())
+    with ProgressBar(run.path, trainer.step, trainer.settings.steps) as bar:
+        observers = Observers([("the progress bar", bar)], failed)
+        if trainer.group.main:
+            for name, plugin in registry.observers():
+                observers.add(name, plugin)
+            for logger in trainer.settings.loggers:
+                observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
+        fit(run, trainer, observers, Preview(run, observers))
 
 
 def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     run.write_card()
-    last = run.rows()[-1]
+    last = run.last_training_row()
     if json:
         json_result({"run": str(run.path), "steps": trainer.step, "loss": last["loss"], "status": "done"})
     else:
@@ -210,12 +222,16 @@ class ProgressBar:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def __call__(self, progress: Progress) -> None:
-        self.bar.update(self.task, completed=progress.step, loss=progress.loss, speed=progress.images_per_s)
-        if self.plain and (progress.step % self.every == 0 or progress.step == self.last):
-            err.print(
-                f"step {progress.step}/{self.last}  loss {progress.loss:.4f}  {progress.images_per_s:.0f} images/s",
-            )
+    @hookimpl
+    def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
+        self.bar.update(self.task, completed=step, loss=loss, speed=images_per_s)
+        if self.plain and (step % self.every == 0 or step == self.last):
+            err.print(f"step {step}/{self.last}  loss {loss:.4f}  {images_per_s:.0f} images/s")
+
+    @hookimpl
+    def gendiff_samples_ready(self, picture: Path) -> None:
+        if Verbosity.level >= 0:
+            err.print(f"[dim]{escape(str(picture))}[/]")
 
 
 def _remark(config: Config) -> None:
@@ -270,26 +286,3 @@ def _refuse_changes(
             details=["only --steps and --device may be given with --resume"],
             fix="leave it out, or start a new run",
         )
-
-
-def _resumed(path: Path, steps: int | None) -> Run:
-    from gendiff.config import Layer, resolve
-    from gendiff.run import Run
-
-    run = Run.open(path)
-    if steps is not None:
-        table = [Layer.from_file(path / "config.toml"), Layer.at("--steps", "train.steps", steps)]
-        return Run(path, resolve(table).config)
-    return run
-
-
-def _process_id() -> int:
-    import os
-
-    return os.getpid()
-
-
-def _now() -> str:
-    from gendiff.run import now
-
-    return now()

@@ -80,7 +80,7 @@ def run_arm(arm: str, seed: int, steps: int, count: int, folder: Path) -> dict[s
     device = torch.device("cpu")
     trainer = Trainer(config, device, ProcessGroup(0, 1, device))
     run = Run.create(config, default_registry(), done)
-    fit(run, trainer, report=lambda progress: None, draw_samples=lambda trainer: None)
+    fit(run, trainer)
     denoiser = trainer.averaged()
     distances = {}
     for spec in SAMPLERS:

@@ -17,4 +17,20 @@ def gendiff_components() -> list[type[Component] | Lazy]:
             f"{here}.blur_eigen:BlurEigen",
             "the paper's basis: eigenvectors of a zero-padded blur",
         ),
+        Lazy("rotation", "haar", f"{here}.haar:Haar", "orthonormal Haar wavelets of every spatial axis"),
+        Lazy("rotation", "hadamard", f"{here}.hadamard:Hadamard", "Walsh-Hadamard in sequency order: square waves"),
+        Lazy(
+            "rotation",
+            "hartley",
+            f"{here}.hartley:Hartley",
+            "the real Fourier transform of every axis: circular borders",
+        ),
+        Lazy("rotation", "dst", f"{here}.dst:DST", "orthonormal discrete sine transform: odd borders"),
+        Lazy(
+            "rotation",
+            "random-orthogonal",
+            f"{here}.random_orthogonal:RandomOrthogonal",
+            "a random orthogonal matrix for each size of axis",
+        ),
+        Lazy("rotation", "klt", f"{here}.klt:KLT", "principal components of patches of the data (Karhunen-Loève)"),
     ]

@@ -1,0 +1,145 @@
+"""``gendiff runs``."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gendiff.errors import ConfigError, GendiffError
+from gendiff_cli.console import json_result, next_step, note, result, table
+
+app = typer.Typer(no_args_is_help=True, help="What was trained.")
+
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+
+
+@app.callback()
+def runs() -> None:
+    """What was trained."""
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the runs in a folder, with their status and last loss."""
+    if not folder.is_dir():
+        raise ConfigError(f"no folder '{folder}'", fix="train something first: gendiff train")
+    found = []
+    for path in sorted(child for child in folder.iterdir() if (child / "run.json").is_file()):
+        try:
+            found.append(_summary(path))
+        except GendiffError as error:
+            note(f"left out: {error.what}")
+    if json:
+        json_result({"runs": found})
+        return
+    rows = [(r["run"], r["status"], f"{r['step']:,}", _loss(r["loss"]), r["process"], r["created"]) for r in found]
+    table(["name", "status", "step", "loss", "process", "created"], rows)
+    if found:
+        next_step(f"gendiff runs show {found[-1]['run']}")
+
+
+@app.command()
+def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Show what a run is made of, who provided each part, and whether that part is still here."""
+    from gendiff.run import Run
+
+    opened = Run.open(run)
+    info, summary = opened.info, _summary(run)
+    providers = info.get("providers", {})
+    facts = {
+        **summary,
+        "id": info["id"],
+        "host": info.get("host"),
+        "versions": info["versions"],
+        "data": info["data"],
+        "providers": providers,
+        "plugin_files": info.get("plugin_files", {}),
+        "switched_off": info.get("switched_off", {}),
+        "notes": opened.notes,
+    }
+    if json:
+        json_result(facts)
+        return
+    for key in ("run", "id", "status", "step", "loss", "process", "created", "ended", "host"):
+        if facts.get(key) is not None:
+            result(f"{key:9} {_loss(facts[key]) if key == 'loss' else facts[key]}")
+    result(f"data      {tuple(info['data']['event_shape'])}, fingerprint {info['data']['fingerprint']}")
+    result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
+    result("")
+    rows = [(*what.partition(" ")[::2], who["plugin"], who["origin"]) for what, who in providers.items()]
+    table(["kind", "name", "provided by", "from"], rows)
+    for name, file in facts["plugin_files"].items():
+        result(
+            f"plugin file {name}: copied to {run / file['copy']}, SHA-256 {file['sha256'][:12]}, from {file['origin']}"
+        )
+    for name, why in facts["switched_off"].items():
+        result(f"switched off: {name}: {why}")
+    for text in opened.notes:
+        note(text)
+    next_step(f"gendiff sample {run}")
+
+
+@app.command()
+def diff(
+    one: RunArgument,
+    other: RunArgument,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show in which settings two runs differ."""
+    tables = [_flat(_config(path)) for path in (one, other)]
+    keys = [key for key in dict.fromkeys([*tables[0], *tables[1]]) if tables[0].get(key) != tables[1].get(key)]
+    if json:
+        json_result({key: [table.get(key) for table in tables] for key in keys})
+        return
+    table(["name", str(one), str(other)], [(key, *(str(t.get(key, "-")) for t in tables)) for key in keys])
+    if not keys:
+        result("the same configuration")
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    from gendiff.config import Config
+    from gendiff.run import Run
+
+    run = Run(path, Config.model_construct(), _config(path))
+    info, last = run.info, run.last_training_row()
+    velocity = run.table.get("velocity", {})
+    parts = [_name(run.table.get("rotation")), _name(velocity)]
+    parts += [_name(velocity["schedule"])] if isinstance(velocity, dict) and "schedule" in velocity else []
+    return {
+        "run": str(path),
+        "status": info["status"],
+        "step": last.get("step", 0),
+        "loss": last.get("loss"),
+        "process": " ".join(filter(None, parts)),
+        "created": info.get("created"),
+        "ended": info.get("ended"),
+    }
+
+
+def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.toml"
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"'{path}' is not a run directory: {error}", fix="list runs: gendiff runs list") from error
+
+
+def _name(spec: Any) -> str:
+    return str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+
+
+def _loss(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "-"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

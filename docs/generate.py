@@ -1,0 +1,158 @@
+"""Write the pages that follow from the code: ``python docs/generate.py`` (``make docs``); a test compares them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+from gendiff_cli.app import app
+
+from gendiff import hookspecs
+from gendiff.component import Component
+from gendiff.hookspecs import LIFECYCLE
+from gendiff.reference import described
+from gendiff.registry import Registry
+
+FOLDER = Path(__file__).parent
+NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->"
+
+
+def reference() -> str:
+    """Every hook, interface and built-in component."""
+    registry = Registry(third_party=False)
+    lines = [
+        "# Plugin reference",
+        "",
+        NOTE,
+        "",
+        "What a plugin may tell gendiff and hear from it, and every kind of component with its interface and its built-in",
+        "members. `gendiff plugins info NAME` shows the same, for installed plugins too. How to write one:",
+        "[tutorial](tutorial.md).",
+        "",
+        "## Hooks",
+        "",
+        "A hook is a function marked with `@hookimpl`, in the plugin's module or on an observer; it takes those of the",
+        "arguments that it needs.",
+        "",
+    ]
+    for name in ("gendiff_components", "gendiff_presets", *LIFECYCLE):
+        lines += _function(name, getattr(hookspecs, name), "###")
+    for kind in registry.kinds():
+        classes = [entry.load() for entry in registry.entries(kind)]
+        lines += ["", f"## {kind}", "", *_interfaces(classes)]
+        for entry, component in zip(registry.entries(kind), classes, strict=True):
+            lines += _component(entry.name, described(component))
+    lines += [
+        "",
+        "## preset",
+        "",
+        "A TOML file, complete or partial; `gendiff config show --preset NAME` prints it.",
+        "",
+    ]
+    for name, path in registry.presets().items():
+        lines.append(f"* `{name}`: {path.read_text(encoding='utf-8').partition(chr(10))[0].removeprefix('# ')}")
+    return "\n".join(lines) + "\n"
+
+
+def _interfaces(classes: list[type[Component]]) -> list[str]:
+    """The public classes that components of a kind are derived from, the most general first."""
+    found: dict[type, None] = {}
+    for component in classes:
+        for base in reversed(component.__mro__):
+            if issubclass(base, Component) and base.kind and not base.name and base.__module__.startswith("gendiff."):
+                found[base] = None
+    lines = []
+    for base in found:
+        text = inspect.cleandoc(base.__doc__ or "")
+        lines += [
+            f"`gendiff.{base.__name__}`" if _exported(base) else f"`{base.__module__}.{base.__name__}`",
+            "",
+            text,
+            "",
+        ]
+        for name in sorted(getattr(base, "__abstractmethods__", ())):
+            if not any(
+                name in getattr(other, "__abstractmethods__", ()) for other in found if other in base.__mro__[1:]
+            ):
+                lines += _function(name, inspect.getattr_static(base, name), "####")
+    return lines
+
+
+def _exported(cls: type) -> bool:
+    import gendiff
+
+    return cls.__name__ in gendiff.__all__
+
+
+def _function(name: str, function: Any, heading: str) -> list[str]:
+    if isinstance(function, property):
+        kind = inspect.signature(function.fget).return_annotation
+        return [f"{heading} `{name}: {kind}` (property)", "", inspect.cleandoc(function.__doc__ or ""), ""]
+    signature = re.sub(
+        r"(?:gendiff|collections|torch|pathlib|typing)\.(?:\w+\.)*", "", str(inspect.signature(function))
+    )
+    signature = signature.replace("'", "").replace("(self, ", "(").replace("(self)", "()")
+    return [f"{heading} `{name}{signature}`", "", _listed(inspect.cleandoc(function.__doc__ or "")), ""]
+
+
+def _listed(text: str) -> str:
+    """A docstring whose arguments are a Markdown list."""
+    head, args, rest = text.partition("Args:\n")
+    return head + re.sub(r"^    (\w[\w, ]*):", r"* `\1`:", rest, flags=re.MULTILINE) if args else text
+
+
+def _component(name: str, facts: dict[str, Any]) -> list[str]:
+    lines = [f"### `{name}`", "", facts["description"], ""]
+    if facts["parameters"]:
+        lines += ["| parameter | type | default | range | meaning |", "|---|---|---|---|---|"]
+        for p in facts["parameters"]:
+            cells = [f"`{p['name']}`", p["type"], f"`{p['default']}`", p["range"], p["description"]]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return lines + [line for text in facts["references"] for line in (text, "")]
+
+
+def commands() -> str:
+    """Every command and its options."""
+    lines = [
+        "# Commands",
+        "",
+        NOTE,
+        "",
+        "Results go to stdout, everything else to stderr. `-h` shows the same as this page.",
+        "",
+        "Exit codes: 0 ok; 1 failed while running; 2 usage or configuration; 3 plugin missing or broken; 4 data or weights",
+        "not available; 5 a check did not pass; 75 stopped on request after saving a resumable checkpoint; 130 Ctrl-C.",
+        "",
+    ]
+    return "\n".join([*lines, *_command("gendiff", typer.main.get_command(app))]) + "\n"
+
+
+def _command(path: str, command: Any) -> list[str]:
+    options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+    given = [p for p in command.params if p.param_type_name == "argument"]
+    arguments = " ".join(p.metavar or p.name.upper() for p in given)
+    lines = [f"## `{f'{path} {arguments}'.strip()}`", "", inspect.cleandoc(command.help or ""), ""]
+    if options:
+        lines += ["| option | meaning |", "|---|---|"]
+        for option in options:
+            names = ", ".join([*option.opts, *option.secondary_opts])
+            told = option.default not in (None, False, True) and not callable(option.default)
+            default = f" Default: `{option.default}`." if told else ""
+            lines.append(f"| `{names}` | {(option.help or '').replace('|', chr(92) + '|')}{default} |")
+        lines.append("")
+    for name, sub in getattr(command, "commands", {}).items():
+        lines += _command(f"{path} {name}", sub)
+    return lines
+
+
+PAGES = {FOLDER / "plugins" / "reference.md": reference, FOLDER / "commands.md": commands}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(write(), encoding="utf-8")
+        print(page)

@@ -1,0 +1,20 @@
+"""gendiff-sine: a plugin for gendiff."""
+
+from __future__ import annotations
+
+from gendiff import Component, Lazy, hookimpl
+
+gendiff_api_version = 1
+
+
+@hookimpl
+def gendiff_components() -> list[type[Component] | Lazy]:
+    """Announce the schedule; its module, and torch with it, is imported when it is used."""
+    return [
+        Lazy(
+            "schedule",
+            "sine",
+            "gendiff_sine.schedule:Sine",
+            "f(i) = f_max sin²(π i / 2N)",
+        ),
+    ]

@@ -1,0 +1,34 @@
+r"""Metric: numbers that say how far samples are from data.
+
+A metric compares two sets of events of the same shape and returns named numbers. What it returns depends on how many events
+there are: numbers of different n must never be compared, so whoever reports one reports n.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from gendiff.component import Component
+
+
+class Metric(Component):
+    """A comparison of samples with data; an author gives `measure`."""
+
+    kind: ClassVar[str] = "metric"
+    #: Whether the first of its numbers is better when larger.
+    larger_is_better: ClassVar[bool] = False
+
+    @abstractmethod
+    def measure(self, samples: Tensor, reference: Tensor) -> dict[str, float]:
+        """Finite numbers by name, the headline first.
+
+        Args:
+            samples, reference: events, each ``(n, *event)`` float32 on the CPU; n may differ. Neither is changed.
+
+        Raises:
+            ConfigError: for events that it does not take.
+
+        """

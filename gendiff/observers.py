@@ -1,0 +1,64 @@
+"""Observers: whoever watches a run through the lifecycle hooks, and may fail without harm."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pluggy
+
+from gendiff import hookspecs
+from gendiff.errors import reason
+from gendiff.hookspecs import GROUP
+
+
+class Observers:
+    """Calls the lifecycle hooks of every observer.
+
+    Args:
+        observers: name and object of each; its methods marked with ``@hookimpl`` are the hooks it takes.
+        failed: told ``(name, reason)`` when an observer raised and was switched off.
+
+    """
+
+    def __init__(
+        self, observers: Iterable[tuple[str, object]] = (), failed: Callable[[str, str], None] = lambda name, why: None
+    ) -> None:
+        self.failed = failed
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        for name, observer in observers:
+            self.add(name, observer)
+
+    def add(self, name: str, observer: object) -> None:
+        """Let one more watch; one that cannot be registered counts as failed."""
+        try:
+            self._manager.register(observer, name=name)
+            self._manager.check_pending()  # a misspelt hook would never be called
+        except Exception as error:  # an observer may be anything; it must not end a run
+            if self._manager.get_plugin(name) is observer:
+                self._manager.unregister(name=name)
+            self.failed(name, reason(error))
+
+    def make(self, name: str, observer: Callable[[], object]) -> None:
+        """Let one more watch, who has to be made first."""
+        try:
+            made = observer()
+        except (Exception, SystemExit) as error:  # an observer may be anything; it must not end a run
+            self.failed(name, reason(error))
+        else:
+            self.add(name, made)
+
+    def notify(self, hook: str, **facts: Any) -> None:
+        """Call one hook of every observer, in the order they were added."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                    # Copies: an observer may change what it is told, and nobody else must notice.
+                    implementation.function(*(copy.deepcopy(facts[name]) for name in implementation.argnames))
+            except (Exception, SystemExit) as error:  # an observer may raise anything; it must not end a run
+                self._manager.unregister(implementation.plugin)
+                self.failed(implementation.plugin_name, f"{hook}: {reason(error)}")

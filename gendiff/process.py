@@ -1,0 +1,25 @@
+r"""Process: a rotation and a velocity under one name.
+
+A generalized diffusion is chosen part by part (``--rotation dct --velocity blur``) or, where the parts only make sense together,
+by the name of the pair (``--process blur-diffusion``). A process component adds nothing that the parts do not say: it is
+replaced by them before anything else happens, and a run stores the parts.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from gendiff.component import Component
+from gendiff.rotation import Rotation
+from gendiff.velocity import Velocity
+
+
+class Process(Component):
+    """A named pair; an author gives `parts`."""
+
+    kind: ClassVar[str] = "process"
+
+    @abstractmethod
+    def parts(self) -> tuple[Rotation, Velocity]:
+        """The rotation U and the velocity B_i; both must be known by name, since a run stores their names."""

@@ -1,0 +1,144 @@
+"""Recall: the configuration of a run that exists, with stand-ins for what is gone since.
+
+A run was trained with numbers. Where the plugins that made them are here and still give them, they are used; where one is gone,
+or gives others now, the numbers take its place. To sample, nothing of the data is needed but their shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gendiff.component import Component
+from gendiff.config import Config, Layer, resolve
+from gendiff.diffusion import Diffusion
+from gendiff.errors import DataError, GendiffError, PluginError, reason
+from gendiff.stored import StoredData, StoredObjective, StoredProcess, difference
+
+PROCESS = "process.safetensors"
+
+
+@dataclass
+class Recalled:
+    """A configuration that can be used, and what a user should know about it."""
+
+    config: Config
+    notes: list[str] = field(default_factory=list)
+
+
+def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) -> Recalled:
+    """The configuration of the run at ``path``.
+
+    Args:
+        layer: its config.toml.
+        info: its run.json.
+        training: whether it is to be trained on: then data, objective and all else that training uses must be there.
+
+    Raises:
+        DataError: where the stored numbers are damaged.
+        PluginError: where a component is missing that nothing can stand in for.
+
+    """
+    process = _stored_process(path / PROCESS, info)
+    table, gone, notes = dict(layer.table), dict[str, GendiffError](), list[str]()
+    spare = _stand_ins(process, info, training)
+    if not training:
+        table["data"] = spare["data"]
+        table["train"] = {
+            key: value
+            for key, value in table.get("train", {}).items()
+            if key not in ("preview", "metrics", "loggers")  # of no use here, and perhaps not installed
+        }
+    for key in Config.model_fields:
+        try:
+            resolve([Layer(layer.origin, {key: table[key]} if key in table else {})])
+        except GendiffError as error:
+            gone[key] = error
+    for key in [key for key in gone if key in spare]:
+        table[key] = spare[key]
+        notes.append(f"{_absence(key, gone[key], info)}: the numbers stored with the run are used")
+    if "sampler" in gone and not training:
+        del table["sampler"]
+        default = Config.model_fields["sampler"].default
+        notes.append(f"{_absence('sampler', gone.pop('sampler'), info)}: {default} stands in; choose with --sampler")
+    if missing := next((key for key in gone if key not in spare), None):
+        raise _needed(path, missing, gone[missing], info)
+    config = resolve([Layer(layer.origin, table)]).config
+    if process is None or {"rotation", "velocity"} <= gone.keys():
+        return Recalled(config, notes)
+    if process.learned and "rotation" not in gone:
+        config = config.model_copy(update={"rotation": config.rotation.with_learned(process.learned)})
+    if changed := _change(config, process):
+        notes.append(
+            f"its configuration now gives another process ({changed}): the numbers stored with the run are used"
+        )
+        config = config.model_copy(update={"rotation": process.rotation, "velocity": process.velocity})
+    return Recalled(config, notes)
+
+
+def _stored_process(file: Path, info: Mapping[str, Any]) -> StoredProcess | None:
+    """The numbers of the process; None where they were too many to store."""
+    expected = info.get("process", {}).get("sha256")
+    if expected is None:
+        return None
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}", fix="restore it from a copy") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise DataError(f"{file} is damaged: its SHA-256 is not the one in run.json", fix="restore it from a copy")
+    return StoredProcess.load(file)
+
+
+def _stand_ins(process: StoredProcess | None, info: Mapping[str, Any], training: bool) -> dict[str, Component]:
+    """What can take the place of a component, by its key in the configuration."""
+    found = dict[str, Component]()
+    if process is not None:
+        found |= {"rotation": process.rotation, "velocity": process.velocity}
+    if not training:
+        data = info["data"]
+        shape = {"shape": data.get("event_shape"), "bounds": data.get("value_range")}
+        found["data"] = StoredData.model_validate({**shape, "mark": str(data.get("fingerprint", ""))})
+        if "predicts" in info:
+            found["objective"] = StoredObjective.model_validate({"predicts": info["predicts"]})
+    return found
+
+
+def _change(config: Config, process: StoredProcess) -> str:
+    """How the process of the configuration differs from the stored one; empty where it does not."""
+    try:
+        scales = config.velocity.scales(config.rotation, process.event_shape, config.N)
+        return difference(Diffusion(config.rotation, scales, process.event_shape), process.diffusion())
+    except Exception as error:  # a component may raise anything
+        return reason(error)
+
+
+def _absence(key: str, error: GendiffError, info: Mapping[str, Any]) -> str:
+    """What cannot be made, why, and who provided it."""
+    said = error.what.replace("'", "") + " "  # "unknown schedule sine "
+    by = [who["plugin"] for what, who in info.get("providers", {}).items() if f"{what} " in said]
+    return f"its {key} cannot be made: {error.what}" + (f" (it came from {by[0]})" if by else "")
+
+
+def _needed(path: Path, key: str, error: GendiffError, info: Mapping[str, Any]) -> GendiffError:
+    """The error where a run cannot do without a component: how to get it back."""
+    strangers = {
+        f"{who['plugin']} {who['origin']}": who for who in info.get("providers", {}).values() if not who.get("built_in")
+    }
+    if not strangers:
+        return error
+    copies = {file["given"]: file["copy"] for file in info.get("plugin_files", {}).values()}
+    fixes = [
+        f"gendiff --plugin {path / copies[who['origin']]} ..."
+        if who["origin"] in copies
+        else f"pip install {who['distribution']}=={who['version']}"
+        for who in strangers.values()
+    ]
+    return PluginError(
+        f"'{path}' cannot go on: {_absence(key, error, info)}",
+        details=[f"plugins of this run: {', '.join(strangers)}"],
+        fix=f"bring it back: {'; '.join(fixes)}",
+    )

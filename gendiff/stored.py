@@ -1,0 +1,347 @@
+"""Stored process: a diffusion as numbers alone, which outlive the plugins that made them.
+
+A run keeps its process in ``process.safetensors``: the scales for i = 0..N, the basis, and whatever components learned from the
+data. The network was trained with these numbers and with no others, so they are what counts when a plugin is gone, or has come to
+give other numbers since.
+
+Blur scales are two vectors over time and one over components. Of other scales the distinct components are kept, each with its
+(log a, log s) for every i. A separable rotation is one matrix per axis; another one the nonzero entries of U for one channel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from gendiff.blur import apply_per_axis
+from gendiff.data import Data
+from gendiff.diffusion import Diffusion
+from gendiff.errors import DataError, GendiffError
+from gendiff.objective import Objective
+from gendiff.rotation import Rotation, SeparableRotation, full_precision
+from gendiff.scales import BlurScales, Scales, VariancePreserving
+from gendiff.score import Parametrization
+from gendiff.shapes import EventShape, spatial
+from gendiff.streams import stream
+from gendiff.velocity import Velocity
+
+FORMAT = "1"
+MAX_BYTES = 512 * 2**20  # of one process
+MAX_DENSE = 4096  # samples of a channel for which a rotation that is not separable is kept as a matrix
+
+
+class StoredRotation(Rotation):
+    """the basis of a run, from its numbers."""
+
+    name = "stored"
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return self._apply(x, transpose=False)
+
+    def unrotate(self, x_bar: Tensor) -> Tensor:
+        return self._apply(x_bar, transpose=True)
+
+    def frequencies(self, event_shape: EventShape) -> Tensor:
+        rho: Tensor = self.learned["frequencies"]
+        return rho
+
+    def _apply(self, x: Tensor, transpose: bool) -> Tensor:
+        x = x if x.dtype == torch.float64 else x.float()
+        matrices = [U.T if transpose else U for U in self._matrices(x.dtype, x.device)]
+        with full_precision(x.device):
+            if "dense" in self.learned:
+                return (x.flatten(2) @ matrices[0]).reshape(x.shape)
+            return apply_per_axis(x, matrices)
+
+    def _matrices(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        key = f"{dtype} {device}"
+        if key not in self._cast:
+            self._cast[key] = [
+                value.to(device=device, dtype=dtype)
+                for name, value in sorted(self.learned.items())
+                if name.startswith(("axis", "dense"))
+            ]
+        return self._cast[key]
+
+    def model_post_init(self, context: Any) -> None:
+        self._cast: dict[str, list[Tensor]] = {}
+
+
+class StoredVelocity(Velocity):
+    """the scales of a run, from their numbers."""
+
+    name = "stored"
+
+    def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
+        return _scales(self.learned)
+
+
+class StoredData(Data):
+    """what is known of a run's data without them: enough to sample."""
+
+    name = "stored"
+    shape: tuple[int, ...]
+    bounds: tuple[float, float] | None = None
+    mark: str = ""
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:  # type: ignore[override]  # a constant of other data
+        return self.bounds
+
+    @property
+    def event_shape(self) -> EventShape:
+        return self.shape
+
+    @property
+    def length(self) -> int | None:
+        return 0
+
+    def __getitem__(self, index: int) -> Tensor:
+        raise DataError("the data of this run were not opened: only their shape is known here")
+
+    @property
+    def fingerprint(self) -> str:
+        return self.mark
+
+
+class StoredObjective(Objective):
+    """what a run's network predicts: enough to sample."""
+
+    name = "stored"
+    predicts: Parametrization
+
+    @property
+    def parametrization(self) -> Parametrization:  # type: ignore[override]  # a constant of other objectives
+        return self.predicts
+
+
+@final
+@dataclass(frozen=True)
+class TableVariancePreserving(VariancePreserving):
+    """Scales looked up in a table of ``log Ā_i``, shape ``(N+1, K)``, by the class of each component."""
+
+    L: Tensor
+    index: Tensor
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # derived from the table
+        return len(self.L) - 1
+
+    def log_alpha_bar(self, i: Tensor) -> Tensor:
+        return self.L[i][:, self.index]
+
+    @property
+    def device(self) -> torch.device:
+        return self.L.device
+
+    def to(self, device: torch.device) -> TableVariancePreserving:
+        return TableVariancePreserving(self.L.to(device), self.index.to(device))
+
+
+@final
+@dataclass(frozen=True)
+class TableScales(Scales):
+    """Scales looked up in tables of log a and log s, each ``(N+1, K)``, by the class of each component."""
+
+    table_a: Tensor
+    table_s: Tensor
+    index: Tensor
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # derived from the table
+        return len(self.table_a) - 1
+
+    def log_a(self, i: Tensor) -> Tensor:
+        return self.table_a[i][:, self.index]
+
+    def log_s(self, i: Tensor) -> Tensor:
+        return self.table_s[i][:, self.index]
+
+    @property
+    def device(self) -> torch.device:
+        return self.index.device
+
+    def to(self, device: torch.device) -> TableScales:
+        return TableScales(self.table_a.to(device), self.table_s.to(device), self.index.to(device))
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def dump(diffusion: Diffusion) -> bytes:
+    """The numbers of a process, as the content of a safetensors file; raises `GendiffError` where they are too many."""
+    tensors = {f"scales.{name}": value for name, value in _scales_tensors(diffusion).items()}
+    tensors |= {f"rotation.{name}": value for name, value in _rotation_tensors(diffusion).items()}
+    tensors |= {f"learned.{name}": value for name, value in diffusion.rotation._learned.items()}
+    content = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
+    about = {"format": FORMAT, "N": str(diffusion.N), "event_shape": json.dumps(diffusion.event_shape)}
+    return safetensors.torch.save(content, about)
+
+
+def _scales_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
+    scales = diffusion.scales
+    if isinstance(scales, BlurScales):
+        return {"log_alpha_bar_noise": scales.log_alpha_bar_noise, "F": scales.F, "log_D": scales.log_D}
+    columns: dict[str, Callable[[Tensor], Tensor]] = {"log_a": scales.log_a, "log_s": scales.log_s}
+    if isinstance(scales, VariancePreserving):
+        columns = {"L": scales.log_alpha_bar}
+    index, representatives = _classes(scales.N, columns)
+    if len(columns) * len(representatives) * (scales.N + 1) * 8 > MAX_BYTES:
+        raise GendiffError(f"the scales have {len(representatives)} different components, too many to store")
+    steps = torch.arange(scales.N + 1).split(64)
+    tables = {
+        name: torch.cat([column(i).flatten(1)[:, representatives] for i in steps]) for name, column in columns.items()
+    }
+    return {**tables, "index": index}
+
+
+def _classes(N: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple[Tensor, Tensor]:
+    """Which components have the same scales at every i: the class of each, in the shape of the diagonal, and one of each class.
+
+    Equal columns are found by two random projections, so that the whole table is never there at once.
+    """
+    generator = stream(0, "classes")
+    keys, shape = torch.zeros(()), torch.Size()
+    for i in torch.arange(N + 1).split(64):
+        for column in columns.values():
+            values = column(i)
+            shape = values.shape[1:]
+            weights = torch.randn(2, len(i), generator=generator, dtype=torch.float64)
+            finite = values.flatten(1).nan_to_num(neginf=-1e6)
+            keys = keys + torch.stack([(weight[:, None] * finite).sum(0) for weight in weights], dim=1)
+    _, index = torch.unique(keys, dim=0, return_inverse=True)
+    first = torch.full((int(index.max()) + 1,), len(index)).scatter_reduce(
+        0, index, torch.arange(len(index)), reduce="amin"
+    )
+    return index.reshape(shape), first
+
+
+def _rotation_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
+    rotation, shape = diffusion.rotation, diffusion.event_shape
+    frequencies = {"frequencies": rotation.frequencies(shape)}
+    if isinstance(rotation, StoredRotation):
+        return dict(rotation.learned)
+    if isinstance(rotation, SeparableRotation):
+        return {f"axis.{axis}": rotation.matrix(n) for axis, n in enumerate(spatial(shape))} | frequencies
+    n = torch.Size(spatial(shape)).numel()
+    probe = one_hot(torch.arange(min(n, 64)), n).double().reshape(-1, 1, *spatial(shape)).expand(-1, *shape)
+    if torch.equal(rotation.unrotate(probe), probe):  # the identity needs no numbers, whatever its size
+        probe = torch.randn(2, *shape, generator=stream(0, "probe"), dtype=torch.float64)
+        if torch.equal(rotation.unrotate(probe), probe):
+            return frequencies
+    if n > MAX_DENSE:
+        raise GendiffError(
+            f"rotation '{rotation.name}' is not separable, and a matrix of {n} x {n} is too large to store"
+        )
+    rows = []
+    for chunk in torch.arange(n).split(256):
+        basis = one_hot(chunk, n).double().reshape(-1, 1, *spatial(shape)).expand(-1, *shape)
+        rows.append(rotation.unrotate(basis)[:, 0].flatten(1))
+    U = torch.cat(rows).T  # column k is u_k
+    at = U.nonzero()
+    return {"at": at.int(), "values": U[at[:, 0], at[:, 1]], "size": torch.tensor(n)} | frequencies
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredProcess:
+    """What ``process.safetensors`` holds.
+
+    Args:
+        learned: the tensors that the run's rotation learned from the data.
+
+    """
+
+    rotation: StoredRotation
+    velocity: StoredVelocity
+    learned: Mapping[str, Tensor]
+    N: int
+    event_shape: EventShape
+
+    @classmethod
+    def load(cls, path: Path) -> StoredProcess:
+        """Read the file; raises `DataError` where it is damaged or of another format."""
+        try:
+            if path.stat().st_size > 2 * MAX_BYTES:
+                raise ValueError("it is implausibly large")
+            with safetensors.safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                if about.get("format") != FORMAT:
+                    raise ValueError(f"its format is {about.get('format')!r:.20}, this gendiff reads {FORMAT}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            N, event_shape = int(about["N"]), tuple(int(size) for size in json.loads(about["event_shape"]))
+            basis, scales = _named(tensors, "rotation."), _named(tensors, "scales.")
+            if "at" in basis:
+                basis["dense"] = _dense(basis.pop("at"), basis.pop("values"), int(basis.pop("size")))
+            process = cls(
+                StoredRotation().with_learned(basis),
+                StoredVelocity().with_learned(scales),
+                _named(tensors, "learned."),
+                N,
+                event_shape,
+            )
+            if process.diffusion().N != N:
+                raise ValueError("its tables have another length than N + 1")
+            return process
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+            RuntimeError,
+            GendiffError,
+            safetensors.SafetensorError,
+        ) as error:
+            raise DataError(f"the stored process '{path}' cannot be read: {error!s:.200}") from error
+
+    def diffusion(self) -> Diffusion:
+        """The process."""
+        return Diffusion(self.rotation, _scales(self.velocity.learned), self.event_shape)
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _dense(at: Tensor, values: Tensor, n: int) -> Tensor:
+    if not 0 < n <= MAX_DENSE:
+        raise ValueError(f"a matrix of {n} x {n}")
+    U = torch.zeros(n, n, dtype=torch.float64)
+    U[at[:, 0].long(), at[:, 1].long()] = values
+    return U
+
+
+def _scales(tensors: Mapping[str, Tensor]) -> Scales:
+    if "F" in tensors:
+        return BlurScales(tensors["log_alpha_bar_noise"], tensors["F"], tensors["log_D"])
+    if "L" in tensors:
+        return TableVariancePreserving(tensors["L"], tensors["index"].long())
+    return TableScales(tensors["log_a"], tensors["log_s"], tensors["index"].long())
+
+
+def difference(one: Diffusion, other: Diffusion) -> str:
+    """How two processes differ, in a few words; an empty string where they give the same numbers."""
+    if (one.N, one.event_shape) != (other.N, other.event_shape):
+        return f"N = {one.N} and events {one.event_shape} against N = {other.N} and {other.event_shape}"
+    for i in sorted({0, 1, 2, *range(0, one.N, max(one.N // 64, 1)), one.N}):
+        pairs = zip(one.scales_at(i, torch.float64), other.scales_at(i, torch.float64), strict=True)
+        error = max(float((value - expected).abs().max()) for value, expected in pairs)
+        if not error < 1e-9:
+            return f"a_i or s_i at i = {i} by {error:.1e}"
+    x = torch.randn(2, *one.event_shape, generator=stream(0, "probe"), dtype=torch.float64)
+    error = float((one.rotate(x) - other.rotate(x)).abs().max())
+    return "" if error < 1e-8 else f"U^T x by {error:.1e}"

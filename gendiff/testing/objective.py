@@ -1,0 +1,101 @@
+"""What an objective promises: the right prediction is its minimum, at every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gendiff.component import resolve
+from gendiff.diffusion import Diffusion
+from gendiff.objective import Objective
+from gendiff.rotation import Rotation
+from gendiff.score import Parametrization, Pivot, encode
+from gendiff.testing.card import check, require
+from gendiff.testing.probes import SmoothScales, noise
+
+EVENT = (2, 3, 5)
+_PARTS = "`parametrization` and `weight(a, s)`"
+
+
+class _Constant(nn.Module):
+    """A network that says what it is told to say."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = nn.Parameter(output)
+
+    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        return self.output
+
+
+@check("objective", "at the right prediction the loss and its gradient are zero", _PARTS)
+def optimum(objective: Objective) -> str:
+    """For clean events and noise that are known."""
+    loss, gradient, scale = _tried(objective, 0.0)
+    require(loss < 1e-9 * scale, "a loss of 0", f"{loss:.1e}")
+    require(gradient < 1e-4 * scale, "a gradient of 0", f"{gradient:.1e}")
+    return f"predicts {objective.parametrization.value}: loss {loss:.0e}, gradient {gradient:.0e}"
+
+
+@check("objective", "the loss grows away from it", _PARTS)
+def grows(objective: Objective) -> str:
+    """Quadratically."""
+    near, far = (_tried(objective, size)[0] for size in (0.1, 0.2))
+    require(near > 0, "a positive loss for a wrong prediction", f"{near:.1e}")
+    require(abs(far / near - 4) < 0.01, "four times the loss at twice the error", f"{far / near:.3f} times")
+    return "quadratically"
+
+
+@check("objective", "its weight is finite and never negative", "`weight(a, s)`: s is small at i = 1, a vanishes at N")
+def weight(objective: Objective) -> str:
+    """At every step, for every component."""
+    diffusion = _diffusion()
+    a, s = diffusion.marginal(torch.arange(1, diffusion.N + 1))
+    omega = objective.weight(a, s)
+    fits = omega.ndim <= s.ndim and all(own in (1, n) for own, n in zip(omega.shape[::-1], s.shape[::-1], strict=False))
+    require(fits, f"weights that broadcast to {tuple(s.shape)}", str(tuple(omega.shape)))
+    fine = bool((torch.isfinite(omega) & (omega >= 0)).all())
+    require(fine, "finite weights >= 0", f"{float(omega.min()):.3g} to {float(omega.max()):.3g}")
+    require(bool((omega > 0).any()), "a weight above 0 somewhere", "none")
+    return f"ω from {float(omega.min()):.3g} to {float(omega.max()):.3g}"
+
+
+@check("objective", "it gives one loss per event", "`loss` is final: this fails only where `weight` does not broadcast")
+def per_event(objective: Objective) -> str:
+    """Each of its own event alone."""
+    known = isinstance(objective.parametrization, Parametrization)
+    require(known, "a parametrization: one of Parametrization", repr(objective.parametrization))
+    diffusion = _diffusion()
+    x_0, eps, i = noise((4, *EVENT), 1).float(), noise((4, *EVENT), 2).float(), torch.tensor([1, 10, 60, 100])
+    loss = objective.loss(_Constant(torch.zeros(4, *EVENT)), diffusion, x_0, i, eps)
+    require(loss.per_event.shape == (4,), "shape (4,)", str(tuple(loss.per_event.shape)))
+    require(loss.error.shape == (4, *EVENT), f"an error of shape {(4, *EVENT)}", str(tuple(loss.error.shape)))
+    alone = objective.loss(_Constant(torch.zeros(1, *EVENT)), diffusion, x_0[2:3], i[2:3], eps[2:3]).per_event
+    require(torch.allclose(alone, loss.per_event[2:3], rtol=1e-4), "the same loss alone", "another")
+    return "independent of the batch"
+
+
+def _diffusion() -> Diffusion:
+    dct = resolve("rotation", "dct").model_validate({})
+    assert isinstance(dct, Rotation)
+    rate = torch.linspace(2, 12, 15, dtype=torch.float64)
+    rate[-1] = 1e5  # gone long before N: a = 0 and s = 1 in float32
+    rate = rate.reshape(1, 3, 5)
+    return Diffusion(dct, SmoothScales(100, rate), EVENT)
+
+
+def _tried(objective: Objective, size: float) -> tuple[float, float, float]:
+    """Loss and largest gradient when the prediction is off by ``size``, and the scale of both."""
+    diffusion = _diffusion()
+    i = torch.tensor([1, 2, 30, 100])  # not as many as any side of an event: what broadcasts wrongly must not fit
+    x_0, eps = noise((4, *EVENT), 1).float(), noise((4, *EVENT), 2).float()
+    a, s = diffusion.marginal(i)
+    pivot = Pivot(diffusion.rotate(x_0), diffusion.rotate(eps))
+    target = encode(objective.parametrization, pivot, a, s)
+    output = diffusion.unrotate(target + size * noise((4, *EVENT), 3).float())
+    network = _Constant(output)
+    loss = objective.loss(network, diffusion, x_0, i, eps).per_event.mean()
+    loss.backward()
+    gradient = torch.zeros(()) if network.output.grad is None else network.output.grad
+    scale = float((objective.weight(a, s) * target**2).mean().clamp_min(1))
+    return float(loss.detach()), float(gradient.abs().max()), scale

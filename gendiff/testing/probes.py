@@ -1,0 +1,147 @@
+"""Probes: what components are tried on."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gendiff.blur import symmetric_blur
+from gendiff.data import Data
+from gendiff.errors import ConfigError
+from gendiff.rotation import Rotation
+from gendiff.scales import VariancePreserving
+from gendiff.shapes import EventShape, per_event
+from gendiff.streams import stream
+from gendiff.testing.card import require
+
+#: Events of the sizes that people have: even, odd, powers of two, not square, several channels, signals.
+EVENTS: tuple[EventShape, ...] = ((1, 28, 28), (3, 32, 32), (1, 63, 63), (4, 28, 36), (2, 48), (1, 31), (2, 32))
+#: Sizes that all differ: a tensor laid out wrongly cannot pass for one laid out rightly.
+SMALL: EventShape = (2, 5, 7)
+#: Small enough for whole matrices; one for whoever takes signals only, squares only or powers of two only.
+SMALLS: tuple[EventShape, ...] = ((2, 8, 4), SMALL, (1, 6), (1, 8, 8), (2, 8), (1, 16, 16))
+
+
+class SmoothNoise(Data):
+    """blurred noise of any shape, for components that learn from data."""
+
+    name = "smooth-noise"
+    shape: tuple[int, ...]
+    sigma: float = 0.8
+
+    @property
+    def event_shape(self) -> EventShape:
+        return self.shape
+
+    @property
+    def length(self) -> int | None:
+        return 64
+
+    def __getitem__(self, index: int) -> Tensor:
+        white = torch.randn(1, *self.shape, generator=stream(0, "smooth-noise", index), dtype=torch.float64)
+        return symmetric_blur(white, self.sigma)[0].float().clamp(-1, 1)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.spec
+
+
+@lru_cache(maxsize=32)
+def fitted(rotation: Rotation, event_shape: EventShape) -> Rotation:
+    """A rotation ready for events of that shape: one that learns from data has learned from smooth noise."""
+    if rotation.has_learned:
+        return rotation
+    learned = rotation.fit(SmoothNoise(shape=event_shape))
+    return rotation.with_learned(learned) if learned else rotation
+
+
+def noise(shape: tuple[int, ...], key: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """N(0, I) of that shape, always the same for the same key."""
+    return torch.randn(shape, generator=stream(key, "check"), dtype=dtype)
+
+
+_SEED = 1_190_494_759
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The random numbers of the whole process are nobody's to draw or to seed: fails where the block did."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(_SEED)  # seeds that nobody else uses: whoever seeds is noticed too
+    np.random.seed(_SEED)
+    random.seed(_SEED)
+    try:
+        set_ = _random_states()
+        yield
+        changed = [name for name, state in _random_states().items() if state != set_[name]]
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+    require(not changed, "the random numbers of the whole process left alone", f"those of {', '.join(changed)} are not")
+
+
+def _random_states() -> dict[str, object]:
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": pickle.dumps(np.random.get_state()),
+        "random": random.getstate(),
+    }
+
+
+class Sizes:
+    """The event shapes that a component takes; one that it refuses with a `ConfigError` is recorded in ``refused``."""
+
+    def __init__(self, shapes: tuple[EventShape, ...] = EVENTS) -> None:
+        self.shapes = shapes
+        self.refused: list[EventShape] = []
+
+    def of(self, rotation: Rotation) -> Iterator[tuple[EventShape, Rotation]]:
+        """Each shape with the rotation ready for it."""
+        for shape in self.shapes:
+            try:
+                ready = fitted(rotation, shape)
+                ready.rotate(noise((1, *shape)))
+            except ConfigError:
+                self.refused.append(shape)
+                continue
+            yield shape, ready
+        require(len(self.refused) < len(self.shapes), "at least one size that it takes", f"it refuses {self.text()}")
+
+    def text(self) -> str:
+        """The refused shapes, for the score card."""
+        return ", ".join("x".join(map(str, shape)) for shape in self.refused)
+
+    def seen(self, measured: str) -> str:
+        """What was measured, and what was refused."""
+        return f"{measured}; refused: {self.text()}" if self.refused else measured
+
+
+@dataclass(frozen=True)
+class SmoothScales(VariancePreserving):
+    """A process with a limit: ``L_i = -rate_k (i/N)²``, each component at its own rate, whatever N is.
+
+    Samplers converge on it as N grows, and at N nothing of the data is left.
+    """
+
+    N: int
+    rate: Tensor
+
+    def log_alpha_bar(self, i: Tensor) -> Tensor:
+        t = per_event(i.double() / self.N, self.rate.ndim)
+        return -self.rate * t**2
+
+    @property
+    def device(self) -> torch.device:
+        return self.rate.device
+
+    def to(self, device: torch.device) -> SmoothScales:
+        return SmoothScales(self.N, self.rate.to(device))

@@ -1,0 +1,42 @@
+"""What a named process promises: a rotation and a velocity that are known by name and fit each other."""
+
+from __future__ import annotations
+
+from gendiff.component import resolve
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.process import Process
+from gendiff.testing.card import check, require
+from gendiff.testing.probes import fitted
+from gendiff.testing.steps import destroys, terminal
+
+SHAPES = ((2, 5, 7), (1, 12), (1, 8, 8), (1, 16))  # one for whoever takes squares, signals or powers of two only
+_PARTS = "`parts()`: it returns a rotation and a velocity"
+
+
+@check("process", "its parts are known by name", _PARTS)
+def parts(process: Process) -> str:
+    """A run stores their names, not the process's."""
+    rotation, velocity = process.parts()
+    for part in (rotation, velocity):
+        known = resolve(part.kind, part.name)
+        require(known is type(part), f"{part.kind} '{part.name}' in the registry", f"{known.__name__}")
+    return f"{rotation.spec}, {velocity.spec}"
+
+
+@check("process", "information is only ever destroyed, and the steps compose to the marginal", _PARTS)
+def destroying(process: Process) -> str:
+    """For pictures, signals or both."""
+    rotation, velocity = process.parts()
+    seen, refused = [], []
+    for shape in SHAPES:
+        try:
+            ready = fitted(rotation, shape)
+            scales = velocity.scales(ready, shape, 200)
+        except ConfigError as error:
+            refused.append(error.what)
+            continue
+        Diffusion(ready, scales, shape)
+        seen.append(f"{destroys(scales, shape)}; {terminal(scales)}")
+    require(bool(seen), "pictures or signals that it takes", "; ".join(refused))
+    return seen[0]

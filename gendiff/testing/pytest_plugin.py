@@ -1,0 +1,41 @@
+"""The pytest plugin: fixtures for the authors of gendiff plugins. It is loaded in every pytest session, and imports little."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from gendiff.registry import Registry
+
+
+@pytest.fixture
+def gendiff_registry() -> Iterator[Callable[..., Registry]]:
+    """Makes a registry of gendiff's own plugins and the given ones (modules or objects), and puts it in force for the test.
+
+    Other installed plugins are not there. A plugin that is broken fails the test.
+    """
+    from gendiff import component
+    from gendiff.component import set_default_resolver
+    from gendiff.discovery import Plugin, Provider
+    from gendiff.registry import Registry
+
+    def make(*plugins: Any) -> Registry:
+        named = [Provider(getattr(plugin, "__name__", type(plugin).__name__), "", repr(plugin)) for plugin in plugins]
+        found = [
+            Plugin(provider, partial(operator.itemgetter(0), (plugin,)))
+            for provider, plugin in zip(named, plugins, strict=True)
+        ]
+        registry = Registry(third_party=False, plugins=found)
+        problems = registry.health()  # announcements are followed too
+        assert not problems, "; ".join(f"{problem.provider}: {problem.why}" for problem in problems)
+        set_default_resolver(registry.resolve)
+        return registry
+
+    [before] = component._default_resolver
+    yield make
+    set_default_resolver(before)

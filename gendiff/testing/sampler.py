@@ -1,0 +1,153 @@
+"""What a sampler promises: a plan from N to 0 whose result converges to the data, at the order that it claims.
+
+For Gaussian data the optimal model is affine, so what comes out is an affine map of the noise that goes in: its mean and
+covariance are found exactly by sending unit noise through the loop, one draw at a time. There is no Monte Carlo here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gendiff.component import resolve
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.rotation import Rotation
+from gendiff.sampler import Sampler, sample
+from gendiff.score import GaussianScore
+from gendiff.testing.card import check, require
+from gendiff.testing.probes import SmoothScales, undisturbed
+
+_PLAN = "`plan(diffusion)`"
+_NS = (64, 128, 256)
+MEAN = torch.tensor([[0.5, -0.3, 0.0, 0.8]], dtype=torch.float64)
+VARIANCE = torch.tensor([[1.5, 1.0, 0.4, 0.1]], dtype=torch.float64)
+RATE = torch.tensor([[28.0, 30.0, 34.0, 40.0]], dtype=torch.float64)
+
+
+@dataclass
+class _UnitNoise:
+    """At its k-th call, a batch whose row k + 1 is 1 and all others 0: row 0 stays without any noise."""
+
+    rows: int
+    calls: int = field(default=0)
+
+    def __call__(self) -> Tensor:
+        drawn = torch.zeros(self.rows, *MEAN.shape, dtype=torch.float64)
+        self.calls += 1
+        if self.calls < self.rows:
+            drawn[self.calls] = 1
+        return drawn
+
+
+@check("sampler", "its plan leads from N to 0, without a gap", _PLAN)
+def plan(sampler: Sampler) -> str:
+    """With finite float64 coefficients."""
+    diffusion = _diffusion(64)
+    with undisturbed():
+        updates = list(_steps(sampler, 64).plan(diffusion))
+    require(bool(updates), "updates", "none")
+    require((updates[0].i, updates[-1].j) == (64, 0), "from 64 to 0", f"from {updates[0].i} to {updates[-1].j}")
+    for before, after in pairwise(updates):
+        require(before.j == after.i, "each step to begin where the last one ended", f"{before.j}, then {after.i}")
+    for update in updates:
+        require(update.j < update.i, "j < i", f"{update.i} -> {update.j}")
+        for name in "pqbe":
+            value = getattr(update, name)
+            if value is not None:
+                exact = value.dtype == torch.float64 and bool(torch.isfinite(value).all())
+                require(exact, "finite float64 coefficients", f"{name} at {update.i} -> {update.j}: {value.dtype}")
+    return f"{len(updates)} steps"
+
+
+@check("sampler", "its plan is the same each time", "a plan must not draw random numbers: noise is the loop's business")
+def repeatable(sampler: Sampler) -> str:
+    """Images depend on their seed alone."""
+    diffusion = _diffusion(32)
+    first, second = (list(_steps(sampler, 32).plan(diffusion)) for _ in range(2))
+    steps, others = ([(update.i, update.j) for update in updates] for updates in (first, second))
+    require(steps == others, "the same steps", "others")
+    for one, two in zip(first, second, strict=True):
+        for name in "pqbe":
+            same = (getattr(one, name) is None) == (getattr(two, name) is None)
+            if same and getattr(one, name) is not None:
+                same = torch.equal(getattr(one, name), getattr(two, name))
+            require(same, "equal coefficients", f"{name} differs at {one.i} -> {one.j}")
+    return "equal coefficients"
+
+
+@check("sampler", "steps that it skips cost nothing", "coefficients of i -> i-1 where those of i -> j are wanted")
+def skips(sampler: Sampler) -> str:
+    """As many model evaluations of a finer process: the error must not grow."""
+    if "steps" not in type(sampler).model_fields:
+        return "not tried: it has no parameter `steps`"
+    n = _NS[1]
+    every, some = (_error(*_sampled(sampler, n, N)) for N in (n, 4 * n))
+    require(
+        some < 1.5 * every + 1e-6, f"an error like that at all {n} of {n} steps, {every:.1e}", f"{some:.1e} of {4 * n}"
+    )
+    return f"error {some:.1e} at {n} of {4 * n} steps, {every:.1e} at all of {n}"
+
+
+@check("sampler", "it converges to the data, at the order it claims", "the coefficients, or the class variable `order`")
+def order(sampler: Sampler) -> str:
+    """On Gaussian data, whose every component moves at its own speed."""
+    errors = [_error(*_sampled(sampler, N)) for N in _NS]
+    text = ", ".join(f"{error:.1e}" for error in errors)
+    measured = math.log2(errors[-2] / errors[-1]) if errors[-1] > 1e-12 else math.inf
+    if errors[-1] > 1e-6:  # below, what is left is the data that the prior does not know of
+        require(
+            measured > sampler.order - 0.3, f"order {sampler.order}", f"{measured:.2f}: errors {text} at {_NS} steps"
+        )
+    left = _limit(sampler)
+    require(
+        left < 0.01,
+        "mean and standard deviation of the data, within 1 % of the spread, in the limit",
+        f"{left:.1%} off",
+    )
+    return f"order {measured:.2f}, claimed {sampler.order}; errors {text} at {', '.join(map(str, _NS))} steps"
+
+
+def _steps(sampler: Sampler, N: int) -> Sampler:
+    """The sampler at N steps, where that is a parameter."""
+    return sampler.model_copy(update={"steps": N}) if "steps" in type(sampler).model_fields else sampler
+
+
+def _diffusion(N: int) -> Diffusion:
+    identity = resolve("rotation", "identity").model_validate({})
+    assert isinstance(identity, Rotation)
+    return Diffusion(identity, SmoothScales(N, RATE), tuple(RATE.shape))
+
+
+def _sampled(sampler: Sampler, steps: int, N: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of what comes out after so many steps, of a process of as many, or of N."""
+    diffusion = _diffusion(N or steps)
+    sampler = _steps(sampler, steps)
+    model = GaussianScore(diffusion, MEAN, VARIANCE)
+    try:
+        count = _UnitNoise(1)
+        sample(diffusion, model, sampler, count, dtype=torch.float64)
+    except ConfigError as error:
+        require(False, "a variance-preserving process that it takes", error.what)
+    out = sample(diffusion, model, sampler, _UnitNoise(count.calls + 1), dtype=torch.float64)
+    return out[0], ((out[1:] - out[0]) ** 2).sum(0)
+
+
+def _deviations(mean: Tensor, variance: Tensor) -> Tensor:
+    """How far mean and standard deviation are from the data's, relative to its standard deviation."""
+    std = VARIANCE.sqrt()
+    return torch.stack([(mean - MEAN) / std, variance.sqrt() / std - 1])
+
+
+def _error(mean: Tensor, variance: Tensor) -> float:
+    return float(_deviations(mean, variance).abs().max())
+
+
+def _limit(sampler: Sampler) -> float:
+    """The error that no number of steps removes, extrapolated: a small bias hides behind the error of few steps."""
+    coarse, fine = (_deviations(*_sampled(sampler, N)) for N in (2 * _NS[-1], 4 * _NS[-1]))
+    return float((fine + (fine - coarse) / (2**sampler.order - 1)).abs().max())

@@ -1,0 +1,74 @@
+"""What a velocity promises: scales for any rotation, event and N that it takes, which only ever destroy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from gendiff.component import resolve
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.rotation import Rotation
+from gendiff.testing.card import check, require
+from gendiff.testing.probes import fitted
+from gendiff.testing.steps import destroys, terminal
+from gendiff.velocity import Velocity
+
+_SCALES = "`scales(rotation, event_shape, N)`, and the schedules that it owns"
+SHAPES = ((2, 5, 7), (1, 12), (1, 8, 8), (1, 16))
+
+
+@check("velocity", "information is only ever destroyed, and the steps compose to the marginal", _SCALES)
+def process(velocity: Velocity) -> str:
+    """In every basis that it takes, for pictures and signals."""
+    return _each(list(_processes(velocity, (8, 200))))
+
+
+@check("velocity", "its scales are those of N steps, for any steps in any order", _SCALES)
+def steps(velocity: Velocity) -> str:
+    """Looked up in a batch or one by one, and wherever their tables live."""
+    for diffusion in _processes(velocity, (20,)):
+        require(diffusion.N == 20, "N = 20", str(diffusion.N))
+        i = torch.tensor([20, 3, 3, 11])
+        together = diffusion.scales.log_a(i)
+        alone = torch.cat([diffusion.scales.log_a(one[None]) for one in i])
+        same = torch.allclose(together, alone, rtol=1e-12, atol=1e-12)
+        require(same, "the same log a in a batch and alone", "others")
+        moved = diffusion.scales.to(torch.device("cpu"))
+        same = moved.N == 20 and torch.equal(moved.log_s(i), diffusion.scales.log_s(i))
+        require(same, "the same N and log s after .to(device)", "others")
+    return "the same in any batch"
+
+
+@check("velocity", "its terminal signal-to-noise ratio", _SCALES)
+def terminal_snr(velocity: Velocity) -> str:
+    """A measurement: sampling starts from noise, so what is left at N is missing."""
+    return "; ".join(sorted({terminal(diffusion.scales) for diffusion in _processes(velocity, (1000,))}))
+
+
+def _processes(
+    velocity: Velocity, Ns: tuple[int, ...], shapes: tuple[tuple[int, ...], ...] = SHAPES
+) -> Iterator[Diffusion]:
+    taken = 0
+    refusals = set()
+    for basis in ("identity", "dct"):
+        rotation = resolve("rotation", basis).model_validate({})
+        assert isinstance(rotation, Rotation)
+        for shape in shapes:
+            for N in Ns:
+                try:
+                    ready = fitted(rotation, shape)
+                    diffusion = Diffusion(ready, velocity.scales(ready, shape, N), shape)
+                except ConfigError as error:
+                    refusals.add(error.what)
+                    continue
+                taken += 1
+                yield diffusion
+    require(taken > 0, "a basis, shape and N that it takes", "; ".join(sorted(refusals)))
+
+
+def _each(diffusions: list[Diffusion]) -> str:
+    seen = [destroys(diffusion.scales, diffusion.event_shape) for diffusion in diffusions]
+    bases = sorted({diffusion.rotation.name for diffusion in diffusions})
+    return f"{len(seen)} processes in {', '.join(bases)}; {seen[-1]}"

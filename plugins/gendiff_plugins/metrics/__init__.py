@@ -1,0 +1,14 @@
+"""Metrics: how far samples are from data."""
+
+from gendiff.component import Component, Lazy
+from gendiff.hookspecs import hookimpl
+
+
+@hookimpl
+def gendiff_components() -> list[type[Component] | Lazy]:
+    """Announce the metrics."""
+    here = "gendiff_plugins.metrics"
+    return [
+        Lazy("metric", "spectrum", f"{here}.spectrum:Spectrum", "error of the log power spectrum, by frequency band"),
+        Lazy("metric", "moments", f"{here}.moments:Moments", "error of brightness and contrast, by channel"),
+    ]

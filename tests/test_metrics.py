@@ -1,0 +1,98 @@
+"""What the built-in metrics measure, and how a run uses them; their contract is in test_conformance."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from command import TINY, run
+from processes import component
+
+from gendiff import Metric
+from gendiff.blur import symmetric_blur
+from gendiff.preview import reference
+from gendiff.run import numbers
+from gendiff.testing import SmoothNoise
+
+
+def white(n: int, shape: tuple[int, ...], rng: torch.Generator) -> torch.Tensor:
+    return torch.randn(n, *shape, generator=rng)
+
+
+class TestSpectrum:
+    def test_a_gain_is_so_many_decibel_in_every_band(self, rng):
+        x = white(6, (3, 9, 14), rng)
+        found = component(Metric, "spectrum:bands=3").measure(2 * x, x)
+        assert found == pytest.approx({"error": 6.0206, "band_0": 6.0206, "band_1": 6.0206, "band_2": 6.0206}, abs=1e-3)
+
+    def test_a_constant_does_not_count(self, rng):
+        x = white(4, (1, 8, 8), rng)
+        assert component(Metric, "spectrum").measure(x + 0.7, x)["error"] == pytest.approx(0, abs=1e-4)
+
+    def test_blur_lowers_the_bands_in_order(self, rng):
+        x = white(64, (1, 16, 16), rng)
+        found = component(Metric, "spectrum").measure(symmetric_blur(x.double(), 0.6).float(), x)
+        bands = [found[f"band_{band}"] for band in range(4)]
+        assert bands == sorted(bands, reverse=True)
+        assert bands[0] > -4
+        assert bands[-1] < -10
+
+    def test_an_empty_band_is_finite(self, rng):
+        found = component(Metric, "spectrum:bands=64").measure(white(3, (1, 4, 4), rng), white(3, (1, 4, 4), rng))
+        assert all(abs(value) < 100 for value in found.values())
+
+
+def test_moments_find_the_tinted_channel(rng):
+    x = white(5, (3, 6, 7), rng)
+    y = x.clone()
+    y[:, 1] = 0.5 * y[:, 1] - 0.25
+    found = component(Metric, "moments").measure(y, x)
+    assert found["mean_0"] == found["contrast_2"] == 0
+    assert found["contrast_1"] == pytest.approx(-0.5 * x[:, 1].std(correction=0).item(), rel=1e-5)
+    assert found["error"] == pytest.approx(max(abs(found["mean_1"]), abs(found["contrast_1"])))
+
+
+def test_the_reference_is_spread_over_the_data():
+    events = reference(SmoothNoise(shape=(1, 4, 5)), 8)
+    data = SmoothNoise(shape=(1, 4, 5))
+    torch.testing.assert_close(events, torch.stack([data[k * data.length // 8] for k in range(8)]))
+    digits = component(__import__("gendiff").Data, "digits")
+    assert len({digits[int(k * digits.length / 40)].sum().item() for k in range(40)}) > 30
+
+
+def test_a_run_measures_its_grids(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--metric", "spectrum:bands=2", "--metric", "moments", "--set", "train.preview_images=6")
+    done = run(
+        "train", *TINY, *options, "--set", "train.sample_every=2", "--set", "train.preview.steps=2", "--out", "r"
+    )
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    measured = [row for row in rows if "metrics" in row]
+    assert [row["step"] for row in measured] == [2, 3]
+    assert all(row["n"] == 6 for row in measured)
+    assert set(measured[0]["metrics"]) == {"spectrum", "moments"}
+    assert "metrics.spectrum.band_1" in numbers(measured[0])
+    assert "step" not in numbers(measured[0])
+    assert "last loss" in (tmp_path / "r" / "README.md").read_text()
+    # The same numbers when the run is done in two parts.
+    assert run("train", *TINY, *options, "--set", "train.sample_every=2", "--set", "train.preview.steps=2", "--steps", 2,
+               "--out", "s").code == 0  # fmt: skip
+    assert run("train", "--resume", "s", "--steps", 3).code == 0
+    again = [json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text().splitlines()]
+    assert [row for row in again if "metrics" in row] == measured
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--metric", "spectru"), "unknown metric 'spectru' (from --metric)"),
+        (("--metric", "spectrum:bands=0"), "metric 'spectrum': bands = 0"),
+        (("--logger", "tensorbord"), "did you mean 'tensorboard'?"),
+        (("--set", "train.metrics=3"), "metrics"),
+    ],
+)
+def test_a_mistake_is_explained(options, said):
+    done = run("train", *options, "--dry-run")
+    assert (done.code, said in done.err) == (2, True), done.err
