@@ -62,7 +62,7 @@ def importable(packages, monkeypatch) -> list[str]:
 
 
 def test_there_is_an_example_of_every_kind_that_the_command_line_knows():
-    from gendiff_cli.options import PATHS
+    from gendiff.arm import PATHS
 
     assert set(KINDS) - {"preset"} <= PATHS.keys()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,29 +54,6 @@ SetOption = Annotated[
 SizeOption = Annotated[str | None, typer.Option(help="Size of pictures: 32, or 32x48 (height x width).")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:K; a GPU where there is one.")]
 
-#: Dedicated flags and the configuration keys they set.
-PATHS = {
-    "process": "process",
-    "rotation": "rotation",
-    "velocity": "velocity",
-    "schedule": "velocity.schedule",
-    "noise": "velocity.noise",
-    "objective": "objective",
-    "model": "model",
-    "data": "data",
-    "size": "data.size",
-    "sampler": "sampler",
-    "logger": "train.loggers",
-    "metric": "train.metrics",
-    "steps": "train.steps",
-    "batch": "train.batch",
-    "lr": "train.lr",
-    "ema": "train.ema",
-    "precision": "train.precision",
-    "seed": "train.seed",
-    "compile": "train.compile",
-}
-
 
 def layers(
     registry: Registry,
@@ -87,6 +63,7 @@ def layers(
     flags: Mapping[str, Any],
 ) -> list[Any]:
     """The layers of the configuration in order of precedence; flags that are None were not given."""
+    from gendiff.arm import PATHS, parse_size
     from gendiff.config import Layer
 
     found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]
@@ -117,11 +94,3 @@ def _load_plugins(paths: Any, file: Path, registry: Registry) -> None:
         plugin = discovery.file(file.parent / path, str(file))
         note(f"{file} loads the plugin file {plugin.provider.origin} (SHA-256 {plugin.provider.sha256[:12]})")
         registry.add(plugin)
-
-
-def parse_size(text: str) -> int | list[int]:
-    """``"32"`` or ``"32x48"``."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise ConfigError(f"cannot read the size '{text}'", where="--size", fix="write 32, or 32x48 for height x width")
-    return int(match[1]) if match[2] is None else [int(match[1]), int(match[2])]

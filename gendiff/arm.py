@@ -1,0 +1,150 @@
+r"""Arm: one of several processes or experiments, in one line of text.
+
+    identity                        a rotation,
+    dct schedule=log:f_max=0.6      with further words KEY=VALUE: those of the command line without their dashes,
+    dct velocity.sigma=0.3 N=500    and any key of the configuration;
+    blur-diffusion noise=cosine     a named process;
+    runs/00001-digits-dct-log-s0    a run, as it was trained;
+    dct schedule=log label=paper    and the name by which tables and figures call it.
+
+Words are separated by blanks, as in a shell; quotes keep a value with blanks together. What an arm does not say is that of the
+layers below it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gendiff.component import parse_spec, parse_value
+from gendiff.component import resolve as component_class
+from gendiff.config import Layer, Resolved, resolve
+from gendiff.errors import ConfigError
+from gendiff.run import Run
+
+#: The short words of the command line and the configuration keys they set.
+PATHS = {
+    "process": "process",
+    "rotation": "rotation",
+    "velocity": "velocity",
+    "schedule": "velocity.schedule",
+    "noise": "velocity.noise",
+    "objective": "objective",
+    "model": "model",
+    "data": "data",
+    "size": "data.size",
+    "sampler": "sampler",
+    "logger": "train.loggers",
+    "metric": "train.metrics",
+    "steps": "train.steps",
+    "batch": "train.batch",
+    "lr": "train.lr",
+    "ema": "train.ema",
+    "precision": "train.precision",
+    "seed": "train.seed",
+    "compile": "train.compile",
+}
+
+FIX = "write --arm 'ROTATION KEY=VALUE ...', such as 'dct schedule=log:f_max=0.6', or the directory of a run"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm.
+
+    Args:
+        label: what tables and figures call it; the text itself unless ``label=`` says otherwise.
+        layers: what it sets in the configuration, in rising order; none for a run.
+        run: the directory of the run that it is; None for one that is described.
+
+    """
+
+    label: str
+    layers: tuple[Layer, ...] = ()
+    run: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Arm:
+        """Read one line; raises `ConfigError` for words that say nothing."""
+        where = f"arm '{text}'"
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise ConfigError(f"cannot read the {where}: {error}", fix=FIX) from error
+        if not words:
+            raise ConfigError("an arm is empty", fix=FIX)
+        labels = [word.partition("=")[2] for word in words if word.startswith("label=")]
+        said = [word for word in words if not word.startswith("label=")]
+        label = labels[-1] if labels else text
+        if said and (Path(said[0]) / "run.json").is_file():
+            if said[1:]:
+                raise ConfigError(f"{where} changes '{said[1]}' of a run", fix="a run is compared as it was trained")
+            return cls(label, run=Path(said[0]))
+        return cls(label, tuple(_layer(word, place == 0, where) for place, word in enumerate(said)))
+
+    def resolve(self, below: Iterable[Layer]) -> Resolved:
+        """Its configuration over the layers ``below``, or that of its run, which they do not change."""
+        if self.run is not None:
+            return Resolved(Run.open(self.run).config)
+        return resolve([*below, *self.layers])
+
+
+def parse_arms(texts: Iterable[str]) -> list[Arm]:
+    """Read several; raises `ConfigError` where two have the same label."""
+    arms = [Arm.parse(text) for text in texts]
+    labels = [arm.label for arm in arms]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two arms are called '{label}'", fix="tell them apart with label=NAME")
+    return arms
+
+
+def _layer(word: str, first: bool, where: str) -> Layer:
+    key, equals, value = word.partition("=")
+    if equals and re.fullmatch(r"[\w.-]+", key):  # and not "blur-eigen:released_tiling=true"
+        if not value:
+            raise ConfigError(f"{where} gives '{key}' no value", fix=FIX)
+        path = PATHS.get(key, key)
+        return Layer.at(where, path, _value(key, value, where))
+    if not first:
+        raise ConfigError(f"cannot read '{word}' in the {where}", fix=FIX)
+    return Layer.at(where, _kind(parse_spec(word)["name"], where), word)
+
+
+def _value(key: str, text: str, where: str) -> Any:
+    if key in ("size", "data.size"):
+        return parse_size(text, where)
+    return [text] if key in ("logger", "metric") else parse_value(text)
+
+
+def _kind(name: str, where: str) -> str:
+    """Whether ``name`` is a rotation or a process."""
+    problems = list[ConfigError]()
+    for kind in ("rotation", "process"):
+        try:
+            component_class(kind, name)
+        except ConfigError as error:
+            problems.append(error)
+        else:
+            return kind
+    raise ConfigError(
+        f"'{name}' is no rotation, no process and no run", where=where, details=list(_details(problems)), fix=FIX
+    )
+
+
+def _details(problems: list[ConfigError]) -> Iterator[str]:
+    for kind, error in zip(("rotations", "processes"), problems, strict=True):
+        for line in error.details:
+            yield f"{kind} {line}" if line.startswith("known") else line
+
+
+def parse_size(text: str, where: str = "--size") -> int | list[int]:
+    """``"32"`` or ``"32x48"``."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise ConfigError(f"cannot read the size '{text}'", where=where, fix="write 32, or 32x48 for height x width")
+    return int(match[1]) if match[2] is None else [int(match[1]), int(match[2])]

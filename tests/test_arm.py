@@ -1,0 +1,80 @@
+"""Arms: one line of text for one of several experiments."""
+
+from __future__ import annotations
+
+import pytest
+from runs import create, settings
+
+from gendiff.arm import Arm, parse_arms
+from gendiff.config import Layer
+from gendiff.errors import ConfigError, PluginError
+
+
+def config(text: str, **below):
+    return Arm.parse(text).resolve([Layer("below", below)] if below else []).config
+
+
+def test_a_rotation_with_words_of_the_command_line_and_keys_of_the_configuration():
+    found = config("dct schedule=log:f_max=0.6 velocity.sigma=0.3 N=500 size=16x24", data="dead-leaves")
+    assert found.rotation.spec == "dct"
+    assert found.velocity.spec == 'blur:schedule="log:f_max=0.6",sigma=0.3'
+    assert (found.N, found.data.event_shape) == (500, (3, 16, 24))
+
+
+def test_a_named_process_and_then_its_parts():
+    found = config("blur-diffusion:sigma=0.5 noise=cosine")
+    assert (found.rotation.name, found.velocity.sigma, found.velocity.noise.name) == ("dct", 0.5, "cosine")
+    assert config("ddpm").velocity.name == "isotropic"
+
+
+def test_words_alone_change_what_is_below():
+    assert config("noise=cosine", rotation="haar").rotation.name == "haar"
+    assert config("blur-eigen:released_tiling=true").rotation.released_tiling is True
+    assert config("train.ema=0.5 logger=tensorboard").train.loggers[0].name == "tensorboard"
+    assert config("data='folder:path=\"my photos\"'").data.path.name == "my photos"
+
+
+def test_labels():
+    assert [arm.label for arm in parse_arms(["identity", "dct schedule=log label=paper"])] == ["identity", "paper"]
+    with pytest.raises(ConfigError, match="two arms are called 'identity'"):
+        parse_arms(["identity", "dct label=identity"])
+
+
+def test_a_run_is_taken_as_it_was_trained(tmp_path):
+    run = create(tmp_path / "a-run", settings(rotation="dct"))
+    arm = Arm.parse(f"{run.path} label=mine")
+    assert (arm.label, arm.run) == ("mine", run.path)
+    found = arm.resolve([Layer("below", {"N": 77})]).config
+    assert (found.N, found.rotation.name) == (20, "dct")
+    with pytest.raises(ConfigError, match="changes 'schedule=log' of a run"):
+        Arm.parse(f"{run.path} schedule=log")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "an arm is empty"),
+        ("dct schedule='log", "cannot read the arm"),
+        ("dct quartic", "cannot read 'quartic'"),
+        ("dct schedule=", "gives 'schedule' no value"),
+        ("dct size=big", "cannot read the size 'big'"),
+        ("dcct", "did you mean 'dct'?"),
+        ("runs/none", "no rotation, no process and no run"),
+        ("dct shedule=log", "no parameter 'shedule'"),
+        ("dct schedule=lgo", "did you mean 'log'?"),
+    ],
+)
+def test_a_mistake_is_explained(text, said):
+    with pytest.raises(ConfigError) as raised:
+        config(text)
+    assert said in str(raised.value)
+    assert f"arm '{text}'" in str(raised.value) or not text
+
+
+def test_a_broken_plugin_is_no_unknown_name(monkeypatch):
+    def broken(kind, name):
+        raise PluginError("it is broken")
+
+    monkeypatch.setattr("gendiff.arm.component_class", broken)
+    with pytest.raises(PluginError, match="it is broken"):
+        Arm.parse("dct")
