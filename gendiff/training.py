@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -37,11 +36,11 @@ from gendiff.process_group import ProcessGroup
 from gendiff.rotation import dct
 from gendiff.run import Run, now, numbers
 from gendiff.score import Denoiser
+from gendiff.stopping import stop_requests, stopped
 from gendiff.streams import stream
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
 PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 @dataclass
@@ -302,7 +301,8 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
             told("gendiff_step", step=step, loss=loss, images_per_s=images_per_s)
             if stop and not last:
                 number = requested[0] if requested else signal.SIGTERM
-                raise stopped(run, step, number)
+                kept = "a checkpoint was saved"
+                raise stopped(f"at step {step}", number, kept, f"gendiff train --resume {run.path}")
 
 
 @contextmanager
@@ -323,34 +323,6 @@ def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
 
 def _silence(hook: str, **facts: Any) -> None:
     """What the other processes tell."""
-
-
-def stopped(run: Run, step: int, number: int) -> Stopped:
-    """The error that reports a stop on request."""
-    error = Stopped(
-        f"stopped at step {step} on {signal.Signals(number).name}; a checkpoint was saved",
-        fix=f"go on: gendiff train --resume {run.path}",
-    )
-    error.exit_code = 130 if number == signal.SIGINT else 75
-    return error
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect stop signals instead of dying of them; the second one leaves at once."""
-    requested: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        requested.append(number)
-        if len(requested) > 1:
-            os._exit(128 + number)
-
-    previous = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
-    try:
-        yield requested
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def default_workers(device: torch.device) -> int:
