@@ -4,7 +4,8 @@ r"""Arm: one of several processes or experiments, in one line of text.
     dct schedule=log:f_max=0.6      with further words KEY=VALUE: those of the command line without their dashes,
     dct velocity.sigma=0.3 N=500    and any key of the configuration;
     blur-diffusion noise=cosine     a named process;
-    runs/00001-digits-dct-log-s0    a run, as it was trained;
+    runs/00001-digits-dct-log-s0    a run, as it was trained, or several that differ in their seed alone,
+    RUN sampler=ddim:steps=50       and perhaps with another sampler;
     dct schedule=log label=paper    and the name by which tables and figures call it.
 
 Words are separated by blanks, as in a shell; quotes keep a value with blanks together. What an arm does not say is that of the
@@ -17,6 +18,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +60,19 @@ class Arm:
 
     Args:
         label: what tables and figures call it; the text itself unless ``label=`` says otherwise.
-        layers: what it sets in the configuration, in rising order; none for a run.
-        run: the directory of the run that it is; None for one that is described.
+        layers: what it sets in the configuration, in rising order; for a run, the sampler at most.
+        runs: the directories of the runs that it is; none for one that is described.
 
     """
 
     label: str
     layers: tuple[Layer, ...] = ()
-    run: Path | None = None
+    runs: tuple[Path, ...] = ()
+
+    @property
+    def run(self) -> Path | None:
+        """The first of its runs; None for an arm that is described."""
+        return self.runs[0] if self.runs else None
 
     @classmethod
     def parse(cls, text: str) -> Arm:
@@ -80,17 +87,22 @@ class Arm:
         labels = [word.partition("=")[2] for word in words if word.startswith("label=")]
         said = [word for word in words if not word.startswith("label=")]
         label = labels[-1] if labels else text
-        if said and (Path(said[0]) / "run.json").is_file():
-            if said[1:]:
-                raise ConfigError(f"{where} changes '{said[1]}' of a run", fix="a run is compared as it was trained")
-            return cls(label, run=Path(said[0]))
-        return cls(label, tuple(_layer(word, place == 0, where) for place, word in enumerate(said)))
+        runs = tuple(Path(word) for word in takewhile(_is_run, said))
+        words = said[len(runs) :]
+        if runs and (changed := [word for word in words if not word.startswith(("sampler=", "sampler."))]):
+            fix = "a run is compared as it was trained; sampler=SPEC alone may be another"
+            raise ConfigError(f"{where} changes '{changed[0]}' of a run", fix=fix)
+        layers = tuple(_layer(word, place == 0 and not runs, where) for place, word in enumerate(words))
+        return cls(label, layers, runs)
 
     def resolve(self, below: Iterable[Layer]) -> Resolved:
-        """Its configuration over the layers ``below``, or that of its run, which they do not change."""
-        if self.run is not None:
-            return Resolved(Run.open(self.run).config)
-        return resolve([*below, *self.layers])
+        """Its configuration over the layers ``below``, or that of its run, of which they change nothing."""
+        if self.run is None:
+            return resolve([*below, *self.layers])
+        run = Run.open(self.run)
+        own = {"N": run.config.N, "sampler": run.config.sampler.table()}
+        sampler = resolve([Layer(str(self.run / "config.toml"), own), *self.layers]).config.sampler
+        return Resolved(run.config.model_copy(update={"sampler": sampler}))
 
 
 def parse_arms(texts: Iterable[str]) -> list[Arm]:
@@ -101,6 +113,10 @@ def parse_arms(texts: Iterable[str]) -> list[Arm]:
         if labels.count(label) > 1:
             raise ConfigError(f"two arms are called '{label}'", fix="tell them apart with label=NAME")
     return arms
+
+
+def _is_run(word: str) -> bool:
+    return (Path(word) / "run.json").is_file()
 
 
 def _layer(word: str, first: bool, where: str) -> Layer:

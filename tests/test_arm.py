@@ -48,6 +48,18 @@ def test_a_run_is_taken_as_it_was_trained(tmp_path):
     assert (found.N, found.rotation.name) == (20, "dct")
     with pytest.raises(ConfigError, match="changes 'schedule=log' of a run"):
         Arm.parse(f"{run.path} schedule=log")
+    with pytest.raises(ConfigError, match="changes 'dct' of a run"):
+        Arm.parse(f"{run.path} dct")
+
+
+def test_a_run_with_another_sampler_and_several_runs(tmp_path):
+    one, other = (create(tmp_path / f"run{seed}", settings(rotation="dct", seed=seed)) for seed in (0, 1))
+    arm = Arm.parse(f"{one.path} {other.path} sampler=ddim:steps=7")
+    assert (arm.run, arm.runs) == (one.path, (one.path, other.path))
+    found = arm.resolve([Layer("below", {"N": 77})]).config
+    assert (found.sampler.spec, found.rotation.name, found.N) == ("ddim:steps=7", "dct", 20)
+    with pytest.raises(ConfigError, match="no parameter 'stepps'"):
+        Arm.parse(f"{one.path} sampler=ddim:stepps=7").resolve([])
 
 
 @pytest.mark.parametrize(
