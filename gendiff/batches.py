@@ -6,7 +6,6 @@ the number of data workers or processes, and a run can go on from any step witho
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.streams import stream
+from gendiff.workers import InOrder, begin_data_process
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class Batches(Dataset[Batch]):
     def loader(self, first: int, last: int, workers: int, device: torch.device) -> Generator[Batch, None, None]:
         """The batches of steps ``first..last``, prepared by ``workers`` processes (0: in this one), which closing it ends."""
         loader = DataLoader(
-            _Outcomes(self),
+            InOrder(self.__getitem__),
             batch_size=None,  # an item already is a batch
             sampler=range(first, last + 1),
             num_workers=workers,
-            worker_init_fn=_outlive_stop_requests,
+            worker_init_fn=begin_data_process,
             pin_memory=device.type == "cuda",
         )
         for outcome in loader:
@@ -114,28 +114,6 @@ class Batches(Dataset[Batch]):
             yield outcome
 
 
-class _Outcomes(Dataset[Batch | GendiffError]):
-    """Batches, or the errors met: the loader would raise a worker's error as a traceback, without its details."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __getitem__(self, step: int) -> Batch | GendiffError:
-        try:
-            return self.batches[step]
-        except GendiffError as error:
-            return error
-
-
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, length: int) -> Tensor:
     return torch.randperm(length, generator=stream(seed, "order", epoch))
-
-
-def _outlive_stop_requests(worker: int) -> None:
-    # Signals meant for the trainer reach its workers too, and it needs them until its step is done. SIGTERM is also how a
-    # forgotten worker is ended, so that one is only put off.
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60) and None)
-    torch.set_num_threads(1)

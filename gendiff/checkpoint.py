@@ -14,7 +14,6 @@ verifies is the truth.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -27,13 +26,13 @@ from torch import Tensor
 
 from gendiff.errors import DataError, GendiffError
 from gendiff.files import Files
+from gendiff.sealed import check_seal, parsed, plain, read, sealed
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-\d{12}", re.ASCII)
 _FILE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # no path, nothing hidden
-_MAX_JSON = 16 * 2**20  # a manifest or state larger than this is not ours
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
     content = {
         f"{group}.safetensors": safetensors.torch.save(dict(named)) for group, named in checkpoint.tensors.items()
     }
-    content[STATE] = _json({"step": checkpoint.step, **checkpoint.state})
+    content[STATE] = plain({"step": checkpoint.step, **checkpoint.state})
     manifest = {
         "format": FORMAT,
         "step": checkpoint.step,
@@ -85,7 +84,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
         files.make_directory(staged)
         for name, data in content.items():
             files.write(staged / name, data)
-        files.write(staged / MANIFEST, _sealed(manifest))
+        files.write(staged / MANIFEST, sealed(manifest))
         files.sync_directory(staged)
         if final.exists():
             files.remove_tree(final)  # saved before and damaged since
@@ -150,7 +149,7 @@ def load(path: Path) -> Checkpoint:
         for name, data in content.items()
         if name.endswith(".safetensors")
     }
-    state = _object(path / STATE, content[STATE])
+    state = parsed(path / STATE, content[STATE])
     step = state.pop("step", None)
     if not isinstance(step, int) or step != manifest.get("step") or path.name != directory(path.parent, step).name:
         raise DataError(f"{path / STATE}, its manifest and its directory disagree about the step")
@@ -171,7 +170,7 @@ def _verified(path: Path, name: str, facts: Any) -> bytes:
     if not _FILE.fullmatch(name) or not isinstance(facts, dict):
         raise DataError(f"{path / MANIFEST} lists an impossible file {name!r:.80}")
     file = path / name
-    data = _read(file, facts.get("size"))
+    data = read(file, facts.get("size"))
     if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
         raise DataError(f"{file} is damaged: its SHA-256 does not match the manifest")
     return data
@@ -187,52 +186,15 @@ def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
 def _manifest(path: Path) -> dict[str, Any]:
     """The manifest, format and seal checked."""
     file = path / MANIFEST
-    data = _read(file)
-    manifest = _object(file, data)
+    data = read(file)
+    manifest = parsed(file, data)
     if manifest.get("format") != FORMAT:
         try:
             writer = f" of gendiff {manifest['about']['versions']['gendiff']:.20}"
         except (KeyError, TypeError, ValueError):
             writer = ""
         raise DataError(f"{path} has format {manifest.get('format')!r:.20}{writer}; this gendiff reads format {FORMAT}")
-    manifest.pop("sha256", None)
-    if _sealed(manifest) != data:
-        raise DataError(f"{file} is damaged: it does not match its own SHA-256")
-    return manifest
-
-
-def _sealed(manifest: Mapping[str, Any]) -> bytes:
-    """The one way to write a manifest: with a hash of itself, so that any changed byte shows."""
-    return _json({**manifest, "sha256": hashlib.sha256(_json(manifest)).hexdigest()})
-
-
-def _read(file: Path, size: Any = None) -> bytes:
-    """A regular file, of exactly ``size`` bytes where that is known."""
-    try:
-        if not file.is_file():  # a missing file, or a pipe or device that a stranger put there
-            raise DataError(f"{file} is missing or not a regular file")
-        found = file.stat().st_size
-        if file.suffix == ".json" and found > _MAX_JSON:
-            raise DataError(f"{file} is implausibly large")
-        if size is not None and found != size:
-            raise DataError(f"{file} has {found:,} bytes, its manifest says {size!r:.20}")
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-
-
-def _object(file: Path, data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{file} is not a JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    return check_seal(file, data, manifest)
 
 
 def _verifies(path: Path) -> bool:
@@ -258,10 +220,6 @@ def _prune(saved: Path, keep: int, files: Files) -> None:
         doomed = old.with_name(f".{old.name}.removed")  # a half-deleted checkpoint must not carry a checkpoint's name
         files.rename(old, doomed)
         files.remove_tree(doomed)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
 def _free(folder: Path) -> int:

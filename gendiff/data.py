@@ -8,7 +8,9 @@ component's own parameters), a run is reproducible without any loader state.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -44,3 +46,20 @@ class Data(Component):
     @abstractmethod
     def fingerprint(self) -> str:
         """A short text that changes when the events change; stored with every checkpoint and number."""
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        """The parameters that read what lies at ``path``, where it is of this kind by its form; here of no kind.
+
+        It looks at no more than names and first bytes, and may raise `OSError`.
+        """
+        return None
+
+    def origin(self, index: int) -> str:
+        """What people call the event at ``index``, such as the name of its file."""
+        return f"event {index}"
+
+    @property
+    def skipped(self) -> Sequence[tuple[str | Path, str]]:
+        """``(name, reason)`` of everything that was left out because it cannot be read."""
+        return ()

@@ -1,6 +1,6 @@
 """File operations that survive a crash.
 
-All checkpoint input and output goes through `Files`, so that tests can record, fail and replay every operation.
+All that must outlive a crash is written through `Files`, so that tests can record, fail and replay every operation.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import IO
 
 
 class Files:
@@ -22,11 +23,21 @@ class Files:
     def write(self, path: Path, content: bytes) -> None:
         """Write a new file and force it to the disk; raises OSError where the disk takes less than all of it."""
         with path.open("xb") as file:
-            written = file.write(content)
-            if written != len(content):
-                raise OSError(f"short write: {written} of {len(content)} bytes to {path}")
-            file.flush()
-            os.fsync(file.fileno())
+            self._put(file, path, content)
+
+    def append(self, path: Path, content: bytes, at: int) -> None:
+        """Write at byte ``at``, the end of a file, and force it to the disk; what a crash left beyond is cut off first."""
+        with path.open("r+b") as file:
+            if file.seek(0, os.SEEK_END) < at:
+                raise OSError(f"the file is shorter than {at:,} bytes: {path}")
+            file.truncate(at)
+            file.seek(at)
+            self._put(file, path, content)
+
+    def overwrite(self, path: Path, content: bytes) -> None:
+        """Write over the first bytes of a file, and force them to the disk; a crash may leave a part of both."""
+        with path.open("r+b") as file:
+            self._put(file, path, content)
 
     def sync_directory(self, path: Path) -> None:
         """Force the names in a directory to the disk."""
@@ -40,6 +51,10 @@ class Files:
         """Give a file or directory its final name, in one step; a file replaces an older one."""
         source.replace(target)
 
+    def remove(self, path: Path) -> None:
+        """Delete a file."""
+        path.unlink()
+
     def remove_tree(self, path: Path) -> None:
         """Delete a directory and all it holds."""
         shutil.rmtree(path)
@@ -51,3 +66,10 @@ class Files:
         self.write(staged, content)
         self.rename(staged, path)
         self.sync_directory(path.parent)
+
+    def _put(self, file: IO[bytes], path: Path, content: bytes) -> None:
+        written = file.write(content)
+        if written != len(content):
+            raise OSError(f"short write: {written} of {len(content)} bytes to {path}")
+        file.flush()
+        os.fsync(file.fileno())

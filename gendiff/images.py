@@ -50,17 +50,8 @@ class Pictures(Data):
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def _event(self, image: Image.Image) -> Tensor:
-        return event_of(np.array(self._fitted(eight_bit(image))))
-
-    def _fitted(self, image: Image.Image) -> Image.Image:
-        image = image.convert("RGB" if self.channels == 3 else "L")
-        (H, W), (w, h) = self._height_width, image.size
-        box = (0.0, 0.0, float(w), float(h))
-        if self.crop == "center":
-            scale = min(w / W, h / H)
-            left, top = (w - W * scale) / 2, (h - H * scale) / 2
-            box = (max(left, 0), max(top, 0), min(left + W * scale, w), min(top + H * scale, h))
-        return image.resize((W, H), Image.Resampling.BICUBIC, box=box)
+        image = eight_bit(image).convert("RGB" if self.channels == 3 else "L")
+        return event_of(np.array(resized(image, self._height_width, self.crop)))
 
 
 # --- where ------------------------------------------------------------------------------------------------------------
@@ -136,6 +127,20 @@ def eight_bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image
+
+
+def resized(image: Image.Image, height_width: tuple[int, int], crop: str) -> Image.Image:
+    """An 8-bit picture at another size, by Pillow's bicubic filter, which is antialiased where it shrinks.
+
+    ``crop="none"`` squeezes; ``"center"`` first cuts off what sticks out of the largest centred part of the proportions.
+    """
+    (H, W), (w, h) = height_width, image.size
+    box = (0.0, 0.0, float(w), float(h))
+    if crop == "center":
+        scale = min(w / W, h / H)
+        left, top = (w - W * scale) / 2, (h - H * scale) / 2
+        box = (max(left, 0), max(top, 0), min(left + W * scale, w), min(top + H * scale, h))
+    return image.resize((W, H), Image.Resampling.BICUBIC, box=box)
 
 
 def event_of(v: np.ndarray) -> Tensor:

@@ -13,7 +13,6 @@ Opening a run executes nothing that lies in it: the copies are for the reader, a
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -34,6 +33,7 @@ from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.files import Files
+from gendiff.lock import locked
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
 
@@ -226,20 +226,7 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One trainer per run directory; the lock dies with its process, whatever kills it."""
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                raise GendiffError(
-                    f"'{self.path}' is being trained by another process",
-                    details=[f"owner: {file.read().strip() or 'unknown'}"],
-                    fix="wait for it, stop it, or choose another --out",
-                ) from error
-            os.register_at_fork(after_in_child=file.close)  # a data worker must not hold the lock of a killed trainer
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
-            file.flush()
+        with locked(self.path, "trained", "wait for it, stop it, or choose another --out"):
             yield
 
     def _write(self, info: dict[str, Any]) -> None:

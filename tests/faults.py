@@ -22,6 +22,7 @@ from gendiff import checkpoint
 from gendiff.checkpoint import Checkpoint
 from gendiff.errors import DataError
 from gendiff.files import Files
+from gendiff.sealed import sealed
 
 
 class Crash(BaseException):
@@ -63,6 +64,18 @@ class Watched(Files):
         self.before("write", path, content)
         super().write(path, content)
 
+    def append(self, path, content, at):
+        self.before("append", path, content)
+        super().append(path, content, at)
+
+    def overwrite(self, path, content):
+        self.before("overwrite", path, content)
+        super().overwrite(path, content)
+
+    def remove(self, path):
+        self.before("remove", path, b"")
+        super().remove(path)
+
     def sync_directory(self, path):
         self.before("sync_directory", path, b"")
         super().sync_directory(path)
@@ -92,6 +105,10 @@ def half_done(operation: str, path: Path, content: bytes) -> None:
     """Leave an operation as a crash in its middle does."""
     if operation == "write":
         path.write_bytes(content[: len(content) // 2])
+    if operation == "append":
+        path.write_bytes(path.read_bytes() + content[: len(content) // 2])
+    if operation == "overwrite":
+        path.write_bytes(content[: len(content) // 2] + path.read_bytes()[len(content) // 2 :])
     if operation == "remove_tree":
         for file in sorted(path.iterdir())[:2]:
             file.unlink()
@@ -156,6 +173,8 @@ class Disk:
                 self.find(path.parent).entries[path.name] = Directory()
             case "write":
                 self.find(path.parent).entries[path.name] = File(argument)
+            case "change":
+                self.find(path).content = argument
             case "sync":
                 node = self.find(path)
                 node.durable = argument if isinstance(node, File) else dict(node.entries)
@@ -194,6 +213,21 @@ class Recorder(Files):
     def write(self, path, content):
         self.log += [("write", path, content[: len(content) // 2]), ("write", path, content)]
         super().write(path, content)
+
+    def append(self, path, content, at):
+        before = path.read_bytes()[:at]
+        self.log += [("change", path, before + content[: len(content) // 2]), ("change", path, before + content)]
+        super().append(path, content, at)
+
+    def overwrite(self, path, content):
+        before = path.read_bytes()
+        for size in (len(content) // 2, len(content)):
+            self.log.append(("change", path, content[:size] + before[size:]))
+        super().overwrite(path, content)
+
+    def remove(self, path):
+        self.log.append(("remove", path, None))
+        super().remove(path)
 
     def rename(self, source, target):
         self.log.append(("rename", source, target))
@@ -351,7 +385,7 @@ def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads(file.read_bytes())
     manifest.pop("sha256", None)
     change(manifest)
-    file.write_bytes(checkpoint._sealed(manifest))
+    file.write_bytes(sealed(manifest))
 
 
 def replace_file(path: Path, name: str, content: bytes) -> None:
