@@ -34,7 +34,7 @@ def default_workers() -> int:
 
 
 class InOrder(Dataset[Any], Generic[T]):
-    """``work(item)`` as the data set of a loader; a `GendiffError` comes back as one, where the loader would keep its text only."""
+    """``work(item)`` as the data set of a loader; a `GendiffError` comes back whole: the loader would keep only its text."""
 
     def __init__(self, work: Callable[[Any], T]) -> None:
         self.work = work
