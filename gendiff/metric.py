@@ -32,3 +32,12 @@ class Metric(Component):
             ConfigError: for events that it does not take.
 
         """
+
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        """Warnings about the samples, one line each, by a rule that the class states; none unless an author gives some.
+
+        Args:
+            samples, reference: as for `measure`.
+
+        """
+        return []

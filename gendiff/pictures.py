@@ -22,6 +22,11 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.detach().cpu().double() + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
 
+def eight_bits(x: Tensor) -> Tensor:
+    """[-1, 1] rounded to the 256 values that a picture file holds, float32, any shape."""
+    return to_uint8(x).float() / 127.5 - 1
+
+
 def image(event: Tensor) -> Image.Image:
     """One event as a grey or RGB picture; ``(2, H, W)`` gets an empty blue channel, beyond three channels are left out."""
     if event.ndim == 2:

@@ -13,7 +13,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gendiff.distances import PrecisionRecall, frechet, interval, kid, precision_recall
+from gendiff.distances import (
+    PrecisionRecall,
+    frechet,
+    frechet_of_parts,
+    interval,
+    kid,
+    kid_of_parts,
+    precision_recall,
+    precision_recall_of_parts,
+    subsets,
+)
 from gendiff.errors import ConfigError, DataError
 from gendiff.statistics import Moments, Statistics
 
@@ -105,6 +115,13 @@ class TestFrechet:
         x, y = normal(4000, 30, rng), normal(4000, 30, rng)
         found = [frechet(Statistics.of(x[:n]), Statistics.of(y[:n])) for n in (10, 20, 100, 4000)]
         assert found == sorted(found, reverse=True)
+
+    @pytest.mark.parametrize(("n", "m"), [(60, 50), (60, 8), (300, 20), (300, 200)])
+    def test_parts_are_those_of_their_own(self, n, m, rng):
+        x, b = normal(n, 40, rng), Statistics.of(normal(200, 40, rng, 1.4, 0.1))
+        parts = subsets(n, size=m, replicates=3)
+        found = frechet_of_parts(x.float(), b, parts)
+        assert found == pytest.approx([frechet(Statistics.of(x[part].float()), b) for part in parts], rel=1e-6)
 
     def test_statistics_of_different_features_are_refused(self, rng):
         x = normal(10, 4, rng)
@@ -233,16 +250,21 @@ class TestKID:
         assert kid(x, y) == pytest.approx(within - across, rel=1e-12)
 
     def test_it_is_0_on_average_for_equal_distributions(self, rng):
-        found = torch.tensor([kid(*torch.randn(2, 30, 5, generator=rng), subsets=1, size=20) for _ in range(400)])
+        found = torch.tensor([kid(*torch.randn(2, 20, 5, generator=rng)) for _ in range(400)])
         assert found.mean().abs() < 4 * found.std() / 20
         assert found.min() < 0 < found.max()
 
-    def test_its_size_does_not_shift_it_and_the_seed_settles_it(self, rng):
+    def test_how_many_there_are_does_not_shift_it(self, rng):
         x, y = torch.randn(3000, 4, generator=rng), torch.randn(2000, 4, generator=rng) + 0.5
-        large, small = kid(x, y, subsets=30), kid(x, y, subsets=400, size=50)
-        assert large == pytest.approx(small, rel=0.1)
-        assert large > 0.1
-        assert kid(x, y, subsets=3, seed=1) == kid(x, y, subsets=3, seed=1) != kid(x, y, subsets=3, seed=2)
+        parts = subsets(3000, size=50, replicates=400)
+        assert sum(kid_of_parts(x, y, parts)) / 400 == pytest.approx(kid(x, y), rel=0.03)
+        assert kid(x, y) > 0.1
+
+    def test_parts_are_those_of_their_own_whatever_the_chunks(self, rng, monkeypatch):
+        x, y = torch.randn(40, 3, generator=rng), torch.randn(30, 3, generator=rng) + 1
+        parts = [*subsets(40, size=11, replicates=3), torch.arange(40)]
+        monkeypatch.setattr("gendiff.distances.CHUNK", 170)
+        assert kid_of_parts(x, y, parts) == pytest.approx([kid(x[part], y) for part in parts], rel=1e-12)
 
 
 class TestPrecisionRecall:
@@ -271,7 +293,21 @@ class TestPrecisionRecall:
         assert precision_recall(x, x) == PrecisionRecall(1, 1)
         assert precision_recall(x, x[:20].repeat(5, 1)) == PrecisionRecall(1, 1)
 
+    def test_parts_are_those_of_their_own_whatever_the_chunks(self, rng, monkeypatch):
+        x, y = torch.randn(60, 4, generator=rng), torch.randn(50, 4, generator=rng) * 1.3
+        parts = [*subsets(60, size=20, replicates=4), torch.arange(60)]
+        whole = precision_recall(x, y)
+        alone = [PrecisionRecall(0, precision_recall(x[part], y).recall) for part in parts]
+        for chunk in (170, 2**24):
+            monkeypatch.setattr("gendiff.distances.CHUNK", chunk)
+            found = precision_recall_of_parts(x, y, parts)
+            assert [one.recall for one in found] == [one.recall for one in alone]
+            assert found[-1] == whole
+            assert [one.precision for one in found] == [precision_recall(x[part], y).precision for part in parts]
+
     def test_sets_that_are_too_small_or_unlike_are_refused(self):
+        with pytest.raises(DataError, match="a part of 3"):
+            precision_recall_of_parts(torch.zeros(9, 2), torch.zeros(9, 2), [torch.arange(3)])
         for x, y in ((torch.zeros(3, 2), torch.zeros(9, 2)), (torch.zeros(9, 3), torch.zeros(9, 2))):
             with pytest.raises(DataError):
                 precision_recall(x, y)
@@ -298,7 +334,7 @@ class TestInterval:
 
     def test_for_a_mean_it_is_the_textbook_interval(self, rng):
         x = torch.randn(500, generator=rng, dtype=torch.float64)
-        expected = 1.959964 * float(x.std()) / 500**0.5
+        expected = 1.961 * float(x.std()) / 500**0.5  # the quantile of Student's distribution for 1499
         for size in (50, 250, 450):
             found = interval(lambda chosen: float(x[chosen].mean()), 500, size=size, replicates=1500)
             assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.08)

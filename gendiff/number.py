@@ -1,0 +1,187 @@
+"""Number: a measurement with everything it depends on.
+
+A distance between samples and data means nothing by itself: it depends on how many samples there are (with n samples a Fréchet
+distance is too large by about a constant over n), on what they are compared with, and on what measures them. So a number is
+never stored or printed without its conditions, and numbers whose conditions differ are never put into one ranking: `comparable`
+says why not.
+
+This module does not import torch, so that stored numbers can be listed in a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from gendiff.errors import DataError
+
+FORMAT = 1  # of the JSON
+
+Better = Literal["lower", "higher", ""]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Which events: of the samples, or of the reference.
+
+    Args:
+        spec: where they come from: the spec of a data component, the path of a file, or the id of a run.
+        fingerprint: changes when they change; of samples the SHA-256 of their values, of data `Data.fingerprint`, of a file of
+            statistics the SHA-256 of what it holds.
+        n: how many; None for statistics whose file does not say.
+
+    """
+
+    spec: str
+    fingerprint: str
+    n: int | None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples were drawn from a run.
+
+    Args:
+        run: the id of the run.
+        step: optimiser steps of its checkpoint.
+        weights: ``"ema"`` or ``"model"``, and the hash of these weights.
+        sampler: its spec, grid and prior of a sampler that has them among its parameters.
+        evaluations: of the network, for each sample.
+        seed: sample k is a function of it and of k.
+
+    """
+
+    run: str
+    step: int
+    weights: str
+    weights_hash: str
+    sampler: str
+    evaluations: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Number:
+    """One measurement.
+
+    Args:
+        name: ``fid`` only for the published Inception weights; ``fd-pixels``, ``kd-pixels``, ``precision-pixels``,
+            ``spectrum.band_0`` and so on.
+        value: what was measured with all samples.
+        low, high: the interval that holds its expectation, at this n and for this reference, with probability ``level``.
+        better: which way is better; empty where neither is, as for a difference that should vanish.
+        instrument: spec of the features or of the metric.
+        instrument_fingerprint: changes when the same events would give other numbers.
+        samples, reference: the events that were used, of which a metric may see fewer than a distance.
+        drawing: how the samples were drawn; None for pictures from elsewhere.
+        gendiff: the version that measured.
+
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    level: float
+    better: Better
+    instrument: str
+    instrument_fingerprint: str
+    samples: Events
+    reference: Events
+    drawing: Drawing | None
+    gendiff: str
+
+    def json(self) -> dict[str, Any]:
+        """Every field, as values that JSON has."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, table: Any) -> Self:
+        """What `json` gave; raises `DataError` for anything else."""
+        table = dict(_table(cls, table))
+        table["samples"], table["reference"] = (
+            Events(**_table(Events, table[key])) for key in ("samples", "reference")
+        )
+        if table["drawing"] is not None:
+            table["drawing"] = Drawing(**_table(Drawing, table["drawing"]))
+        for key in ("value", "low", "high", "level"):
+            if isinstance(table[key], bool) or not isinstance(table[key], int | float) or not math.isfinite(table[key]):
+                raise DataError(f"'{key}' of a number is {table[key]!r:.40}", fix="measure again: gendiff evaluate")
+        return cls(**table)
+
+
+def comparable(a: Number, b: Number) -> tuple[str, ...]:
+    """Why ``a`` and ``b`` must not be ranked, one reason a line; empty where they may be.
+
+    How the samples were drawn is no reason: that is what is compared.
+    """
+    why = []
+    if a.name != b.name:
+        why.append(f"{a.name} and {b.name} are different numbers")
+    elif a.instrument_fingerprint != b.instrument_fingerprint:
+        why.append(f"measured by {a.instrument_fingerprint} and by {b.instrument_fingerprint}")
+    if a.samples.n != b.samples.n:
+        why.append(f"{a.samples.n} and {b.samples.n} samples")
+    if a.reference.fingerprint != b.reference.fingerprint:
+        why.append(f"against {a.reference.spec} and {b.reference.spec}, which are different events")
+    elif a.reference.n != b.reference.n:
+        why.append(f"against {a.reference.n} and {b.reference.n} events of {a.reference.spec}")
+    return tuple(why)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers of one set of samples.
+
+    Args:
+        numbers: in the order in which they are shown, the headline first.
+        alarms: warnings about the samples, one line each; empty where nothing is striking.
+        when: the time in UTC.
+        seconds: how long it took to draw and measure.
+
+    """
+
+    numbers: tuple[Number, ...]
+    alarms: tuple[str, ...] = ()
+    when: str = ""
+    seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> Number:
+        """The number of that name; raises `KeyError`."""
+        for number in self.numbers:
+            if number.name == name:
+                return number
+        raise KeyError(name)
+
+    def json(self) -> dict[str, Any]:
+        """Every field, as values that JSON has."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def of_json(cls, table: Any) -> Self:
+        """What `json` gave; raises `DataError` for anything else."""
+        if not isinstance(table, Mapping) or table.get("format") != FORMAT:
+            raise DataError(f"no evaluation of format {FORMAT}", fix="measure again: gendiff evaluate")
+        table = _table(cls, {key: value for key, value in table.items() if key != "format"})
+        if not isinstance(table["numbers"], list) or not isinstance(table["alarms"], list):
+            raise DataError("'numbers' and 'alarms' of an evaluation are lists", fix="measure again: gendiff evaluate")
+        numbers = tuple(Number.of_json(number) for number in table["numbers"])
+        alarms = tuple(map(str, table["alarms"]))
+        return cls(numbers, alarms, str(table["when"]), float(table["seconds"]))
+
+    def with_drawing(self, drawing: Drawing) -> Self:
+        """The same numbers, of samples that were drawn so."""
+        return replace(self, numbers=tuple(replace(number, drawing=drawing) for number in self.numbers))
+
+
+def _table(cls: type, table: Any) -> Mapping[str, Any]:
+    names = {field.name for field in fields(cls)}
+    if not isinstance(table, Mapping) or table.keys() != names:
+        raise DataError(
+            f"this is no {cls.__name__.lower()} of an evaluation",
+            details=[f"it should hold {', '.join(sorted(names))}"],
+            fix="measure again: gendiff evaluate",
+        )
+    return table
