@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,11 +32,11 @@ from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.files import Files
+from gendiff.folder import empty, numbered
 from gendiff.lock import locked
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
 
-_NUMBERED = re.compile(r"(\d{5})-.*")
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
 
 
@@ -286,35 +285,12 @@ def _copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, 
 
 
 def _empty(out: Path) -> Path:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        own = (out / "run.json").is_file()
-        raise ConfigError(
-            f"'{out}' exists and is not empty",
-            where="--out",
-            details=["gendiff never writes into a directory that holds something else"],
-            fix=f"go on with it: gendiff train --resume {out}" if own else "choose a new directory",
-        )
-    try:
-        Files().make_directory(out)
-    except OSError as error:
-        raise ConfigError(f"cannot make the directory '{out}': {error.strerror}", where="--out") from error
-    return out
+    return empty(out, f"gendiff train --resume {out}" if (out / "run.json").is_file() else "")
 
 
 def _numbered(config: Config) -> Path:
-    """The next free ``runs/NNNNN-data-rotation-schedule-sSEED``; safe when two runs start at once."""
-    root = Path("runs")
-    root.mkdir(exist_ok=True)
-    name = "-".join([config.data.name, *_process_words(config), f"s{config.train.seed}"])
-    while True:
-        taken = [int(match[1]) for path in root.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
-        path = root / f"{max(taken, default=0) + 1:05d}-{name}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        Files().sync_directory(root)
-        return path
+    """The next free ``runs/NNNNN-data-rotation-schedule-sSEED``."""
+    return numbered(Path("runs"), "-".join([config.data.name, *_process_words(config), f"s{config.train.seed}"]))
 
 
 def _process_words(config: Config) -> list[str]:
