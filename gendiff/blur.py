@@ -99,3 +99,14 @@ def frequency_bands(event_shape: tuple[int, ...], bands: int) -> Tensor:
 def bands_of(rho: Tensor, bands: int) -> Tensor:
     """The band 0..bands-1 of each component of frequency ρ, equal steps from 0 to the largest: int64, same shape."""
     return (rho / rho.max().clamp_min(1e-12) * bands).long().clamp_max(bands - 1)
+
+
+def mirrored(rho: Tensor) -> Tensor:
+    """The partner of each component at the other end of the frequency order: of rank p, the one of rank K-1-p.
+
+    The order is by ρ rounded to 1e-9, ties by flat index; int64 flat indices in the shape of ρ, ``spatial``.
+    """
+    order = rho.flatten().round(decimals=9).argsort(stable=True)
+    partner = torch.empty_like(order)
+    partner[order] = order.flip(0)
+    return partner.reshape(rho.shape)

@@ -33,7 +33,7 @@ from gendiff.blur import (
     symmetric_blur_matrix,
 )
 from gendiff.component import Component
-from gendiff.errors import PluginError
+from gendiff.errors import ConfigError, PluginError
 from gendiff.shapes import EventShape, spatial
 
 
@@ -87,6 +87,24 @@ class Rotation(Component):
         Here, for any basis, ``ρ_k² = u_k^T Λ u_k`` with Λ the negative Laplacian under symmetric borders.
         """
         return self._quadratic_form(event_shape, negative_laplacian).clamp_min(0).sqrt()
+
+    @final
+    def heat_spectrum(self, event_shape: EventShape) -> Tensor:
+        """``μ = ρ²`` in 1/pixel², float64, broadcasting to the event: in a time τ the heat equation leaves ``exp(-μ τ)``.
+
+        Exactly so in a basis of sines and cosines; a blur of std σ pixels is τ = σ²/2.
+
+        Raises:
+            ConfigError: for a basis that knows no blur, D = 1.
+
+        """
+        if not self.log_blur_spectrum(event_shape, 1.0).any():
+            raise ConfigError(
+                f"rotation '{self.name}' has no frequencies that heat could damp: D = 1 there",
+                fix="choose a basis with a blur: --rotation dct",
+                subject="rotation.name",
+            )
+        return self.frequencies(event_shape) ** 2
 
     def _quadratic_form(self, event_shape: EventShape, operator: Callable[[Tensor], Tensor]) -> Tensor:
         """``u_k^T M u_k`` for every component k, in the shape of the event; ``operator`` applies M to ``(B, *event)``."""

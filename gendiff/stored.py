@@ -4,15 +4,16 @@ A run keeps its process in ``process.safetensors``: the scales for i = 0..N, the
 data. The network was trained with these numbers and with no others, so they are what counts when a plugin is gone, or has come to
 give other numbers since.
 
-Blur scales are two vectors over time and one over components. Of other scales the distinct components are kept, each with its
-(log a, log s) for every i. A separable rotation is one matrix per axis; another one the nonzero entries of U for one channel.
+The closed forms of `gendiff.scales` are a few vectors over time and components, and kept as they are. Of other scales the
+distinct components are kept, each with its (log a, log s) for every i. A separable rotation is one matrix per axis; another one
+the nonzero entries of U for one channel.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -28,7 +29,18 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
 from gendiff.objective import Objective
 from gendiff.rotation import Rotation, SeparableRotation, full_precision
-from gendiff.scales import BlurScales, Scales, VariancePreserving
+from gendiff.scales import (
+    BlurScales,
+    ColouredScales,
+    DissipatingScales,
+    GeodesicScales,
+    LinearLogSNRScales,
+    PermutedScales,
+    PermutedVariancePreserving,
+    Scales,
+    VariancePreserving,
+    permuted,
+)
 from gendiff.score import Parametrization
 from gendiff.shapes import EventShape, spatial
 from gendiff.streams import stream
@@ -139,13 +151,6 @@ class TableVariancePreserving(VariancePreserving):
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         return self.L[i][:, self.index]
 
-    @property
-    def device(self) -> torch.device:
-        return self.L.device
-
-    def to(self, device: torch.device) -> TableVariancePreserving:
-        return TableVariancePreserving(self.L.to(device), self.index.to(device))
-
 
 @final
 @dataclass(frozen=True)
@@ -166,12 +171,17 @@ class TableScales(Scales):
     def log_s(self, i: Tensor) -> Tensor:
         return self.table_s[i][:, self.index]
 
-    @property
-    def device(self) -> torch.device:
-        return self.index.device
 
-    def to(self, device: torch.device) -> TableScales:
-        return TableScales(self.table_a.to(device), self.table_s.to(device), self.index.to(device))
+#: The scales that are stored as the tensors they hold: told apart by the names of these.
+FORMS: tuple[type[Scales], ...] = (
+    BlurScales,
+    DissipatingScales,
+    ColouredScales,
+    LinearLogSNRScales,
+    GeodesicScales,
+    TableVariancePreserving,
+    TableScales,
+)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -179,7 +189,7 @@ class TableScales(Scales):
 
 def dump(diffusion: Diffusion) -> bytes:
     """The numbers of a process, as the content of a safetensors file; raises `GendiffError` where they are too many."""
-    tensors = {f"scales.{name}": value for name, value in _scales_tensors(diffusion).items()}
+    tensors = {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
     tensors |= {f"rotation.{name}": value for name, value in _rotation_tensors(diffusion).items()}
     tensors |= {f"learned.{name}": value for name, value in diffusion.rotation._learned.items()}
     content = {
@@ -189,11 +199,13 @@ def dump(diffusion: Diffusion) -> bytes:
     return safetensors.torch.save(content, about)
 
 
-def _scales_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
-    scales = diffusion.scales
-    if isinstance(scales, BlurScales):
-        return {"log_alpha_bar_noise": scales.log_alpha_bar_noise, "F": scales.F, "log_D": scales.log_D}
-    columns: dict[str, Callable[[Tensor], Tensor]] = {"log_a": scales.log_a, "log_s": scales.log_s}
+def _scales_tensors(scales: Scales) -> dict[str, Tensor]:
+    if isinstance(scales, PermutedScales | PermutedVariancePreserving):
+        inner = {f"inner.{name}": value for name, value in _scales_tensors(scales.inner).items()}
+        return {**inner, "partner": scales.partner}
+    if isinstance(scales, FORMS):
+        return {name: getattr(scales, name) for name in _tables(type(scales))}
+    columns: dict[str, Callable[[Tensor], Tensor]] = {"table_a": scales.log_a, "table_s": scales.log_s}
     if isinstance(scales, VariancePreserving):
         columns = {"L": scales.log_alpha_bar}
     index, representatives = _classes(scales.N, columns)
@@ -204,6 +216,11 @@ def _scales_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
         name: torch.cat([column(i).flatten(1)[:, representatives] for i in steps]) for name, column in columns.items()
     }
     return {**tables, "index": index}
+
+
+def _tables(form: type[Scales]) -> list[str]:
+    """The names of the tensors of a form."""
+    return [field.name for field in fields(form)]  # type: ignore[arg-type]  # a dataclass
 
 
 def _classes(N: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple[Tensor, Tensor]:
@@ -326,11 +343,12 @@ def _dense(at: Tensor, values: Tensor, n: int) -> Tensor:
 
 
 def _scales(tensors: Mapping[str, Tensor]) -> Scales:
-    if "F" in tensors:
-        return BlurScales(tensors["log_alpha_bar_noise"], tensors["F"], tensors["log_D"])
-    if "L" in tensors:
-        return TableVariancePreserving(tensors["L"], tensors["index"].long())
-    return TableScales(tensors["log_a"], tensors["log_s"], tensors["index"].long())
+    if "partner" in tensors:
+        return permuted(_scales(_named(tensors, "inner.")), tensors["partner"].long())
+    form = next((form for form in FORMS if tensors.keys() == set(_tables(form))), None)
+    if form is None:
+        raise ValueError(f"no scales are made of {sorted(tensors)}")
+    return form(**{name: value.long() if name == "index" else value for name, value in tensors.items()})
 
 
 def difference(one: Diffusion, other: Diffusion) -> str:

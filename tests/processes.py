@@ -39,17 +39,28 @@ def rotations() -> list[str]:
     return default_registry().names("rotation")
 
 
-def velocities() -> list[str]:
-    return default_registry().names("velocity")
+#: The paper's velocities, for any rotation.
+VELOCITIES = ("blur", "isotropic", "fine-to-coarse")
 
+#: Other velocities, each in its own basis and in one that has channels, phases or patches of its own.
+RELATIVES = [
+    ("dct", "blurring"),
+    ("haar", "blurring:d_min=0"),
+    ("dct", "heat:sigma_max=5"),
+    ("hartley", "heat:sigma_max=2"),
+    ("dct", "cold"),
+    ("dct", "reversed"),
+    ("haar", "reversed:velocity=blurring"),
+]
 
-#: Every rotation with every velocity, and the blur velocity with every schedule and noise.
+#: Every rotation with the paper's velocities, the blur velocity with every schedule and noise, and the relatives.
 PROCESSES = [
     # fine-to-coarse has nothing to act on where D = 1; it refuses, see test_diffusion.
-    *((U, B) for U, B in itertools.product(rotations(), velocities()) if (U, B) != ("identity", "fine-to-coarse")),
+    *((U, B) for U, B in itertools.product(rotations(), VELOCITIES) if (U, B) != ("identity", "fine-to-coarse")),
     *(("dct", {"name": "blur", "schedule": name}) for name in default_registry().names("schedule")),
     *(("dct", {"name": "blur", "noise": name}) for name in default_registry().names("noise")),
     ("blur-eigen:released_tiling=true", "blur"),
+    *RELATIVES,
 ]
 
-__all__ = ["PROCESSES", "Config", "N", "component", "dense", "diffusion", "fitted", "rotations", "velocities"]
+__all__ = ["PROCESSES", "RELATIVES", "Config", "N", "component", "dense", "diffusion", "fitted", "rotations"]

@@ -668,13 +668,6 @@ class Tables(Scales):
     def log_s(self, i: Tensor) -> Tensor:
         return self.s[i]
 
-    @property
-    def device(self) -> torch.device:
-        return self.a.device
-
-    def to(self, device: torch.device) -> Tables:
-        return dataclasses.replace(self, a=self.a.to(device), s=self.s.to(device))
-
 
 @dataclasses.dataclass(frozen=True)
 class Preserving(VariancePreserving):
@@ -688,13 +681,6 @@ class Preserving(VariancePreserving):
 
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         return self.L[i]
-
-    @property
-    def device(self) -> torch.device:
-        return self.L.device
-
-    def to(self, device: torch.device) -> Preserving:
-        return type(self)(self.L.to(device))
 
 
 def cooling(N: int, event_shape: tuple[int, ...], total: float = 10.0) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import PROCESSES, N, component, dense, diffusion
+from processes import PROCESSES, RELATIVES, N, component, dense, diffusion
 
 from gendiff import (
     BlurSchedule,
@@ -25,6 +25,7 @@ from gendiff.blur import LOG_FLOOR
 from gendiff.errors import ConfigError, PluginError
 from gendiff.registry import default_registry
 from gendiff.score import LOG_A_PRIOR, decode, encode, from_eps
+from gendiff.testing.steps import begins
 
 EVENT = (2, 3, 5)
 IMAGE = (3, 4, 5)
@@ -48,8 +49,11 @@ def event_of(rotation) -> tuple[int, ...]:
 class TestProcess:
     def test_boundaries_and_monotone_snr(self, rotation, velocity):
         process = diffusion(rotation, velocity, event_of(rotation))
-        assert (process.log_a(0) == 0).all()
-        assert (process.log_s(0) == -math.inf).all()
+        if (rotation, velocity) in RELATIVES:  # they may keep a little noise: test_relatives.py says how much
+            begins(process.log_a(0), process.log_s(0), exactly=False)
+        else:
+            assert (process.log_a(0) == 0).all()
+            assert (process.log_s(0) == -math.inf).all()
         i = torch.arange(N + 1)
         lam = process.scales.half_log_snr(i)
         assert (lam.diff(dim=0) <= 1e-9).all()
@@ -61,7 +65,7 @@ class TestProcess:
         """The chain of one-step kernels is the marginal, in law."""
         event = event_of(rotation)
         process = diffusion(rotation, velocity, event)
-        scale, variance = torch.ones(event, dtype=torch.float64), torch.zeros(event, dtype=torch.float64)
+        scale, variance = process.log_a(0).exp().expand(event), torch.exp(2 * process.log_s(0)).expand(event)
         for i in range(1, N + 1):
             kernel = process.kernel(i, i - 1)
             scale, variance = kernel.scale * scale, kernel.scale**2 * variance + kernel.std**2
@@ -74,15 +78,15 @@ class TestProcess:
         event = event_of(rotation)
         process = diffusion(rotation, velocity, event)
         posterior, kernel = process.posterior(i, j), process.kernel(i, j)
-        if j == 0:
+        if j == 0 and process.log_s(0).isneginf().all():
             assert (posterior.std == 0).all()
             close(posterior.p, torch.zeros_like(posterior.p))
             close(posterior.q, torch.ones_like(posterior.q))
             return
         a_j, s_j = process.log_a(j).exp(), process.log_s(j).exp()
-        frozen = kernel.std == 0  # log a is clamped at both steps: nothing is left to destroy, x̄_i = x̄_j
-        assert (process.log_a(i)[frozen] == LOG_FLOOR).all()
-        close(posterior.p[frozen], torch.ones_like(posterior.p[frozen]))
+        frozen = kernel.std == 0  # λ_i = λ_j: nothing is destroyed, x̄_i is x̄_j scaled
+        assert (process.half_log_snr(i)[frozen] == process.half_log_snr(j)[frozen]).all()
+        close(posterior.p[frozen], 1 / kernel.scale[frozen])
         close(posterior.std[frozen], torch.zeros_like(posterior.std[frozen]))
         precision = 1 / s_j**2 + kernel.scale**2 / kernel.std**2
         expected = (1 / precision, kernel.scale / kernel.std**2 / precision, a_j / s_j**2 / precision)

@@ -138,10 +138,3 @@ class SmoothScales(VariancePreserving):
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         t = per_event(i.double() / self.N, self.rate.ndim)
         return -self.rate * t**2
-
-    @property
-    def device(self) -> torch.device:
-        return self.rate.device
-
-    def to(self, device: torch.device) -> SmoothScales:
-        return SmoothScales(self.N, self.rate.to(device))

@@ -17,4 +17,18 @@ def gendiff_components() -> list[type[Component] | Lazy]:
             f"{here}.fine_to_coarse:FineToCoarse",
             "the paper's control: B_i = I - (1 - β_i) (I - D)^{2 f(i)}",
         ),
+        Lazy(
+            "velocity",
+            "blurring",
+            f"{here}.blurring:Blurring",
+            "heat and noise, the same noise for all: a = a(t) d_k(t), s = σ(t)",
+        ),
+        Lazy("velocity", "heat", f"{here}.heat:Heat", "heat and a trace of noise: a = exp(-μ_k σ_B²/2), s constant"),
+        Lazy("velocity", "cold", f"{here}.cold:Cold", "blur alone, the limit s = 0: a = exp(-μ_k Σσ_j²/2), s = floor"),
+        Lazy(
+            "velocity",
+            "reversed",
+            f"{here}.reversed:Reversed",
+            "another velocity from fine to coarse: rank p of frequency takes the scales of rank K-1-p",
+        ),
     ]

@@ -1,0 +1,44 @@
+"""Cold diffusion: blur alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+
+from gendiff.rotation import Rotation
+from gendiff.scales import DissipatingScales
+from gendiff.shapes import EventShape
+from gendiff.velocity import Velocity
+
+
+class Cold(Velocity):
+    """blur alone, the limit s = 0: a = exp(-μ_k Σσ_j²/2), s = floor.
+
+    Step j blurs by a Gaussian of std ``σ_j = sigma + growth (j-1)`` pixels: ``a_i = exp(-μ_k τ_i)``, ``τ_i = Σ_{j<=i} σ_j²/2``.
+    A process without any noise has no score; s is a small constant instead, at i = 0 too. Then the deterministic sampler
+    ``--sampler ddim`` is the paper's update: ``b = s_j = s_i`` gives ``x_j = x_i - D(x̂_0, i) + D(x̂_0, j)``, whatever the floor.
+
+    The authors sample their kernels on 11 pixels and reflect at borders; these are exact, with symmetric borders under ``dct``.
+    Their CIFAR-10 setting is the default, with N = 40. The mean of a picture never fades: start from the data's own
+    (``--prior matched``, their way to generate, or ``data``).
+
+    Reference: Bansal et al. 2022, Cold Diffusion, arXiv 2208.09392, Alg. 2, and its code.
+    """
+
+    name = "cold"
+
+    sigma: float = Field(0.35, gt=0, le=1e3, description="std of the blur of step 1, pixels")
+    growth: float = Field(0.01, ge=0, le=1e2, description="by how much the std grows from step to step, pixels")
+    floor: float = Field(1e-3, gt=0, le=0.1, description="s, in place of no noise at all")
+
+    def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> DissipatingScales:
+        sigma = self.sigma + self.growth * torch.arange(N, dtype=torch.float64)
+        return DissipatingScales(
+            log_a_common=torch.zeros(N + 1, dtype=torch.float64),
+            log_s_common=torch.full((N + 1,), math.log(self.floor), dtype=torch.float64),
+            tau=torch.cat([torch.zeros(1, dtype=torch.float64), (sigma**2 / 2).cumsum(0)]),
+            mu=rotation.heat_spectrum(event_shape),
+            d=torch.zeros((), dtype=torch.float64),
+        )
