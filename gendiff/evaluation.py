@@ -12,11 +12,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
+from gendiff.cache import Cache
 from gendiff.distances import (
     Interval,
     frechet,
@@ -25,36 +27,52 @@ from gendiff.distances import (
     precision_recall_of_parts,
     subsets,
 )
-from gendiff.errors import PluginError
-from gendiff.event_set import EventSet, KnownStatistics, Seen, go_through, spread
+from gendiff.errors import ConfigError, DataError, PluginError
+from gendiff.event_set import EventSet, KnownStatistics, Seen, go_through, parts, spread
 from gendiff.features import Features
 from gendiff.generation import TrainedModel, generate
 from gendiff.metric import Metric
 from gendiff.number import Better, Drawing, Evaluation, Events, Number
 from gendiff.pictures import eight_bits
+from gendiff.process_group import ProcessGroup
 from gendiff.run import now
-from gendiff.sampler import Sampler
+from gendiff.sampler import Moment, Sampler
 from gendiff.statistics import Statistics
 
 PAIRS = 10_000  # rows of each set of which all pairs are formed, at most
+FEWEST = 8  # events of which anything is said: half of them must have three neighbours each
 METRIC_VALUES = 2**24  # values of each set that a metric sees, at most: it holds them in memory
 
 
-def drawn(model: TrainedModel, sampler: Sampler, n: int, seed: int, batch: int = 64) -> tuple[EventSet, Drawing]:
+def drawn(
+    model: TrainedModel,
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    batch: int = 64,
+    group: ProcessGroup | None = None,
+    watch: Callable[[Moment], None] | None = None,
+) -> tuple[EventSet, Drawing]:
     """The first ``n`` samples of ``seed`` from a run, and how they are drawn.
 
-    Pictures have 8 bits, as those that `gendiff sample` writes: what is measured is what is seen.
+    Pictures have 8 bits, as those that `gendiff sample` writes: what is measured is what is seen. The processes of a group share
+    the work: each must go through the same samples, and the first gets them. ``watch`` sees the chains of this process.
     """
     run, diffusion = model.run, model.denoiser.diffusion
+    rank, world = (group.rank, group.world) if group else (0, 1)
     evaluations = sum(1 for _ in sampler.plan(diffusion))
     drawing = Drawing(run.info["id"], model.step, model.weights, model.weights_hash, sampler.spec, evaluations, seed)
     pictured = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
-        for events in generate(model.denoiser, run, sampler, seed, numbers, batch):
-            yield eight_bits(events) if pictured else events
+        for shared in parts(numbers, batch * world):
+            mine = shared[rank * batch : (rank + 1) * batch]
+            some = [events.cpu() for events in generate(model.denoiser, run, sampler, seed, mine, batch, watch)]
+            events = torch.cat(some) if some else torch.empty(0, *diffusion.event_shape)
+            events = eight_bits(events) if pictured else events
+            yield from group.gather(events) if group else [events]
 
-    return EventSet(Events(drawing.run, "", n), at), drawing
+    return EventSet(Events(drawing.run, "", n), diffusion.event_shape, at), drawing
 
 
 def evaluate(
@@ -68,8 +86,9 @@ def evaluate(
     level: float = 0.95,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    cache: Cache | None = None,
     drawing: Drawing | None = None,
-    watch: Callable[[int], None] = lambda count: None,
+    watch: Callable[[str, int], object] = lambda stage, count: None,
 ) -> Evaluation:
     """Measure samples against a reference.
 
@@ -79,50 +98,72 @@ def evaluate(
         kernel, manifold: whether to compute kernel distances, and precision and recall.
         replicates, level, seed: of the intervals: subsets for each, probability, and what the subsets follow from.
         device: where features and distances are computed.
+        cache: where rows of the reference are kept for the next time; None keeps none.
         drawing: how the samples were drawn.
-        watch: hears how many samples were gone through.
+        watch: hears of progress: ``"reference"`` or ``"samples"`` and how many more events were gone through, then the names of
+            what is computed from them, and 0.
 
     Raises:
-        ConfigError: for events that an instrument does not take, and sets that are too small for one.
+        ConfigError: for fewer than 8 samples, events of different shapes, and those that an instrument does not take.
         DataError: where an instrument needs a file that is not there, or the reference is of other features.
 
     """
     started, device = time.monotonic(), torch.device(device)
     features = [one for one in instruments if isinstance(one, Features)]
     metrics = [one for one in instruments if isinstance(one, Metric)]
-    for one in features:
-        _ = one.fingerprint  # a file that is missing is missed before samples are drawn
-    theirs = reference if isinstance(reference, KnownStatistics) else _seen(reference, features, bool(metrics), device)
-    ours = _seen(samples, features, bool(metrics), device, watch)
+    _require(samples, reference, features)
+    if isinstance(reference, KnownStatistics):
+        theirs: Seen | KnownStatistics = reference
+    else:
+        theirs = go_through(reference, features, device, _kept(reference, metrics), cache, partial(watch, "reference"))
+    ours = go_through(samples, features, device, _kept(samples, metrics), watch=partial(watch, "samples"))
     measuring = _Measuring(ours.about, theirs.about, drawing, replicates, level, seed)
     numbers, alarms = list[Number](), list[str]()
-    for one, rows in zip(features, ours.rows, strict=True):
-        x = rows.to(device)
+    for place, one in enumerate(features):
+        x = ours.rows[place].to(device)
+        watch(one.distance_name, 0)
         if isinstance(theirs, KnownStatistics):
             numbers.append(measuring.frechet(one, x, theirs.statistics))
             continue
-        y = theirs.rows[features.index(one)].to(device)
+        y = theirs.rows[place].to(device)
         numbers.append(measuring.frechet(one, x, Statistics.of(y, features=one.spec, fingerprint=one.fingerprint)))
-        x, y = (both[spread(min(len(both), PAIRS), len(both))] for both in (x, y))
+        x, y = (rows[spread(min(len(rows), PAIRS), len(rows))] for rows in (x, y))
         numbers += measuring.kernel(one, x, y) if kernel else []
         numbers += measuring.manifold(one, x, y) if manifold else []
     if isinstance(theirs, Seen):
         for metric in metrics:
+            watch(metric.name, 0)
             numbers += measuring.metric(metric, ours.kept, theirs.kept)
             alarms += metric.alarms(ours.kept, theirs.kept)
     return Evaluation(tuple(numbers), tuple(alarms), now(), time.monotonic() - started)
 
 
-def _seen(
-    events: EventSet,
-    features: Sequence[Features],
-    keep: bool,
-    device: torch.device,
-    watch: Callable[[int], None] = lambda count: None,
-) -> Seen:
-    shape = next(iter(events.at([0]))).shape[1:]
-    kept = min(events.n, max(METRIC_VALUES // shape.numel(), 2)) if keep else 0
-    return go_through(events, features, device, spread(kept, events.n), watch)
+def _require(samples: EventSet, reference: EventSet | KnownStatistics, features: Sequence[Features]) -> None:
+    """Find what is wrong before samples are drawn, which may take hours."""
+    for one in features:
+        fingerprint = one.fingerprint
+        if isinstance(reference, KnownStatistics) and reference.statistics.fingerprint not in ("", fingerprint):
+            raise DataError(
+                f"the statistics are of other features than {one.spec}",
+                where=reference.about.spec,
+                details=[f"they are of {reference.statistics.fingerprint}, not of {fingerprint}"],
+                fix=f"evaluate with --features {reference.statistics.features or 'SPEC'}",
+            )
+    for about, what in ((samples.about, "samples"), (reference.about, "events of reference")):
+        if about.n is not None and about.n < FEWEST:
+            raise ConfigError(f"{about.n} {what} are too few for numbers", fix=f"give at least {FEWEST}")
+    if isinstance(reference, EventSet) and samples.event_shape != reference.event_shape:
+        raise ConfigError(
+            f"samples of shape {samples.event_shape} cannot be compared with a reference of {reference.event_shape}",
+            details=[f"samples: {samples.about.spec}", f"reference: {reference.about.spec}"],
+            fix="give a reference of the same shape, such as --data with size=HEIGHTxWIDTH",
+        )
+
+
+def _kept(events: EventSet, metrics: Sequence[Metric]) -> list[int]:
+    """The numbers of the events that metrics see."""
+    most = max(METRIC_VALUES // math.prod(events.event_shape), FEWEST)
+    return spread(min(events.n, most), events.n) if metrics else []
 
 
 @dataclass(frozen=True)

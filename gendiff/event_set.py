@@ -10,14 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gendiff.cache import Cache
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
 from gendiff.features import Features
 from gendiff.number import Events
+from gendiff.shapes import EventShape
 from gendiff.statistics import Statistics
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events whose features are computed at once; part of what makes a row reproducible
 READ = 64  # events read at once
+SAME = 1e-3  # largest difference, relative to the largest value of a row, that other hardware makes
+
+Watch = Callable[[int], object]  # hears how many more events were gone through
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,13 @@ class EventSet:
 
     Args:
         about: which they are; an empty fingerprint stands for the SHA-256 of their values, which is found on the way.
+        event_shape: of each.
         at: yields the events with these numbers, 0..n-1, in this order, ``(<= any, *event)`` float32 on any device.
 
     """
 
     about: Events
+    event_shape: EventShape
     at: Callable[[Sequence[int]], Iterable[Tensor]]
 
     @property
@@ -52,16 +59,16 @@ class EventSet:
             for part in parts(numbers, READ):
                 yield torch.stack([data[places[k]] for k in part])
 
-        return cls(Events(data.spec, data.fingerprint, count), at)
+        return cls(Events(data.spec, data.fingerprint, count), data.event_shape, at)
 
     @classmethod
     def of_tensor(cls, events: Tensor, spec: str) -> EventSet:
         """Events ``(n, *event)`` that are in memory."""
 
         def at(numbers: Sequence[int]) -> Iterator[Tensor]:
-            return (events[list(part)] for part in parts(numbers, READ))
+            return (events[list(part)].float() for part in parts(numbers, READ))
 
-        return cls(Events(spec, "", len(events)), at)
+        return cls(Events(spec, "", len(events)), tuple(events.shape[1:]), at)
 
 
 @dataclass(frozen=True)
@@ -100,19 +107,44 @@ def go_through(
     features: Sequence[Features],
     device: torch.device,
     keep: Sequence[int] = (),
-    watch: Callable[[int], None] = lambda count: None,
+    cache: Cache | None = None,
+    watch: Watch = lambda count: None,
 ) -> Seen:
-    """Compute all rows, and keep the events with the numbers ``keep`` (ascending); ``watch`` hears how many were seen.
+    """Compute all rows, and keep the events with the numbers ``keep`` (ascending).
 
     Rows are computed in batches of one size, filled up where events are few, so that they are the same to the bit however
-    the events come. Raises `DataError` for values that are not finite, and where there are no ``n`` events.
+    the events come. With a cache, rows that were computed before are taken from it, and others added to it; the key is the
+    fingerprints of events and features. Fingerprints may miss a change (that of a folder knows names and sizes of its files), so
+    a few rows, spread over the set, are computed again, and cached ones are used where these agree.
+
+    Raises `DataError` for values that are not finite, and where there are no ``n`` events.
     """
+    if cache is None or not events.about.fingerprint:
+        return _go_through(events, features, device, keep, watch)
+    places = spread(min(CHUNK[device.type], events.n), events.n)
+    probe = torch.cat([some.cpu() for some in events.at(places)])
+    rows = [_cached(cache, _key(events.about, one), extract(one, probe, device), places, events.n) for one in features]
+    absent = [one for one, found in zip(features, rows, strict=True) if found is None]
+    if features and not absent:
+        watch(events.n)
+        kept = torch.cat([some.cpu() for some in events.at(keep)]) if keep else torch.empty(0)
+        return Seen(events.about, [found for found in rows if found is not None], kept)
+    seen = _go_through(events, absent, device, keep, watch)
+    for one, found in zip(absent, seen.rows, strict=True):
+        cache.write(_key(events.about, one), {"rows": found})
+    computed = iter(seen.rows)
+    return Seen(seen.about, [next(computed) if found is None else found for found in rows], seen.kept)
+
+
+def _go_through(
+    events: EventSet, features: Sequence[Features], device: torch.device, keep: Sequence[int], watch: Watch
+) -> Seen:
     digest, rows, kept = hashlib.sha256(), [list[Tensor]() for _ in features], list[Tensor]()
-    wanted, seen = set(keep), 0
+    wanted, seen, where = set(keep), 0, events.about.spec
     for chunk in _chunks(events.at(range(events.n)), CHUNK[device.type]):
         if not bool(torch.isfinite(chunk).all()):
             bad = seen + int(torch.isfinite(chunk.flatten(1)).all(1).logical_not().nonzero()[0])
-            raise DataError(f"event {bad} of {events.about.spec} holds values that are not finite", fix="look at it")
+            raise DataError(f"event {bad} holds values that are not finite", where=where, fix="look at that event")
         digest.update(chunk.contiguous().numpy().tobytes())
         for one, found in zip(features, rows, strict=True):
             found.append(extract(one, chunk, device))
@@ -120,15 +152,27 @@ def go_through(
         seen += len(chunk)
         watch(len(chunk))
     if seen != events.n:
-        raise DataError(f"{events.about.spec} gave {seen} events, not {events.n}", fix="look at where they come from")
+        raise DataError(f"there are {seen} events, not {events.n}", where=where, fix="look whether they have changed")
     about = events.about
     if not about.fingerprint:
         about = replace(about, fingerprint=f"events/1 {digest.hexdigest()[:16]}")
     return Seen(about, [torch.cat(found) for found in rows], torch.stack(kept) if kept else torch.empty(0))
 
 
+def _key(about: Events, features: Features) -> str:
+    return "\n".join(["rows/1", about.fingerprint, str(about.n), features.fingerprint])
+
+
+def _cached(cache: Cache, key: str, probe: Tensor, places: Sequence[int], n: int) -> Tensor | None:
+    found = (cache.read(key) or {}).get("rows")
+    if found is None or found.shape != (n, probe.shape[1]) or found.dtype != torch.float32:
+        return None
+    error = (found[list(places)] - probe).abs().amax()
+    return found if bool(error <= SAME * probe.abs().amax()) else None
+
+
 def extract(features: Features, events: Tensor, device: torch.device) -> Tensor:
-    """The rows of at most ``CHUNK`` events, on the CPU; they are made up to that number."""
+    """The rows of at most `CHUNK` events, on the CPU; events are made up to that number."""
     size = CHUNK[device.type]
     filled = torch.cat([events, events[:1].expand(size - len(events), *events.shape[1:])])
     return features.extract(filled.to(device))[: len(events)].detach().float().cpu()
@@ -136,15 +180,13 @@ def extract(features: Features, events: Tensor, device: torch.device) -> Tensor:
 
 def _chunks(events: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """The same events on the CPU, ``size`` at a time and fewer at the end."""
-    waiting: list[Tensor] = []
+    waiting = None
     for some in events:
-        waiting.append(some.detach().float().cpu())
-        *full, rest = torch.cat(waiting).split(size)
-        if len(rest) == size:
-            full, rest = [*full, rest], rest[:0]
+        some = some.detach().float().cpu()
+        *full, waiting = (some if waiting is None else torch.cat([waiting, some])).split(size)
         yield from full
-        waiting = [rest]
-    yield from (rest for rest in waiting if len(rest))
+    if waiting is not None and len(waiting):
+        yield waiting
 
 
 def spread(count: int, length: int) -> list[int]:

@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from gendiff.errors import ConfigError
 
@@ -54,6 +56,17 @@ class ProcessGroup:
         box = [text]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The CPU tensors of all processes, whose sizes may differ, in the main one by rank; in others nothing."""
+        if self.world == 1:
+            return [tensor]
+        found: list[Any] = [None] * self.world
+        if self.device.type == "cuda":  # NCCL gathers nothing in one process alone
+            dist.all_gather_object(found, tensor)
+        else:
+            dist.gather_object(tensor, found if self.main else None)
+        return found if self.main else []
 
 
 @contextmanager
