@@ -14,8 +14,8 @@ demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample
 	  $(BIN)/gendiff sample "$$run" --n 64 --trajectory || exit $$?; \
 	done
 
-test: $(DEVELOPMENT)  ## Run the tests.
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEVELOPMENT)  ## Run the tests, a file at a time on each core.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(DEVELOPMENT)  ## Style, types and the arrows of docs/architecture.md.
 	@$(BIN)/ruff check .
