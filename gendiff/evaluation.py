@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +27,7 @@ from gendiff.distances import (
     subsets,
 )
 from gendiff.errors import ConfigError, DataError, PluginError
-from gendiff.event_set import EventSet, KnownStatistics, Seen, go_through, parts, spread
+from gendiff.event_set import EventSet, KnownStatistics, Seen, Watch, go_through, parts, spread
 from gendiff.features import Features
 from gendiff.generation import TrainedModel, generate
 from gendiff.metric import Metric
@@ -76,8 +75,8 @@ def drawn(
 
 
 def evaluate(
-    samples: EventSet,
-    reference: EventSet | KnownStatistics,
+    samples: EventSet | Seen,
+    reference: EventSet | Seen | KnownStatistics,
     instruments: Sequence[Features | Metric],
     *,
     kernel: bool = True,
@@ -93,7 +92,8 @@ def evaluate(
     """Measure samples against a reference.
 
     Args:
-        reference: events; or statistics of features, against which there is only the Fréchet distance in these features.
+        samples, reference: events; or what `see` saw of them with the same instruments. Against statistics of features there is
+            only the Fréchet distance in these features.
         instruments: features, each of which gives a Fréchet distance, a kernel distance, and precision and recall; and metrics.
         kernel, manifold: whether to compute kernel distances, and precision and recall.
         replicates, level, seed: of the intervals: subsets for each, probability, and what the subsets follow from.
@@ -108,40 +108,53 @@ def evaluate(
         DataError: where an instrument needs a file that is not there, or the reference is of other features.
 
     """
-    started, device = time.monotonic(), torch.device(device)
-    features = [one for one in instruments if isinstance(one, Features)]
-    metrics = [one for one in instruments if isinstance(one, Metric)]
-    _require(samples, reference, features)
-    if isinstance(reference, KnownStatistics):
-        theirs: Seen | KnownStatistics = reference
-    else:
-        theirs = go_through(reference, features, device, _kept(reference, metrics), cache, partial(watch, "reference"))
-    ours = go_through(samples, features, device, _kept(samples, metrics), watch=partial(watch, "samples"))
-    measuring = _Measuring(ours.about, theirs.about, drawing, replicates, level, seed)
+    device, (features, metrics) = torch.device(device), _sorted(instruments)
+    check(samples, reference, instruments)
+    if isinstance(reference, EventSet):
+        reference = see(reference, instruments, device, cache, partial(watch, "reference"))
+    if isinstance(samples, EventSet):
+        samples = see(samples, instruments, device, watch=partial(watch, "samples"))
+    measuring = _Measuring(samples.about, reference.about, drawing, replicates, level, seed)
     numbers, alarms = list[Number](), list[str]()
     for place, one in enumerate(features):
-        x = ours.rows[place].to(device)
+        x = samples.rows[place].to(device)
         watch(one.distance_name, 0)
-        if isinstance(theirs, KnownStatistics):
-            numbers.append(measuring.frechet(one, x, theirs.statistics))
+        if isinstance(reference, KnownStatistics):
+            numbers.append(measuring.frechet(one, x, reference.statistics))
             continue
-        y = theirs.rows[place].to(device)
+        y = reference.rows[place].to(device)
         numbers.append(measuring.frechet(one, x, Statistics.of(y, features=one.spec, fingerprint=one.fingerprint)))
         x, y = (rows[spread(min(len(rows), PAIRS), len(rows))] for rows in (x, y))
         numbers += measuring.kernel(one, x, y) if kernel else []
         numbers += measuring.manifold(one, x, y) if manifold else []
-    if isinstance(theirs, Seen):
+    if isinstance(reference, Seen):
         for metric in metrics:
             watch(metric.name, 0)
-            numbers += measuring.metric(metric, ours.kept, theirs.kept)
-            alarms += metric.alarms(ours.kept, theirs.kept)
-    return Evaluation(tuple(numbers), tuple(alarms), now(), time.monotonic() - started)
+            numbers += measuring.metric(metric, samples.kept, reference.kept)
+            alarms += metric.alarms(samples.kept, reference.kept)
+    return Evaluation(tuple(numbers), tuple(alarms), now())
 
 
-def _require(samples: EventSet, reference: EventSet | KnownStatistics, features: Sequence[Features]) -> None:
-    """Find what is wrong before samples are drawn, which may take hours."""
-    for one in features:
-        fingerprint = one.fingerprint
+def see(
+    events: EventSet,
+    instruments: Sequence[Features | Metric],
+    device: torch.device | str = "cpu",
+    cache: Cache | None = None,
+    watch: Watch = lambda count: None,
+) -> Seen:
+    """What the instruments need of the events: arguments and errors as those of `evaluate`."""
+    features, metrics = _sorted(instruments)
+    most = max(METRIC_VALUES // math.prod(events.event_shape), FEWEST)
+    keep = spread(min(events.n, most), events.n) if metrics else []
+    return go_through(events, features, torch.device(device), keep, cache, watch)
+
+
+def check(
+    samples: EventSet | Seen, reference: EventSet | Seen | KnownStatistics, instruments: Sequence[Features | Metric]
+) -> None:
+    """Find what is wrong before samples are drawn, which may take hours: errors are those of `evaluate`."""
+    for one in _sorted(instruments)[0]:
+        fingerprint = one.fingerprint  # needs the file of its weights
         if isinstance(reference, KnownStatistics) and reference.statistics.fingerprint not in ("", fingerprint):
             raise DataError(
                 f"the statistics are of other features than {one.spec}",
@@ -152,7 +165,7 @@ def _require(samples: EventSet, reference: EventSet | KnownStatistics, features:
     for about, what in ((samples.about, "samples"), (reference.about, "events of reference")):
         if about.n is not None and about.n < FEWEST:
             raise ConfigError(f"{about.n} {what} are too few for numbers", fix=f"give at least {FEWEST}")
-    if isinstance(reference, EventSet) and samples.event_shape != reference.event_shape:
+    if not isinstance(reference, KnownStatistics) and samples.event_shape != reference.event_shape:
         raise ConfigError(
             f"samples of shape {samples.event_shape} cannot be compared with a reference of {reference.event_shape}",
             details=[f"samples: {samples.about.spec}", f"reference: {reference.about.spec}"],
@@ -160,10 +173,9 @@ def _require(samples: EventSet, reference: EventSet | KnownStatistics, features:
         )
 
 
-def _kept(events: EventSet, metrics: Sequence[Metric]) -> list[int]:
-    """The numbers of the events that metrics see."""
-    most = max(METRIC_VALUES // math.prod(events.event_shape), FEWEST)
-    return spread(min(events.n, most), events.n) if metrics else []
+def _sorted(instruments: Sequence[Features | Metric]) -> tuple[list[Features], list[Metric]]:
+    features = [one for one in instruments if isinstance(one, Features)]
+    return features, [one for one in instruments if isinstance(one, Metric)]
 
 
 @dataclass(frozen=True)

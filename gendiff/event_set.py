@@ -92,12 +92,14 @@ class Seen:
 
     Args:
         about: which events they are, with their fingerprint.
+        event_shape: of each.
         rows: one tensor ``(n, d)`` float32 on the CPU for each of the features.
         kept: the events that were to be kept, ``(<= n, *event)`` float32 on the CPU.
 
     """
 
     about: Events
+    event_shape: EventShape
     rows: list[Tensor]
     kept: Tensor
 
@@ -128,12 +130,14 @@ def go_through(
     if features and not absent:
         watch(events.n)
         kept = torch.cat([some.cpu() for some in events.at(keep)]) if keep else torch.empty(0)
-        return Seen(events.about, [found for found in rows if found is not None], kept)
+        return Seen(events.about, events.event_shape, [found for found in rows if found is not None], kept)
     seen = _go_through(events, absent, device, keep, watch)
     for one, found in zip(absent, seen.rows, strict=True):
         cache.write(_key(events.about, one), {"rows": found})
     computed = iter(seen.rows)
-    return Seen(seen.about, [next(computed) if found is None else found for found in rows], seen.kept)
+    return Seen(
+        seen.about, events.event_shape, [next(computed) if found is None else found for found in rows], seen.kept
+    )
 
 
 def _go_through(
@@ -156,7 +160,8 @@ def _go_through(
     about = events.about
     if not about.fingerprint:
         about = replace(about, fingerprint=f"events/1 {digest.hexdigest()[:16]}")
-    return Seen(about, [torch.cat(found) for found in rows], torch.stack(kept) if kept else torch.empty(0))
+    together = [torch.cat(found) for found in rows]
+    return Seen(about, events.event_shape, together, torch.stack(kept) if kept else torch.empty(0))
 
 
 def _key(about: Events, features: Features) -> str:

@@ -10,14 +10,18 @@ This module does not import torch, so that stored numbers can be listed in a ten
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from gendiff.errors import DataError
+from gendiff.errors import DataError, reason
+from gendiff.files import Files
 
 FORMAT = 1  # of the JSON
+MAX_BYTES = 16 * 2**20  # of a file; a real one has a few thousand
 
 Better = Literal["lower", "higher", ""]
 
@@ -139,14 +143,12 @@ class Evaluation:
         numbers: in the order in which they are shown, the headline first.
         alarms: warnings about the samples, one line each; empty where nothing is striking.
         when: the time in UTC.
-        seconds: how long it took to draw and measure.
 
     """
 
     numbers: tuple[Number, ...]
     alarms: tuple[str, ...] = ()
     when: str = ""
-    seconds: float = 0.0
 
     def __getitem__(self, name: str) -> Number:
         """The number of that name; raises `KeyError`."""
@@ -169,11 +171,29 @@ class Evaluation:
             raise DataError("'numbers' and 'alarms' of an evaluation are lists", fix="measure again: gendiff evaluate")
         numbers = tuple(Number.of_json(number) for number in table["numbers"])
         alarms = tuple(map(str, table["alarms"]))
-        return cls(numbers, alarms, str(table["when"]), float(table["seconds"]))
+        return cls(numbers, alarms, str(table["when"]))
 
-    def with_drawing(self, drawing: Drawing) -> Self:
-        """The same numbers, of samples that were drawn so."""
-        return replace(self, numbers=tuple(replace(number, drawing=drawing) for number in self.numbers))
+    def save(self, path: Path) -> None:
+        """Write a JSON file; an older one is replaced at once."""
+        Files().replace(path, json.dumps(self.json(), indent=1, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; raises `DataError` where it is missing, damaged or something else."""
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise DataError("it is larger than an evaluation", fix="measure again: gendiff evaluate")
+            return cls.of_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(
+                "cannot read the evaluation",
+                where=str(path),
+                details=[reason(error)],
+                fix="measure again: gendiff evaluate",
+            ) from error
+        except DataError as error:
+            error.where = str(path)
+            raise
 
 
 def _table(cls: type, table: Any) -> Mapping[str, Any]:
