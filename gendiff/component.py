@@ -118,17 +118,9 @@ class Component(Settings):
     name: ClassVar[str] = ""
     _learned: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
-    def fit(self, data: Any) -> Mapping[str, Any]:
-        """What this component learns from the `Data` of a run, tensors by name; here nothing.
-
-        It is asked once, when a run is made, and the tensors are stored with the run: a pure function of the data and the
-        parameters.
-        """
-        return {}
-
     @final
     def with_learned(self, learned: Mapping[str, Any]) -> Self:
-        """A copy that holds the tensors which `fit` returned."""
+        """A copy that holds tensors which it learned from data: what `Rotation.fit` or `Velocity.fit` returned."""
         fitted = self.model_copy()
         fitted._learned = dict(learned)
         return fitted
@@ -136,17 +128,17 @@ class Component(Settings):
     @final
     @property
     def has_learned(self) -> bool:
-        """Whether it holds tensors of `fit`."""
+        """Whether it holds tensors learned from data."""
         return bool(self._learned)
 
     @final
     @property
     def learned(self) -> Mapping[str, Any]:
-        """The tensors of `fit`; raises `ConfigError` where this component has not met any data."""
+        """The tensors learned from data; raises `ConfigError` where this component has not met any."""
         if not self._learned:
             raise ConfigError(
                 f"{self.kind} '{self.name}' is fitted to data, and has seen none",
-                fix="fit it first: component.with_learned(component.fit(data)), or Config.fitted()",
+                fix="fit it first: component.with_learned(component.fit(...)), or Config.fitted()",
             )
         return self._learned
 

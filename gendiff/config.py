@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
 from gendiff.component import resolve as component_class
@@ -26,6 +26,7 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.model import Model
+from gendiff.moments import Moments
 from gendiff.objective import Objective
 from gendiff.process import Process
 from gendiff.rotation import Rotation
@@ -70,17 +71,30 @@ class Config(Settings):
     sampler: Sampler = by_name("ancestral", "how samples are drawn")
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
 
+    _moments: Moments | None = PrivateAttr(None)
+
     def fitted(self) -> Config:
-        """This configuration with every component that learns from data fitted to the data of the run."""
-        if self.rotation.has_learned:
+        """This configuration with all that is learned from the data of the run: U, m and c in its coordinates, the velocity."""
+        if self._moments is not None:
             return self
-        learned = self.rotation.fit(self.data)
-        return self.model_copy(update={"rotation": self.rotation.with_learned(learned)}) if learned else self
+        rotation, velocity = self.rotation, self.velocity
+        if not rotation.has_learned and (learned := rotation.fit(self.data)):
+            rotation = rotation.with_learned(learned)
+        if not velocity.has_learned and (learned := velocity.fit(self.data, rotation)):
+            velocity = velocity.with_learned(learned)
+        return self.holding(rotation, velocity, Moments.fit(self.data, rotation))
+
+    def holding(self, rotation: Rotation, velocity: Velocity, moments: Moments) -> Config:
+        """This configuration with what was learned from data before."""
+        config = self.model_copy(update={"rotation": rotation, "velocity": velocity})
+        config._moments = moments
+        return config
 
     def diffusion(self) -> Diffusion:
-        """The process of this run; reads the data's shape."""
-        rotation, event_shape = self.fitted().rotation, self.data.event_shape
-        return Diffusion(rotation, self.velocity.scales(rotation, event_shape, self.N), event_shape)
+        """The process of this run; reads the data where it is not fitted to them."""
+        fitted, event_shape = self.fitted(), self.data.event_shape
+        scales = fitted.velocity.scales(fitted.rotation, event_shape, self.N)
+        return Diffusion(fitted.rotation, scales, event_shape, fitted._moments)
 
     def toml(self) -> str:
         """This configuration as TOML, every value written out."""

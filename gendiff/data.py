@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -46,6 +46,13 @@ class Data(Component):
     @abstractmethod
     def fingerprint(self) -> str:
         """A short text that changes when the events change; stored with every checkpoint and number."""
+
+    @final
+    def spread(self, count: int) -> Sequence[int]:
+        """The indices of ``count`` events, equally spread over a finite set, the first of an endless one; all of fewer."""
+        if self.length is None or self.length <= count:
+            return range(count if self.length is None else self.length)
+        return [k * self.length // count for k in range(count)]
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:

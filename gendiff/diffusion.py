@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from gendiff.errors import PluginError
+from gendiff.level import Level
+from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
 from gendiff.shapes import EventShape
@@ -52,6 +54,7 @@ class Diffusion:
         rotation: U.
         scales: (log a, log s) for i = 0..N, whose diagonals broadcast to ``event_shape``.
         event_shape: ``(C, *spatial)``.
+        moments: m and c of the data in the coordinates of ``rotation``; left out, m = 0 and c = 1 are assumed.
 
     Raises:
         PluginError: where the rotation is not orthogonal (looked at with one vector), the scales do not fit the event, are not
@@ -59,10 +62,13 @@ class Diffusion:
 
     """
 
-    def __init__(self, rotation: Rotation, scales: Scales, event_shape: EventShape) -> None:
+    def __init__(
+        self, rotation: Rotation, scales: Scales, event_shape: EventShape, moments: Moments | None = None
+    ) -> None:
         self.rotation = rotation
         self.scales = scales
         self.event_shape = tuple(event_shape)
+        self.moments = moments or Moments.standard(event_shape)
         self._check()
 
     @property
@@ -72,7 +78,7 @@ class Diffusion:
 
     def to(self, device: torch.device) -> Diffusion:
         """The same diffusion with its tables on ``device``."""
-        return Diffusion(self.rotation, self.scales.to(device), self.event_shape)
+        return Diffusion(self.rotation, self.scales.to(device), self.event_shape, self.moments.to(device))
 
     def rotate(self, x: Tensor) -> Tensor:
         """``x̄ = U^T x``, ``(B, *event)``."""
@@ -83,6 +89,10 @@ class Diffusion:
         return self.rotation.unrotate(x_bar)
 
     # --- scales ------------------------------------------------------------------------------------------------------
+
+    def at(self, i: int | Tensor, dtype: torch.dtype = torch.float32) -> Level:
+        """Step ``i``, or the steps ``i`` of shape ``(B,)``, as numbers that broadcast over ``(B, *event)``."""
+        return Level(self.scales, self.moments, self._step(i) if isinstance(i, int) else i, dtype)
 
     def marginal(self, i: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """``(a_i, s_i)``, each ``(B, *diagonal)``, for steps ``i`` of shape ``(B,)``: float64 inside, cast once."""
@@ -134,10 +144,14 @@ class Diffusion:
         log_p = self.log_a(i) - self.log_a(j) + 2 * (self.log_s(j) - self.log_s(i))
         return Posterior(p=log_p.exp(), q=self.log_a(j).exp() * kept, std=self.log_s(j).exp() * kept.sqrt())
 
-    def prior(self, z: Tensor) -> Tensor:
-        """``x̄_N = s_N U^T z`` for event-space noise ``z ~ N(0, I)``."""
-        _, s = self.scales_at(self.N, z.dtype)
-        return s * self.rotate(z)
+    def prior(self, z: Tensor, matched: bool = False) -> Tensor:
+        """``x̄_N = s_N U^T z`` for event-space noise ``z ~ N(0, I)``; ``matched``: with the moments that the data have at N.
+
+        Then ``x̄_N = a_N m + sqrt(a_N² c + s_N²) U^T z``: exact for Gaussian data that are diagonal in U, where the standard prior
+        lacks what a_N > 0 leaves of the data.
+        """
+        end = self.at(self.N, z.dtype)
+        return end.a * end.m + end.v.sqrt() * self.rotate(z) if matched else end.s * self.rotate(z)
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 

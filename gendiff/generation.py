@@ -18,7 +18,7 @@ from gendiff import checkpoint, pictures
 from gendiff.errors import ConfigError
 from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
-from gendiff.sampler import Moment, Sampler, sample
+from gendiff.sampler import Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore, Pivot
 from gendiff.shapes import EventShape
 from gendiff.streams import stream
@@ -75,7 +75,7 @@ def generate(
     seed: int,
     images: Sequence[int],
     batch: int,
-    watch: Callable[[Moment], None] | None = None,
+    watch: Callable[[Snapshot], None] | None = None,
     chunk: int | None = None,
 ) -> Iterator[Tensor]:
     """Draw the images of these numbers, at most ``batch`` at a time; yields ``(<= batch, *event)``.
@@ -101,10 +101,10 @@ def generate(
         yield sample(denoiser.diffusion, model, sampler, noise, watch=seen)[: len(part)]
 
 
-def _first(count: int, watch: Callable[[Moment], None]) -> Callable[[Moment], None]:
+def _first(count: int, watch: Callable[[Snapshot], None]) -> Callable[[Snapshot], None]:
     """``watch`` for the first ``count`` events."""
 
-    def seen(moment: Moment) -> None:
+    def seen(moment: Snapshot) -> None:
         pivot = moment.pivot and Pivot(moment.pivot.x_0[:count], moment.pivot.eps[:count])
         watch(replace(moment, x_bar=moment.x_bar[:count], pivot=pivot))
 
@@ -136,7 +136,7 @@ class Trajectory:
         self.rows = rows
         self.kept: dict[int, list[Tensor]] = {}
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: Snapshot) -> None:
         if moment.j in self.wanted and sum(map(len, self.kept.get(moment.j, []))) < self.rows:
             self.kept.setdefault(moment.j, []).append(self.diffusion.unrotate(moment.x_bar).cpu())
 

@@ -16,6 +16,7 @@ from gendiff.component import Component
 from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError, PluginError, reason
+from gendiff.moments import Moments
 from gendiff.stored import StoredData, StoredObjective, StoredProcess, difference
 
 PROCESS = "process.safetensors"
@@ -67,20 +68,25 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
     if missing := next((key for key in gone if key not in spare), None):
         raise _needed(path, missing, gone[missing], info)
     config = resolve([Layer(layer.origin, table)]).config
-    if process is None or {"rotation", "velocity"} <= gone.keys():
-        return Recalled(config, notes)
-    if process.learned and "rotation" not in gone:
-        config = config.model_copy(update={"rotation": config.rotation.with_learned(process.learned)})
-    if changed := _change(config, process):
+    if process is None:  # an older run whose process was too large to store
+        standard = Moments.standard(tuple(info["data"].get("event_shape", ())))
+        return Recalled(config if training else config.holding(config.rotation, config.velocity, standard), notes)
+    rotation, velocity = config.rotation, config.velocity
+    if process.learned_rotation and "rotation" not in gone:
+        rotation = rotation.with_learned(process.learned_rotation)
+    if process.learned_velocity and "velocity" not in gone:
+        velocity = velocity.with_learned(process.learned_velocity)
+    config = config.holding(rotation, velocity, process.moments)
+    if process.parts and not {"rotation", "velocity"} <= gone.keys() and (changed := _change(config, process)):
         notes.append(
             f"its configuration now gives another process ({changed}): the numbers stored with the run are used"
         )
-        config = config.model_copy(update={"rotation": process.rotation, "velocity": process.velocity})
+        config = config.holding(*process.parts, process.moments)
     return Recalled(config, notes)
 
 
 def _stored_process(file: Path, info: Mapping[str, Any]) -> StoredProcess | None:
-    """The numbers of the process; None where they were too many to store."""
+    """The numbers of the process; None where none were stored."""
     expected = info.get("process", {}).get("sha256")
     if expected is None:
         return None
@@ -96,8 +102,8 @@ def _stored_process(file: Path, info: Mapping[str, Any]) -> StoredProcess | None
 def _stand_ins(process: StoredProcess | None, info: Mapping[str, Any], training: bool) -> dict[str, Component]:
     """What can take the place of a component, by its key in the configuration."""
     found = dict[str, Component]()
-    if process is not None:
-        found |= {"rotation": process.rotation, "velocity": process.velocity}
+    if process is not None and process.parts:
+        found |= dict(zip(("rotation", "velocity"), process.parts, strict=True))
     if not training:
         data = info["data"]
         shape = {"shape": data.get("event_shape"), "bounds": data.get("value_range")}

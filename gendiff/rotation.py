@@ -13,7 +13,7 @@ percent, in float32 by 1e-6.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import ClassVar, final
@@ -33,6 +33,7 @@ from gendiff.blur import (
     symmetric_blur_matrix,
 )
 from gendiff.component import Component
+from gendiff.data import Data
 from gendiff.errors import ConfigError, PluginError
 from gendiff.shapes import EventShape, spatial
 
@@ -66,6 +67,14 @@ class Rotation(Component):
     @abstractmethod
     def unrotate(self, x_bar: Tensor) -> Tensor:
         """``x = U x̄`` for ``x̄`` of shape ``(B, *event)``."""
+
+    def fit(self, data: Data) -> Mapping[str, Tensor]:
+        """What this rotation learns from the data of a run, tensors by name; here nothing.
+
+        It is asked once, when a run is made, and the tensors are stored with the run (`learned`): a pure function of the data
+        and the parameters.
+        """
+        return {}
 
     @final
     def apply_diagonal(self, x: Tensor, diagonal: Tensor) -> Tensor:

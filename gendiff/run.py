@@ -60,15 +60,15 @@ class Run:
 
         """
         config = config.fitted()
+        diffusion = config.diffusion()
         try:
-            process, why = stored.dump(config.diffusion()), ""
+            process, why = stored.dump(diffusion, config.velocity), ""
         except GendiffError as error:  # too large: then the run needs its plugins
-            process, why = b"", str(error)
+            process, why = stored.dump(diffusion, config.velocity, whole=False), str(error)
         path = _numbered(config) if out is None else _empty(out)
         run = cls(path, config)
         run.save_config()
-        if process:
-            Files().replace(path / PROCESS, process)
+        Files().replace(path / PROCESS, process)
         run._write(
             {
                 "id": path.name if out is None else f"{path.name}-{os.urandom(4).hex()}",
@@ -80,7 +80,7 @@ class Run:
                 "versions": {package: version(package) for package in PACKAGES},
                 "providers": _providers(config, registry),
                 "plugin_files": _copy_plugin_files(path / "plugins", registry),
-                "process": {"missing": why} if why else {"sha256": hashlib.sha256(process).hexdigest()},
+                "process": {"sha256": hashlib.sha256(process).hexdigest(), **({"missing": why} if why else {})},
                 "data": {
                     "fingerprint": config.data.fingerprint,
                     "event_shape": list(config.data.event_shape),

@@ -1,10 +1,17 @@
 r"""Score model: what is believed about x_0 given x_i.
 
-Every prediction is one of five views of the same belief, the pivot ``(x̂_0, ε̂)`` with ``x̄_i = a x̂_0 + s ε̂``:
+Every prediction is one of six views of the same belief, the pivot ``(x̂_0, ε̂)`` with ``x̄_i = a x̂_0 + s ε̂``:
 
-    ε        score = -ε/s        std = s ε        v = a ε - s x_0        x_0
+    ε        score = -ε/s        std = s ε        v = a ε - s x_0        x_0        T = sin θ (x_0 - m)/sqrt(c) - cos θ ε
 
-There are five conversions in (`decode`) and five out (`encode`), all elementwise in rotated coordinates.
+There are six conversions in (`decode`) and six out (`encode`), all elementwise in rotated coordinates.
+
+T is the Wiener view: what is left to predict after the best linear guess, the Wiener filter of data with mean m and variance
+c per component. With ``y = (x̄ - a m)/sqrt(v)`` and θ as in `gendiff.level`, ``x̂_0 = m + sqrt(c) (cos θ y + sin θ T)`` and
+``ε̂ = sin θ y - cos θ T``: nothing is divided by a or by s. T has unit variance at every step and component, Gaussian data that
+are diagonal in U have T = 0, and the probability-flow ODE of every process is ``dy/dθ = -T``. Its network sees y, which has unit
+variance too (`network_input`). Isotropic, with a = 1 and m = 0, it is the preconditioning of Karras et al. 2022 (arXiv
+2206.00364); variance-preserving with m = 0, c = 1 it is -v.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.diffusion import Diffusion
+from gendiff.level import Level
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -31,6 +39,7 @@ class Parametrization(StrEnum):
     SCORE = "score"
     STD = "std"
     V = "v"
+    WIENER = "wiener"
 
 
 @dataclass(frozen=True)
@@ -41,47 +50,63 @@ class Pivot:
     eps: Tensor
 
 
-def encode(parametrization: Parametrization, pivot: Pivot, a: Tensor, s: Tensor) -> Tensor:
-    """The view of ``pivot`` that ``parametrization`` names; ``a, s`` broadcast over ``(B, *event)``."""
+def encode(parametrization: Parametrization, pivot: Pivot, at: Level) -> Tensor:
+    """The view of ``pivot`` that ``parametrization`` names."""
     match parametrization:
         case Parametrization.EPS:
             return pivot.eps
         case Parametrization.X_0:
             return pivot.x_0
         case Parametrization.SCORE:
-            return -pivot.eps / s
+            return -pivot.eps / at.s
         case Parametrization.STD:
-            return s * pivot.eps
+            return at.s * pivot.eps
         case Parametrization.V:
-            return a * pivot.eps - s * pivot.x_0
+            return at.a * pivot.eps - at.s * pivot.x_0
+        case Parametrization.WIENER:
+            return at.sin * (pivot.x_0 - at.m) / at.c.sqrt() - at.cos * pivot.eps
 
 
-def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, a: Tensor, s: Tensor) -> Pivot:
+def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
     """The pivot that a network's output stands for, given ``x̄_i``; s must be positive, a may vanish."""
     match parametrization:
         case Parametrization.EPS:
-            return from_eps(output, x_bar, a, s)
+            return from_eps(output, x_bar, at)
         case Parametrization.X_0:
-            return from_x_0(output, x_bar, a, s)
+            return from_x_0(output, x_bar, at)
         case Parametrization.SCORE:
-            return from_eps(-s * output, x_bar, a, s)
+            return from_eps(-at.s * output, x_bar, at)
         case Parametrization.STD:
-            return from_eps(output / s, x_bar, a, s)
+            return from_eps(output / at.s, x_bar, at)
         case Parametrization.V:
-            norm = a**2 + s**2
-            return Pivot(x_0=(a * x_bar - s * output) / norm, eps=(s * x_bar + a * output) / norm)
+            norm = at.a**2 + at.s**2
+            return Pivot(x_0=(at.a * x_bar - at.s * output) / norm, eps=(at.s * x_bar + at.a * output) / norm)
+        case Parametrization.WIENER:
+            y = normalized(x_bar, at)
+            x_0 = at.m + at.c.sqrt() * (at.cos * y + at.sin * output)
+            return Pivot(x_0=x_0, eps=at.sin * y - at.cos * output)
 
 
-def from_x_0(x_0: Tensor, x_bar: Tensor, a: Tensor, s: Tensor) -> Pivot:
+def from_x_0(x_0: Tensor, x_bar: Tensor, at: Level) -> Pivot:
     """``ε̂ = (x̄_i - a x̂_0)/s``: also how ε̂ follows after x̂_0 was clipped or guided."""
-    return Pivot(x_0=x_0, eps=(x_bar - a * x_0) / s)
+    return Pivot(x_0=x_0, eps=(x_bar - at.a * x_0) / at.s)
 
 
-def from_eps(eps: Tensor, x_bar: Tensor, a: Tensor, s: Tensor) -> Pivot:
-    """``x̂_0 = (x̄_i - s ε̂)/a``, and 0 (then ε̂ = x̄_i/s) where the component is pure prior."""
-    prior = a < torch.e**LOG_A_PRIOR
-    x_0 = torch.where(prior, 0.0, (x_bar - s * eps) / torch.where(prior, 1.0, a))
-    return Pivot(x_0=x_0, eps=torch.where(prior, x_bar / s, eps))
+def from_eps(eps: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    """``x̂_0 = (x̄_i - s ε̂)/a``, and m (then ε̂ = (x̄_i - a m)/s) where the component is pure prior."""
+    prior = at.log_a < LOG_A_PRIOR
+    x_0 = torch.where(prior, at.m, (x_bar - at.s * eps) / torch.where(prior, 1.0, at.a))
+    return Pivot(x_0=x_0, eps=torch.where(prior, (x_bar - at.a * at.m) / at.s, eps))
+
+
+def normalized(x_bar: Tensor, at: Level) -> Tensor:
+    """``y = (x̄_i - a m)/sqrt(v)``."""
+    return (x_bar - at.a * at.m) / at.v.sqrt()
+
+
+def network_input(parametrization: Parametrization, x_bar: Tensor, at: Level) -> Tensor:
+    """What the network sees, in rotated coordinates: ``x̄_i``, and y where it predicts T."""
+    return normalized(x_bar, at) if parametrization is Parametrization.WIENER else x_bar
 
 
 class ScoreModel(ABC):
@@ -129,7 +154,7 @@ class NetworkScore(ScoreModel):
     """A trained network as a score model.
 
     Args:
-        denoiser: maps ``(x_i, i)`` in event space to what ``parametrization`` says.
+        denoiser: maps what it sees of ``x_i`` (`network_input`), and i, in event space to what ``parametrization`` says.
         clip: clamp x̂_0 to this range **in event space** and recompute ε̂; None never clips.
     """
 
@@ -147,14 +172,14 @@ class NetworkScore(ScoreModel):
 
     @torch.no_grad()
     def predict(self, x_bar: Tensor, i: int) -> Pivot:
-        x_i = self.diffusion.unrotate(x_bar).float()
-        output = self.diffusion.rotate(self.denoiser(x_i, torch.full((len(x_i),), i, device=x_i.device)))
-        a, s = self.diffusion.scales_at(i, x_bar.dtype)
-        pivot = decode(self.parametrization, output.to(x_bar.dtype), x_bar, a, s)
+        at = self.diffusion.at(i, x_bar.dtype)
+        seen = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at)).float()
+        output = self.diffusion.rotate(self.denoiser(seen, torch.full((len(seen),), i, device=seen.device)))
+        pivot = decode(self.parametrization, output.to(x_bar.dtype), x_bar, at)
         if self.clip is None:
             return pivot
         x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.clip)
-        return from_x_0(self.diffusion.rotate(x_0), x_bar, a, s)
+        return from_x_0(self.diffusion.rotate(x_0), x_bar, at)
 
 
 class GaussianScore(ScoreModel):

@@ -1,8 +1,8 @@
 """Stored process: a diffusion as numbers alone, which outlive the plugins that made them.
 
-A run keeps its process in ``process.safetensors``: the scales for i = 0..N, the basis, and whatever components learned from the
-data. The network was trained with these numbers and with no others, so they are what counts when a plugin is gone, or has come to
-give other numbers since.
+A run keeps its process in ``process.safetensors``: the scales for i = 0..N, the basis, the moments of the data, and whatever
+components learned from them. The network was trained with these numbers and with no others, so they are what counts when a
+plugin is gone, or has come to give other numbers since.
 
 The closed forms of `gendiff.scales` are a few vectors over time and components, and kept as they are. Of other scales the
 distinct components are kept, each with its (log a, log s) for every i. A separable rotation is one matrix per axis; another one
@@ -27,6 +27,7 @@ from gendiff.blur import apply_per_axis
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
+from gendiff.moments import Moments
 from gendiff.objective import Objective
 from gendiff.rotation import Rotation, SeparableRotation, full_precision
 from gendiff.scales import (
@@ -187,15 +188,33 @@ FORMS: tuple[type[Scales], ...] = (
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def dump(diffusion: Diffusion) -> bytes:
-    """The numbers of a process, as the content of a safetensors file; raises `GendiffError` where they are too many."""
-    tensors = {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
-    tensors |= {f"rotation.{name}": value for name, value in _rotation_tensors(diffusion).items()}
-    tensors |= {f"learned.{name}": value for name, value in diffusion.rotation._learned.items()}
+def dump(diffusion: Diffusion, velocity: Velocity | None = None, whole: bool = True) -> bytes:
+    """The numbers of a process, as the content of a safetensors file.
+
+    Args:
+        velocity: that made the scales; what it learned is stored too.
+        whole: False leaves out scales and basis, and keeps what was learned from data.
+
+    Raises:
+        GendiffError: where scales or basis are too many numbers.
+
+    """
+    tensors = {f"learned.{name}": value for name, value in diffusion.rotation._learned.items()}
+    tensors |= {f"velocity.{name}": value for name, value in (velocity._learned if velocity else {}).items()}
+    if whole:
+        tensors |= {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
+        tensors |= {f"rotation.{name}": value for name, value in _rotation_tensors(diffusion).items()}
+    moments = diffusion.moments
+    tensors |= {"moments.mean": moments.mean, "moments.variance": moments.variance}
     content = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
     }
-    about = {"format": FORMAT, "N": str(diffusion.N), "event_shape": json.dumps(diffusion.event_shape)}
+    about = {
+        "format": FORMAT,
+        "N": str(diffusion.N),
+        "event_shape": json.dumps(diffusion.event_shape),
+        "moments": json.dumps({"count": moments.count, "fingerprint": moments.fingerprint}),
+    }
     return safetensors.torch.save(content, about)
 
 
@@ -278,13 +297,16 @@ class StoredProcess:
     """What ``process.safetensors`` holds.
 
     Args:
-        learned: the tensors that the run's rotation learned from the data.
+        parts: basis and scales; None where they were too many to store.
+        learned_rotation, learned_velocity: the tensors that the run's rotation and velocity learned from the data.
+        moments: of the data; assumed ones where the run is older than they are.
 
     """
 
-    rotation: StoredRotation
-    velocity: StoredVelocity
-    learned: Mapping[str, Tensor]
+    parts: tuple[StoredRotation, StoredVelocity] | None
+    learned_rotation: Mapping[str, Tensor]
+    learned_velocity: Mapping[str, Tensor]
+    moments: Moments
     N: int
     event_shape: EventShape
 
@@ -303,14 +325,10 @@ class StoredProcess:
             basis, scales = _named(tensors, "rotation."), _named(tensors, "scales.")
             if "at" in basis:
                 basis["dense"] = _dense(basis.pop("at"), basis.pop("values"), int(basis.pop("size")))
-            process = cls(
-                StoredRotation().with_learned(basis),
-                StoredVelocity().with_learned(scales),
-                _named(tensors, "learned."),
-                N,
-                event_shape,
-            )
-            if process.diffusion().N != N:
+            moments = _moments(_named(tensors, "moments."), about.get("moments", "{}"), event_shape)
+            parts = (StoredRotation().with_learned(basis), StoredVelocity().with_learned(scales)) if scales else None
+            process = cls(parts, _named(tensors, "learned."), _named(tensors, "velocity."), moments, N, event_shape)
+            if parts and process.diffusion().N != N:
                 raise ValueError("its tables have another length than N + 1")
             return process
         except (
@@ -326,12 +344,28 @@ class StoredProcess:
             raise DataError(f"the stored process '{path}' cannot be read: {error!s:.200}") from error
 
     def diffusion(self) -> Diffusion:
-        """The process."""
-        return Diffusion(self.rotation, _scales(self.velocity.learned), self.event_shape)
+        """The process; raises `DataError` where scales and basis were too many to store."""
+        if self.parts is None:
+            raise DataError("scales and basis of this process were not stored")
+        rotation, velocity = self.parts
+        scales = velocity.scales(rotation, self.event_shape, self.N)
+        return Diffusion(rotation, scales, self.event_shape, self.moments)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _moments(tensors: Mapping[str, Tensor], about: str, event_shape: EventShape) -> Moments:
+    if not tensors:
+        return Moments.standard(event_shape)
+    mean, variance = tensors["mean"].double(), tensors["variance"].double()
+    if not (torch.isfinite(mean).all() and torch.isfinite(variance).all() and (variance > 0).all()):
+        raise ValueError("its moments are not finite, or a variance is not positive")
+    for values in (mean, variance):
+        torch.broadcast_to(values, event_shape)
+    facts = json.loads(about)
+    return Moments(mean, variance, int(facts["count"]), str(facts["fingerprint"]))
 
 
 def _dense(at: Tensor, values: Tensor, n: int) -> Tensor:

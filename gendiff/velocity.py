@@ -9,9 +9,13 @@ blur schedule cannot be given one.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
+from torch import Tensor
+
 from gendiff.component import Component
+from gendiff.data import Data
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
 from gendiff.shapes import EventShape
@@ -21,6 +25,14 @@ class Velocity(Component):
     """The recipe of the scales."""
 
     kind: ClassVar[str] = "velocity"
+
+    def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
+        """What this velocity learns from the data of a run in the coordinates of ``rotation``, tensors by name; here nothing.
+
+        It is asked once, when a run is made, and the tensors are stored with the run (`learned`): a pure function of data,
+        rotation and parameters. The data's spectrum is ``Moments.fit(data, rotation).variance``, measured once for all.
+        """
+        return {}
 
     @abstractmethod
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:

@@ -50,6 +50,7 @@ from gendiff import (
 )
 from gendiff.blur import dct_frequency, dct_matrix, log_attenuation
 from gendiff.errors import ConfigError
+from gendiff.level import Level
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.process import Process
@@ -1229,34 +1230,34 @@ class Weighed(Objective):
 
 @fails(WEIGHT, "expected finite weights >= 0; seen: -")
 class NegativeWeight(Weighed):
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return s - 0.5
+    def weight(self, at: Level) -> Tensor:
+        return at.s - 0.5
 
 
 @fails(WEIGHT, "expected finite weights >= 0; seen: nan")
 @fails(OPTIMUM, "expected a loss of 0; seen: nan")
 class NaNWhereNoNoise(Weighed):
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return (s - 0.02).sqrt()
+    def weight(self, at: Level) -> Tensor:
+        return (at.s - 0.02).sqrt()
 
 
 @fails(WEIGHT, "expected finite weights >= 0; seen: .* to inf")
 class InfiniteWhereNoSignal(Weighed):
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return (s / a) ** 2
+    def weight(self, at: Level) -> Tensor:
+        return (at.s / at.a) ** 2
 
 
 @fails(WEIGHT, r"expected weights that broadcast to \(100, 1, 3, 5\); seen: \(100,\)")
 class FlatWeight(Weighed):
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return s.flatten(1).mean(1)
+    def weight(self, at: Level) -> Tensor:
+        return at.s.flatten(1).mean(1)
 
 
 @fails(WEIGHT, "expected a weight above 0 somewhere; seen: none")
 @fails(GROWS, "expected a positive loss for a wrong prediction; seen: 0")
 class NoWeight(Weighed):
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return 0 * s
+    def weight(self, at: Level) -> Tensor:
+        return 0 * at.s
 
 
 @fails(OPTIMUM, "expected a loss of 0; seen: 1.0e-02; look at `parametrization` and")
@@ -1296,8 +1297,8 @@ class Absolute(Weighed):
 
 @fails(PER_EVENT, "expected the same loss alone; seen: another")
 class BatchWeight(Weighed):
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return s / s.mean()
+    def weight(self, at: Level) -> Tensor:
+        return at.s / at.s.mean()
 
 
 @fails(PER_EVENT, r"expected shape \(4,\); seen: \(\)")
@@ -2065,8 +2066,8 @@ class Partial(Weighed):
 
     name = "partial"
 
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return (s > 0.5).to(s)
+    def weight(self, at: Level) -> Tensor:
+        return (at.s > 0.5).to(at.s)
 
 
 class ScalarWeight(Weighed):
@@ -2074,7 +2075,7 @@ class ScalarWeight(Weighed):
 
     name = "scalar-weight"
 
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
+    def weight(self, at: Level) -> Tensor:
         return torch.tensor(3.0)
 
 

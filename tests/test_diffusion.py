@@ -25,6 +25,7 @@ from gendiff.blur import LOG_FLOOR
 from gendiff.errors import ConfigError, PluginError
 from gendiff.registry import default_registry
 from gendiff.score import LOG_A_PRIOR, decode, encode, from_eps
+from gendiff.testing import level
 from gendiff.testing.steps import begins
 
 EVENT = (2, 3, 5)
@@ -117,12 +118,13 @@ class TestProcess:
         process = diffusion(rotation, velocity, event)
         x_0, eps = torch.randn(2, 4, *event, generator=rng, dtype=torch.float64)
         for i in (1, N):
-            a, s = process.scales_at(i, torch.float64)
+            at = process.at(i, torch.float64)
+            a, s = at.a[0], at.s[0]
             alive = (process.log_a(i) >= LOG_A_PRIOR).expand(event)
             pivot = Pivot(process.rotate(x_0), process.rotate(eps))
             x_bar = a * pivot.x_0 + s * pivot.eps
             for parametrization in Parametrization:
-                back = decode(parametrization, encode(parametrization, pivot, a, s), x_bar, a, s)
+                back = decode(parametrization, encode(parametrization, pivot, at), x_bar, at)
                 close(back.x_0[:, alive], pivot.x_0[:, alive], atol=1e-8)
                 close(back.eps[:, alive], pivot.eps[:, alive], atol=1e-8)
                 close(a * back.x_0 + s * back.eps, x_bar)
@@ -178,9 +180,10 @@ class TestProposition1:
             close(covariance, U @ torch.diag(s**2) @ U.T)
 
 
-def test_five_views_of_one_belief():
+def test_six_views_of_one_belief():
     """Literal numbers, so that no sign or power can be wrong in a pair: a = 0.6, s = 0.8, x_0 = 2, ε = -1, x̄ = 0.4."""
     a, s, x_bar = (torch.tensor([value], dtype=torch.float64) for value in (0.6, 0.8, 0.4))
+    at = level(a, s, mean=0.5, variance=4.0)  # v = 0.36 * 4 + 0.64 = 2.08
     pivot = Pivot(torch.tensor([2.0]).double(), torch.tensor([-1.0]).double())
     views = {
         Parametrization.EPS: -1.0,
@@ -188,11 +191,12 @@ def test_five_views_of_one_belief():
         Parametrization.SCORE: 1.25,
         Parametrization.STD: -0.8,
         Parametrization.V: -2.2,
+        Parametrization.WIENER: (0.8 * (2 - 0.5) / 2 + 0.6 * 2) / 2.08**0.5,
     }
     assert views.keys() == set(Parametrization)
     for parametrization, value in views.items():
-        assert encode(parametrization, pivot, a, s).item() == pytest.approx(value)
-        back = decode(parametrization, torch.tensor([value]).double(), x_bar, a, s)
+        assert encode(parametrization, pivot, at).item() == pytest.approx(value)
+        back = decode(parametrization, torch.tensor([value]).double(), x_bar, at)
         assert back.x_0.item() == pytest.approx(2.0)
         assert back.eps.item() == pytest.approx(-1.0)
 
@@ -365,8 +369,8 @@ class TestNumerics:
             for values in (process.posterior(i, j), process.kernel(i, j)):
                 assert all(torch.isfinite(value).all() for value in vars(values).values())
         x_bar, eps = torch.randn(2, 6, *EVENT, generator=rng)
-        a, s = process.scales_at(N)
-        pivot = from_eps(eps, x_bar, a, s)
+        _, s = process.scales_at(N)
+        pivot = from_eps(eps, x_bar, process.at(N))
         assert torch.isfinite(pivot.x_0).all()
         dead = (process.log_a(N) < LOG_A_PRIOR).expand(EVENT)
         assert (pivot.x_0[:, dead] == 0).all()

@@ -58,7 +58,7 @@ class Golden:
             e = update.e if update.e is not None else diffusion.kernel(1, 0).std
             update = Update(i=i, j=i - 1, p=update.p, b=update.b, e=e)
             pivot = Pivot(x_0=torch.zeros_like(x_0), eps=diffusion.rotate(eps))
-            x_j = diffusion.unrotate(apply(update, diffusion.rotate(x_i), pivot, diffusion.rotate(z)))
+            x_j = diffusion.unrotate(apply(update, diffusion.rotate(x_i), [pivot], diffusion.rotate(z)))
             expected = {name: torch.tensor(self.facts[name][row]).double() for name in ("x_i", "score")}
             expected["step"] = torch.tensor(self.facts["x_prev_reverse_diffusion"][row]).double()
             found = {"x_i": x_i[0], "score": score[0], "step": x_j[0]}

@@ -10,6 +10,7 @@ from torch import nn
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
 from gendiff.registry import default_registry
 from gendiff.score import Denoiser, NetworkScore, encode
+from gendiff.testing import level
 
 EVENT = (2, 3, 5)
 every_objective = pytest.mark.parametrize("name", default_registry().names("objective"))
@@ -24,8 +25,8 @@ class Oracle(nn.Module):
         self.pivot = Pivot(process.rotate(x_0), process.rotate(eps))
 
     def forward(self, x, i):
-        a, s = self.process.marginal(i)
-        return self.process.unrotate(encode(self.parametrization, self.pivot, a, s)) + self.error
+        view = encode(self.parametrization, self.pivot, self.process.at(i))
+        return self.process.unrotate(view) + self.error
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ class TestEveryObjective:
         process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
         x_0, i, eps, error = batch
         loss = objective.loss(Oracle(process, objective.parametrization, x_0, eps, error), process, x_0, i, eps)
-        a, s = process.marginal(i)
-        expected = (objective.weight(a, s) * process.rotate(error) ** 2).flatten(1).mean(1)
+        expected = (objective.weight(process.at(i)) * process.rotate(error) ** 2).flatten(1).mean(1)
         torch.testing.assert_close(loss.per_event, expected, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(loss.error, error, rtol=1e-3, atol=1e-4)
 
@@ -73,27 +73,29 @@ class TestEveryObjective:
         process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
         c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.2
         for step in (1, 10, 50):
-            a, s = process.scales_at(step, torch.float64)
+            at = process.at(step, torch.float64)
+            a, s = at.a, at.s
             v = a**2 * c + s**2
             # optimal view T̂ = k x̄; the target T = t_0 x̄_0 + t_ε ε̄ with the same conversions, x̄ = a x̄_0 + s ε̄
             unit = torch.ones(1, *EVENT, dtype=torch.float64)
-            t_0 = encode(objective.parametrization, Pivot(unit, 0 * unit), a, s)
-            t_eps = encode(objective.parametrization, Pivot(0 * unit, unit), a, s)
-            k = encode(objective.parametrization, GaussianScore(process, 0 * c, c).predict(unit, step), a, s)
+            t_0 = encode(objective.parametrization, Pivot(unit, 0 * unit), at)
+            t_eps = encode(objective.parametrization, Pivot(0 * unit, unit), at)
+            k = encode(objective.parametrization, GaussianScore(process, 0 * c, c).predict(unit, step), at)
             gradient = k * v - (t_0 * a * c + t_eps * s)  # d/dk E (k x̄ - T)² / 2
             assert (gradient.abs() < 1e-9 * (1 + t_0.abs() + t_eps.abs())).all()
 
 
 def test_weights_are_the_paper_s():
-    a, s = torch.tensor(0.6), torch.tensor(0.8)
-    assert component(Objective, "eps").weight(a, s) == 1
-    assert component(Objective, "score").weight(a, s).item() == pytest.approx(1 / 0.64)
+    at = level(torch.tensor(0.6), torch.tensor(0.8))
+    assert component(Objective, "eps").weight(at) == 1
+    assert component(Objective, "score").weight(at).item() == pytest.approx(1 / 0.64)
     kinds = {name: component(Objective, name).parametrization for name in default_registry().names("objective")}
     assert kinds == {
         "eps": Parametrization.EPS,
         "score": Parametrization.EPS,
         "std": Parametrization.STD,
         "v": Parametrization.V,
+        "wiener": Parametrization.WIENER,
         "x0": Parametrization.X_0,
     }
 

@@ -110,9 +110,9 @@ class Fixed(ScoreModel):
         return torch.tanh(1.3 * x) + 0.1 * torch.cos(x * i / 100)
 
     def predict(self, x_bar, i):
-        a, s = self.process.scales_at(i, x_bar.dtype)
-        pivot: Pivot = from_eps(self.eps(x_bar, i), x_bar, a, s)
-        return from_x_0(pivot.x_0.clamp(-1, 1), x_bar, a, s) if self.clip else pivot
+        at = self.process.at(i, x_bar.dtype)
+        pivot: Pivot = from_eps(self.eps(x_bar, i), x_bar, at)
+        return from_x_0(pivot.x_0.clamp(-1, 1), x_bar, at) if self.clip else pivot
 
 
 class TestAgainstDiffusers:
@@ -176,8 +176,7 @@ class TestAgainstDiffusers:
         v = DDPMScheduler(**self.settings).get_velocity(x_0, eps, i - 1)
         from gendiff.score import encode
 
-        a, s = process.marginal(i)
-        torch.testing.assert_close(encode(Parametrization.V, Pivot(x_0, eps), a, s), v, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encode(Parametrization.V, Pivot(x_0, eps), process.at(i)), v, rtol=1e-5, atol=1e-5)
 
 
 class TestReverseDiffusion:

@@ -135,8 +135,8 @@ def test_what_is_too_large_is_refused():
 def test_what_was_learned_is_stored(tmp_path):
     before = diffusion("klt:patch=3", "blur", (2, 7, 8))
     stored = restored(before, tmp_path)
-    assert stored.learned.keys() == before.rotation.learned.keys()
-    again = component(Rotation, "klt:patch=3").with_learned(stored.learned)
+    assert stored.learned_rotation.keys() == before.rotation.learned.keys()
+    again = component(Rotation, "klt:patch=3").with_learned(stored.learned_rotation)
     scales = component(Velocity, "blur").scales(again, (2, 7, 8), N)
     assert difference(before, Diffusion(again, scales, (2, 7, 8))) == ""
 

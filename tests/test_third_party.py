@@ -688,9 +688,9 @@ class Own(Objective):
     """an objective of its own."""
     name = "own"
     parametrization = Parametrization.EPS
-    def weight(self, a, s):
+    def weight(self, at):
         use()
-        return s / s
+        return at.s / at.s
 ''',
     "data": '''
 import torch

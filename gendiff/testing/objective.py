@@ -14,7 +14,7 @@ from gendiff.testing.card import check, require
 from gendiff.testing.probes import SmoothScales, noise
 
 EVENT = (2, 3, 5)
-_PARTS = "`parametrization` and `weight(a, s)`"
+_PARTS = "`parametrization` and `weight(at)`"
 
 
 class _Constant(nn.Module):
@@ -46,14 +46,16 @@ def grows(objective: Objective) -> str:
     return "quadratically"
 
 
-@check("objective", "its weight is finite and never negative", "`weight(a, s)`: s is small at i = 1, a vanishes at N")
+@check("objective", "its weight is finite and never negative", "`weight(at)`: s is small at i = 1, a vanishes at N")
 def weight(objective: Objective) -> str:
     """At every step, for every component."""
     diffusion = _diffusion()
-    a, s = diffusion.marginal(torch.arange(1, diffusion.N + 1))
-    omega = objective.weight(a, s)
-    fits = omega.ndim <= s.ndim and all(own in (1, n) for own, n in zip(omega.shape[::-1], s.shape[::-1], strict=False))
-    require(fits, f"weights that broadcast to {tuple(s.shape)}", str(tuple(omega.shape)))
+    at = diffusion.at(torch.arange(1, diffusion.N + 1))
+    omega, shape = objective.weight(at), tuple(at.s.shape)
+    fits = omega.ndim <= len(shape) and all(
+        own in (1, n) for own, n in zip(omega.shape[::-1], shape[::-1], strict=False)
+    )
+    require(fits, f"weights that broadcast to {shape}", str(tuple(omega.shape)))
     fine = bool((torch.isfinite(omega) & (omega >= 0)).all())
     require(fine, "finite weights >= 0", f"{float(omega.min()):.3g} to {float(omega.max()):.3g}")
     require(bool((omega > 0).any()), "a weight above 0 somewhere", "none")
@@ -89,13 +91,13 @@ def _tried(objective: Objective, size: float) -> tuple[float, float, float]:
     diffusion = _diffusion()
     i = torch.tensor([1, 2, 30, 100])  # not as many as any side of an event: what broadcasts wrongly must not fit
     x_0, eps = noise((4, *EVENT), 1).float(), noise((4, *EVENT), 2).float()
-    a, s = diffusion.marginal(i)
+    at = diffusion.at(i)
     pivot = Pivot(diffusion.rotate(x_0), diffusion.rotate(eps))
-    target = encode(objective.parametrization, pivot, a, s)
+    target = encode(objective.parametrization, pivot, at)
     output = diffusion.unrotate(target + size * noise((4, *EVENT), 3).float())
     network = _Constant(output)
     loss = objective.loss(network, diffusion, x_0, i, eps).per_event.mean()
     loss.backward()
     gradient = torch.zeros(()) if network.output.grad is None else network.output.grad
-    scale = float((objective.weight(a, s) * target**2).mean().clamp_min(1))
+    scale = float((objective.weight(at) * target**2).mean().clamp_min(1))
     return float(loss.detach()), float(gradient.abs().max()), scale

@@ -16,8 +16,10 @@ from torch import Tensor
 from gendiff.blur import symmetric_blur
 from gendiff.data import Data
 from gendiff.errors import ConfigError
+from gendiff.level import Level
+from gendiff.moments import Moments
 from gendiff.rotation import Rotation
-from gendiff.scales import VariancePreserving
+from gendiff.scales import Scales, VariancePreserving
 from gendiff.shapes import EventShape, per_event
 from gendiff.streams import stream
 from gendiff.testing.card import require
@@ -138,3 +140,24 @@ class SmoothScales(VariancePreserving):
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         t = per_event(i.double() / self.N, self.rate.ndim)
         return -self.rate * t**2
+
+
+@dataclass(frozen=True)
+class _Fixed(Scales):
+    """The same a and s at every step."""
+
+    a: Tensor
+    s: Tensor
+    N: int = 2
+
+    def log_a(self, i: Tensor) -> Tensor:
+        return self.a.double().log()
+
+    def log_s(self, i: Tensor) -> Tensor:
+        return self.s.double().log()
+
+
+def level(a: Tensor, s: Tensor, mean: float = 0.0, variance: float = 1.0) -> Level:
+    """A level with these scales, of any shape, for data of these moments; float64."""
+    moments = Moments(torch.tensor(mean, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64))
+    return Level(_Fixed(a, s), moments, torch.tensor([1]), torch.float64)

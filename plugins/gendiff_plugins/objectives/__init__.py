@@ -14,4 +14,5 @@ def gendiff_components() -> list[type[Component] | Lazy]:
         Lazy("objective", "std", f"{here}:Std", "predict the noise as it stands in the picture, s ε"),
         Lazy("objective", "x0", f"{here}:X0", "predict the clean event x_0"),
         Lazy("objective", "v", f"{here}:V", "predict v = a ε - s x_0"),
+        Lazy("objective", "wiener", f"{here}:Wiener", "predict T, what the best linear guess leaves open"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gendiff.level import Level
 from gendiff.objective import Objective
 from gendiff.score import Parametrization
 
@@ -29,8 +30,8 @@ class Score(Objective):
     name = "score"
     parametrization = Parametrization.EPS
 
-    def weight(self, a: Tensor, s: Tensor) -> Tensor:
-        return s**-2
+    def weight(self, at: Level) -> Tensor:
+        return at.s**-2
 
 
 class Std(Objective):
@@ -58,3 +59,18 @@ class V(Objective):
 
     name = "v"
     parametrization = Parametrization.V
+
+
+class Wiener(Objective):
+    """predict T, what the best linear guess leaves open.
+
+    ``T = sin θ (x_0 - m)/sqrt(c) - cos θ ε`` with ``θ = atan2(s, a sqrt(c))``, m and c being mean and variance of the data per
+    component. The network sees ``y = (x̄ - a m)/sqrt(a² c + s²)``; both have unit variance at every step and component, and
+    neither x̂_0 nor ε̂ is found by a division by a or s, however fast a component is destroyed.
+
+    Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, eq. 7, per component: the isotropic case with a = 1 and m = 0.
+    """
+
+    name = "wiener"
+    parametrization = Parametrization.WIENER

@@ -140,10 +140,7 @@ class KLT(Rotation):
 
     def _indices(self, data: Data) -> Sequence[int]:
         per_event = data.event_shape[0] * prod(n // (min(self.patch, n) or n) for n in spatial(data.event_shape))
-        length, wanted = data.length, -(-self.tiles // per_event)
-        if length is None or length <= wanted:
-            return range(wanted if length is None else length)
-        return [i * length // wanted for i in range(wanted)]
+        return data.spread(-(-self.tiles // per_event))
 
 
 @lru_cache(maxsize=16)

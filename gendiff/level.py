@@ -1,0 +1,101 @@
+r"""Level: a step of the process as numbers, ready for elementwise use.
+
+    x̄_i = a x̄_0 + s ε̄ ,     v = a² c + s² ,     θ = atan2(s, a sqrt(c))
+
+with m and c the moments of the data. Everything is float64 inside and cast once, to the dtype that is asked for.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gendiff.moments import Moments
+from gendiff.scales import Scales
+
+
+@final
+class Level:
+    """The scales at steps ``i`` of shape ``(B,)``: each value broadcasts over ``(B, *event)``.
+
+    Args:
+        scales: of the process.
+        moments: of its data.
+        i: steps 0..N, int64.
+        dtype: of ``a``, ``s``, ``m``, ``c``, ``v``; what is logarithmic stays float64.
+
+    """
+
+    def __init__(self, scales: Scales, moments: Moments, i: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        self.scales = scales
+        self.moments = moments
+        self.i = i
+        self.dtype = dtype
+
+    @property
+    def N(self) -> int:
+        """The number of steps of the process."""
+        return self.scales.N
+
+    @cached_property
+    def log_a(self) -> Tensor:
+        """``log a_i``, float64."""
+        return self.scales.log_a(self.i)
+
+    @cached_property
+    def log_s(self) -> Tensor:
+        """``log s_i``, float64; -inf where there is no noise."""
+        return self.scales.log_s(self.i)
+
+    @property
+    def half_log_snr(self) -> Tensor:
+        """``λ_i``, float64."""
+        return self.log_a - self.log_s
+
+    @cached_property
+    def a(self) -> Tensor:
+        """``a_i``."""
+        return self.log_a.exp().to(self.dtype)
+
+    @cached_property
+    def s(self) -> Tensor:
+        """``s_i``."""
+        return self.log_s.exp().to(self.dtype)
+
+    @cached_property
+    def m(self) -> Tensor:
+        """``m``, the mean of the data."""
+        return self.moments.mean.to(self.dtype)
+
+    @cached_property
+    def c(self) -> Tensor:
+        """``c``, the variance of the data."""
+        return self.moments.variance.to(self.dtype)
+
+    @cached_property
+    def v(self) -> Tensor:
+        """``v = a² c + s²``, the variance of x̄_i."""
+        return self.a**2 * self.c + self.s**2
+
+    @cached_property
+    def cos(self) -> Tensor:
+        """``cos θ = a sqrt(c/v)``."""
+        return self.a * (self.c / self.v).sqrt()
+
+    @cached_property
+    def sin(self) -> Tensor:
+        """``sin θ = s/sqrt(v)``."""
+        return self.s / self.v.sqrt()
+
+    @cached_property
+    def theta(self) -> Tensor:
+        """``θ`` in [0, π/2], float64: 0 for clean data, π/2 for pure noise."""
+        return torch.atan2(self.log_s.exp(), self.log_a.exp() * self.moments.variance.sqrt())
+
+    @cached_property
+    def before(self) -> Level:
+        """The level of step i - 1, one nearer to the data; i >= 1."""
+        return Level(self.scales, self.moments, self.i - 1, self.dtype)
