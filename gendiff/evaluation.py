@@ -35,7 +35,7 @@ from gendiff.number import Better, Drawing, Evaluation, Events, Number
 from gendiff.pictures import eight_bits
 from gendiff.process_group import ProcessGroup
 from gendiff.run import now
-from gendiff.sampler import Moment, Sampler
+from gendiff.sampler import Sampler, Snapshot
 from gendiff.statistics import Statistics
 
 PAIRS = 10_000  # rows of each set of which all pairs are formed, at most
@@ -50,7 +50,7 @@ def drawn(
     seed: int,
     batch: int = 64,
     group: ProcessGroup | None = None,
-    watch: Callable[[Moment], None] | None = None,
+    watch: Callable[[Snapshot], None] | None = None,
 ) -> tuple[EventSet, Drawing]:
     """The first ``n`` samples of ``seed`` from a run, and how they are drawn.
 
