@@ -38,6 +38,13 @@ def log_attenuation(omega: Tensor, sigma: float) -> Tensor:
     return log_D.clamp(LOG_FLOOR, 0.0)
 
 
+def kernel_std(sigma: float) -> float:
+    """κ, the true standard deviation in pixels of the sampled kernel: ``κ² = Σ_j j² g_j``, below σ for a narrow one."""
+    j = torch.arange(-math.ceil(10 * sigma) - 1, math.ceil(10 * sigma) + 2, dtype=torch.float64)
+    weight = torch.exp(-0.5 * (j / sigma) ** 2)
+    return float((weight @ j**2 / weight.sum()).sqrt())
+
+
 @cache
 def dct_matrix(n: int) -> Tensor:
     """Orthonormal DCT-II: ``(n, n)``, column k is u_k(m) = c_k cos(πk(m + 1/2)/n), so that x̄ = U^T x."""

@@ -1,65 +1,125 @@
-r"""Forward: what a process does to events, seen before any training."""
+r"""Forward: what a process does to events, seen before any training.
+
+Components are grouped into bands, equal steps of the rotation's own frequency ρ. A band's signal-to-noise ratio is the mean of its
+components' in decibel,
+
+    SNR_i = 10 log10(a_i²/s_i²) ,       data-SNR_i = 10 log10(a_i² c/s_i²) ,
+
+with c the variance of the data per component: the first says what the process does to a component of variance 1, the second what
+becomes of these data. Both never rise with i, so where a band falls below a level is found by bisection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gendiff.blur import bands_of
 from gendiff.diffusion import Diffusion
+from gendiff.rotation import Rotation
+
+DECIBEL = 20 / math.log(10)  # of one unit of a half log-SNR
 
 
-@dataclass(frozen=True)
 class BandSNR:
     """The signal-to-noise ratio of frequency bands along a process.
 
     Args:
-        steps: the steps i that are shown.
-        edges: upper frequency ρ of each band, radians per pixel.
-        decibel: ``10 log10(a_i²/s_i²)``, mean over the components of a band, ``(steps, bands)``; NaN where a band is empty.
-        crossing: the first step at which a band's mean falls below 0 dB; None where it never does.
+        bands: how many.
+        variance: c, broadcasting to the event; None counts every component as of variance 1.
 
     """
 
-    steps: list[int]
-    edges: list[float]
-    decibel: Tensor
-    crossing: list[int | None]
+    def __init__(self, diffusion: Diffusion, bands: int, variance: Tensor | None = None) -> None:
+        self.diffusion = diffusion
+        shape = diffusion.event_shape
+        rho = diffusion.rotation.frequencies(shape)
+        band = torch.broadcast_to(bands_of(rho, bands), shape).flatten()
+        #: Upper frequency ρ of each band, radians per pixel.
+        self.edges = [float(rho.max()) * (k + 1) / bands for k in range(bands)]
+        self._member = torch.nn.functional.one_hot(band, bands).double()
+        c = torch.ones(()) if variance is None else variance.cpu().double()
+        #: ``10 log10 c``, broadcasting to the event.
+        self.component_data = c.log() * DECIBEL / 2
+        #: Its mean over the components of each band; NaN where a band is empty.
+        self.data = self.mean(self.component_data)
+
+    @cached_property
+    def components(self) -> list[int]:
+        """How many components each band has, over all channels."""
+        return [int(count) for count in self._member.sum(0)]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the components of each band of what broadcasts to the event, ``(bands,)``; NaN for an empty one."""
+        full: Tensor = torch.broadcast_to(values.double(), self.diffusion.event_shape).flatten() @ self._member
+        return full / self._member.sum(0)
+
+    def decibel(self, i: int) -> Tensor:
+        """SNR of each band at step i >= 1, float64, ``(bands,)``."""
+        return self.mean(self.diffusion.half_log_snr(i)) * DECIBEL
+
+    def data_decibel(self, i: int) -> Tensor:
+        """Data-SNR of each band at step i >= 1, float64, ``(bands,)``."""
+        return self.decibel(i) + self.data
+
+    def below(self, level: float) -> list[int | None]:
+        """The first step at which each band's SNR is below ``level`` decibel; None where it never is, or for an empty band."""
+        return [self._first(k, level) for k in range(len(self.edges))]
+
+    def data_below(self, level: float) -> list[int | None]:
+        """The same of the data-SNR."""
+        return [self._first(k, level - float(self.data[k])) for k in range(len(self.edges))]
+
+    def _first(self, band: int, level: float) -> int | None:
+        return first_below(lambda i: float(self.decibel(i)[band]), self.diffusion.N, level)
 
 
-def band_snr(diffusion: Diffusion, bands: int, moments: int) -> BandSNR:
-    """The SNR of ``bands`` equal steps of the rotation's own frequency, at ``moments`` equally spaced steps from 1 to N."""
-    rho = diffusion.rotation.frequencies(diffusion.event_shape)
-    band = torch.broadcast_to(bands_of(rho, bands), diffusion.event_shape)[:1].flatten()
-    member = torch.nn.functional.one_hot(band, bands).double()
+def first_below(value: Callable[[int], float], N: int, level: float) -> int | None:
+    """The first of the steps 1..N at which ``value``, which never rises, is below ``level``; None where it never is."""
+    if not value(N) < level:
+        return None
+    low, high = 0, N  # below at high, and not at low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if value(middle) < level else (middle, high)
+    return high
 
-    def means(i: int) -> Tensor:
-        # One channel stands for all: rotations and scales treat them alike, released tiling aside.
-        lam = torch.broadcast_to(diffusion.half_log_snr(i), diffusion.event_shape)[:1].flatten()
-        return 20 * (lam @ member) / member.sum(0) / torch.log(torch.tensor(10.0, dtype=torch.float64))
 
-    def crossing(of: int) -> int | None:
-        low, high = 0, diffusion.N  # λ never rises: bisection
-        if not means(high)[of] < 0:
-            return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if means(middle)[of] < 0 else (middle, high)
-        return high
+def in_frequencies(diffusion: Diffusion) -> Diffusion:
+    """The same process in a basis where frequency means something.
 
-    steps = sorted({round(1 + k * (diffusion.N - 1) / max(moments - 1, 1)) for k in range(moments)})
-    edges = [float(rho.max()) * (k + 1) / bands for k in range(bands)]
-    return BandSNR(
-        steps,
-        edges,
-        torch.stack([means(i) for i in steps]),
-        [crossing(k) if (band == k).any() else None for k in range(bands)],
-    )
+    A process that moves every component alike is itself in any basis, and is then looked at in the DCT: single pixels, the
+    coordinates of ``identity``, have no frequency to tell them apart by. Any other process is returned as it is.
+    """
+    for i in (1, *spaced(diffusion.N, 8)):
+        for values in (diffusion.log_a(i), diffusion.log_s(i)):
+            if float(values.max() - values.min()) > 1e-9:
+                return diffusion
+    return Diffusion(Rotation.model_validate("dct"), diffusion.scales, diffusion.event_shape)
+
+
+def spaced(N: int, moments: int) -> list[int]:
+    """``moments`` equally spaced steps from 1 to N, those that coincide once."""
+    return sorted({round(1 + k * (N - 1) / max(moments - 1, 1)) for k in range(moments)})
 
 
 def corrupted(diffusion: Diffusion, x_0: Tensor, eps: Tensor, steps: Sequence[int]) -> list[Tensor]:
     """``x_i`` at each step, ``(B, *event)`` each, with the same event-space noise throughout."""
     return [diffusion.q_sample(x_0, torch.full((len(x_0),), i), eps) for i in steps]
+
+
+def picture_decibel(diffusion: Diffusion, x_0: Tensor, i: int) -> float:
+    """``10 log10(|a_i x̄_0|² / Σ s_i²)`` of these events as a whole, ``(B, *event)``, at step i >= 1."""
+    a, s = diffusion.scales_at(i, torch.float64)
+    signal = (a * diffusion.rotate(x_0.double())).square().mean()
+    noise = torch.broadcast_to(s, diffusion.event_shape).square().mean()
+    return float(10 * torch.log10(signal / noise))
+
+
+def steps_at(diffusion: Diffusion, x_0: Tensor, levels: Sequence[float]) -> list[int | None]:
+    """The first step at which `picture_decibel` is below each of ``levels``; None where it never is."""
+    return [first_below(lambda i: picture_decibel(diffusion, x_0, i), diffusion.N, level) for level in levels]

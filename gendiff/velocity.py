@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -19,6 +20,20 @@ from gendiff.data import Data
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
 from gendiff.shapes import EventShape
+
+
+@dataclass(frozen=True)
+class BlurWidth:
+    """How wide the blur of the signal is at i = 0..N, in pixels: float64, each ``(N+1,)``.
+
+    Args:
+        true: standard deviation of the blur that a step has really had, ``κ sqrt(F_i)`` for a sampled kernel of std κ.
+        nominal: what its parameters say, ``σ sqrt(F_i)``.
+
+    """
+
+    true: Tensor
+    nominal: Tensor
 
 
 class Velocity(Component):
@@ -37,3 +52,7 @@ class Velocity(Component):
     @abstractmethod
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
         """The per-component scales of this process for events of that shape, on the CPU."""
+
+    def blur_width(self, N: int) -> BlurWidth | None:
+        """The width of its blur; None, as here, where what it does to the signal is not a Gaussian blur."""
+        return None

@@ -1,4 +1,4 @@
-"""`gendiff process`: what a process does, in numbers and in a picture."""
+"""What a process does before any training: SNR per band, widths of blurs, and the rules of `gendiff.diagnosis`."""
 
 from __future__ import annotations
 
@@ -7,45 +7,87 @@ import math
 import numpy as np
 import pytest
 import torch
-from command import run
-from PIL import Image
-from processes import diffusion
+from processes import component, diffusion
 
-from gendiff.forward import band_snr, corrupted
+from gendiff import Velocity
+from gendiff.blur import dct_frequency, kernel_std, log_attenuation
+from gendiff.diagnosis import diagnose
+from gendiff.diffusion import Diffusion
+from gendiff.forward import BandSNR, corrupted, first_below, in_frequencies, picture_decibel, spaced, steps_at
+from gendiff.scales import VariancePreserving
 
 
-def test_band_snr_is_the_mean_over_the_components_of_a_band():
+def power_law(process: Diffusion, power: float = 2.0) -> torch.Tensor:
+    """c falling with frequency as that of photographs does, its mean over components 0.25."""
+    rho = process.rotation.frequencies(process.event_shape)
+    weight = (rho + math.pi / max(process.event_shape)) ** -power
+    return 0.25 * weight / weight.mean()
+
+
+# --- bands --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_snr_of_a_band_is_the_mean_over_its_components():
     process = diffusion("dct", "blur:schedule=log", (2, 6, 9), N=40)
-    snr = band_snr(process, bands=3, moments=5)
+    c = torch.rand(2, 6, 9, dtype=torch.float64) + 0.1
+    snr = BandSNR(process, 3, c)
     rho = process.rotation.frequencies((2, 6, 9))[0]
-    assert snr.steps == [1, 11, 20, 30, 40]
     assert snr.edges[-1] == pytest.approx(float(rho.max()))
-    for row, i in enumerate(snr.steps):
+    for i in spaced(40, 5):
         a, s = process.scales_at(i, torch.float64)
         decibel = 10 * torch.log10(a**2 / s**2)[0]
         low = 0.0
         for band, edge in enumerate(snr.edges):
             inside = (rho >= low) & ((rho < edge) | (band == 2))
-            assert snr.decibel[row, band].item() == pytest.approx(decibel[inside].mean().item(), rel=1e-9)
+            assert snr.components[band] == 2 * int(inside.sum())
+            assert snr.decibel(i)[band].item() == pytest.approx(decibel[inside].mean().item(), rel=1e-9)
+            of_data = decibel[inside].mean() + 10 * torch.log10(c)[:, inside].mean()
+            assert snr.data_decibel(i)[band].item() == pytest.approx(of_data.item(), rel=1e-9)
             low = edge
 
 
-def test_the_crossing_is_the_first_step_below_0_db():
+def test_the_steps_that_are_shown_are_spaced():
+    assert spaced(40, 5) == [1, 11, 20, 30, 40]
+    assert spaced(3, 100) == [1, 2, 3]
+
+
+def test_a_band_is_below_a_level_from_the_first_step_on_that_says_so():
     process = diffusion("dct", "blur:schedule=log", (1, 8, 8), N=200)
-    crossing = band_snr(process, 4, 2).crossing
-    every = band_snr(process, 4, 200)
-    assert every.steps == list(range(1, 201))
-    assert crossing == [int((every.decibel[:, band] < 0).nonzero()[0]) + 1 for band in range(4)]
-    assert crossing == sorted(crossing, reverse=True)  # fine detail goes first
+    snr = BandSNR(process, 4, power_law(process))
+    every = torch.stack([snr.decibel(i) for i in range(1, 201)])
+    of_data = torch.stack([snr.data_decibel(i) for i in range(1, 201)])
+    for level in (12.0, 0.0, -7.5):
+        assert snr.below(level) == [int((every[:, band] < level).nonzero()[0]) + 1 for band in range(4)]
+        assert snr.data_below(level) == [int((of_data[:, band] < level).nonzero()[0]) + 1 for band in range(4)]
+    assert snr.below(0.0) == sorted(snr.below(0.0), reverse=True)  # fine detail goes first
     weak = diffusion("identity", "isotropic:noise='linear:beta_max=0.0002'", (1, 4, 4), N=20)
-    assert band_snr(weak, 1, 2).crossing == [None]
+    assert BandSNR(weak, 1).below(0.0) == [None]
+    assert first_below(lambda i: -i, 5, 0.5) == 1
 
 
 def test_an_empty_band_is_nothing():
-    snr = band_snr(diffusion("dct", "blur", (1, 2), N=20), bands=8, moments=2)  # two components, eight bands
-    assert snr.decibel.isnan().any()
-    assert not snr.decibel.isnan().all()
-    assert None in snr.crossing
+    snr = BandSNR(diffusion("dct", "blur", (1, 2), N=20), 8)  # two components, eight bands
+    assert snr.components == [1, 0, 0, 0, 0, 0, 0, 1]
+    assert snr.decibel(3).isnan().tolist() == [count == 0 for count in snr.components]
+    for below in (snr.below(0.0), snr.data_below(0.0)):
+        assert [step is None for step in below[1:7]] == [True] * 6
+    for finding in diagnose(snr):
+        assert "nan" not in finding.text
+
+
+def test_a_process_of_one_speed_is_looked_at_in_the_dct():
+    for rotation, velocity in (("identity", "blur:schedule=log"), ("haar", "isotropic")):
+        process = diffusion(rotation, velocity, (2, 5, 7))
+        seen = in_frequencies(process)
+        assert seen.rotation.name == "dct"
+        assert torch.equal(
+            seen.half_log_snr(17) + torch.zeros(1, 5, 7), process.half_log_snr(17) + torch.zeros(1, 5, 7)
+        )
+    for process in (diffusion("dct", "blur:schedule=log", (2, 5, 7)), diffusion("haar", "fine-to-coarse", (2, 5, 7))):
+        assert in_frequencies(process) is process
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------
 
 
 def test_corrupted_is_q_sample_with_the_same_noise(rng):
@@ -56,80 +98,137 @@ def test_corrupted_is_q_sample_with_the_same_noise(rng):
     torch.testing.assert_close(views[1], process.q_sample(x_0, torch.full((3,), 25), eps))
 
 
-def test_show_prints_the_bands_and_json_the_same_numbers():
-    done = run("process", "show", "--rotation", "dct", "--schedule", "log", "--size", 16, "--moments", 3)
-    assert done.code == 0, done.err
-    assert "rotation dct, velocity blur:schedule=log, N = 1000, events 3x16x16" in done.out
-    lines = [line.split() for line in done.out.splitlines()]
-    found = run(
-        "process", "show", "--rotation", "dct", "--schedule", "log", "--size", 16, "--moments", 3, "--json"
-    ).json
-    assert found["steps"] == [1, 500, 1000]
-    shown = next(line for line in lines if line[0] == "500")
-    assert [float(value) for value in shown[1:]] == pytest.approx(found["snr_db"][1], abs=0.06)
-    assert "next: gendiff process plot --rotation dct --schedule log --size 16" in done.err
-    assert next(line for line in lines if line[:3] == ["<", "0", "dB"])[5] == str(found["crossing"][0])
+def test_steps_of_equal_snr_are_those_where_the_energies_say_so(rng):
+    process = diffusion("dct", "blur:schedule=log", (2, 6, 9), N=60)
+    x_0 = torch.randn(1, 2, 6, 9, generator=rng, dtype=torch.float64)
+    energies = []
+    for i in range(1, 61):
+        clean = process.q_sample(x_0, torch.tensor([i]), torch.zeros_like(x_0)).square().sum()
+        s = process.log_s(i).exp() + torch.zeros(2, 6, 9)
+        energies.append(10 * math.log10(float(clean / s.square().sum())))
+    assert picture_decibel(process, x_0, 30) == pytest.approx(energies[29], abs=1e-9)
+    expected = [
+        next((i + 1 for i, e in enumerate(energies) if e < level), None) for level in (30.0, 3.0, -20.0, -500.0)
+    ]
+    assert steps_at(process, x_0, [30.0, 3.0, -20.0, -500.0]) == expected
+    assert expected[-1] is None
+    assert None not in expected[:2]
 
 
-def test_show_takes_a_named_process_and_any_data_and_says_where_blur_is_approximate():
-    done = run("process", "show", "--process", "blur-diffusion:schedule=cubic", "--data", "digits", "--json")
-    assert done.json["velocity"] == "blur:schedule=cubic"
-    assert done.json["event_shape"] == [1, 8, 8]
-    assert "does not diagonalise a blur" in run("process", "show", "--rotation", "haar", "--size", 8).err
-    assert "does not diagonalise" not in run("process", "show", "--rotation", "dct", "--size", 8).err
-    assert math.isfinite(done.json["snr_db"][0][0])
+# --- widths of blurs ----------------------------------------------------------------------------------------------------
 
 
-def test_plot_draws_the_picture_of_the_user(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pixels = np.zeros((30, 50, 3), np.uint8)
-    pixels[:, 25:] = (250, 10, 120)
-    Image.fromarray(pixels).save("mine.png")
-    options = (
-        "--rotation",
-        "dct",
-        "--schedule",
-        "log:f_max=0.6",
-        "--size",
-        48,
-        "--picture",
-        "mine.png",
-        "--moments",
-        4,
+@pytest.mark.parametrize("sigma", [0.4, 0.3, 1.0, 2.7])
+def test_kappa_is_the_standard_deviation_of_the_sampled_kernel(sigma):
+    j = np.arange(-60, 61)
+    g = np.exp(-(j**2) / (2 * sigma**2))
+    g /= g.sum()
+    assert kernel_std(sigma) == pytest.approx(math.sqrt((g * j**2).sum()), rel=1e-12)
+    tiny = torch.tensor([1e-3], dtype=torch.float64)  # log D = -κ² ω²/2 near ω = 0
+    assert kernel_std(sigma) == pytest.approx(math.sqrt(-2 * float(log_attenuation(tiny, sigma))) / 1e-3, rel=1e-5)
+
+
+def test_kappa_of_the_paper():
+    assert kernel_std(0.4) == pytest.approx(0.284, abs=5e-4)
+    width = component(Velocity, "blur:schedule=quartic").blur_width(1000)
+    assert (round(float(width.true[-1]), 2), round(float(width.nominal[-1]), 2)) == (1.51, 2.12)
+    assert float(width.true[0]) == 0.0
+
+
+def test_the_width_is_the_spread_of_a_blurred_point():
+    process = diffusion("dct", "blur:schedule=log", (1, 101), N=30)
+    width = component(Velocity, "blur:schedule=log").blur_width(30)
+    point = torch.zeros(1, 1, 101, dtype=torch.float64)
+    point[0, 0, 50] = 1.0  # far from the borders
+    for i in (4, 30):
+        spread = process.q_sample(point, torch.tensor([i]), torch.zeros_like(point)).flatten()
+        away = torch.arange(101, dtype=torch.float64) - 50
+        assert float(width.true[i]) == pytest.approx(float((spread @ away**2 / spread.sum()).sqrt()), rel=1e-9)
+
+
+def test_only_a_blur_has_a_width():
+    assert component(Velocity, "isotropic").blur_width(20) is None
+    assert component(Velocity, "fine-to-coarse").blur_width(20) is None
+
+
+# --- diagnosis ----------------------------------------------------------------------------------------------------------
+
+
+def rules(rotation: str, velocity: str, N: int = 1000, shape=(1, 24, 40), power: float = 2.0) -> dict:
+    process = diffusion(rotation, velocity, shape, N)
+    return {finding.rule: finding for finding in diagnose(BandSNR(process, 4, power_law(process, power)))}
+
+
+def test_the_best_setting_of_the_paper_blurs_only_what_is_noise():
+    found = rules("dct", "blur:schedule=quartic")
+    assert found.keys() == {"blur-in-noise"}
+    numbers = found["blur-in-noise"].numbers
+    assert numbers["lost_db"] > 40
+    assert numbers["lost_before_crossing_db"] < 0.01
+    assert numbers["moved_steps"] <= 1
+    # The same crossings as without any blur, to a step.
+    blurred, plain = (
+        diffusion("dct", f"blur:schedule={schedule}", (1, 24, 40), 1000) for schedule in ("quartic", "none")
     )
-    done = run("process", "plot", *options, "--out", "strip.png")
-    assert (done.code, done.out.splitlines()[0]) == (0, "strip.png"), done.err
-    assert "i = 0, 333, 667, 1000" in done.out
-    with Image.open("strip.png") as strip:
-        assert strip.mode == "RGB"
-        drawn = np.asarray(strip).astype(int)
-    tile = drawn[2:50, 2:50]
-    assert np.abs(tile[24, 40] - (250, 10, 120)).max() < 6  # x_0: the picture itself, squeezed
-    assert np.abs(tile[24, 6]).max() < 6
-    noise, signal = drawn[2:50, -50:-2], drawn[-50:-2, -50:-2]
-    assert noise.std() > 60  # x_N is noise
-    assert np.abs(signal - 127).max() < 4  # and the signal is gone
+    crossings = [BandSNR(process, 4, power_law(process)).data_below(0.0) for process in (blurred, plain)]
+    assert max(abs(one - other) for one, other in zip(*crossings, strict=True)) == numbers["moved_steps"]
 
 
-@pytest.mark.parametrize(
-    ("options", "code", "said"),
-    [
-        (("--picture", "missing.png"), 4, "cannot read the picture 'missing.png'"),
-        (("--picture", "text.png"), 4, "cannot read the picture 'text.png'"),
-        (("--out", "no/such/folder/x.png"), 2, "cannot write 'no/such/folder/x.png'"),
-        (("--out", "strip.nothing"), 2, "cannot write 'strip.nothing'"),
-        (("--picture", "text.png", "--data", "gaussian-field:size=[9],channels=1"), 2, "cannot become an event"),
-        (("--process", "ddpm", "--schedule", "log"), 2, "has no parameter 'schedule'"),
-        (("--process", "dpm"), 2, "did you mean 'ddpm'?"),
-    ],
-)
-def test_a_mistake_is_explained(options, code, said, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.png").write_text("no picture")
-    done = (
-        run("process", "plot", "--size", 8, *options)
-        if "gaussian" not in str(options)
-        else run("process", "plot", *options)
+def test_a_blur_that_starts_at_once_destroys_bands_at_once():
+    found = rules("dct", "blur:schedule='log:f_max=0.6'")
+    assert found.keys() == {"destroyed-at-once"}
+    process = diffusion("dct", "blur:schedule='log:f_max=0.6'", (1, 24, 40), 1000)
+    snr = BandSNR(process, 4, power_law(process))
+    decibel = torch.stack([snr.data_decibel(i) for i in range(1, 1001)])
+    first, last = ((decibel < level).int().argmax(0) + 1 for level in (10, -10))
+    fast = [k for k in range(4) if last[k] - first[k] < 20]
+    numbers = found["destroyed-at-once"].numbers
+    assert numbers["bands"] == fast
+    assert numbers["first"] == [int(first[k]) for k in fast]
+    assert numbers["last"] == [int(last[k]) for k in fast]
+
+
+def test_a_process_that_keeps_its_data_never_ends():
+    found = rules("identity", "isotropic:noise='linear:beta_max=0.002'", shape=(1, 12, 20), power=0.0)
+    assert found.keys() == {"never-ends"}
+    a, s = diffusion("identity", "isotropic:noise='linear:beta_max=0.002'", (1, 12, 20), 1000).scales_at(1000)
+    expected = 10 * math.log10(0.25 * float((a / s).max()) ** 2)
+    assert found["never-ends"].numbers["highest_db"] == pytest.approx(expected, abs=1e-4)
+    assert found["never-ends"].numbers["components"] == found["never-ends"].numbers["of"] == 240
+
+
+@pytest.mark.parametrize("velocity", ["isotropic", "blur:schedule=linear", "isotropic:noise=cosine"])
+def test_an_ordinary_process_has_nothing_odd_about_it(velocity):
+    assert rules("dct", velocity) == {}
+
+
+class Fixed(VariancePreserving):
+    """log Ā straight down to the same end, by component."""
+
+    N = 100
+    device = torch.device("cpu")
+
+    def __init__(self, end: torch.Tensor) -> None:
+        self.end = end
+
+    def log_alpha_bar(self, i):
+        return self.end * (i / self.N).reshape(-1, *([1] * self.end.ndim))
+
+    def to(self, device):
+        return self
+
+
+def test_a_crossing_that_never_comes_is_no_crossing_to_compare():
+    end = torch.full((1, 4, 6), -20.0, dtype=torch.float64)
+    end[:, :2] = -1e-3  # half of the components stay: data-SNR 1 is never reached there
+    process = Diffusion(diffusion("dct", "blur", (1, 4, 6)).rotation, Fixed(end), (1, 4, 6))
+    found = {finding.rule for finding in diagnose(BandSNR(process, 3, torch.ones(())))}
+    assert "never-ends" in found
+    assert "blur-in-noise" not in found
+
+
+def test_dct_frequencies_are_those_of_the_bands():
+    process = diffusion("dct", "blur", (1, 6, 9))
+    assert BandSNR(process, 3).edges[-1] == pytest.approx(
+        float((dct_frequency(6)[-1] ** 2 + dct_frequency(9)[-1] ** 2).sqrt())
     )
-    assert (done.code, said in done.err) == (code, True), done.err
-    assert len(done.err.splitlines()) < 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -47,6 +48,18 @@ def result(text: str) -> None:
     """One line of the result."""
     if is_main_process():
         out.print(escape(text))
+
+
+def paragraph(text: str, indent: int = 0) -> None:
+    """A result that a terminal shows in lines of whole words, the second and later ones indented; in a pipe it is one line."""
+    width = max(out.width, indent + 20)
+    for line in textwrap.wrap(text, width, subsequent_indent=" " * indent) if out.is_terminal else [text]:
+        result(line)
+
+
+def room(cell: int, taken: int = 0) -> int:
+    """How many cells of that many characters a terminal shows in a line of which so many are taken; in a pipe, all."""
+    return max((out.width - taken) // cell, 1) if out.is_terminal else MAX_LINE
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from gendiff.blur import kernel_std
 from gendiff.component import by_name
 from gendiff.rotation import Rotation
 from gendiff.scales import BlurScales
 from gendiff.schedule import BlurSchedule, NoiseSchedule
 from gendiff.shapes import EventShape
-from gendiff.velocity import Velocity
+from gendiff.velocity import BlurWidth, Velocity
 
 
 class Blur(Velocity):
@@ -33,3 +34,7 @@ class Blur(Velocity):
             F=self.schedule.cumulative(N),
             log_D=rotation.log_blur_spectrum(event_shape, self.sigma),
         )
+
+    def blur_width(self, N: int) -> BlurWidth:
+        root_F = self.schedule.cumulative(N).sqrt()
+        return BlurWidth(true=kernel_std(self.sigma) * root_F, nominal=self.sigma * root_F)

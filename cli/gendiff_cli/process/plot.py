@@ -1,0 +1,227 @@
+"""``gendiff process plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gendiff.errors import ConfigError, DataError
+from gendiff.registry import Registry
+from gendiff_cli.console import json_result, next_step, result
+from gendiff_cli.options import (
+    ConfigOption,
+    DataOption,
+    NoiseOption,
+    PresetOption,
+    ProcessOption,
+    RotationOption,
+    ScheduleOption,
+    SetOption,
+    SizeOption,
+    VelocityOption,
+)
+from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from gendiff.process_figures import Strip
+    from gendiff.shapes import EventShape
+
+BANDS = 48  # rows of the SNR map
+LOUD, QUIET = 20.0, -20.0  # decibel, the first and last column of a strip at equal SNR
+
+
+class Kind(StrEnum):
+    """What is drawn."""
+
+    STRIP = "strip"
+    SNR = "snr"
+    SCHEDULES = "schedules"
+
+
+class At(StrEnum):
+    """What the columns of a strip have in common."""
+
+    STEP = "step"
+    SNR = "snr"
+
+
+def plot(
+    context: typer.Context,
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            help="strip: a picture on its way to noise; snr: the SNR of every frequency over i; schedules: f(i), all that there "
+            "are unless --arm chooses."
+        ),
+    ] = Kind.STRIP,
+    arms: ArmOption = None,
+    process: ProcessOption = None,
+    rotation: RotationOption = None,
+    schedule: ScheduleOption = None,
+    velocity: VelocityOption = None,
+    noise: NoiseOption = None,
+    data: DataOption = None,
+    size: SizeOption = None,
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    picture: Annotated[Path | None, typer.Option(help="Your own picture, resized to the events of --data.")] = None,
+    at: Annotated[
+        At, typer.Option(help="Columns of a strip at equal steps, or at equal SNR of the picture.")
+    ] = At.STEP,
+    moments: Annotated[
+        int, typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them.")
+    ] = 9,
+    out: Annotated[Path, typer.Option(help="PNG or PDF to write.")] = Path("process.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Draw what processes do to a picture and to each frequency, or the schedules that they follow."""
+    flags = {
+        "process": process,
+        "rotation": rotation,
+        "velocity": velocity,
+        "schedule": schedule,
+        "noise": noise,
+        "data": data,
+        "size": size,
+    }
+    found = subjects(context.obj, arms, preset, config_file, assignments, flags)
+    facts: dict[str, Any] = {"figure": str(out), "kind": kind.value}
+    match kind:
+        case Kind.STRIP:
+            rows, heads = _strips(found, picture, at, moments)
+            figure = _strip_figure(rows, heads)
+            facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
+        case Kind.SNR:
+            figure = _snr_figure(found)
+            facts["processes"] = [subject.label for subject in found]
+        case Kind.SCHEDULES:
+            figure, facts["schedules"] = _schedules_figure(context.obj, found, everything=not arms and schedule is None)
+    _save(figure, out)
+    if json:
+        json_result(facts)
+    else:
+        result(str(out))
+    options = {"--moments", "--picture", "--out", "--at"}
+    next_step(f"gendiff {again('process plot', 'process show' if arms else 'train', options, _kinds())}")
+
+
+def _kinds() -> set[str]:
+    return {kind.value for kind in Kind}
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from gendiff.process_figures import save
+
+    try:
+        save(figure, path)
+    except ConfigError as error:
+        error.where = "--out"
+        raise
+
+
+# --- a picture on its way to noise --------------------------------------------------------------------------------------
+
+
+def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) -> tuple[list[Strip], list[str]]:
+    """What each process does to the picture, and the heads of the columns."""
+    import torch
+
+    from gendiff.forward import corrupted, steps_at
+    from gendiff.process_figures import Strip
+    from gendiff.streams import stream
+
+    levels = [LOUD + (QUIET - LOUD) * k / max(moments - 2, 1) for k in range(moments - 1)]
+    rows = []
+    for subject in found:
+        diffusion = subject.diffusion
+        x_0 = _picture(picture, diffusion.event_shape) if picture else subject.config.data[0][None]
+        eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
+        steps: Sequence[int | None] = (
+            [round(k * diffusion.N / (moments - 1)) for k in range(moments)]
+            if at is At.STEP
+            else [0, *steps_at(diffusion, x_0, levels)]
+        )
+        reached = [0 if i is None else i for i in steps]
+        noisy = [x[0] for x in corrupted(diffusion, x_0, eps, reached)]
+        signal = [x[0] for x in corrupted(diffusion, x_0, 0 * eps, reached)]
+        rows.append(Strip(subject.label, steps, noisy, signal))
+    return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in levels)]
+
+
+def _strip_figure(rows: list[Strip], heads: list[str]) -> Figure:
+    from gendiff.process_figures import strips
+
+    return strips(rows, heads)
+
+
+def _picture(path: Path, event_shape: EventShape) -> Tensor:
+    """A picture as one event of that shape, ``(1, C, H, W)``."""
+    import numpy as np
+    from PIL import Image
+
+    from gendiff.images import eight_bit, event_of, opened, reason
+
+    if len(event_shape) != 3 or event_shape[0] not in (1, 3):
+        raise ConfigError(
+            f"a picture cannot become an event of shape {event_shape}",
+            where="--picture",
+            fix="choose --data of pictures",
+        )
+    channels, height, width = event_shape
+    try:
+        with opened(path) as image:
+            upright = eight_bit(image).convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the picture '{path}': {reason(error)}", where="--picture") from error
+    return event_of(np.array(upright.resize((width, height), Image.Resampling.LANCZOS)))[None]
+
+
+# --- every frequency, and schedules -------------------------------------------------------------------------------------
+
+
+def _snr_figure(found: list[Subject]) -> Figure:
+    from gendiff.forward import BandSNR, in_frequencies
+    from gendiff.process_figures import snr
+
+    maps = {}
+    for subject in found:
+        diffusion = in_frequencies(subject.diffusion)
+        maps[subject.label] = BandSNR(diffusion, BANDS, subject.variance(diffusion))
+    return snr(maps)
+
+
+def _schedules_figure(registry: Registry, found: list[Subject], everything: bool) -> tuple[Figure, list[str]]:
+    """The blur schedules of the processes, or all that are installed in the place of the one process's own."""
+    from gendiff.process_figures import Curve, schedules
+    from gendiff.schedule import BlurSchedule
+
+    curves = {}
+    N = found[0].diffusion.N
+    chosen = (
+        [(name, BlurSchedule.model_validate(name), found[0]) for name in registry.names("schedule")]
+        if everything
+        else [(subject.label, getattr(subject.config.velocity, "schedule", None), subject) for subject in found]
+    )
+    for label, schedule, subject in chosen:
+        if not isinstance(schedule, BlurSchedule):
+            raise ConfigError(
+                f"'{label}' has no blur schedule: velocity '{subject.config.velocity.name}' has none",
+                fix="leave it out, or draw its SNR: gendiff process plot snr",
+            )
+        if subject.diffusion.N != N:
+            raise ConfigError(
+                f"'{label}' has N = {subject.diffusion.N}, and another process N = {N}",
+                fix="draw schedules of one N together",
+            )
+        velocity = subject.config.velocity.model_copy(update={"schedule": schedule})
+        width = velocity.blur_width(N)
+        curves[label] = Curve(schedule, None if width is None else width.true)
+    return schedules(curves, N), list(curves)

@@ -1,0 +1,110 @@
+r"""Diagnosis: what is odd about a process, by rules that are stated.
+
+    destroyed-at-once   a band's data-SNR falls from above +10 dB to below -10 dB within N/50 steps: of 50 sampling steps at most
+                        one sees it half destroyed, and whatever the network could decide there is decided in one step.
+    never-ends          the data-SNR of a component at N is above -10 dB: x_N still tells of x_0, and a sampler that starts from
+                        N(0, s_N²) starts from another distribution than the one the network was trained on.
+    blur-in-noise       components differ in speed, and at N some band has lost 3 dB of signal more than the slowest component; yet
+                        no band's crossing of data-SNR 1 lies more than N/100 steps from where it would lie if every component
+                        moved like the slowest. The process destroys the data as an isotropic one does, and blurs what is noise.
+
+The data-SNR is that of `gendiff.forward`: it depends on the spectrum of the data, and so do the first and the third rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gendiff.diffusion import Diffusion
+from gendiff.forward import DECIBEL, BandSNR, first_below
+
+CLEAN, GONE = 10.0, -10.0  # decibel of data-SNR: a band is decided between the two
+AT_ONCE = 1 / 50  # of N
+NEARBY = 1 / 100  # of N
+BLURRED = 3.0  # decibel of signal: half its energy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that applies, and the numbers by which it does."""
+
+    rule: str
+    text: str
+    numbers: dict[str, float | int | list[float] | list[int]]
+
+
+def diagnose(snr: BandSNR) -> list[Finding]:
+    """Every rule that applies to a process and the data whose variance ``snr`` knows."""
+    found = (_destroyed_at_once(snr), _never_ends(snr), _blur_in_noise(snr))
+    return [finding for finding in found if finding is not None]
+
+
+def _destroyed_at_once(snr: BandSNR) -> Finding | None:
+    N = snr.diffusion.N
+    spans = list(zip(snr.data_below(CLEAN), snr.data_below(GONE), strict=True))
+    fast = {k: (first, last) for k, (first, last) in enumerate(spans) if first and last and last - first < AT_ONCE * N}
+    if not fast:
+        return None
+    k = min(fast, key=lambda k: fast[k][1] - fast[k][0])
+    first, last = fast[k]
+    took = f"within step {first}" if first == last else f"between step {first} and step {last} of {N}"
+    return Finding(
+        "destroyed-at-once",
+        f"{_bands(snr, list(fast))} destroyed at once: the data-SNR of ρ < {snr.edges[k]:.2f} falls from +10 to -10 dB {took}; "
+        "a sampler needs a step grid that is dense there",
+        {
+            "bands": list(fast),
+            "first": [first for first, _ in fast.values()],
+            "last": [last for _, last in fast.values()],
+        },
+    )
+
+
+def _never_ends(snr: BandSNR) -> Finding | None:
+    diffusion = snr.diffusion
+    decibel = torch.broadcast_to(
+        diffusion.half_log_snr(diffusion.N) * DECIBEL + snr.component_data, diffusion.event_shape
+    )
+    alive = decibel > GONE
+    if not alive.any():
+        return None
+    count, total, highest = int(alive.sum()), alive.numel(), float(decibel.max())
+    return Finding(
+        "never-ends",
+        f"the process does not end: at N = {diffusion.N} the data-SNR of {count} of {total} components is above {GONE:g} dB "
+        f"(highest: {highest:+.1f} dB), so N(0, s_N²) is not where it ends; use a longer or stronger noise schedule, or sample "
+        "from the matched prior",
+        {"components": count, "of": total, "highest_db": highest},
+    )
+
+
+def _blur_in_noise(snr: BandSNR) -> Finding | None:
+    diffusion = snr.diffusion
+    lost = (diffusion.log_a(diffusion.N).max() - snr.mean(diffusion.log_a(diffusion.N))).nan_to_num(0.0) * DECIBEL
+    k = int(lost.argmax())
+    if not lost[k] > BLURRED:
+        return None
+    crossings = snr.data_below(0.0)
+    isotropic = [
+        first_below(lambda i: float(diffusion.half_log_snr(i).max()) * DECIBEL, diffusion.N, -float(level))
+        for level in snr.data.nan_to_num(float("inf"))
+    ]
+    pairs = [(own, slowest) for own, slowest in zip(crossings, isotropic, strict=True) if own and slowest]
+    moved = max((slowest - own for own, slowest in pairs), default=diffusion.N)
+    if moved > NEARBY * diffusion.N:
+        return None
+    i = crossings[k]
+    before = 0.0 if i is None else float(DECIBEL * (diffusion.log_a(i).max() - snr.mean(diffusion.log_a(i))[k]))
+    return Finding(
+        "blur-in-noise",
+        f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of ρ < "
+        f"{snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), and moves no "
+        f"band's crossing by more than {moved} steps: the data are destroyed as without blur",
+        {"lost_db": float(lost[k]), "lost_before_crossing_db": before, "crossing": i or 0, "moved_steps": moved},
+    )
+
+
+def _bands(snr: BandSNR, which: list[int]) -> str:
+    return f"{len(which)} of {len(snr.edges)} bands " + ("is" if len(which) == 1 else "are")
