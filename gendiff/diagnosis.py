@@ -4,9 +4,9 @@ r"""Diagnosis: what is odd about a process, by rules that are stated.
                         one sees it half destroyed, and whatever the network could decide there is decided in one step.
     never-ends          the data-SNR of a component at N is above -10 dB: x_N still tells of x_0, and a sampler that starts from
                         N(0, s_N²) starts from another distribution than the one the network was trained on.
-    blur-in-noise       components differ in speed, and at N some band has lost 3 dB of signal more than the slowest component; yet
-                        no band's crossing of data-SNR 1 lies more than N/100 steps from where it would lie if every component
-                        moved like the slowest. The process destroys the data as an isotropic one does, and blurs what is noise.
+    blur-in-noise       components differ in speed, and at N some band has lost 3 dB of signal more than the slowest component;
+                        yet no band's crossing of data-SNR 1 lies more than N/100 steps from where it would lie if every
+                        component moved like the slowest. The data are destroyed as without blur, and what is blurred is noise.
 
 The data-SNR is that of `gendiff.forward`: it depends on the spectrum of the data, and so do the first and the third rule.
 """
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 
-from gendiff.diffusion import Diffusion
 from gendiff.forward import DECIBEL, BandSNR, first_below
 
 CLEAN, GONE = 10.0, -10.0  # decibel of data-SNR: a band is decided between the two
@@ -99,9 +98,9 @@ def _blur_in_noise(snr: BandSNR) -> Finding | None:
     before = 0.0 if i is None else float(DECIBEL * (diffusion.log_a(i).max() - snr.mean(diffusion.log_a(i))[k]))
     return Finding(
         "blur-in-noise",
-        f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of ρ < "
-        f"{snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), and moves no "
-        f"band's crossing by more than {moved} steps: the data are destroyed as without blur",
+        f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of "
+        f"ρ < {snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), and moves "
+        f"no band's crossing by more than {moved} steps: the data are destroyed as without blur",
         {"lost_db": float(lost[k]), "lost_before_crossing_db": before, "crossing": i or 0, "moved_steps": moved},
     )
 

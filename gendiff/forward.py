@@ -1,7 +1,7 @@
 r"""Forward: what a process does to events, seen before any training.
 
-Components are grouped into bands, equal steps of the rotation's own frequency ρ. A band's signal-to-noise ratio is the mean of its
-components' in decibel,
+Components are grouped into bands, equal steps of the rotation's own frequency ρ. A band's signal-to-noise ratio is the mean of
+its components' in decibel,
 
     SNR_i = 10 log10(a_i²/s_i²) ,       data-SNR_i = 10 log10(a_i² c/s_i²) ,
 

@@ -6,6 +6,7 @@ import it where a figure is asked for.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from gendiff import pictures
@@ -106,7 +108,7 @@ def _crossing(panel: Axes, steps: list[int | None], rho: np.ndarray, style: str,
 
 def _edges(steps: Sequence[int]) -> np.ndarray:
     """The edges of columns centred at ``steps``."""
-    middle = [(one + other) / 2 for one, other in zip(steps[:-1], steps[1:], strict=True)]
+    middle = [(one + other) / 2 for one, other in itertools.pairwise(steps)]
     return np.array([steps[0] - 0.5, *middle, steps[-1] + 0.5])
 
 
@@ -130,8 +132,8 @@ class Strip:
 def strips(rows: Sequence[Strip], heads: Sequence[str]) -> Figure:
     """Two rows for each process, x_i above its signal alone; ``heads`` say what the columns have in common."""
     count = len(heads)
-    figure = Figure(figsize=(1.0 + 1.05 * count, 0.35 + 2.45 * len(rows)), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr]  # just set
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(1.0 + 1.05 * count, 0.35 + 2.45 * len(rows)), dpi=150, layout=layout)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows, strict=True):
         part.suptitle(_short(row.label), fontsize=9, x=0.01, ha="left")

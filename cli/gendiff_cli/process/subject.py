@@ -43,7 +43,7 @@ class Subject:
     diffusion: Diffusion
 
     def variance(self, diffusion: Diffusion) -> Tensor:
-        """c of its data in the coordinates of ``diffusion``."""
+        """C of its data in the coordinates of ``diffusion``."""
         import torch
 
         data = self.config.data
