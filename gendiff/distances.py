@@ -245,15 +245,27 @@ class Interval:
     replicates: int
 
     @classmethod
-    def of(cls, value: float, found: Sequence[float], n: int, size: int, level: float = 0.95) -> Interval:
-        """That of `interval`, from the number for all n samples and those ``found`` for subsets of ``size``."""
+    def of(
+        cls,
+        value: float,
+        found: Sequence[float],
+        n: int,
+        size: int,
+        level: float = 0.95,
+        bounds: tuple[float, float] = (-math.inf, math.inf),
+    ) -> Interval:
+        """That of `interval`, from the number for all n samples and those ``found`` for subsets of ``size``.
+
+        ``bounds`` are the least and the greatest value that there can be; the ends do not lie beyond.
+        """
         if len(found) < 2 or not 0 < level < 1:
             raise ConfigError(
                 f"no interval of level {level} from {len(found)} subsets", fix="at least 2, and a level between 0 and 1"
             )
         scatter = float(torch.tensor(found, dtype=torch.float64).std())
         half = float(stdtrit(len(found) - 1, (1 + level) / 2)) * math.sqrt(size / (n - size)) * scatter
-        return cls(value, value - half, value + half, level, size, len(found))
+        low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
+        return cls(value, low, high, level, size, len(found))
 
 
 def subsets(n: int, *, size: int | None = None, replicates: int = 50, seed: int = 0) -> list[Tensor]:

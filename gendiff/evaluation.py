@@ -192,7 +192,7 @@ class _Measuring:
     def frechet(self, by: Features, x: Tensor, b: Statistics) -> Number:
         parts = self._parts(len(x))
         value = frechet(Statistics.of(x, features=by.spec, fingerprint=by.fingerprint), b)
-        return self._number(by.distance_name, "lower", by, x, None, value, frechet_of_parts(x, b, parts))
+        return self._number(by.distance_name, "lower", by, x, None, value, frechet_of_parts(x, b, parts), (0, math.inf))
 
     def kernel(self, by: Features, x: Tensor, y: Tensor) -> list[Number]:
         value, *found = kid_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
@@ -202,7 +202,9 @@ class _Measuring:
         whole, *found = precision_recall_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
         suffix = "" if by.distance_name == "fid" else f"-{by.name}"
         return [
-            self._number(f"{name}{suffix}", "higher", by, x, y, getattr(whole, name), [getattr(f, name) for f in found])
+            self._number(
+                f"{name}{suffix}", "higher", by, x, y, getattr(whole, name), [getattr(f, name) for f in found], (0, 1)
+            )
             for name in ("precision", "recall")
         ]
 
@@ -233,8 +235,9 @@ class _Measuring:
         y: Tensor | None,
         value: float,
         found: Sequence[float],
+        bounds: tuple[float, float] = (-math.inf, math.inf),
     ) -> Number:
-        found_in = Interval.of(value, found, len(x), len(x) // 2, self.level)
+        found_in = Interval.of(value, found, len(x), len(x) // 2, self.level, bounds)
         return Number(
             name=name,
             value=float(value),

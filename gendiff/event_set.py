@@ -45,6 +45,16 @@ class EventSet:
         """How many there are."""
         return self.about.n or 0
 
+    def some(self, n: int, exact: bool = True) -> EventSet:
+        """``n`` of them, spread over all; all where there are fewer and ``exact`` is not asked for, else `ConfigError`."""
+        if n > self.n and exact:
+            raise ConfigError(f"{self.about.spec} has {self.n} events, not {n}", fix="ask for fewer")
+        if n >= self.n:
+            return self
+        places = spread(n, self.n)
+        about = replace(self.about, n=n)
+        return EventSet(about, self.event_shape, lambda numbers: self.at([places[k] for k in numbers]))
+
     @classmethod
     def of_data(cls, data: Data, n: int | None = None) -> EventSet:
         """``n`` events spread over the data, by default all; raises `ConfigError` where there are not so many."""

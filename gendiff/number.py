@@ -97,6 +97,12 @@ class Number:
     drawing: Drawing | None
     gendiff: str
 
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Everything but what was found: equal for two measurements of the same."""
+        found = ("value", "low", "high", "gendiff")
+        return {key: value for key, value in self.json().items() if key not in found}
+
     def json(self) -> dict[str, Any]:
         """Every field, as values that JSON has."""
         return asdict(self)

@@ -10,6 +10,7 @@ import typer
 
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import json_result, next_step, note, result, table
+from gendiff_cli.numbers import list_evaluations, stored_evaluations
 
 app = typer.Typer(no_args_is_help=True, help="What was trained.")
 
@@ -51,7 +52,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
 
     opened = Run.open(run)
     info, summary = opened.info, _summary(run)
-    providers = info.get("providers", {})
+    providers, evaluations = info.get("providers", {}), stored_evaluations(run)
     facts = {
         **summary,
         "id": info["id"],
@@ -61,6 +62,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
         "providers": providers,
         "plugin_files": info.get("plugin_files", {}),
         "switched_off": info.get("switched_off", {}),
+        "evaluations": [{"file": str(file), **evaluation.json()} for file, evaluation in evaluations],
         "notes": opened.notes,
     }
     if json:
@@ -80,9 +82,12 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
         )
     for name, why in facts["switched_off"].items():
         result(f"switched off: {name}: {why}")
+    if evaluations:
+        result("")
+        list_evaluations(evaluations)
     for text in opened.notes:
         note(text)
-    next_step(f"gendiff sample {run}")
+    next_step(f"gendiff sample {run}" if evaluations else f"gendiff evaluate {run}")
 
 
 @app.command()

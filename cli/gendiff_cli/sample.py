@@ -42,7 +42,7 @@ def sample(
     opened = Run.open(run)
     for text in opened.notes:
         note(text)
-    chosen = _sampler(opened, sampler, steps)
+    chosen = chosen_sampler(opened, sampler, steps)
     with process_group(device) as group:
         problems: list[str] = []
         model = TrainedModel.load(opened, group.device, ema, problems)
@@ -57,7 +57,7 @@ def sample(
             _report(model, chosen, seed, n, folder, views, trajectory, gif, json)
 
 
-def _sampler(run: Run, spec: str | None, steps: int | None) -> Sampler:
+def chosen_sampler(run: Run, spec: str | None, steps: int | None) -> Sampler:
     """The run's sampler, or the one asked for, with its number of steps."""
     from gendiff.config import Layer, resolve
 

@@ -67,11 +67,11 @@ class Inception(Features):
 
     def _file(self) -> Path:
         """The file of the weights, downloaded if need be."""
-        for given, where in ((self.weights, "features.weights"), (os.environ.get(VARIABLE), VARIABLE)):
+        for given, where in ((self.weights, "the parameter weights"), (os.environ.get(VARIABLE), VARIABLE)):
             if given:
                 path = Path(given).expanduser()
                 if not path.is_file():
-                    raise _missing(path, [f"{where} says so"])
+                    raise _missing(path, [f"{where} says that they are there"])
                 return path
         path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
         if not path.is_file():
@@ -93,7 +93,8 @@ def _missing(path: Path, details: list[str]) -> DataError:
     return DataError(
         f"the Inception weights are not there: {path}",
         details=details,
-        fix=f"put {FILE} of pytorch-fid there, or say where it is: inception:weights=PATH, or {VARIABLE}=PATH",
+        fix=f"put {FILE} of pytorch-fid there, or say where it is: --fid-weights PATH, inception:weights=PATH or "
+        f"{VARIABLE}=PATH; features that need no file: --features random-conv",
     )
 
 

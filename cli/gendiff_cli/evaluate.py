@@ -1,0 +1,274 @@
+"""``gendiff evaluate``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
+from gendiff_cli.measured import MOST, chosen_instruments, event_set, reference_set, trained_model
+from gendiff_cli.numbers import show_numbers
+from gendiff_cli.options import DeviceOption, SamplerOption, complete
+from gendiff_cli.sample import chosen_sampler
+
+if TYPE_CHECKING:
+    from gendiff.event_set import KnownStatistics, Seen
+    from gendiff.features import Features
+    from gendiff.metric import Metric
+    from gendiff.number import Evaluation
+    from gendiff.run import Run
+    from gendiff.sampler import Moment
+    from gendiff.statistics import Statistics
+
+LONG = 10_000_000  # evaluations of a network, beyond which fewer steps are suggested
+
+
+def evaluate(
+    source: Annotated[
+        str, typer.Argument(help="Run directory, folder of samples, or data.", metavar="RUN|FOLDER|SPEC")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data to compare with; default: those of the run.", metavar="SPEC", autocompletion=complete("data")
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to compare with, or statistics as pytorch-fid has them.", metavar="FOLDER|FILE"),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=8, help="Samples; default: as many as the reference has, at most 10000."),
+    ] = None,
+    reference_n: Annotated[
+        int | None, typer.Option(min=8, help="Events of the reference, spread over it; default: all, at most 50000.")
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="inception, random-conv, pixels, dct; may be given again. "
+            "Default: inception, for pictures of 32 pixels or more, and else random-conv.",
+            metavar="SPEC",
+            autocompletion=complete("features"),
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="moments, spectrum; may be given again. Default: both.",
+            metavar="SPEC",
+            autocompletion=complete("metric"),
+        ),
+    ] = None,
+    kid: Annotated[bool, typer.Option("--kid/--no-kid", help="Kernel distance.")] = True,
+    precision_recall: Annotated[
+        bool, typer.Option("--precision-recall/--no-precision-recall", help="Precision and recall.")
+    ] = True,
+    sampler: SamplerOption = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Model evaluations for each sample.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
+    ] = 0,
+    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")] = True,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes speed and memory, not numbers.")] = 64,
+    device: DeviceOption = None,
+    replicates: Annotated[int, typer.Option(min=2, help="Subsets behind each interval.")] = 20,
+    fid_weights: Annotated[
+        Path | None, typer.Option(help="File of the Inception weights of pytorch-fid.", metavar="FILE")
+    ] = None,
+    save_statistics: Annotated[
+        Path | None, typer.Option(help="Write mean and covariance of the samples' features (.npz).", metavar="FILE")
+    ] = None,
+    use_cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep features of the reference for the next time.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="File of the numbers; default: under RUN/eval/.", metavar="FILE")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
+    from gendiff import evaluation
+    from gendiff.cache import Cache
+    from gendiff.event_set import EventSet
+    from gendiff.process_group import process_group
+
+    _check_file(save_statistics, "--save-statistics", ".npz")
+    _check_file(out, "--out", ".json")
+    with process_group(device) as group, _Progress() as progress:
+        model = trained_model(source, ema, group)
+        samples = None if model else event_set(source, "SOURCE", n)
+        shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
+        theirs = reference_set(data, reference, reference_n, model.run if model else None, shape)
+        if theirs is None and save_statistics is None:
+            raise ConfigError(
+                f"what is '{source}' to be compared with?",
+                fix="give --data SPEC, or --reference with a folder of pictures or a file of statistics",
+            )
+        instruments = chosen_instruments(features, metric, fid_weights, shape, theirs)
+        drawing = None
+        if model:
+            count = n or min((theirs and theirs.about.n) or MOST, MOST)
+            chosen = chosen_sampler(model.run, sampler, steps)
+            samples, drawing = evaluation.drawn(model, chosen, count, seed, batch, group, progress.moment)
+            progress.chain = drawing.evaluations
+            if count * drawing.evaluations > LONG and group.device.type == "cpu":
+                note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
+        assert samples is not None
+        if theirs is not None:
+            evaluation.check(samples, theirs, instruments)
+        if not group.main:
+            for _ in samples.at(range(samples.n)):  # draws its share
+                pass
+            return
+        progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n)
+        cache = Cache.of_user() if use_cache else None
+        seen: EventSet | Seen | KnownStatistics | None = theirs
+        if isinstance(theirs, EventSet) and group.world == 1:  # before hours of drawing; other processes would not wait
+            seen = evaluation.see(theirs, instruments, group.device, cache, partial(progress.heard, "reference"))
+        ours = evaluation.see(samples, instruments, group.device, watch=partial(progress.heard, "samples"))
+        for rows in ours.rows:
+            if samples.n <= rows.shape[1]:
+                note(
+                    f"{samples.n} samples in {rows.shape[1]} dimensions: a Fréchet distance is far too large by its bias"
+                )
+        if save_statistics:
+            _statistics(ours, instruments).save(save_statistics)
+        found = None
+        if seen is not None:
+            found = evaluation.evaluate(
+                ours,
+                seen,
+                instruments,
+                kernel=kid,
+                manifold=precision_recall,
+                replicates=replicates,
+                device=group.device,
+                cache=cache,
+                drawing=drawing,
+                watch=progress.heard,
+            )
+    if found is None:
+        _report_statistics(source, save_statistics, json)
+    else:
+        _report(source, found, model.run if model else None, out, save_statistics, replicates, json)
+
+
+def _statistics(seen: Seen, instruments: Sequence[Features | Metric]) -> Statistics:
+    """Those of the first features."""
+    from gendiff.features import Features
+    from gendiff.statistics import Statistics
+
+    first = next(one for one in instruments if isinstance(one, Features))
+    return Statistics.of(seen.rows[0], features=first.spec, fingerprint=first.fingerprint)
+
+
+def _report_statistics(source: str, file: Path | None, json: bool) -> None:
+    if json:
+        json_result({"source": source, "statistics": str(file)})
+    else:
+        result(str(file))
+    next_step(f"gendiff evaluate RUN --reference {file}")
+
+
+def _report(
+    source: str,
+    found: Evaluation,
+    run: Run | None,
+    out: Path | None,
+    statistics: Path | None,
+    replicates: int,
+    json: bool,
+) -> None:
+    file = out or (run.path / "eval" / _name(found) if run else None)
+    if file:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            found.save(file)
+        except OSError as error:
+            raise GendiffError(f"cannot write '{file}': {error.strerror}", fix="choose another --out") from error
+    written = {name: str(path) for name, path in (("file", file), ("statistics", statistics)) if path}
+    if json:
+        json_result({**found.json(), **written})
+    else:
+        show_numbers(found.numbers, replicates)
+        for name, path in written.items():
+            result(f"{name:10} {path}")
+        for alarm in found.alarms:
+            result(f"warning: {alarm}")
+    next_step(f"gendiff runs show {run.path}" if run else f"gendiff evaluate {source} --help")
+
+
+def _name(found: Evaluation) -> str:
+    """A file name that tells evaluations of one run apart, the same for the same conditions."""
+    one = found.numbers[0]
+    drawing = one.drawing
+    assert drawing is not None
+    conditions = [number.conditions for number in found.numbers]
+    digest = hashlib.sha256(repr(conditions).encode()).hexdigest()[:8]
+    sampler = "".join(c if c.isalnum() or c in "-." else "-" for c in drawing.sampler)
+    return f"step-{drawing.step:08d}-{sampler[:60]}-seed{drawing.seed}-n{one.samples.n}-{digest}.json"
+
+
+def _check_file(file: Path | None, option: str, suffix: str) -> None:
+    """Refuse what could not be written, or would overwrite something else, before samples are drawn."""
+    from gendiff.number import Evaluation
+    from gendiff.statistics import Statistics
+
+    if file is None:
+        return
+    if file.suffix != suffix:
+        raise ConfigError(f"'{file}' does not end in {suffix}", where=option, fix=f"call it {file.with_suffix(suffix)}")
+    if file.exists():
+        try:
+            Statistics.load(file) if suffix == ".npz" else Evaluation.load(file)
+        except DataError as error:
+            what = f"'{file}' exists and is not what gendiff evaluate writes"
+            raise ConfigError(what, where=option, details=[error.what], fix="choose a new file") from error
+    elif not file.absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder '{file.parent}'", where=option, fix="make it, or choose another file")
+
+
+class _Progress:
+    """What is being done, on a terminal: a bar for the reference and one for the samples, then a word for each distance."""
+
+    def __init__(self) -> None:
+        from rich.progress import Progress
+
+        hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
+        self.bar = Progress(console=err, disable=hidden, transient=True)
+        self.tasks: dict[str, Any] = {}
+        self.chain = 1  # evaluations of the network for each sample
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def expect(self, reference: int | None, samples: int) -> None:
+        """Say how many events there are."""
+        self.totals = {"reference": reference, "samples": samples * self.chain}
+
+    def moment(self, moment: Moment) -> None:
+        """Hear of a step of the chains that this process draws."""
+        if moment.pivot is not None:
+            self._advance("samples", len(moment.x_bar))
+
+    def heard(self, stage: str, count: int) -> None:
+        """Hear of events that were gone through, or of what is computed from them."""
+        if stage != "samples" or self.chain == 1:
+            self._advance(stage, count)
+
+    def _advance(self, stage: str, count: int) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bar.add_task(stage, total=self.totals.get(stage))
+        self.bar.advance(self.tasks[stage], count)

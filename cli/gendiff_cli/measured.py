@@ -1,0 +1,163 @@
+"""What ``gendiff evaluate`` measures: samples, reference and instruments from what the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gendiff.component import Component, parse_spec
+from gendiff.component import resolve as component_class
+from gendiff.errors import ConfigError, GendiffError
+from gendiff_cli.console import note
+
+if TYPE_CHECKING:
+    from gendiff.data import Data
+    from gendiff.event_set import EventSet, KnownStatistics
+    from gendiff.features import Features
+    from gendiff.generation import TrainedModel
+    from gendiff.metric import Metric
+    from gendiff.process_group import ProcessGroup
+    from gendiff.run import Run
+    from gendiff.shapes import EventShape
+
+C = TypeVar("C", bound=Component)
+
+MOST = 10_000  # samples, and events of endless data, unless more are asked for
+MOST_REFERENCE = 50_000
+SMALL = 32  # pixels: of smaller pictures the Inception network sees mostly how they were enlarged
+
+
+def trained_model(source: str, ema: bool, group: ProcessGroup) -> TrainedModel | None:
+    """The network of a run; None where the source is no run directory."""
+    from gendiff.generation import TrainedModel
+    from gendiff.run import Run
+
+    if not (Path(source) / "run.json").is_file():
+        return None
+    run, problems = Run.open(Path(source)), list[str]()
+    for text in run.notes:
+        note(text)
+    model = TrainedModel.load(run, group.device, ema, problems)
+    for problem in problems:
+        note(f"a damaged checkpoint was passed over: {problem}")
+    return model
+
+
+def event_set(text: str, where: str, n: int | None, shape: EventShape = (), most: int = MOST_REFERENCE) -> EventSet:
+    """Events from a folder of samples, an ``.npz`` file of pictures, or data.
+
+    Args:
+        text: a path, or a spec of data.
+        where: the option that gave it.
+        n: how many, spread over them; all, and at most ``most``, by default.
+        shape: that of the events that they are compared with, if known: data that can be resized take it.
+
+    """
+    from gendiff import event_files
+    from gendiff.event_set import EventSet
+
+    path = Path(text).expanduser()
+    if path.suffix == ".npz" and path.is_file():
+        return event_files.of_array(path).some(n or most, exact=n is not None)
+    if event_files.is_folder_of_events(path):
+        channels = shape[0] if shape and shape[0] in (1, 3) else None
+        return event_files.of_folder(path, channels).some(n or most, exact=n is not None)
+    data = _data(text, where, shape)
+    return EventSet.of_data(data, n or min(data.length or MOST, most))
+
+
+def _data(text: str, where: str, shape: EventShape) -> Data:
+    from gendiff.data import Data
+
+    def make() -> Data:
+        table = parse_spec(text)
+        fields = component_class("data", table["name"]).model_fields
+        if len(shape) == 3 and "size" in fields:
+            table.setdefault("size", list(shape[1:]))
+        if len(shape) == 3 and "channels" in fields:
+            table.setdefault("channels", shape[0])
+        return Data.model_validate(table)
+
+    return _located(make, where)
+
+
+def _located(make: Callable[[], C], where: str) -> C:
+    """What ``make`` makes; errors name the option that asked for it."""
+    try:
+        return make()
+    except GendiffError as error:
+        error.where = error.where or where
+        raise
+
+
+def reference_set(
+    data: str | None, reference: Path | None, n: int | None, run: Run | None, shape: EventShape
+) -> EventSet | KnownStatistics | None:
+    """What the samples are compared with: what is asked for, or the data of the run; None where there is neither."""
+    from gendiff import event_files
+    from gendiff.event_set import KnownStatistics
+
+    if data is not None and reference is not None:
+        raise ConfigError("both --data and --reference are given", fix="give one of them")
+    if reference is not None:
+        if reference.suffix == ".npz" and event_files.holds_statistics(reference):
+            return KnownStatistics.load(reference)
+        return event_set(str(reference), "--reference", n, shape)
+    if data is not None:
+        return event_set(data, "--data", n, shape)
+    return None if run is None else _of_run(run, n)
+
+
+def _of_run(run: Run, n: int | None) -> EventSet:
+    """The data that a run was trained on."""
+    from gendiff.config import Layer, resolve
+    from gendiff.event_set import EventSet
+
+    data = resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
+    trained_on = run.info["data"]["fingerprint"]
+    if data.fingerprint != trained_on:
+        note(f"the data are not those that the run was trained on: {data.fingerprint}, not {trained_on}")
+    return EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE))
+
+
+def chosen_instruments(
+    features: list[str] | None,
+    metrics: list[str] | None,
+    weights: Path | None,
+    shape: EventShape,
+    reference: EventSet | KnownStatistics | None,
+) -> list[Features | Metric]:
+    """The features and metrics that are asked for, or those that suit the events."""
+    from gendiff.event_set import KnownStatistics
+    from gendiff.features import Features
+    from gendiff.metric import Metric
+
+    known = reference.statistics if isinstance(reference, KnownStatistics) else None
+    specs = features or [known.features if known and known.features else _suitable(shape, weights, known is not None)]
+    if weights is not None and not any(parse_spec(spec)["name"] == "inception" for spec in specs):
+        raise ConfigError("--fid-weights are those of the features inception", fix="add --features inception")
+
+    def made(spec: str) -> Features:
+        table = parse_spec(spec)
+        if weights is not None and table["name"] == "inception":
+            table["weights"] = str(weights)
+        return Features.model_validate(table)
+
+    chosen: list[Features | Metric] = [_located(lambda: made(spec), "--features") for spec in specs]  # noqa: B023
+    if known is not None and metrics:
+        raise ConfigError("metrics need the events of the reference", fix="give --data, or leave --metric out")
+    for spec in [] if known else metrics or ["moments", "spectrum"]:
+        chosen.append(_located(lambda: Metric.model_validate(spec), "--metric"))  # noqa: B023
+    return chosen
+
+
+def _suitable(shape: EventShape, weights: Path | None, known: bool) -> str:
+    """The features for events of this shape, whatever files happen to be there."""
+    if known or weights is not None or (len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALL):
+        return "inception"
+    events = "x".join(map(str, shape[1:]))
+    note(
+        f"features random-conv, as events of {events} are too small for the Inception network; --features chooses others"
+    )
+    return "random-conv"

@@ -1,0 +1,70 @@
+"""Numbers with their conditions, as every command shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gendiff.errors import DataError
+from gendiff.number import Evaluation, Number
+from gendiff_cli.console import note, result, table
+
+
+def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> None:
+    """A table, and under it what all of its numbers depend on."""
+    rows = [
+        (
+            number.name,
+            f"{number.value:.4g}",
+            f"{number.low:.4g} .. {number.high:.4g}",
+            number.better,
+            f"{number.samples.n}",
+            f"{number.reference.n or 'unknown'}",
+        )
+        for number in numbers
+    ]
+    level = f"{numbers[0].level:.0%} interval"
+    table(["name", "value", level, "better", "samples", "reference"], rows)
+    first = numbers[0]
+    result("")
+    result(f"samples    {first.samples.spec} ({first.samples.fingerprint})")
+    if drawing := first.drawing:
+        weights = "averaged" if drawing.weights == "ema" else "raw"
+        result(
+            f"drawn by   {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}, "
+            f"from step {drawing.step}, {weights} weights {drawing.weights_hash[:12]}"
+        )
+    result(f"reference  {first.reference.spec} ({first.reference.fingerprint})")
+    by = dict.fromkeys(n.instrument if "{" in n.instrument_fingerprint else n.instrument_fingerprint for n in numbers)
+    result(f"measured   by {'; '.join(by)}")
+    if replicates is not None:
+        result(
+            f"interval   {replicates} subsets of half of the samples; holds what other samples of this model would give"
+        )
+    result("compare    only with numbers of as many samples, the same reference and the same instrument")
+
+
+def stored_evaluations(run: Path) -> list[tuple[Path, Evaluation]]:
+    """The evaluations under a run directory, the oldest first; a note names those that cannot be read."""
+    found = []
+    for file in sorted((run / "eval").glob("*.json")):
+        try:
+            evaluation = Evaluation.load(file)
+        except DataError as error:
+            note(f"left out: {file}: {error.what}")
+            continue
+        if evaluation.numbers:
+            found.append((file, evaluation))
+    return sorted(found, key=lambda pair: pair[1].when)
+
+
+def list_evaluations(found: Sequence[tuple[Path, Evaluation]]) -> None:
+    """One line for each: its headline, and what that depends on."""
+    rows = []
+    for _, evaluation in found:
+        number, drawing = evaluation.numbers[0], evaluation.numbers[0].drawing
+        drawn = f"{drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}" if drawing else ""
+        step = f"{drawing.step:,}" + (" raw" if drawing.weights != "ema" else "") if drawing else ""
+        value = f"{number.value:.4g} ({number.low:.4g} .. {number.high:.4g})"
+        rows.append((number.name, value, str(number.samples.n), number.reference.spec, step, drawn))
+    table(["name", "value", "samples", "reference", "step", "drawn by"], rows)
