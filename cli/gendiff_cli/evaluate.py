@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gendiff.metric import Metric
     from gendiff.number import Evaluation
     from gendiff.run import Run
-    from gendiff.sampler import Moment
+    from gendiff.sampler import Snapshot
     from gendiff.statistics import Statistics
 
 LONG = 10_000_000  # evaluations of a network, beyond which fewer steps are suggested
@@ -117,7 +117,7 @@ def evaluate(
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
             chosen = chosen_sampler(model.run, sampler, steps)
-            samples, drawing = evaluation.drawn(model, chosen, count, seed, batch, group, progress.moment)
+            samples, drawing = evaluation.drawn(model, chosen, count, seed, batch, group, progress.snapshot)
             progress.chain = drawing.evaluations
             if count * drawing.evaluations > LONG and group.device.type == "cpu":
                 note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
@@ -203,7 +203,7 @@ def _report(
             result(f"{name:10} {path}")
         for alarm in found.alarms:
             result(f"warning: {alarm}")
-    next_step(f"gendiff runs show {run.path}" if run else f"gendiff evaluate {source} --help")
+    next_step(f"gendiff runs show {run.path}" if run else f"gendiff evaluate {source} ... --out numbers.json")
 
 
 def _name(found: Evaluation) -> str:
@@ -258,10 +258,10 @@ class _Progress:
         """Say how many events there are."""
         self.totals = {"reference": reference, "samples": samples * self.chain}
 
-    def moment(self, moment: Moment) -> None:
+    def snapshot(self, snapshot: Snapshot) -> None:
         """Hear of a step of the chains that this process draws."""
-        if moment.pivot is not None:
-            self._advance("samples", len(moment.x_bar))
+        if snapshot.pivot is not None:
+            self._advance("samples", len(snapshot.x_bar))
 
     def heard(self, stage: str, count: int) -> None:
         """Hear of events that were gone through, or of what is computed from them."""
