@@ -35,7 +35,7 @@ class Finding:
 
 
 def diagnose(snr: BandSNR) -> list[Finding]:
-    """Every rule that applies to a process and the data whose variance ``snr`` knows."""
+    """Every rule that applies to a process and its data."""
     found = (_destroyed_at_once(snr), _never_ends(snr), _blur_in_noise(snr))
     return [finding for finding in found if finding is not None]
 
@@ -99,8 +99,8 @@ def _blur_in_noise(snr: BandSNR) -> Finding | None:
     return Finding(
         "blur-in-noise",
         f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of "
-        f"ρ < {snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), and moves "
-        f"no band's crossing by more than {moved} steps: the data are destroyed as without blur",
+        f"ρ < {snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), "
+        f"and moves no band's crossing by more than {moved} steps: the data are destroyed as without blur",
         {"lost_db": float(lost[k]), "lost_before_crossing_db": before, "crossing": i or 0, "moved_steps": moved},
     )
 

@@ -5,8 +5,8 @@ its components' in decibel,
 
     SNR_i = 10 log10(a_i²/s_i²) ,       data-SNR_i = 10 log10(a_i² c/s_i²) ,
 
-with c the variance of the data per component: the first says what the process does to a component of variance 1, the second what
-becomes of these data. Both never rise with i, so where a band falls below a level is found by bisection.
+with c the variance of the data per component (`Diffusion.moments`): the first says what the process does to a component of
+variance 1, the second what becomes of these data. Both never rise with i, so bisection finds where a band falls below a level.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from gendiff.blur import bands_of
+from gendiff.data import Data
 from gendiff.diffusion import Diffusion
+from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 
 DECIBEL = 20 / math.log(10)  # of one unit of a half log-SNR
@@ -30,11 +32,10 @@ class BandSNR:
 
     Args:
         bands: how many.
-        variance: c, broadcasting to the event; None counts every component as of variance 1.
 
     """
 
-    def __init__(self, diffusion: Diffusion, bands: int, variance: Tensor | None = None) -> None:
+    def __init__(self, diffusion: Diffusion, bands: int) -> None:
         self.diffusion = diffusion
         shape = diffusion.event_shape
         rho = diffusion.rotation.frequencies(shape)
@@ -42,9 +43,8 @@ class BandSNR:
         #: Upper frequency ρ of each band, radians per pixel.
         self.edges = [float(rho.max()) * (k + 1) / bands for k in range(bands)]
         self._member = torch.nn.functional.one_hot(band, bands).double()
-        c = torch.ones(()) if variance is None else variance.cpu().double()
         #: ``10 log10 c``, broadcasting to the event.
-        self.component_data = c.log() * DECIBEL / 2
+        self.component_data = diffusion.moments.variance.log() * DECIBEL / 2
         #: Its mean over the components of each band; NaN where a band is empty.
         self.data = self.mean(self.component_data)
 
@@ -89,17 +89,23 @@ def first_below(value: Callable[[int], float], N: int, level: float) -> int | No
     return high
 
 
-def in_frequencies(diffusion: Diffusion) -> Diffusion:
+def in_frequencies(diffusion: Diffusion, data: Data | None = None) -> Diffusion:
     """The same process in a basis where frequency means something.
 
     A process that moves every component alike is itself in any basis, and is then looked at in the DCT: single pixels, the
     coordinates of ``identity``, have no frequency to tell them apart by. Any other process is returned as it is.
+
+    Args:
+        data: whose moments are measured in the new basis; without them they are assumed (m = 0, c = 1).
+
     """
     for i in (1, *spaced(diffusion.N, 8)):
         for values in (diffusion.log_a(i), diffusion.log_s(i)):
             if float(values.max() - values.min()) > 1e-9:
                 return diffusion
-    return Diffusion(Rotation.model_validate("dct"), diffusion.scales, diffusion.event_shape)
+    rotation = Rotation.model_validate("dct")
+    moments = None if data is None else Moments.fit(data, rotation)
+    return Diffusion(rotation, diffusion.scales, diffusion.event_shape, moments)
 
 
 def spaced(N: int, moments: int) -> list[int]:

@@ -8,11 +8,16 @@ data: the Wiener parametrization is written in them, a matched prior starts from
     c_k = mean of the raw variances over equal round(ρ_k max(H, W)/π) ,
 
 the constant component (ρ = 0) alone, and never below 1e-4 of its mean over all components.
+
+To measure them many events have to be read: what was measured is kept in the user's cache, under the fingerprint of the data and
+the SHA-256 of a few rotated events, which changes with the data and with the rotation whatever they are called.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self, final
@@ -20,12 +25,15 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from gendiff.cache import Cache
 from gendiff.data import Data
 from gendiff.errors import DataError
 from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, spatial
 
-MOST_EVENTS = 2048  # of the data that are looked at
+MOST_EVENTS = 2048  # of a finite set that are looked at
+MOST_ENDLESS = 512  # of an endless source, whose events have to be made
+PROBES = 8  # events by which data and rotation are told from others
 FLOOR = 1e-4  # of the mean variance
 CHUNK = 2**22  # samples of data held at a time
 
@@ -56,7 +64,9 @@ class Moments:
 
     @classmethod
     def fit(cls, data: Data, rotation: Rotation) -> Self:
-        """Measure them on at most 2048 events, equally spread over a finite set: a pure function of both.
+        """Measure them on at most 2048 events, equally spread over a finite set, the first 512 of an endless one.
+
+        A pure function of both.
 
         Raises `DataError` where there is no event, or events are not finite.
         """
@@ -90,9 +100,21 @@ def smoothed(variance: Tensor, frequencies: Tensor, event_shape: EventShape) -> 
 @lru_cache(maxsize=8)
 def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor, Tensor, int]:
     """Raw mean and variance, ``(C, *spatial)`` float64, and the number of events."""
-    indices = data.spread(MOST_EVENTS)
+    indices = data.spread(MOST_EVENTS if data.length is not None else MOST_ENDLESS)
     if not indices:
         raise DataError(f"data '{data.name}' is empty", subject="data.name")
+    probes = rotation.rotate(torch.stack([data[index] for index in data.spread(PROBES)]).double())
+    digest = hashlib.sha256(probes.contiguous().numpy().tobytes()).hexdigest()
+    key, cache = f"moments/1 {len(indices)} {fingerprint} {digest}", Cache.of_user()
+    if (kept := cache.read(key)) is not None:
+        return kept["mean"], kept["variance"], len(indices)
+    mean, variance = _sweep(data, rotation, indices)
+    cache.write(key, {"mean": mean, "variance": variance})
+    return mean, variance, len(indices)
+
+
+def _sweep(data: Data, rotation: Rotation, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Raw mean and variance of these events."""
     mean = scatter = torch.zeros(data.event_shape, dtype=torch.float64)
     seen, at_a_time = 0, max(CHUNK // math.prod(data.event_shape), 1)
     for start in range(0, len(indices), at_a_time):
@@ -103,4 +125,4 @@ def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor,
         mean, seen = mean + shift * (count / (seen + count)), seen + count
     if not torch.isfinite(scatter).all():
         raise DataError(f"data '{data.name}' hold numbers that are not finite", subject="data.name")
-    return mean, scatter / seen, seen
+    return mean, scatter / seen

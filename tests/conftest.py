@@ -16,3 +16,11 @@ def rng() -> torch.Generator:
 def two_threads():
     """The same thread count everywhere: it changes the last bits."""
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Tests keep what they compute to themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENDIFF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

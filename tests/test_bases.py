@@ -495,3 +495,10 @@ def test_announcements_are_the_docstrings():
     for lazy in gendiff_components():
         cls = default_registry().resolve(lazy.kind, lazy.name)
         assert (lazy.name, lazy.target, lazy.summary) == (cls.name, f"{cls.__module__}:{cls.__name__}", summary(cls))
+
+
+def test_pixels_have_the_frequencies_of_the_general_rule():
+    U = Rotation.model_validate("identity")
+    torch.testing.assert_close(
+        torch.broadcast_to(U.frequencies((2, 5, 7)), (2, 5, 7)), Rotation.frequencies(U, (2, 5, 7)), rtol=0, atol=1e-12
+    )

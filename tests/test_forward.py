@@ -14,14 +14,21 @@ from gendiff.blur import dct_frequency, kernel_std, log_attenuation
 from gendiff.diagnosis import diagnose
 from gendiff.diffusion import Diffusion
 from gendiff.forward import BandSNR, corrupted, first_below, in_frequencies, picture_decibel, spaced, steps_at
+from gendiff.moments import Moments
 from gendiff.scales import VariancePreserving
+from gendiff.testing import SmoothNoise
 
 
-def power_law(process: Diffusion, power: float = 2.0) -> torch.Tensor:
-    """c falling with frequency as that of photographs does, its mean over components 0.25."""
+def of_data(process: Diffusion, c: torch.Tensor) -> Diffusion:
+    """The process of data with variance c."""
+    return Diffusion(process.rotation, process.scales, process.event_shape, Moments(torch.zeros_like(c), c))
+
+
+def photographs(process: Diffusion, power: float = 2.0) -> Diffusion:
+    """The process of data whose variance falls with frequency as that of photographs does, its mean over components 0.25."""
     rho = process.rotation.frequencies(process.event_shape)
     weight = (rho + math.pi / max(process.event_shape)) ** -power
-    return 0.25 * weight / weight.mean()
+    return of_data(process, 0.25 * weight / weight.mean())
 
 
 # --- bands --------------------------------------------------------------------------------------------------------------
@@ -30,7 +37,7 @@ def power_law(process: Diffusion, power: float = 2.0) -> torch.Tensor:
 def test_the_snr_of_a_band_is_the_mean_over_its_components():
     process = diffusion("dct", "blur:schedule=log", (2, 6, 9), N=40)
     c = torch.rand(2, 6, 9, dtype=torch.float64) + 0.1
-    snr = BandSNR(process, 3, c)
+    snr = BandSNR(of_data(process, c), 3)
     rho = process.rotation.frequencies((2, 6, 9))[0]
     assert snr.edges[-1] == pytest.approx(float(rho.max()))
     for i in spaced(40, 5):
@@ -41,8 +48,8 @@ def test_the_snr_of_a_band_is_the_mean_over_its_components():
             inside = (rho >= low) & ((rho < edge) | (band == 2))
             assert snr.components[band] == 2 * int(inside.sum())
             assert snr.decibel(i)[band].item() == pytest.approx(decibel[inside].mean().item(), rel=1e-9)
-            of_data = decibel[inside].mean() + 10 * torch.log10(c)[:, inside].mean()
-            assert snr.data_decibel(i)[band].item() == pytest.approx(of_data.item(), rel=1e-9)
+            wanted = decibel[inside].mean() + 10 * torch.log10(c)[:, inside].mean()
+            assert snr.data_decibel(i)[band].item() == pytest.approx(wanted.item(), rel=1e-9)
             low = edge
 
 
@@ -53,12 +60,12 @@ def test_the_steps_that_are_shown_are_spaced():
 
 def test_a_band_is_below_a_level_from_the_first_step_on_that_says_so():
     process = diffusion("dct", "blur:schedule=log", (1, 8, 8), N=200)
-    snr = BandSNR(process, 4, power_law(process))
+    snr = BandSNR(photographs(process), 4)
     every = torch.stack([snr.decibel(i) for i in range(1, 201)])
-    of_data = torch.stack([snr.data_decibel(i) for i in range(1, 201)])
+    with_data = torch.stack([snr.data_decibel(i) for i in range(1, 201)])
     for level in (12.0, 0.0, -7.5):
         assert snr.below(level) == [int((every[:, band] < level).nonzero()[0]) + 1 for band in range(4)]
-        assert snr.data_below(level) == [int((of_data[:, band] < level).nonzero()[0]) + 1 for band in range(4)]
+        assert snr.data_below(level) == [int((with_data[:, band] < level).nonzero()[0]) + 1 for band in range(4)]
     assert snr.below(0.0) == sorted(snr.below(0.0), reverse=True)  # fine detail goes first
     weak = diffusion("identity", "isotropic:noise='linear:beta_max=0.0002'", (1, 4, 4), N=20)
     assert BandSNR(weak, 1).below(0.0) == [None]
@@ -78,8 +85,11 @@ def test_an_empty_band_is_nothing():
 def test_a_process_of_one_speed_is_looked_at_in_the_dct():
     for rotation, velocity in (("identity", "blur:schedule=log"), ("haar", "isotropic")):
         process = diffusion(rotation, velocity, (2, 5, 7))
-        seen = in_frequencies(process)
+        assert not in_frequencies(process).moments.measured
+        data = SmoothNoise(shape=(2, 5, 7))
+        seen = in_frequencies(process, data)
         assert seen.rotation.name == "dct"
+        assert torch.equal(seen.moments.variance, Moments.fit(data, seen.rotation).variance)
         assert torch.equal(
             seen.half_log_snr(17) + torch.zeros(1, 5, 7), process.half_log_snr(17) + torch.zeros(1, 5, 7)
         )
@@ -156,7 +166,7 @@ def test_only_a_blur_has_a_width():
 
 def rules(rotation: str, velocity: str, N: int = 1000, shape=(1, 24, 40), power: float = 2.0) -> dict:
     process = diffusion(rotation, velocity, shape, N)
-    return {finding.rule: finding for finding in diagnose(BandSNR(process, 4, power_law(process, power)))}
+    return {finding.rule: finding for finding in diagnose(BandSNR(photographs(process, power), 4))}
 
 
 def test_the_best_setting_of_the_paper_blurs_only_what_is_noise():
@@ -170,7 +180,7 @@ def test_the_best_setting_of_the_paper_blurs_only_what_is_noise():
     blurred, plain = (
         diffusion("dct", f"blur:schedule={schedule}", (1, 24, 40), 1000) for schedule in ("quartic", "none")
     )
-    crossings = [BandSNR(process, 4, power_law(process)).data_below(0.0) for process in (blurred, plain)]
+    crossings = [BandSNR(photographs(process), 4).data_below(0.0) for process in (blurred, plain)]
     assert max(abs(one - other) for one, other in zip(*crossings, strict=True)) == numbers["moved_steps"]
 
 
@@ -178,7 +188,7 @@ def test_a_blur_that_starts_at_once_destroys_bands_at_once():
     found = rules("dct", "blur:schedule='log:f_max=0.6'")
     assert found.keys() == {"destroyed-at-once"}
     process = diffusion("dct", "blur:schedule='log:f_max=0.6'", (1, 24, 40), 1000)
-    snr = BandSNR(process, 4, power_law(process))
+    snr = BandSNR(photographs(process), 4)
     decibel = torch.stack([snr.data_decibel(i) for i in range(1, 1001)])
     first, last = ((decibel < level).int().argmax(0) + 1 for level in (10, -10))
     fast = [k for k in range(4) if last[k] - first[k] < 20]
@@ -222,7 +232,7 @@ def test_a_crossing_that_never_comes_is_no_crossing_to_compare():
     end = torch.full((1, 4, 6), -20.0, dtype=torch.float64)
     end[:, :2] = -1e-3  # half of the components stay: data-SNR 1 is never reached there
     process = Diffusion(diffusion("dct", "blur", (1, 4, 6)).rotation, Fixed(end), (1, 4, 6))
-    found = {finding.rule for finding in diagnose(BandSNR(process, 3, torch.ones(())))}
+    found = {finding.rule for finding in diagnose(BandSNR(process, 3))}
     assert "never-ends" in found
     assert "blur-in-noise" not in found
 

@@ -9,6 +9,7 @@ import torch
 from processes import component, fitted
 
 from gendiff import Config, Data, Diffusion, Rotation, Velocity
+from gendiff import moments as measuring
 from gendiff.errors import DataError
 from gendiff.moments import FLOOR, Moments, smoothed
 from gendiff.recall import PROCESS
@@ -42,6 +43,14 @@ class Counting(Data):
     @property
     def fingerprint(self) -> str:
         return self.spec
+
+
+class Renamed(Counting):
+    """Other events under a fingerprint that is taken."""
+
+    @property
+    def fingerprint(self) -> str:
+        return Counting(count=40, value="1.5").fingerprint
 
 
 @pytest.mark.parametrize("name", ["identity", "dct", "hartley", "klt:patch=3"])
@@ -80,6 +89,30 @@ def test_at_most_so_many_events_equally_spread():
     assert moments.count == 2048
     torch.testing.assert_close(moments.mean, looked_at.mean().expand(1, 2, 3))
     torch.testing.assert_close(moments.variance, looked_at.var(correction=0).expand(1, 2, 3))
+
+
+def test_what_was_measured_is_kept_and_told_from_what_is_called_alike(monkeypatch):
+    U = component(Rotation, "dct")
+    first = Moments.fit(Counting(count=40, value="1.5"), U)
+
+    def refuse(*_):
+        raise AssertionError("measured again")
+
+    measuring._measured.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "_sweep", refuse)
+        again = Moments.fit(Counting(count=40, value="1.5"), U)
+        assert torch.equal(first.mean, again.mean)
+        assert torch.equal(first.variance, again.variance)
+        for data, rotation in (
+            (Renamed(count=40, value="2.5"), U),
+            (Counting(count=40, value="1.5"), fitted("dst", (1, 2, 3))),
+        ):
+            with pytest.raises(AssertionError, match="measured again"):
+                Moments.fit(data, rotation)
+    monkeypatch.setenv("GENDIFF_CACHE", "/dev/null/nowhere")
+    measuring._measured.cache_clear()
+    assert torch.equal(first.mean, Moments.fit(Counting(count=40, value="1.5"), U).mean)
 
 
 @pytest.mark.parametrize("data", [Counting(count=0), Counting(count=4, value="nan")])

@@ -13,8 +13,10 @@ from processes import diffusion
 from rich.text import Text
 from runs import create, settings
 
+from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.forward import BandSNR
+from gendiff.moments import Moments
 from gendiff.process_figures import Curve, Strip, save, schedules, snr, strips
 from gendiff.schedule import BlurSchedule
 
@@ -108,7 +110,8 @@ def test_schedules_are_drawn_as_they_are():
 
 def test_the_map_holds_the_snr_of_every_band():
     process = diffusion("dct", "blur:schedule=log", (1, 6, 9), 40)
-    bands = BandSNR(process, 5, torch.full((), 0.1))
+    moments = Moments(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.1))
+    bands = BandSNR(Diffusion(process.rotation, process.scales, process.event_shape, moments), 5)
     figure = snr({"one": bands, "other": bands}, columns=7)
     mesh = figure.axes[0].collections[0]
     steps = [1, 8, 14, 20, 27, 34, 40]
@@ -149,7 +152,18 @@ def test_plot_draws_the_picture_of_the_user(tmp_path, monkeypatch):
     pixels = np.zeros((30, 50, 3), np.uint8)
     pixels[:, 25:] = (250, 10, 120)
     Image.fromarray(pixels).save("mine.png")
-    options = ("--size", 48, "--picture", "mine.png", "--moments", 4, "--arm", "identity", "--arm", "dct schedule=log")
+    options = (
+        "--data",
+        "gaussian-field:size=48,channels=3",
+        "--picture",
+        "mine.png",
+        "--moments",
+        4,
+        "--arm",
+        "identity",
+        "--arm",
+        "dct schedule=log",
+    )
     done = run("process", "plot", *options, "--out", "strip.png", "--json")
     assert done.json["rows"] == [
         {"label": "identity", "steps": [0, 333, 667, 1000]},
@@ -165,7 +179,10 @@ def test_plot_draws_the_picture_of_the_user(tmp_path, monkeypatch):
     for row in done.json["rows"]:
         assert row["steps"] == sorted(row["steps"])
     assert done.json["rows"][0]["steps"] > done.json["rows"][1]["steps"]
-    assert "next: gendiff process show --size 48 --arm identity --arm 'dct schedule=log'" in done.err
+    assert (
+        "next: gendiff process show --data gaussian-field:size=48,channels=3 --arm identity --arm 'dct schedule=log'"
+        in done.err
+    )
 
 
 def test_plot_draws_every_schedule_there_is_and_maps_as_pdf(tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
     rows = []
     for subject in found:
         diffusion = subject.diffusion
-        x_0 = _picture(picture, diffusion.event_shape) if picture else subject.config.data[0][None]
+        x_0 = _picture(picture, diffusion.event_shape) if picture else (subject.data or subject.config.data)[0][None]
         eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
         steps: Sequence[int | None] = (
             [round(k * diffusion.N / (moments - 1)) for k in range(moments)]
@@ -188,14 +188,10 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
 
 
 def _snr_figure(found: list[Subject]) -> Figure:
-    from gendiff.forward import BandSNR, in_frequencies
+    from gendiff.forward import BandSNR
     from gendiff.process_figures import snr
 
-    maps = {}
-    for subject in found:
-        diffusion = in_frequencies(subject.diffusion)
-        maps[subject.label] = BandSNR(diffusion, BANDS, subject.variance(diffusion))
-    return snr(maps)
+    return snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
 
 
 def _schedules_figure(registry: Registry, found: list[Subject], everything: bool) -> tuple[Figure, list[str]]:
@@ -204,7 +200,7 @@ def _schedules_figure(registry: Registry, found: list[Subject], everything: bool
     from gendiff.schedule import BlurSchedule
 
     curves = {}
-    N = found[0].diffusion.N
+    N = found[0].config.N
     chosen = (
         [(name, BlurSchedule.model_validate(name), found[0]) for name in registry.names("schedule")]
         if everything
@@ -216,9 +212,9 @@ def _schedules_figure(registry: Registry, found: list[Subject], everything: bool
                 f"'{label}' has no blur schedule: velocity '{subject.config.velocity.name}' has none",
                 fix="leave it out, or draw its SNR: gendiff process plot snr",
             )
-        if subject.diffusion.N != N:
+        if subject.config.N != N:
             raise ConfigError(
-                f"'{label}' has N = {subject.diffusion.N}, and another process N = {N}",
+                f"'{label}' has N = {subject.config.N}, and another process N = {N}",
                 fix="draw schedules of one N together",
             )
         velocity = subject.config.velocity.model_copy(update={"schedule": schedule})

@@ -73,10 +73,10 @@ def show(
 
 def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
     from gendiff.diagnosis import CLEAN, GONE, diagnose
-    from gendiff.forward import DECIBEL, BandSNR, in_frequencies, spaced
+    from gendiff.forward import DECIBEL, BandSNR, spaced
 
-    config, diffusion = subject.config, in_frequencies(subject.diffusion)
-    snr = BandSNR(diffusion, bands, subject.variance(diffusion))
+    config, diffusion = subject.config, subject.in_frequencies
+    snr = BandSNR(diffusion, bands)
     terminal = diffusion.half_log_snr(diffusion.N) * DECIBEL
     alike = diffusion is not subject.diffusion  # then nothing is blurred, whatever the schedule
     width: BlurWidth | None = None if alike else config.velocity.blur_width(diffusion.N)
@@ -88,7 +88,8 @@ def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
         "basis": diffusion.rotation.spec,
         "N": diffusion.N,
         "event_shape": list(diffusion.event_shape),
-        "data": config.data.spec,
+        "data": None if subject.data is None else subject.data.spec,
+        "data_known": diffusion.moments.measured,
         "terminal_snr_db": [float(terminal.min()), float(terminal.max())],
         "terminal_data_snr_db": float((terminal + snr.component_data).max()),
         "blur_pixels": None if width is None else float(width.true[-1]),
@@ -122,7 +123,7 @@ def _print(fact: dict[str, Any]) -> None:
     low, high = fact["terminal_snr_db"]
     words = {
         "process": fact["label"],
-        "N, events": f"{fact['N']}, {shape} of {fact['data']}",
+        "N, events": f"{fact['N']}, {shape} of {fact['data'] or 'data that are not here'}",
         "SNR at N": f"{low:.1f} dB" if high - low < 0.05 else f"{low:.1f} to {high:.1f} dB",
         "data-SNR at N": f"at most {fact['terminal_data_snr_db']:.1f} dB",
     }

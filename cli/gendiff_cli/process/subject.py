@@ -6,18 +6,20 @@ import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.errors import GendiffError
 from gendiff.registry import Registry
+from gendiff_cli.console import note
 from gendiff_cli.options import layers
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gendiff.config import Config
+    from gendiff.config import Config, Resolved
+    from gendiff.data import Data
     from gendiff.diffusion import Diffusion
 
 #: What a process is looked at on where no data are given: larger than the embedded digits, so that there is something to see.
@@ -36,20 +38,34 @@ ArmOption = Annotated[
 
 @dataclass(frozen=True)
 class Subject:
-    """One process, with the configuration it follows from."""
+    """One process, with the configuration it follows from.
+
+    Args:
+        data: what is destroyed; None for a run whose data are not here.
+
+    """
 
     label: str
-    config: Config
-    diffusion: Diffusion
+    resolved: Resolved
+    data: Data | None
 
-    def variance(self, diffusion: Diffusion) -> Tensor:
-        """C of its data in the coordinates of ``diffusion``."""
-        import torch
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.resolved.config
 
-        data = self.config.data
-        x = torch.stack([data[k] for k in range(min(256, data.length or 256))]).double()
-        c = diffusion.rotate(x).var(0)
-        return c.clamp_min(1e-4 * float(c.mean()))
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        """The process in numbers, with the moments of its data, which are read for that."""
+        with self.resolved.locating():
+            return self.config.diffusion()
+
+    @cached_property
+    def in_frequencies(self) -> Diffusion:
+        """The process in a basis where frequency means something."""
+        from gendiff.forward import in_frequencies
+
+        return in_frequencies(self.diffusion, self.data)
 
 
 def subjects(
@@ -71,19 +87,24 @@ def subjects(
     found = []
     for arm in parse_arms(arms) if arms else [Arm("")]:
         resolved = arm.resolve(below)
-        with resolved.locating():
-            config = resolved.config if arm.run is None else _with_data(resolved.config, arm.run)
-            diffusion = config.diffusion()
-        found.append(Subject(arm.label or f"{config.rotation.spec}, {config.velocity.spec}", config, diffusion))
+        config = resolved.config
+        data = config.data if arm.run is None else _data_of(arm.run)
+        found.append(Subject(arm.label or f"{config.rotation.spec}, {config.velocity.spec}", resolved, data))
     return found
 
 
-def _with_data(config: Config, run: Path) -> Config:
-    """The configuration of a run with its data, which it can be opened without."""
+def _data_of(run: Path) -> Data | None:
+    """The data of a run, which can be opened without them."""
     from gendiff.data import Data
     from gendiff.run import Run
 
-    return config.model_copy(update={"data": Data.model_validate(Run.open(run).table["data"])})
+    try:
+        data = Data.model_validate(Run.open(run).table["data"])
+        data[0]
+    except GendiffError as error:
+        note(f"the data of '{run}' are not here: {error.what}")
+        return None
+    return data
 
 
 def again(command: str, following: str, own: set[str], arguments: Iterable[str] = ()) -> str:

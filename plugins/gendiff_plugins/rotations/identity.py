@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gendiff.blur import laplacian_matrix, radius
 from gendiff.rotation import Rotation
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, spatial
 
 
 class Identity(Rotation):
@@ -27,3 +28,7 @@ class Identity(Rotation):
 
     def log_blur_spectrum(self, event_shape: EventShape, sigma: float) -> Tensor:
         return torch.zeros([1] * len(event_shape), dtype=torch.float64)
+
+    def frequencies(self, event_shape: EventShape) -> Tensor:
+        # u_k^T Λ u_k of the base class, which is the diagonal of Λ: a picture has far too many pixels to go through.
+        return radius([laplacian_matrix(n).diagonal().sqrt() for n in spatial(event_shape)])[None]
