@@ -154,7 +154,7 @@ def test_plot_draws_the_picture_of_the_user(tmp_path, monkeypatch):
     Image.fromarray(pixels).save("mine.png")
     options = (
         "--data",
-        "gaussian-field:size=48,channels=3",
+        "gaussian-field:size=24,channels=3",
         "--picture",
         "mine.png",
         "--moments",
@@ -180,7 +180,7 @@ def test_plot_draws_the_picture_of_the_user(tmp_path, monkeypatch):
         assert row["steps"] == sorted(row["steps"])
     assert done.json["rows"][0]["steps"] > done.json["rows"][1]["steps"]
     assert (
-        "next: gendiff process show --data gaussian-field:size=48,channels=3 --arm identity --arm 'dct schedule=log'"
+        "next: gendiff process show --data gaussian-field:size=24,channels=3 --arm identity --arm 'dct schedule=log'"
         in done.err
     )
 
