@@ -133,9 +133,7 @@ def go_through(
     """
     if cache is None or not events.about.fingerprint:
         return _go_through(events, features, device, keep, watch)
-    places = spread(min(CHUNK[device.type], events.n), events.n)
-    probe = torch.cat([some.cpu() for some in events.at(places)])
-    rows = [_cached(cache, _key(events.about, one), extract(one, probe, device), places, events.n) for one in features]
+    rows = [_cached(cache, events, one, device) for one in features]
     absent = [one for one, found in zip(features, rows, strict=True) if found is None]
     if features and not absent:
         watch(events.n)
@@ -178,12 +176,17 @@ def _key(about: Events, features: Features) -> str:
     return "\n".join(["rows/1", about.fingerprint, str(about.n), features.fingerprint])
 
 
-def _cached(cache: Cache, key: str, probe: Tensor, places: Sequence[int], n: int) -> Tensor | None:
-    found = (cache.read(key) or {}).get("rows")
-    if found is None or found.shape != (n, probe.shape[1]) or found.dtype != torch.float32:
+def _cached(cache: Cache, events: EventSet, features: Features, device: torch.device) -> Tensor | None:
+    """The rows that were kept, where some of them, computed again, are still the same; None otherwise."""
+    found = (cache.read(_key(events.about, features)) or {}).get("rows")
+    if found is None or found.ndim != 2 or len(found) != events.n or found.dtype != torch.float32:
         return None
-    error = (found[list(places)] - probe).abs().amax()
-    return found if bool(error <= SAME * probe.abs().amax()) else None
+    places = spread(min(CHUNK[device.type], events.n), events.n)
+    again = extract(features, torch.cat([some.cpu() for some in events.at(places)]), device)
+    if again.shape[1] != found.shape[1]:
+        return None
+    error = (found[places] - again).abs().amax()
+    return found if bool(error <= SAME * again.abs().amax()) else None
 
 
 def extract(features: Features, events: Tensor, device: torch.device) -> Tensor:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from gendiff_plugins.data.folder import Folder
+from command import run
 from gendiff_plugins.features.dct import DCT
 from gendiff_plugins.features.inception import FILE, PUBLISHED, Inception
 from gendiff_plugins.features.pixels import Pixels
 from gendiff_plugins.features.random_conv import RandomConv
 from PIL import Image
 from pytorch_fid import inception as theirs
+from pytorch_fid.fid_score import compute_statistics_of_path as theirs_of_path
 
 from gendiff.distances import frechet
 from gendiff.errors import ConfigError, DataError
@@ -247,50 +248,67 @@ class TestInception:
         assert torch.equal(rows, Inception().extract(x.clamp(-1, 1).repeat(1, 3, 1, 1)))
         assert theirs.load_state_dict_from_url.__module__ != "gendiff_plugins.features.inception"
 
-    def test_fid_is_the_distance_of_pytorch_fid(self, folders, torch_home):
-        """Its command line reads a folder as we do, and its formula gives our distance."""
-        done = pytorch_fid(torch_home, folders, "--save-stats", "B", "theirs.npz")
-        assert done.returncode == 0, done.stderr
-        a, b, read = (Statistics.load(folders / f"{name}.npz") for name in ("A", "B", "theirs"))
-        torch.testing.assert_close(read.mean, b.mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(read.covariance, b.covariance, rtol=1e-4, atol=1e-7)
-        assert frechet(a, read) == pytest.approx(frechet(a, b), rel=1e-4)
-        # The same formula in the 22 dimensions in which anything varies, and the one between the means, as a root of a
-        # 2048 x 2048 matrix takes SciPy ten seconds.
-        Q = torch.linalg.qr(torch.cat([a.factor, read.factor, (a.mean - read.mean)[None]]).T).Q
-        S, T = (Q.T @ one.covariance @ Q for one in (a, read))
-        root = scipy.linalg.sqrtm((S @ T + 1e-12 * torch.eye(len(S))).numpy()).real.trace()
-        shift = (Q.T @ (a.mean - read.mean)).square().sum()
-        assert frechet(a, read) == pytest.approx(float(shift + S.trace() + T.trace()) - 2 * root, rel=1e-4)
+    def test_fid_is_the_number_of_pytorch_fid(self, folders, torch_home):
+        """`gendiff evaluate` and the command line of pytorch-fid, on the same two folders of pictures."""
+        weights = torch_home / "hub" / "checkpoints" / FILE
+        done = run(
+            "evaluate", folders / "A", "--reference", folders / "B", "--fid-weights", weights, "--json",
+            "--save-statistics", folders / "A.npz",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        number = done.json["numbers"][0]
+        assert number["name"] == "fd-inception"  # these weights are not those of FID
+        assert number["instrument_fingerprint"] == Inception(weights=weights).fingerprint
+        assert (number["samples"]["n"], number["reference"]["n"]) == (9, 8)
+        theirs = pytorch_fid(torch_home, folders, ["-c", WITH_A_QUICK_ROOT], "A", "B")
+        assert theirs == pytest.approx(number["value"], rel=1e-4)
+        # Their reader of statistics, and ours.
+        mu, sigma = theirs_of_path(str(folders / "A.npz"), None, 9, 2048, "cpu")
+        read = Statistics.load(folders / "A.npz")
+        assert (read.n, read.features, read.fingerprint) == (9, number["instrument"], number["instrument_fingerprint"])
+        assert (mu == read.mean.numpy()).all()
+        assert (sigma == read.covariance.numpy()).all()
 
     @pytest.mark.quality
     @pytest.mark.skipif(SCIPY >= (1, 18), reason="pytorch-fid asks SciPy for an argument that it no longer has")
-    def test_fid_is_the_number_of_pytorch_fid(self, folders, torch_home):
-        """Its command line compares our statistics of one folder with the other folder."""
-        done = pytorch_fid(torch_home, folders, "A.npz", "B")
-        assert done.returncode == 0, done.stderr
-        ours = frechet(*(Statistics.load(folders / f"{name}.npz") for name in "AB"))
-        assert float(done.stdout.split("FID:")[1]) == pytest.approx(ours, rel=1e-4)
+    def test_fid_is_the_number_of_pytorch_fid_with_the_root_of_scipy(self, folders, torch_home):
+        done = run("evaluate", folders / "A", "--reference", folders / "B", "--features", "inception", "--json")
+        theirs = pytorch_fid(torch_home, folders, ["-m", "pytorch_fid"], "A", "B")
+        assert theirs == pytest.approx(done.json["numbers"][0]["value"], rel=1e-4)
 
 
 @pytest.fixture
 def folders(torch_home, tmp_path, monkeypatch) -> Path:
-    """Folders A and B of pictures, and our statistics of them, ``A.npz`` and ``B.npz``."""
+    """Folders A and B of pictures."""
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
-    for folder, level in (("A", 110), ("B", 170)):
+    for folder, level, count in (("A", 110, 9), ("B", 170, 8)):
         (tmp_path / folder).mkdir()
-        pixels = np.random.default_rng(level).normal(level, 40, (12, 20, 24, 3)).clip(0, 255).astype(np.uint8)
+        pixels = np.random.default_rng(level).normal(level, 40, (count, 40, 36, 3)).clip(0, 255).astype(np.uint8)
         for k, picture in enumerate(pixels):
             Image.fromarray(picture).save(tmp_path / folder / f"{k:02}.png")
-        data = Folder(path=tmp_path / folder, size=(20, 24))
-        rows = Inception().extract(torch.stack([data[k] for k in range(12)]))
-        Statistics.of(rows).save(tmp_path / f"{folder}.npz")
     return tmp_path
 
 
-def pytorch_fid(torch_home: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pytorch_fid", *arguments, "--device", "cpu", "--dims", "2048",
-         "--num-workers", "0"],
+#: The command line of pytorch-fid, but for the root of a 2048 x 2048 matrix, which takes SciPy twenty seconds. Only its trace
+#: is asked for: the sum of the roots of the eigenvalues, at most 8 of which are not 0.
+WITH_A_QUICK_ROOT = """
+import numpy as np, scipy.linalg
+def sqrtm(matrix, disp=True):
+    basis = np.linalg.qr(matrix @ np.random.default_rng(0).normal(size=(len(matrix), 24))).Q
+    values = np.linalg.eigvals(basis.T @ matrix @ basis)
+    root = np.zeros_like(matrix)
+    root[0, 0] = np.sqrt(values.real.clip(0)).sum()
+    return root, 0.0
+scipy.linalg.sqrtm = sqrtm
+from pytorch_fid import fid_score
+fid_score.main()
+"""
+
+
+def pytorch_fid(torch_home: Path, folder: Path, program: list[str], *arguments: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *program, *arguments, "--device", "cpu", "--dims", "2048", "--num-workers", "0"],
         cwd=folder, env={**os.environ, "TORCH_HOME": str(torch_home)}, capture_output=True, text=True,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.split("FID:")[1])

@@ -128,7 +128,7 @@ def evaluate(
             for _ in samples.at(range(samples.n)):  # draws its share
                 pass
             return
-        progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n)
+        progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n // group.world)
         cache = Cache.of_user() if use_cache else None
         seen: EventSet | Seen | KnownStatistics | None = theirs
         if isinstance(theirs, EventSet) and group.world == 1:  # before hours of drawing; other processes would not wait
@@ -245,6 +245,7 @@ class _Progress:
         hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
         self.bar = Progress(console=err, disable=hidden, transient=True)
         self.tasks: dict[str, Any] = {}
+        self.totals: dict[str, int | None] = {}
         self.chain = 1  # evaluations of the network for each sample
 
     def __enter__(self) -> _Progress:
