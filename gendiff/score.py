@@ -113,8 +113,8 @@ class ScoreModel(ABC):
     """Anything that turns ``x̄_i`` into a pivot."""
 
     @abstractmethod
-    def predict(self, x_bar: Tensor, i: int) -> Pivot:
-        """The belief about ``(x̄_0, ε̄)`` given ``x̄_i`` of shape ``(B, *event)``, all B at the same step 1 <= i <= N."""
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+        """The belief about ``(x̄_0, ε̄)`` given ``x̄_i``, ``(B, *event)``, at one step 1 <= i <= N or at steps of shape ``(B,)``."""
 
 
 class Denoiser(nn.Module):
@@ -171,10 +171,11 @@ class NetworkScore(ScoreModel):
         self.clip = clip
 
     @torch.no_grad()
-    def predict(self, x_bar: Tensor, i: int) -> Pivot:
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         at = self.diffusion.at(i, x_bar.dtype)
         seen = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at)).float()
-        output = self.diffusion.rotate(self.denoiser(seen, torch.full((len(seen),), i, device=seen.device)))
+        steps = i if isinstance(i, Tensor) else torch.full((len(seen),), i, device=seen.device)
+        output = self.diffusion.rotate(self.denoiser(seen, steps))
         pivot = decode(self.parametrization, output.to(x_bar.dtype), x_bar, at)
         if self.clip is None:
             return pivot
@@ -197,8 +198,8 @@ class GaussianScore(ScoreModel):
         self.mean = mean
         self.variance = variance
 
-    def predict(self, x_bar: Tensor, i: int) -> Pivot:
-        a, s = self.diffusion.scales_at(i, x_bar.dtype)
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+        at = self.diffusion.at(i, x_bar.dtype)
         m, c = self.mean.to(x_bar), self.variance.to(x_bar)
-        residual = (x_bar - a * m) / (a**2 * c + s**2)
-        return Pivot(x_0=m + a * c * residual, eps=s * residual)
+        residual = (x_bar - at.a * m) / (at.a**2 * c + at.s**2)
+        return Pivot(x_0=m + at.a * c * residual, eps=at.s * residual)

@@ -1,0 +1,149 @@
+"""``gendiff process likelihood``."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gendiff.errors import ConfigError
+from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, paragraph, result
+from gendiff_cli.measured import trained_model
+from gendiff_cli.options import DeviceOption, complete
+
+if TYPE_CHECKING:
+    from gendiff.data import Data
+    from gendiff.run import Run
+
+UNSEEN = 10**12  # the first index of an endless source that no training reaches
+
+
+class Prior(StrEnum):
+    """Where the chain starts."""
+
+    STANDARD = "standard"
+    MATCHED = "matched"
+
+
+def likelihood(
+    run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
+    events: Annotated[int, typer.Option(min=2, help="How many events are looked at.")] = 256,
+    draws: Annotated[int, typer.Option(min=1, help="Steps that each event draws.")] = 8,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data that the run was not trained on; default: its own.",
+            metavar="SPEC",
+            autocompletion=complete("data"),
+        ),
+    ] = None,
+    prior: Annotated[
+        Prior, typer.Option(help="Start of the chain: N(0, s_N²), or with the moments that the data have at N.")
+    ] = Prior.STANDARD,
+    seed: Annotated[int, typer.Option(min=0, help="Noise and steps follow from it.")] = 0,
+    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")] = True,
+    batch: Annotated[int, typer.Option(min=1, help="Events at a time; changes speed and memory alone.")] = 64,
+    device: DeviceOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Bound the negative log-likelihood of a run's data, in bits per dimension, with its standard error.
+
+    It is that of the chain which the ancestral sampler with all N steps draws from, x̂_0 clipped to the range of the data; runs of
+    any process and objective have one. Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
+    """
+    from gendiff.likelihood import bound
+    from gendiff.process_group import process_group
+    from gendiff.run import Run
+    from gendiff.score import NetworkScore
+
+    with process_group(device) as group:
+        trained = trained_model(str(run), ema, group)
+        if trained is None:
+            Run.open(run)  # which says what is wrong
+            return
+        source = _data(trained.run, data)
+        diffusion = trained.denoiser.diffusion
+        if source.event_shape != diffusion.event_shape:
+            raise ConfigError(
+                f"the run has events of shape {diffusion.event_shape}, the data {source.event_shape}",
+                where="--data",
+                fix="give data of the same shape",
+            )
+        endless = source.length is None
+        indices = range(UNSEEN, UNSEEN + events) if endless else source.spread(events)
+        if len(indices) < 2:
+            raise ConfigError(f"the data hold {len(indices)} events", where="--data", fix="give at least two")
+        parametrization, limits = trained.run.config.objective.parametrization, source.value_range
+        model = NetworkScore(trained.denoiser, diffusion, parametrization, clip=limits)
+        with _progress() as bar:
+            task = bar.add_task("events", total=len(indices))
+            found = bound(
+                diffusion,
+                model,
+                source.__getitem__,
+                indices,
+                eight_bit=limits == (-1.0, 1.0),
+                matched=prior is Prior.MATCHED,
+                draws=draws,
+                seed=seed,
+                chunk=batch,
+                watch=lambda done: bar.update(task, completed=done),
+            )
+    held_out = endless or source.fingerprint != trained.run.info["data"]["fingerprint"]
+    facts = {
+        "run": str(run),
+        "bits_per_dimension": found.total.bits,
+        "standard_error": found.total.error,
+        **{name: vars(getattr(found, name)) for name in ("prior", "steps", "decoder")},
+        "events": found.events,
+        "draws": found.draws,
+        "convention": "8-bit" if limits == (-1.0, 1.0) else "continuous",
+        "start": prior.value,
+        "data": source.spec,
+        "held_out": held_out,
+        "seed": seed,
+        "weights": trained.weights,
+        "weights_hash": trained.weights_hash,
+        "step": trained.step,
+    }
+    _report(facts, json)
+
+
+def _data(run: Run, spec: str | None) -> Data:
+    from gendiff.config import Layer, resolve
+
+    if spec is not None:
+        return resolve([Layer.at("--data", "data", spec)]).config.data
+    return resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
+
+
+def _progress() -> Any:
+    from rich.progress import Progress
+
+    hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
+    return Progress(console=err, disable=hidden, transient=True)
+
+
+def _report(facts: dict[str, Any], json: bool) -> None:
+    if json:
+        json_result(facts)
+        return
+    result(f"at most {facts['bits_per_dimension']:.3f} ± {facts['standard_error']:.3f} bits per dimension")
+    for name, told in (
+        ("prior", "KL at step N"),
+        ("steps", "sum over the steps 2..N"),
+        ("decoder", "step 1 to the data"),
+    ):
+        part = facts[name]
+        result(f"  {name:8} {part['bits']:8.4f} ± {part['error']:.4f}  {told}")
+    seen = "data it was not trained on" if facts["held_out"] else "the data it was trained on"
+    unit = (
+        "events as pictures of 8 bits"
+        if facts["convention"] == "8-bit"
+        else "a density in the units of the data, which may be negative"
+    )
+    paragraph(f"{facts['events']} events of {facts['data']}, {seen}; {facts['draws']} of the steps each; {unit}")
+    next_step(f"gendiff sample {shlex.quote(facts['run'])}")

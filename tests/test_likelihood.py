@@ -1,0 +1,317 @@
+"""The bound on the likelihood, against joint Gaussians, telescoping sums and probabilities that add up to 1."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from command import TINY, run
+from processes import diffusion
+from scipy.special import log_ndtr
+from torch import Tensor
+
+from gendiff import likelihood
+from gendiff.diffusion import Diffusion
+from gendiff.likelihood import bound, byte_decoder, continuous_decoder, prior_term, proposal, step_term, to_bytes
+from gendiff.moments import Moments
+from gendiff.scales import VariancePreserving
+from gendiff.score import GaussianScore, Pivot, ScoreModel
+
+EVENT = (2, 3, 5)
+
+
+def gaussian(N: int, velocity: str = "blur:schedule=log", m: float = 0.3) -> Diffusion:
+    """A process and the moments of Gaussian data that are diagonal in it."""
+    process = diffusion("dct", velocity, EVENT, N)
+    c = torch.linspace(0.05, 2.0, 30, dtype=torch.float64).reshape(EVENT)
+    return Diffusion(process.rotation, process.scales, EVENT, Moments(torch.full(EVENT, m, dtype=torch.float64), c))
+
+
+def best(process: Diffusion) -> GaussianScore:
+    return GaussianScore(process, process.moments.mean, process.moments.variance)
+
+
+def sigma_points(process: Diffusion) -> tuple[Tensor, Tensor]:
+    """Four (x̄_0, ε̄) with the exact first and second moments of data and noise: what is quadratic has its exact mean."""
+    m, c = process.moments.mean, process.moments.variance
+    signs = torch.tensor([(1, 1), (1, -1), (-1, 1), (-1, -1)], dtype=torch.float64)
+    one, other = signs.T.reshape(2, 4, 1, 1, 1)
+    return m + one * c.sqrt(), other + torch.zeros_like(c)
+
+
+def expected(process: Diffusion, matched: bool = False) -> tuple[float, float, float]:
+    """The exact means of the three parts over Gaussian data, in nats."""
+    model, (x_bar_0, eps_bar) = best(process), sigma_points(process)
+    steps = sum(
+        float(step_term(process, model, x_bar_0, eps_bar, torch.full((4,), i)).mean()) for i in range(2, process.N + 1)
+    )
+    x_0, eps = process.unrotate(x_bar_0), process.unrotate(eps_bar)
+    decoder = float(continuous_decoder(process, model, x_0, eps).mean())
+    return float(prior_term(process, x_bar_0, matched).mean()), steps, decoder
+
+
+# --- joint Gaussians ----------------------------------------------------------------------------------------------------
+
+
+def kl(mean_q: Tensor, cov_q: Tensor, mean_p: Tensor, cov_p: Tensor) -> float:
+    inverse, shift = torch.linalg.inv(cov_p), mean_p - mean_q
+    spread = torch.logdet(cov_p) - torch.logdet(cov_q) + (inverse @ cov_q).trace()
+    return 0.5 * float(spread + shift @ inverse @ shift - len(cov_q))
+
+
+def joint(mean_first: float, var_first: float, steps: list[tuple[float, float, float]]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of a chain ``y_{n+1} = g y_n + h + N(0, w)`` in the order it is drawn; ``steps`` hold (g, h, w)."""
+    size = len(steps) + 1
+    mean, cov = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+    mean[0], cov[0, 0] = mean_first, var_first
+    for n, (g, h, w) in enumerate(steps, start=1):
+        mean[n] = g * mean[n - 1] + h
+        cov[n, :n] = cov[:n, n] = g * cov[n - 1, :n]
+        cov[n, n] = g**2 * cov[n - 1, n - 1] + w
+    return mean, cov
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_the_bound_is_the_divergence_of_the_chains_and_the_entropy_of_the_data(matched):
+    process = gaussian(7)
+    m, c = process.moments.mean, process.moments.variance
+    total = 0.0
+    tables = [
+        (process.kernel(i, i - 1), process.posterior(i, i - 1), process.at(i, torch.float64)) for i in range(1, 8)
+    ]
+    for k in range(30):
+        at = lambda values, k=k: float(torch.broadcast_to(values, (1, *EVENT))[0].flatten()[k])  # noqa: E731
+        m_k, c_k = at(m), at(c)
+        forward = [(at(kernel.scale), 0.0, at(kernel.std) ** 2) for kernel, _, _ in tables]
+        mean_q, cov_q = joint(m_k, c_k, forward)
+        # Backwards, from N to 0: the posterior at x̂_0 = m + (a c/v)(x̄ - a m), and the decoder at the last step.
+        backward = []
+        for i in range(7, 0, -1):
+            _, posterior, level = tables[i - 1]
+            a, s, v = at(level.a), at(level.s), at(level.v)
+            p, q, std = (at(posterior.p), at(posterior.q), at(posterior.std)) if i > 1 else (0.0, 1.0, s / a)
+            slope = a * c_k / v
+            backward.append((p + q * slope, q * m_k * (1 - slope * a), std**2))
+        end = tables[-1][2]
+        first = (at(end.a) * m_k, at(end.v)) if matched else (0.0, at(end.s) ** 2)
+        mean_p, cov_p = joint(*first, backward)
+        order = torch.arange(7, -1, -1)
+        total += kl(mean_q, cov_q, mean_p[order], cov_p[order][:, order]) + 0.5 * math.log(2 * math.pi * math.e * c_k)
+    assert sum(expected(process, matched)) == pytest.approx(total, rel=1e-9)
+
+
+class Even(VariancePreserving):
+    """λ falls from 6 to -6 in even steps, the same for every component."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, N: int) -> None:
+        self.N = N
+
+    def log_alpha_bar(self, i):
+        lam = 6 - 12 * (i.double() - 1) / (self.N - 1)
+        L = -torch.nn.functional.softplus(-2 * lam)
+        return torch.where(i == 0, 0.0, L).reshape(-1, 1, 1, 1)
+
+    def to(self, device):
+        return self
+
+
+def test_with_more_steps_the_bound_comes_down_to_the_entropy_of_the_data():
+    gaps = []
+    for N in (100, 400, 1600):
+        coarse = gaussian(7)
+        process = Diffusion(coarse.rotation, Even(N), EVENT, coarse.moments)
+        entropy = float((0.5 * torch.log(2 * math.pi * math.e * process.moments.variance)).sum())
+        gaps.append((sum(expected(process, matched=True)) - entropy) / 30)
+    assert all(gap > 0 for gap in gaps)
+    assert gaps[2] < gaps[1] < gaps[0]
+    assert gaps[2] == pytest.approx(gaps[1] / 4, rel=0.1)  # of first order in the length of a step
+    assert gaps[2] < 0.05  # nats per dimension
+
+
+def test_a_step_in_terms_of_epsilon(rng):
+    process = gaussian(20)
+    x_bar_0, eps_bar = torch.randn(2, 3, *EVENT, generator=rng, dtype=torch.float64)
+    i = torch.tensor([2, 9, 20])
+    at = process.at(i, torch.float64)
+    eps = best(process).predict(at.a * x_bar_0 + at.s * eps_bar, i).eps
+    omega = torch.expm1(2 * (at.before.half_log_snr - at.half_log_snr)) / 2
+    terms = (omega * (eps - eps_bar) ** 2).flatten(1).sum(1)
+    torch.testing.assert_close(step_term(process, best(process), x_bar_0, eps_bar, i), terms)
+
+
+def test_a_component_that_vanishes_costs_nothing():
+    process = diffusion("dct", "fine-to-coarse:schedule='linear:f_max=5'", EVENT, 20)
+    found = step_term(process, best(process), torch.ones(1, *EVENT), torch.ones(1, *EVENT), torch.tensor([15]))
+    assert torch.isfinite(found).all()
+
+
+# --- the estimate -------------------------------------------------------------------------------------------------------
+
+
+class Fixed(ScoreModel):
+    """Believes in one x_0 whatever it sees."""
+
+    def __init__(self, x_bar_0: Tensor) -> None:
+        self.x_bar_0 = x_bar_0
+
+    def predict(self, x_bar, i):
+        x_0 = self.x_bar_0.to(x_bar.dtype).expand_as(x_bar)
+        return Pivot(x_0=x_0, eps=torch.zeros_like(x_0))
+
+
+def test_the_proposal_is_a_distribution_and_no_step_is_forgotten():
+    process = gaussian(30)
+    p = proposal(process)
+    assert p.shape == (29,)
+    assert float(p.sum()) == pytest.approx(1)
+    assert float(p.min()) >= 0.2 / 29
+    model, (x_bar_0, eps_bar) = best(process), sigma_points(process)
+    terms = torch.stack([step_term(process, model, x_bar_0, eps_bar, torch.full((4,), i)).mean() for i in range(2, 31)])
+    torch.testing.assert_close(p, 0.8 * terms / terms.sum() + 0.2 / 29)
+
+
+def test_for_a_fixed_belief_the_sum_over_steps_telescopes(rng):
+    process = gaussian(60)
+    events = torch.randn(6, *EVENT, generator=rng)
+    found = bound(process, Fixed(torch.zeros(EVENT)), lambda k: events[k], range(6), eight_bit=False, draws=120)
+    error = process.rotate(events).double() ** 2
+    snr_1, snr_N = (torch.exp(2 * process.half_log_snr(i)) for i in (1, 60))
+    nats = 0.5 * ((snr_1 - snr_N) * error).flatten(1).sum(1).mean()
+    assert found.steps.bits == pytest.approx(float(nats) / (30 * math.log(2)), rel=2e-2)
+    prior = 0.5 * (snr_N * error).flatten(1).sum(1) / (30 * math.log(2))
+    assert found.prior.bits == pytest.approx(float(prior.mean()), rel=1e-5)
+    assert found.prior.error == pytest.approx(float(prior.std()) / math.sqrt(6), rel=1e-5)
+    assert found.total.bits == pytest.approx(found.prior.bits + found.steps.bits + found.decoder.bits, rel=1e-9)
+    assert (found.events, found.draws) == (6, 120)
+
+
+def test_the_estimate_does_not_depend_on_how_many_events_are_computed_at_once(rng):
+    process = gaussian(25)
+    events = torch.randn(5, *EVENT, generator=rng)
+    done: list[int] = []
+    one, other = (
+        bound(process, best(process), lambda k: events[k], [4, 0, 2], eight_bit=False, chunk=chunk, watch=done.append)
+        for chunk in (1, 2)
+    )
+    assert one.total.bits == pytest.approx(other.total.bits, rel=1e-5)
+    assert done == [1, 2, 3, 2, 3]
+    third = bound(process, best(process), lambda k: events[k], [4, 0, 2], eight_bit=False, seed=1)
+    assert third.steps.bits != one.steps.bits
+
+
+def test_for_gaussian_data_the_estimate_is_the_exact_value_within_its_error(rng):
+    process = gaussian(40)
+    x_bar_0 = process.moments.mean + process.moments.variance.sqrt() * torch.randn(400, *EVENT, generator=rng)
+    events = process.unrotate(x_bar_0).float()
+    found = bound(process, best(process), lambda k: events[k], range(400), eight_bit=False)
+    exact = [nats / (30 * math.log(2)) for nats in expected(process)]
+    for part, wanted in zip((found.prior, found.steps, found.decoder), exact, strict=True):
+        assert part.error < 0.02 * abs(wanted) + 1e-3
+        assert abs(part.bits - wanted) < 4 * part.error
+    assert abs(found.total.bits - sum(exact)) < 4 * found.total.error
+
+
+# --- bytes --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_probabilities_of_all_values_of_a_byte_add_up_to_one():
+    process = diffusion("identity", "isotropic", (1, 2, 3), 10)
+    values = torch.arange(256).double() / 127.5 - 1
+    belief = torch.tensor([[[-1.2, -1.0, -0.98], [0.0031, 0.9, 1.3]]], dtype=torch.float64)
+    probability = torch.zeros((), dtype=torch.float64)
+    for value in values:
+        nats = byte_decoder(process, Fixed(belief), value.expand(1, 1, 2, 3), torch.zeros(1, 1, 2, 3).double())
+        probability = probability + torch.exp(-nats)
+    one_by_one = torch.ones((), dtype=torch.float64)  # Π over pixels of Σ over values, from the one-pixel masses
+    assert float(probability) <= 1
+    sigma = float(torch.exp(-process.half_log_snr(1)).max())
+    for mu in belief.flatten():
+        upper = torch.where(values > 0.999, math.inf, (values + 1 / 255 - mu) / sigma)
+        lower = torch.where(values < -0.999, -math.inf, (values - 1 / 255 - mu) / sigma)
+        one_by_one = one_by_one * torch.exp(likelihood._log_mass(lower, upper)).sum()
+    assert float(one_by_one) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(-1.0, 0.5), (20.0, 20.5), (-40.5, -40.0), (0.0, 1e-6), (300.0, 301.0)])
+def test_a_mass_far_out_in_a_tail(lower, upper):
+    found = float(likelihood._log_mass(torch.tensor(lower).double(), torch.tensor(upper).double()))
+    near, far = sorted((abs(lower), abs(upper))) if lower * upper > 0 else (None, None)
+    if near is None:
+        wanted = math.log(0.5 * (math.erf(upper / math.sqrt(2)) - math.erf(lower / math.sqrt(2))))
+    else:
+        wanted = log_ndtr(-near) + math.log1p(-math.exp(log_ndtr(-far) - log_ndtr(-near)))
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_bytes():
+    x = torch.tensor([-1.3, -1.0, 0.0, 0.0039, 0.99, 1.0])
+    assert ((to_bytes(x) + 1) * 127.5).tolist() == pytest.approx([0, 0, 128, 128, 254, 255])
+
+
+def test_a_basis_does_not_matter_for_a_decoder_of_one_scale(rng):
+    one, other = (diffusion(rotation, "isotropic", (1, 4, 6), 30) for rotation in ("identity", "dct"))
+    x_0 = to_bytes(torch.rand(2, 1, 4, 6, generator=rng, dtype=torch.float64) * 2 - 1)
+    belief = torch.rand(1, 4, 6, generator=rng, dtype=torch.float64)
+    bits = [
+        byte_decoder(process, Fixed(process.rotate(belief[None])[0]), x_0, torch.zeros_like(x_0))
+        for process in (one, other)
+    ]
+    torch.testing.assert_close(*bits)
+
+
+# --- the command --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    done = run("train", *TINY, "--rotation", "dct", "--set", "N=30", "--out", path)
+    assert done.code == 0, done.err
+    return path
+
+
+def test_a_run_has_a_likelihood(trained):
+    done = run("process", "likelihood", trained, "--events", 20, "--draws", 3, "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    assert found["bits_per_dimension"] == pytest.approx(
+        sum(found[part]["bits"] for part in ("prior", "steps", "decoder"))
+    )
+    assert 0 < found["standard_error"] < found["bits_per_dimension"]
+    assert (found["events"], found["draws"], found["convention"]) == (20, 3, "8-bit")
+    assert found["held_out"] is False
+    again = run("process", "likelihood", trained, "--events", 20, "--draws", 3)
+    assert f"{found['bits_per_dimension']:.3f} ± {found['standard_error']:.3f} bits per dimension" in again.out
+    assert "the data it was trained on" in again.out
+    assert f"next: gendiff sample {trained}" in again.err
+
+
+def test_other_data_and_another_prior(trained):
+    found = run("process", "likelihood", trained, "--events", 8, "--data", "gaussian-field:size=8", "--json").json
+    assert (found["convention"], found["held_out"]) == ("continuous", True)
+    matched = run("process", "likelihood", trained, "--events", 8, "--prior", "matched", "--json").json
+    standard = run("process", "likelihood", trained, "--events", 8, "--json").json
+    assert matched["prior"] != standard["prior"]
+    assert matched["decoder"] == standard["decoder"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--data", "digits:size=3"), 2, "has no parameter 'size'"),
+        (("--data", "gaussian-field:size=9"), 2, "the data (1, 9, 9)"),
+        (("--events", 1), 2, "greater than or equal to 2"),
+        (("--prior", "other"), 2, "other"),
+    ],
+)
+def test_a_mistake_is_explained(trained, options, code, said):
+    done = run("process", "likelihood", trained, *options)
+    assert (done.code, said in done.err) == (code, True), done.err
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    done = run("process", "likelihood", tmp_path)
+    assert (done.code, "is not a run directory" in done.err) == (2, True)
