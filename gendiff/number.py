@@ -165,7 +165,8 @@ class Evaluation:
 
     def json(self) -> dict[str, Any]:
         """Every field, as values that JSON has."""
-        return {"format": FORMAT, **asdict(self)}
+        numbers = [number.json() for number in self.numbers]
+        return {"format": FORMAT, "numbers": numbers, "alarms": list(self.alarms), "when": self.when}
 
     @classmethod
     def of_json(cls, table: Any) -> Self:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gendiff.metric import Metric
 
-SURE = 3  # standard errors
+SURE = 4  # standard errors
 GREY_LEVEL = 2 / 255
 COLOURS = ("red", "green", "blue")
 
@@ -27,15 +27,16 @@ class Levels:
 
     @classmethod
     def of(cls, events: Tensor) -> Self:
+        """Those of ``(n, C, *spatial)`` events; the errors of a single one are 0, for nothing is known of them."""
         x = events.double().flatten(2)
         mean, contrast = x.mean((0, 2)), x.std((0, 2), correction=0)
         squares = (x - mean[:, None]).square().mean(2)
-        root_n = len(x) ** 0.5
+        root_n, lost = len(x) ** 0.5, min(1, len(x) - 1)
         return cls(
             mean,
             contrast,
-            x.mean(2).std(0, correction=0) / root_n,
-            squares.std(0, correction=0) / root_n / (2 * contrast.clamp_min(GREY_LEVEL)),
+            x.mean(2).std(0, correction=lost) / root_n,
+            squares.std(0, correction=lost) / root_n / (2 * contrast.clamp_min(GREY_LEVEL)),
         )
 
 
@@ -47,7 +48,7 @@ class Moments(Metric):
 
     The alarm rings for samples that are dark or bright (the mean over all channels is off), tinted (one channel is, against the
     others) or pale or harsh (the contrast of a channel is), each by more than ``alarm`` of the contrast of the reference and by
-    more than three standard errors.
+    more than four standard errors.
     """
 
     name = "moments"
