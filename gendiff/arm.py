@@ -24,7 +24,7 @@ from typing import Any
 
 from gendiff.component import parse_spec, parse_value
 from gendiff.component import resolve as component_class
-from gendiff.config import Layer, Resolved, resolve
+from gendiff.config import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.errors import ConfigError
 from gendiff.run import Run
 
@@ -93,6 +93,8 @@ class Arm:
             fix = "a run is compared as it was trained; sampler=SPEC alone may be another"
             raise ConfigError(f"{where} changes '{changed[0]}' of a run", fix=fix)
         layers = tuple(_layer(word, place == 0 and not runs, where) for place, word in enumerate(words))
+        said_of = {key: layer.table[key] for layer in layers for key in ("process", "velocity") if key in layer.table}
+        refuse_second_velocity(said_of.get("process"), said_of.get("velocity"), where)
         return cls(label, layers, runs)
 
     def resolve(self, below: Iterable[Layer]) -> Resolved:

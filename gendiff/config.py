@@ -165,17 +165,26 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     """Merge the layers over the defaults and validate; errors name the layer at fault."""
     table: Any = _default_specs(Config)
     origins: dict[str, str] = {}
+    process: Process | None = None
     try:
         for layer in layers:
             try:
-                for part in _parts(layer.table):
-                    table = _merge(table, part, layer.origin, origins, path="")
+                if "process" in layer.table:
+                    process = Process.model_validate(layer.table["process"])
+                    rotation, velocity = process.parts()
+                    refuse_second_velocity(process, layer.table.get("velocity"), layer.origin)
+                    parts = {"rotation": rotation.table(), "velocity": velocity.table()}
+                    table = _merge(table, parts, layer.origin, origins, path="")
+                rest = {key: value for key, value in layer.table.items() if key != "process"}
+                table = _merge(table, rest, layer.origin, origins, path="")
             except GendiffError as error:  # a spec that cannot be read
                 error.where = error.where or layer.origin
                 raise
         config = Config.model_validate(table)
         return Resolved(config, _of_values(origins, table, config.table()))
     except GendiffError as error:
+        if process and error.subject.startswith("velocity.") and table["velocity"].get("name") == velocity.name:
+            error.details = (*error.details, f"process '{process.name}' is {rotation.spec} with {velocity.spec}")
         _locate(error, origins)
         raise
     except ValidationError as error:
@@ -186,12 +195,26 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise ConfigError("the configuration is nested too deeply") from error
 
 
-def _parts(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A named process as the rotation and velocity it stands for, and then whatever else the table says."""
-    if "process" in table:
-        rotation, velocity = Process.model_validate(table["process"]).parts()
-        yield {"rotation": rotation.table(), "velocity": velocity.table()}
-    yield {key: value for key, value in table.items() if key != "process"}
+def refuse_second_velocity(process: Any, velocity: Any, where: str = "") -> None:
+    """Raise `ConfigError` where one author names a process and another velocity than its own, which would replace it.
+
+    Args:
+        process, velocity: components, specs or tables; ``velocity`` None, or a table without a name, names none.
+
+    """
+    spec = parse_spec(velocity) if isinstance(velocity, str) else velocity
+    if process is None or not isinstance(spec, Mapping) or "name" not in spec:
+        return
+    named = Process.model_validate(process)
+    own = named.parts()[1].name
+    if spec["name"] != own:
+        raise ConfigError(
+            f"process '{named.name}' has a velocity of its own, '{own}', and '{spec['name']}' is another",
+            where=where,
+            details=["a process is a rotation and a velocity under one name"],
+            fix=f"leave one of the two out; a parameter of '{own}' is set with velocity.KEY=VALUE",
+            subject="velocity.name",
+        )
 
 
 def _default_specs(cls: type[Settings]) -> dict[str, Any]:
@@ -251,7 +274,8 @@ def _locate(error: GendiffError, origins: Mapping[str, str]) -> None:
     wanted = error.subject
     while wanted and not error.where:
         ends = {path: f".{path}." for path in origins}  # a component that is at fault later does not know what holds it
-        exact = [path for path, end in ends.items() if end.endswith((f".{wanted}.", f".{wanted}.name."))]
+        whole = [path for path in (wanted, f"{wanted}.name") if path in origins]
+        exact = whole or [path for path, end in ends.items() if end.endswith((f".{wanted}.", f".{wanted}.name."))]
         parts = [path for path, end in ends.items() if f".{wanted}." in end]
         error.where = origins[found[0]] if (found := exact or parts) else ""
         wanted = wanted.rpartition(".")[0]

@@ -24,6 +24,8 @@ from torch.nn.functional import logsigmoid
 from gendiff.blur import LOG_FLOOR
 from gendiff.shapes import per_event
 
+CLEAN = -24.0  # log(s²/a²) of a component that counts as clean
+
 
 class Scales(ABC):
     """The pair (log a, log s) for i = 0..N; an author gives both, as a frozen dataclass whose tensors are their tables."""
@@ -159,7 +161,9 @@ class ColouredScales(Scales):
 
 @dataclass(frozen=True)
 class LinearLogSNRScales(VariancePreserving):
-    r"""``log(s²/a²) = γ_k + t_i Δ``: every component falls at the same pace, each from a level of its own.
+    r"""``log(s²/a²) = max(γ_k + t_i Δ, -24)``: every component falls at the same pace, each from a level of its own.
+
+    At -24, s = 6e-6, a component counts as clean: less noise would be lost in the rounding of a picture in float32.
 
     Args:
         t: time, in [0, 1]; -inf where there is no noise, shape ``(N+1,)``.
@@ -177,7 +181,9 @@ class LinearLogSNRScales(VariancePreserving):
         return len(self.t) - 1
 
     def log_alpha_bar(self, i: Tensor) -> Tensor:
-        L: Tensor = logsigmoid(-(self.gamma + per_event(self.t[i], self.gamma.ndim) * self.delta))
+        t = per_event(self.t[i], self.gamma.ndim)
+        level = (self.gamma + t * self.delta).clamp_min(CLEAN)
+        L: Tensor = logsigmoid(-torch.where(t.isneginf(), t, level))
         return L
 
 

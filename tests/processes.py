@@ -10,6 +10,7 @@ from torch import Tensor
 from gendiff import Config, Diffusion, Rotation, Velocity
 from gendiff.registry import default_registry
 from gendiff.testing import fitted as ready
+from gendiff.testing import fitted_velocity
 
 N = 50  # enough steps for every regime, few enough for dense matrices
 
@@ -21,7 +22,8 @@ def component(interface: type, spec):
 
 def diffusion(rotation="dct", velocity="blur", event_shape=(2, 5, 7), N=N) -> Diffusion:
     U = fitted(rotation, event_shape)
-    return Diffusion(U, component(Velocity, velocity).scales(U, event_shape, N), event_shape)
+    B = fitted_velocity(component(Velocity, velocity), U, event_shape)
+    return Diffusion(U, B.scales(U, event_shape, N), event_shape)
 
 
 def dense(rotation: Rotation, event_shape: tuple[int, ...]) -> Tensor:
@@ -51,6 +53,14 @@ RELATIVES = [
     ("dct", "cold"),
     ("dct", "reversed"),
     ("haar", "reversed:velocity=blurring"),
+    ("hartley", "spectrum-matched"),
+    ("dct", "spectrum-matched:power_law=[1.59,0.0086,2]"),
+    ("hartley", "equal-snr"),
+    ("identity", "equal-snr:noise=cosine"),
+    ("dct", "equal-snr:flipped=true"),
+    ("dct", "soft-conditioning"),
+    ("klt:patch=3", "soft-conditioning:soft=0.1"),
+    ("dct", "reversed:velocity=soft-conditioning"),
 ]
 
 #: Every rotation with the paper's velocities, the blur velocity with every schedule and noise, and the relatives.

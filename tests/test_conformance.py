@@ -149,6 +149,13 @@ VARIANTS = [
     (NoiseSchedule, "sigmoid:start=0,tau=0.3"),
     (Velocity, "fine-to-coarse:schedule=log"),
     (Velocity, "blur:noise=cosine,sigma=2"),
+    (Velocity, "blurring:sigma_max=0,d_min=0"),
+    (Velocity, "heat:sigma_max=300"),
+    (Velocity, "cold:growth=1"),
+    (Velocity, "spectrum-matched:power_law=[1.59,0.0086,2]"),
+    (Velocity, "equal-snr:flipped=true"),
+    (Velocity, "soft-conditioning:soft=0.001"),
+    (Velocity, "reversed:velocity=equal-snr"),
     (Sampler, "ddim:eta=0.5,steps=7"),
     (Sampler, "ancestral:steps=10"),
     (Model, "unet:dropout=0.5,multipliers=[1,2,2]"),
@@ -156,6 +163,8 @@ VARIANTS = [
     (Metric, "spectrum:bands=8"),
     (Data, "gaussian-field:size=[20]"),
     (Process, "blur-diffusion:schedule=log"),
+    (Process, "reversed:process=heat-dissipation"),
+    (Process, "reversed:process=flipped-snr"),
 ]
 
 

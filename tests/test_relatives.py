@@ -7,12 +7,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from processes import component, diffusion
+from command import run
+from gendiff_cli.options import layers
+from processes import component, diffusion, fitted
 from scipy.fft import dctn, idctn
 
-from gendiff import Diffusion, Sampler, Update, VariancePreserving
+from gendiff import Diffusion, Sampler, Update, VariancePreserving, Velocity
+from gendiff.arm import Arm
 from gendiff.blur import mirrored
+from gendiff.config import Layer, resolve
 from gendiff.errors import ConfigError
+from gendiff.moments import Moments
+from gendiff.process import Process
+from gendiff.registry import default_registry
+from gendiff.scales import GeodesicScales
+from gendiff.testing import SmoothNoise
 
 EVENT = (2, 5, 7)
 
@@ -139,6 +148,154 @@ class TestCold:
             close(x_j, x_i - without_noise(process, x_0, update.i) + without_noise(process, x_0, update.j))
 
 
+def standard(rotation="dct", noise="linear", event=EVENT, N=30) -> Diffusion:
+    return diffusion(rotation, {"name": "isotropic", "noise": noise}, event, N)
+
+
+def variance_of(rotation: str, event=EVENT) -> torch.Tensor:
+    """What a velocity is told of the data it is fitted to."""
+    return Moments.fit(SmoothNoise(shape=event), fitted(rotation, event)).variance
+
+
+class TestSpectrumMatched:
+    N = 30
+
+    @pytest.mark.parametrize("rotation", ["hartley", "dct", "identity"])
+    def test_data_of_variance_s_have_variance_s_to_the_tau(self, rotation):
+        """A straight line in log-variance, whatever S is: below 1, above 1, and next to 1."""
+        process = diffusion(rotation, "spectrum-matched", EVENT, self.N)
+        S = variance_of(rotation)
+        assert S.min() < 0.5 or rotation == "identity"
+        for i in range(self.N + 1):
+            a, s = process.scales_at(i, torch.float64)
+            close(a**2 + s**2, torch.ones_like(a))
+            close(a**2 * S + s**2, S ** (1 - i / self.N), rtol=1e-10)
+
+    @pytest.mark.parametrize("S", [1e-6, 0.3, 1 - 1e-12, 1.0, 1 + 1e-12, 7.0, 2e4, 1e300])
+    def test_the_formula_holds_for_every_variance(self, S):
+        tau = torch.linspace(1, 0, 11, dtype=torch.float64)
+        scales = GeodesicScales(tau, torch.tensor([[math.log(S)]], dtype=torch.float64))
+        a_squared = torch.exp(2 * scales.log_a(torch.arange(11))).flatten()
+        expected = tau if abs(S - 1) < 1e-9 else (1 - S**tau) / (1 - S)
+        close(a_squared, expected, rtol=1e-9, atol=1e-9)
+        assert scales.log_a(torch.tensor([10])).item() == -1e4  # nothing is left at N: clamped, not -inf
+        assert scales.log_s(torch.tensor([0])).item() == -math.inf
+
+    def test_the_authors_power_law_in_integer_cycles_per_picture(self):
+        n = 8
+        process = diffusion("hartley", "spectrum-matched:power_law=[1.59,0.0086,2]", (3, n, n), self.N)
+        cycles = np.fft.fftfreq(n, 1 / n)
+        S = 1.59 / np.abs(0.0086 + np.hypot(cycles[:, None], cycles[None])) ** 2
+        for i in (1, 13, 29):
+            tau = 1 - i / self.N
+            close(torch.exp(2 * process.log_a(i))[0], torch.from_numpy((1 - S**tau) / (1 - S)))
+
+    def test_it_is_a_filter_in_the_fourier_basis(self, rng):
+        """S is even in the frequency, so the real basis does what the authors' complex one does."""
+        n = 8
+        process = diffusion("hartley", "spectrum-matched:power_law=[1.59,0.0086,2]", (3, n, n), self.N)
+        a = process.log_a(13).exp()[0].numpy()
+        x = torch.randn(2, 3, n, n, generator=rng, dtype=torch.float64)
+        filtered = np.fft.ifft2(a * np.fft.fft2(x.numpy(), norm="ortho"), norm="ortho")
+        assert np.abs(filtered.imag).max() < 1e-12
+        close(without_noise(process, x, 13), torch.from_numpy(filtered.real))
+
+    def test_a_spectrum_that_is_none_is_refused(self):
+        with pytest.raises(ConfigError, match="c_1 = 0 and c_2 = 1 is no spectrum"):
+            diffusion("dct", "spectrum-matched:power_law=[0,1,2]", EVENT)
+
+
+class TestEqualSNR:
+    @pytest.mark.parametrize("rotation", ["hartley", "dct", "klt:patch=3"])
+    def test_the_snr_times_the_variance_is_the_same_for_all(self, rotation):
+        process, C = diffusion(rotation, "equal-snr", EVENT, 30), variance_of(rotation)
+        for i in (1, 15, 30):
+            data_snr = torch.exp(2 * process.half_log_snr(i)) * C
+            close(data_snr / data_snr.mean(), torch.ones_like(data_snr))
+            close(data_snr.mean(), torch.exp(2 * standard(rotation).half_log_snr(i)).mean(), rtol=1e-9)
+        assert process.log_s(0).isneginf().all()
+        assert C.max() / C.min() > 4
+
+    @pytest.mark.parametrize("event", [(2, 5, 7), (1, 6, 6), (2, 12)], ids=str)
+    def test_flipped_has_the_standard_process_s_snr_in_the_opposite_order(self, event):
+        rotation = "dct"
+        process, plain = diffusion(rotation, "equal-snr:flipped=true", event, 30), standard(rotation, event=event)
+        C, order = variance_of(rotation, event).flatten(1), ranks(process, event)
+        for i in (1, 15, 30):
+            flipped = torch.exp(2 * process.half_log_snr(i)).expand(event).flatten(1) * C
+            expected = torch.exp(2 * plain.half_log_snr(i)).expand(event).flatten(1) * C
+            close(flipped[:, order], expected[:, order].flip(1), rtol=1e-9)
+
+    def test_its_marginal_in_whitened_coordinates_is_the_standard_one(self, rng):
+        """``x̄/sqrt(C)`` sees white noise: the paper's own coordinates."""
+        process, C = diffusion("hartley", "equal-snr", EVENT, 30), variance_of("hartley")
+        plain = standard("hartley")
+        x_0, eps = torch.randn(2, 3, *EVENT, generator=rng, dtype=torch.float64)
+        i = torch.tensor([1, 15, 30])
+        x_i = process.rotate(process.q_sample(process.unrotate(C.sqrt() * x_0), i, process.unrotate(eps)))
+        close(x_i / C.sqrt(), plain.rotate(plain.q_sample(plain.unrotate(x_0), i, plain.unrotate(eps))))
+
+
+class TestSoftConditioning:
+    N = 400
+
+    def test_at_softness_1_it_is_standard_diffusion(self):
+        process = diffusion("dct", "soft-conditioning", EVENT, self.N)
+        for i in (1, 100, self.N):
+            gamma = -2 * process.half_log_snr(i)
+            close(gamma, gamma.mean().expand_as(gamma))
+        steps = torch.stack([process.half_log_snr(i).mean() for i in (100, 200, 300, 400)])
+        close(steps.diff().diff(), torch.zeros(2, dtype=torch.float64))  # log-SNR falls linearly
+        assert process.log_s(0).isneginf().all()
+
+    @pytest.mark.parametrize("soft", [0.3, 1.0, 5.0])
+    def test_the_levels_are_the_paper_s(self, soft):
+        process = diffusion("dct", f"soft-conditioning:soft={soft}", EVENT, self.N)
+        log_variance = variance_of("dct").log()
+        order = -log_variance
+        pace = 10 + (order.max() - order.min()) / soft
+        for i in (1, 170, self.N):
+            gamma = -7 + log_variance + (order - order.max()) / soft + i / self.N * pace
+            close(-2 * process.half_log_snr(i), gamma.clamp_min(-24), atol=1e-8)
+        # at t = 1 the strongest component is the last to become noise, at t = 0 the faintest the first to be touched
+        last = (2 * process.half_log_snr(self.N) + log_variance).flatten()
+        assert last.max().item() == pytest.approx(-3)
+        assert last.argmax() == log_variance.flatten().argmax()
+
+    def test_a_small_softness_is_autoregressive(self):
+        """One component becomes noise before the next is touched, the faintest first."""
+        process = diffusion("dct", "soft-conditioning:soft=0.001", EVENT, self.N)
+        log_variance = variance_of("dct").log()
+        values = log_variance.unique()
+        values = values[torch.cat([torch.ones(1, dtype=torch.bool), values.diff() > 0.02])]  # what softness can tell
+        pace = 10 + (log_variance.max() - log_variance.min()) / 0.001
+        begins = (
+            (values - log_variance.min()) / 0.001 / pace
+        )  # the time at which g = g_denoise, and how long till g_noise
+        assert (begins[:-1] + 10 / pace < begins[1:]).all()
+        noisy = torch.stack([-2 * process.half_log_snr(i) - log_variance for i in range(1, self.N + 1)])
+        underway = ((noisy > -7 + 1e-6) & (noisy < 3 - 1e-6)).flatten(1)
+        assert (noisy[-1] >= 3 - 1e-6).all()
+        for row in underway:
+            busy = log_variance.flatten()[row]
+            assert busy.numel() == 0 or busy.max() - busy.min() < 0.02
+
+    def test_a_large_softness_is_equal_snr(self):
+        process = diffusion("dct", "soft-conditioning:soft=1000000.0", EVENT, self.N)
+        data_snr = 2 * process.half_log_snr(200) + variance_of("dct").log()
+        close(data_snr, data_snr.mean().expand_as(data_snr), atol=1e-4)
+
+    def test_levels_in_the_wrong_order_are_refused(self):
+        with pytest.raises(ConfigError, match="g_noise = -8 is not above g_denoise = -7"):
+            component(Velocity, "soft-conditioning:g_noise=-8")
+
+
+def ranks(process: Diffusion, event) -> list[int]:
+    """Flat indices of the components of a channel in the order of frequency."""
+    rho = process.rotation.frequencies(event)[0].flatten().tolist()
+    return sorted(range(len(rho)), key=lambda k: (round(rho[k], 9), k))
+
+
 class TestReversed:
     @pytest.mark.parametrize("velocity", ["blur:schedule=log", "isotropic", "blurring", "heat:sigma_max=3"])
     @pytest.mark.parametrize("event", [(2, 5, 7), (1, 6, 6), (3, 12)], ids=str)
@@ -146,8 +303,7 @@ class TestReversed:
         plain = diffusion("dct", velocity, event, 30)
         twin = diffusion("dct", {"name": "reversed", "velocity": velocity}, event, 30)
         assert isinstance(twin.scales, VariancePreserving) == isinstance(plain.scales, VariancePreserving)
-        rho = plain.rotation.frequencies(event)[0].flatten().tolist()
-        order = sorted(range(len(rho)), key=lambda k: (round(rho[k], 9), k))
+        order = ranks(plain, event)
         for i in (0, 1, 13, 30):
             for own, other in ((twin.log_a(i), plain.log_a(i)), (twin.log_s(i), plain.log_s(i))):
                 own, other = (value.expand(event).flatten(1) for value in (own, other))
@@ -169,3 +325,64 @@ def test_a_basis_without_frequencies_is_refused():
     for velocity in ("blurring", "heat", "cold"):
         with pytest.raises(ConfigError, match="rotation 'identity' has no frequencies that heat could damp"):
             diffusion("identity", velocity, EVENT)
+
+
+class TestCommandLine:
+    """What an invocation cannot use is refused with the reason, never ignored."""
+
+    @pytest.mark.parametrize("process", default_registry().names("process"))
+    @pytest.mark.parametrize(("flag", "spec"), [("schedule", "log"), ("noise", "cosine")])
+    def test_a_process_takes_exactly_the_schedules_of_its_velocity(self, process, flag, spec):
+        velocity = component(Process, process).parts()[1]
+        flags = {"process": process, flag: spec}
+        if flag in type(velocity).model_fields:
+            config = resolve(layers(default_registry(), None, None, None, flags)).config
+            assert getattr(config.velocity, flag).name == spec
+            return
+        with pytest.raises(ConfigError) as refused:
+            resolve(layers(default_registry(), None, None, None, flags))
+        assert refused.value.where == f"--{flag}"
+        said = str(refused.value)
+        assert f"velocity '{velocity.name}' has no parameter '{flag}'" in said
+        assert f"process '{process}' is " in said
+        assert len(said.splitlines()) < 8
+
+    @pytest.mark.parametrize("process", default_registry().names("process"))
+    def test_a_process_and_another_velocity_contradict_each_other(self, process):
+        own = component(Process, process).parts()[1].name
+        other = "isotropic" if own != "isotropic" else "blur"
+        for named in ({"process": process, "velocity": other}, {"process": process, "velocity": {"name": other}}):
+            with pytest.raises(ConfigError, match=f"velocity of its own, '{own}', and '{other}' is another"):
+                resolve([Layer("a file", named)])
+        with pytest.raises(ConfigError, match="is another") as refused:
+            layers(default_registry(), None, None, None, {"process": process, "velocity": other})
+        assert refused.value.where == "--velocity"
+        with pytest.raises(ConfigError, match="is another"):
+            Arm.parse(f"{process} velocity={other}")
+        same = resolve(layers(default_registry(), None, None, None, {"process": process, "velocity": own})).config
+        assert same.velocity.name == own
+        later = resolve([Layer("a preset", {"process": process}), Layer("--velocity", {"velocity": other})]).config
+        assert later.velocity.name == other  # a layer above may replace it
+
+    def test_the_basis_of_a_process_may_be_another_and_its_parameters_set(self):
+        table = {"process": "heat-dissipation", "velocity": {"sigma_max": 3.0}, "rotation": "haar"}
+        config = resolve([Layer("a file", table)]).config
+        assert (config.rotation.name, config.velocity.spec) == ("haar", "heat:sigma_max=3.0")
+
+    @pytest.mark.parametrize(
+        ("options", "said", "origin"),
+        [
+            (("--process", "blurring-diffusion", "--schedule", "log"), "has no parameter 'schedule'", "--schedule"),
+            (("--process", "reversed", "--schedule", "log"), "has no parameter 'schedule'", "--schedule"),
+            (("--process", "cold:schedule=log",), "process 'cold' has no parameter 'schedule'", "--process"),
+            (("--process", "heat-dissipation", "--rotation", "identity"), "no frequencies that heat could damp", "--rotation"),
+            (("--process", "heat-dissipation", "--velocity", "blur"), "'blur' is another", "--velocity"),
+            (("--process", "heat-dissipation:sigma_min=30"), "sigma_min = 30 is above sigma_max = 24", "--process"),
+        ],
+    )  # fmt: skip
+    def test_the_command_says_why_and_from_where(self, options, said, origin):
+        done = run("train", "--data", "digits", *options, "--dry-run")
+        assert done.code == 2
+        assert said in done.err
+        assert f"(from {origin})" in done.err
+        assert len(done.err.splitlines()) < 8

@@ -64,8 +64,9 @@ def layers(
 ) -> list[Any]:
     """The layers of the configuration in order of precedence; flags that are None were not given."""
     from gendiff.arm import PATHS, parse_size
-    from gendiff.config import Layer
+    from gendiff.config import Layer, refuse_second_velocity
 
+    refuse_second_velocity(flags.get("process"), flags.get("velocity"), "--velocity")
     found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]
     if file is not None:
         layer = Layer.from_file(file)

@@ -22,13 +22,25 @@ from typing import TYPE_CHECKING, Any
 from gendiff.testing.card import Check, CheckFailed, Line, check, checks, require, score
 
 if TYPE_CHECKING:
-    from gendiff.testing.probes import SmoothNoise, fitted, level
+    from gendiff.testing.probes import SmoothNoise, fitted, fitted_velocity, level
 
-__all__ = ["Check", "CheckFailed", "Line", "SmoothNoise", "check", "checks", "fitted", "level", "require", "score"]
+__all__ = [
+    "Check",
+    "CheckFailed",
+    "Line",
+    "SmoothNoise",
+    "check",
+    "checks",
+    "fitted",
+    "fitted_velocity",
+    "level",
+    "require",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("SmoothNoise", "fitted", "level"):
+    if name not in ("SmoothNoise", "fitted", "fitted_velocity", "level"):
         raise AttributeError(f"module 'gendiff.testing' has no attribute '{name}'")
     from gendiff.testing import probes  # it needs torch, which a pytest session without gendiff should not import
 

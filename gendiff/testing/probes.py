@@ -23,6 +23,7 @@ from gendiff.scales import Scales, VariancePreserving
 from gendiff.shapes import EventShape, per_event
 from gendiff.streams import stream
 from gendiff.testing.card import require
+from gendiff.velocity import Velocity
 
 #: Events of the sizes that people have: even, odd, powers of two, not square, several channels, signals.
 EVENTS: tuple[EventShape, ...] = ((1, 28, 28), (3, 32, 32), (1, 63, 63), (4, 28, 36), (2, 48), (1, 31), (2, 32))
@@ -63,6 +64,14 @@ def fitted(rotation: Rotation, event_shape: EventShape) -> Rotation:
         return rotation
     learned = rotation.fit(SmoothNoise(shape=event_shape))
     return rotation.with_learned(learned) if learned else rotation
+
+
+def fitted_velocity(velocity: Velocity, rotation: Rotation, event_shape: EventShape) -> Velocity:
+    """A velocity ready for that rotation and events of that shape: one that learns from data has learned from smooth noise."""
+    if velocity.has_learned:
+        return velocity
+    learned = velocity.fit(SmoothNoise(shape=event_shape), rotation)
+    return velocity.with_learned(learned) if learned else velocity
 
 
 def noise(shape: tuple[int, ...], key: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

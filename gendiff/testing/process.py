@@ -7,7 +7,7 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.process import Process
 from gendiff.testing.card import check, require
-from gendiff.testing.probes import fitted
+from gendiff.testing.probes import fitted, fitted_velocity
 from gendiff.testing.steps import destroys, terminal
 
 SHAPES = ((2, 5, 7), (1, 12), (1, 8, 8), (1, 16))  # one for whoever takes squares, signals or powers of two only
@@ -32,7 +32,7 @@ def destroying(process: Process) -> str:
     for shape in SHAPES:
         try:
             ready = fitted(rotation, shape)
-            scales = velocity.scales(ready, shape, 200)
+            scales = fitted_velocity(velocity, ready, shape).scales(ready, shape, 200)
         except ConfigError as error:
             refused.append(error.what)
             continue

@@ -11,7 +11,7 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
 from gendiff.testing.card import check, require
-from gendiff.testing.probes import fitted
+from gendiff.testing.probes import SmoothNoise, fitted, fitted_velocity, undisturbed
 from gendiff.testing.steps import destroys, terminal
 from gendiff.velocity import Velocity
 
@@ -41,6 +41,21 @@ def steps(velocity: Velocity) -> str:
     return "the same in any batch"
 
 
+@check("velocity", "what it learns from data follows from data and rotation alone", "`fit(data, rotation)`")
+def fits(velocity: Velocity) -> str:
+    """The same tensors each time, and no random number drawn."""
+    for diffusion in _processes(velocity, (20,)):
+        data = SmoothNoise(shape=diffusion.event_shape)
+        with undisturbed():
+            first = velocity.fit(data, diffusion.rotation)
+        second = velocity.fit(data, diffusion.rotation)
+        require(first.keys() == second.keys(), "the same names each time", f"{sorted(first)} and {sorted(second)}")
+        for name, value in first.items():
+            require(torch.equal(value, second[name]), f"the same '{name}' each time", "another")
+        learned = ", ".join(sorted(first))
+    return f"learns {learned}" if learned else "learns nothing"
+
+
 @check("velocity", "its terminal signal-to-noise ratio", _SCALES)
 def terminal_snr(velocity: Velocity) -> str:
     """A measurement: sampling starts from noise, so what is left at N is missing."""
@@ -59,7 +74,8 @@ def _processes(
             for N in Ns:
                 try:
                     ready = fitted(rotation, shape)
-                    diffusion = Diffusion(ready, velocity.scales(ready, shape, N), shape)
+                    recipe = fitted_velocity(velocity, ready, shape)
+                    diffusion = Diffusion(ready, recipe.scales(ready, shape, N), shape)
                 except ConfigError as error:
                     refusals.add(error.what)
                     continue

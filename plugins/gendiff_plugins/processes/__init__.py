@@ -7,10 +7,61 @@ from gendiff.hookspecs import hookimpl
 @hookimpl
 def gendiff_components() -> list[type[Component] | Lazy]:
     """Announce the named processes."""
-    here = "gendiff_plugins.processes.paper"
+    here = "gendiff_plugins.processes"
     return [
-        Lazy("process", "ddpm", f"{here}:DDPM", "standard diffusion: no rotation, one speed"),
+        Lazy("process", "ddpm", f"{here}.paper:DDPM", "standard diffusion: no rotation, one speed"),
         Lazy(
-            "process", "blur-diffusion", f"{here}:BlurDiffusion", "blur and noise in the DCT basis, fine detail first"
+            "process",
+            "blur-diffusion",
+            f"{here}.paper:BlurDiffusion",
+            "blur and noise in the DCT basis, fine detail first",
+        ),
+        Lazy(
+            "process",
+            "blurring-diffusion",
+            f"{here}.dissipation:BlurringDiffusion",
+            "heat and noise in the DCT basis, the same noise for all frequencies",
+        ),
+        Lazy(
+            "process",
+            "heat-dissipation",
+            f"{here}.dissipation:HeatDissipation",
+            "heat and a trace of noise in the DCT basis; sharpened step by step",
+        ),
+        Lazy(
+            "process",
+            "cold",
+            f"{here}.dissipation:Cold",
+            "blur without noise in the DCT basis; sharpened by a deterministic update",
+        ),
+        Lazy(
+            "process",
+            "spectrum-matched",
+            f"{here}.spectral:SpectrumMatched",
+            "the shortest path from the data's spectrum to white noise, in the real Fourier basis",
+        ),
+        Lazy(
+            "process",
+            "equal-snr",
+            f"{here}.spectral:EqualSNR",
+            "noise with the spectrum of the data, in the real Fourier basis: all frequencies drown together",
+        ),
+        Lazy(
+            "process",
+            "flipped-snr",
+            f"{here}.spectral:FlippedSNR",
+            "noise that drowns coarse frequencies first, in the real Fourier basis: the twin of standard diffusion",
+        ),
+        Lazy(
+            "process",
+            "soft-conditioning",
+            f"{here}.spectral:SoftConditioning",
+            "between joint and autoregressive: frequencies drown one after the other, with a softness",
+        ),
+        Lazy(
+            "process",
+            "reversed",
+            f"{here}.reversed:Reversed",
+            "another process from fine to coarse: all its speeds, dealt out the other way round",
         ),
     ]

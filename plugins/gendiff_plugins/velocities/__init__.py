@@ -27,6 +27,24 @@ def gendiff_components() -> list[type[Component] | Lazy]:
         Lazy("velocity", "cold", f"{here}.cold:Cold", "blur alone, the limit s = 0: a = exp(-μ_k Σσ_j²/2), s = floor"),
         Lazy(
             "velocity",
+            "spectrum-matched",
+            f"{here}.spectrum_matched:SpectrumMatched",
+            "the straightest way from the data's spectrum to white: a² = (1-S^τ)/(1-S), τ = 1 - i/N",
+        ),
+        Lazy(
+            "velocity",
+            "equal-snr",
+            f"{here}.equal_snr:EqualSNR",
+            "noise with the data's spectrum: a = sqrt(ᾱ), s = sqrt((1-ᾱ) C_k)",
+        ),
+        Lazy(
+            "velocity",
+            "soft-conditioning",
+            f"{here}.soft_conditioning:SoftConditioning",
+            "from joint to autoregressive: log(s²/a²) rises linearly in time, faint components first",
+        ),
+        Lazy(
+            "velocity",
             "reversed",
             f"{here}.reversed:Reversed",
             "another velocity from fine to coarse: rank p of frequency takes the scales of rank K-1-p",

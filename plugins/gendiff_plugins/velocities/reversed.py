@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from gendiff.blur import mirrored
 from gendiff.component import by_name
+from gendiff.data import Data
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales, permuted
 from gendiff.shapes import EventShape
@@ -22,6 +27,10 @@ class Reversed(Velocity):
 
     velocity: Velocity = by_name("blur", "the velocity that is reversed")
 
+    def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
+        return self.velocity.fit(data, rotation)
+
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
-        inner = self.velocity.scales(rotation, event_shape, N)
+        velocity = self.velocity.with_learned(self.learned) if self.has_learned else self.velocity
+        inner = velocity.scales(rotation, event_shape, N)
         return permuted(inner, mirrored(rotation.frequencies(event_shape)[0]))
