@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -57,27 +58,32 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
         GendiffError: the first that ``work`` raises, in the order of the items, and where a process dies.
 
     """
-    loader = DataLoader(
-        InOrder(work),
-        batch_size=None,  # an item already is a chunk
-        sampler=items,
-        num_workers=min(workers, len(items)),
-        worker_init_fn=begin_data_process,
-        collate_fn=_as_it_is,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: as it was asked
+        loader = DataLoader(
+            InOrder(work),
+            batch_size=None,  # an item already is a chunk
+            sampler=items,
+            num_workers=min(workers, len(items)),
+            worker_init_fn=begin_data_process,
+            collate_fn=_as_it_is,
+        )
+        outcomes = iter(loader)
+    died = ""
     try:
-        for outcome in loader:
+        for outcome in outcomes:
             if isinstance(outcome, GendiffError):
                 raise outcome
             yield outcome
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise GendiffError(
-            "a data process has died",
-            details=[str(error).partition("\n")[0]],
-            fix="look for a lack of memory, and try fewer processes: --workers 1",
-        ) from error
+        died = str(error).partition("\n")[0]
+    finally:
+        del outcomes, loader  # their processes end now, and not when the traceback of an error goes
+    if died:
+        fix = "look for a lack of memory, and try fewer processes: --workers 1"
+        raise GendiffError("a data process has died", details=[died], fix=fix)
 
 
 def _as_it_is(outcome: T) -> T:

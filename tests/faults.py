@@ -294,13 +294,12 @@ class Crashes:
     violations: list[str] = field(default_factory=list)
 
 
-def crash_states(
-    tmp_path: Path, recorder: type[Recorder] = Recorder, saves: int = 5, keep: int = 2, draws: int = 1
-) -> Crashes:
-    """Save ``saves`` checkpoints, and look at what is left after a crash at every moment in between."""
-    real = tmp_path / "real"
-    real.mkdir()
-    log: list[tuple[str, Path, Any]] = []
+Log = list[tuple[str, Path, Any]]
+
+
+def recorded(act: Callable[[Log], None]) -> Log:
+    """What ``act``, which writes through recorders with the log it is given, does; with every real fsync."""
+    log: Log = []
 
     def fsync(descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -308,24 +307,42 @@ def crash_states(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
+        act(log)
+    return log
+
+
+def crashes(log: Log, real: Path, left: Path, draws: int) -> Iterator[tuple[str, str]]:
+    """After each operation below ``real``, for each mode of a crash, what is left is in ``left``: yields where, and the mode."""
+    rng = random.Random(0)
+    disk = Disk(real)
+    for number, (operation, path, argument) in enumerate(log):
+        disk.do(operation, path, argument)
+        for mode in ("killed", "lost", "metadata", *["any"] * draws):
+            disk.build(left, mode, rng)
+            yield f"{mode} after {number}: {operation} {path.name}", mode
+            shutil.rmtree(left)
+
+
+def crash_states(
+    tmp_path: Path, recorder: type[Recorder] = Recorder, saves: int = 5, keep: int = 2, draws: int = 1
+) -> Crashes:
+    """Save ``saves`` checkpoints, and look at what is left after a crash at every moment in between."""
+    real, left = tmp_path / "real", tmp_path / "left"
+    real.mkdir()
+    returned: list[int] = []  # how long the log was when the save of a step returned
+
+    def save(log: Log) -> None:
         for step in range(1, saves + 1):
             checkpoint.save(real / "run" / "checkpoints", made_up(step), keep, recorder(log))
-            log.append(("returned", real, step))
+            returned.append(len(log))
+
     found = Crashes()
-    rng = random.Random(0)
-    disk, returned = Disk(real), 0
-    for number, (operation, path, argument) in enumerate(log):
-        if operation == "returned":
-            returned = argument
-        else:
-            disk.do(operation, path, argument)
-        for mode in ("killed", "lost", "metadata", *["any"] * draws):
-            left = tmp_path / "left"
-            disk.build(left, mode, rng)
-            where = f"{mode} after {number}: {operation} {path.name}"
-            found.states += 1
-            found.violations += [f"{where}: {what}" for what in _wrong(left / "run" / "checkpoints", returned, mode)]
-            shutil.rmtree(left)
+    log = recorded(save)
+    for number, (where, mode) in enumerate(crashes(log, real, left, draws)):
+        done = number // (3 + draws) + 1  # operations
+        found.states += 1
+        saved = sum(length <= done for length in returned)
+        found.violations += [f"{where}: {what}" for what in _wrong(left / "run" / "checkpoints", saved, mode)]
     return found
 
 

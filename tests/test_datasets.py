@@ -29,11 +29,13 @@ from gendiff_plugins.data.huggingface import HuggingFace
 from gendiff_plugins.data.idx import FashionMnist, Mnist
 from gendiff_plugins.data.lsun import Lsun
 from gendiff_plugins.data.npy import Npy
+from gendiff_plugins.data.packed import Packed
 from gendiff_plugins.data.zip import Zip
 from PIL import Image
 
 from gendiff.component import summary
 from gendiff.errors import ConfigError, DataError
+from gendiff.packing import pack
 from gendiff.testing import checks
 
 H, W = 6, 10
@@ -247,7 +249,7 @@ def rows(library, contents, column="image"):
 
 # --- every data component ---------------------------------------------------------------------------------------------
 
-NAMES = ["cifar10", "cifar10-binary", "mnist", "fashion-mnist", "npy", "zip", "lsun", "huggingface"]
+NAMES = ["cifar10", "cifar10-binary", "mnist", "fashion-mnist", "npy", "zip", "lsun", "huggingface", "packed"]
 
 
 @pytest.fixture
@@ -267,6 +269,9 @@ def make(tmp_path, library):
             return Npy(path=tmp_path / "a.npy")
         if name == "zip":
             return Zip(path=zip_of(tmp_path / "a.zip", pictures(5)), size=(7, 4))
+        if name == "packed":
+            pack(Zip(path=zip_of(tmp_path / "b.zip", pictures(5)), size=(7, 4)), root)
+            return Packed(path=root)
         if name == "lsun":
             return Lsun(path=lsun_folder(root, pictures(5).values()), size=(7, 4))
         rows(library, list(pictures(5).values())).save_to_disk(str(root))
@@ -329,7 +334,7 @@ def test_what_was_read_does_not_travel(make, name):
         data[data.length]
 
 
-@pytest.mark.parametrize("component", [Cifar10, Mnist, FashionMnist, Npy, Zip, Lsun, HuggingFace])
+@pytest.mark.parametrize("component", [Cifar10, Mnist, FashionMnist, Npy, Zip, Lsun, HuggingFace, Packed])
 def test_what_is_missing_is_named(component, tmp_path, library):
     data = component(path=tmp_path / "no such thing")  # constructing reads nothing
     error = error_of(lambda: data.event_shape)

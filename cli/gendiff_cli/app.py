@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,10 @@ def gendiff(
 def main() -> None:
     """Run the command line; never returns."""
     try:
-        app(prog_name="gendiff")
+        with warnings.catch_warnings():
+            if not {"-v", "--verbose"} & set(sys.argv):
+                warnings.showwarning = _as_note
+            app(prog_name="gendiff")
     except PluginError as error:
         if (culprit := _culprit(error)) and culprit.partition(" of ")[2] not in str(error):
             error.details = (*error.details, f"provided by {culprit.partition(' of ')[2]}")
@@ -87,6 +91,13 @@ def main() -> None:
         sys.exit(fail(_interrupted()))
     except Exception as error:  # the last resort: one screen instead of a traceback
         sys.exit(fail(_unexpected(error)))
+
+
+def _as_note(
+    message: Warning | str, category: type, filename: str, lineno: int, file: object = None, line: object = None
+) -> None:
+    """A warning as a user wants to read it: what it says, and not which line of code says so."""
+    note(" ".join(str(message).split()))
 
 
 def _interrupted() -> GendiffError:

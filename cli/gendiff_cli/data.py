@@ -2,15 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import PluginError
+from gendiff.errors import ConfigError, PluginError
 from gendiff.registry import Registry
-from gendiff_cli.console import json_result, next_step, note, table
+from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, table
+
+if TYPE_CHECKING:
+    from gendiff.config import Resolved
+    from gendiff.packed import PackedSet
+    from gendiff.preparation import Resize
 
 app = typer.Typer(no_args_is_help=True, help="Sources of events.")
+
+ENDLESS = 1000  # events of an endless source that `info` looks at where no number is given
+SHOWN = 5  # groups of duplicates, and bad events, that are shown; --json has all
+
+
+class Choice(Enum):
+    """One of a few words."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Crop(Choice):
+    """What becomes of proportions that are not those of the size."""
+
+    none = "none"
+    center = "center"
+
+
+class OnBadImage(Choice):
+    """What becomes of a picture that cannot be read."""
+
+    error = "error"
+    skip = "skip"
+
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Data, such as 'lsun:path=DIR', or a path: a folder or zip of pictures, LSUN, CIFAR-10, MNIST, .npy, ...",
+        metavar="SOURCE",
+        show_default=False,
+    ),
+]
+SizeOption = Annotated[str | None, typer.Option(help="Size of pictures: 64, or 64x96 (height x width).")]
+ChannelsOption = Annotated[int | None, typer.Option(help="3: colour, 1: grey; for files of pictures.")]
+CropOption = Annotated[
+    Crop | None, typer.Option(help="none: squeeze, as Lee et al. do; center: cut off what sticks out.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Processes that read; 0 is this one alone. The result is the same. Default: as many as cores."
+    ),
+]
 
 
 @app.callback()
@@ -43,3 +99,239 @@ def list_(context: typer.Context, json: Annotated[bool, typer.Option("--json", h
     rows = [(source["name"], source["summary"], ", ".join(source["parameters"]) or "none") for source in sources]
     table(["name", "what it is", "parameters"], rows)
     next_step("gendiff train --data dead-leaves --size 32")
+
+
+@app.command()
+def prepare(
+    context: typer.Context,
+    source: SourceArgument,
+    dest: Annotated[Path, typer.Argument(help="A new directory, or one to go on with.", metavar="DEST")],
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    crop: CropOption = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="Only the first N events.")] = None,
+    on_bad_image: Annotated[
+        OnBadImage, typer.Option(help="error: stop and name it; skip: leave it out, count and list it.")
+    ] = OnBadImage.error,
+    workers: WorkersOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Pack any data into one memory-mapped set of 8-bit events, for --data packed:path=DEST.
+
+    It can be interrupted in any way: the same command goes on where it stopped, to the same bits.
+    """
+    from gendiff.packing import pack
+    from gendiff.sources import tolerant
+    from gendiff.workers import default_workers
+
+    resolved, resize = _resolved(context.obj, source, size, channels, crop)
+    skip = on_bad_image is OnBadImage.skip
+    with resolved.locating(), counting("packed") as watch:
+        packed = pack(
+            tolerant(resolved.config.data) if skip else resolved.config.data,
+            dest,
+            resize=resize,
+            n=n,
+            skip_bad=skip,
+            workers=default_workers() if workers is None else workers,
+            watch=watch,
+        )
+    if not watch.called:
+        note(f"'{dest}' holds all of it already")
+    _report(packed, json)
+    next_step(f"gendiff train --data {shlex.quote(f'packed:path={dest}')}")
+
+
+@app.command()
+def info(
+    context: typer.Context,
+    source: SourceArgument,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    crop: CropOption = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=1, help=f"Look at N events, evenly spread; of endless data at {ENDLESS:,}."),
+    ] = None,
+    workers: WorkersOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
+    from gendiff.census import census
+    from gendiff.sources import tolerant
+    from gendiff.workers import default_workers
+
+    resolved, resize = _resolved(context.obj, source, size, channels, crop)
+    if resize is not None:
+        what = f"data '{resolved.config.data.name}' has its own size"
+        raise ConfigError(what, where="--size" if size else "--crop", fix="leave it out")
+    with resolved.locating(), counting("looked at") as watch:
+        chosen = tolerant(resolved.config.data)
+        asked = ENDLESS if n is None and chosen.length is None else n
+        fingerprint = chosen.fingerprint
+        found = census(chosen, asked, default_workers() if workers is None else workers, watch)
+    bad = [*((str(name), why) for name, why in chosen.skipped), *found.bad]
+    facts: dict[str, Any] = {
+        "data": chosen.spec,
+        "fingerprint": fingerprint,
+        "count": chosen.length,
+        "event_shape": list(chosen.event_shape),
+        "looked_at": found.looked_at,
+        "declared_range": chosen.value_range,
+        "range": [found.least, found.greatest],
+        "mean": found.mean,
+        "contrast": found.contrast,
+        "spectrum_slope": found.slope,
+        "duplicates": [[{"index": k, "name": chosen.origin(k)} for k in group] for group in found.duplicates],
+        "bad": [{"name": name, "reason": why} for name, why in bad],
+    }
+    if json:
+        json_result(facts)
+    else:
+        _show(facts)
+    if chosen.name != "packed" and chosen.value_range is not None:
+        needed = (" --n 10000" if chosen.length is None else "") + (" --on-bad-image skip" if bad else "")
+        next_step(f"gendiff data prepare {shlex.quote(source)} NEW{needed}")
+    else:
+        next_step(f"gendiff train --data {shlex.quote(chosen.spec)}")
+
+
+# --- from words to data -----------------------------------------------------------------------------------------------
+
+
+def _resolved(
+    registry: Registry, text: str, size: str | None, channels: int | None, crop: Crop | None
+) -> tuple[Resolved, Resize | None]:
+    """The data of a spec or path, and how to resize them where they cannot do that themselves."""
+    from gendiff.arm import parse_size
+    from gendiff.component import resolve as component_class
+    from gendiff.config import Layer, resolve
+    from gendiff.errors import GendiffError
+    from gendiff.preparation import Resize
+    from gendiff.sources import source
+
+    try:
+        chosen = source(registry, text)
+    except GendiffError as error:
+        error.where = error.where or "SOURCE"
+        raise
+    fields = component_class("data", chosen["name"]).model_fields
+    given = {"size": size and parse_size(size), "channels": channels, "crop": crop and crop.value}
+    left = set() if "size" in fields else {"size", "crop"}  # what is done here where the data cannot do it
+    own = {key: value for key, value in given.items() if value is not None and key not in left}
+    flags = [Layer.at(f"--{key}", f"data.{key}", value) for key, value in own.items()]
+    resolved = resolve([Layer("SOURCE", {"data": chosen}), *flags])
+    if "size" in fields or not (size or crop):
+        return resolved, None
+    if size is None:
+        what = f"data '{chosen['name']}' keeps its own size, so there is nothing to cut"
+        raise ConfigError(what, where="--crop", fix="give --size too, or leave --crop out")
+    wanted = parse_size(size)
+    height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
+    if not 1 <= min(height, width) <= max(height, width) <= 4096:
+        raise ConfigError(f"a size of {size}", where="--size", details=["allowed: 1 to 4096"])
+    return resolved, Resize(height, width, crop.value if crop else "none")
+
+
+# --- telling ----------------------------------------------------------------------------------------------------------
+
+
+class Counter:
+    """Told how many of how many events are done; ``called`` says whether it ever was."""
+
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self.tell = tell
+        self.called = False
+
+    def __call__(self, done: int, total: int) -> None:
+        self.called = True
+        self.tell(done, total)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Counter]:
+    """A live line with count, images/s and ETA; a plain line now and then where there is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    heard = Verbosity.level >= 0 and is_main_process()
+    speed = TextColumn("{task.fields[speed]:,.0f} images/s")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        speed,
+        TimeRemainingColumn(),
+    )
+    started: list[tuple[int, float]] = []
+    shown = [0]
+    with Progress(*columns, console=err, disable=not (heard and err.is_terminal), transient=True) as bar:
+        task = bar.add_task("reading the source", total=None, speed=0.0)
+
+        def tell(done: int, total: int) -> None:
+            if not started:
+                started.append((done, time.perf_counter()))
+                if done and heard:
+                    note(f"going on from {done:,} of {total:,}")
+            first, since = started[0]
+            rate = (done - first) / max(time.perf_counter() - since, 1e-9)
+            bar.update(task, description=what, completed=done, total=total, speed=rate)
+            tenth = 10 * done // max(total, 1)
+            if heard and not err.is_terminal and tenth > shown[0] and done > first:
+                shown[0] = tenth
+                err.print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
+
+        yield Counter(tell)
+
+
+def _report(packed: PackedSet, json: bool) -> None:
+    facts, skipped = packed.facts, packed.facts["skipped"]
+    if json:
+        json_result({"path": str(packed.path), "fingerprint": packed.fingerprint, **facts})
+        return
+    done = facts["source"]["resize"]
+    lines = {
+        "path": str(packed.path),
+        "events": f"{packed.count:,} of {'x'.join(map(str, packed.event_shape))}, {packed.values.nbytes:,} bytes",
+        "resized": f"{done['filter']}, crop {done['crop']}" if done else "no",
+        "rounding": f"at most {facts['largest_rounding']:.1e}"
+        if facts["largest_rounding"]
+        else "none: every value is kept",
+        "source": f"{facts['source']['spec']}, fingerprint {facts['source']['fingerprint']}",
+        "fingerprint": packed.fingerprint,
+    }
+    for key, value in lines.items():
+        result(f"{key:12} {value}")
+    if skipped["count"]:
+        result(f"{'left out':12} {skipped['count']:,}, listed in {packed.path / 'packed.json'}")
+        for name, why in skipped["first"][:SHOWN]:
+            result(f"{'':12} {name}: {why}")
+
+
+def _show(facts: dict[str, Any]) -> None:
+    length, groups = facts["count"], facts["duplicates"]
+    number = "endless" if length is None else f"{length:,}"
+    looked = "" if facts["looked_at"] == length else f", {facts['looked_at']:,} looked at"
+    slope = facts["spectrum_slope"]
+    declared = facts["declared_range"]
+    lines = {
+        "data": facts["data"],
+        "fingerprint": facts["fingerprint"],
+        "events": f"{number}{looked}, each {'x'.join(map(str, facts['event_shape']))}",
+        "range": "{:.3f} to {:.3f}".format(*facts["range"])
+        + (" of {:g} to {:g}".format(*declared) if declared else ", unbounded"),
+        "mean": "  ".join(f"{value:.4f}" for value in facts["mean"]) + "  by channel",
+        "contrast": "  ".join(f"{value:.4f}" for value in facts["contrast"]) + "  by channel",
+        "spectrum": "too few frequencies"
+        if slope is None
+        else f"slope {slope:.2f} (photographs: near -2; white noise: 0)",
+        "duplicates": f"{sum(len(group) - 1 for group in groups):,} that repeat another exactly" if groups else "none",
+    }
+    for key, value in lines.items():
+        result(f"{key:12} {value}")
+    for group in groups[:SHOWN]:
+        names = [event["name"] for event in group]
+        result(f"{'':12} {' = '.join(names[:SHOWN])}{' = ...' if len(names) > SHOWN else ''}")
+    if facts["bad"]:
+        result(f"{'unreadable':12} {len(facts['bad']):,}")
+        for event in facts["bad"][:SHOWN]:
+            result(f"{'':12} {event['name']}: {event['reason']}")

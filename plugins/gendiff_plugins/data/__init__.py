@@ -9,6 +9,7 @@ def gendiff_components() -> list[type[Component] | Lazy]:
     """Announce the built-in data."""
     here = "gendiff_plugins.data"
     clothing = "the articles of clothing of Fashion-MNIST, 1x28x28, from its own files"
+    packed = "a set that gendiff data prepare made, in one file that is mapped into memory"
     lsun = "the pictures of an LSUN category, from its LMDB database, resized to one size"
     huggingface = "the pictures in a column of a Hugging Face data set, resized to one size"
     return [
@@ -18,6 +19,7 @@ def gendiff_components() -> list[type[Component] | Lazy]:
         Lazy("data", "folder", f"{here}.folder:Folder", "the image files below a folder, resized to one size"),
         Lazy("data", "zip", f"{here}.zip:Zip", "the image files in a zip archive, resized to one size"),
         Lazy("data", "npy", f"{here}.npy:Npy", "the pictures of one NumPy array, in a file made by numpy.save"),
+        Lazy("data", "packed", f"{here}.packed:Packed", packed),
         Lazy("data", "mnist", f"{here}.idx:Mnist", "the handwritten digits of MNIST, 1x28x28, from its own files"),
         Lazy("data", "fashion-mnist", f"{here}.idx:FashionMnist", clothing),
         Lazy("data", "cifar10", f"{here}.cifar10:Cifar10", "the pictures of CIFAR-10, 3x32x32, from its own archive"),

@@ -10,7 +10,7 @@ import pickle
 import pickletools
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -89,6 +89,12 @@ class Cifar10(Data):
         return (
             f"cifar10/1 {self.split} {self.length} pictures {hashlib.sha256(self._pixels.tobytes()).hexdigest()[:16]}"
         )
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        names = [*ARCHIVES, *FOLDERS, *(f"{batch}{ending}" for batch in BATCHES["train"] for ending in ("", ".bin"))]
+        archive = path.name in ARCHIVES or _is_archive(path)
+        return {"path": path} if archive or any((path / name).exists() for name in names) else None
 
     @property
     def _pixels(self) -> np.ndarray:
@@ -188,6 +194,20 @@ def _from_archive(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     if absent := [name for name in names if name not in found]:
         raise DataError(f"CIFAR-10 is not complete: no {', '.join(absent)}", where=str(path), fix=FIX)
     return [found[name] for name in names]
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether the first thing in it, compressed or not, has the folder's name that both published archives begin with."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        try:
+            head = gzip.GzipFile(fileobj=file).read(512) if packed else file.read(512)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return False
+    return head[:100].partition(b"\0")[0].partition(b"/")[0].decode("latin1") in FOLDERS
 
 
 class _Bounded:

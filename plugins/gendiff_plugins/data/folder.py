@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -76,6 +77,14 @@ class Folder(Pictures):
                 f"cannot read the picture '{self._names[index]}'", where=str(file), details=[reason(error)], fix=FIX
             ) from error
 
+    def origin(self, index: int) -> str:
+        return self._names[index]
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        below = (name for folder in _walked(path) for name in folder[1])
+        return {"path": path} if any(Path(name).suffix.lower() in ENDINGS for name in below) else None
+
     @property
     def skipped(self) -> tuple[tuple[Path, str], ...]:
         """``(path, reason)`` of every file left out with ``on_bad_image="skip"``."""
@@ -117,11 +126,8 @@ def find_images(root: Path) -> list[str]:
         raise DataError(what, where=str(root), details=[reason(error)], fix=fix) from error
 
     names, others = [], Counter[str]()
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    for folder, files in _walked(root, refuse):
         for name in files:
-            if name.startswith("."):
-                continue
             if (ending := Path(name).suffix.lower()) in ENDINGS:
                 names.append(Path(folder, name).relative_to(root).as_posix())
             else:
@@ -129,6 +135,13 @@ def find_images(root: Path) -> list[str]:
     if not names:
         raise none_found(others, str(root), "folder")
     return sorted(names)
+
+
+def _walked(root: Path, refuse: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below ``root`` and the files in it; what begins with a dot is passed over."""
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        yield folder, [name for name in files if not name.startswith(".")]
 
 
 def _read_header(path: Path) -> int | str:

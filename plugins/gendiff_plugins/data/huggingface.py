@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -89,6 +90,14 @@ class HuggingFace(Pictures):
         for index in sorted({number * (n - 1) // (SAMPLED - 1) for number in range(SAMPLED)}):
             digest.update(self._encoded(index))
         return f"huggingface/1 {n} pictures {digest.hexdigest()[:16]}"
+
+    def origin(self, index: int) -> str:
+        return f"row {index}"
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        several, one = (path / "dataset_dict.json").is_file(), (path / "dataset_info.json").is_file()
+        return {"path": path} if several or (one and (path / "state.json").is_file()) else None
 
     @property
     def _rows(self) -> Any:

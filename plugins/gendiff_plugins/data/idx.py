@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -50,6 +51,19 @@ class Idx(Data):
     def fingerprint(self) -> str:
         shape = "x".join(map(str, self.event_shape))
         return f"{self.name}/1 {self.split} {self.length} {shape} {hashlib.sha256(self._pixels.tobytes()).hexdigest()[:16]}"
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        """The two sets have files of the same names: those with ``fashion`` in the last parts of their path are Fashion-MNIST."""
+        fashion = any("fashion" in part.lower() for part in path.absolute().parts[-3:])
+        anywhere = ("", "raw") if fashion == (cls.name == "fashion-mnist") else ()
+        for split, name in NAMES.items():
+            parameters = {} if split == "train" else {"split": split}
+            if anywhere and path.name in _names(name) and path.is_file():
+                return {"path": path.parent, **parameters}
+            if any((path / below / file).is_file() for below in (*anywhere, cls.folders[0]) for file in _names(name)):
+                return {"path": path, **parameters}
+        return None
 
     @property
     def _pixels(self) -> np.ndarray:
@@ -95,8 +109,12 @@ class FashionMnist(Idx):
     source = "https://github.com/zalandoresearch/fashion-mnist"
 
 
+def _names(name: str) -> list[str]:
+    return [f"{name}{dash}idx3-ubyte{ending}" for dash in "-." for ending in ("", ".gz")]
+
+
 def _found(path: Path, name: str, folders: tuple[str, ...], source: str) -> Path:
-    names = [f"{name}{dash}idx3-ubyte{ending}" for dash in "-." for ending in ("", ".gz")]
+    names = _names(name)
     allowed = f"a folder with {names[0]} or {names[1]}"
     if path.is_file():
         fix = f"give the folder that holds it, {path.parent}"

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -85,14 +86,21 @@ class Lsun(Pictures):
         except ConfigError:
             raise
         except Exception as error:
-            shown = key.decode("utf-8", "backslashreplace")
-            what = f"cannot read the picture '{shown}', number {index}"
+            what = f"cannot read the picture '{self.origin(index)}', number {index}"
             raise DataError(what, where=str(self._root), details=[reason(error)], fix=FIX) from error
 
     @property
     def fingerprint(self) -> str:
         text = f"{self.channels} {self._height_width} {self.crop} {self._keys.digest}"
         return f"lsun/1 {self.length} pictures {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def origin(self, index: int) -> str:
+        return self._keys[index].decode("utf-8", "backslashreplace")
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        folder = path.parent if path.name == "data.mdb" else path
+        return {"path": folder} if (folder / "data.mdb").is_file() else None
 
     @cached_property
     def _keys(self) -> Keys:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -112,6 +113,13 @@ class Npy(Data):
         except OSError as error:
             raise _damaged(self._file, error) from error
         return f"npy/1 {self.length} {'x'.join(map(str, self.event_shape))} {digest.hexdigest()[:16]}"
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return {"path": path} if file.read(6) == b"\x93NUMPY" else None
 
     @cached_property
     def _file(self) -> Path:

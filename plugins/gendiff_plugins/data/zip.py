@@ -7,10 +7,11 @@ import os
 import stat
 import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -83,6 +84,16 @@ class Zip(Pictures):
         except Exception as error:
             what = f"cannot read the picture '{name}'"
             raise DataError(what, where=str(self._root), details=[reason(error)], fix=FIX) from error
+
+    def origin(self, index: int) -> str:
+        return self._names[index]
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        if not path.is_file() or path.suffix.lower() == ".npz":
+            return None
+        with path.open("rb") as file:
+            return {"path": path} if file.read(4) == b"PK\x03\x04" else None
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:

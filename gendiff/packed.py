@@ -1,0 +1,153 @@
+"""Packed sets: events of one size, 8 bits a value, in one file that is mapped into memory.
+
+    data.npy      uint8, (n, *event), NumPy's own form: x = v/127.5 - 1. The header has 128 bytes.
+    checks.npy    uint32, (n,): the CRC-32 of each event's bytes
+    packed.json   written last and sealed: format, count, SHA-256 of all values, where they came from, what was done
+
+While it is being packed (`gendiff.packing`), ``packing.json`` says how far it has come, and there is no packed.json. Every
+event is checked when it is read: a changed byte is never used. The SHA-256 ``content`` is that of the values alone, which
+``tail -c +129 data.npy | sha256sum`` prints too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gendiff.errors import DataError
+from gendiff.images import Mark, mark, missing, reason
+from gendiff.sealed import check_seal, parsed, read
+from gendiff.shapes import EventShape
+
+FORMAT = 1
+VALUES, CHECKS, MANIFEST, JOURNAL = "data.npy", "checks.npy", "packed.json", "packing.json"
+HEADER = 128  # bytes before the values
+AGAIN = "pack it again: gendiff data prepare SOURCE NEW"
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSet:
+    """A packed set that is whole.
+
+    Args:
+        content: the SHA-256 of all values.
+        facts: what packed.json says.
+
+    """
+
+    path: Path
+    count: int
+    event_shape: EventShape
+    content: str
+    facts: Mapping[str, Any]
+    values: np.ndarray
+    checks: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> PackedSet:
+        """The set at ``path``, opened once per process and again when it changes; raises `DataError` saying what is wrong."""
+        try:
+            marks = mark(path / MANIFEST), mark(path / VALUES)
+        except FileNotFoundError as error:
+            raise _absent(path) from error
+        except (OSError, ValueError) as error:
+            raise _damaged(path, reason(error)) from error
+        return _opened(path, marks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the events do."""
+        return f"packed/1 {self.count} {'x'.join(map(str, self.event_shape))} {self.content[:16]}"
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """A copy of the values of one event, uint8, shape ``event_shape``; raises `DataError` where they have changed."""
+        v = np.array(self.values[index])
+        if zlib.crc32(v.data) != self.checks[index]:
+            raise _damaged(self.path, f"event {index} does not match its check sum")
+        return v
+
+
+def header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """What `numpy.save` writes before the values, always `HEADER` bytes long; raises `ValueError` where that is too little."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
+    if len(text) > HEADER - 11:
+        raise ValueError(f"a shape of {len(shape)} axes is too long")
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+def checks_file(checks: np.ndarray) -> bytes:
+    """The content of checks.npy."""
+    return header("<u4", checks.shape) + checks.astype("<u4").tobytes()
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
+    """Read and check everything but the values; a process that is forked may go on using the map."""
+    file = path / MANIFEST
+    try:
+        content = read(file)
+        facts = parsed(file, content)
+        if facts.get("format") != FORMAT:
+            raise ValueError(f"it has format {facts.get('format')!r:.20}, and this gendiff reads format {FORMAT}")
+        facts = check_seal(file, content, facts)
+        count, shape = _size(facts)
+        wanted = HEADER + count * math.prod(shape)
+        if marks[1][2] != wanted:
+            raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {wanted:,}")
+        with (path / VALUES).open("rb") as values:
+            if values.read(HEADER) != header("|u1", (count, *shape)):
+                raise ValueError(f"{VALUES} does not begin as its manifest says")
+        checks = read(path / CHECKS, HEADER + 4 * count)
+        if hashlib.sha256(checks).hexdigest() != facts.get("checks"):
+            raise ValueError(f"{CHECKS} does not match its SHA-256")
+        return PackedSet(
+            path,
+            count,
+            shape,
+            str(facts.get("content")),
+            facts,
+            np.memmap(path / VALUES, np.uint8, "r", HEADER, (count, *shape)),
+            np.frombuffer(checks, "<u4", offset=HEADER),
+        )
+    except (OSError, ValueError, DataError) as error:
+        raise _damaged(path, error.what if isinstance(error, DataError) else reason(error)) from error
+
+
+def _size(facts: Mapping[str, Any]) -> tuple[int, EventShape]:
+    """How many events of which shape; raises `ValueError` for what no set has."""
+    count, shape = facts.get("count"), facts.get("event_shape")
+    numbers = [count, *shape] if isinstance(shape, list) else []
+    if not 3 <= len(numbers) <= 9 or not all(type(number) is int and 0 < number < 2**48 for number in numbers):
+        raise ValueError(f"its manifest tells of {count!r:.40} events of shape {shape!r:.40}")
+    return numbers[0], tuple(numbers[1:])
+
+
+def _absent(path: Path) -> DataError:
+    """What to raise where there is no packed.json or no data.npy."""
+    if (path / MANIFEST).exists():
+        return _damaged(path, f"{VALUES} is missing")
+    if (path / JOURNAL).exists():
+        what, fix = f"'{path}' is not packed to its end", "go on: run the same gendiff data prepare again"
+        return DataError(what, subject="data.path", fix=fix)
+    allowed = "a folder that gendiff data prepare made"
+    if path.is_dir():
+        fix = f"pack it: gendiff data prepare {path} NEW"
+        return DataError(
+            f"'{path}' is no packed set: there is no {MANIFEST} in it",
+            subject="data.path",
+            details=[f"allowed: {allowed}"],
+            fix=fix,
+        )
+    return missing(path, allowed)
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"the packed set '{path.name}' is damaged", where=str(path), details=[why], fix=AGAIN)

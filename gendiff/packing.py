@@ -1,0 +1,387 @@
+"""Packing: any source of events becomes a packed set, which is whole or says how far it has come.
+
+The same source gives the same bytes for any number of processes, and whatever interrupts them: events are written in the
+order of their indices, and each block is forced to the disk before ``packing.json`` tells of it. What is done again after a
+crash is read back and compared with the SHA-256 in there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from gendiff import __version__
+from gendiff.data import Data
+from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.files import Files
+from gendiff.lock import NAME as LOCK
+from gendiff.lock import locked
+from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
+from gendiff.preparation import Chunk, Preparation, Resize, resizing
+from gendiff.sealed import check_seal, parsed, read, sealed
+from gendiff.shapes import EventShape
+from gendiff.stopping import stop_requests, stopped
+from gendiff.workers import in_order
+
+CHUNK, CHUNK_BYTES = 64, 2**20  # events, and about how many bytes, that a process prepares at a time
+BLOCK_BYTES, BLOCK_SECONDS = 2**26, 10.0  # how much, and how long, is gathered before it is forced to the disk
+LISTED = 1000  # events left out that are listed by name; the others are counted
+OWN = {VALUES, CHECKS, MANIFEST, JOURNAL, LOCK, *(f".{name}.staged" for name in (CHECKS, MANIFEST, JOURNAL))}
+FIRST = {LOCK, f".{JOURNAL}.staged"}  # what may be there before packing.json is, which every other file needs
+
+Watch = Callable[[int, int], None]
+
+
+@dataclass
+class Progress:
+    """How far a set has come, as packing.json says it.
+
+    Args:
+        read: events of the source that were read.
+        written: those of them that are in data.npy; the others are in ``skipped``.
+        rounding: the largest difference to a value that was not one of 8 bits.
+        content: the SHA-256 of the values so far.
+
+    """
+
+    read: int = 0
+    written: int = 0
+    rounding: float = 0.0
+    content: str = ""
+    skipped_count: int = 0
+    skipped: list[list[Any]] = field(default_factory=list)
+
+    def skip(self, name: str, why: str) -> None:
+        """Note an event that is left out."""
+        self.skipped_count += 1
+        if len(self.skipped) < LISTED:
+            self.skipped.append([name, why])
+
+    def check(self, total: int) -> None:
+        """Raise `TypeError` where it cannot be: it was read from a file."""
+        counts = (self.written, self.read, total)
+        if not all(type(count) is int for count in counts) or not 0 <= counts[0] <= counts[1] <= counts[2]:
+            raise TypeError(f"{self.written!r:.20} of {self.read!r:.20} events are written")
+        if not isinstance(self.skipped, list) or not isinstance(self.rounding, float):
+            raise TypeError("no list of events that were left out, or no rounding")
+
+
+def pack(
+    data: Data,
+    folder: Path,
+    *,
+    resize: Resize | None = None,
+    n: int | None = None,
+    skip_bad: bool = False,
+    workers: int = 0,
+    watch: Watch = lambda done, total: None,
+    files: Files | None = None,
+) -> PackedSet:
+    """Pack the events of ``data`` into ``folder``, or go on where that was interrupted; a set that is whole stays as it is.
+
+    Args:
+        folder: a new or empty directory, or one where the same was begun.
+        resize: the size that pictures are given; None keeps that of ``data``.
+        n: how many events, the first ones; None is all, and an endless source needs a number.
+        skip_bad: leave out events that cannot be read, and count them.
+        workers: processes that read; 0 is this one alone.
+        watch: called with the numbers of events that were read and are to be read.
+
+    Raises:
+        ConfigError: where ``folder`` holds something else, and for data that 8 bits cannot hold.
+        DataError: for an event that cannot be read, and where a set is damaged.
+        GendiffError: where the disk refuses, and where another process packs there.
+        Stopped: on SIGTERM, SIGINT or SIGUSR1.
+
+    """
+    files = files or Files()
+    total, shape = _total(data, n), _shape(data, resize)
+    source = {
+        "spec": data.spec,
+        "fingerprint": data.fingerprint,
+        "events": total,
+        "event_shape": list(shape),
+        "resize": resizing(data, resize),
+        "pillow": PIL.__version__,
+    }
+    _refuse_foreign(folder)
+    if (folder / MANIFEST).exists() and not (folder / JOURNAL).exists():
+        return _as_asked(folder, source)
+    with ExitStack() as stack:
+        with _writing(folder, total, shape):
+            files.make_directory(folder)
+            stack.enter_context(locked(folder, "packed", "wait for it, stop it, or choose another directory"))
+        if (folder / MANIFEST).exists():
+            whole = _as_asked(folder, source)
+        else:
+            packer = _Packer(folder, source, files, total, shape)
+            packer.begin(data.skipped)
+            packer.run(Preparation(data, resize, shape), skip_bad, workers, watch)
+            whole = packer.finish()
+        with _writing(folder, total, shape):
+            for name in (LOCK, JOURNAL):
+                if (folder / name).exists():
+                    files.remove(folder / name)
+    return whole
+
+
+class _Packer:
+    """One set on its way, under its lock."""
+
+    def __init__(self, folder: Path, source: dict[str, Any], files: Files, total: int, shape: EventShape) -> None:
+        self.folder = folder
+        self.source = source
+        self.files = files
+        self.total = total
+        self.shape = shape
+        self.event_bytes = math.prod(shape)
+        self.progress = Progress()
+        self.sha256 = hashlib.sha256()
+        self.checks = np.zeros(0, np.uint32)
+        self.block: list[bytes] = []
+        self.gathered = 0
+
+    def begin(self, skipped: Any) -> None:
+        """Take up what is there, or write an empty set."""
+        journal, values = self.folder / JOURNAL, self.folder / VALUES
+        have = values.stat().st_size if values.exists() else 0
+        needed = 2 * HEADER + self.total * (self.event_bytes + 4)
+        if (free := shutil.disk_usage(self.folder).free) + have < needed:
+            raise GendiffError(
+                f"not enough room in '{self.folder}'",
+                details=[f"{needed - have:,} bytes needed for {self.total:,} events, {free:,} free"],
+                fix="make room, or choose a directory on another disk",
+            )
+        self.checks = np.zeros(self.total, np.uint32)
+        if journal.exists():
+            self._take_up(journal)
+        with self._writing():
+            if not journal.exists():
+                for name, why in skipped:
+                    self.progress.skip(str(name), why)
+                self._tell()
+            if have < HEADER:  # there is none, or not even its header was written
+                if values.exists():
+                    self.files.remove(values)
+                self.files.write(values, bytes(HEADER))
+                self.files.sync_directory(self.folder)
+
+    def run(self, work: Preparation, skip_bad: bool, workers: int, watch: Watch) -> None:
+        """Read what is left, in order, and write it."""
+        size = max(1, min(CHUNK, CHUNK_BYTES // self.event_bytes))
+        spans = [(start, min(start + size, self.total)) for start in range(self.progress.read, self.total, size)]
+        watch(self.progress.read, self.total)
+        flushed = time.monotonic()
+        with stop_requests() as requested, closing(in_order(work, spans, workers)) as chunks:
+            for chunk in chunks:
+                if chunk.bad and not skip_bad:
+                    self._fail(chunk)
+                self._gather(chunk)
+                watch(chunk.stop, self.total)
+                if requested or self.gathered >= BLOCK_BYTES or time.monotonic() - flushed >= BLOCK_SECONDS:
+                    self._flush()
+                    flushed = time.monotonic()
+                if requested and chunk.stop < self.total:
+                    where = f"at event {chunk.stop:,} of {self.total:,}"
+                    raise stopped(where, requested[0], "what was packed is kept", "run the same command again")
+        self._flush()
+
+    def finish(self) -> PackedSet:
+        """Write the header, the check sums and, last, the manifest."""
+        count = self.progress.written
+        if not count:
+            raise DataError(
+                f"none of the {self.total:,} events can be read",
+                details=[f"{name}: {why}" for name, why in self.progress.skipped[:5]],
+                fix="check the source",
+            )
+        checks = checks_file(self.checks[:count])
+        manifest = {
+            "format": FORMAT,
+            "count": count,
+            "event_shape": list(self.shape),
+            "values": "x = v/127.5 - 1",
+            "largest_rounding": self.progress.rounding,
+            "content": self.progress.content,
+            "checks": hashlib.sha256(checks).hexdigest(),
+            "source": self.source,
+            "skipped": {"count": self.progress.skipped_count, "first": self.progress.skipped},
+            "gendiff": __version__,
+        }
+        with self._writing():
+            self.files.overwrite(self.folder / VALUES, header("|u1", (count, *self.shape)))
+            self.files.replace(self.folder / CHECKS, checks)
+            self.files.replace(self.folder / MANIFEST, sealed(manifest))
+        return PackedSet.open(self.folder)
+
+    def _take_up(self, journal: Path) -> None:
+        """Where a set was left, and what of it is on the disk."""
+        try:
+            content = read(journal)
+            facts = check_seal(journal, content, parsed(journal, content))
+            if facts.pop("format") != FORMAT:
+                raise DataError(f"{journal} was written by another version of gendiff")
+            source = facts.pop("source")
+            self.progress = Progress(**facts)
+            self.progress.check(self.total)
+        except (KeyError, TypeError, DataError) as error:
+            raise self._unusable(str(error)) from error
+        _refuse_another(self.folder, source, self.source)
+        try:
+            with (self.folder / VALUES).open("rb") as file:
+                file.seek(HEADER)
+                for index in range(self.progress.written):
+                    self._check(index, file.read(self.event_bytes))
+        except FileNotFoundError:
+            pass  # it was interrupted before there was one
+        except OSError as error:
+            raise self._unusable(f"{VALUES}: {error.strerror}") from error
+        if self.progress.content != self.sha256.hexdigest():
+            raise self._unusable(f"the first {self.progress.written:,} events in {VALUES} are not what was written")
+
+    def _unusable(self, why: str) -> DataError:
+        what = "what was packed before cannot be used"
+        return DataError(what, where=str(self.folder), details=[why], fix=f"remove '{self.folder}' and start again")
+
+    def _check(self, index: int, content: bytes) -> None:
+        self.checks[index] = zlib.crc32(content)
+        self.sha256.update(content)
+
+    def _gather(self, chunk: Chunk) -> None:
+        for value in chunk.values:
+            content = value.tobytes()
+            self._check(self.progress.written, content)
+            self.block.append(content)
+            self.gathered += len(content)
+            self.progress.written += 1
+        for _, name, error in chunk.bad:
+            self.progress.skip(name, "; ".join(error.details) or error.what)
+        self.progress.rounding = max(self.progress.rounding, chunk.rounding)
+        self.progress.read = chunk.stop
+
+    def _fail(self, chunk: Chunk) -> None:
+        """Keep what came before the first bad event, and say what is wrong with it."""
+        index, _, error = chunk.bad[0]
+        good = index - self.progress.read
+        self._gather(Chunk(index, chunk.values[:good], chunk.rounding, []))
+        self._flush()
+        kept = f"{self.progress.written:,} of {self.total:,} events are packed and are kept"
+        fix = "leave such events out: --on-bad-image skip, which goes on from here"
+        raise DataError(error.what, where=error.where, details=[*error.details, kept], fix=fix) from error
+
+    def _flush(self) -> None:
+        with self._writing():
+            if self.block:
+                at = HEADER + (self.progress.written - len(self.block)) * self.event_bytes
+                self.files.append(self.folder / VALUES, b"".join(self.block), at)
+            self._tell()
+        self.block, self.gathered = [], 0
+
+    def _tell(self) -> None:
+        """Write packing.json: only what is on the disk already."""
+        self.progress.content = self.sha256.hexdigest()
+        table = {"format": FORMAT, "source": self.source, **asdict(self.progress)}
+        self.files.replace(self.folder / JOURNAL, sealed(table))
+
+    def _writing(self) -> Any:
+        return _writing(self.folder, self.total, self.shape)
+
+
+# --- what fits --------------------------------------------------------------------------------------------------------
+
+
+def _total(data: Data, n: int | None) -> int:
+    length = data.length
+    if length is None and n is None:
+        what = f"data '{data.name}' is endless"
+        raise ConfigError(what, subject="data.name", fix="say how many events to pack: --n 10000")
+    if length is not None and n is not None and n > length:
+        what = f"data '{data.name}' has {length:,} events, and not {n:,}"
+        raise ConfigError(what, where="--n", fix="leave --n out to pack all")
+    return n if n is not None else length or 0
+
+
+def _shape(data: Data, resize: Resize | None) -> EventShape:
+    """The shape of packed events; raises `ConfigError` for data that cannot be packed so."""
+    if data.value_range != (-1.0, 1.0):
+        raise ConfigError(
+            f"data '{data.name}' cannot be packed",
+            subject="data.name",
+            details=[
+                "a packed set holds values in [-1, 1] in 8 bits each; the values of these data are not so bounded"
+            ],
+            fix="train on them as they are, or choose other data",
+        )
+    shape = tuple(data.event_shape)
+    if resize is None:
+        return shape
+    if len(shape) != 3:
+        what = f"events of shape {shape} are no pictures and cannot be resized"
+        raise ConfigError(what, where="--size", fix="leave --size out")
+    return (shape[0], resize.height, resize.width)
+
+
+# --- where it goes ----------------------------------------------------------------------------------------------------
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A set goes into a new or empty directory, or where one was begun."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"'{folder}' is a file", where="DEST", fix="choose a new directory")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if others := sorted(found - (OWN if {MANIFEST, JOURNAL} & found else FIRST)):
+        raise ConfigError(
+            f"'{folder}' exists and holds something else",
+            where="DEST",
+            details=[
+                f"such as {', '.join(others[:3])}",
+                "gendiff never writes into a directory that holds something else",
+            ],
+            fix="choose a new directory",
+        )
+
+
+def _as_asked(folder: Path, source: dict[str, Any]) -> PackedSet:
+    """The set that is there and whole, where it is of that source."""
+    whole = PackedSet.open(folder)
+    _refuse_another(folder, whole.facts.get("source"), source)
+    return whole
+
+
+def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:
+    """What is there must have been made of the same source in the same way; where it was found does not matter."""
+    before = before if isinstance(before, dict) else {}
+    changed = [key for key in now if key != "spec" and before.get(key) != now[key]]
+    if changed:
+        raise ConfigError(
+            f"'{folder}' holds a set that was packed from something else, or in another way",
+            where="DEST",
+            details=[f"{key} then: {before.get(key)!s:.200}; now: {now[key]!s:.200}" for key in changed],
+            fix=f"choose a new directory, or remove '{folder}' first",
+        )
+
+
+@contextmanager
+def _writing(folder: Path, total: int, shape: EventShape) -> Iterator[None]:
+    """The disk refuses inside: say what is needed and what there is."""
+    try:
+        yield
+    except OSError as error:
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(place).free
+        raise GendiffError(
+            f"cannot write the packed set '{folder}': {error.strerror or error}",
+            details=[f"{2 * HEADER + total * (math.prod(shape) + 4):,} bytes needed for all, {free:,} free"],
+            fix="make room or correct the path, then run the same command again: it goes on where it stopped",
+        ) from error

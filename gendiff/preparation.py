@@ -1,0 +1,86 @@
+"""Preparation: from the events of any source to 8-bit values of one size, in whatever process."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.errors import DataError
+from gendiff.images import Pictures, resized
+from gendiff.pictures import to_uint8
+from gendiff.shapes import EventShape
+
+OUTSIDE = 1e-3  # how far values may lie outside [-1, 1]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The size that pictures of another size are given, by the rule of `gendiff.images.resized`."""
+
+    height: int
+    width: int
+    crop: str = "none"
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """``(C, H, W)`` to ``(C, height, width)``, uint8; each channel by itself, as Pillow does it."""
+        planes = [resized(Image.fromarray(plane), (self.height, self.width), self.crop) for plane in pixels]
+        return np.stack([np.asarray(plane) for plane in planes])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a process has made of the events up to ``stop``: values ``(k, *event)``, and the others' indices, names and errors."""
+
+    stop: int
+    values: np.ndarray
+    rounding: float
+    bad: list[tuple[int, str, DataError]]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From the indices ``start..stop-1`` to a chunk, in whatever process."""
+
+    data: Data
+    resize: Resize | None
+    event_shape: EventShape
+
+    def __call__(self, span: tuple[int, int]) -> Chunk:
+        values, rounding = [], 0.0
+        bad: list[tuple[int, str, DataError]] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a picture whose warnings are errors is bad; other warnings are noise here
+            for index in range(*span):
+                name = self.data.origin(index)
+                try:
+                    pixels, error = eight_bits(self.data[index], name)
+                except DataError as damage:
+                    bad.append((index, name, damage))
+                    continue
+                values.append(self.resize(pixels) if self.resize else pixels)
+                rounding = max(rounding, error)
+        return Chunk(span[1], np.stack(values) if values else np.empty((0, *self.event_shape), np.uint8), rounding, bad)
+
+
+def eight_bits(event: Tensor, name: str) -> tuple[np.ndarray, float]:
+    """The 8-bit values v of an event, and the largest difference of v/127.5 - 1 to it; raises `DataError` outside [-1, 1]."""
+    low, high = float(event.min()), float(event.max())
+    if not -1 - OUTSIDE <= low <= high <= 1 + OUTSIDE:
+        seen = f"its values are from {low:g} to {high:g}"
+        raise DataError(f"{name} cannot be packed", details=[seen, "allowed: -1 to 1"], fix="correct the source")
+    v = to_uint8(event)
+    return v.numpy(), float((v / 127.5 - 1 - event).abs().max())
+
+
+def resizing(data: Data, resize: Resize | None) -> dict[str, Any] | None:
+    """How the pictures of ``data`` come to their size, in plain values; None where they have it by themselves."""
+    if isinstance(data, Pictures):
+        height, width = (data.size, data.size) if isinstance(data.size, int) else data.size
+        resize = Resize(height, width, data.crop)
+    return None if resize is None else {"filter": "bicubic, antialiased (Pillow)", **asdict(resize)}

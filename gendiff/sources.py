@@ -1,0 +1,77 @@
+"""Sources: what a user may write where a command asks for data, a spec or the path of something whose kind is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gendiff.component import parse_spec
+from gendiff.data import Data
+from gendiff.errors import ConfigError, DataError, did_you_mean
+from gendiff.images import located, reason
+from gendiff.registry import Registry
+
+
+def source(registry: Registry, text: str) -> dict[str, Any]:
+    """The table of a data component: what a spec says, or what recognises the file or folder at a path.
+
+    A text that begins with the name of data is a spec; a folder of that name is written ``./name``.
+
+    Raises:
+        ConfigError: where it is neither, and where more than one component recognises a path.
+        DataError: where nothing is at a path, or nothing that any component recognises.
+
+    """
+    known = registry.names("data")
+    if text.partition(":")[0].strip() in known:
+        return parse_spec(text)
+    path = located(Path(text))
+    if path.exists():
+        return _recognised(registry, path)
+    if "/" in text or text.startswith(("~", ".")):
+        fix = f"correct the path (the working folder is {Path.cwd()})"
+        raise DataError(f"there is no '{text}'", details=["allowed: data, or the path of a file or folder"], fix=fix)
+    raise ConfigError(
+        f"no data and no file or folder is called '{text}'",
+        details=[f"known data: {', '.join(known)}", did_you_mean(text.partition(":")[0], known)],
+        fix="write data:path=..., or the path alone",
+    )
+
+
+def _recognised(registry: Registry, path: Path) -> dict[str, Any]:
+    found: dict[str, Mapping[str, Any]] = {}
+    refused = ""
+    for entry in registry.entries("data"):
+        try:
+            component: Any = entry.load()
+            if (parameters := component.recognises(path)) is not None:
+                found[entry.name] = parameters
+        except OSError as error:
+            refused = reason(error)
+        except Exception:
+            continue  # a broken plugin breaks only itself, and was not asked for
+    if len(found) > 1:
+        specs = ", ".join(f"{name}:path={parameters['path']}" for name, parameters in found.items())
+        what = f"'{path}' can be read in more than one way"
+        raise ConfigError(what, details=[f"as {', '.join(found)}"], fix=f"say which: {specs}")
+    if not found:
+        what = f"cannot read '{path}': {refused}" if refused else f"no data recognise what is in '{path}'"
+        allowed = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
+        raise DataError(what, details=[allowed], fix="say what it is: gendiff data list shows what there is")
+    ((name, parameters),) = found.items()
+    return {
+        "name": name,
+        **{key: str(value) if isinstance(value, Path) else value for key, value in parameters.items()},
+    }
+
+
+def tolerant(data: Data) -> Data:
+    """``data`` where it can be opened; otherwise the same that leaves bad pictures out, where it can do that."""
+    try:
+        _ = data.length
+    except DataError:
+        if "on_bad_image" not in type(data).model_fields:
+            raise
+        return type(data).model_validate({**data.table(), "on_bad_image": "skip"})
+    return data

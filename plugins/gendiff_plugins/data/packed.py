@@ -1,0 +1,59 @@
+"""Events packed by gendiff."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.images import located
+from gendiff.packed import JOURNAL, MANIFEST, PackedSet
+from gendiff.shapes import EventShape
+
+
+class Packed(Data):
+    """a set that gendiff data prepare made, in one file that is mapped into memory.
+
+    ``x = v/127.5 - 1`` for the 8-bit values v, in the order of the source. Nothing is loaded: an event is read when it is wanted,
+    each process reads for itself, and the set may be larger than memory. Each event is checked against its CRC-32 when it is
+    read. The fingerprint is that of the content, so it stays when the set is moved or copied.
+
+    Raises `DataError` naming the set, and the event, that is missing, unfinished, truncated or damaged; `IndexError` outside
+    0..length-1.
+    """
+
+    name = "packed"
+
+    path: Path = Field(description="the folder that gendiff data prepare made; ~ is your home")
+
+    @property
+    def event_shape(self) -> EventShape:
+        return self._set.event_shape
+
+    @property
+    def length(self) -> int:
+        return self._set.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        packed = self._set
+        if not 0 <= index < packed.count:
+            raise IndexError(f"event {index} of {packed.count}")
+        return torch.from_numpy(packed[index]) / 127.5 - 1
+
+    @property
+    def fingerprint(self) -> str:
+        return self._set.fingerprint
+
+    @classmethod
+    def recognises(cls, path: Path) -> Mapping[str, Any] | None:
+        return {"path": path} if (path / MANIFEST).is_file() or (path / JOURNAL).is_file() else None
+
+    @property
+    def _set(self) -> PackedSet:
+        # Asked each time, because to touch a map of a file that has become shorter ends the process.
+        return PackedSet.open(located(self.path))
