@@ -3,13 +3,14 @@ r"""Objective: what the network predicts, and how its errors are weighed.
     loss = mean_k  ω_k(i) (U^T out - target)_k² ,     out = network(U network_input(x̄_i), i)
 
 An objective is a parametrization (what the output stands for) and a weight ω. Errors are taken in rotated coordinates, where
-the weight is diagonal; U keeps inner products, so with ω = 1 this is the plain mean squared error of the pictures.
+the weight is diagonal; U keeps inner products, so with ω = 1 this is the plain mean squared error of the pictures. Absolute
+errors depend on the basis, and are those of the pictures. A sum over k instead of a mean is said by the objective.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,16 @@ class Objective(Component):
 
     kind: ClassVar[str] = "objective"
     parametrization: ClassVar[Parametrization]
+    #: The power of an error in the loss: 2, or 1 for absolute errors, in event space.
+    power: ClassVar[Literal[1, 2]] = 2
+    #: Whether the loss of an event is the sum over its components, not the mean.
+    summed: ClassVar[bool] = False
 
     def weight(self, at: Level) -> Tensor:
-        """ω_k(i) >= 0 for the squared error of the output at the steps ``at``, broadcasting over ``(B, *event)``; here 1."""
+        """ω_k(i) >= 0 for the squared error of the output at the steps ``at``, broadcasting over ``(B, *event)``; here 1.
+
+        Of an absolute error it weighs the square.
+        """
         return torch.ones_like(at.s)
 
     @final
@@ -52,5 +60,7 @@ class Objective(Component):
         x_bar = at.a * pivot.x_0 + at.s * pivot.eps
         output = denoiser(diffusion.unrotate(network_input(self.parametrization, x_bar, at)), i)
         error = diffusion.rotate(output) - encode(self.parametrization, pivot, at)
-        weighted = self.weight(at) * error**2
-        return Loss(per_event=weighted.flatten(1).mean(1), error=diffusion.unrotate(error.detach()))
+        weight = self.weight(at)
+        losses = (weight * error**2 if self.power == 2 else diffusion.unrotate(weight.sqrt() * error).abs()).flatten(1)
+        per_event = losses.sum(1) if self.summed else losses.mean(1)
+        return Loss(per_event=per_event, error=diffusion.unrotate(error.detach()))

@@ -1,10 +1,11 @@
 r"""Score model: what is believed about x_0 given x_i.
 
-Every prediction is one of six views of the same belief, the pivot ``(x̂_0, ε̂)`` with ``x̄_i = a x̂_0 + s ε̂``:
+Every prediction is one of seven views of the same belief, the pivot ``(x̂_0, ε̂)`` with ``x̄_i = a x̂_0 + s ε̂``:
 
     ε        score = -ε/s        std = s ε        v = a ε - s x_0        x_0        T = sin θ (x_0 - m)/sqrt(c) - cos θ ε
+    residual = a_{i-1} x_0 - x̄_i
 
-There are six conversions in (`decode`) and six out (`encode`), all elementwise in rotated coordinates.
+There are seven conversions in (`decode`) and seven out (`encode`), all elementwise in rotated coordinates.
 
 T is the Wiener view: what is left to predict after the best linear guess, the Wiener filter of data with mean m and variance
 c per component. With ``y = (x̄ - a m)/sqrt(v)`` and θ as in `gendiff.level`, ``x̂_0 = m + sqrt(c) (cos θ y + sin θ T)`` and
@@ -40,6 +41,7 @@ class Parametrization(StrEnum):
     STD = "std"
     V = "v"
     WIENER = "wiener"
+    RESIDUAL = "residual"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def encode(parametrization: Parametrization, pivot: Pivot, at: Level) -> Tensor:
             return at.a * pivot.eps - at.s * pivot.x_0
         case Parametrization.WIENER:
             return at.sin * (pivot.x_0 - at.m) / at.c.sqrt() - at.cos * pivot.eps
+        case Parametrization.RESIDUAL:
+            return (at.before.a - at.a) * pivot.x_0 - at.s * pivot.eps
 
 
 def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
@@ -85,6 +89,8 @@ def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, at: 
             y = normalized(x_bar, at)
             x_0 = at.m + at.c.sqrt() * (at.cos * y + at.sin * output)
             return Pivot(x_0=x_0, eps=at.sin * y - at.cos * output)
+        case Parametrization.RESIDUAL:
+            return from_residual(output, x_bar, at)
 
 
 def from_x_0(x_0: Tensor, x_bar: Tensor, at: Level) -> Pivot:
@@ -97,6 +103,17 @@ def from_eps(eps: Tensor, x_bar: Tensor, at: Level) -> Pivot:
     prior = at.log_a < LOG_A_PRIOR
     x_0 = torch.where(prior, at.m, (x_bar - at.s * eps) / torch.where(prior, 1.0, at.a))
     return Pivot(x_0=x_0, eps=torch.where(prior, (x_bar - at.a * at.m) / at.s, eps))
+
+
+def from_residual(residual: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    """``x̂_0 = (x̄_i + residual)/a_{i-1}``, and m where a_{i-1} has vanished; ε̂ such that `encode` gives the residual again.
+
+    So ``x̄_i + residual = x̄_i + (a_{i-1} - a_i) x̂_0 - s ε̂`` for every component, whatever the network says of dead ones.
+    """
+    before = at.before
+    prior = before.log_a < LOG_A_PRIOR
+    x_0 = torch.where(prior, at.m, (x_bar + residual) / torch.where(prior, 1.0, before.a))
+    return Pivot(x_0=x_0, eps=((before.a - at.a) * x_0 - residual) / at.s)
 
 
 def normalized(x_bar: Tensor, at: Level) -> Tensor:

@@ -1003,7 +1003,9 @@ class OneSpeed(Plainest):
         return dataclasses.replace(update, b=b, q=q)
 
 
-@fails(ORDER, "expected a variance-preserving process that it takes; seen: never")
+@fails(
+    ORDER, "expected a process that it takes: one that preserves variance, or one of constant noise; seen: never; never"
+)
 class RefusesAll(Plainest):
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         raise ConfigError("never")

@@ -45,11 +45,15 @@ class TestEveryObjective:
         assert loss.per_event.max() < 1e-6
         assert loss.error.abs().max() < 1e-4
 
-    def test_an_error_costs_its_weighted_square(self, name, batch):
+    def test_an_error_costs_its_weighted_power(self, name, batch):
         process, objective = diffusion("dct", "blur", EVENT), component(Objective, name)
         x_0, i, eps, error = batch
         loss = objective.loss(Oracle(process, objective.parametrization, x_0, eps, error), process, x_0, i, eps)
         expected = (objective.weight(process.at(i)) * process.rotate(error) ** 2).flatten(1).mean(1)
+        if objective.power == 1:
+            expected = error.abs().flatten(1).mean(1)
+        if objective.summed:
+            expected = expected * 30
         torch.testing.assert_close(loss.per_event, expected, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(loss.error, error, rtol=1e-3, atol=1e-4)
 
@@ -92,12 +96,16 @@ def test_weights_are_the_paper_s():
     kinds = {name: component(Objective, name).parametrization for name in default_registry().names("objective")}
     assert kinds == {
         "eps": Parametrization.EPS,
+        "residual": Parametrization.RESIDUAL,
         "score": Parametrization.EPS,
         "std": Parametrization.STD,
         "v": Parametrization.V,
         "wiener": Parametrization.WIENER,
         "x0": Parametrization.X_0,
+        "x0-l1": Parametrization.X_0,
     }
+    assert [name for name in kinds if component(Objective, name).summed] == ["residual"]
+    assert [name for name in kinds if component(Objective, name).power == 1] == ["x0-l1"]
 
 
 def test_std_is_eps_weighed_by_the_variance(batch):

@@ -11,8 +11,19 @@ from command import run
 from gendiff_cli.options import layers
 from processes import component, diffusion, fitted
 from scipy.fft import dctn, idctn
+from torch import nn
 
-from gendiff import Diffusion, Sampler, Update, VariancePreserving, Velocity
+from gendiff import (
+    Diffusion,
+    NetworkScore,
+    Objective,
+    Parametrization,
+    Sampler,
+    Update,
+    VariancePreserving,
+    Velocity,
+    sample,
+)
 from gendiff.arm import Arm
 from gendiff.blur import mirrored
 from gendiff.config import Layer, resolve
@@ -20,7 +31,7 @@ from gendiff.errors import ConfigError
 from gendiff.moments import Moments
 from gendiff.process import Process
 from gendiff.registry import default_registry
-from gendiff.scales import GeodesicScales
+from gendiff.scales import DissipatingScales, GeodesicScales
 from gendiff.testing import SmoothNoise
 
 EVENT = (2, 5, 7)
@@ -122,6 +133,99 @@ class TestHeat:
         process = diffusion("dct", "heat:sigma_max=128", (1, 64, 48), 50)
         assert torch.isfinite(process.log_a(50)).all()
         assert process.log_a(50).min() == -1e4
+
+
+class Sharpens(nn.Module):
+    """A made-up network whose output has every frequency, dead ones too."""
+
+    def forward(self, x, i):
+        return 0.3 * torch.tanh(x) + 0.1 * torch.cos(x.roll(1, -1) * i.reshape(-1, 1, 1, 1))
+
+
+class TestHeatSampler:
+    N = 12
+
+    def test_it_adds_the_network_s_own_output_and_noise_of_1_25_s(self, rng):
+        """``x_{i-1} = x_i + net + δ z``, whatever became of a; the last picture is the mean."""
+        process = diffusion("dct", "heat:sigma_max=24", EVENT, self.N)
+        assert process.log_a(self.N - 1).min() < -600  # a is 0 in float32: no x̂_0 could be read off the residual
+        model = NetworkScore(Sharpens(), process, Parametrization.RESIDUAL)
+        start, *noises = torch.randn(self.N, 3, *EVENT, generator=rng).unbind()
+        seen, source = [], iter([start, *noises])
+        sample(process, model, component(Sampler, "heat-dissipation"), lambda: next(source), watch=seen.append)
+        x = process.unrotate(seen[0].x_bar)
+        for i, snapshot in zip(range(self.N, 0, -1), seen[1:], strict=True):
+            x = x + Sharpens()(x, torch.full((3,), float(i)))
+            if i > 1:
+                x = x + 0.025 * noises[self.N - i]
+            close(process.unrotate(snapshot.x_bar), x, atol=2e-5)
+
+    def test_with_another_objective_it_is_the_same_step_of_what_is_believed(self, rng):
+        process = diffusion("dct", "heat:sigma_max=3", EVENT, self.N)
+        x_bar, x_0, z = torch.randn(3, 4, *EVENT, generator=rng, dtype=torch.float64)
+        for update in component(Sampler, "heat-dissipation:delta=0.5").plan(process):
+            mean = process.log_a(update.j).exp() * x_0
+            close(moved(update, process, x_bar, x_0, z), mean + 0.01 * z if update.j else mean)
+
+    def test_the_residual_of_the_truth_is_the_noiseless_step_before(self, rng):
+        """And every step is trained, N too."""
+        process = diffusion("dct", "heat:sigma_max=3", EVENT, self.N)
+        objective = component(Objective, "residual")
+        x_0, eps = torch.randn(2, self.N, *EVENT, generator=rng)
+        i = torch.arange(1, self.N + 1)
+        x_i = process.q_sample(x_0, i, eps)
+        before = torch.from_numpy(
+            np.concatenate([heat(x.numpy()[None], s) for x, s in zip(x_0, [0, *self.sigmas(3)], strict=False)])
+        )
+        truth = before - x_i
+        loss = objective.loss(Constant(truth.float()), process, x_0, i, eps).per_event
+        assert loss.max() < 1e-8
+        wrong = objective.loss(Constant(truth.float() + 0.1), process, x_0, i, eps).per_event
+        close(wrong, torch.full((self.N,), 0.01 * 70), atol=1e-4)  # the sum of squares, over C H W = 70 numbers
+
+    def sigmas(self, largest):
+        return np.exp(np.linspace(np.log(0.5), np.log(largest), self.N))
+
+    def test_it_refuses_noise_that_changes(self):
+        for velocity in ("blur", "blurring"):
+            with pytest.raises(ConfigError, match="noise is the same at every step"):
+                list(component(Sampler, "heat-dissipation").plan(diffusion("dct", velocity, EVENT)))
+
+
+class Constant(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x, i):
+        return self.output
+
+
+class TestMomentum:
+    def test_it_is_the_paper_s_update(self, rng):
+        """``x_j = x_i - ŷ_i + ŷ_j + (s_j² - s_i²)/s_i ε̂ + sqrt(s_i² - s_j²) z``, ŷ = C x̂_0."""
+        process = diffusion("dct", "blurring:sigma_max=3", EVENT, 30)
+        x_bar, x_0, z = torch.randn(3, 4, *EVENT, generator=rng, dtype=torch.float64)
+        for update in component(Sampler, "momentum:steps=10").plan(process):
+            (a_i, s_i), (a_j, s_j) = (process.scales_at(k, torch.float64) for k in (update.i, update.j))
+            eps = (x_bar - a_i * x_0) / s_i
+            mean = x_bar - a_i * x_0 + a_j * x_0 + (s_j**2 - s_i**2) / s_i * eps
+            drawn = mean + torch.sqrt(s_i**2 - s_j**2) * z if update.j else mean
+            close(moved(update, process, x_bar, x_0, z), drawn)
+
+    def test_without_noise_it_is_cold_diffusion(self):
+        process = diffusion("dct", "cold", EVENT, 12)
+        updates = zip(*(component(Sampler, name).plan(process) for name in ("momentum", "ddim")), strict=True)
+        for one, two in updates:
+            assert one.e is None
+            close(one.q, two.q)
+            close(one.b, two.b)
+
+    def test_it_refuses_noise_that_shrinks(self):
+        log_s = torch.linspace(0, -1, 11, dtype=torch.float64)
+        scales = DissipatingScales(5 * log_s, log_s, 0 * log_s, torch.ones(1, 1, 1).double(), torch.zeros(()).double())
+        with pytest.raises(ConfigError, match="noise never shrinks"):
+            list(component(Sampler, "momentum").plan(Diffusion(fitted("dct", EVENT), scales, EVENT)))
 
 
 class TestCold:

@@ -32,18 +32,20 @@ class _Constant(nn.Module):
 def optimum(objective: Objective) -> str:
     """For clean events and noise that are known."""
     loss, gradient, scale = _tried(objective, 0.0)
-    require(loss < 1e-9 * scale, "a loss of 0", f"{loss:.1e}")
-    require(gradient < 1e-4 * scale, "a gradient of 0", f"{gradient:.1e}")
+    require(loss < 1e-9 ** (objective.power / 2) * scale, "a loss of 0", f"{loss:.1e}")
+    if objective.power == 2:  # an absolute value has none at 0
+        require(gradient < 1e-4 * scale, "a gradient of 0", f"{gradient:.1e}")
     return f"predicts {objective.parametrization.value}: loss {loss:.0e}, gradient {gradient:.0e}"
 
 
 @check("objective", "the loss grows away from it", _PARTS)
 def grows(objective: Objective) -> str:
-    """Quadratically."""
+    """Quadratically, or linearly."""
     near, far = (_tried(objective, size)[0] for size in (0.1, 0.2))
     require(near > 0, "a positive loss for a wrong prediction", f"{near:.1e}")
-    require(abs(far / near - 4) < 0.01, "four times the loss at twice the error", f"{far / near:.3f} times")
-    return "quadratically"
+    times = 2**objective.power
+    require(abs(far / near - times) < 0.01, f"{times} times the loss at twice the error", f"{far / near:.3f} times")
+    return "quadratically" if objective.power == 2 else "linearly"
 
 
 @check("objective", "its weight is finite and never negative", "`weight(at)`: s is small at i = 1, a vanishes at N")
@@ -99,5 +101,7 @@ def _tried(objective: Objective, size: float) -> tuple[float, float, float]:
     loss = objective.loss(network, diffusion, x_0, i, eps).per_event.mean()
     loss.backward()
     gradient = torch.zeros(()) if network.output.grad is None else network.output.grad
-    scale = float((objective.weight(at) * target**2).mean().clamp_min(1))
+    scale = float((objective.weight(at) * target**2).mean().clamp_min(1)) * (
+        target[0].numel() if objective.summed else 1
+    )
     return float(loss.detach()), float(gradient.abs().max()), scale

@@ -1,5 +1,7 @@
 """What a sampler promises: a plan from N to 0 whose result converges to the data, at the order that it claims.
 
+It is tried on a variance-preserving process, and where it refuses that on one of heat and constant noise.
+
 For Gaussian data the optimal model is affine, so what comes out is an affine map of the noise that goes in: its mean and
 covariance are found exactly by sending unit noise through the loop, one draw at a time. There is no Monte Carlo here.
 """
@@ -18,8 +20,9 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler, sample
+from gendiff.scales import DissipatingScales
 from gendiff.score import GaussianScore
-from gendiff.testing.card import check, require
+from gendiff.testing.card import CheckFailed, check, require
 from gendiff.testing.probes import SmoothScales, undisturbed
 
 _PLAN = "`plan(diffusion)`"
@@ -47,7 +50,7 @@ class _UnitNoise:
 @check("sampler", "its plan leads from N to 0, without a gap", _PLAN)
 def plan(sampler: Sampler) -> str:
     """With finite float64 coefficients."""
-    diffusion = _diffusion(64)
+    diffusion = _diffusion(sampler, 64)
     with undisturbed():
         updates = list(_steps(sampler, 64).plan(diffusion))
     require(bool(updates), "updates", "none")
@@ -67,7 +70,7 @@ def plan(sampler: Sampler) -> str:
 @check("sampler", "its plan is the same each time", "a plan must not draw random numbers: noise is the loop's business")
 def repeatable(sampler: Sampler) -> str:
     """Images depend on their seed alone."""
-    diffusion = _diffusion(32)
+    diffusion = _diffusion(sampler, 32)
     first, second = (list(_steps(sampler, 32).plan(diffusion)) for _ in range(2))
     steps, others = ([(update.i, update.j) for update in updates] for updates in (first, second))
     require(steps == others, "the same steps", "others")
@@ -98,6 +101,8 @@ def order(sampler: Sampler) -> str:
     """On Gaussian data, whose every component moves at its own speed."""
     errors = [_error(*_sampled(sampler, N)) for N in _NS]
     text = ", ".join(f"{error:.1e}" for error in errors)
+    if sampler.order == 0:
+        return f"claims no convergence; errors {text} at {', '.join(map(str, _NS))} steps"
     measured = math.log2(errors[-2] / errors[-1]) if errors[-1] > 1e-12 else math.inf
     if errors[-1] > 1e-6:  # below, what is left is the data that the prior does not know of
         require(
@@ -117,22 +122,38 @@ def _steps(sampler: Sampler, N: int) -> Sampler:
     return sampler.model_copy(update={"steps": N}) if "steps" in type(sampler).model_fields else sampler
 
 
-def _diffusion(N: int) -> Diffusion:
+def _diffusion(sampler: Sampler, N: int) -> Diffusion:
+    """The first process of N steps that the sampler takes."""
     identity = resolve("rotation", "identity").model_validate({})
     assert isinstance(identity, Rotation)
-    return Diffusion(identity, SmoothScales(N, RATE), tuple(RATE.shape))
+    refused = []
+    for scales in (SmoothScales(N, RATE), _heat(N)):
+        diffusion = Diffusion(identity, scales, tuple(RATE.shape))
+        try:
+            next(iter(_steps(sampler, min(N, 2)).plan(diffusion)), None)
+        except ConfigError as error:
+            refused.append(error.what)
+            continue
+        return diffusion
+    raise CheckFailed(
+        "a process that it takes: one that preserves variance, or one of constant noise", "; ".join(refused)
+    )
+
+
+def _heat(N: int) -> DissipatingScales:
+    """Components that fade to e^-5 in noise of 0.05, which is there from step 1."""
+    t = torch.arange(N + 1, dtype=torch.float64) / N
+    s = torch.where(t > 0, 0.05, 0.0).double()
+    return DissipatingScales(0 * t, s.log(), tau=t**2, mu=RATE / 6, d=torch.zeros((), dtype=torch.float64))
 
 
 def _sampled(sampler: Sampler, steps: int, N: int | None = None) -> tuple[Tensor, Tensor]:
     """Mean and variance of what comes out after so many steps, of a process of as many, or of N."""
-    diffusion = _diffusion(N or steps)
+    diffusion = _diffusion(sampler, N or steps)
     sampler = _steps(sampler, steps)
     model = GaussianScore(diffusion, MEAN, VARIANCE)
-    try:
-        count = _UnitNoise(1)
-        sample(diffusion, model, sampler, count, dtype=torch.float64)
-    except ConfigError as error:
-        require(False, "a variance-preserving process that it takes", error.what)
+    count = _UnitNoise(1)
+    sample(diffusion, model, sampler, count, dtype=torch.float64)
     out = sample(diffusion, model, sampler, _UnitNoise(count.calls + 1), dtype=torch.float64)
     return out[0], ((out[1:] - out[0]) ** 2).sum(0)
 

@@ -13,6 +13,13 @@ def gendiff_components() -> list[type[Component] | Lazy]:
         Lazy("objective", "score", f"{here}:Score", "predict ε, weight 1/s²: score matching (the paper's eq. 17)"),
         Lazy("objective", "std", f"{here}:Std", "predict the noise as it stands in the picture, s ε"),
         Lazy("objective", "x0", f"{here}:X0", "predict the clean event x_0"),
+        Lazy(
+            "objective",
+            "x0-l1",
+            "gendiff_plugins.objectives.absolute:X0Absolute",
+            "predict the clean event x_0, absolute error of its pixels",
+        ),
+        Lazy("objective", "residual", f"{here}:Residual", "predict what the step before has more, a_{i-1} x_0 - x_i"),
         Lazy("objective", "v", f"{here}:V", "predict v = a ε - s x_0"),
         Lazy("objective", "wiener", f"{here}:Wiener", "predict T, what the best linear guess leaves open"),
     ]

@@ -51,6 +51,22 @@ class X0(Objective):
     parametrization = Parametrization.X_0
 
 
+class Residual(Objective):
+    """predict what the step before has more, a_{i-1} x_0 - x_i.
+
+    Summed over the components of an event, unweighted: the authors' loss. It is d times the mean, d being their number, which
+    matters where gradients are clipped. A network that is right turns x̄_i into the noiseless ``a_{i-1} x̄_0``; see
+    ``--sampler heat-dissipation``. As a belief about x_0 it is divided by a_{i-1}: other samplers amplify its errors where
+    that is small.
+
+    Reference: Rissanen, Heinonen, Solin 2022, Generative Modelling with Inverse Heat Dissipation, arXiv 2206.13397.
+    """
+
+    name = "residual"
+    parametrization = Parametrization.RESIDUAL
+    summed = True
+
+
 class V(Objective):
     """predict v = a ε - s x_0.
 

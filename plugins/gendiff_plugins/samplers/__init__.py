@@ -16,5 +16,17 @@ def gendiff_components() -> list[type[Component] | Lazy]:
             "the paper's sampler: the reverse SDE, one step at a time",
         ),
         Lazy("sampler", "ancestral", f"{here}.ddim:Ancestral", "draws from the posterior q(x_j | x_i, x̂_0)"),
+        Lazy(
+            "sampler",
+            "heat-dissipation",
+            f"{here}.heat_dissipation:HeatDissipation",
+            "sharpens by the predicted residual and adds noise of its own, every step",
+        ),
+        Lazy(
+            "sampler",
+            "momentum",
+            f"{here}.momentum:Momentum",
+            "x̂_0 corrupted anew at the next step, with the noise that is left",
+        ),
         Lazy("sampler", "ddim", f"{here}.ddim:DDIM", "deterministic at η = 0, ancestral at η = 1, any number of steps"),
     ]

@@ -1,0 +1,47 @@
+"""The sampler of soft diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from pydantic import Field
+
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.sampler import Sampler, Update, uniform_grid
+
+
+class Momentum(Sampler):
+    """x̂_0 corrupted anew at the next step, with the noise that is left.
+
+    ``x̄_j = a_j x̂_0 + (s_j²/s_i) ε̂ + sqrt(s_i² - s_j²) z``, no noise at the last step: a reverse SDE of any process whose noise
+    never shrinks. Where s is the same at both steps it is the deterministic update of cold diffusion.
+
+    Reference: Daras et al. 2022, Soft Diffusion: Score Matching for General Corruptions, arXiv 2209.05442: its momentum sampler.
+    """
+
+    name = "momentum"
+
+    steps: int | None = Field(None, ge=1, description="model evaluations, equally spaced in i; all N when left out")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
+
+    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+        for i, j in pairwise(uniform_grid(diffusion.N, self.steps)):
+            fall = 2 * (diffusion.log_s(j) - diffusion.log_s(i))
+            if fall.max() > 1e-9:
+                raise ConfigError(
+                    "sampler 'momentum' needs a process whose noise never shrinks",
+                    details=[f"s is larger at i = {j} than at i = {i} for {int((fall > 1e-9).sum())} components"],
+                    fix="use --sampler ancestral or --sampler ddim",
+                    subject="sampler.name",
+                )
+            e = diffusion.log_s(i).exp() * torch.sqrt(-torch.expm1(fall.clamp_max(0.0)))
+            yield Update(
+                i=i,
+                j=j,
+                q=diffusion.log_a(j).exp(),
+                b=torch.exp(2 * diffusion.log_s(j) - diffusion.log_s(i)),
+                e=e if j > 0 and bool((e > 0).any()) else None,
+            )
