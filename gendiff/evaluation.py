@@ -211,6 +211,10 @@ class _Measuring:
     def metric(self, by: Metric, x: Tensor, y: Tensor) -> list[Number]:
         parts = self._parts(len(x))
         whole, *found = (self._measured(by, x[part], y) for part in [torch.arange(len(x)), *parts])
+        if any(other.keys() != whole.keys() for other in found):
+            raise PluginError(
+                f"metric '{by.name}' gives other names for other samples", fix="leave it out, or repair it"
+            )
         headline: Better = "higher" if by.larger_is_better else "lower"
         return [
             self._number(f"{by.name}.{key}", "" if k else headline, by, x, y, value, [other[key] for other in found])

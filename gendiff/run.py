@@ -6,7 +6,7 @@ config.toml          every value; trains the same run again
 process.safetensors  the process in numbers: samples are drawn with them, whatever becomes of its plugins
 plugins/             copies of the plugin files that were loaded
 metrics.jsonl        one object a line
-checkpoints/    samples/    README.md
+checkpoints/    samples/    eval/    README.md
 
 Opening a run executes nothing that lies in it: the copies are for the reader, and for ``--plugin``.
 """
@@ -130,6 +130,11 @@ class Run:
     def samples(self) -> Path:
         """Where pictures live."""
         return self.path / "samples"
+
+    @property
+    def evaluations(self) -> Path:
+        """Where evaluations live, a JSON file for each (`gendiff.number`)."""
+        return self.path / "eval"
 
     @property
     def metrics(self) -> Path:

@@ -187,7 +187,7 @@ def _report(
     replicates: int,
     json: bool,
 ) -> None:
-    file = out or (run.path / "eval" / _name(found) if run else None)
+    file = out or (run.evaluations / _name(found) if run else None)
     if file:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

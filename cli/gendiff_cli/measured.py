@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gendiff.process_group import ProcessGroup
     from gendiff.run import Run
     from gendiff.shapes import EventShape
+    from gendiff.statistics import Statistics
 
 C = TypeVar("C", bound=Component)
 
@@ -114,10 +115,15 @@ def _of_run(run: Run, n: int | None) -> EventSet:
     from gendiff.config import Layer, resolve
     from gendiff.event_set import EventSet
 
-    data = resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
     trained_on = run.info["data"]["fingerprint"]
-    if data.fingerprint != trained_on:
-        note(f"the data are not those that the run was trained on: {data.fingerprint}, not {trained_on}")
+    try:
+        data = resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
+        found = data.fingerprint
+    except GendiffError as error:
+        error.details = (*error.details, "or compare with something else: --data SPEC, --reference FOLDER|FILE")
+        raise
+    if found != trained_on:
+        note(f"the data are not those that the run was trained on: {found}, not {trained_on}")
     return EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE))
 
 
@@ -134,7 +140,7 @@ def chosen_instruments(
     from gendiff.metric import Metric
 
     known = reference.statistics if isinstance(reference, KnownStatistics) else None
-    specs = features or [known.features if known and known.features else _suitable(shape, weights, known is not None)]
+    specs = features or [_features_of(known) if known else _suitable(shape, weights)]
     if weights is not None and not any(parse_spec(spec)["name"] == "inception" for spec in specs):
         raise ConfigError("--fid-weights are those of the features inception", fix="add --features inception")
 
@@ -152,9 +158,15 @@ def chosen_instruments(
     return chosen
 
 
-def _suitable(shape: EventShape, weights: Path | None, known: bool) -> str:
+def _features_of(known: Statistics) -> str:
+    """The features that statistics say they are of, but for the path of weights on another machine."""
+    name = known.features.partition(":")[0]
+    return known.features if name and name != "inception" else "inception"
+
+
+def _suitable(shape: EventShape, weights: Path | None) -> str:
     """The features for events of this shape, whatever files happen to be there."""
-    if known or weights is not None or (len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALL):
+    if weights is not None or (len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALL):
         return "inception"
     events = "x".join(map(str, shape[1:]))
     note(

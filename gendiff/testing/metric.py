@@ -65,6 +65,25 @@ def pure(metric: Metric) -> str:
     return "the same each time and in any order"
 
 
+@check("metric", "its alarms are lines of text, and silent where the two sets are the same", "`alarms`")
+def alarms(metric: Metric) -> str:
+    """Neither set is changed."""
+    rung = 0
+    for x in _taken(metric, 16):
+        for samples in (x, 2 * x + 0.5, x / 2 - 0.5):
+            copies = samples.clone(), x.clone()
+            with undisturbed():
+                found = metric.alarms(samples, x)
+            require(
+                torch.equal(samples, copies[0]) and torch.equal(x, copies[1]), "the events as they were", "they changed"
+            )
+            lines = isinstance(found, list) and all(isinstance(text, str) and text.isprintable() for text in found)
+            require(lines, "a list of single lines", repr(found)[:80])
+            require(samples is not x or not found, "no alarm for the same set", repr(found)[:80])
+            rung += len(found)
+    return f"{rung} for sets that are too strong and bright, or too weak and dark"
+
+
 def _taken(metric: Metric, count: int) -> Iterator[torch.Tensor]:
     """That many events of each shape that it takes; it may refuse one with a `ConfigError`."""
     refused = []
