@@ -1,17 +1,20 @@
 """Event files: a folder or an archive of samples as an event set, read as they are.
 
-Samples are never resized: what a network drew is measured. A folder that `gendiff sample` wrote is known by its numbered files,
-and only these are read, not the grid beside them.
+Samples are never resized: what a network drew is measured. What `gendiff sample` wrote is known by its numbered files, and only
+these are read, not the grid beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from functools import partial
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,46 +22,110 @@ from torch import Tensor
 
 from gendiff.errors import DataError
 from gendiff.event_set import READ, EventSet, parts
-from gendiff.images import ENDINGS, eight_bit, event_of, located, opened, reason
+from gendiff.images import ENDINGS, MOST_BYTES, eight_bit, event_of, located, opened_bytes, reason
 from gendiff.number import Events
 
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
+T = TypeVar("T")
+
 FIX = "make it again, or take it away"
 
 
-def is_folder_of_events(path: Path) -> bool:
-    """Whether it is a folder with image files or numbered ``.npy`` files, at any depth."""
-    return path.is_dir() and bool(_files(path))
+def holds_events(path: Path) -> bool:
+    """Whether it is a folder or a zip archive with image files or numbered ``.npy`` files, at any depth."""
+    if path.is_dir():
+        return bool(_in_folder(path).names)
+    return zipfile.is_zipfile(path) and path.suffix.lower() == ".zip" and bool(_in_archive(path).names)
 
 
-def of_folder(path: Path, channels: int | None = None) -> EventSet:
-    """The image files below a folder, at any depth, sorted by path, or the numbered ``.npy`` files of `gendiff sample`.
+def of_files(path: Path, channels: int | None = None) -> EventSet:
+    """The image files in a folder or zip archive, at any depth, sorted by path, or the numbered files of `gendiff sample`.
 
     Args:
         channels: 1 or 3: pictures become grey or RGB; by default as the first picture is.
 
-    Raises `DataError` for a folder without any, for one that cannot be read, and where two differ in shape.
+    Raises `DataError` where there are none, for one that cannot be read, and where two differ in shape.
     """
     root = located(path)
-    files = _files(root)
-    if not files:
+    found = _in_folder(root) if root.is_dir() else _in_archive(root)
+    if not found.names:
         fix = "give a folder of pictures, or of what gendiff sample wrote"
-        raise DataError(f"no events in the folder '{path}'", details=[f"allowed: {' '.join(sorted(ENDINGS))}"], fix=fix)
-    first = _read(files[0], channels)
-    if channels is None and files[0].suffix != ".npy":
+        raise DataError(f"no events in '{path}'", details=[f"allowed: {' '.join(sorted(ENDINGS))}"], fix=fix)
+    first = found.event(found.names[0], channels)
+    if channels is None and not found.names[0].endswith(".npy"):
         channels = len(first)
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
         for part in parts(numbers, READ):
-            events = [_read(files[k], channels) for k in part]
+            events = [found.event(found.names[k], channels) for k in part]
             for k, event in zip(part, events, strict=True):
                 if event.shape != first.shape:
-                    details = [f"{files[0].name} is of {tuple(first.shape)}, {files[k].name} of {tuple(event.shape)}"]
+                    told = f"{found.names[0]} is of {tuple(first.shape)}, {found.names[k]} of {tuple(event.shape)}"
                     fix = "give pictures of one size; to resize them: --data folder:path=FOLDER,size=SIZE"
-                    raise DataError("pictures of different sizes", where=str(path), details=details, fix=fix)
+                    raise DataError("pictures of different sizes", where=str(path), details=[told], fix=fix)
             yield torch.stack(events)
 
-    return EventSet(Events(str(path), _fingerprint(root, files, channels), len(files)), tuple(first.shape), at)
+    return EventSet(Events(str(path), found.fingerprint(channels), len(found.names)), tuple(first.shape), at)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files that hold events, sorted, and what reads one."""
+
+    where: Path
+    names: list[str]
+    read: Callable[[str], bytes]
+
+    def event(self, name: str, channels: int | None) -> Tensor:
+        try:
+            content = self.read(name)
+            if name.endswith(".npy"):
+                return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False)).float()
+            with opened_bytes(content) as image:
+                picture = eight_bit(image)
+                grey = picture.mode in ("1", "L") if channels is None else channels == 1
+                return event_of(np.array(picture.convert("L" if grey else "RGB")))
+        except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
+            raise DataError(f"cannot read '{name}'", where=str(self.where), details=[reason(error)], fix=FIX) from error
+
+    def fingerprint(self, channels: int | None) -> str:
+        """Of names and contents: a few seconds for what takes minutes to decode."""
+        digest = hashlib.sha256(f"{channels}".encode())
+        for name in self.names:
+            digest.update(b"\0" + os.fsencode(name) + b"\0" + hashlib.sha256(self.read(name)).digest())
+        return f"files/1 {len(self.names)} {digest.hexdigest()[:16]}"
+
+
+def _in_folder(root: Path) -> _Files:
+    found = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [Path(folder, name).relative_to(root).as_posix() for name in names]
+    return _Files(root, _chosen(found), lambda name: _limited(root / name, (root / name).stat().st_size).read_bytes())
+
+
+def _in_archive(path: Path) -> _Files:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError("cannot read the archive", where=str(path), details=[reason(error)], fix=FIX) from error
+    return _Files(
+        path, _chosen(archive.namelist()), lambda name: archive.read(_limited(name, archive.getinfo(name).file_size))
+    )
+
+
+def _limited(file: T, size: int) -> T:
+    """The same, where it has no more bytes than a picture needs."""
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes, more than the limit of {MOST_BYTES:,}")
+    return file
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    """The names that hold events: numbered ones where there are any."""
+    shown = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
+    numbered = [name for name in shown if _NUMBERED.fullmatch(name.rpartition("/")[2])]
+    return sorted(numbered or [name for name in shown if name.lower().endswith(tuple(ENDINGS))])
 
 
 def of_array(path: Path) -> EventSet:
@@ -101,36 +168,3 @@ def holds_statistics(path: Path) -> bool:
         ) from error
     except Exception as error:
         raise DataError("cannot read the file", where=str(path), details=[reason(error)], fix=FIX) from error
-
-
-def _files(root: Path) -> list[Path]:
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    numbered = [file for file in found if file.parent == root and _NUMBERED.fullmatch(file.name)]
-    pictures = [file for file in found if file.suffix.lower() in ENDINGS]
-    return sorted(numbered or pictures, key=lambda file: file.relative_to(root).as_posix())
-
-
-def _read(file: Path, channels: int | None) -> Tensor:
-    try:
-        if file.suffix == ".npy":
-            return torch.from_numpy(np.load(file, allow_pickle=False)).float()
-        with opened(file) as image:
-            picture = eight_bit(image)
-            grey = picture.mode in ("1", "L") if channels is None else channels == 1
-            return event_of(np.array(picture.convert("L" if grey else "RGB")))
-    except Exception as error:
-        raise DataError(f"cannot read '{file.name}'", where=str(file), details=[reason(error)], fix=FIX) from error
-
-
-def _fingerprint(root: Path, files: Sequence[Path], channels: int | None) -> str:
-    """Of names and contents: a few seconds for what takes minutes to decode."""
-    digest = hashlib.sha256(f"{channels}".encode())
-    for file in files:
-        digest.update(b"\0" + os.fsencode(file.relative_to(root)) + b"\0")
-        with file.open("rb") as content:
-            for block in iter(partial(content.read, 2**20), b""):
-                digest.update(block)
-    return f"files/1 {len(files)} {digest.hexdigest()[:16]}"

@@ -326,7 +326,8 @@ class TestCommand:
     def test_without_a_reference_it_asks(self, tmp_path):
         done = run("evaluate", "digits", "--n", 24)
         assert (done.code, "--reference" in done.err) == (2, True)
-        assert run("evaluate", tmp_path / "none").code == 2
+        assert run("evaluate", tmp_path / "none", "--data", "digits").code == 4
+        assert run("evaluate", "digit", "--data", "digits").code == 2
 
 
 def test_two_processes_find_what_one_does(trained, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -170,16 +172,19 @@ class TestFolders:
             pictures.save_event(tmp_path, k, event)
         pictures.grid(x).save(tmp_path / "grid.png")
         pictures.grid(x).save(tmp_path / "trajectory.gif")
-        assert event_files.is_folder_of_events(tmp_path)
-        events = event_files.of_folder(tmp_path)
+        assert event_files.holds_events(tmp_path)
+        events = event_files.of_files(tmp_path)
         assert (events.n, events.event_shape) == (9, (3, 5, 7))
         assert torch.equal(through(events), pictures.eight_bits(x))
+        archive = Path(shutil.make_archive(str(tmp_path / "samples"), "zip", tmp_path.parent, tmp_path.name))
+        assert event_files.holds_events(archive)
+        assert torch.equal(through(event_files.of_files(archive)), pictures.eight_bits(x))
 
     def test_signals_come_back_as_they_were(self, tmp_path, rng):
         x = torch.randn(8, 2, 11, generator=rng)
         for k, event in enumerate(x):
             pictures.save_event(tmp_path, k, event)
-        assert torch.equal(through(event_files.of_folder(tmp_path)), x)
+        assert torch.equal(through(event_files.of_files(tmp_path)), x)
 
     def test_grey_stays_grey_unless_colour_is_wanted(self, tmp_path):
         v = np.arange(35, dtype=np.uint8).reshape(5, 7)
@@ -187,7 +192,7 @@ class TestFolders:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             Image.fromarray(v).save(tmp_path / name)
         (tmp_path / ".hidden.png").write_bytes(b"")
-        grey, colour = event_files.of_folder(tmp_path), event_files.of_folder(tmp_path, channels=3)
+        grey, colour = event_files.of_files(tmp_path), event_files.of_files(tmp_path, channels=3)
         assert (grey.event_shape, colour.event_shape) == ((1, 5, 7), (3, 5, 7))
         assert torch.equal(through(colour), through(grey).expand(-1, 3, -1, -1))
         assert torch.equal(through(grey)[0, 0], torch.from_numpy(v) / 127.5 - 1)
@@ -195,22 +200,24 @@ class TestFolders:
 
     def test_the_fingerprint_is_of_the_contents(self, tmp_path):
         Image.new("RGB", (4, 3), "red").save(tmp_path / "a.bmp")
-        before = event_files.of_folder(tmp_path).about.fingerprint
+        before = event_files.of_files(tmp_path).about.fingerprint
         Image.new("RGB", (4, 3), "blue").save(tmp_path / "a.bmp")  # as many bytes
-        assert event_files.of_folder(tmp_path).about.fingerprint != before
+        assert event_files.of_files(tmp_path).about.fingerprint != before
 
     def test_bad_folders_are_explained(self, tmp_path):
-        with pytest.raises(DataError, match="no events in the folder"):
-            event_files.of_folder(tmp_path)
-        assert not event_files.is_folder_of_events(tmp_path / "none")
+        with pytest.raises(DataError, match="no events in"):
+            event_files.of_files(tmp_path)
+        assert not event_files.holds_events(tmp_path / "none")
+        (tmp_path / "no.zip").write_bytes(b"PK")
+        assert not event_files.holds_events(tmp_path / "no.zip")
         Image.new("L", (4, 3)).save(tmp_path / "a.png")
         Image.new("L", (4, 4)).save(tmp_path / "b.png")
         with pytest.raises(DataError) as raised:
-            through(event_files.of_folder(tmp_path))
+            through(event_files.of_files(tmp_path))
         assert "a.png is of (1, 3, 4), b.png of (1, 4, 4)" in str(raised.value)
         (tmp_path / "b.png").write_bytes(b"not a picture")
         with pytest.raises(DataError, match=r"cannot read 'b\.png'"):
-            through(event_files.of_folder(tmp_path))
+            through(event_files.of_files(tmp_path))
 
     @pytest.mark.parametrize(("shape", "event"), [((9, 5, 7), (1, 5, 7)), ((9, 5, 7, 3), (3, 5, 7))])
     def test_an_array_of_pictures(self, shape, event, tmp_path, rng):

@@ -30,6 +30,7 @@ LONG = 10_000_000  # evaluations of a network, beyond which fewer steps are sugg
 
 
 def evaluate(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(help="Run directory, folder of samples, or data.", metavar="RUN|FOLDER|SPEC")
     ],
@@ -40,7 +41,7 @@ def evaluate(
         ),
     ] = None,
     reference: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Pictures to compare with, or statistics as pytorch-fid has them.", metavar="FOLDER|FILE"),
     ] = None,
     n: Annotated[
@@ -104,9 +105,9 @@ def evaluate(
     _check_file(out, "--out", ".json")
     with process_group(device) as group, _Progress() as progress:
         model = trained_model(source, ema, group)
-        samples = None if model else event_set(source, "SOURCE", n)
+        samples = None if model else event_set(context.obj, source, "SOURCE", n)
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
-        theirs = reference_set(data, reference, reference_n, model.run if model else None, shape)
+        theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
         if theirs is None and save_statistics is None:
             raise ConfigError(
                 f"what is '{source}' to be compared with?",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gendiff.generation import TrainedModel
     from gendiff.metric import Metric
     from gendiff.process_group import ProcessGroup
+    from gendiff.registry import Registry
     from gendiff.run import Run
     from gendiff.shapes import EventShape
     from gendiff.statistics import Statistics
@@ -45,34 +46,37 @@ def trained_model(source: str, ema: bool, group: ProcessGroup) -> TrainedModel |
     return model
 
 
-def event_set(text: str, where: str, n: int | None, shape: EventShape = (), most: int = MOST_REFERENCE) -> EventSet:
-    """Events from a folder of samples, an ``.npz`` file of pictures, or data.
+def event_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape = ()) -> EventSet:
+    """Events from a folder or archive of samples or an ``.npz`` file of pictures, read as they are, or of data.
 
     Args:
         text: a path, or a spec of data.
         where: the option that gave it.
-        n: how many, spread over them; all, and at most ``most``, by default.
-        shape: that of the events that they are compared with, if known: data that can be resized take it.
+        n: how many, spread over them; by default all, and at most 50 000.
+        shape: that of the events that they are compared with, if known.
 
     """
     from gendiff import event_files
-    from gendiff.event_set import EventSet
 
     path = Path(text).expanduser()
+    if text.partition(":")[0].strip() in registry.names("data"):
+        return _data_set(registry, text, where, n, shape)
     if path.suffix == ".npz" and path.is_file():
-        return event_files.of_array(path).some(n or most, exact=n is not None)
-    if event_files.is_folder_of_events(path):
+        return event_files.of_array(path).some(n or MOST_REFERENCE, exact=n is not None)
+    if event_files.holds_events(path):
         channels = shape[0] if shape and shape[0] in (1, 3) else None
-        return event_files.of_folder(path, channels).some(n or most, exact=n is not None)
-    data = _data(text, where, shape)
-    return EventSet.of_data(data, n or min(data.length or MOST, most))
+        return event_files.of_files(path, channels).some(n or MOST_REFERENCE, exact=n is not None)
+    return _data_set(registry, text, where, n, shape)
 
 
-def _data(text: str, where: str, shape: EventShape) -> Data:
+def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape) -> EventSet:
+    """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
     from gendiff.data import Data
+    from gendiff.event_set import EventSet
+    from gendiff.sources import source
 
     def make() -> Data:
-        table = parse_spec(text)
+        table = source(registry, text)
         fields = component_class("data", table["name"]).model_fields
         if len(shape) == 3 and "size" in fields:
             table.setdefault("size", list(shape[1:]))
@@ -80,7 +84,8 @@ def _data(text: str, where: str, shape: EventShape) -> Data:
             table.setdefault("channels", shape[0])
         return Data.model_validate(table)
 
-    return _located(make, where)
+    data = _located(make, where)
+    return EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE))
 
 
 def _located(make: Callable[[], C], where: str) -> C:
@@ -93,7 +98,7 @@ def _located(make: Callable[[], C], where: str) -> C:
 
 
 def reference_set(
-    data: str | None, reference: Path | None, n: int | None, run: Run | None, shape: EventShape
+    registry: Registry, data: str | None, reference: str | None, n: int | None, run: Run | None, shape: EventShape
 ) -> EventSet | KnownStatistics | None:
     """What the samples are compared with: what is asked for, or the data of the run; None where there is neither."""
     from gendiff import event_files
@@ -102,11 +107,12 @@ def reference_set(
     if data is not None and reference is not None:
         raise ConfigError("both --data and --reference are given", fix="give one of them")
     if reference is not None:
-        if reference.suffix == ".npz" and event_files.holds_statistics(reference):
-            return KnownStatistics.load(reference)
-        return event_set(str(reference), "--reference", n, shape)
+        path = Path(reference).expanduser()
+        if path.suffix == ".npz" and event_files.holds_statistics(path):
+            return KnownStatistics.load(path)
+        return event_set(registry, reference, "--reference", n, shape)
     if data is not None:
-        return event_set(data, "--data", n, shape)
+        return _data_set(registry, data, "--data", n, shape)
     return None if run is None else _of_run(run, n)
 
 
