@@ -32,7 +32,8 @@ docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
 quality: $(DEVELOPMENT)  ## Fréchet distances on digits, all arms and seeds (about an hour); writes docs/results/.
 	@$(BIN)/python tests/campaigns/digits_quality.py --out docs/results $(ARGS)
 
-bench: $(DEVELOPMENT)  ## Speed and agreement of the U-Net: fp32 and bf16, compiled and not; a GPU if there is one.
+bench: $(DEVELOPMENT)  ## Speed and agreement of packed sets beside their sources, and of the U-Net; a GPU if there is one.
+	@$(BIN)/python tests/campaigns/data_benchmark.py $(DATA_ARGS)
 	@$(BIN)/python tests/campaigns/unet_benchmark.py $(ARGS)
 
 $(RUNTIME): pyproject.toml constraints.txt | $(VENV)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import data_benchmark
 import digits_quality
 import pytest
 import torch
@@ -16,6 +17,22 @@ def test_the_benchmark_agrees_with_the_reference_on_a_cpu(tmp_path, capsys):
     lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + 4
     assert "bf16" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_data_agrees_with_its_sources(tmp_path, capsys):
+    out = tmp_path / "table.md"
+    assert data_benchmark.main(["--scale", "tiny", "--workers", "0", "--out", str(out)]) == 0
+    rows = [line.split("|")[1:-1] for line in out.read_text().splitlines() if line.startswith("| ")]
+    assert [row[0].strip() for row in rows[1:]] == ["folder", "packed from folder", "lsun", "packed from lsun"]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows[1:] for cell in row[1:])
+    assert "packed from folder" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_data_fails_where_an_event_differs(monkeypatch, capsys):
+    monkeypatch.setattr("gendiff_plugins.data.packed.Packed.__getitem__", lambda self, index: torch.zeros(3, 16, 16))
+    monkeypatch.setattr(data_benchmark, "measured", lambda every, scale, workers: [])
+    assert data_benchmark.main(["--scale", "tiny", "--workers", "0"]) == 1
+    assert "12 packed events differ from those of folder" in capsys.readouterr().out
 
 
 def test_a_quality_arm_trains_measures_and_is_not_repeated(tmp_path):
