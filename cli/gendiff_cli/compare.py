@@ -1,0 +1,376 @@
+"""``gendiff compare``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gendiff.errors import CheckError, ConfigError
+from gendiff.registry import Registry
+from gendiff_cli.console import Verbosity, err, json_result, next_step, note, result, table
+from gendiff_cli.measured import chosen_instruments
+from gendiff_cli.options import (
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    ModelOption,
+    NoiseOption,
+    ObjectiveOption,
+    PresetOption,
+    SamplerOption,
+    SetOption,
+    SizeOption,
+    complete,
+    layers,
+)
+from gendiff_cli.train import watched
+
+if TYPE_CHECKING:
+    import torch
+
+    from gendiff.comparison.engine import Comparison
+    from gendiff.comparison.fairness import Unequal
+    from gendiff.comparison.plan import Plan
+    from gendiff.config import Layer
+    from gendiff.features import Features
+    from gendiff.metric import Metric
+    from gendiff.run import Run
+    from gendiff.shapes import EventShape
+    from gendiff.training import Trainer
+
+_budget = {"rich_help_panel": "Shared by all arms"}
+_measuring = {"rich_help_panel": "Measuring"}
+
+
+def compare(
+    context: typer.Context,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="'dct schedule=log:f_max=0.6': a rotation and what else differs; or a run, or several that differ in their "
+            "seed. May be given again; the first is the baseline.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="How many seeds, 0, 1, 2, ..., or which: 0,4,7.", metavar="K|LIST")] = "3",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", **_budget)] = None,
+    batch: Annotated[int | None, typer.Option(help="Events per step.", **_budget)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", **_budget)] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights; 0 keeps none.", **_budget)] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", **_budget)] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    size: SizeOption = None,
+    noise: NoiseOption = None,
+    objective: ObjectiveOption = None,
+    sampler: SamplerOption = None,
+    nfe: Annotated[
+        str | None,
+        typer.Option(help="Steps of the sampler to try; the last is ranked.", metavar="10,20,50,100", **_measuring),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=16, help="Samples of each run.", **_measuring)] = 1000,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is ranked by: inception, random-conv, pixels, dct; others may follow. Default: inception for pictures "
+            "of 32 pixels or more, and else random-conv.",
+            metavar="SPEC",
+            autocompletion=complete("features"),
+            **_measuring,
+        ),
+    ] = None,
+    fid_weights: Annotated[
+        Path | None, typer.Option(help="File of the Inception weights of pytorch-fid.", metavar="FILE", **_measuring)
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What else is measured. Default: moments, spectrum.",
+            metavar="SPEC",
+            autocompletion=complete("metric"),
+            **_measuring,
+        ),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with 5 unless it holds for every arm, such as 'fid<=baseline*1.02'; may be given again.",
+            metavar="CONDITION",
+            **_measuring,
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may be unequal: data, N, images, weights, ema, precision, nfe, seeds, all; may be given again.",
+            metavar="NAME",
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory; default: the next number under comparisons/. The same comparison goes on."),
+    ] = None,
+    preset: PresetOption = None,
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with a comparison.", metavar="DIR")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.
+
+    gendiff compare --arm identity --arm "dct schedule=quartic" --seeds 3 --steps 2000
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            "a comparison runs in one process",
+            fix="train the arms under torchrun with gendiff train, and give their runs as arms",
+        )
+    registry: Registry = context.obj
+    flags = {
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "ema": ema,
+        "precision": precision,
+        "model": model,
+        "data": data,
+        "size": size,
+        "noise": noise,
+        "objective": objective,
+        "sampler": sampler,
+    }
+    from gendiff.comparison.engine import Comparison
+    from gendiff.comparison.fairness import require_fair
+    from gendiff.comparison.gate import Gate
+    from gendiff.comparison.measure import rehearse
+    from gendiff.process_group import process_group
+
+    comparison: Comparison | None
+    if resume is not None:
+        given = [f"--{flag}" for flag, value in flags.items() if value is not None]
+        others = {
+            "--arm": arm, "--nfe": nfe, "--features": features, "--fid-weights": fid_weights, "--metric": metric,
+            "--allow": allow, "--out": out, "--preset": preset, "--config": config_file, "--set": assignments,
+        }  # fmt: skip
+        _refuse_changes([*given, *(flag for flag, value in others.items() if value)])
+        comparison = Comparison.open(resume)
+        plan = comparison.plan
+    else:
+        comparison = None
+        shared = layers(registry, preset, config_file, assignments, flags)
+        plan = _plan(arm or [], shared, seeds, nfe, n, features, fid_weights, metric, allow)
+    unequal = require_fair(plan)
+    for one in unequal:
+        note(f"not equal, and allowed: {one}")
+    if dry_run:
+        _describe(plan, json)
+        return
+    with process_group(device) as group:
+        names = rehearse(plan, group.device)
+        for text in gate or []:
+            Gate.parse(text, names)
+        comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
+        note(f"in {comparison.path}")
+        found, files = _compared(comparison, registry, group.device, unequal, gate or [])
+    _report(found, files, json)
+
+
+def _compared(
+    comparison: Comparison, registry: Registry, device: torch.device, unequal: Sequence[Unequal], gates: Sequence[str]
+) -> tuple[dict[str, Any], list[Path]]:
+    """Do what is left to do, and write the report."""
+    from gendiff import report
+    from gendiff.comparison.result import result as result_of
+
+    listener = _Bars(registry)
+    with comparison.working() as heed:
+        comparison.finish(registry, device, listener, heed)
+        looks = comparison.looks(device, listener, heed)
+        found = result_of(comparison, unequal, gates)
+        return found, report.write(comparison, found, looks)
+
+
+def _plan(
+    texts: Sequence[str],
+    shared: list[Layer],
+    seeds: str,
+    nfe: str | None,
+    n: int,
+    features: list[str] | None,
+    fid_weights: Path | None,
+    metrics: list[str] | None,
+    allow: list[str] | None,
+) -> Plan:
+    from gendiff.arm import parse_arms
+    from gendiff.comparison.plan import Contender, Plan
+
+    if len(texts) < 2:
+        raise ConfigError(
+            f"a comparison has two arms at least, here {'is one' if texts else 'are none'}",
+            where="--arm",
+            fix='write gendiff compare --arm identity --arm "dct schedule=quartic"',
+        )
+    sampler = next((layer for layer in shared if layer.origin == "--sampler"), None)
+    contenders = [Contender.of(arm, text, shared, sampler) for arm, text in zip(parse_arms(texts), texts, strict=True)]
+    chosen, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
+    return Plan(
+        contenders=tuple(contenders),
+        seeds=_seeds(seeds),
+        features=chosen,
+        n=n,
+        metrics=others,
+        evaluations=_numbers(nfe, "--nfe") if nfe else (),
+        allowed=tuple(allow or ()),
+    )
+
+
+def _instruments(
+    features: list[str] | None, weights: Path | None, metrics: list[str] | None, shape: EventShape
+) -> tuple[tuple[Features, ...], tuple[Metric, ...]]:
+    from gendiff.features import Features
+    from gendiff.metric import Metric
+
+    chosen = chosen_instruments(features, metrics, weights, shape, None)
+    return (
+        tuple(one for one in chosen if isinstance(one, Features)),
+        tuple(one for one in chosen if isinstance(one, Metric)),
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """``3`` is three of them, ``0,4,7`` are these; ``4,`` is one."""
+    found = _numbers(text, "--seeds")
+    return tuple(range(found[0])) if "," not in text else found
+
+
+def _numbers(text: str, where: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"cannot read '{text}'", where=where, fix="write numbers with commas: 10,20,50") from None
+
+
+def _refuse_changes(given: Sequence[str]) -> None:
+    if given:
+        raise ConfigError(
+            f"a comparison that goes on keeps its plan; {', '.join(given)} would change it",
+            where="--resume",
+            details=["only --gate, --device and --json may be given with --resume"],
+            fix="leave it out, or start another comparison",
+        )
+
+
+def _describe(plan: Plan, json: bool) -> None:
+    """What would be done."""
+    from gendiff.comparison.plan import differences
+
+    arms = [
+        {
+            "label": contender.label,
+            "train": [] if contender.runs else list(plan.seeds),
+            "reuse": [str(path) for path in contender.runs.values()],
+            "samplers": [sampler.spec for sampler in plan.samplers(contender)],
+        }
+        for contender in plan.contenders
+    ]
+    differ = differences(plan.contenders)
+    if json:
+        json_result({"arms": arms, "n": plan.n, "features": [one.spec for one in plan.features], "differences": differ})
+        return
+    rows = []
+    for arm in arms:
+        work = f"{len(arm['train'])} runs to train" if arm["train"] else f"{len(arm['reuse'])} runs to reuse"
+        rows.append((str(arm["label"]), work, ", ".join(map(str, arm["samplers"]))))
+    table(["name", "work", "sampler"], rows)
+    result("")
+    table(
+        ["name", *(contender.label for contender in plan.contenders)],
+        [(key, *map(_shown, values)) for key, values in differ.items()],
+    )
+    result("nothing was written")
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
+    """Print the ranking and where the rest is; raises `CheckError` where a gate is not passed."""
+    if json:
+        json_result(found)
+    else:
+        name = found["number"]
+        result(f"{found['verdict']['headline']}")
+        result("")
+        better = "higher" if found["better"][name] == "higher" else "lower"
+        rows = [_row(arm, name) for arm in sorted(found["arms"], key=lambda arm: arm["rank"])]
+        table(["rank", "name", f"{name} ({better} is better)", "minus baseline", "verdict"], rows)
+        result("")
+        for sentence in found["verdict"]["sentences"]:
+            result(sentence)
+        for arm in found["arms"]:
+            for alarm in arm["alarms"]:
+                result(f"warning: {arm['label']}: {alarm}")
+        result("")
+        for file in files[:2]:
+            result(str(file))
+    failed = [one for one in found["gates"] if not one["passed"]]
+    if failed:
+        raise CheckError(
+            f"{len(failed)} of {len(found['gates'])} gates are not passed",
+            details=[
+                f"{one['gate']}: {arm['label']} has {arm['left']:.6g} against {arm['right']:.6g}"
+                for one in failed
+                for arm in one["arms"]
+                if not arm["passed"]
+            ],
+            fix=f"see {files[1]}",
+        )
+    next_step(f"open {files[1]} in a browser")
+
+
+def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:
+    of = arm["numbers"][name]
+    value, against = of["value"], of["difference"]
+    outcome = {"better": "better", "worse": "worse", "undecided": "no difference seen", None: "baseline"}[
+        arm["outcome"]
+    ]
+    told = f"{against['value']:+.4g}{_ends(against, '+.3g')}" if against else ""
+    return str(arm["rank"]), arm["label"], f"{value['value']:.4g}{_ends(value, '.4g')}", told, outcome
+
+
+def _ends(estimate: dict[str, Any], form: str) -> str:
+    if estimate["low"] is None:
+        return " [no interval]"
+    return f" [{estimate['low']:{form}}, {estimate['high']:{form}}]"
+
+
+class _Bars:
+    """Says on stderr what is being done: a bar on a terminal, and else a line."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    @contextmanager
+    def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A piece of work of so many parts."""
+        from rich.progress import Progress
+
+        live = err.is_terminal and Verbosity.level >= 0
+        if not live and Verbosity.level >= 0:
+            err.print(what, markup=False)
+        with Progress(console=err, disable=not live, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+
+    def train(self, run: Run, trainer: Trainer) -> None:
+        """Train a run as gendiff train does."""
+        watched(run, trainer, self.registry)

@@ -1,0 +1,133 @@
+r"""Difference: how sure a number is, and how sure the difference of two arms is.
+
+Every seed s gives each arm a run of its own, with data order, initial weights and noise that depend on s alone. What two arms
+share of the luck of a seed cancels in the paired differences
+
+    d_s = θ_s(arm) - θ_s(baseline) ,      mean d ± t_{S-1} · sd(d) / sqrt(S) ,
+
+with t the Student quantile of S - 1 degrees of freedom. The interval holds training and sampling together: each seed has its own
+of both. Assumed: the S differences are independent draws of one normal distribution. With three seeds t is 4.3 at 95 %: a
+difference must be large against its spread, or it is not seen.
+
+**One seed says nothing about other seeds.** Then only the chance of sampling can be told, from the intervals of the two numbers
+(`gendiff.distances.interval`), as if their samples were independent: the noise that arms share makes the interval too wide
+rather than too narrow. It is marked ``sampling`` and is not one over seeds.
+
+Several arms against one baseline are several chances to be wrong: with k differences each interval is made at level
+1 - (1 - level)/k, so that all k hold together with probability level at least (Bonferroni).
+
+Reference: Student 1908, Biometrika 6(1); Welch 1947, Biometrika 34(1-2); Dunn 1961, J. Am. Stat. Assoc. 56(293).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev, variance
+from typing import Literal
+
+Method = Literal["seeds", "unpaired", "sampling", "none"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the interval that holds its expectation.
+
+    Args:
+        value: the number, or the mean over seeds.
+        low, high: ends of the interval; None where nothing is known of it.
+        seeds: over how many seeds.
+        method: ``seeds``, a t-interval; ``unpaired``, Welch's; ``sampling``, of one seed, by subsampling; ``none``.
+
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+    method: Method
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval, and 0 is not in it."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number of one run.
+
+    Args:
+        value: the number.
+        error: its standard error by sampling; None where it is not known.
+        freedom: degrees of freedom of ``error``.
+
+    """
+
+    value: float
+    error: float | None = None
+    freedom: int = 1
+
+    @classmethod
+    def of_interval(cls, value: float, low: float, high: float, level: float, replicates: int) -> Measured:
+        """From an interval of `gendiff.distances.interval` with so many subsets."""
+        freedom = replicates - 1
+        return cls(value, (high - low) / 2 / _t(freedom, level), freedom)
+
+
+def simultaneous(level: float, count: int) -> float:
+    """The level of each of ``count`` intervals that hold together with probability ``level``."""
+    return 1 - (1 - level) / max(count, 1)
+
+
+def over_seeds(values: Sequence[Measured], level: float) -> Estimate:
+    """The mean over seeds; of one seed, the number and its sampling interval."""
+    if len(values) == 1:
+        return _by_sampling(values[0].value, values, level)
+    return _t_interval([measured.value for measured in values], level)
+
+
+def difference(arm: Mapping[int, Measured], baseline: Mapping[int, Measured], level: float) -> Estimate:
+    """Arm minus baseline, each by seed: paired over the seeds that both have; unpaired where there is none."""
+    shared = [seed for seed in arm if seed in baseline]
+    if not shared:
+        return _unpaired(list(arm.values()), list(baseline.values()), level)
+    differences = [arm[seed].value - baseline[seed].value for seed in shared]
+    if len(shared) > 1:
+        return _t_interval(differences, level)
+    return _by_sampling(differences[0], [arm[shared[0]], baseline[shared[0]]], level)
+
+
+def _t_interval(values: Sequence[float], level: float) -> Estimate:
+    mean, n = fmean(values), len(values)
+    half = _t(n - 1, level) * stdev(values) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n, "seeds")
+
+
+def _unpaired(arm: Sequence[Measured], baseline: Sequence[Measured], level: float) -> Estimate:
+    """Welch's interval for the difference of two means; none where an arm has one seed."""
+    x, y = ([measured.value for measured in side] for side in (arm, baseline))
+    value, seeds = fmean(x) - fmean(y), min(len(x), len(y))
+    if seeds < 2:
+        return Estimate(value, None, None, seeds, "none")
+    v, w = variance(x) / len(x), variance(y) / len(y)
+    if v + w == 0:
+        return Estimate(value, value, value, seeds, "unpaired")
+    freedom = (v + w) ** 2 / (v**2 / (len(x) - 1) + w**2 / (len(y) - 1))
+    half = _t(freedom, level) * math.sqrt(v + w)
+    return Estimate(value, value - half, value + half, seeds, "unpaired")
+
+
+def _by_sampling(value: float, of: Sequence[Measured], level: float) -> Estimate:
+    errors = [measured.error for measured in of if measured.error is not None]
+    if len(errors) < len(of):
+        return Estimate(value, None, None, 1, "none")
+    half = _t(min(measured.freedom for measured in of), level) * math.hypot(*errors)
+    return Estimate(value, value - half, value + half, 1, "sampling")
+
+
+def _t(freedom: float, level: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2))

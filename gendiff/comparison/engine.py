@@ -1,0 +1,250 @@
+"""Engine: trains what is missing, draws and measures, and keeps everything where it can be found again.
+
+comparisons/00001-digits/
+plan.json            what is compared; the comparison goes on with nothing else
+runs/2-dct-s0/       one run directory for each arm and seed
+measures/2-dct-s0/   what was measured, one file for each sampler
+looks/2-dct-s0.npz   trajectories and losses of each arm, with its first seed
+compare.json  report.html  figures/
+
+Each file is written whole or not at all, and what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from gendiff import checkpoint, sealed
+from gendiff.cache import Cache
+from gendiff.comparison.look import Look, look, targets
+from gendiff.comparison.measure import Measure, key_of, measure
+from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
+from gendiff.errors import ConfigError, Stopped
+from gendiff.files import Files
+from gendiff.folder import empty, numbered
+from gendiff.generation import TrainedModel
+from gendiff.lock import locked
+from gendiff.process_group import ProcessGroup
+from gendiff.registry import Registry
+from gendiff.run import Run, now
+from gendiff.sampler import Sampler, Snapshot
+from gendiff.stopping import stop_requests, stopped
+from gendiff.training import Trainer, check_disk, fit, refuse_other_data
+
+PLAN = "plan.json"
+
+
+class Listener(Protocol):
+    """Who hears how far a comparison is."""
+
+    def working(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A piece of work of so many parts begins; what it returns is told how many are done now."""
+
+    def train(self, run: Run, trainer: Trainer) -> None:
+        """Train a run, before whoever wants to watch."""
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    @contextmanager
+    def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Say nothing."""
+        yield lambda count: None
+
+    def train(self, run: Run, trainer: Trainer) -> None:
+        """Train it, and say nothing."""
+        fit(run, trainer)
+
+
+class Comparison:
+    """A comparison directory. Use `Comparison.create` or `Comparison.open`."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+
+    @classmethod
+    def create(cls, plan: Plan, out: Path | None = None, argv: Sequence[str] = ()) -> Comparison:
+        """Make the directory ``out`` (default: the next number under ``comparisons/``), or go on with it where it is the same.
+
+        Raises:
+            ConfigError: where ``out`` holds something else.
+
+        """
+        if out is not None and (out / PLAN).is_file():
+            known = cls.open(out)
+            if known.plan.table() != plan.table():
+                changed = [key for key, value in plan.table().items() if known.plan.table()[key] != value]
+                raise ConfigError(
+                    f"'{out}' holds another comparison",
+                    where="--out",
+                    details=[f"it differs in: {', '.join(changed)}"],
+                    fix=f"choose a new directory, or go on with the old one: gendiff compare --resume {out}",
+                )
+            return known
+        path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
+        about = {"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()}
+        Files().replace(path / PLAN, sealed.sealed(about))
+        return cls(path, plan)
+
+    @classmethod
+    def open(cls, path: Path) -> Comparison:
+        """A comparison that exists; raises `ConfigError` where ``path`` is none, `DataError` where its plan is damaged."""
+        if not (path / PLAN).is_file():
+            raise ConfigError(
+                f"'{path}' is not a comparison directory",
+                details=[f"a comparison directory holds {PLAN}"],
+                fix="give the directory that gendiff compare made",
+            )
+        table = _about(path)
+        if table.get("format") != FORMAT:
+            raise ConfigError(f"'{path}' has format {table.get('format')!r:.20}; this gendiff reads format {FORMAT}")
+        return cls(path, Plan.of_table(table["plan"], str(path / PLAN)))
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """The content of plan.json: the plan, when and by which command it was made."""
+        return _about(self.path)
+
+    def run(self, cell: Cell) -> Run:
+        """The run of a cell, ready to be sampled from."""
+        return Run.open(self.run_path(cell))
+
+    def run_path(self, cell: Cell) -> Path:
+        """Its directory."""
+        return cell.contender.runs.get(cell.seed) or self.path / "runs" / cell.name
+
+    def shown(self) -> list[Cell]:
+        """The cell of each arm that is shown to the eye: with the first seed that all arms have, or else each with its first."""
+        cells = self.plan.cells()
+        seeds = [[cell.seed for cell in cells if cell.place == place] for place in range(len(self.plan.contenders))]
+        common = [seed for seed in seeds[0] if all(seed in of for of in seeds)]
+        chosen = [(place, common[0] if common else of[0]) for place, of in enumerate(seeds)]
+        return [cell for at in chosen for cell in cells if (cell.place, cell.seed) == at]
+
+    def looks(self, device: torch.device, listener: Listener, heed: Callable[[], None]) -> list[Look]:
+        """What there is to see of each arm, computed where it is missing."""
+        found, wanted = [], list[int]()
+        for cell in self.shown():
+            run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
+            wanted = wanted or targets(run.config.diffusion(), sampler)
+            key = key_of(run, sampler, 0, cell.seed, (), self.plan.reference)
+            path = self.path / "looks" / f"{cell.name}.npz"
+            seen = Look.load(path, key)
+            if seen is None:
+                with listener.working(f"looking at {cell.contender.label}", 1) as done:
+                    seen = look(TrainedModel.load(run, device), sampler, wanted, self.plan.data, cell.seed, heed)
+                    done(1)
+                seen.save(path, key)
+            found.append(seen)
+        return found
+
+    def measured(self, cell: Cell, sampler: Sampler) -> Measure | None:
+        """What was measured of a cell; None where it was not yet."""
+        return Measure.load(self._measure_path(cell, sampler))
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def working(self) -> Iterator[Callable[[], None]]:
+        """Hold the directory inside the block; what it returns is to be called between pieces of work, and raises on request.
+
+        Raises:
+            Stopped: on SIGTERM, SIGINT or SIGUSR1; everything that is needed to go on is saved.
+            GendiffError: where another process holds it.
+
+        """
+        with locked(self.path, "worked on", "wait for it, stop it, or choose another --out"), stop_requests() as asked:
+
+            def heed() -> None:
+                if asked:
+                    raise self._stopped(asked[0])
+
+            try:
+                yield heed
+            except Stopped as stop:  # of a run, which says how to go on with that run alone
+                raise self._stopped(asked[0]) from stop
+
+    def finish(self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]) -> None:
+        """Train and measure whatever is missing."""
+        for cell in self.plan.cells():
+            self._train(cell, registry, device, listener)
+            heed()
+        for cell in self.plan.cells():
+            for sampler in self.plan.samplers(cell.contender):
+                self._measure(cell, sampler, device, listener, heed)
+                heed()
+
+    def _stopped(self, number: int) -> Stopped:
+        return stopped("the comparison", number, "what was reached is saved", f"gendiff compare --resume {self.path}")
+
+    def _train(self, cell: Cell, registry: Registry, device: torch.device, listener: Listener) -> None:
+        if cell.contender.runs:
+            return
+        path = self.run_path(cell)
+        if not (path / "run.json").is_file():
+            if path.exists():
+                shutil.rmtree(path)  # killed while it was made: run.json comes last
+            Run.create(cell.contender.with_seed(cell.seed), registry, path, self.about["argv"])
+        run = Run.open(path, training=True)
+        if run.info["status"] == "done":
+            return
+        refuse_other_data(run, run.config)
+        trainer = Trainer(run.config, device, ProcessGroup(0, 1, device))
+        if any(run.checkpoints.glob("step-*")):
+            trainer.restore(checkpoint.newest(run.checkpoints))
+        with run.lock():
+            check_disk(run, trainer)
+            run.forget_after(trainer.step)
+            listener.train(run, trainer)
+        run.write_card()
+
+    def _measure(
+        self, cell: Cell, sampler: Sampler, device: torch.device, listener: Listener, heed: Callable[[], None]
+    ) -> None:
+        run, path, plan = self.run(cell), self._measure_path(cell, sampler), self.plan
+        key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, self.plan.reference)
+        if Measure.load(path, key):
+            return
+        model = TrainedModel.load(run, device)
+        evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion))
+        with listener.working(
+            f"{cell.contender.label}, seed {cell.seed}: {sampler.spec}", plan.n * evaluations
+        ) as done:
+
+            def watch(seen: Snapshot) -> None:
+                heed()
+                if seen.pivot is not None:
+                    done(len(seen.x_bar))
+
+            found = measure(
+                model,
+                sampler,
+                plan.n,
+                cell.seed,
+                plan.instruments,
+                self.plan.reference,
+                path.with_name(f"{path.stem}.{key}"),
+                Cache(self.path / "cache"),
+                watch,
+                lambda count: done(count * evaluations),
+            )
+        found.save(path, key)
+
+    def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
+        mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long
+        return self.path / "measures" / cell.name / f"{slug(sampler.spec)}-{mark}.npz"
+
+
+def _about(path: Path) -> dict[str, Any]:
+    content = sealed.read(path / PLAN)
+    return sealed.check_seal(path / PLAN, content, sealed.parsed(path / PLAN, content))

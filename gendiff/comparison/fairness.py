@@ -1,0 +1,126 @@
+"""Fairness: what must be equal for a difference between two arms to be a difference of the arms."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from gendiff.comparison.plan import Contender, Plan
+from gendiff.config import Config
+from gendiff.errors import ConfigError, did_you_mean
+from gendiff.network import build_denoiser
+
+#: Name and meaning of each condition.
+CONDITIONS = {
+    "data": "the data",
+    "N": "the number of steps of the process",
+    "images": "the number of images seen in training",
+    "weights": "the initial weights of the network",
+    "ema": "the decay of the averaged weights",
+    "precision": "the arithmetic of the network",
+    "nfe": "the number of network evaluations per sample",
+    "seeds": "the seeds",
+}
+
+
+@dataclass(frozen=True)
+class Unequal:
+    """A condition in which an arm differs from the baseline.
+
+    Args:
+        condition: its name in `CONDITIONS`.
+        arm, baseline: what the two have, as text.
+
+    """
+
+    condition: str
+    label: str
+    arm: str
+    baseline: str
+
+    def __str__(self) -> str:
+        return f"{CONDITIONS[self.condition]} of {self.label} is {self.arm}, of the baseline {self.baseline}"
+
+
+def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
+    """What a contender has for each condition, as text."""
+    config = contender.config
+    diffusion = config.diffusion()
+    # Networks are compared as they begin with one seed, whichever seeds the runs have.
+    seed = next(iter(plan.baseline.runs or plan.seeds))
+    return {
+        "data": f"{config.data.fingerprint}, {'x'.join(map(str, config.data.event_shape))}",
+        "N": str(config.N),
+        "images": f"{_images(contender):,}",
+        "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",
+        "ema": f"{config.train.ema:g}",
+        "precision": config.train.precision,
+        "nfe": ", ".join(str(sum(1 for _ in sampler.plan(diffusion))) for sampler in plan.samplers(contender)),
+        "seeds": ", ".join(map(str, contender.runs or plan.seeds)),
+    }
+
+
+def unequal(plan: Plan) -> list[Unequal]:
+    """Every condition in which an arm differs from the baseline."""
+    theirs = conditions(plan, plan.baseline)
+    return [
+        Unequal(condition, contender.label, ours[condition], theirs[condition])
+        for contender in plan.contenders[1:]
+        for ours in [conditions(plan, contender)]
+        for condition in CONDITIONS
+        if ours[condition] != theirs[condition]
+    ]
+
+
+def require_fair(plan: Plan) -> list[Unequal]:
+    """What is unequal and allowed to be.
+
+    Raises:
+        ConfigError: where something is unequal that is not allowed, or a name is allowed that is no condition.
+
+    """
+    for name in plan.allowed:
+        if name not in (*CONDITIONS, "all"):
+            raise ConfigError(
+                f"there is no condition '{name}'",
+                where="--allow",
+                details=[f"known: {', '.join(CONDITIONS)}, all", did_you_mean(name, CONDITIONS)],
+            )
+    found = unequal(plan)
+    refused = [one for one in found if one.condition not in plan.allowed and "all" not in plan.allowed]
+    if refused:
+        names = dict.fromkeys(one.condition for one in refused)
+        raise ConfigError(
+            "this is not a fair comparison",
+            details=[str(one) for one in refused],
+            fix=f"make them equal, or allow it and have it said: {' '.join(f'--allow {name}' for name in names)}",
+        )
+    return found
+
+
+def _images(contender: Contender) -> int:
+    """Images that its runs have seen, or will have."""
+    train = contender.config.train
+    if not contender.runs:
+        return train.steps * train.batch
+    return min(_steps(path) for path in contender.runs.values()) * train.batch
+
+
+def _steps(path: Path) -> int:
+    """Of the newest checkpoint of a run that exists."""
+    steps = (path / "checkpoints").glob("step-*")
+    return max((int(step.name.removeprefix("step-")) for step in steps), default=0)
+
+
+@lru_cache(maxsize=64)
+def _initial_weights(config: Config) -> str:
+    """The hash of the network as it begins."""
+    digest = hashlib.sha256()
+    network = build_denoiser(config, torch.device("cpu")).network
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

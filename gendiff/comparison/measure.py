@@ -1,0 +1,199 @@
+"""Measure: what is measured on the samples of one run with one sampler, and how it is kept.
+
+Samples are drawn in blocks that lie on the disk until all are measured, so that hours of drawing survive an interruption. What is
+kept for good is small: the numbers with their conditions, the power spectrum, and the first samples for the eye.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gendiff import checkpoint
+from gendiff.cache import Cache
+from gendiff.comparison.plan import LEVEL, Plan
+from gendiff.evaluation import drawn, evaluate
+from gendiff.event_set import EventSet
+from gendiff.features import Features
+from gendiff.files import Files
+from gendiff.generation import TrainedModel
+from gendiff.metric import Metric
+from gendiff.number import Evaluation
+from gendiff.rotation import dct
+from gendiff.run import Run
+from gendiff.sampler import Sampler, Snapshot
+
+BLOCK = 256  # samples that are drawn and kept together
+FIRST = 64  # samples that are kept for the eye
+REHEARSED = 16  # events of a rehearsal
+REPLICATES = 20  # subsets of each interval by sampling
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is kept.
+
+    Args:
+        evaluation: the numbers.
+        power: mean power of each DCT component of the samples, float64, in the shape of the event.
+        first: the first samples, ``(<= 64, *event)`` float32.
+
+    """
+
+    evaluation: Evaluation
+    power: Tensor
+    first: Tensor
+
+    def save(self, path: Path, key: str) -> None:
+        """Write one file; ``key`` says what it depends on."""
+        content = io.BytesIO()
+        np.savez(
+            content,
+            key=np.str_(key),
+            evaluation=np.str_(json.dumps(self.evaluation.json())),
+            power=self.power.numpy(),
+            first=self.first.numpy(),
+        )
+        Files().make_directory(path.parent)
+        Files().replace(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, key: str | None = None) -> Measure | None:
+        """Read it back; None where it is missing, damaged, or depends on something else than ``key``."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                if key is not None and str(arrays["key"]) != key:
+                    return None
+                evaluation = Evaluation.of_json(json.loads(str(arrays["evaluation"])))
+                power, first = torch.from_numpy(arrays["power"]), torch.from_numpy(arrays["first"])
+        except Exception:  # it is measured again; zipfile, zlib and NumPy raise whatever they trip over
+            return None
+        return cls(evaluation, power, first)
+
+
+def key_of(
+    run: Run, sampler: Sampler, n: int, seed: int, instruments: Sequence[Features | Metric], reference: EventSet
+) -> str:
+    """What a measure depends on, as one hash: the weights, the sampler, the samples, the instruments and the reference."""
+    told = {
+        "weights": _weights(run),
+        "sampler": sampler.table(),
+        "n": n,
+        "seed": seed,
+        "instruments": [[one.table(), getattr(one, "fingerprint", "")] for one in instruments],
+        "reference": [reference.about.fingerprint, reference.n],
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weights(run: Run) -> Any:
+    """The step of the newest checkpoint and the hash of its manifest, which holds those of the weights."""
+    newest = max(run.checkpoints.glob("step-*"), default=run.checkpoints)
+    manifest = newest / checkpoint.MANIFEST
+    return [newest.name, hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""]
+
+
+def measure(
+    model: TrainedModel,
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    instruments: Sequence[Features | Metric],
+    reference: EventSet,
+    blocks: Path,
+    cache: Cache,
+    watch: Callable[[Snapshot], None],
+    skipped: Callable[[int], None] = lambda count: None,
+) -> Measure:
+    """Draw ``n`` samples and measure them.
+
+    Args:
+        blocks: a directory for samples that are drawn and not yet measured; it is gone afterwards.
+        cache: where rows of the reference are kept.
+        watch: sees every step of the sampler, and may raise to stop.
+        skipped: hears of samples that were there already.
+
+    """
+    device = next(model.denoiser.parameters()).device
+    samples, drawing = drawn(model, sampler, n, seed, BLOCK, watch=watch)
+    kept = _Kept(samples, blocks, skipped)
+    evaluation = evaluate(
+        replace(samples, at=kept.at),
+        reference,
+        instruments,
+        replicates=REPLICATES,
+        level=LEVEL,
+        device=device,
+        cache=cache,
+        drawing=drawing,
+    )
+    shutil.rmtree(blocks, ignore_errors=True)
+    return Measure(evaluation, kept.power / n, kept.first)
+
+
+def rehearse(plan: Plan, device: torch.device) -> list[str]:
+    """The names of the numbers that there will be, by measuring a few events of the data against themselves.
+
+    What would fail after hours fails here: raises `ConfigError` for events that an instrument does not take, `DataError` where it
+    needs a file that is not there.
+    """
+    count = min(REHEARSED, plan.reference.n)
+    few = torch.cat([events.cpu() for events in plan.reference.at(range(count))])
+    events = EventSet.of_tensor(few, plan.reference.about.spec)
+    return [number.name for number in evaluate(events, events, plan.instruments, replicates=2, device=device).numbers]
+
+
+class _Kept:
+    """Samples in blocks that are kept on the disk, and what is gathered from each block on the way."""
+
+    def __init__(self, samples: EventSet, folder: Path, skipped: Callable[[int], None]) -> None:
+        self.samples = samples
+        self.folder = folder
+        self.skipped = skipped
+        self.power = torch.zeros(0, dtype=torch.float64)
+        self.first = torch.empty(0)
+        self._gathered: set[int] = set()
+        Files().make_directory(folder)
+
+    def at(self, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """As `EventSet.at`."""
+        for block, group in groupby(numbers, key=lambda number: number // BLOCK):
+            events = self._block(block)
+            yield events[[number - block * BLOCK for number in group]]
+
+    def _block(self, block: int) -> Tensor:
+        path = self.folder / f"{block:06d}.npy"
+        events = _read(path)
+        if events is None:
+            numbers = range(block * BLOCK, min((block + 1) * BLOCK, self.samples.n))
+            events = torch.cat([part.cpu() for part in self.samples.at(numbers)])
+            content = io.BytesIO()
+            np.save(content, events.numpy(), allow_pickle=False)
+            Files().replace(path, content.getvalue())
+        elif block not in self._gathered:
+            self.skipped(len(events))
+        if block not in self._gathered:
+            self._gathered.add(block)
+            power = dct(events).double().square().sum(0)
+            self.power = self.power + power if len(self.power) else power
+            self.first = torch.cat([self.first, events])[:FIRST] if len(self.first) else events[:FIRST]
+        return events
+
+
+def _read(path: Path) -> Tensor | None:
+    """A block; None where there is none that is whole."""
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None

@@ -1,0 +1,268 @@
+"""Plan: everything that a comparison depends on, and that is stored with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gendiff.arm import Arm
+from gendiff.config import Config, Layer, resolve
+from gendiff.data import Data
+from gendiff.errors import ConfigError
+from gendiff.event_set import EventSet
+from gendiff.features import Features
+from gendiff.metric import Metric
+from gendiff.run import Run
+from gendiff.sampler import Sampler
+
+FORMAT = 1  # of plan.json and compare.json
+LEVEL = 0.95  # of all intervals
+MOST_REFERENCE = 50_000  # events of the data that samples are compared with, at most
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One arm, resolved.
+
+    Args:
+        label: what it is called.
+        text: how it was asked for.
+        config: its configuration, with any seed; that of its first run where it consists of runs.
+        settings: every setting by its dotted path, the seed aside, as the run or the configuration has it.
+        runs: the runs it consists of, by seed; none for an arm that is trained.
+
+    """
+
+    label: str
+    text: str
+    config: Config
+    settings: Mapping[str, Any]
+    runs: Mapping[int, Path] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, arm: Arm, text: str, shared: Sequence[Layer], sampler: Layer | None = None) -> Contender:
+        """Resolve an arm over the layers that all share; of these, a run takes the ``sampler`` alone.
+
+        Raises:
+            ConfigError: for settings that are wrong, a seed, and runs that are not one configuration with several seeds.
+
+        """
+        if any("seed" in layer.table.get("train", {}) for layer in arm.layers):
+            raise ConfigError(
+                f"arm '{text}' has a seed of its own", details=["seeds are those of the comparison"], fix="give --seeds"
+            )
+        if arm.runs:
+            layers = arm.layers or ((sampler,) if sampler else ())
+            config = Arm(arm.label, layers, arm.runs).resolve([]).config
+            runs = [Run.open(path) for path in arm.runs]
+            return cls(arm.label, text, config, _of_one_arm(runs, config.sampler), _by_seed(runs))
+        config = arm.resolve(shared).config
+        return cls(arm.label, text, config, _settings(config.table(), config.sampler))
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any], origin: str) -> Contender:
+        """The contender that `table` describes; raises `ConfigError` where it cannot be made any more."""
+        label, text = str(table["label"]), str(table["text"])
+        if "runs" in table:
+            paths = tuple(Path(path) for path in table["runs"])
+            return cls.of(Arm(label, (Layer(origin, {"sampler": table["sampler"]}),), paths), text, ())
+        return cls.of(Arm(label, (Layer(origin, table["config"]),)), text, ())
+
+    def table(self) -> dict[str, Any]:
+        """Plain values; paths are absolute."""
+        if self.runs:
+            paths = [str(path.resolve()) for path in self.runs.values()]
+            return {"label": self.label, "text": self.text, "runs": paths, "sampler": self.config.sampler.table()}
+        table = self.config.table()
+        table["train"] = {key: value for key, value in table["train"].items() if key != "seed"}
+        return {"label": self.label, "text": self.text, "config": table}
+
+    def with_seed(self, seed: int) -> Config:
+        """The configuration that is trained with this seed."""
+        train = self.config.train.model_copy(update={"seed": seed})
+        return self.config.model_copy(update={"train": train})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and how.
+
+    Args:
+        contenders: at least two; the first is the baseline.
+        seeds: of the arms that are trained.
+        evaluations: network evaluations per sample to try, ascending; none: as the samplers have it. Verdict and table are
+            about the largest.
+        features, metrics: what samples and data are compared by; the Fréchet distance of the first features is ranked.
+        n: samples of each run.
+        allowed: names of conditions that may be unequal (`gendiff.comparison.fairness`).
+
+    """
+
+    contenders: tuple[Contender, ...]
+    seeds: tuple[int, ...]
+    features: tuple[Features, ...]
+    n: int
+    metrics: tuple[Metric, ...] = ()
+    evaluations: tuple[int, ...] = ()
+    allowed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.contenders) < 2:
+            raise ConfigError(
+                "a comparison has two arms at least", where="--arm", fix='give another: --arm "dct schedule=quartic"'
+            )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"no seeds are {list(self.seeds)}", where="--seeds", fix="write --seeds 3, or 0,4,7")
+        if any(steps < 1 for steps in self.evaluations):
+            raise ConfigError("a sampler takes one step at least", where="--nfe", fix="write --nfe 10,20,50")
+        if self.n < 16:
+            raise ConfigError(f"{self.n} samples are too few", where="--n", fix="draw at least 16, better 1000")
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any], origin: str) -> Plan:
+        """The plan that `table` describes; raises `ConfigError` where it cannot be made any more."""
+        try:
+            return cls(
+                contenders=tuple(Contender.of_table(one, origin) for one in table["arms"]),
+                seeds=tuple(table["seeds"]),
+                features=tuple(Features.model_validate(one) for one in table["features"]),
+                n=table["n"],
+                metrics=tuple(Metric.model_validate(one) for one in table["metrics"]),
+                evaluations=tuple(table["evaluations"]),
+                allowed=tuple(table["allowed"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"'{origin}' holds no plan of a comparison: {error!r:.100}") from error
+
+    def table(self) -> dict[str, Any]:
+        """Plain values, from which `of_table` makes the plan again."""
+        return {
+            "arms": [contender.table() for contender in self.contenders],
+            "seeds": list(self.seeds),
+            "features": [one.table() for one in self.features],
+            "n": self.n,
+            "metrics": [metric.table() for metric in self.metrics],
+            "evaluations": list(self.evaluations),
+            "allowed": list(self.allowed),
+        }
+
+    @property
+    def instruments(self) -> tuple[Features | Metric, ...]:
+        """What samples and data are compared by, that which is ranked first."""
+        return (*self.features, *self.metrics)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data of the baseline."""
+        paths = list(self.baseline.runs.values())
+        return Run.open(paths[0], training=True).config.data if paths else self.baseline.config.data
+
+    @cached_property
+    def reference(self) -> EventSet:
+        """What samples are compared with: all data of the baseline, 50 000 at most; as many as samples where they have no end."""
+        most = self.n if self.data.length is None else min(self.data.length, MOST_REFERENCE)
+        return EventSet.of_data(self.data, most)
+
+    @property
+    def baseline(self) -> Contender:
+        """What the others are compared with."""
+        return self.contenders[0]
+
+    def cells(self) -> list[Cell]:
+        """Every run of the comparison, seed by seed, so that whole pairs are there early."""
+        found = [
+            Cell(k, contender, seed)
+            for k, contender in enumerate(self.contenders)
+            for seed in contender.runs or self.seeds
+        ]
+        order = {seed: place for place, seed in enumerate(dict.fromkeys(cell.seed for cell in found))}
+        return sorted(found, key=lambda cell: (order[cell.seed], cell.place))
+
+    def samplers(self, contender: Contender) -> list[Sampler]:
+        """How a contender is sampled, the last one for verdict and table."""
+        sampler = contender.config.sampler
+        if not self.evaluations:
+            return [sampler]
+        base = Layer("the arm", {"N": contender.config.N, "sampler": sampler.table()})
+        return [
+            resolve([base, Layer.at("--nfe", "sampler.steps", steps)]).config.sampler
+            for steps in sorted(set(self.evaluations))
+        ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: an arm with a seed.
+
+    Args:
+        place: of the arm among the contenders, from 0.
+
+    """
+
+    place: int
+    contender: Contender
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its directories."""
+        return f"{self.place + 1}-{slug(self.contender.label)}-s{self.seed}"
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "arm"
+
+
+def differences(contenders: Sequence[Contender]) -> dict[str, list[Any]]:
+    """The settings in which contenders differ, by dotted path, one value each; None where one has no such setting."""
+    tables = [contender.settings for contender in contenders]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return {
+        key: [table.get(key) for table in tables]
+        for key in keys
+        if any(table.get(key) != tables[0].get(key) for table in tables)
+    }
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested table by dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _settings(table: Mapping[str, Any], sampler: Sampler) -> dict[str, Any]:
+    found = flat({**table, "sampler": sampler.table()})
+    found.pop("train.seed", None)
+    return found
+
+
+def _of_one_arm(runs: Sequence[Run], sampler: Sampler) -> dict[str, Any]:
+    """The settings that runs share; raises `ConfigError` where they differ in more than their seed."""
+    tables = [_settings(run.table, sampler) for run in runs]
+    for run, table in zip(runs, tables, strict=True):
+        changed = [key for key in {**table, **tables[0]} if table.get(key) != tables[0].get(key)]
+        if changed:
+            raise ConfigError(
+                f"'{run.path}' and '{runs[0].path}' are not one arm: they differ in {changed[0]}",
+                where="--arm",
+                fix="an arm of several runs is one configuration with several seeds: make them two arms",
+            )
+    return tables[0]
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[int, Path]:
+    found = {run.config.train.seed: run.path for run in runs}
+    if len(found) < len(runs):
+        raise ConfigError(
+            f"two runs of one arm have the same seed: {', '.join(str(run.path) for run in runs)}",
+            where="--arm",
+            fix="give runs of different seeds",
+        )
+    return found

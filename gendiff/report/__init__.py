@@ -1,0 +1,39 @@
+"""Report: what a comparison found, as data, as one page that needs nothing but itself, and as figures for a paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gendiff.comparison.engine import Comparison
+from gendiff.comparison.look import Look
+from gendiff.errors import DataError
+from gendiff.files import Files
+from gendiff.report import figures, page
+
+DATA = 64  # events of the data that are shown, at most
+
+
+def write(comparison: Comparison, result: dict[str, Any], looks: Sequence[Look]) -> list[Path]:
+    """Write compare.json, report.html and figures/ of a comparison that is finished; returns the files, these two first.
+
+    Args:
+        result: of `gendiff.comparison.result.result`.
+        looks: of `Comparison.looks`.
+
+    """
+    measures = [comparison.measured(cell, comparison.plan.samplers(cell.contender)[-1]) for cell in comparison.shown()]
+    samples = [measure.first for measure in measures if measure is not None]
+    if len(samples) < len(measures):
+        raise DataError(f"'{comparison.path}' lacks measures", fix=f"gendiff compare --resume {comparison.path}")
+    reference = comparison.plan.reference
+    count = min(DATA, reference.n)
+    data = torch.cat([events.cpu() for events in reference.at([k * reference.n // count for k in range(count)])])
+    found, shown = comparison.path / "compare.json", comparison.path / "report.html"
+    Files().replace(found, json.dumps(result, indent=1, allow_nan=False).encode())
+    page.write(shown, result, looks, samples, data)
+    return [found, shown, *figures.write(comparison.path / "figures", result, looks, samples, data)]

@@ -1,0 +1,205 @@
+"""Page: report.html, one file that opens from a disk: no network, no other file, nothing that is not in the result."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from torch import Tensor
+
+from gendiff.comparison.look import BANDS, Look
+from gendiff.comparison.verdict import number, signed
+from gendiff.files import Files
+from gendiff.report import charts, sheets
+
+TEMPLATE = "page.html.j2"
+GRID_BUDGET, TRAJECTORY_BUDGET = 900_000, 2_200_000  # bytes of pictures before they are text
+MOST_SAMPLES = 36
+
+
+def write(path: Path, result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tensor], data: Tensor) -> None:
+    """Write the page.
+
+    Args:
+        result: of `gendiff.comparison.result.result`.
+        looks, samples: of each arm, in the order of the result; samples are ``(n, *event)``, of the same noise in every arm.
+        data: events of the data, ``(n, *event)``.
+
+    """
+    Files().replace(path, render(result, looks, samples, data).encode())
+
+
+def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tensor], data: Tensor) -> str:
+    """The page as text; the same result is the same text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gendiff", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "setting": _setting}
+    arms, name = result["arms"], result["number"]
+    return environment.get_template(TEMPLATE).render(
+        result=result,
+        title=f"{' · '.join(arm['label'] for arm in arms)}",
+        arms=sorted(arms, key=lambda arm: arm["rank"]),
+        better="higher" if result["better"][name] == "higher" else "lower",
+        one_seed=any(arm["numbers"][name]["value"]["method"] != "seeds" for arm in arms),
+        keys={arm["label"]: charts.marker(place) for place, arm in enumerate(arms)},
+        data_key=charts.marker(-1),
+        forest=_forest(result),
+        grids=_grids(arms, samples, data),
+        trajectory=_trajectory(arms, looks),
+        curve=_curve(result),
+        spectrum=_spectrum(result),
+        heat_maps=_heat_maps(arms, looks),
+        command=shlex.join(["gendiff", *result["reproduce"]["command"]]),
+        json=lambda value: Markup(json.dumps(value).replace("<", "\\u003c")),
+    )
+
+
+def _setting(value: Any) -> str:
+    return "—" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _forest(result: dict[str, Any]) -> dict[str, Markup | None]:
+    """Every difference on one scale, and once more those that one scale makes too small to read."""
+    name, rows = result["number"], []
+    baseline = {run["seed"]: run["numbers"][name]["value"] for run in result["arms"][0]["runs"]}
+    for place, arm in enumerate(result["arms"][1:], start=1):
+        found = arm["numbers"][name]["difference"]
+        of = {run["seed"]: run["numbers"][name]["value"] for run in arm["runs"]}
+        seeds = [value - baseline[seed] for seed, value in of.items() if seed in baseline]
+        rows.append(
+            charts.Row(
+                arm["label"], found["value"], found["low"], found["high"], seeds if len(seeds) > 1 else [], place
+            )
+        )
+    better = "higher" if result["better"][name] == "higher" else "lower"
+    label = f"{name} minus that of the baseline ({better} is better)"
+    close = [row for row in rows if row.reach < max(row.reach for row in rows) / 8]
+    return {"all": charts.forest(rows, label), "close": charts.forest(close, label) if close else None}
+
+
+def _grids(arms: Sequence[dict[str, Any]], samples: Sequence[Tensor], data: Tensor) -> list[dict[str, Any]]:
+    """A square sheet of the first samples of each arm, and of data."""
+    count = sheets.squares([data, *samples], MOST_SAMPLES, GRID_BUDGET)
+    side = math.isqrt(count)
+    sources = [*((arm["label"], events) for arm, events in zip(arms, samples, strict=True)), ("data", data)]
+    grids = []
+    for label, events in sources:
+        picture = sheets.sheet(events[:count], side)
+        grids.append(
+            {"label": label, "uri": sheets.data_uri(picture), "width": picture.width, "height": picture.height}
+        )
+    return grids
+
+
+def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[str, Any]:
+    """What the slider shows: for each moment, three sheets of each arm; fewer moments and events where pictures are large."""
+    shown = looks[0].forward[0]
+    rows, moments = len(shown), len(looks[0].steps)
+    large = sheets.values_of(shown) > 1000
+    each = sheets.values_of(shown) * (5 if large else 8) / 8  # of 256 or 32 shades
+    while rows * moments * len(arms) * 3 * each > TRAJECTORY_BUDGET and (rows > 1 or moments > 9):
+        rows, moments = (rows - 1, moments) if rows > 2 or moments <= 9 else (rows, moments - 4)
+    places = sheets.chosen(max(moments, 2), len(looks[0].steps))
+    views = ("forward", "reverse", "belief")
+    frames = [
+        {
+            view: [
+                sheets.data_uri(sheets.sheet(getattr(look, view)[place][:rows], rows, sheets.SHADES if large else None))
+                for place in places
+            ]
+            for view in views
+        }
+        for look in looks
+    ]
+    picture = sheets.sheet(shown[:rows], rows)
+    return {
+        "steps": [[int(look.steps[place]) for place in places] for look in looks],
+        "frames": frames,
+        "labels": [arm["label"] for arm in arms],
+        "width": picture.width,
+        "height": picture.height,
+        "shades": sheets.SHADES if large else 0,
+        "start": len(places) * 2 // 3,
+    }
+
+
+def _curve(result: dict[str, Any]) -> Markup | None:
+    """Quality against network evaluations; None for a single number of them."""
+    arms = result["arms"]
+    if max(len(arm["curve"]) for arm in arms) < 2:
+        return None
+    curves = [
+        charts.Line(
+            arm["label"],
+            [point["evaluations"] for point in arm["curve"]],
+            [point["value"]["value"] for point in arm["curve"]],
+            [point["value"]["low"] for point in arm["curve"]],
+            [point["value"]["high"] for point in arm["curve"]],
+            place,
+        )
+        for place, arm in enumerate(arms)
+    ]
+    return charts.lines(curves, "network evaluations per sample", result["number"], log_x=True)
+
+
+def _spectrum(result: dict[str, Any]) -> Markup:
+    curves = [charts.Line("data", frequencies(result["data_spectrum"]), result["data_spectrum"])]
+    curves += [
+        charts.Line(arm["label"], frequencies(arm["spectrum"]), arm["spectrum"], place=place)
+        for place, arm in enumerate(result["arms"])
+    ]
+    return charts.lines(curves, "frequency, from lowest to highest", "power")
+
+
+def frequencies(power: Sequence[float]) -> list[float]:
+    """The upper end of each band of a spectrum, as a fraction of the largest frequency."""
+    return [(k + 1) / len(power) for k in range(len(power))]
+
+
+def excess(look: Look) -> list[list[float | None]]:
+    """Loss minus floor, ``[level][band]``; None where a band is empty."""
+    return [[None if math.isnan(v) else v for v in row] for row in (look.loss - look.floor).tolist()]
+
+
+def largest_excess(looks: Sequence[Look]) -> float:
+    """The largest of them in size, in any arm."""
+    return max((abs(v) for look in looks for row in excess(look) for v in row if v is not None), default=0.0)
+
+
+def _heat_maps(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[str, Any]:
+    largest = largest_excess(looks)
+    maps = []
+    for arm, look in zip(arms, looks, strict=True):
+        found, levels = excess(look), [int(i) for i in look.levels]
+        rows = [[found[c][r] for c in range(len(levels))] for r in range(BANDS)]
+
+        def told(r: int, c: int, look: Look = look, levels: list[int] = levels) -> str:
+            loss, floor = float(look.loss[c, r]), float(look.floor[c, r])
+            return f"band {r + 1} of {BANDS}, i = {levels[c]}: loss {number(loss)}, floor {number(floor)}, {signed(loss - floor)}"
+
+        chart = charts.heat_map(
+            rows, [float(i) for i in levels], largest, "step i: from clean to noise", "frequency", told
+        )
+        worst = max(
+            (
+                (value, levels[c], r + 1)
+                for r, row in enumerate(rows)
+                for c, value in enumerate(row)
+                if value is not None
+            ),
+            default=(0.0, 0, 0),
+        )
+        mean = [value for row in rows for value in row if value is not None]
+        maps.append({"label": arm["label"], "chart": chart, "worst": worst, "mean": sum(mean) / max(len(mean), 1)})
+    return {"largest": largest, "maps": maps, "bands": BANDS}

@@ -1,0 +1,472 @@
+"""Comparison: equal chances for every arm, refusal of what is unequal, and going on after any interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from runs import ALONE, CPU, create, exit_code, forked, settings, train
+
+from gendiff import Sampler
+from gendiff.arm import parse_arms
+from gendiff.comparison import look as look_module
+from gendiff.comparison import measure as measure_module
+from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.fairness import CONDITIONS, require_fair, unequal
+from gendiff.comparison.look import BANDS, look, targets
+from gendiff.comparison.measure import rehearse
+from gendiff.comparison.plan import Contender, Plan, differences
+from gendiff.comparison.result import by_frequency, result
+from gendiff.config import Config, Layer, resolve
+from gendiff.data import Data
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
+from gendiff.features import Features
+from gendiff.files import Files
+from gendiff.generation import ImageNoise, TrainedModel, generate
+from gendiff.metric import Metric
+from gendiff.network import build_denoiser
+from gendiff.registry import default_registry
+from gendiff.run import Run
+from gendiff.score import GaussianScore
+from gendiff.stopping import stop_requests
+from gendiff.training import Trainer
+
+DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples
+TWO = ("identity", "dct schedule=log:f_max=0.6")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    torch.set_num_threads(1)
+
+
+def shared(**changed) -> list[Layer]:
+    table = settings(**{"data": DATA, "steps": 4, "batch": 8, "checkpoint_every": 2, **changed}).table()
+    return [Layer("shared", table | {"sampler": "ancestral:steps=4"})]
+
+
+def plan_of(*texts: str, below: list[Layer] | None = None, sampler: Layer | None = None, **changed) -> Plan:
+    contenders = [
+        Contender.of(arm, text, below or shared(), sampler) for arm, text in zip(parse_arms(texts), texts, strict=True)
+    ]
+    chosen = {"seeds": (0, 1), "features": (Features.model_validate("pixels"),), "n": 16, **changed}
+    return Plan(tuple(contenders), **chosen)
+
+
+def finished(path, plan: Plan) -> dict:
+    """The result of a comparison, done or gone on with."""
+    comparison = Comparison.create(plan, path, ["compare"])
+    with comparison.working() as heed:
+        comparison.finish(default_registry(), CPU, Silent(), heed)
+        comparison.looks(CPU, Silent(), heed)
+    return result(comparison, unequal(plan))
+
+
+def comparable(found: dict) -> dict:
+    """What must be the same whatever the interruptions: all but names that are drawn and times."""
+    found = json.loads(json.dumps(found))
+    for key in ("created", "path", "reproduce"):
+        del found[key]
+    for arm in found["arms"]:
+        for run in arm["runs"]:
+            del run["path"], run["drawing"]["run"]
+    return found
+
+
+class TestEqualChances:
+    """What an arm is given follows from the seed alone."""
+
+    @pytest.fixture(scope="class")
+    def plan(self):
+        arms = (*TWO, "haar velocity=fine-to-coarse objective=v lr=1e-4 sampler=ddim:steps=4")
+        return plan_of(*arms, below=shared(data="digits"))
+
+    def test_the_same_data_steps_and_noise_in_every_step(self, plan):
+        batches = [Trainer(contender.with_seed(5), CPU, ALONE).batches for contender in plan.contenders]
+        for step in (1, 2, 300):
+            first, *others = (one[step] for one in batches)
+            for other in others:
+                for name in ("index", "x_0", "i", "eps"):
+                    assert torch.equal(getattr(first, name), getattr(other, name)), name
+        other = Trainer(plan.baseline.with_seed(6), CPU, ALONE).batches[1]
+        assert not torch.equal(other.eps, batches[0][1].eps)
+        assert not torch.equal(other.index, batches[0][1].index)
+
+    def test_the_same_initial_weights(self, plan):
+        networks = [build_denoiser(contender.with_seed(5), CPU).network for contender in plan.contenders]
+        first = networks[0].state_dict()
+        for network in networks[1:]:
+            assert all(torch.equal(weight, first[name]) for name, weight in network.state_dict().items())
+        other = build_denoiser(plan.baseline.with_seed(6), CPU).network.state_dict()
+        assert any(not torch.equal(other[name], first[name]) for name in first)
+
+    def test_the_same_noise_in_event_space_at_every_step_of_the_sampler(self, plan, tmp_path, monkeypatch):
+        drawn = []
+
+        def recorded(self):
+            noise = ImageNoise.__call__.__wrapped__(self)
+            drawn[-1].append(noise)
+            return noise
+
+        recorded.__wrapped__ = ImageNoise.__call__
+        monkeypatch.setattr(ImageNoise, "__call__", recorded)
+        for k, contender in enumerate(plan.contenders[:2]):
+            drawn.append([])
+            denoiser = build_denoiser(contender.with_seed(5), CPU).eval()
+            run, sampler = Run(tmp_path / str(k), contender.config), Sampler.model_validate("ancestral:steps=4")
+            list(generate(denoiser, run, sampler, 5, range(3), 3))
+        first, second = drawn
+        assert len(first) == len(second) == 4  # the prior and three noisy steps
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+    def test_cells_go_seed_by_seed(self, plan):
+        assert [(cell.seed, cell.place) for cell in plan.cells()] == [(s, p) for s in (0, 1) for p in (0, 1, 2)]
+        assert len({cell.name for cell in plan.cells()}) == 6
+
+
+class TestFairness:
+    @pytest.mark.parametrize(
+        ("change", "condition"),
+        [
+            ("data=gaussian-field:size=[4,8],channels=1,seed=3", "data"),
+            ("N=30", "N"),
+            ("steps=5", "images"),
+            ("batch=16", "images"),
+            ("ema=0.5", "ema"),
+            ("precision=bf16", "precision"),
+            ("sampler=ancestral:steps=5", "nfe"),
+            ("model=mlp:width=18,depth=1", "weights"),
+            ("model=mlp:width=16,depth=1,frequency_features=true", "weights"),
+        ],
+    )
+    def test_what_is_unequal_is_refused_by_name_and_allowed_by_name(self, change, condition):
+        plan = plan_of("identity", f"dct {change}")
+        with pytest.raises(ConfigError, match="not a fair comparison") as refused:
+            require_fair(plan)
+        assert CONDITIONS[condition] in str(refused.value)
+        assert f"--allow {condition}" in str(refused.value)
+        assert {one.condition for one in unequal(plan)} == {condition}
+        allowed = require_fair(plan_of("identity", f"dct {change}", allowed=(condition,)))
+        assert [one.condition for one in allowed] == [condition]
+        assert len(require_fair(plan_of("identity", f"dct {change}", allowed=("all",)))) == 1
+
+    def test_what_an_arm_is_about_is_fair(self):
+        assert require_fair(plan_of(*TWO, "dct lr=1e-4 noise=cosine objective=v")) == []
+
+    def test_a_condition_that_is_none(self):
+        with pytest.raises(ConfigError, match="did you mean 'weights'"):
+            require_fair(plan_of(*TWO, allowed=("wieghts",)))
+
+    @pytest.mark.parametrize(
+        ("changed", "said"),
+        [
+            ({"seeds": ()}, "no seeds"),
+            ({"seeds": (1, 1)}, "no seeds"),
+            ({"n": 3}, "too few"),
+            ({"evaluations": (0,)}, "one step at least"),
+        ],
+    )
+    def test_a_plan_that_makes_no_sense(self, changed, said):
+        with pytest.raises(ConfigError, match=said):
+            plan_of(*TWO, **changed)
+        with pytest.raises(ConfigError, match="two arms at least"):
+            plan_of("identity")
+        with pytest.raises(ConfigError, match="a seed of its own"):
+            plan_of("identity", "dct seed=4")
+
+    def test_settings_that_differ(self):
+        found = differences(plan_of("identity", "dct schedule=log lr=1e-4").contenders)
+        assert found["rotation.name"] == ["identity", "dct"]
+        assert found["velocity.schedule.name"] == ["quartic", "log"]
+        assert found["train.lr"] == [1e-3, 1e-4]
+        assert not any("seed" in key for key in found)
+
+
+class TestPlan:
+    def test_it_is_made_again_from_what_is_stored(self):
+        plan = plan_of(*TWO, evaluations=(5, 2), metrics=(Metric.model_validate("spectrum:bands=3"),), allowed=("ema",))
+        again = Plan.of_table(json.loads(json.dumps(plan.table())), "plan.json")
+        assert again.table() == plan.table()
+        assert [contender.settings for contender in again.contenders] == [one.settings for one in plan.contenders]
+        assert [one.spec for one in again.samplers(again.baseline)] == ["ancestral:steps=2", "ancestral:steps=5"]
+
+    def test_another_plan_does_not_go_on_in_its_place(self, tmp_path):
+        Comparison.create(plan_of(*TWO), tmp_path / "c")
+        Comparison.create(plan_of(*TWO), tmp_path / "c")
+        with pytest.raises(ConfigError, match="holds another comparison") as refused:
+            Comparison.create(plan_of(*TWO, n=17), tmp_path / "c")
+        assert "it differs in: n" in str(refused.value)
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d" / "thesis.tex").write_text("")
+        with pytest.raises(ConfigError, match="is not empty"):
+            Comparison.create(plan_of(*TWO), tmp_path / "d")
+
+    def test_damage_is_noticed(self, tmp_path):
+        Comparison.create(plan_of(*TWO), tmp_path / "c")
+        file = tmp_path / "c" / "plan.json"
+        file.write_bytes(file.read_bytes().replace(b'"n": 16', b'"n": 17'))
+        with pytest.raises(DataError, match="is damaged"):
+            Comparison.open(tmp_path / "c")
+        with pytest.raises(ConfigError, match="not a comparison directory"):
+            Comparison.open(tmp_path)
+
+
+class TestRunsAsArms:
+    @pytest.fixture(scope="class")
+    def runs(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("runs")
+        made = {}
+        for seed in (0, 1):
+            config = settings(data=DATA, steps=4, batch=8, seed=seed)
+            made[seed] = create(folder / f"run{seed}", config)
+            train(made[seed])
+        return made
+
+    def test_runs_of_several_seeds_are_one_arm_and_are_not_trained(self, runs, tmp_path):
+        arm = f"{runs[0].path} {runs[1].path} label=old"
+        plan = plan_of(arm, "dct", sampler=Layer("--sampler", {"sampler": "ancestral:steps=4"}))
+        assert require_fair(plan) == []
+        before = {seed: run.info for seed, run in runs.items()}
+        found = finished(tmp_path / "c", plan)
+        assert {seed: run.info for seed, run in runs.items()} == before
+        assert found["baseline"] == "old"
+        assert [run["path"] for run in found["arms"][0]["runs"]] == [str(run.path) for run in runs.values()]
+        assert found["arms"][1]["numbers"]["fd-pixels"]["difference"]["seeds"] == 2
+        assert finished(tmp_path / "c", Comparison.open(tmp_path / "c").plan) == found
+
+    def test_a_run_that_is_trained_on_is_measured_again(self, runs, tmp_path):
+        run = create(tmp_path / "run", settings(data=DATA, steps=4, batch=8))
+        train(run)
+        plan = plan_of(str(run.path), f"{run.path} sampler=ddim:steps=4 label=ddim", allowed=("nfe",))
+        before = finished(tmp_path / "c", plan)
+        train(run, 6)
+        after = finished(tmp_path / "c", plan)
+        steps = [found["arms"][0]["runs"][0]["drawing"]["step"] for found in (before, after)]
+        assert steps == [4, 6]
+
+    def test_seeds_that_do_not_meet_are_refused_and_then_not_paired(self, runs, tmp_path):
+        plan = plan_of(f"{runs[0].path} label=a", f"{runs[1].path} label=b")
+        with pytest.raises(ConfigError, match="--allow seeds"):
+            require_fair(plan)
+        found = finished(tmp_path / "c", plan_of(*(one.text for one in plan.contenders), allowed=("seeds",)))
+        assert found["arms"][1]["numbers"]["fd-pixels"]["difference"]["method"] == "none"
+        assert found["verdict"]["outcomes"] == {"b": "undecided"}
+
+    def test_runs_that_are_no_arm(self, runs, tmp_path):
+        other = create(tmp_path / "other", settings(data=DATA, steps=4, batch=8, rotation="dct", seed=7))
+        with pytest.raises(ConfigError, match=r"not one arm: they differ in rotation\.name"):
+            plan_of("identity", f"{runs[0].path} {other.path}")
+        with pytest.raises(ConfigError, match="the same seed"):
+            plan_of("identity", f"{runs[0].path} {runs[0].path}")
+
+
+class TestGoingOn:
+    @pytest.fixture(scope="class")
+    def plan(self):
+        torch.set_num_threads(1)
+        return plan_of(*TWO, n=20, evaluations=(2, 4))
+
+    @pytest.fixture(scope="class")
+    def whole(self, plan, tmp_path_factory):
+        """Never interrupted."""
+        torch.set_num_threads(1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measure_module, "BLOCK", 8)
+            return comparable(finished(tmp_path_factory.mktemp("whole") / "c", plan))
+
+    def test_killed_over_and_over_it_comes_to_the_same_bits(self, plan, whole, tmp_path, monkeypatch):
+        """Each process dies of SIGKILL at one of its durable writes, now an early one, now a late one; the next one goes on."""
+        monkeypatch.setattr(measure_module, "BLOCK", 8)
+        written = Files.write
+
+        deaths = 0
+
+        def work():
+            count = 0
+
+            def write(self, path, content):
+                nonlocal count
+                count += 1
+                if count == 5 + deaths * 7 % 19:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                written(self, path, content)
+
+            Files.write = write
+            finished(tmp_path / "c", plan)
+
+        while (code := exit_code(forked(work))) == -signal.SIGKILL:
+            deaths += 1
+            assert deaths < 60
+        assert code == 0
+        assert deaths > 8
+        assert comparable(finished(tmp_path / "c", plan)) == whole
+        assert not list((tmp_path / "c" / "measures").rglob("*.npy"))
+
+    @pytest.mark.parametrize("moment", ["training", "last step", "sampling", "looking"])
+    def test_asked_to_stop_it_stops_and_goes_on(self, plan, whole, tmp_path, monkeypatch, moment):
+        monkeypatch.setattr(measure_module, "BLOCK", 8)
+        with pytest.MonkeyPatch.context() as patch:
+            self.interrupt(patch, moment)
+            with pytest.raises(Stopped) as stop:
+                finished(tmp_path / "c", plan)
+        assert stop.value.exit_code == 75
+        assert f"gendiff compare --resume {tmp_path / 'c'}" in str(stop.value)
+        assert comparable(finished(tmp_path / "c", plan)) == whole
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def interrupt(self, patch, moment):
+        if moment == "sampling":
+            generated = generate
+
+            def interrupted(*arguments, **options):
+                for events in generated(*arguments, **options):
+                    yield events
+                    signal.raise_signal(signal.SIGTERM)
+
+            patch.setattr("gendiff.evaluation.generate", interrupted)
+        elif moment == "looking":
+            patch.setattr(look_module, "_losses", self.losses)
+        else:
+            train_step = Trainer.train_step
+
+            def step(trainer, batch):
+                if trainer.step == (1 if moment == "training" else 3):
+                    signal.raise_signal(signal.SIGTERM)
+                train_step(trainer, batch)
+
+            patch.setattr(Trainer, "train_step", step)
+
+    @staticmethod
+    def losses(model, data, seed, heed):
+        signal.raise_signal(signal.SIGTERM)
+        heed()
+        raise AssertionError("it went on")
+
+    def test_two_cannot_work_on_one(self, plan, tmp_path):
+        comparison = Comparison.create(plan, tmp_path / "c")
+        with comparison.working(), pytest.raises(GendiffError, match="being worked on"):
+            comparison.working().__enter__()
+
+    def test_a_damaged_measure_is_measured_again(self, plan, whole, tmp_path, monkeypatch):
+        monkeypatch.setattr(measure_module, "BLOCK", 8)
+        finished(tmp_path / "c", plan)
+        for folder in ("measures", "looks"):
+            file = next(iter(sorted((tmp_path / "c" / folder).rglob("*.npz"))))
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 4
+            file.write_bytes(content)
+        assert comparable(finished(tmp_path / "c", plan)) == whole
+
+    def test_what_is_not_measured_is_no_result(self, plan, tmp_path):
+        comparison = Comparison.create(plan, tmp_path / "c")
+        with pytest.raises(DataError, match="lacks measures"):
+            result(comparison, [])
+
+    def test_requests_inside_each_other_are_one(self):
+        with stop_requests() as outer:
+            with stop_requests() as inner:
+                signal.raise_signal(signal.SIGTERM)
+                assert inner == [signal.SIGTERM]
+            assert outer == [signal.SIGTERM]
+        with suppress(Exception), stop_requests() as later:
+            raise ValueError
+        assert later == []
+
+
+class TestRehearsal:
+    def test_it_names_every_number(self, tmp_path):
+        plan = plan_of(*TWO, metrics=(Metric.model_validate("spectrum:bands=2"),))
+        names = rehearse(plan, CPU)
+        assert names[0] == "fd-pixels"
+        assert list(finished(tmp_path / "c", plan)["better"]) == names
+
+    def test_what_would_fail_after_hours_fails_at_once(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("GENDIFF_FID_WEIGHTS", str(tmp_path / "none.pth"))
+        with pytest.raises(DataError, match=r"none\.pth"):
+            rehearse(plan_of(*TWO, features=(Features.model_validate("inception"),)), CPU)
+
+
+class TestLooks:
+    @staticmethod
+    def model(tmp_path, rotation="identity", **table):
+        layers = [Layer("t", {**settings(rotation=rotation).table(), **table})]
+        config: Config = resolve(layers).config
+        return TrainedModel(Run(tmp_path, config), build_denoiser(config, CPU).eval(), 0, "model", "")
+
+    @pytest.mark.parametrize("rotation", ["identity", "dct", "haar"])
+    def test_the_best_affine_estimate_lies_on_the_floor(self, rotation, tmp_path, monkeypatch):
+        data, model = Data.model_validate("digits"), self.model(tmp_path, rotation)
+        if rotation == "identity":  # which has no coordinates of its own: those of the DCT are meant
+            model.denoiser.diffusion = self.model(tmp_path, "dct", velocity="isotropic").denoiser.diffusion
+        diffusion = model.denoiser.diffusion
+        x_bar = diffusion.rotate(look_module._events(data, look_module.EVENTS).double())
+        best = GaussianScore(diffusion, x_bar.mean(0), x_bar.var(0, correction=0))
+        monkeypatch.setattr(look_module, "NetworkScore", lambda *arguments: best)
+        levels, loss, floor = look_module._losses(model, data, 0, lambda: None)
+        assert loss.shape == floor.shape == (len(levels), BANDS)
+        torch.testing.assert_close(loss, floor, atol=1e-4, rtol=0, equal_nan=True)
+        held = ~floor[0].isnan()
+        assert held.any()
+        assert 0.9 < float(floor[0][held].min()) < 1.01  # nothing of ε is known at i = 1
+        assert (floor[1:] <= floor[:-1] + 1e-12)[:, held].all()
+
+    def test_the_floor_is_the_error_of_the_best_affine_estimate(self, rng):
+        a, s, m, c = 0.6, 0.7, -0.4, 0.3
+        x_0 = m + c**0.5 * torch.randn(200_000, generator=rng, dtype=torch.float64)
+        eps = torch.randn(200_000, generator=rng, dtype=torch.float64)
+        x_i = a * x_0 + s * eps
+        slope, offset = np.polyfit(x_i.numpy(), eps.numpy(), 1)
+        error = (slope * x_i + offset - eps).square().mean()
+        assert float(error) == pytest.approx(a**2 * c / (a**2 * c + s**2), rel=0.01)
+
+    def test_a_network_that_says_nothing_stands_above_it(self, tmp_path):
+        model = self.model(tmp_path, "dct")
+        for weight in model.denoiser.parameters():
+            weight.data.zero_()
+        _levels, loss, floor = look_module._losses(model, Data.model_validate("digits"), 0, lambda: None)
+        held = ~floor.isnan()
+        torch.testing.assert_close(loss[held], torch.ones_like(loss[held]), atol=0.25, rtol=0)  # ε̂ = 0: E ε² = 1
+
+    def test_both_ways_are_shown_at_the_same_steps_and_meet_in_the_noise(self, tmp_path):
+        model, sampler = self.model(tmp_path, "dct"), Sampler.model_validate("ddim:steps=10")
+        wanted = targets(model.denoiser.diffusion, sampler, 6)
+        assert wanted == [20, 16, 12, 8, 4, 0]
+        found = look(model, sampler, wanted, Data.model_validate("digits"), 3, lambda: None)
+        assert found.steps.tolist() == wanted
+        assert found.forward.shape == found.reverse.shape == found.belief.shape == (6, 4, 1, 8, 8)
+        diffusion: Diffusion = model.denoiser.diffusion
+        a = diffusion.log_a(20).exp().max()
+        x_0 = found.forward[-1]
+        difference = found.forward[0] - found.reverse[0]
+        assert difference.abs().max() <= a * x_0.abs().sum((1, 2, 3)).max()  # what a_N leaves of the event
+        assert torch.equal(found.belief[0], torch.zeros_like(found.belief[0]))
+        drawn = torch.cat(list(generate(model.denoiser, model.run, sampler, 3, range(4), 4)))
+        torch.testing.assert_close(found.reverse[-1], drawn)
+
+    def test_another_sampler_is_shown_where_it_passes_nearest(self, tmp_path):
+        model = self.model(tmp_path, "dct")
+        found = look(
+            model,
+            Sampler.model_validate("ddim:steps=3"),
+            [20, 12, 8, 0],
+            Data.model_validate("digits"),
+            3,
+            lambda: None,
+        )
+        assert found.steps.tolist() == [20, 13, 7, 0]
+
+
+def test_a_spectrum_is_read_by_frequency():
+    power = torch.zeros(2, 6, 10, dtype=torch.float64)
+    power[:, 0, 0] = 99  # the constant component is left out
+    power[:, 0, 1] = torch.tensor([1.0, 3.0])
+    found = by_frequency(power)
+    assert len(found) == 10
+    assert found[0] == pytest.approx(2 / 1)
+    assert all(value == 0 for value in found[2:])

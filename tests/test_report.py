@@ -1,0 +1,406 @@
+"""The report: compare.json, one page that needs nothing but itself, seen in a real browser, and figures for a paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command import run
+from PIL import Image
+
+from gendiff import report
+from gendiff.comparison.engine import Comparison, Silent
+from gendiff.report import charts, page, sheets
+
+HOSTILE = "<b>bold</b> & \"co\" $x_1$ 'log'"
+OPTIONS = (
+    *("--arm", "identity"),
+    *("--arm", f'dct schedule=log:f_max=0.6 label="{HOSTILE}"'.replace('"co"', r"\"co\"")),
+    *("--data", "dead-leaves", "--size", "8x12"),
+    *("--seeds", 2, "--steps", 5, "--batch", 8, "--model", "mlp:width=8,depth=1", "--set", "N=40"),
+    *(
+        "--set",
+        "train.sample_every=0",
+        "--sampler",
+        "ancestral:steps=8",
+        "--nfe",
+        "4,8",
+        "--n",
+        24,
+        "--features",
+        "pixels",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A finished comparison: its directory, and what the command said."""
+    torch.set_num_threads(2)
+    folder = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = run("compare", *OPTIONS, "--gate", "fd-pixels<=baseline*100", "--device", "cpu")
+    assert done.code == 0, done.err
+    return folder / "comparisons" / "00001-dead-leaves", done
+
+
+@pytest.fixture(scope="module")
+def found(compared):
+    return json.loads((compared[0] / "compare.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def text(compared):
+    return (compared[0] / "report.html").read_text(encoding="utf-8")
+
+
+class TestCommand:
+    def test_it_ranks_on_stdout_and_says_where_the_page_is(self, compared, found):
+        folder, done = compared
+        assert done.out.splitlines()[0] == found["verdict"]["headline"]
+        ranked = [line for line in done.out.splitlines() if re.match(r"[12] +\S", line)]
+        assert [line.split()[0] for line in ranked] == ["1", "2"]
+        assert "comparisons/00001-dead-leaves/report.html" in done.out
+        assert "next: open comparisons/00001-dead-leaves/report.html" in done.err
+        assert (folder / "runs" / "1-identity-s0" / "run.json").is_file()
+
+    def test_json_is_the_same_and_all_there_is(self, compared, found, monkeypatch):
+        monkeypatch.chdir(compared[0].parent.parent)
+        monkeypatch.setattr(report.figures, "write", lambda *_: [])  # they are there
+        again = run(
+            "compare", "--resume", "comparisons/00001-dead-leaves", "--json", "--gate", "fd-pixels<=baseline*100"
+        )
+        assert again.code == 0, again.err
+        assert again.json == found
+        assert json.loads((compared[0] / "compare.json").read_text()) == found
+
+    def test_a_gate_that_is_not_passed_is_exit_5(self, compared, monkeypatch):
+        monkeypatch.chdir(compared[0].parent.parent)
+        monkeypatch.setattr(report, "write", lambda *_: [Path("compare.json"), Path("report.html")])
+        failed = run("compare", "--resume", "comparisons/00001-dead-leaves", "--gate", "fd-pixels<0.001")
+        assert failed.code == 5
+        assert "1 of 1 gates are not passed" in failed.err
+
+    @pytest.mark.parametrize(
+        ("line", "code", "said"),
+        [
+            ((), 2, "two arms at least"),
+            (("--arm", "identity"), 2, "two arms at least"),
+            (("--arm", "identity", "--arm", "identity"), 2, "two arms are called 'identity'"),
+            (("--arm", "identity", "--arm", "dct", "--seeds", "many"), 2, "cannot read 'many' (from --seeds)"),
+            (("--arm", "identity", "--arm", "dct", "--seeds", "0"), 2, "no seeds"),
+            (("--arm", "identity", "--arm", "dct", "--nfe", "9999"), 2, "9999"),
+            (("--arm", "identity", "--arm", "dct steps=7"), 2, "--allow images"),
+            (("--arm", "identity", "--arm", "dct", "--allow", "all-of-it"), 2, "no condition 'all-of-it'"),
+            (("--arm", "identity", "--arm", "dct", "--gate", "fid<=1"), 2, "names 'fid'"),
+            (("--arm", "identity", "--arm", "dct", "--features", "pixel"), 2, "did you mean 'pixels'"),
+            (("--resume", "nowhere"), 2, "not a comparison directory"),
+            (("--resume", "nowhere", "--steps", "3", "--arm", "dct"), 2, "--steps, --arm would change it"),
+        ],
+    )
+    def test_mistakes_are_explained_before_anything_is_written(self, line, code, said, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        done = run("compare", *line)
+        assert done.code == code
+        assert said in done.err
+        assert "Traceback" not in done.err
+        assert not list(tmp_path.iterdir())
+
+    def test_one_process_only(self, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        done = run("compare", "--arm", "identity", "--arm", "dct")
+        assert done.code == 2
+        assert "runs in one process" in done.err
+
+    def test_what_would_be_done(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        done = run("compare", *OPTIONS, "--dry-run", "--json")
+        assert done.code == 0
+        assert done.json["arms"][0] == {
+            "label": "identity",
+            "train": [0, 1],
+            "reuse": [],
+            "samplers": ["ancestral:steps=4", "ancestral:steps=8"],
+        }
+        assert done.json["differences"]["rotation.name"] == ["identity", "dct"]
+        assert "nothing was written" in run("compare", *OPTIONS, "--dry-run").out
+        assert not list(tmp_path.iterdir())
+
+
+class TestData:
+    def test_every_field_is_documented(self, found):
+        told = Path("docs/compare.md").read_text(encoding="utf-8")
+        keys = {*found, *found["arms"][0], *found["arms"][0]["runs"][0], *found["arms"][0]["curve"][0]}
+        keys |= {*found["arms"][0]["numbers"]["fd-pixels"], *found["arms"][0]["numbers"]["fd-pixels"]["value"]}
+        keys |= {*found["gates"][0], *found["reproduce"], *found["verdict"]}
+        assert [key for key in sorted(keys) if f"`{key}`" not in told] == []
+
+    def test_it_says_what_was_found_and_under_which_conditions(self, found):
+        assert [arm["label"] for arm in found["arms"]] == ["identity", HOSTILE]
+        assert sorted(arm["rank"] for arm in found["arms"]) == [1, 2]
+        assert (found["n"], found["number"], found["seeds"]) == (24, "fd-pixels", [0, 1])
+        assert found["reference"]["fingerprint"].startswith("dead-leaves/")
+        for arm in found["arms"]:
+            assert [run["seed"] for run in arm["runs"]] == [0, 1]
+            assert [run["images"] for run in arm["runs"]] == [40, 40]
+            assert [point["evaluations"] for point in arm["curve"]] == [4, 8]
+            values = [run["numbers"]["fd-pixels"]["value"] for run in arm["runs"]]
+            assert arm["numbers"]["fd-pixels"]["value"]["value"] == pytest.approx(np.mean(values))
+            assert arm["curve"][-1]["value"] == arm["numbers"]["fd-pixels"]["value"]
+        first, second = ([run["numbers"]["fd-pixels"]["value"] for run in arm["runs"]] for arm in found["arms"])
+        difference = found["arms"][1]["numbers"]["fd-pixels"]["difference"]
+        assert difference["value"] == pytest.approx(np.mean(np.subtract(second, first)))
+        assert found["gates"][0]["passed"] is True
+        assert found["reproduce"]["command"][0] == "compare"
+
+
+class TestFigures:
+    def test_png_and_pdf_of_everything(self, compared):
+        folder = compared[0] / "figures"
+        names = {path.stem for path in folder.iterdir()}
+        assert names == {"differences", "evaluations", "losses", "samples", "spectra", "trajectories"}
+        for name in names:
+            with Image.open(folder / f"{name}.png") as picture:
+                assert picture.info["dpi"][0] == pytest.approx(300, abs=1)
+                assert np.asarray(picture.convert("L")).std() > 5
+            content = (folder / f"{name}.pdf").read_bytes()
+            assert content.startswith(b"%PDF")
+            assert b"CreationDate" not in content
+
+    def test_the_same_result_is_the_same_bytes(self, compared, found):
+        folder = compared[0]
+        before = {path: path.read_bytes() for path in [folder / "report.html", *(folder / "figures").iterdir()]}
+        comparison = Comparison.open(folder)
+        with comparison.working() as heed:
+            looks = comparison.looks(torch.device("cpu"), Silent(), heed)
+        report.write(comparison, found, looks)
+        assert [path.name for path, content in before.items() if path.read_bytes() != content] == []
+
+
+class TestPage:
+    def test_it_needs_nothing_but_itself(self, text):
+        assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", text)
+        assert not re.search(r"url\(|@import|<link|https?://", text)
+        assert "default-src 'none'" in text
+        assert len(text) < 1_000_000
+
+    def test_what_a_user_writes_is_text(self, text):
+        assert "<b>bold</b>" not in text
+        assert "&lt;b&gt;bold&lt;/b&gt;" in text
+
+    def test_it_says_what_the_result_says(self, text, found):
+        for arm in found["arms"]:
+            assert f"{arm['numbers']['fd-pixels']['value']['value']:.4g}" in text
+            for run_ in arm["runs"]:
+                assert run_["drawing"]["weights_hash"] in text
+        assert "velocity.schedule.name" in text
+        assert "gendiff compare --arm identity" in text
+
+    def test_large_pictures_do_not_make_a_large_page(self, found, compared):
+        """Three arms of 64 x 64 colour pictures, all noise, which no PNG makes smaller."""
+        generator = torch.Generator().manual_seed(1)
+        noise = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+        M, rows, event = 25, 4, (3, 64, 64)
+        steps, levels = torch.arange(M - 1, -1, -1), torch.arange(1, 21)
+        looks = [
+            page.Look(
+                steps,
+                *(noise(M, rows, *event) for _ in range(3)),
+                levels,
+                torch.rand(20, 8).double(),
+                torch.rand(20, 8).double(),
+            )
+            for _ in range(3)
+        ]
+        arms = [*found["arms"], {**found["arms"][1], "label": "third", "rank": 3}]
+        large = page.render({**found, "arms": arms}, looks, [noise(64, *event)] * 3, noise(64, *event))
+        assert 1_000_000 < len(large) < 5_000_000
+
+
+class TestSheets:
+    def test_pixels_are_pixels(self):
+        events = torch.linspace(-1, 1, 6).reshape(6, 1, 1, 1).expand(6, 1, 3, 5)
+        picture = sheets.sheet(events, 3)
+        assert picture.size == (3 * 5 + 2, 2 * 3 + 1)
+        assert picture.getpixel((0, 0)) == 0
+        assert picture.getpixel((16, 6)) == 255
+        assert picture.getpixel((5, 0)) == sheets.BACKGROUND
+        shaded = np.unique(np.asarray(sheets.sheet(torch.rand(4, 3, 9, 9) * 2 - 1, 2, shades=4)))
+        assert set(shaded) <= {0, 85, 128, 170, 255}
+
+    def test_what_is_larger_than_a_page_needs_is_averaged(self):
+        assert sheets.shown_size(torch.zeros(2, 3, 200, 100)).shape == (2, 3, 64, 32)
+        assert sheets.shown_size(torch.zeros(2, 3, 50, 60)).shape == (2, 3, 50, 60)
+        signal = torch.zeros(2, 1, 500)
+        assert sheets.shown_size(signal) is signal
+        assert sheets.sheet(signal, 2).mode == "RGB"
+
+    def test_an_address_holds_the_picture(self):
+        uri = sheets.data_uri(sheets.sheet(torch.zeros(1, 1, 4, 6), 1))
+        with Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))) as picture:
+            assert picture.size == (6, 4)
+
+    def test_places_and_counts(self):
+        assert sheets.chosen(3, 9) == [0, 4, 8]
+        assert sheets.chosen(9, 3) == [0, 1, 2]
+        assert sheets.squares([torch.zeros(64, 1, 8, 8)] * 3, 36, 10**6) == 36
+        assert sheets.squares([torch.zeros(64, 3, 64, 64)] * 3, 36, 10**6) == 25
+        assert sheets.squares([torch.zeros(64, 3, 64, 64)] * 3, 36, 0) == 4
+
+
+class TestCharts:
+    def test_curves_of_anything_finite(self):
+        for y in ([1e-9, 1e9], [0.0, 0.0], [-3.0, 4.0], [5.0, 5.0]):
+            drawn = str(charts.lines([charts.Line("a", [1, 100], y, place=0)], "x", "y", log_x=True))
+            assert "nan" not in drawn
+            assert "inf" not in drawn
+
+    def test_a_map_shows_sign_and_strength(self):
+        drawn = str(charts.heat_map([[1.0, -0.5], [None, 0.0]], [1, 2], 1.0, "x", "y", lambda r, c: f"cell {r} {c}"))
+        assert drawn.count("<title>") == 3
+        assert re.search(r'class="warm" fill-opacity="1\.000"><title>cell 0 0', drawn)
+        assert re.search(r'class="cool" fill-opacity="0\.\d+"><title>cell 0 1', drawn)
+
+
+# --- in a real browser --------------------------------------------------------------------------------------------------
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium with a profile of its own."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        missing = "Chromium is not installed: apt-get install chromium"
+        assert os.environ.get("GENDIFF_REQUIRE_BROWSER") != "1", missing
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=chromium, headless=True, args=FLAGS
+        )
+        yield context
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def tab(browser, compared):
+    """The page, and all that it complained of or asked the network for."""
+    tab = browser.new_page()
+    complaints: list[str] = []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
+    tab.goto((compared[0] / "report.html").as_uri())
+    yield tab
+    assert complaints == []
+    tab.close()
+
+
+SEEN = """() => [...document.images].map(image => {
+  const canvas = document.createElement("canvas");
+  canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  return {width: image.naturalWidth, shown: image.clientWidth, values: new Set(pixels).size, alt: image.alt};
+})"""
+SOURCES = "() => [...document.querySelectorAll('figure[data-arm] img')].map(image => image.src)"
+COLOURS = """() => {
+  const style = getComputedStyle(document.documentElement);
+  return [style.backgroundColor, style.color];
+}"""
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+class TestInABrowser:
+    def test_every_picture_has_pixels(self, tab):
+        seen = tab.evaluate(SEEN)
+        assert len(seen) == 3 + 2 * 3  # two arms and the data; two arms with three views
+        assert all(image["width"] > 8 and image["shown"] > 100 and image["alt"] for image in seen)
+        assert all(image["values"] > 4 for image in seen)
+
+    def test_the_slider_moves_the_pictures_of_all_arms(self, tab):
+        slider = tab.locator("#step")
+        slider.focus()
+        tab.keyboard.press("Home")
+        assert tab.locator("#at").text_content() == "i = 40"
+        before = tab.evaluate(SOURCES)
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator("#at").text_content() == "i = 35"
+        after = tab.evaluate(SOURCES)
+        assert all(one != other for one, other in zip(before, after, strict=True))
+        tab.keyboard.press("End")
+        assert [text.strip() for text in tab.locator("[data-step]").all_text_contents()] == ["i = 0"] * 2
+        assert all(image["values"] > 4 for image in tab.evaluate(SEEN))
+
+    def test_it_plays(self, tab):
+        tab.locator("#step").focus()
+        tab.keyboard.press("Home")
+        before = tab.evaluate(SOURCES)
+        tab.locator("#play").click()
+        for _ in range(50):
+            tab.wait_for_timeout(100)
+            if int(tab.locator("#step").input_value()) > 1:
+                break
+        assert int(tab.locator("#step").input_value()) > 1
+        assert tab.locator("#play").get_attribute("aria-pressed") == "true"
+        assert tab.evaluate(SOURCES) != before
+        tab.locator("#play").click()
+        assert tab.locator("#play").text_content() == "Play"
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("width", [400, 1600])
+    def test_it_fits_and_can_be_read(self, tab, width, scheme):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(color_scheme=scheme)
+        tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        page_colour, ink = map(luminance, tab.evaluate(COLOURS))
+        assert (page_colour > 0.5) == (scheme == "light")
+        assert (max(page_colour, ink) + 0.05) / (min(page_colour, ink) + 0.05) > 10
+        for chart in tab.locator("figure.chart > svg").all():
+            box = chart.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+        smallest = tab.evaluate(
+            "Math.min(...[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height))"
+        )
+        assert smallest > 9
+
+    def test_a_keyboard_reaches_everything(self, tab):
+        tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
+        tab.evaluate("document.activeElement.blur()")
+        reached = set()
+        for _ in range(40):
+            tab.keyboard.press("Tab")
+            reached.add(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        assert {"step", "play", "SUMMARY", "DIV"} <= reached
+        unnamed = (
+            "[...document.querySelectorAll('[role=region], svg[role=img]')].filter(e => !e.getAttribute('aria-label'))"
+        )
+        assert tab.evaluate(f"{unnamed}.length") == 0
