@@ -158,13 +158,13 @@ def _start(
             run.save_config()  # resumed with more --steps, it has changed
             check_disk(run, trainer)
             run.forget_after(trainer.step)
-        _train(run, trainer, registry)
+        watched(run, trainer, registry)
         if group.main:
             _finish(run, trainer, json)
 
 
-def _train(run: Run, trainer: Trainer, registry: Registry) -> None:
-    """Run the loop under a progress bar, before everyone who wants to watch."""
+def watched(run: Run, trainer: Trainer, registry: Registry) -> None:
+    """Train under a progress bar, before everyone who wants to watch."""
     from gendiff.observers import Observers
     from gendiff.preview import Preview
     from gendiff.training import fit
