@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from gendiff.data import Data
     from gendiff.diffusion import Diffusion
     from gendiff.features import Features
+    from gendiff.grid import Grid
+    from gendiff.level import Level
     from gendiff.logger import Logger
     from gendiff.metric import Metric
     from gendiff.model import Model
+    from gendiff.moments import Moments
     from gendiff.objective import Objective
     from gendiff.process import Process
     from gendiff.rotation import Rotation, SeparableRotation
-    from gendiff.sampler import Sampler, Update, sample
+    from gendiff.sampler import GridSampler, Past, Sampler, Update, sample
     from gendiff.scales import BlurScales, Scales, VariancePreserving
     from gendiff.schedule import BlurSchedule, NoiseSchedule
     from gendiff.score import GaussianScore, NetworkScore, Parametrization, Pivot, ScoreModel
@@ -41,14 +44,19 @@ __all__ = [
     "Features",
     "GaussianScore",
     "GendiffError",
+    "Grid",
+    "GridSampler",
     "Lazy",
+    "Level",
     "Logger",
     "Metric",
     "Model",
+    "Moments",
     "NetworkScore",
     "NoiseSchedule",
     "Objective",
     "Parametrization",
+    "Past",
     "Pivot",
     "Process",
     "Rotation",
@@ -74,11 +82,16 @@ _MODULE_OF = {
     "GaussianScore": "score",
     "Logger": "logger",
     "Metric": "metric",
+    "Grid": "grid",
+    "GridSampler": "sampler",
+    "Level": "level",
     "Model": "model",
+    "Moments": "moments",
     "NetworkScore": "score",
     "NoiseSchedule": "schedule",
     "Objective": "objective",
     "Parametrization": "score",
+    "Past": "sampler",
     "Pivot": "score",
     "Process": "process",
     "Rotation": "rotation",

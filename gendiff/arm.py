@@ -40,6 +40,8 @@ PATHS = {
     "data": "data",
     "size": "data.size",
     "sampler": "sampler",
+    "grid": "sampler.grid",
+    "prior": "sampler.prior",
     "logger": "train.loggers",
     "metric": "train.metrics",
     "steps": "train.steps",

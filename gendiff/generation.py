@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from gendiff import checkpoint, pictures
+from gendiff.data import Data
+from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
@@ -97,8 +99,17 @@ def generate(
         part = images[start : start + size]
         filled = [*part, *[part[0]] * (chunk - len(part))]
         noise = ImageNoise(seed, filled, config.data.event_shape, device)
+        begin = _from_data(denoiser.diffusion, run.data(), seed, filled).to(device) if sampler.prior == "data" else None
         seen = watch and _first(len(part), watch)
-        yield sample(denoiser.diffusion, model, sampler, noise, watch=seen)[: len(part)]
+        yield sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=seen)[: len(part)]
+
+
+def _from_data(diffusion: Diffusion, data: Data, seed: int, images: Sequence[int]) -> Tensor:
+    """``a_N x̄_0``: each image has an event of its own, which depends on its number alone."""
+    among = data.length or 2**31
+    indices = [int(torch.randint(among, (), generator=stream(seed, "prior", image))) for image in images]
+    x_0 = torch.stack([data[index] for index in indices]).to(diffusion.scales.device)
+    return diffusion.at(diffusion.N).a * diffusion.rotate(x_0)
 
 
 def _first(count: int, watch: Callable[[Snapshot], None]) -> Callable[[Snapshot], None]:
@@ -128,19 +139,18 @@ class Trajectory:
 
     def __init__(self, denoiser: Denoiser, sampler: Sampler, moments: int = 11, rows: int = 8) -> None:
         self.diffusion = denoiser.diffusion
-        visited = [self.diffusion.N, *(update.j for update in sampler.plan(self.diffusion))]
+        last = sum(1 for _ in sampler.plan(self.diffusion))
         if moments < 2:
             raise ConfigError(f"a trajectory of {moments} moments", fix="choose at least 2")
-        places = {round(k * (len(visited) - 1) / (moments - 1)) for k in range(moments)}
-        self.wanted = {visited[place] for place in places}
+        self.wanted = {round(k * last / (moments - 1)) for k in range(moments)}
         self.rows = rows
         self.kept: dict[int, list[Tensor]] = {}
 
     def __call__(self, moment: Snapshot) -> None:
-        if moment.j in self.wanted and sum(map(len, self.kept.get(moment.j, []))) < self.rows:
-            self.kept.setdefault(moment.j, []).append(self.diffusion.unrotate(moment.x_bar).cpu())
+        if moment.number in self.wanted and sum(map(len, self.kept.get(moment.number, []))) < self.rows:
+            self.kept.setdefault(moment.number, []).append(self.diffusion.unrotate(moment.x_bar).cpu())
 
     @property
     def moments(self) -> list[Tensor]:
         """The views from noise to data, each ``(<= rows, *event)``."""
-        return [torch.cat(self.kept[j])[: self.rows] for j in sorted(self.kept, reverse=True)]
+        return [torch.cat(self.kept[number])[: self.rows] for number in sorted(self.kept)]

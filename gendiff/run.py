@@ -29,8 +29,9 @@ import tomli_w
 
 from gendiff import stored
 from gendiff.component import Component, Settings
-from gendiff.config import Config, Layer
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.config import Config, Layer, resolve
+from gendiff.data import Data
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.files import Files
 from gendiff.folder import empty, numbered
 from gendiff.lock import locked
@@ -158,6 +159,20 @@ class Run:
                 f"'{self.path / 'run.json'}' does not describe a run", fix="restore it, or start a new run"
             )
         return value
+
+    def data(self) -> Data:
+        """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
+        data, known = self.config.data, self.info["data"]["fingerprint"]
+        if isinstance(data, stored.StoredData):
+            layer = Layer(str(self.path / "config.toml"), {"data": self.table.get("data", data.table())})
+            data = resolve([layer]).config.data
+        if data.fingerprint != known:
+            raise DataError(
+                f"the data of '{self.path}' are not those that it was trained on",
+                details=[f"fingerprint then: {known}", f"fingerprint now: {data.fingerprint}"],
+                fix="bring them back",
+            )
+        return data
 
     def save_config(self) -> None:
         """Write config.toml; a crash leaves the old or the new file."""

@@ -17,15 +17,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import ClassVar, Literal, final
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from gendiff.component import Component
+from gendiff.component import Component, by_name
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, PluginError
-from gendiff.score import Pivot, ScoreModel
+from gendiff.grid import Grid
+from gendiff.score import Parametrization, Pivot, ScoreModel, encode, normalized
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,19 @@ class Update:
     past: tuple[Past, ...] = ()
 
 
+#: ``standard``: N(0, s_N²). ``matched``: N(a_N m, a_N² c + s_N²), the moments that the data have at N. ``data``: an event of the
+#: data brought to N without noise, ``a_N x̄_0``.
+Prior = Literal["standard", "matched", "data"]
+
+
 class Sampler(Component):
-    """An author gives `plan`."""
+    """An author gives `plan`; clamping is in event space, and data without a range are never clamped."""
 
     kind: ClassVar[str] = "sampler"
     #: Observed order: the error of the sampled distribution falls like (number of steps)^-order; 0 claims no convergence.
     order: ClassVar[int] = 1
-    #: Clamp x̂_0 to the range of the data at every step, in event space. Data without a range are never clipped.
-    clip: bool = False
+    clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step")
+    prior: Prior = Field("standard", description="where chains start: standard, matched or data")
 
     @abstractmethod
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
@@ -76,21 +84,25 @@ class Sampler(Component):
         """
 
 
-def uniform_grid(N: int, steps: int | None) -> list[int]:
-    """``steps + 1`` integer steps from N down to 0, equally spaced; every step when ``steps`` is None."""
-    if steps is None or steps == N:
-        return list(range(N, -1, -1))
-    if not 1 <= steps <= N:
-        raise ConfigError(
-            f"{steps} sampling steps of a process of {N}", fix=f"choose between 1 and N = {N}", subject="sampler.steps"
-        )
-    return [round(N * k / steps) for k in range(steps, -1, -1)]
+class GridSampler(Sampler):
+    """A sampler that can skip steps: an author gives `plan`, which goes down the steps of `descent`."""
+
+    #: Evaluations for each step but the last, which has one.
+    stages: ClassVar[int] = 1
+    steps: int | None = Field(None, ge=1, description="model evaluations; one at every step when left out")
+    grid: Grid = by_name("uniform", "at which steps")
+
+    @final
+    def descent(self, diffusion: Diffusion) -> list[int]:
+        """Different steps from N down to 0, as many as make at most ``steps`` evaluations."""
+        return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A look at the chain: after the update to step ``j``, ``x̄_j`` and the pivot it was made from."""
+    """A look at the chain: after the update to step ``j``, the ``number``-th, ``x̄_j`` and the pivot it was made from."""
 
+    number: int
     j: int
     x_bar: Tensor
     pivot: Pivot | None
@@ -102,6 +114,7 @@ def sample(
     sampler: Sampler,
     noise: Callable[[], Tensor],
     *,
+    start: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     watch: Callable[[Snapshot], None] | None = None,
 ) -> Tensor:
@@ -109,26 +122,58 @@ def sample(
 
     Args:
         noise: each call returns fresh **event-space** N(0, I) noise of shape ``(B, *event)`` on the right device; the first
-            draw makes the prior, later ones are the sampler's z. Equal noise gives comparable pictures across rotations.
+            draw makes the prior, where it is drawn here, later ones are the sampler's z. Equal noise gives comparable pictures
+            across rotations.
+        start: x̄_N, ``(B, *event)``; left out, the prior that the sampler says. The prior ``data`` must be given.
         dtype: float32, or float64 for proofs.
         watch: called with the prior (``pivot`` None) and after each update.
 
     Returns:
         x_0 of shape ``(B, *event)``.
 
+    Raises:
+        ConfigError: where the sampler cannot sample this process, or its prior needs events.
+
     """
-    x_bar = diffusion.prior(noise().to(dtype))
+    if start is None and sampler.prior == "data":
+        raise ConfigError(
+            "prior 'data' starts from events of the data, and there are none here",
+            fix="use the moments of the data instead: prior=matched",
+            subject="sampler.prior",
+        )
+    x_bar = diffusion.prior(noise().to(dtype), sampler.prior == "matched") if start is None else start.to(dtype)
     if watch:
-        watch(Snapshot(diffusion.N, x_bar, None))
+        watch(Snapshot(0, diffusion.N, x_bar, None))
     pivots: list[Pivot] = []
-    for update in sampler.plan(diffusion):
+    for number, update in enumerate(sampler.plan(diffusion), 1):
         pivots.insert(0, model.predict(x_bar, update.i))
         z_bar = None if update.e is None else diffusion.rotate(noise().to(dtype))
         x_bar = apply(update, x_bar, pivots, z_bar)
         if watch:
-            watch(Snapshot(update.j, x_bar, pivots[0]))
+            watch(Snapshot(number, update.j, x_bar, pivots[0]))
         del pivots[len(update.past) + 1 :]
     return diffusion.unrotate(x_bar)
+
+
+def invert(diffusion: Diffusion, model: ScoreModel, x_0: Tensor, steps: Sequence[int]) -> Tensor:
+    """``x̄_N`` from which a deterministic sampler leads back to ``x_0``, up to the error of both.
+
+    Euler's method along ``dy/dθ = -T`` (`gendiff.score`) from clean events to N, one evaluation a step; at step 0, where there is
+    no score, that of step 1 is asked. Exact in one step for Gaussian data with the moments of the process.
+
+    Args:
+        x_0: events ``(B, *event)``, float32 or float64.
+        steps: from N down to 0, as `Grid.steps` gives them.
+
+    """
+    x_bar, here = diffusion.rotate(x_0), diffusion.at(0, x_0.dtype)
+    y = normalized(x_bar, here)
+    for j, i in pairwise(reversed(steps)):
+        seen, there = max(j, 1), diffusion.at(i, x_0.dtype)
+        T = encode(Parametrization.WIENER, model.predict(x_bar, seen), diffusion.at(seen, x_0.dtype))
+        y = y - (there.theta - here.theta).to(y) * T
+        x_bar, here = there.a * there.m + there.v.sqrt() * y, there
+    return x_bar
 
 
 def apply(update: Update, x_bar: Tensor, pivots: Sequence[Pivot], z_bar: Tensor | None) -> Tensor:

@@ -50,12 +50,13 @@ from gendiff import (
 )
 from gendiff.blur import dct_frequency, dct_matrix, log_attenuation
 from gendiff.errors import ConfigError
+from gendiff.grid import Grid
 from gendiff.level import Level
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.process import Process
 from gendiff.registry import default_registry
-from gendiff.sampler import uniform_grid
+from gendiff.sampler import Past
 from gendiff.shapes import per_event
 from gendiff.streams import stream
 from gendiff.testing import Check, CheckFailed, Line, check, checks, require, score
@@ -94,6 +95,7 @@ def _pictures_folder(tmp_path_factory):
 
 #: What a component needs that its defaults do not say; a logger that would talk to the network stays on the disk.
 ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},
     "logger wandb": lambda: {"mode": "offline"},
 }
@@ -888,7 +890,7 @@ SKIPS, ORDER = "steps that it skips cost nothing", "it converges to the data, at
 
 
 def ddim(diffusion: Diffusion, steps: int | None) -> Iterator[Update]:
-    for i, j in itertools.pairwise(uniform_grid(diffusion.N, steps)):
+    for i, j in itertools.pairwise(Grid.model_validate("uniform").steps(diffusion, steps)):
         yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=diffusion.log_s(j).exp())
 
 
@@ -923,13 +925,27 @@ class NoPlan(Plainest):
         return iter(())
 
 
-@fails(PLAN, "expected j < i; seen: 32 -> 32")
-class Stands(Plainest):
+@fails(PLAN, "expected j <= i; seen: 32 -> 33")
+class Returns(Plainest):
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         for update in super().plan(diffusion):
             yield update
             if update.j == 32:
-                yield dataclasses.replace(update, i=32)
+                yield dataclasses.replace(update, i=32, j=33)
+                yield update
+
+
+@fails(PLAN, "expected at most 1 earlier evaluations; seen: 2 at 32 -> 31")
+@fails(ORDER, "expected no error; seen: the update .* of a plan looks 2 evaluations back, where there are 1")
+class LooksTooFarBack(Plainest):
+    def changed(self, update: Update) -> Update:
+        return dataclasses.replace(update, past=(Past(), Past())) if update.i == 32 else update
+
+
+@fails(PLAN, "finite float64 coefficients; seen: b of 1 ago at 32 -> 31: torch.float32")
+class SinglePast(Plainest):
+    def changed(self, update: Update) -> Update:
+        return dataclasses.replace(update, past=(Past(b=torch.zeros(1)),)) if update.i == 32 else update
 
 
 @fails(PLAN, "finite float64 coefficients; seen: b at 64 -> 63: torch.float32")
@@ -989,7 +1005,7 @@ class BiasedEachStep(Plainest):
         return dataclasses.replace(update, q=update.q * 1.001)
 
 
-@fails(ORDER, r"expected order 2; seen: 0\.9\d: errors 1.2e-01, 6.3e-02, 3.2e-02 at \(64, 128, 256\) steps")
+@fails(ORDER, r"expected order 2; seen: 0\.9\d: errors 9.1e-02, 4.6e-02, 2.3e-02 at \(64, 128, 256\) steps")
 class ClaimsTwo(Plainest):
     order = 2
 
@@ -1009,6 +1025,86 @@ class OneSpeed(Plainest):
 class RefusesAll(Plainest):
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         raise ConfigError("never")
+
+
+# Grids
+
+FALLS, REFINES, SAME = (
+    "its steps fall from N to 0",
+    "it has more steps where more are asked for",
+    "it is the same each time",
+)
+
+
+class Even(Grid):
+    """equally spaced, for others to change."""
+
+    name = "mutant"
+
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        return self.changed(diffusion.N * torch.arange(n, 0, -1, dtype=torch.float64) / n)
+
+    def changed(self, positions: Tensor) -> Tensor:
+        return positions
+
+
+@fails(FALLS, "grid 'mutant' gives no 1 steps from 200 down to 1")
+class BelowTheEnd(Even):
+    def changed(self, positions: Tensor) -> Tensor:
+        return positions - 1
+
+
+@fails(FALLS, "grid 'mutant' gives no 3 steps from 200 down to 1")
+class ZigZag(Even):
+    def changed(self, positions: Tensor) -> Tensor:
+        return positions if len(positions) < 3 else positions.roll(1)
+
+
+@fails(FALLS, "expected at most 1 evaluations; seen: 200")
+class IgnoresNumber(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        return list(range(diffusion.N, -1, -1))
+
+
+@fails(FALLS, "expected from N = 200 to 0; seen: 200 to 200")
+class EndsEarly(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        return super().steps(diffusion, n)[:-1]
+
+
+@fails(FALLS, "expected falling steps; seen: ")
+class TwiceEach(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        steps = super().steps(diffusion, n)
+        return [steps[0], *steps[:-2], 0]
+
+
+@fails(FALLS, "expected whole numbers; seen: ")
+class Fractions(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        return [float(i) for i in super().steps(diffusion, n)]  # type: ignore[misc]
+
+
+@fails(FALLS, "the random numbers of the whole process left alone; seen: those of torch are not")
+@fails(SAME, "expected the same steps; seen: others")
+class Draws(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        between = sorted((1 + torch.randperm(diffusion.N - 1)[: (n or diffusion.N) - 1]).tolist(), reverse=True)
+        return [diffusion.N, *between, 0]
+
+
+@fails(REFINES, r"expected more of them with 10 than with 2, and with 50 than with 10; seen: \[2, 6, 6\]")
+class FiveTimesForty(Even):
+    """steps of forty, never finer."""
+
+    def changed(self, positions: Tensor) -> Tensor:
+        return (positions / 40).ceil() * 40 - 39 * (positions == positions.min())
+
+
+@fails(REFINES, "expected every step where no number is given; seen: 10 steps")
+class TenAtMost(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        return super().steps(diffusion, n or 10)
 
 
 # Models
@@ -1859,7 +1955,7 @@ def test_no_check_is_vacuous():
     """Every check of the kinds below finds a mutant; a kind that is not among them has its own tests."""
     kinds = {mutant.kind for mutant in MUTANTS} | {"preset", "component"}
     assert kinds >= {"rotation", "schedule", "noise", "velocity", "process", "sampler", "model", "objective"}
-    assert kinds >= {"data", "metric", "logger"}
+    assert kinds >= {"data", "metric", "logger", "grid"}
     found = {(mutant.kind, mutant.title) for mutant in MUTANTS} | {
         ("preset", title) for title, _, _ in PRESETS.values()
     }
@@ -1869,7 +1965,22 @@ def test_no_check_is_vacuous():
             assert ((kind, title) in found) or (kind == "component" and title in titles), f"{kind}: {title}"
 
 
-BASES = [Plain, Cosines, ExactCosines, Ramp, Steady, Cools, Pair, Plainest, Perceptron, Weighed, Field, Distance, Watch]
+BASES = [
+    Plain,
+    Cosines,
+    ExactCosines,
+    Ramp,
+    Steady,
+    Cools,
+    Pair,
+    Plainest,
+    Even,
+    Perceptron,
+    Weighed,
+    Field,
+    Distance,
+    Watch,
+]
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: base.__name__)

@@ -2,68 +2,87 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from processes import PROCESSES, N, component, diffusion
 
 from gendiff import Diffusion, GaussianScore, Sampler, VariancePreserving, sample
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, PluginError
+from gendiff.moments import Moments
+from gendiff.recursion import Gaussian, law
 from gendiff.registry import default_registry
-from gendiff.sampler import uniform_grid
+from gendiff.sampler import Past, Update, apply, invert
 from gendiff.score import Parametrization, Pivot, ScoreModel, from_eps, from_x_0
+from gendiff.testing.probes import SteadyScales
 
 EVENT = (2, 3, 5)
+GENERAL = [
+    name for name in default_registry().names("sampler") if name != "heat-dissipation"
+]  # which has its own process
 SAMPLERS = [
-    *default_registry().names("sampler"),
-    "ddim:steps=7",
+    *GENERAL,
+    *(f"{name}:steps=9" for name in GENERAL if name != "reverse-diffusion"),
     "ddim:eta=0.5",
-    "ancestral:steps=13",
-    "ddim:eta=1,steps=9",
+    "ancestral:steps=13,grid=uniform,prior=matched",
+    "trig:solver=ab2",
+    "trig:solver=heun,steps=8",
 ]
 
 
-def law(process: Diffusion, sampler: Sampler, m: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact mean and variance of x̄_0 when ``sampler`` runs with the optimal model of N(m, diag c): an affine recursion."""
-    mean, variance = torch.zeros_like(m), process.log_s(process.N).exp() ** 2 * torch.ones_like(c)
-    for update in sampler.plan(process):
-        a, s = process.log_a(update.i).exp(), process.log_s(update.i).exp()
-        v = a**2 * c + s**2
-        zero = torch.zeros_like(v)
-        p, q, b, e = (zero if k is None else k for k in (update.p, update.q, update.b, update.e))
-        slope = p + q * a * c / v + b * s / v
-        offset = q * (m - a**2 * c / v * m) - b * s / v * a * m
-        mean, variance = slope * mean + offset, slope**2 * variance + e**2
-    return mean, variance
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("spec", SAMPLERS)
-@pytest.mark.parametrize(("rotation", "velocity"), [("identity", "blur"), ("dct", "blur"), ("dct", "fine-to-coarse")])
-def test_the_loop_does_what_the_recursion_says(spec, rotation, velocity, rng):
+def with_moments(process: Diffusion, m: torch.Tensor, c: torch.Tensor) -> Diffusion:
+    return Diffusion(process.rotation, process.scales, process.event_shape, Moments(m, c, 1))
+
+
+@pytest.mark.parametrize(
+    ("rotation", "velocity", "spec"),
+    [
+        *(
+            (U, B, spec)
+            for U, B in (("identity", "blur"), ("dct", "blur"), ("dct", "fine-to-coarse"))
+            for spec in SAMPLERS
+        ),
+        ("dct", "heat", "heat-dissipation"),
+    ],
+)
+def test_the_loop_does_what_the_recursion_says(rotation, velocity, spec, rng):
     """Running the sampler on chosen noise is affine in that noise, with exactly the recursion's mean and variance."""
-    process = diffusion(rotation, velocity, EVENT)
     sampler = component(Sampler, spec)
     c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.1
     m = torch.randn(EVENT, generator=rng, dtype=torch.float64)
+    process = with_moments(diffusion(rotation, velocity, EVENT), 0.5 * m, 2 * c)  # the plan need not know the data
     model = GaussianScore(process, m, c)
-    mean, variance = law(process, sampler, m, c)
+    out = law(process, sampler, Gaussian.diagonal(m, c, EVENT))
+    mean, variance = out.mean.reshape(EVENT), out.variance
     draws = 1 + sum(update.e is not None for update in sampler.plan(process))
 
-    def run(active: int | None) -> torch.Tensor:
-        """All noise zero but the draw ``active``, which is one in every rotated component."""
-        count = iter(range(draws))
-        one = process.unrotate(torch.ones(1, *EVENT, dtype=torch.float64))
-        noise = lambda: one if next(count) == active else torch.zeros_like(one)  # noqa: E731
-        return process.rotate(sample(process, model, sampler, noise, dtype=torch.float64))[0]
+    calls = iter(range(1, draws + 1))
 
-    at_rest = run(None)
-    torch.testing.assert_close(at_rest, mean, rtol=0, atol=1e-10)
-    total = sum((run(k) - at_rest) ** 2 for k in range(draws))
-    torch.testing.assert_close(total, variance, rtol=1e-8, atol=1e-10)
+    def noise():
+        """All zero, but for the row of this draw, which is one in every rotated component."""
+        drawn = torch.zeros(draws + 1, *EVENT, dtype=torch.float64)
+        drawn[next(calls)] = 1
+        return process.unrotate(drawn)
+
+    x_bar = process.rotate(sample(process, model, sampler, noise, dtype=torch.float64))
+    torch.testing.assert_close(x_bar[0], mean, rtol=0, atol=1e-10)
+    torch.testing.assert_close(((x_bar[1:] - x_bar[0]) ** 2).sum(0), variance, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize(("rotation", "velocity"), [("identity", "blur"), ("dct", "blur"), ("blur-eigen", "isotropic")])
+@pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), ("blur-eigen", "isotropic")])
 def test_ancestral_and_ddim_reach_the_data(rotation, velocity):
     """With N = 1000 fine steps the law of the samples is the law of the data, up to the documented discretisation."""
     from gendiff import Data
@@ -73,7 +92,8 @@ def test_ancestral_and_ddim_reach_the_data(rotation, velocity):
     c = field.variance.expand(field.event_shape)
     m = torch.full_like(c, 0.3)
     for spec, tolerance in (("ancestral", 0.02), ("ddim", 0.02), ("reverse-diffusion", 0.05)):
-        mean, variance = law(process, component(Sampler, spec), m, c)
+        out = law(process, component(Sampler, spec), Gaussian.diagonal(m, c, field.event_shape))
+        mean, variance = out.mean.reshape(c.shape), out.variance
         assert ((mean - m).abs() <= tolerance * c.sqrt().clamp_min(0.3)).all()
         assert ((variance / c - 1).abs() <= 2 * tolerance).all()
 
@@ -152,7 +172,6 @@ class TestAgainstDiffusers:
         process = diffusion("identity", "blur", EVENT, N=self.N)
         oracle = DDIMScheduler(**self.settings, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing")
         oracle.set_timesteps(steps)
-        assert [t + 1 for t in oracle.timesteps.tolist()] == uniform_grid(self.N, steps)[:-1]
         noises = self.noises(rng, steps + 1)
         x = noises[0] * process.scales_at(self.N)[1].flatten()[0]
         expected = []
@@ -162,10 +181,62 @@ class TestAgainstDiffusers:
             ).prev_sample
             expected.append(x)
         seen, source = [], iter(noises)
-        sampler = component(Sampler, f"ddim:steps={steps},eta={eta}")
+        sampler = component(Sampler, f"ddim:steps={steps},eta={eta},grid=uniform")
         sample(process, Fixed(process), sampler, lambda: next(source), watch=seen.append)
         for ours, theirs in zip(seen[1:], expected, strict=True):
             torch.testing.assert_close(ours.x_bar, theirs, rtol=1e-4, atol=2e-4)
+
+    @pytest.mark.parametrize("steps", [100, 20, 7, 1])
+    @pytest.mark.parametrize(
+        ("spec", "oracle", "options"),
+        [
+            ("dpmpp-2m", DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+            ("sde-dpmpp-2m", DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+            ("unipc-2", UniPCMultistepScheduler, {"solver_type": "bh2"}),
+        ],
+    )
+    def test_multistep_step_by_step(self, spec, oracle, options, steps, rng, monkeypatch):
+        """Both in float64: what is left is that diffusers keeps its tables in float32."""
+        process = diffusion("identity", "blur", EVENT, N=self.N)
+        theirs = oracle(
+            **self.settings, **options, solver_order=2, timestep_spacing="trailing", final_sigmas_type="zero"
+        )
+        theirs.set_timesteps(steps)
+        noises = [noise.double() for noise in self.noises(rng, steps + 1)]
+        draw = iter(noises[1:])
+        module = oracle.__module__
+        monkeypatch.setattr(f"{module}.randn_tensor", lambda *a, **k: next(draw), raising=False)
+        x = noises[0] * process.scales_at(self.N, torch.float64)[1].flatten()[0]
+        expected = []
+        for t in theirs.timesteps.tolist():
+            x = theirs.step(Fixed.eps(x, t + 1), t, x).prev_sample
+            expected.append(x)
+        seen, source = [], iter(noises)
+        sampler = component(Sampler, f"{spec}:steps={steps},grid=uniform")
+        sample(process, Fixed(process), sampler, lambda: next(source), dtype=torch.float64, watch=seen.append)
+        assert [look.j + 1 for look in seen[:-1]] == [t + 2 for t in theirs.timesteps.tolist()]
+        for ours, other in zip(seen[1:], expected, strict=True):
+            torch.testing.assert_close(ours.x_bar, other.double(), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("steps", [100, 20, 7, 1])
+    def test_heun_step_by_step(self, steps, rng):
+        """It works with x/a there."""
+        process = diffusion("identity", "blur", EVENT, N=self.N)
+        theirs = HeunDiscreteScheduler(**self.settings, timestep_spacing="trailing")
+        theirs.set_timesteps(steps)
+        (noise,) = self.noises(rng, 1)
+        a, s = process.scales_at(self.N, torch.float64)
+        x, expected = noise.double() * (s / a), []
+        for t in theirs.timesteps:
+            scaled = theirs.scale_model_input(x, t)
+            x = theirs.step(Fixed.eps(scaled, int(t) + 1), t, x).prev_sample
+            expected.append(x)
+        seen = []
+        sampler = component(Sampler, f"heun:steps={2 * steps - 1},grid=uniform")
+        sample(process, Fixed(process), sampler, lambda: noise, dtype=torch.float64, watch=seen.append)
+        for ours, other in zip(seen[1:], expected, strict=True):
+            scale = process.scales_at(ours.j, torch.float64)[0]
+            torch.testing.assert_close(ours.x_bar / scale, other.double(), rtol=1e-4, atol=1e-4)
 
     def test_forward_process(self, rng):
         process = diffusion("identity", "blur", EVENT, N=self.N)
@@ -212,24 +283,6 @@ class TestReverseDiffusion:
         assert len(list(component(Sampler, "ddim:steps=5").plan(general))) == 5
 
 
-class TestGrid:
-    @pytest.mark.parametrize("steps", [1, 3, 10, 49, 50])
-    def test_uniform_grid(self, steps):
-        grid = uniform_grid(50, steps)
-        assert grid[0] == 50
-        assert grid[-1] == 0
-        assert len(grid) == steps + 1
-        assert (np.diff(grid) < 0).all()
-
-    def test_every_step_by_default(self):
-        assert uniform_grid(5, None) == [5, 4, 3, 2, 1, 0]
-
-    @pytest.mark.parametrize("steps", [0, 51, -1])
-    def test_impossible_numbers_of_steps(self, steps):
-        with pytest.raises(ConfigError, match="choose between 1 and N = 50"):
-            uniform_grid(50, steps)
-
-
 def test_first_noise_is_the_same_in_every_rotation(rng):
     """The prior is drawn in event space, so arms of a comparison start from the same picture of noise."""
     z = torch.randn(3, *EVENT, generator=rng)
@@ -239,3 +292,210 @@ def test_first_noise_is_the_same_in_every_rotation(rng):
     ]
     for start in starts[1:]:
         torch.testing.assert_close(start, starts[0], rtol=0, atol=1e-6)
+
+
+# --- correlated data: the orders of the solvers ---------------------------------------------------------------------------
+
+
+class DenseScore(ScoreModel):
+    """The optimal model of N(m, C), C a whole matrix over the components."""
+
+    def __init__(self, process, m, C):
+        self.process, self.m, self.C = process, m.flatten(), C
+
+    def predict(self, x_bar, i):
+        a, s = (values.expand(x_bar.shape[1:]).flatten() for values in self.process.scales_at(i, torch.float64))
+        V = a[:, None] * self.C * a + torch.diag(s**2)
+        residual = torch.linalg.solve(V, (x_bar.flatten(1) - a * self.m).T).T
+        pivot = Pivot(self.m + residual @ (self.C * a).T, s * residual)
+        return Pivot(pivot.x_0.reshape(x_bar.shape), pivot.eps.reshape(x_bar.shape))
+
+
+@pytest.fixture
+def correlated(rng):
+    """Mean, covariance and a process in which λ of each component falls steadily at its own pace, ``process(N)``."""
+    event, d = (1, 2, 3), 6
+    A = torch.randn(d, d, generator=rng, dtype=torch.float64)
+    C = A @ A.T / d + 0.05 * torch.eye(d, dtype=torch.float64)
+    m = torch.randn(event, generator=rng, dtype=torch.float64) / 2
+    first, last = (torch.linspace(*ends, d, dtype=torch.float64).reshape(event) for ends in ((9, 11), (-10, -13)))
+    identity = diffusion("identity", "blur", event).rotation
+    moments = Moments(m, C.diagonal().reshape(event), 1)
+    return m, C, lambda N: Diffusion(identity, SteadyScales(N, first, last), event, moments)
+
+
+@pytest.mark.parametrize("spec", [*GENERAL, "trig:solver=ab2", "trig:solver=heun"])
+def test_the_recursion_of_correlated_data_is_the_loop(spec, correlated):
+    """Every noise component at its own: mean and whole covariance of what the loop makes of them."""
+    m, C, process = correlated
+    process, sampler = process(12), component(Sampler, spec)
+    out = law(process, sampler, Gaussian.dense(m, C))
+    draws = 1 + sum(update.e is not None for update in sampler.plan(process))
+    rows, calls = 1 + 6 * draws, iter(range(draws))
+
+    def noise():
+        k = next(calls)
+        drawn = torch.zeros(rows, 6, dtype=torch.float64)
+        drawn[1 + 6 * k : 7 + 6 * k] = torch.eye(6, dtype=torch.float64)
+        return drawn.reshape(rows, 1, 2, 3)
+
+    x_0 = sample(process, DenseScore(process, m, C), sampler, noise, dtype=torch.float64).flatten(1)
+    torch.testing.assert_close(out.mean[0], x_0[0], rtol=0, atol=1e-10)
+    moved = x_0[1:] - x_0[0]
+    torch.testing.assert_close(out.covariance[0], moved.T @ moved, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "order"),
+    [
+        ("ddim", 1),
+        ("ancestral", 1),
+        ("reverse-diffusion", 1),
+        ("trig", 1),
+        ("dpmpp-2m", 2),
+        ("sde-dpmpp-2m", 2),
+        ("heun", 2),
+        ("trig:solver=ab2", 2),
+        ("trig:solver=heun", 2),
+        ("unipc-2", 3),
+    ],
+)
+def test_the_order_that_is_observed_on_correlated_data(spec, order, correlated):
+    m, C, process = correlated
+    data, sampler = Gaussian.dense(m, C), component(Sampler, spec)
+    assert sampler.order == order
+    few, many = (math.sqrt(float(law(process(N), sampler, data).distance(data))) for N in (48, 96))
+    assert order - 0.3 < math.log2(few / many) < order + 0.5
+
+
+def test_the_distance_of_gaussian_laws(rng):
+    """Groups of one, and a whole matrix that is diagonal, are the same law; known values."""
+    c, d = torch.rand(2, 1, 2, 3, generator=rng, dtype=torch.float64) + 0.1
+    one, other = Gaussian.diagonal(0 * c, c, (1, 2, 3)), Gaussian.diagonal(0 * c + 0.5, d, (1, 2, 3))
+    whole = [Gaussian.dense(law.mean.reshape(1, 2, 3), torch.diag(law.variance.flatten())) for law in (one, other)]
+    expected = ((c.sqrt() - d.sqrt()) ** 2 + 0.25).sum()
+    torch.testing.assert_close(one.distance(other).sum(), expected)
+    torch.testing.assert_close(whole[0].distance(whole[1]).sum(), expected)
+    assert torch.equal(whole[0].variance, c)
+
+
+# --- what the samplers say of themselves ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rotation", "velocity"), PROCESSES, ids=str)
+def test_trig_is_exact_in_one_step_on_gaussian_data(rotation, velocity, rng):
+    """Whatever the process, variance-preserving or not; from the matched prior, in any number of steps."""
+    event = (3, 4, 4) if "hadamard" in str(rotation) else (3, 4, 5)
+    m = torch.randn(event, generator=rng, dtype=torch.float64)
+    c = torch.rand(event, generator=rng, dtype=torch.float64) + 0.1
+    process = with_moments(diffusion(rotation, velocity, event), m, c)
+    s_0 = process.log_s(0).exp()
+    clean = Gaussian.diagonal(m * process.log_a(0).exp(), c * torch.exp(2 * process.log_a(0)) + s_0**2, event)
+    for solver, steps in (("euler", 1), ("euler", 7), ("ab2", 5), ("heun", 9)):
+        sampler = component(Sampler, {"name": "trig", "solver": solver, "steps": steps, "prior": "matched"})
+        out = law(process, sampler, Gaussian.diagonal(m, c, event))
+        torch.testing.assert_close(out.mean, clean.mean, rtol=0, atol=1e-8)
+        torch.testing.assert_close(out.variance, clean.variance, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("rotation", "velocity"), PROCESSES, ids=str)
+def test_every_plan_is_finite_and_its_law_too(rotation, velocity, rng):
+    """In every process, also where components vanish, in few steps and in all."""
+    event = (3, 4, 4) if "hadamard" in str(rotation) else (3, 4, 5)
+    process = diffusion(rotation, velocity, event)
+    data = Gaussian.diagonal(torch.zeros(1), torch.full((1,), 0.3, dtype=torch.float64), event)
+    for spec in ("dpmpp-2m", "sde-dpmpp-2m", "unipc-2", "heun", "trig:solver=ab2"):
+        for steps in (1, 6, 20):
+            table = {**component(Sampler, spec).table(), "grid": "arc-length", "steps": steps}
+            sampler = component(Sampler, table)
+            for update in sampler.plan(process):
+                terms = [update.p, update.q, update.b, update.e, update.constant]
+                terms += [value for past in update.past for value in (past.q, past.b)]
+                assert all(torch.isfinite(value).all() for value in terms if value is not None), update
+            assert torch.isfinite(law(process, sampler, data).variance).all()
+
+
+@pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), ("identity", "isotropic"), ("dct", "heat")])
+def test_multistep_begins_and_ends_with_first_order(rotation, velocity):
+    process = diffusion(rotation, velocity, (3, 4, 5))
+    for spec, first_order in (("dpmpp-2m", "ddim"), ("sde-dpmpp-2m", "ancestral"), ("unipc-2", "ddim")):
+        mine = list(component(Sampler, f"{spec}:steps=6,grid=uniform").plan(process))
+        plain = list(component(Sampler, f"{first_order}:steps=6,grid=uniform").plan(process))
+        for k in (0,) if spec == "unipc-2" else (0, -1):  # the last update of UniPC corrects the step before, too
+            a, s = (values.double() for values in process.scales_at(mine[k].i, torch.float64))
+            one, other = mine[k], plain[k]
+            # both in terms of x̄_i and x̂_0: ε̂ = (x̄_i - a x̂_0)/s
+            torch.testing.assert_close(one.p, other.b / s, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(one.q, other.q - other.b * a / s, rtol=1e-7, atol=1e-9)
+            assert one.past == ()
+            if other.e is not None:
+                torch.testing.assert_close(one.e, other.e, rtol=1e-7, atol=1e-12)
+
+
+def test_a_component_that_stands_still_is_left_alone():
+    """h = 0 for the first component: only its scale may change, whatever the model says of it."""
+    event = (1, 1, 2)
+    first, last = (torch.tensor(values, dtype=torch.float64).reshape(event) for values in ((2.0, 3.0), (2.0, -3.0)))
+    process = Diffusion(diffusion("identity", "blur", event).rotation, SteadyScales(10, first, last), event)
+    for spec in ("dpmpp-2m", "sde-dpmpp-2m", "unipc-2"):
+        for update in component(Sampler, f"{spec}:grid=uniform,steps=5").plan(process):
+            if update.j:
+                assert update.p.flatten()[0] == 1
+                assert all(value.flatten()[0] == 0 for value in (update.q, *(past.q for past in update.past)))
+
+
+class TestInversion:
+    def test_gaussian_data_come_back_exactly(self, rng):
+        m = torch.randn(EVENT, generator=rng, dtype=torch.float64)
+        c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.1
+        process = with_moments(diffusion("dct", "blur", EVENT), m, c)
+        model, x_0 = GaussianScore(process, m, c), torch.randn(3, *EVENT, generator=rng, dtype=torch.float64)
+        for steps in (1, 7):
+            sampler = component(Sampler, f"trig:steps={steps}")
+            x_N = invert(process, model, x_0, sampler.descent(process))
+            torch.testing.assert_close(
+                sample(process, model, sampler, None, start=x_N, dtype=torch.float64), x_0, rtol=0, atol=1e-10
+            )
+
+    def test_correlated_data_come_back_at_first_order(self, correlated, rng):
+        m, C, process = correlated
+        x_0 = torch.randn(3, 1, 2, 3, generator=rng, dtype=torch.float64)
+        errors = []
+        for steps in (100, 200, 400):
+            finer, sampler = process(steps), component(Sampler, "trig")
+            model = DenseScore(finer, m, C)
+            x_N = invert(finer, model, x_0, sampler.descent(finer))
+            again = sample(finer, model, sampler, None, start=x_N, dtype=torch.float64)
+            errors.append(float((again - x_0).abs().max()))
+        assert errors[-1] < 0.05
+        assert math.log2(errors[-2] / errors[-1]) == pytest.approx(1, abs=0.2)
+
+
+class TestPriors:
+    def test_what_is_left_at_n_is_missing_unless_it_is_matched(self, rng):
+        """A process that ends early: the matched prior leaves no bias where the standard one does."""
+        process = diffusion("dct", "isotropic", EVENT, N=300)
+        m = torch.randn(EVENT, generator=rng, dtype=torch.float64)
+        c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.1
+        process, data = with_moments(process, m, c), Gaussian.diagonal(m, c, EVENT)
+        errors = {
+            prior: float(law(process, component(Sampler, f"dpmpp-2m:prior={prior}"), data).distance(data).sum())
+            for prior in ("standard", "matched")
+        }
+        assert errors["matched"] < 0.01 * errors["standard"]
+
+    def test_the_prior_of_data_must_be_given(self, rng):
+        process = diffusion("dct", "blur", EVENT)
+        model = GaussianScore(process, torch.zeros(1), torch.ones(1))
+        sampler, noise = component(Sampler, "ddim:prior=data"), lambda: torch.randn(3, *EVENT, generator=rng)
+        with pytest.raises(ConfigError, match="prior 'data' starts from events"):
+            sample(process, model, sampler, noise)
+        start = process.at(process.N).a * process.rotate(noise())
+        assert sample(process, model, sampler, noise, start=start).shape == (3, *EVENT)
+
+
+def test_a_plan_that_looks_back_too_far_is_refused(rng):
+    x_bar = torch.randn(2, *EVENT, generator=rng)
+    update = Update(5, 4, past=(Past(),))
+    with pytest.raises(PluginError, match="5 -> 4 of a plan looks 1 evaluations back, where there are 0"):
+        apply(update, x_bar, [Pivot(x_bar, x_bar)], None)

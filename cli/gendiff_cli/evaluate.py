@@ -14,7 +14,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
 from gendiff_cli.measured import MOST, chosen_instruments, event_set, reference_set, trained_model
 from gendiff_cli.numbers import show_numbers
-from gendiff_cli.options import DeviceOption, SamplerOption, complete
+from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption, complete
 from gendiff_cli.sample import chosen_sampler
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def evaluate(
         bool, typer.Option("--precision-recall/--no-precision-recall", help="Precision and recall.")
     ] = True,
     sampler: SamplerOption = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Model evaluations for each sample.")] = None,
+    steps: StepsOption = None,
+    grid: GridOption = None,
+    prior: PriorOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
     ] = 0,
@@ -117,7 +119,7 @@ def evaluate(
         drawing = None
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
-            chosen = chosen_sampler(model.run, sampler, steps)
+            chosen = chosen_sampler(model.run, sampler, steps, grid, prior)
             samples, drawing = evaluation.drawn(model, chosen, count, seed, batch, group, progress.snapshot)
             progress.chain = drawing.evaluations
             if count * drawing.evaluations > LONG and group.device.type == "cpu":

@@ -37,7 +37,15 @@ NoiseOption = Annotated[str | None, _component("noise", "Noise schedule β_i: li
 ObjectiveOption = Annotated[str | None, _component("objective", "What the network predicts: eps, x0, v, ...")]
 ModelOption = Annotated[str | None, _component("model", "Network: unet, 'unet:channels=64', mlp, ...")]
 DataOption = Annotated[str | None, _component("data", "Data: digits, dead-leaves, 'folder:path=DIR', ...")]
-SamplerOption = Annotated[str | None, _component("sampler", "Sampler: ancestral, 'ddim:steps=50', ...")]
+SamplerOption = Annotated[str | None, _component("sampler", "Sampler: ancestral, 'ddim:steps=50', dpmpp-2m, ...")]
+GridOption = Annotated[str | None, _component("grid", "At which steps: uniform, lambda, arc-length, ...")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Model evaluations for each sample.")]
+PriorOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where chains start: standard (noise), matched (the data's moments at N), data (an event of theirs)."
+    ),
+]
 
 LoggerOption = Annotated[
     list[str] | None, _component("logger", "Who watches besides metrics.jsonl: tensorboard, wandb; may be given again.")

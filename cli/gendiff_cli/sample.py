@@ -9,7 +9,7 @@ import typer
 
 from gendiff.errors import ConfigError
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
-from gendiff_cli.options import DeviceOption, SamplerOption
+from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption
 
 if TYPE_CHECKING:
     from gendiff.generation import TrainedModel, Trajectory
@@ -22,7 +22,9 @@ def sample(
     run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 16,
     sampler: SamplerOption = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Model evaluations.")] = None,
+    steps: StepsOption = None,
+    grid: GridOption = None,
+    prior: PriorOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Image k is the same for the same seed, whatever else is asked.")
     ] = 0,
@@ -42,7 +44,7 @@ def sample(
     opened = Run.open(run)
     for text in opened.notes:
         note(text)
-    chosen = chosen_sampler(opened, sampler, steps)
+    chosen = chosen_sampler(opened, sampler, steps, grid, prior)
     with process_group(device) as group:
         problems: list[str] = []
         model = TrainedModel.load(opened, group.device, ema, problems)
@@ -57,15 +59,18 @@ def sample(
             _report(model, chosen, seed, n, folder, views, trajectory, gif, json)
 
 
-def chosen_sampler(run: Run, spec: str | None, steps: int | None) -> Sampler:
-    """The run's sampler, or the one asked for, with its number of steps."""
+def chosen_sampler(
+    run: Run, spec: str | None, steps: int | None, grid: str | None = None, prior: str | None = None
+) -> Sampler:
+    """The run's sampler, or the one asked for, with its number of steps, its grid and where it starts."""
     from gendiff.config import Layer, resolve
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
     if spec is not None:
         table.append(Layer.at("--sampler", "sampler", spec))
-    if steps is not None:
-        table.append(Layer.at("--steps", "sampler.steps", steps))
+    for part, value in {"steps": steps, "grid": grid, "prior": prior}.items():
+        if value is not None:
+            table.append(Layer.at(f"--{part}", f"sampler.{part}", value))
     return resolve(table).config.sampler
 
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "model": "gendiff train --model $name",
     "objective": "gendiff train --objective $name",
     "sampler": "gendiff train --sampler $name:steps=50",
+    "grid": "gendiff train --sampler ddim:steps=20,grid=$name",
     "data": "gendiff train --data $name --size 16",
     "metric": "gendiff train --metric $name",
     "logger": "gendiff train --logger $name",

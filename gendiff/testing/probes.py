@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from gendiff.blur import symmetric_blur
 from gendiff.data import Data
@@ -149,6 +150,24 @@ class SmoothScales(VariancePreserving):
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         t = per_event(i.double() / self.N, self.rate.ndim)
         return -self.rate * t**2
+
+
+@dataclass(frozen=True)
+class SteadyScales(VariancePreserving):
+    """A process whose λ falls in N - 1 equal steps from ``first`` at i = 1 to ``last`` at N, each component at its own pace.
+
+    Where ``first`` is large, next to nothing is left to do in the last step of a sampler, and where ``last`` is far below 0, next
+    to nothing of the data is left at N: what remains is the error of the steps between, at its order.
+    """
+
+    N: int
+    first: Tensor
+    last: Tensor
+
+    def log_alpha_bar(self, i: Tensor) -> Tensor:
+        i = per_event(i.double(), self.first.ndim)
+        lam = self.first + (self.last - self.first) * (i - 1) / (self.N - 1)
+        return torch.where(i == 0, 0.0, logsigmoid(2 * lam))
 
 
 @dataclass(frozen=True)

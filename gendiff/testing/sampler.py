@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +20,19 @@ from gendiff.component import resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
-from gendiff.sampler import Sampler, sample
+from gendiff.sampler import GridSampler, Sampler, Update, sample
 from gendiff.scales import DissipatingScales
 from gendiff.score import GaussianScore
 from gendiff.testing.card import CheckFailed, check, require
-from gendiff.testing.probes import SmoothScales, undisturbed
+from gendiff.testing.probes import SteadyScales, undisturbed
 
 _PLAN = "`plan(diffusion)`"
 _NS = (64, 128, 256)
 MEAN = torch.tensor([[0.5, -0.3, 0.0, 0.8]], dtype=torch.float64)
 VARIANCE = torch.tensor([[1.5, 1.0, 0.4, 0.1]], dtype=torch.float64)
-RATE = torch.tensor([[28.0, 30.0, 34.0, 40.0]], dtype=torch.float64)
+FIRST = torch.tensor([[9.0, 9.5, 10.0, 11.0]], dtype=torch.float64)
+LAST = torch.tensor([[-9.0, -10.0, -11.0, -13.0]], dtype=torch.float64)
+MU = torch.tensor([[4.7, 5.0, 5.7, 6.7]], dtype=torch.float64)
 
 
 @dataclass
@@ -57,14 +60,16 @@ def plan(sampler: Sampler) -> str:
     require((updates[0].i, updates[-1].j) == (64, 0), "from 64 to 0", f"from {updates[0].i} to {updates[-1].j}")
     for before, after in pairwise(updates):
         require(before.j == after.i, "each step to begin where the last one ended", f"{before.j}, then {after.i}")
+    known = 0
     for update in updates:
-        require(update.j < update.i, "j < i", f"{update.i} -> {update.j}")
-        for name in "pqbe":
-            value = getattr(update, name)
-            if value is not None:
-                exact = value.dtype == torch.float64 and bool(torch.isfinite(value).all())
-                require(exact, "finite float64 coefficients", f"{name} at {update.i} -> {update.j}: {value.dtype}")
-    return f"{len(updates)} steps"
+        where = f"{update.i} -> {update.j}"
+        require(update.j <= update.i, "j <= i", where)
+        require(len(update.past) <= known, f"at most {known} earlier evaluations", f"{len(update.past)} at {where}")
+        known = len(update.past) + 1
+        for name, value in _coefficients(update).items():
+            exact = value.dtype == torch.float64 and bool(torch.isfinite(value).all())
+            require(exact, "finite float64 coefficients", f"{name} at {where}: {value.dtype}")
+    return f"{len(updates)} evaluations"
 
 
 @check("sampler", "its plan is the same each time", "a plan must not draw random numbers: noise is the loop's business")
@@ -75,10 +80,9 @@ def repeatable(sampler: Sampler) -> str:
     steps, others = ([(update.i, update.j) for update in updates] for updates in (first, second))
     require(steps == others, "the same steps", "others")
     for one, two in zip(first, second, strict=True):
-        for name in "pqbe":
-            same = (getattr(one, name) is None) == (getattr(two, name) is None)
-            if same and getattr(one, name) is not None:
-                same = torch.equal(getattr(one, name), getattr(two, name))
+        mine, other = _coefficients(one), _coefficients(two)
+        for name in mine.keys() | other.keys():
+            same = name in mine and name in other and torch.equal(mine[name], other[name])
             require(same, "equal coefficients", f"{name} differs at {one.i} -> {one.j}")
     return "equal coefficients"
 
@@ -117,9 +121,20 @@ def order(sampler: Sampler) -> str:
     return f"order {measured:.2f}, claimed {sampler.order}; errors {text} at {', '.join(map(str, _NS))} steps"
 
 
+def _coefficients(update: Update) -> dict[str, Tensor]:
+    """Those that are there, by name: ``q`` of this evaluation, ``q of 2 ago`` of an earlier one."""
+    found = {name: getattr(update, name) for name in ("p", "q", "b", "e", "constant")}
+    for ago, past in enumerate(update.past, 1):
+        found |= {f"q of {ago} ago": past.q, f"b of {ago} ago": past.b}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _steps(sampler: Sampler, N: int) -> Sampler:
-    """The sampler at N steps, where that is a parameter."""
-    return sampler.model_copy(update={"steps": N}) if "steps" in type(sampler).model_fields else sampler
+    """The sampler from pure noise, at N steps that are equally spaced, where that is a parameter."""
+    given: dict[str, Any] = {"steps": N, "prior": "standard"}
+    if isinstance(sampler, GridSampler):
+        given["grid"] = resolve("grid", "uniform").model_validate({})
+    return sampler.model_copy(update={key: value for key, value in given.items() if key in type(sampler).model_fields})
 
 
 def _diffusion(sampler: Sampler, N: int) -> Diffusion:
@@ -127,8 +142,8 @@ def _diffusion(sampler: Sampler, N: int) -> Diffusion:
     identity = resolve("rotation", "identity").model_validate({})
     assert isinstance(identity, Rotation)
     refused = []
-    for scales in (SmoothScales(N, RATE), _heat(N)):
-        diffusion = Diffusion(identity, scales, tuple(RATE.shape))
+    for scales in (SteadyScales(N, FIRST, LAST), _heat(N)):
+        diffusion = Diffusion(identity, scales, tuple(MEAN.shape))
         try:
             next(iter(_steps(sampler, min(N, 2)).plan(diffusion)), None)
         except ConfigError as error:
@@ -144,7 +159,7 @@ def _heat(N: int) -> DissipatingScales:
     """Components that fade to e^-5 in noise of 0.05, which is there from step 1."""
     t = torch.arange(N + 1, dtype=torch.float64) / N
     s = torch.where(t > 0, 0.05, 0.0).double()
-    return DissipatingScales(0 * t, s.log(), tau=t**2, mu=RATE / 6, d=torch.zeros((), dtype=torch.float64))
+    return DissipatingScales(0 * t, s.log(), tau=t**2, mu=MU, d=torch.zeros((), dtype=torch.float64))
 
 
 def _sampled(sampler: Sampler, steps: int, N: int | None = None) -> tuple[Tensor, Tensor]:

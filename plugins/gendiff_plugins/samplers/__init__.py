@@ -29,4 +29,31 @@ def gendiff_components() -> list[type[Component] | Lazy]:
             "x̂_0 corrupted anew at the next step, with the noise that is left",
         ),
         Lazy("sampler", "ddim", f"{here}.ddim:DDIM", "deterministic at η = 0, ancestral at η = 1, any number of steps"),
+        Lazy(
+            "sampler",
+            "dpmpp-2m",
+            f"{here}.multistep:DPM2M",
+            "second order and deterministic, one evaluation a step",
+        ),
+        Lazy(
+            "sampler",
+            "sde-dpmpp-2m",
+            f"{here}.multistep:SDEDPM2M",
+            "second order in the drift, with the noise of the reverse SDE; one evaluation a step",
+        ),
+        Lazy(
+            "sampler",
+            "unipc-2",
+            f"{here}.multistep:UniPC2",
+            "a second-order predictor whose evaluation corrects the step before; one evaluation a step",
+        ),
+        Lazy(
+            "sampler", "heun", f"{here}.heun:Heun", "second order, a guess and its correction: two evaluations a step"
+        ),
+        Lazy(
+            "sampler",
+            "trig",
+            f"{here}.trigonometric:Trigonometric",
+            "along the angle between signal and noise: exact in one step for Gaussian data, first or second order",
+        ),
     ]

@@ -8,11 +8,13 @@ from itertools import pairwise
 import torch
 from pydantic import Field
 
+from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
-from gendiff.sampler import Sampler, Update, uniform_grid
+from gendiff.grid import Grid
+from gendiff.sampler import GridSampler, Update
 
 
-class DDIM(Sampler):
+class DDIM(GridSampler):
     """deterministic at η = 0, ancestral at η = 1, any number of steps.
 
     ``x̄_j = a_j x̂_0 + b ε̂ + e z`` with ``e = η s_j sqrt(1-r)`` and ``b = sqrt(s_j² - e²)``, per component.
@@ -22,15 +24,15 @@ class DDIM(Sampler):
 
     name = "ddim"
 
-    steps: int | None = Field(None, ge=1, description="model evaluations, equally spaced in i; all N when left out")
+    grid: Grid = by_name("arc-length", "at which steps")
     eta: float = Field(0.0, ge=0, le=1, description="η: share of the posterior's noise")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        return plan(diffusion, self.steps, self.eta)
+        return plan(diffusion, self.descent(diffusion), self.eta)
 
 
-class Ancestral(Sampler):
+class Ancestral(GridSampler):
     """draws from the posterior q(x_j | x_i, x̂_0).
 
     DDIM at η = 1: ``e = s_j sqrt(1-r)``, ``b = s_j sqrt(r)``.
@@ -40,17 +42,16 @@ class Ancestral(Sampler):
 
     name = "ancestral"
 
-    steps: int | None = Field(None, ge=1, description="model evaluations, equally spaced in i; all N when left out")
+    grid: Grid = by_name("arc-length", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        return plan(diffusion, self.steps, eta=1.0)
+        return plan(diffusion, self.descent(diffusion), eta=1.0)
 
 
-def plan(diffusion: Diffusion, steps: int | None, eta: float) -> Iterator[Update]:
+def plan(diffusion: Diffusion, steps: list[int], eta: float) -> Iterator[Update]:
     """The updates of DDIM(η); the noise is absent where η = 0 and at the last step of a process with s_0 = 0."""
-    grid = uniform_grid(diffusion.N, steps)
-    for i, j in pairwise(grid):
+    for i, j in pairwise(steps):
         r = torch.exp(2 * (diffusion.half_log_snr(i) - diffusion.half_log_snr(j))).clamp_max(1)
         e = eta * diffusion.posterior(i, j).std
         b = diffusion.log_s(j).exp() * torch.sqrt(1 - eta**2 + eta**2 * r)

@@ -8,12 +8,14 @@ from itertools import pairwise
 import torch
 from pydantic import Field
 
+from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.sampler import Sampler, Update, uniform_grid
+from gendiff.grid import Grid
+from gendiff.sampler import GridSampler, Update
 
 
-class Momentum(Sampler):
+class Momentum(GridSampler):
     """x̂_0 corrupted anew at the next step, with the noise that is left.
 
     ``x̄_j = a_j x̂_0 + (s_j²/s_i) ε̂ + sqrt(s_i² - s_j²) z``, no noise at the last step: a reverse SDE of any process whose noise
@@ -24,11 +26,11 @@ class Momentum(Sampler):
 
     name = "momentum"
 
-    steps: int | None = Field(None, ge=1, description="model evaluations, equally spaced in i; all N when left out")
+    grid: Grid = by_name("arc-length", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        for i, j in pairwise(uniform_grid(diffusion.N, self.steps)):
+        for i, j in pairwise(self.descent(diffusion)):
             fall = 2 * (diffusion.log_s(j) - diffusion.log_s(i))
             if fall.max() > 1e-9:
                 raise ConfigError(

@@ -1,0 +1,79 @@
+r"""Grid: which of the steps N..1 a sampler evaluates the model at.
+
+A process has N steps; a sampler that can skip some asks a grid for n of them. The model is evaluated at each, from N down, and
+the last update leads to 0. An author gives n real positions; they are rounded to the nearest step, and one that comes twice
+counts once, so that there may be fewer.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gendiff.component import Component
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError, PluginError
+from gendiff.level import Level
+
+CHUNK = 2**22  # numbers of a process held at a time
+
+
+class Grid(Component):
+    """n of the steps N..1; an author gives `positions`."""
+
+    kind: ClassVar[str] = "grid"
+
+    @abstractmethod
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        """``n`` real numbers from N down to 1, non-increasing, the first of them N; 1 <= n < N."""
+
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        """Different steps from N down to 0: at most ``n`` at which the model is evaluated, and 0; every step where n is None.
+
+        Raises:
+            ConfigError: where n is not between 1 and N.
+            PluginError: where `positions` are not what they should be.
+
+        """
+        return list(_steps(self, diffusion, n))
+
+
+@lru_cache(maxsize=32)
+def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[int, ...]:
+    N = diffusion.N
+    if n is None or n == N:
+        return tuple(range(N, -1, -1))
+    if not 1 <= n <= N:
+        raise ConfigError(
+            f"{n} sampling steps of a process of {N}", fix=f"choose between 1 and N = {N}", subject="sampler.steps"
+        )
+    positions = grid.positions(diffusion, n).double().cpu()
+    falling = positions.shape == (n,) and bool((positions.diff() <= 0).all())
+    if not falling or not (positions[0].round() == N and positions[-1] >= 0.5):
+        raise PluginError(
+            f"grid '{grid.name}' gives no {n} steps from {N} down to 1",
+            details=[f"positions(diffusion, n) returned {positions.flatten()[:8].tolist()} ..."],
+            fix="return n numbers, non-increasing, from N to 1 or more",
+            subject="grid.name",
+        )
+    return (*dict.fromkeys(int(position) for position in positions.round()), 0)
+
+
+def along(diffusion: Diffusion, value: Callable[[Level], Tensor]) -> Tensor:
+    """A number for each step 1..N, ``(N,)`` float64: ``value`` maps the level of steps ``(B,)`` to ``(B,)``."""
+    at_a_time = max(CHUNK // torch.Size(diffusion.event_shape).numel(), 1)
+    steps = torch.arange(1, diffusion.N + 1, device=diffusion.scales.device).split(at_a_time)
+    return torch.cat([value(diffusion.at(i, torch.float64)) for i in steps])
+
+
+def nearest(values: Tensor, wanted: Tensor) -> Tensor:
+    """The steps whose ``values`` for 1..N, rising or falling, are nearest to those ``wanted``; positions for a grid."""
+    rising = values if values[-1] >= values[0] else -values
+    wanted = wanted if values[-1] >= values[0] else -wanted
+    middles = (rising[1:] + rising[:-1]) / 2
+    return 1 + torch.searchsorted(middles.contiguous(), wanted.contiguous()).double()

@@ -1,0 +1,172 @@
+r"""Recursion: the law of what a sampler draws from Gaussian data, without drawing.
+
+For data N(m, C) the optimal model is affine, ``x̂_0 = m + C a V^{-1} (x̄_i - a m)`` and ``ε̂ = s V^{-1} (x̄_i - a m)`` with
+``V = a C a + s²``. Every update of a plan is affine in the point, in evaluations at this and at earlier points, and in fresh
+noise. So mean and covariance of the points follow from update to update, exactly, and no training is needed to know what a number
+of steps costs.
+
+Components that are independent need no covariance: a law is kept as G independent groups of n components each, d groups of one
+where the data are diagonal in U, one group of d where they are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from gendiff.diffusion import Diffusion
+from gendiff.moments import Moments
+from gendiff.sampler import Past, Sampler
+from gendiff.shapes import EventShape
+
+
+@final
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian law of events in rotated coordinates, as independent groups of components, in the order of ``x̄.flatten()``.
+
+    Args:
+        mean: ``(G, n)`` float64.
+        covariance: ``(G, n, n)`` float64.
+        event_shape: of events; G n is the number of their components.
+
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    event_shape: EventShape
+
+    @classmethod
+    def diagonal(cls, mean: Tensor, variance: Tensor, event_shape: EventShape) -> Self:
+        """Independent components; mean and variance broadcast to the event."""
+        m, c = (torch.broadcast_to(values, event_shape).reshape(-1, 1) for values in (mean, variance))
+        return cls(m, c[..., None], event_shape)
+
+    @classmethod
+    def of(cls, moments: Moments, event_shape: EventShape) -> Self:
+        """Independent components with the moments of data."""
+        return cls.diagonal(moments.mean, moments.variance, event_shape)
+
+    @classmethod
+    def dense(cls, mean: Tensor, covariance: Tensor) -> Self:
+        """Correlated components: ``mean`` has the shape of the event, ``covariance`` is ``(d, d)``."""
+        return cls(mean.reshape(1, -1), covariance[None], tuple(mean.shape))
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each component, in the shape of the event."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1).reshape(self.event_shape)
+
+    def distance(self, other: Gaussian) -> Tensor:
+        """Squared 2-Wasserstein (Fréchet) distance of each group, ``(G,)``: ``|m - m'|² + tr(C + C' - 2 (C^½ C' C^½)^½)``."""
+        gap = ((self.mean - other.mean) ** 2).sum(1)
+        if self.covariance.shape[-1] == 1:
+            return gap + (_std(self) - _std(other)) ** 2
+        root = _root(self.covariance)
+        cross: Tensor = torch.linalg.eigvalsh(root @ other.covariance @ root).clamp_min(0).sqrt().sum(1)
+        traces = [law.covariance.diagonal(dim1=-2, dim2=-1).sum(1) for law in (self, other)]
+        distance: Tensor = (gap + traces[0] + traces[1] - 2 * cross).clamp_min(0)
+        return distance
+
+
+def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:
+    """The law of ``x̄_0`` when ``sampler`` runs with the optimal model of ``data`` from its own prior; never clipped.
+
+    ``data`` need not be what ``diffusion.moments`` say: the plan is made from these, the model from ``data``.
+    """
+    chain = _Chain(diffusion, data)
+    points = [_prior(diffusion, sampler, data)]
+    # Cov(k-th last point, l-th last point); evaluations are affine in the point where they were made.
+    joint = {(0, 0): points[0].covariance}
+    models: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for update in sampler.plan(diffusion):
+        models.insert(0, chain.model(update.i))
+        beliefs = (Past(update.q, update.b), *update.past)
+        mean = 0 * points[0].mean if update.constant is None else chain.column(update.constant)
+        maps = []
+        for age, weights in enumerate(beliefs):
+            x_0, x_0_rest, eps, eps_rest = models[age]
+            q, b = chain.column(weights.q), chain.column(weights.b)
+            slope = q[..., None] * x_0 + b[..., None] * eps
+            if age == 0 and update.p is not None:
+                slope = slope + torch.diag_embed(chain.column(update.p))
+            maps.append(slope)
+            mean = mean + q * x_0_rest + b * eps_rest + _times(slope, points[age].mean[..., None])[..., 0]
+        ages = range(len(points))
+        cross = [_total([_times(maps[k], joint[k, l]) for k in range(len(maps))]) for l in ages]
+        covariance = _total([_times(cross[k], maps[k].mT) for k in range(len(maps))])
+        if update.e is not None:
+            covariance = covariance + torch.diag_embed(chain.column(update.e) ** 2)
+        points.insert(0, Gaussian(mean, covariance, data.event_shape))
+        kept = range(len(update.past) + 1)
+        joint = {
+            (0, 0): covariance,
+            **{(0, k + 1): cross[k] for k in kept},
+            **{(k + 1, 0): cross[k].mT for k in kept},
+            **{(k + 1, l + 1): joint[k, l] for k in kept for l in kept},
+        }
+        del points[len(kept) + 1 :], models[len(kept) :]
+    return points[0]
+
+
+class _Chain:
+    """Diagonals of a diffusion in the groups of a law."""
+
+    def __init__(self, diffusion: Diffusion, data: Gaussian) -> None:
+        self.diffusion = diffusion
+        self.data = data
+
+    def column(self, diagonal: Tensor | None) -> Tensor:
+        """``(G, n)``; 0 where it is absent."""
+        if diagonal is None:
+            return torch.zeros_like(self.data.mean)
+        return torch.broadcast_to(diagonal, self.data.event_shape).reshape(self.data.mean.shape)
+
+    def model(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The optimal x̂_0 and ε̂ at step i, each as a matrix ``(G, n, n)`` and what is added, ``(G, n)``."""
+        m, C = self.data.mean, self.data.covariance
+        a, s = (self.column(values) for values in self.diffusion.scales_at(i, torch.float64))
+        inverse = _inverse(a[..., :, None] * C * a[..., None, :] + torch.diag_embed(s**2))
+        x_0 = _times(C * a[..., None, :], inverse)
+        eps = s[..., :, None] * inverse
+        shift = (a * m)[..., None]
+        return x_0, m - _times(x_0, shift)[..., 0], eps, -_times(eps, shift)[..., 0]
+
+
+def _prior(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:
+    chain = _Chain(diffusion, data)
+    a, s = (chain.column(values) for values in diffusion.scales_at(diffusion.N, torch.float64))
+    match sampler.prior:
+        case "standard":
+            return Gaussian(0 * data.mean, torch.diag_embed(s**2), data.event_shape)
+        case "matched":
+            m, c = chain.column(diffusion.moments.mean), chain.column(diffusion.moments.variance)
+            return Gaussian(a * m, torch.diag_embed(a**2 * c + s**2), data.event_shape)
+        case "data":
+            return Gaussian(a * data.mean, a[..., :, None] * data.covariance * a[..., None, :], data.event_shape)
+
+
+def _times(one: Tensor, other: Tensor) -> Tensor:
+    """The matrix product; of 1 x 1 matrices without its overhead."""
+    return one * other if one.shape[-1] == 1 else one @ other
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    return 1 / matrices if matrices.shape[-1] == 1 else torch.linalg.inv(matrices)
+
+
+def _total(matrices: list[Tensor]) -> Tensor:
+    return torch.stack(matrices).sum(0)
+
+
+def _std(law: Gaussian) -> Tensor:
+    return law.covariance[:, 0, 0].clamp_min(0).sqrt()
+
+
+def _root(matrices: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrices)
+    root: Tensor = vectors * values.clamp_min(0).sqrt()[:, None] @ vectors.mT
+    return root

@@ -1,0 +1,89 @@
+"""What a grid promises: steps that fall from N to 0, as many as are asked for at most, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from gendiff.component import resolve
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.grid import Grid
+from gendiff.moments import Moments
+from gendiff.rotation import Rotation
+from gendiff.testing.card import check, require
+from gendiff.testing.probes import SmoothScales, SteadyScales, undisturbed
+
+_POSITIONS = "`positions(diffusion, n)`: n falling numbers, the first of them N, the last 1 or more"
+EVENT = (2, 3, 5)
+
+
+@check("grid", "its steps fall from N to 0", _POSITIONS)
+def falls(grid: Grid) -> str:
+    """For every number of evaluations that it takes, on processes that are fast and slow, long and short."""
+    seen, refused = 0, set[str]()
+    for diffusion in _diffusions():
+        for n in (1, 2, 3, 10, diffusion.N - 1, diffusion.N, None):
+            try:
+                with undisturbed():
+                    steps = grid.steps(diffusion, n)
+            except ConfigError as error:
+                refused.add(error.what)
+                continue
+            seen += 1
+            require(
+                (steps[0], steps[-1]) == (diffusion.N, 0), f"from N = {diffusion.N} to 0", f"{steps[0]} to {steps[-1]}"
+            )
+            require(all(i > j for i, j in pairwise(steps)), "falling steps", str(steps[:8]))
+            require(all(isinstance(i, int) for i in steps), "whole numbers", str(steps[:8]))
+            most = n or diffusion.N
+            require(len(steps) <= most + 1, f"at most {most} evaluations", str(len(steps) - 1))
+    if not seen:
+        return f"not tried: {'; '.join(sorted(refused))}"
+    return f"{seen} grids"
+
+
+@check(
+    "grid", "it has more steps where more are asked for", "positions that are so near that they round to the same step"
+)
+def refines(grid: Grid) -> str:
+    """And every step where no number is given."""
+    diffusion = next(_diffusions())
+    try:
+        counts = [len(grid.steps(diffusion, n)) - 1 for n in (2, 10, 50)]
+        every = grid.steps(diffusion, None)
+    except ConfigError as error:
+        return f"not tried: {error.what}"
+    require(
+        counts[0] < counts[1] < counts[2], "more of them with 10 than with 2, and with 50 than with 10", str(counts)
+    )
+    require(every == list(range(diffusion.N, -1, -1)), "every step where no number is given", f"{len(every) - 1} steps")
+    return f"{counts[0]}, {counts[1]}, {counts[2]} steps for 2, 10, 50"
+
+
+@check("grid", "it is the same each time", "positions are a function of the process and of n alone")
+def repeatable(grid: Grid) -> str:
+    """Images depend on their seed alone."""
+    first, second = ([_or_refused(grid, diffusion) for diffusion in _diffusions()] for _ in range(2))
+    require(first == second, "the same steps", "others")
+    return "the same steps"
+
+
+def _or_refused(grid: Grid, diffusion: Diffusion) -> list[int] | str:
+    try:
+        return grid.steps(diffusion, 7)
+    except ConfigError as error:
+        return error.what
+
+
+def _diffusions() -> Iterator[Diffusion]:
+    identity = resolve("rotation", "identity").model_validate({})
+    assert isinstance(identity, Rotation)
+    spread = torch.linspace(0, 1, 30, dtype=torch.float64).reshape(EVENT)
+    for N in (200, 23):
+        yield Diffusion(identity, SmoothScales(N, 20 + 30 * spread), EVENT)
+        yield Diffusion(identity, SmoothScales(N, 10 + 1e5 * spread), EVENT)  # what is fast is gone at once
+        moments = Moments(0 * spread, torch.exp(-5 * spread))
+        yield Diffusion(identity, SteadyScales(N, 6 + spread, -6 - 5 * spread), EVENT, moments)

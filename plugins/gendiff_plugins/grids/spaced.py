@@ -1,0 +1,102 @@
+"""Grids that are equally spaced in something."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.grid import Grid, along, nearest
+from gendiff.level import Level
+
+
+class Uniform(Grid):
+    """equally spaced in i.
+
+    ``i_k = N k/n`` for k = n, ..., 1.
+    """
+
+    name = "uniform"
+
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        return diffusion.N * torch.arange(n, 0, -1, dtype=torch.float64) / n
+
+
+class Lambda(Grid):
+    """equally spaced in log-SNR.
+
+    n values of ``λ_ref(i) = max_k λ_{i,k}``, the half log-SNR of the component that lives longest, from N to 1.
+
+    Reference: Lu, Zhou, Bao, Chen, Li, Zhu 2022, DPM-Solver, arXiv 2206.00927, Section 3.4; the maximum over components is ours.
+    """
+
+    name = "lambda"
+
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        lam = half_log_snr(diffusion)
+        return nearest(lam, torch.linspace(float(lam[-1]), float(lam[0]), n, dtype=torch.float64, device=lam.device))
+
+
+class Karras(Grid):
+    """equally spaced in (s/a)^(1/ρ).
+
+    With ``σ_ref = exp(-λ_ref)``, ``σ_ref^(1/ρ)`` falls in equal steps from N to 1; a larger ρ spends more of them on little
+    noise.
+
+    Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, eq. 5.
+    """
+
+    name = "karras"
+    rho: float = Field(7.0, gt=0, le=100, description="ρ")
+
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        root = torch.exp(-half_log_snr(diffusion) / self.rho)
+        return nearest(
+            root, torch.linspace(float(root[-1]), float(root[0]), n, dtype=torch.float64, device=root.device)
+        )
+
+
+class ArcLength(Grid):
+    """equally spaced in how far the data move.
+
+    n + 1 points of ``ℓ(i) = Σ_{j<=i} sqrt(Σ_k c_k (θ_j - θ_{j-1})²)``, ``θ = atan2(s, a sqrt(c))``, from ℓ(N) to 0. Each
+    component counts by the variance c of the data: steps go where components that matter turn from signal to noise.
+    """
+
+    name = "arc-length"
+
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        path = arc_length(diffusion)
+        wanted = float(path[-1]) * torch.arange(n, 0, -1, dtype=torch.float64, device=path.device) / n
+        return nearest(path, wanted)
+
+
+@lru_cache(maxsize=4)
+def arc_length(diffusion: Diffusion) -> Tensor:
+    """ℓ(i) for i = 1..N."""
+    c = diffusion.moments.variance
+
+    def speed(at: Level) -> Tensor:
+        squared = c * (at.theta - at.before.theta) ** 2
+        return squared.expand(-1, *diffusion.event_shape).flatten(1).sum(1).sqrt()
+
+    return along(diffusion, speed).cumsum(0)
+
+
+@lru_cache(maxsize=4)
+def half_log_snr(diffusion: Diffusion) -> Tensor:
+    """``λ_ref(i) = max_k λ_{i,k}`` for i = 1..N; raises `ConfigError` where it does not fall."""
+    lam = along(diffusion, lambda at: at.half_log_snr.flatten(1).amax(1))
+    if not lam[0] > lam[-1]:
+        raise ConfigError(
+            "the steps of this process cannot be laid out by log-SNR",
+            details=["there is a component that it never destroys, whose log-SNR is the same at every step"],
+            fix="lay them out by how far the data move: grid=arc-length",
+            subject="sampler.grid",
+        )
+    return lam

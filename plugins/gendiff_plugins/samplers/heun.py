@@ -1,0 +1,45 @@
+"""Heun's method in s/a."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from gendiff.component import by_name
+from gendiff.diffusion import Diffusion
+from gendiff.grid import Grid
+from gendiff.sampler import GridSampler, Past, Update
+from gendiff.score import LOG_A_PRIOR
+
+
+class Heun(GridSampler):
+    """second order, a guess and its correction: two evaluations a step.
+
+    With ``σ = s/a`` per component ``d(x̄/a)/dσ = ε̂``:
+
+        guess     x̄^p_j = a_j x̂_0 + s_j ε̂                            (DDIM)
+        correct   x̄_j   = x̄^p_j + a_j (σ_j - σ_i)/2 (ε̂^p_j - ε̂_i)
+
+    The last step is DDIM, and so is a step from where a component was pure prior.
+
+    Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, Algorithm 1.
+    """
+
+    name = "heun"
+    order = 2
+    stages = 2
+
+    grid: Grid = by_name("karras", "at which steps")
+
+    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+        for i, j in pairwise(self.descent(diffusion)):
+            yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=diffusion.log_s(j).exp())
+            if j > 0:
+                log_a_i, log_a_j = diffusion.log_a(i), diffusion.log_a(j)
+                dead = log_a_i < LOG_A_PRIOR
+                sigma_i = torch.exp(diffusion.log_s(i) + log_a_j - torch.where(dead, 0.0, log_a_i))  # a_j σ_i
+                half = torch.where(dead, 0.0, (diffusion.log_s(j).exp() - sigma_i) / 2)
+                yield Update(i=j, j=j, p=torch.ones_like(half), b=half, past=(Past(b=-half),))

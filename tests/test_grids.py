@@ -1,0 +1,129 @@
+"""Grids: where the steps of a sampler are, in closed form."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from processes import component, diffusion
+
+from gendiff import Diffusion, Sampler
+from gendiff.errors import ConfigError, PluginError
+from gendiff.grid import Grid, along, nearest
+from gendiff.moments import Moments
+from gendiff.registry import default_registry
+from gendiff.testing.probes import SteadyScales
+
+EVENT = (2, 3, 5)
+SPACED = [name for name in default_registry().names("grid") if name != "explicit"]
+
+
+def steady(N: int = 101, moments: Moments | None = None) -> Diffusion:
+    """λ falls by 0.1 a step from 5 in the component that lives longest, by 0.2 from 4 in the others."""
+    first, last = torch.full((1, 1, 5), 4.0, dtype=torch.float64), torch.full((1, 1, 5), -16.0, dtype=torch.float64)
+    first[..., 0], last[..., 0] = 5.0, -5.0
+    return Diffusion(diffusion("identity", "blur", EVENT).rotation, SteadyScales(N, first, last), EVENT, moments)
+
+
+@pytest.mark.parametrize("name", SPACED)
+@pytest.mark.parametrize("n", [1, 3, 10, 49, 50, None])
+def test_every_grid_falls_from_n_to_0(name, n):
+    steps = component(Grid, name).steps(diffusion("dct", "blur", EVENT, N=50), n)
+    assert (steps[0], steps[-1]) == (50, 0)
+    assert all(i > j for i, j in pairwise(steps))
+    assert len(steps) == (n or 50) + 1 if name == "uniform" else len(steps) <= (n or 50) + 1
+
+
+def test_uniform_is_equally_spaced():
+    assert component(Grid, "uniform").steps(diffusion("dct", "blur", EVENT, N=50), 4) == [50, 38, 25, 12, 0]
+
+
+def test_lambda_is_equally_spaced_in_the_log_snr_that_lasts_longest():
+    assert component(Grid, "lambda").steps(steady(), 5) == [101, 76, 51, 26, 1, 0]
+
+
+def test_karras_is_equally_spaced_in_a_root_of_the_noise():
+    steps, rho = component(Grid, "karras:rho=3").steps(steady(), 6), 3.0
+    roots = [math.exp(-(5 - 0.1 * (i - 1)) / rho) for i in steps[:-1]]
+    wanted = [roots[0] + (roots[-1] - roots[0]) * k / 5 for k in range(6)]
+    for root, want in zip(roots, wanted, strict=True):
+        assert abs(root - want) <= root * 0.1 / rho  # half a step, and a bit
+
+
+def test_arc_length_counts_components_by_their_variance():
+    """One component far larger than all others: equal steps in its own angle."""
+    c = torch.full(EVENT, 1e-9, dtype=torch.float64)
+    c[1, 1, 2] = 4.0
+    process = steady(1001, Moments(0 * c, c, 1))
+    steps = component(Grid, "arc-length").steps(process, 4)
+    theta = [float(process.at(i, torch.float64).theta[0, 1, 1, 2]) for i in steps]
+    turns = [before - after for before, after in pairwise(theta)]
+    assert turns == pytest.approx([theta[0] / 4] * 4, rel=0.03)
+    other = component(Grid, "arc-length").steps(steady(1001), 4)
+    assert other != steps  # without moments all components count alike
+
+
+def test_a_process_that_destroys_nothing_of_a_component_has_no_lambda_grid():
+    process = diffusion("dct", "heat:sigma_max=5", EVENT)
+    for name in ("lambda", "karras"):
+        with pytest.raises(ConfigError, match="cannot be laid out by log-SNR"):
+            component(Grid, name).steps(process, 5)
+    assert len(component(Grid, "arc-length").steps(process, 5)) == 6
+
+
+@pytest.mark.parametrize("steps", [0, 51, -1])
+def test_impossible_numbers_of_steps(steps):
+    with pytest.raises(ConfigError, match="choose between 1 and N = 50"):
+        component(Grid, "uniform").steps(diffusion("dct", "blur", EVENT, N=50), steps)
+
+
+class TestExplicit:
+    def test_a_sampler_goes_where_it_is_told(self):
+        process = diffusion("dct", "blur", EVENT, N=50)
+        sampler = component(Sampler, "ddim:grid='explicit:at=[50, 20, 3]'")
+        assert [(update.i, update.j) for update in sampler.plan(process)] == [(50, 20), (20, 3), (3, 0)]
+        assert component(Sampler, sampler.spec) == sampler
+
+    @pytest.mark.parametrize("at", ["[]", "[50, 50]", "[50, 20, 30]", "[50, 0]"])
+    def test_steps_that_do_not_fall_are_refused(self, at):
+        with pytest.raises(ConfigError, match="the steps must fall, and end at 1 or more"):
+            component(Grid, f"explicit:at={at}")
+
+    def test_it_must_fit_the_process(self):
+        process, grid = diffusion("dct", "blur", EVENT, N=50), component(Grid, "explicit:at=[50, 20, 3]")
+        assert grid.steps(process, None) == grid.steps(process, 3) == [50, 20, 3, 0]
+        with pytest.raises(ConfigError, match="2 sampling steps, and a grid of 3"):
+            grid.steps(process, 2)
+        with pytest.raises(ConfigError, match="begins at step 40, the process ends at N = 50"):
+            component(Grid, "explicit:at=[40, 3]").steps(process, None)
+
+
+class Given(Grid):
+    """what it is given."""
+
+    name = "given"
+    numbers: tuple[float, ...]
+
+    def positions(self, diffusion, n):
+        return torch.tensor(self.numbers)
+
+
+def test_positions_are_rounded_and_counted_once():
+    process = diffusion("dct", "blur", EVENT, N=50)
+    assert Given(numbers=(49.7, 20.4, 20.2, 20.1, 0.6)).steps(process, 5) == [50, 20, 1, 0]
+
+
+@pytest.mark.parametrize("numbers", [(50, 20), (40, 30, 20), (50, 20, 30), (50, 20, 0.2)])
+def test_wrong_positions_are_refused(numbers):
+    with pytest.raises(PluginError, match="grid 'given' gives no 3 steps from 50 down to 1"):
+        Given(numbers=numbers).steps(diffusion("dct", "blur", EVENT, N=50), 3)
+
+
+def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(monkeypatch):
+    monkeypatch.setattr("gendiff.grid.CHUNK", 100)  # three events at a time
+    values = along(steady(11), lambda at: at.half_log_snr.flatten(1).amax(1))
+    torch.testing.assert_close(values, torch.linspace(5, -5, 11, dtype=torch.float64))
+    assert nearest(values, torch.tensor([-9, -4.4, 0.6, 5.0]).double()).tolist() == [11, 10, 5, 1]
+    assert nearest(-values, torch.tensor([9, 4.4, -0.6, -5.0]).double()).tolist() == [11, 10, 5, 1]
