@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture quality docs bench clean
+.PHONY: demo test lint torture quality docs pictures bench clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -28,6 +28,9 @@ torture: $(DEVELOPMENT)  ## Fault-injection campaigns (minutes).
 
 docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
 	@$(BIN)/python docs/generate.py
+
+pictures: $(DEVELOPMENT)  ## Draw the pictures of docs/processes.md (minutes).
+	@$(BIN)/python docs/draw.py
 
 quality: $(DEVELOPMENT)  ## Fréchet distances on digits, all arms and seeds (about an hour); writes docs/results/.
 	@$(BIN)/python tests/campaigns/digits_quality.py --out docs/results $(ARGS)

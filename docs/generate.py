@@ -17,6 +17,8 @@ from gendiff.reference import described
 from gendiff.registry import Registry
 
 FOLDER = Path(__file__).parent
+#: N of the processes that are shown at another number of steps than 1000: the authors' own for pictures of 32 pixels.
+STEPS = {"cold": 40, "heat-dissipation": 200}
 NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->"
 
 
@@ -115,6 +117,54 @@ def _component(name: str, facts: dict[str, Any]) -> list[str]:
     return lines + [line for text in facts["references"] for line in (text, "")]
 
 
+def processes() -> str:
+    """Every named process in one table, each shown at the same picture."""
+    registry = Registry(third_party=False)
+    lines = [
+        "# Processes",
+        "",
+        NOTE,
+        "",
+        "Every process that has a name: `gendiff train --process NAME`, and where there is a preset of that name, `--preset NAME`",
+        "for its own objective and sampler too. Each is a rotation U and a pair of scales (a, s) per component,",
+        "`x_i = U a U^T x_0 + U s U^T ε`; [notation.md](notation.md) has the symbols, [the reference](plugins/reference.md#process)",
+        "the parameters.",
+        "",
+        "Strips: one picture of 32x32 pixels at nine equally spaced steps from 0 to N, x_i above and its signal alone below.",
+        "Maps: the SNR `a²/s²` of each frequency ρ (upwards, from coarse to fine) over the steps i (to the right), blue where",
+        "the signal prevails, red where noise does; the black line is where they are equal, the broken one where the signal of",
+        "these data equals the noise. All at the defaults, which are the authors' for pictures of 32 pixels, and with N = 1000,",
+        f"but for {' and '.join(f'`{name}` with N = {steps}' for name, steps in STEPS.items())}. `make pictures` draws them.",
+        "",
+        "| process | components | a picture on its way | SNR of each frequency |",
+        "|---|---|---|---|",
+    ]
+    for entry in registry.entries("process"):
+        facts = described(entry.load())
+        formula = re.search(r"``(.+?)``", facts["description"])
+        said = [f"`{formula[1]}`" if formula else "", *map(_linked, facts["references"])]
+        if entry.name in registry.presets():
+            said.append(f"`--preset {entry.name}`")
+        shown = zip(("a picture on its way", "SNR of each frequency"), pictures_of(entry.name), strict=True)
+        pictures = [f"![{entry.name}: {what}]({path.relative_to(FOLDER).as_posix()})" for what, path in shown]
+        name = f"**{entry.name}**<br>{entry.summary}"
+        lines.append("| " + " | ".join([name, "<br>".join(filter(None, said)), *pictures]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def pictures_of(name: str) -> tuple[Path, Path]:
+    """Where the pictures of a process are: its strip, and its SNR; docs/draw.py draws them."""
+    folder = FOLDER / "images" / "processes"
+    return folder / f"strip-{name}.png", folder / f"snr-{name}.png"
+
+
+def _linked(reference: str) -> str:
+    """A reference whose arXiv number is a link."""
+    return re.sub(
+        r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", reference.removeprefix("Reference: ")
+    )
+
+
 def commands() -> str:
     """Every command and its options."""
     lines = [
@@ -149,7 +199,11 @@ def _command(path: str, command: Any) -> list[str]:
     return lines
 
 
-PAGES = {FOLDER / "plugins" / "reference.md": reference, FOLDER / "commands.md": commands}
+PAGES = {
+    FOLDER / "plugins" / "reference.md": reference,
+    FOLDER / "processes.md": processes,
+    FOLDER / "commands.md": commands,
+}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gendiff.registry import default_registry
 
@@ -18,6 +19,22 @@ _spec.loader.exec_module(generate)
 @pytest.mark.parametrize("page", generate.PAGES, ids=lambda page: page.name)
 def test_a_page_is_up_to_date(page):
     assert page.read_text(encoding="utf-8") == generate.PAGES[page](), "run `make docs`"
+
+
+def test_every_named_process_is_on_the_page_with_its_pictures():
+    rows = [line for line in generate.processes().splitlines() if line.startswith("| **")]
+    names = [entry.name for entry in default_registry().entries("process") if entry.provider.built_in]
+    assert len(rows) == len(names) >= 10
+    drawn = set()
+    for name, row in zip(names, rows, strict=True):
+        assert row.startswith(f"| **{name}**<br>")
+        assert row.count("`") >= 2, "no formula"
+        for picture in generate.pictures_of(name):
+            assert f"({picture.relative_to(DOCS).as_posix()})" in row
+            with Image.open(picture) as opened:
+                assert opened.width > 300, "run `make pictures`"
+            drawn.add(picture)
+    assert drawn == set(picture.parent.glob("*.png")), "pictures of processes that are gone"
 
 
 def test_every_built_in_component_is_in_the_reference_with_every_parameter():

@@ -1,0 +1,56 @@
+"""Draw the pictures of docs/processes.md: ``python docs/draw.py`` (``make pictures``). The same code draws the same pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import generate
+import torch
+from PIL import Image
+
+from gendiff import pictures, process_figures
+from gendiff.config import Config, Layer, resolve
+from gendiff.diffusion import Diffusion
+from gendiff.forward import BandSNR, corrupted, in_frequencies
+from gendiff.registry import Registry
+from gendiff.streams import stream
+
+DATA = "dead-leaves:size=32"
+PICTURE = 4  # index of the event that is shown
+MOMENTS = 9
+BANDS = 32
+
+
+def configuration(name: str) -> Config:
+    """The process at its defaults, on the data of this page."""
+    return resolve([Layer("docs", {"process": name, "data": DATA, "N": generate.STEPS.get(name, 1000)})]).config
+
+
+def draw_strip(diffusion: Diffusion, x_0: torch.Tensor, path: Path) -> None:
+    """Columns at equal steps from 0 to N."""
+    eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
+    steps = [round(k * diffusion.N / (MOMENTS - 1)) for k in range(MOMENTS)]
+    views = zip(corrupted(diffusion, x_0, eps, steps), corrupted(diffusion, x_0, 0 * eps, steps), strict=True)
+    pictures.strip([torch.cat(pair) for pair in views]).save(path, optimize=True)
+
+
+def draw_snr(name: str, diffusion: Diffusion, path: Path) -> None:
+    """One panel, small enough for a table."""
+    figure = process_figures.snr({name: BandSNR(diffusion, BANDS)})
+    figure.set_size_inches(4.4, 3.0)
+    figure.set_dpi(90)
+    process_figures.save(figure, path)
+    with Image.open(path) as drawn:
+        few = drawn.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    for name in Registry(third_party=False).names("process"):
+        config = configuration(name).fitted()
+        diffusion = config.diffusion()
+        strip, snr = generate.pictures_of(name)
+        strip.parent.mkdir(parents=True, exist_ok=True)
+        draw_strip(diffusion, config.data[PICTURE][None], strip)
+        draw_snr(name, in_frequencies(diffusion, config.data), snr)
+        print(strip, snr)
