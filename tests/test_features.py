@@ -308,7 +308,7 @@ fid_score.main()
 def pytorch_fid(torch_home: Path, folder: Path, program: list[str], *arguments: str) -> float:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *program, *arguments, "--device", "cpu", "--dims", "2048", "--num-workers", "0"],
-        cwd=folder, env={**os.environ, "TORCH_HOME": str(torch_home)}, capture_output=True, text=True,
+        cwd=folder, env={**os.environ, "TORCH_HOME": str(torch_home), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return float(done.stdout.split("FID:")[1])

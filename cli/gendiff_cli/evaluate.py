@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gendiff.sampler import Snapshot
     from gendiff.statistics import Statistics
 
-LONG = 10_000_000  # evaluations of a network, beyond which fewer steps are suggested
+LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are suggested
 
 
 def evaluate(
