@@ -159,6 +159,10 @@ class TestFairness:
     def test_what_an_arm_is_about_is_fair(self):
         assert require_fair(plan_of(*TWO, "dct lr=1e-4 noise=cosine objective=v")) == []
 
+    def test_events_of_different_shapes_are_never_compared(self):
+        with pytest.raises(ConfigError, match="no number compares events of different shapes"):
+            require_fair(plan_of("identity", "dct data=gaussian-field:size=[8,4]", allowed=("all",)))
+
     def test_a_condition_that_is_none(self):
         with pytest.raises(ConfigError, match="did you mean 'weights'"):
             require_fair(plan_of(*TWO, allowed=("wieghts",)))
@@ -293,7 +297,7 @@ class TestGoingOn:
             def write(self, path, content):
                 nonlocal count
                 count += 1
-                if count == 5 + deaths * 7 % 19:
+                if count == 1 + deaths * 7 % 19:
                     os.kill(os.getpid(), signal.SIGKILL)
                 written(self, path, content)
 

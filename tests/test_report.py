@@ -205,6 +205,25 @@ class TestPage:
         assert "velocity.schedule.name" in text
         assert "gendiff compare --arm identity" in text
 
+    def test_what_is_not_known_and_what_is_not_fair_is_said(self, compared, found):
+        changed = json.loads(json.dumps(found))
+        for arm in changed["arms"]:
+            for of in arm["numbers"].values():
+                for estimate in filter(None, of.values()):
+                    estimate.update(low=None, high=None, method="none")
+            arm["curve"] = arm["curve"][-1:]
+        changed["unequal"] = [{"condition": "nfe", "label": "x", "arm": "8", "baseline": "9"}]
+        changed["differences"] = {}
+        comparison = Comparison.open(compared[0])
+        with comparison.working() as heed:
+            looks = comparison.looks(torch.device("cpu"), Silent(), heed)
+        drawn = page.render(changed, looks, [torch.zeros(9, 3, 8, 12)] * 2, torch.zeros(9, 3, 8, 12))
+        assert "no interval" in drawn
+        assert "One seed:" in drawn
+        assert "Not everything was equal" in drawn
+        assert "every setting is the same" in drawn
+        assert "Quality against network evaluations" not in drawn
+
     def test_large_pictures_do_not_make_a_large_page(self, found, compared):
         """Three arms of 64 x 64 colour pictures, all noise, which no PNG makes smaller."""
         generator = torch.Generator().manual_seed(1)

@@ -168,6 +168,7 @@ def compare(
         shared = layers(registry, preset, config_file, assignments, flags)
         plan = _plan(arm or [], shared, seeds, nfe, n, features, fid_weights, metric, allow)
     unequal = require_fair(plan)
+    _remark(plan)
     for one in unequal:
         note(f"not equal, and allowed: {one}")
     if dry_run:
@@ -266,6 +267,18 @@ def _refuse_changes(given: Sequence[str]) -> None:
             details=["only --gate, --device and --json may be given with --resume"],
             fix="leave it out, or start another comparison",
         )
+
+
+def _remark(plan: Plan) -> None:
+    """Say what is odd about runs that are reused, and find out now whether loggers are there."""
+    from gendiff.run import Run
+
+    for contender in plan.contenders:
+        for path in contender.runs.values():
+            for text in Run.open(path).notes:
+                note(f"{path}: {text}")
+        for logger in () if contender.runs else contender.config.train.loggers:
+            logger.ready()
 
 
 def _describe(plan: Plan, json: bool) -> None:

@@ -91,6 +91,8 @@ class Comparison:
                     fix=f"choose a new directory, or go on with the old one: gendiff compare --resume {out}",
                 )
             return known
+        if out is not None:
+            (out / f".{PLAN}.staged").unlink(missing_ok=True)  # killed while it was made
         path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
         about = {"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()}
         Files().replace(path / PLAN, sealed.sealed(about))

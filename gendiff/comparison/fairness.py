@@ -53,7 +53,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
     # Networks are compared as they begin with one seed, whichever seeds the runs have.
     seed = next(iter(plan.baseline.runs or plan.seeds))
     return {
-        "data": f"{config.data.fingerprint}, {'x'.join(map(str, config.data.event_shape))}",
+        "data": config.data.fingerprint,
         "N": str(config.N),
         "images": f"{_images(contender):,}",
         "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",
@@ -80,7 +80,8 @@ def require_fair(plan: Plan) -> list[Unequal]:
     """What is unequal and allowed to be.
 
     Raises:
-        ConfigError: where something is unequal that is not allowed, or a name is allowed that is no condition.
+        ConfigError: where something is unequal that is not allowed, events differ in shape, or a name is allowed that is no
+            condition.
 
     """
     for name in plan.allowed:
@@ -89,6 +90,14 @@ def require_fair(plan: Plan) -> list[Unequal]:
                 f"there is no condition '{name}'",
                 where="--allow",
                 details=[f"known: {', '.join(CONDITIONS)}, all", did_you_mean(name, CONDITIONS)],
+            )
+    shape = plan.baseline.config.data.event_shape
+    for contender in plan.contenders:
+        if contender.config.data.event_shape != shape:
+            raise ConfigError(
+                f"{contender.label} has events of shape {contender.config.data.event_shape}, the baseline of {shape}",
+                details=["no number compares events of different shapes"],
+                fix="give arms of one size",
             )
     found = unequal(plan)
     refused = [one for one in found if one.condition not in plan.allowed and "all" not in plan.allowed]
