@@ -14,7 +14,7 @@ from gendiff import __version__, discovery
 from gendiff.component import set_default_resolver
 from gendiff.errors import GendiffError, PluginError, reason
 from gendiff.registry import Registry
-from gendiff_cli import compare, config, data, evaluate, plugins, process, runs, sample, train
+from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
@@ -30,6 +30,7 @@ app.command()(train.train)
 app.command()(sample.sample)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(reproduce.reproduce)
 app.add_typer(process.app, name="process")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")

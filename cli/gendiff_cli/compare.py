@@ -191,7 +191,7 @@ def _compared(
     from gendiff import report
     from gendiff.comparison.result import result as result_of
 
-    listener = _Bars(registry)
+    listener = Bars(registry)
     with comparison.working() as heed:
         comparison.finish(registry, device, listener, heed)
         looks = comparison.looks(device, listener, heed)
@@ -366,7 +366,7 @@ def _ends(estimate: dict[str, Any], form: str) -> str:
     return f" [{estimate['low']:{form}}, {estimate['high']:{form}}]"
 
 
-class _Bars:
+class Bars:
     """Says on stderr what is being done: a bar on a terminal, and else a line."""
 
     def __init__(self, registry: Registry) -> None:

@@ -133,10 +133,12 @@ class Comparison:
         chosen = [(place, common[0] if common else of[0]) for place, of in enumerate(seeds)]
         return [cell for at in chosen for cell in cells if (cell.place, cell.seed) == at]
 
-    def looks(self, device: torch.device, listener: Listener, heed: Callable[[], None]) -> list[Look]:
-        """What there is to see of each arm, computed where it is missing."""
+    def looks(
+        self, device: torch.device, listener: Listener, heed: Callable[[], None], cells: Sequence[Cell] | None = None
+    ) -> list[Look]:
+        """What there is to see of the cells, those of `shown` by default, computed where it is missing."""
         found, wanted = [], list[int]()
-        for cell in self.shown():
+        for cell in self.shown() if cells is None else cells:
             run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
             wanted = wanted or targets(run.config.diffusion(), sampler)
             key = key_of(run, sampler, 0, cell.seed, (), self.plan.reference)
@@ -178,13 +180,24 @@ class Comparison:
 
     def finish(self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]) -> None:
         """Train and measure whatever is missing."""
-        for cell in self.plan.cells():
-            self._train(cell, registry, device, listener)
-            heed()
+        self.train(self.plan.cells(), registry, device, listener, heed)
         for cell in self.plan.cells():
             for sampler in self.plan.samplers(cell.contender):
                 self._measure(cell, sampler, device, listener, heed)
                 heed()
+
+    def train(
+        self,
+        cells: Sequence[Cell],
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+    ) -> None:
+        """Train those of the cells that are not finished."""
+        for cell in cells:
+            self._train(cell, registry, device, listener)
+            heed()
 
     def _stopped(self, number: int) -> Stopped:
         return stopped("the comparison", number, "what was reached is saved", f"gendiff compare --resume {self.path}")

@@ -195,16 +195,25 @@ def _samples(arms: Sequence[dict[str, Any]], samples: Sequence[Tensor], data: Te
 
 def _trajectories(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> Figure:
     """One event forward and one back in each arm, at the same steps."""
-    places = sheets.chosen(9, len(looks[0].steps))
-    figure, axes = _figure(0.62 * len(places) + 0.9, 0.68 * 2 * len(arms) + 0.3, 2 * len(arms), len(places))
-    for a, (arm, look) in enumerate(zip(arms, looks, strict=True)):
-        for row, view in ((2 * a, "forward"), (2 * a + 1, "reverse")):
-            for column, place in enumerate(reversed(places)):
-                axis: Axes = axes[row, column]
-                _picture(axis, sheets.sheet(getattr(look, view)[place][:1], 1))
-                if row == 0:
-                    axis.set_title(f"i = {int(look.steps[place])}", fontsize=6.5)
-            axes[row, 0].set_ylabel(f"{_label(arm)}\n{view}", rotation=0, ha="right", va="center", fontsize=6.5)
+    rows = [
+        (f"{_label(arm)}\n{view}", getattr(look, view)[:, 0].flip(0))
+        for arm, look in zip(arms, looks, strict=True)
+        for view in ("forward", "reverse")
+    ]
+    return strips(rows, looks[0].steps.flip(0).tolist())
+
+
+def strips(rows: Sequence[tuple[str, Tensor]], steps: Sequence[int], columns: int = 9) -> Figure:
+    """Events on their way, a row for each: its label, and ``(M, *event)`` at M ``steps``, of which ``columns`` are shown."""
+    places = sheets.chosen(columns, len(steps))
+    figure, axes = _figure(0.62 * len(places) + 0.9, 0.68 * len(rows) + 0.3, len(rows), len(places))
+    for row, (label, events) in enumerate(rows):
+        for column, place in enumerate(places):
+            axis: Axes = axes[row, column]
+            _picture(axis, sheets.sheet(events[place : place + 1], 1))
+            if row == 0:
+                axis.set_title(f"i = {steps[place]}", fontsize=6.5)
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=6.5)
     return figure
 
 

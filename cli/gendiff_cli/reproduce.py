@@ -1,0 +1,134 @@
+"""``gendiff reproduce``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gendiff.errors import ConfigError, did_you_mean
+from gendiff.registry import Registry
+from gendiff_cli.compare import Bars
+from gendiff_cli.console import json_result, next_step, note, result
+from gendiff_cli.options import DataOption, DeviceOption, SetOption, complete, layers
+
+if TYPE_CHECKING:
+    from gendiff.comparison.engine import Comparison
+    from gendiff.reproduction import Scale
+
+TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1")
+SCALES = ("tiny", "small", "paper")
+SCENES = ("bedroom", "church")
+
+
+def reproduce(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help=f"What of the paper: {', '.join(TARGETS)}.", metavar="TARGET")],
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="tiny: embedded digits, minutes on two cores; small: dead leaves 64x64 in colour, an hour of a GPU; "
+            "paper: the authors' setting on LSUN 64x64, days of a GPU, needs --data."
+        ),
+    ] = "tiny",
+    scene: Annotated[str, typer.Option(help="The paper's data at the scale paper: bedroom or church.")] = "bedroom",
+    data: DataOption = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; default: that of the scale.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default: those of the scale.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", min=16, help="Samples of each run; default: those of the scale.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="What the Fréchet distance is taken in; default: that of the scale.",
+            metavar="SPEC",
+            autocompletion=complete("features"),
+        ),
+    ] = None,
+    assignments: SetOption = None,
+    device: DeviceOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.
+
+    gendiff reproduce table1 --scale tiny
+    """
+    _known(target, TARGETS, "target", "TARGET")
+    _known(scale, SCALES, "scale", "--scale")
+    _known(scene, SCENES, "scene", "--scene")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("a reproduction runs in one process", fix="start it without torchrun")
+    from gendiff.comparison.measure import rehearse
+    from gendiff.process_group import choose_device, process_group
+    from gendiff.reproduction import SCALES as KNOWN
+    from gendiff.reproduction import figure4
+    from gendiff.reproduction import reproduce as made
+
+    folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
+    if target == "figure4":
+        files = figure4(folder)
+    else:
+        if scale == "paper" and data is None:
+            raise ConfigError(
+                "the scale paper needs the paper's data",
+                where="--scale paper",
+                fix=f"give --data lsun:path=DIR, the folder of LSUN {scene}, or a packed set: docs/data.md",
+            )
+        comparison = _comparison(
+            context.obj, KNOWN[scale], scene, data, seeds, steps, n, features, assignments or [], folder
+        )
+        if target == "table1":
+            rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
+        note(f"in {comparison.path}")
+        with process_group(device) as group, comparison.working() as heed:
+            files = made(target, comparison, context.obj, group.device, Bars(context.obj), heed)
+    if json:
+        json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
+    else:
+        if files[0].suffix == ".md":
+            result(files[0].read_text(encoding="utf-8"))
+            if scale != "paper":
+                result("the two sides are of different data, features and budgets: compare arms, not columns")
+        for file in files:
+            result(str(file))
+    next_step("gendiff reproduce table1" if target != "table1" else f"open {folder / 'report.html'} in a browser")
+
+
+def _comparison(
+    registry: Registry,
+    scale: Scale,
+    scene: str,
+    data: str | None,
+    seeds: int | None,
+    steps: int | None,
+    n: int | None,
+    features: str | None,
+    assignments: list[str],
+    folder: Path,
+) -> Comparison:
+    """The comparison of all arms in ``folder``, which goes on where it is there already."""
+    from gendiff.comparison.engine import Comparison
+    from gendiff.comparison.fairness import require_fair
+    from gendiff.reproduction import plan
+
+    preset = scale.preset.format(scene=scene)
+    shared = layers(registry, [preset], None, assignments, {"data": data, "steps": steps})
+    planned = plan(scale, shared, seeds or scale.seeds, n or scale.n, features)
+    require_fair(planned)
+    return Comparison.create(planned, folder, sys.argv[1:])
+
+
+def _known(word: str, known: tuple[str, ...], what: str, where: str) -> None:
+    if word not in known:
+        raise ConfigError(
+            f"unknown {what} '{word}'",
+            where=where,
+            details=[f"known: {', '.join(known)}", did_you_mean(word, known)],
+        )
