@@ -277,5 +277,6 @@ def _locate(error: GendiffError, origins: Mapping[str, str]) -> None:
         whole = [path for path in (wanted, f"{wanted}.name") if path in origins]
         exact = whole or [path for path, end in ends.items() if end.endswith((f".{wanted}.", f".{wanted}.name."))]
         parts = [path for path, end in ends.items() if f".{wanted}." in end]
-        error.where = origins[found[0]] if (found := exact or parts) else ""
+        found = exact or (parts if wanted == error.subject else [])
+        error.where = origins[found[0]] if found else ""
         wanted = wanted.rpartition(".")[0]

@@ -93,6 +93,7 @@ class Trainer:
         self.denoiser = build_denoiser(config, device)
         self.network = self.denoiser.network
         self.diffusion = self.denoiser.diffusion
+        self._refuse_samplers()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.settings.lr)
         self.ema = (
             {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
@@ -107,6 +108,19 @@ class Trainer:
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
         self.band_means = bands / bands.sum(0).clamp_min(1)
+
+    def _refuse_samplers(self) -> None:
+        """Raise `ConfigError` now, not when a grid is drawn, where a sampler of the run cannot sample its process."""
+        samplers = {"sampler": self.config.sampler}
+        if self.settings.sample_every:
+            samplers["train.preview"] = self.settings.preview
+        for key, sampler in samplers.items():
+            try:
+                next(iter(sampler.plan(self.diffusion)), None)
+            except ConfigError as error:
+                error.what = f"{key}: {error.what}"
+                error.subject = f"{key}.{error.subject.partition('.')[2] or 'name'}"
+                raise
 
     def train_step(self, batch: Batch) -> None:
         """One optimiser step; a step whose loss or gradient is not finite is counted and not applied."""

@@ -490,3 +490,16 @@ class TestCommandLine:
         assert said in done.err
         assert f"(from {origin})" in done.err
         assert len(done.err.splitlines()) < 8
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--sampler", "heat-dissipation"), "sampler: sampler 'heat-dissipation' needs a process whose noise is the same"),
+            (("--set", "N=30", "--set", "train.sample_every=1"), "train.preview: 50 sampling steps of a process of 30"),
+            (("--process", "cold", "--sampler", "reverse-diffusion"), "'reverse-diffusion' needs a variance-preserving"),
+        ],
+    )  # fmt: skip
+    def test_a_sampler_that_cannot_sample_the_process_is_refused_before_training(self, options, said, tmp_path):
+        done = run("train", "--data", "digits", "--model", "mlp:width=8,depth=1", *options, "--out", tmp_path / "run")
+        assert (done.code, said in done.err) == (2, True), done.err
+        assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.sampler import Sampler, Update
+from gendiff.sampler import Prior, Sampler, Update
 
 
 class HeatDissipation(Sampler):
@@ -27,7 +27,7 @@ class HeatDissipation(Sampler):
     order = 0
 
     delta: float = Field(1.25, ge=0, le=100, description="δ/s: noise of a sampling step over that of the process")
-    clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step; the paper does not")
+    prior: Prior = Field("matched", description="where chains start: standard, matched or data (the paper's)")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         s = diffusion.log_s(diffusion.N).exp()
