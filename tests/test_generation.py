@@ -18,7 +18,11 @@ ARMS = [
     ("gaussian-field:size=[12,20],channels=3", "blur-eigen", "unet:channels=8,multipliers=[1,2],heads=2"),
     ("gaussian-field:size=[37],channels=2", "dct", "mlp:width=64,depth=2"),
 ]
-SAMPLERS = ["ddim:steps=4", "ancestral:steps=4"]  # the second draws noise at every step
+SAMPLERS = [
+    "ddim:steps=4",
+    "ancestral:steps=4",
+    "unipc-2:steps=4,prior=matched",
+]  # the second draws noise at every step
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +180,39 @@ class TestTrajectory:
         denoiser, _ = model(*ARMS[0], tmp_path)
         with pytest.raises(ConfigError, match="at least 2"):
             Trajectory(denoiser, Sampler.model_validate("ddim:steps=10"), moments=1)
+
+
+class TestPriorOfData:
+    SPEC = "ddim:steps=3,prior=data"
+
+    def test_chains_start_from_events_of_the_run_which_depend_on_the_number_alone(self, tmp_path):
+        run = create(tmp_path / "run", settings(steps=1))
+        train(run)
+        model = TrainedModel.load(Run.open(run.path), CPU)  # to sample: its data are a stand-in, and are opened again
+        seen = []
+        every = draw(model.denoiser, model.run, self.SPEC, range(6), 3, watch=seen.append)
+        assert torch.equal(draw(model.denoiser, model.run, self.SPEC, [4], 1), every[4:5])
+        process, data = model.denoiser.diffusion, run.config.data
+        a = process.at(process.N).a
+        starts = torch.cat([look.x_bar for look in seen if look.number == 0])
+        events = a * process.rotate(torch.stack([data[k] for k in range(data.length)]))
+        gaps = (starts[:, None] - events).abs().flatten(2).amax(2)
+        assert (gaps.amin(1) < 1e-6).all()
+        assert len(gaps.argmin(1).unique()) > 1
+
+    def test_data_that_are_gone_or_others_are_an_error_that_says_so(self, tmp_path):
+        run = create(tmp_path / "run", settings(steps=1))
+        train(run)
+        opened = Run.open(run.path)
+        model = TrainedModel.load(opened, CPU)
+        run.update(data={**run.info["data"], "fingerprint": "another"})
+        with pytest.raises(DataError, match="are not those that it was trained on"):
+            draw(model.denoiser, opened, self.SPEC, range(2), 2)
+
+
+def test_a_trajectory_of_a_sampler_that_corrects_shows_each_moment_once(tmp_path):
+    denoiser, run = model(*ARMS[0], tmp_path)
+    sampler = Sampler.model_validate("heun:steps=7,grid=uniform")
+    views = Trajectory(denoiser, sampler, moments=8, rows=3)
+    draw(denoiser, run, sampler, range(4), 2, watch=views)
+    assert [len(view) for view in views.moments] == [3] * 8

@@ -101,11 +101,49 @@ def test_weights_are_the_paper_s():
         "std": Parametrization.STD,
         "v": Parametrization.V,
         "wiener": Parametrization.WIENER,
+        "elbo": Parametrization.WIENER,
+        "min-snr": Parametrization.EPS,
         "x0": Parametrization.X_0,
         "x0-l1": Parametrization.X_0,
     }
     assert [name for name in kinds if component(Objective, name).summed] == ["residual"]
     assert [name for name in kinds if component(Objective, name).power == 1] == ["x0-l1"]
+
+
+def test_min_snr_weighs_errors_of_x_0_by_the_smaller_of_snr_and_gamma():
+    a, s = torch.tensor([1.0, 0.9, 0.5, 1e-9]), torch.tensor([1e-4, 0.1, 0.8, 1.0])
+    weight = component(Objective, "min-snr:gamma=5").weight(level(a, s))
+    snr = (a / s).double() ** 2
+    torch.testing.assert_close(weight * snr, snr.clamp_max(5.0), rtol=1e-6, atol=0)
+
+
+def test_the_elbo_objective_is_the_bound(rng):
+    """Its loss, averaged over all steps, is Σ_i of the terms of the bound: decoder and steps, in nats per dimension."""
+    from gendiff.likelihood import step_term
+    from gendiff.moments import Moments
+
+    moments = Moments(torch.rand(EVENT, generator=rng).double(), torch.rand(EVENT, generator=rng).double() + 0.2)
+    process = diffusion("dct", "blur", EVENT, N=20)
+    process = type(process)(process.rotation, process.scales, EVENT, moments)
+    x_0, eps = torch.randn(2, 3, *EVENT, generator=rng)
+    objective, total = component(Objective, "elbo"), torch.zeros(3, dtype=torch.float64)
+
+    class Half(nn.Module):
+        def forward(self, y, i):
+            return 0.5 * y
+
+    model, expected = NetworkScore(Denoiser(Half(), process), process, Parametrization.WIENER), torch.zeros(3).double()
+    for step in range(1, 21):
+        i = torch.full((3,), step)
+        total += objective.loss(Denoiser(Half(), process), process, x_0, i, eps).per_event.double() / 20
+        bars = process.rotate(x_0).double(), process.rotate(eps).double()
+        if step > 1:
+            expected += step_term(process, model, *bars, i)
+        else:
+            a, s = process.scales_at(1, torch.float64)
+            guess = model.predict(a * bars[0] + s * bars[1], 1).x_0
+            expected += ((a / s) ** 2 * (guess - bars[0]) ** 2).flatten(1).sum(1) / 2
+    torch.testing.assert_close(total, expected / 30, rtol=1e-4, atol=0)
 
 
 def test_std_is_eps_weighed_by_the_variance(batch):

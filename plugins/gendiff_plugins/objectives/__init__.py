@@ -7,7 +7,7 @@ from gendiff.hookspecs import hookimpl
 @hookimpl
 def gendiff_components() -> list[type[Component] | Lazy]:
     """Announce the objectives."""
-    here = "gendiff_plugins.objectives.squared"
+    here, weighted = "gendiff_plugins.objectives.squared", "gendiff_plugins.objectives.weighted"
     return [
         Lazy("objective", "eps", f"{here}:Eps", "predict ε, weight 1 (the paper's eq. 18)"),
         Lazy("objective", "score", f"{here}:Score", "predict ε, weight 1/s²: score matching (the paper's eq. 17)"),
@@ -22,4 +22,11 @@ def gendiff_components() -> list[type[Component] | Lazy]:
         Lazy("objective", "residual", f"{here}:Residual", "predict what the step before has more, a_{i-1} x_0 - x_i"),
         Lazy("objective", "v", f"{here}:V", "predict v = a ε - s x_0"),
         Lazy("objective", "wiener", f"{here}:Wiener", "predict T, what the best linear guess leaves open"),
+        Lazy(
+            "objective",
+            "min-snr",
+            f"{weighted}:MinSNR",
+            "predict ε, with easy steps weighed down: min(SNR, γ)/SNR",
+        ),
+        Lazy("objective", "elbo", f"{weighted}:ELBO", "predict T, with the weights of the bound on the likelihood"),
     ]

@@ -1,0 +1,50 @@
+"""Objectives whose weights follow the signal-to-noise ratio."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gendiff.level import Level
+from gendiff.objective import Objective
+from gendiff.score import Parametrization
+
+
+class MinSNR(Objective):
+    """predict ε, with easy steps weighed down: min(SNR, γ)/SNR.
+
+    SNR = a²/s² per component: errors of x_0 count by min(SNR, γ), so that steps of little noise do not drown the others.
+
+    Reference: Hang et al. 2023, Efficient Diffusion Training via Min-SNR Weighting Strategy, arXiv 2303.09556.
+    """
+
+    name = "min-snr"
+    parametrization = Parametrization.EPS
+
+    gamma: float = Field(5.0, gt=0, le=1e6, description="γ: largest weight of an error of x_0")
+
+    def weight(self, at: Level) -> Tensor:
+        return torch.exp(-2 * at.half_log_snr).mul(self.gamma).clamp_max(1.0).to(at.dtype)
+
+
+class ELBO(Objective):
+    """predict T, with the weights of the bound on the likelihood.
+
+    ``ω = (N/2) (SNR_{i-1} - SNR_i) c sin² θ``, and SNR_1 instead of the difference at i = 1: with i uniform the expected loss is
+    the bound in nats per dimension, without what no network changes (``gendiff process likelihood`` has it all). The network is
+    that of ``wiener``, so that no weight is infinite however fast a component vanishes.
+
+    Reference: Kingma, Salimans, Poole, Ho 2021, Variational Diffusion Models, arXiv 2107.00630, eq. 13.
+    """
+
+    name = "elbo"
+    parametrization = Parametrization.WIENER
+
+    def weight(self, at: Level) -> Tensor:
+        lam, before = at.half_log_snr, at.before.half_log_snr
+        first = torch.isinf(before) | (at.i == 1).reshape(-1, *[1] * (lam.ndim - 1))
+        lost = torch.exp(2 * torch.where(first, lam, before)) * torch.where(
+            first, 1.0, -torch.expm1(2 * (lam - before))
+        )
+        return (at.N / 2 * lost * at.moments.variance * at.theta.sin() ** 2).to(at.dtype)
