@@ -1395,7 +1395,7 @@ class FlatError(Weighed):
         return dataclasses.replace(found, error=found.error.flatten(1))
 
 
-@fails(GROWS, "expected four times the loss at twice the error; seen: 2.000 times")
+@fails(GROWS, "expected 4 times the loss at twice the error; seen: 2.000 times")
 class Absolute(Weighed):
     def loss(self, denoiser, diffusion, x_0, i, eps):  # type: ignore[no-untyped-def, misc]
         found = super().loss(denoiser, diffusion, x_0, i, eps)
