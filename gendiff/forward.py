@@ -53,10 +53,14 @@ class BandSNR:
         """How many components each band has, over all channels."""
         return [int(count) for count in self._member.sum(0)]
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the components of each band of what broadcasts to the event, ``(bands,)``."""
+        total: Tensor = torch.broadcast_to(values.double(), self.diffusion.event_shape).flatten() @ self._member
+        return total
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the components of each band of what broadcasts to the event, ``(bands,)``; NaN for an empty one."""
-        full: Tensor = torch.broadcast_to(values.double(), self.diffusion.event_shape).flatten() @ self._member
-        return full / self._member.sum(0)
+        return self.sum(values) / self._member.sum(0)
 
     def decibel(self, i: int) -> Tensor:
         """SNR of each band at step i >= 1, float64, ``(bands,)``."""

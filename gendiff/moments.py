@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self, final
 
@@ -48,6 +48,8 @@ class Moments:
         variance: c > 0, float64, broadcasting to the event.
         count: how many events they were measured on; 0 where they are assumed.
         fingerprint: of the data.
+        weight: by how much each component counts in a sum over components, broadcasting to the event; other than 1 only where few
+            components stand for many.
 
     """
 
@@ -55,6 +57,7 @@ class Moments:
     variance: Tensor
     count: int = 0
     fingerprint: str = ""
+    weight: Tensor | float = 1.0
 
     @classmethod
     def standard(cls, event_shape: EventShape) -> Self:
@@ -81,7 +84,8 @@ class Moments:
 
     def to(self, device: torch.device) -> Moments:
         """The same moments on ``device``."""
-        return Moments(self.mean.to(device), self.variance.to(device), self.count, self.fingerprint)
+        weight = self.weight.to(device) if isinstance(self.weight, Tensor) else self.weight
+        return replace(self, mean=self.mean.to(device), variance=self.variance.to(device), weight=weight)
 
 
 def smoothed(variance: Tensor, frequencies: Tensor, event_shape: EventShape) -> Tensor:

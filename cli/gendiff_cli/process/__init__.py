@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from gendiff_cli.process.fit import fit
 from gendiff_cli.process.likelihood import likelihood
 from gendiff_cli.process.plot import plot
+from gendiff_cli.process.predict import predict
 from gendiff_cli.process.show import show
 
 app = typer.Typer(
@@ -20,4 +22,6 @@ def process() -> None:
 
 app.command()(show)
 app.command()(plot)
+app.command()(predict)
+app.command()(fit)
 app.command()(likelihood)

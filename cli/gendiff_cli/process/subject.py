@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Iterable
@@ -59,6 +60,11 @@ class Subject:
         """The process in numbers, with the moments of its data, which are read for that."""
         with self.resolved.locating():
             return self.config.diffusion()
+
+    @property
+    def components(self) -> int:
+        """How many an event has."""
+        return math.prod(self.config.data.event_shape)
 
     @cached_property
     def in_frequencies(self) -> Diffusion:

@@ -79,10 +79,10 @@ class ArcLength(Grid):
 @lru_cache(maxsize=4)
 def arc_length(diffusion: Diffusion) -> Tensor:
     """ℓ(i) for i = 1..N."""
-    c = diffusion.moments.variance
+    counted = diffusion.moments.variance * diffusion.moments.weight
 
     def speed(at: Level) -> Tensor:
-        squared = c * (at.theta - at.before.theta) ** 2
+        squared = counted * (at.theta - at.before.theta) ** 2
         return squared.expand(-1, *diffusion.event_shape).flatten(1).sum(1).sqrt()
 
     return along(diffusion, speed).cumsum(0)

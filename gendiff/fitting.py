@@ -1,0 +1,255 @@
+r"""Fitting: parameters of a process for which the predicted error is smallest.
+
+The parameters are numbers that a velocity and the components it owns declare as fields, a third party's among them; each is
+looked for in the range that its field declares, or in one that is given. The error is that of `gendiff.prediction` for one
+sampler and number of steps. Powell's method (SciPy) searches without derivatives, in ``asinh((p - low)/(start - low))``, which is
+linear up to the value that it starts from and logarithmic beyond.
+
+Two constraints. A process must be one: λ never rises, and whatever else its components refuse. And it must end: the data-SNR of
+every component at N is at most -10 dB (rule ``never-ends`` of `gendiff.diagnosis`), or doing nothing would be best of all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+
+from gendiff.component import Component
+from gendiff.config import Config, Layer, resolve
+from gendiff.diagnosis import GONE
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError, GendiffError, did_you_mean
+from gendiff.forward import DECIBEL
+from gendiff.moments import Moments
+from gendiff.prediction import diagonal, thinned
+from gendiff.recursion import Gaussian, law
+from gendiff.sampler import GridSampler, Sampler
+from gendiff.threads import one_thread
+
+REFUSED = 10.0  # what a process that is none costs, in units of log error above the start
+EVALUATIONS = 160  # of the error, at most
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number of a velocity that may be changed.
+
+    Args:
+        path: where it is in the configuration, such as ``"velocity.schedule.f_max"``.
+        value: what it is.
+        low, high: its range; infinite where none is declared.
+
+    """
+
+    path: str
+    value: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its range has two ends."""
+        return math.isfinite(self.high - self.low)
+
+    @property
+    def unit(self) -> float:
+        """How large a change is of the order of the value itself."""
+        return self.value - self.low or 1e-3 * (self.high - self.low)
+
+    def coordinate(self, value: float) -> float:
+        """``asinh((value - low)/unit)``."""
+        return math.asinh((value - self.low) / self.unit)
+
+    def at(self, coordinate: float) -> float:
+        """The value of a coordinate, within the range."""
+        return min(max(self.low + self.unit * math.sinh(coordinate), self.low), self.high)
+
+
+def parameters(component: Component, path: str = "velocity") -> list[Parameter]:
+    """All numbers (not integers) of a component and those it owns."""
+    return list(_parameters(component, path))
+
+
+def _parameters(component: Component, path: str) -> Iterator[Parameter]:
+    for name, info in type(component).model_fields.items():
+        value = getattr(component, name)
+        if isinstance(value, Component):
+            yield from _parameters(value, f"{path}.{name}")
+        elif isinstance(value, float):
+            lower, upper = (
+                [float(getattr(c, key)) for c in info.metadata for key in keys if getattr(c, key, None) is not None]
+                for keys in (("ge", "gt"), ("le", "lt"))
+            )
+            yield Parameter(f"{path}.{name}", value, max(lower, default=-math.inf), min(upper, default=math.inf))
+
+
+def chosen(velocity: Component, wanted: Mapping[str, tuple[float, float] | None]) -> list[Parameter]:
+    """The parameters to fit: those ``wanted``, by path or its end, in a range or the declared one; by default all that have one.
+
+    Raises:
+        ConfigError: for a name that is none or several, a range without two ends, and where nothing is left to fit.
+
+    """
+    there = parameters(velocity)
+    if not wanted:
+        found = [parameter for parameter in there if parameter.bounded]
+    else:
+        found = [_named(there, name, limits) for name, limits in wanted.items()]
+    if not found:
+        raise ConfigError(
+            f"velocity '{velocity.name}' has no number with a range to fit",
+            details=[f"its numbers: {', '.join(parameter.path for parameter in there) or 'none'}"],
+            fix="give the range of one: --vary NAME=LOW:HIGH",
+        )
+    return found
+
+
+def _named(there: Sequence[Parameter], name: str, limits: tuple[float, float] | None) -> Parameter:
+    matching = [parameter for parameter in there if f".{parameter.path}".endswith(f".{name}")]
+    if len(matching) != 1:
+        paths = [parameter.path for parameter in matching or there]
+        near = "" if matching else did_you_mean(name, [path.rpartition(".")[2] for path in paths])
+        raise ConfigError(
+            f"'{name}' is {'several numbers' if matching else 'no number'} of this velocity",
+            details=[f"{'they are' if matching else 'its numbers'}: {', '.join(paths) or 'none'}", near],
+            fix="name one of them",
+        )
+    parameter = matching[0]
+    if limits is not None:
+        parameter = replace(parameter, low=limits[0], high=limits[1])
+    if not (parameter.bounded and parameter.low < parameter.high):
+        raise ConfigError(
+            f"'{parameter.path}' declares no range with two ends", fix=f"give one: --vary {name}=LOW:HIGH"
+        )
+    if not parameter.low <= parameter.value <= parameter.high:
+        raise ConfigError(
+            f"{parameter.path} = {parameter.value:g} is outside {parameter.low:g}..{parameter.high:g}",
+            fix="give a range that holds the value from which the search starts",
+        )
+    return parameter
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was found.
+
+    Args:
+        config: with the fitted values and the sampler.
+        values: by path.
+        before, after: the error at the start and at the end.
+        evaluations: how often it was computed.
+
+    """
+
+    config: Config
+    values: dict[str, float]
+    before: float
+    after: float
+    evaluations: int
+
+
+@one_thread()
+def fit(
+    config: Config,
+    sampler: Sampler,
+    target: Gaussian | None,
+    free: Sequence[Parameter],
+    evaluations: int = EVALUATIONS,
+) -> Fit:
+    """Choose the values of ``free`` for which ``sampler`` has the smallest error.
+
+    Args:
+        config: fitted to its data.
+        sampler: with its number of steps.
+        target: the data in the coordinates of the process; None takes independent components with its moments.
+        evaluations: of the error, about at most.
+
+    Raises:
+        ConfigError: where the sampler cannot sample the process.
+
+    """
+    start = config.diffusion()
+    few = target is None and _same_steps(sampler, start)
+
+    def error(candidate: Config) -> tuple[float, float]:
+        """The error, and by how many decibel a component is too alive at N."""
+        diffusion = candidate.diffusion()
+        search, weight = thinned(diffusion) if few else (diffusion, None)
+        wanted = target or diagonal(search)
+        each = law(search, sampler, wanted).distance(wanted)
+        return float(each.sum() if weight is None else each @ weight.flatten()), _alive(diffusion)
+
+    best, count = config, 1
+    before, alive = error(config)
+    best_cost = _cost(before, alive)
+
+    def cost(y: np.ndarray) -> float:
+        nonlocal best, best_cost, count
+        count += 1
+        try:
+            numbers = {parameter.path: parameter.at(float(at)) for parameter, at in zip(free, y, strict=True)}
+            candidate = with_values(config, numbers, start.moments)
+            found = _cost(*error(candidate))
+        except GendiffError:
+            return best_cost + REFUSED
+        if found < best_cost:
+            best, best_cost = candidate, found
+        return found
+
+    minimize(
+        cost,
+        np.array([parameter.coordinate(parameter.value) for parameter in free]),
+        method="Powell",
+        bounds=[(0.0, parameter.coordinate(parameter.high)) for parameter in free],
+        options={"maxfev": evaluations, "xtol": 1e-2, "ftol": 1e-3},
+    )
+    if not never_rises(best.diffusion()):
+        raise GendiffError("the best process that was found is none: λ rises at a step", fix="fit fewer parameters")
+    found = {parameter.path: parameter.value for parameter in parameters(best.velocity)}
+    values = {parameter.path: found[parameter.path] for parameter in free}
+    return Fit(best.model_copy(update={"sampler": sampler}), values, before, error(best)[0], count)
+
+
+def with_values(config: Config, values: Mapping[str, float], moments: Moments) -> Config:
+    """The configuration with other numbers in its velocity, and what was learned from data as it was.
+
+    Raises `GendiffError` for what its components refuse.
+    """
+    table = {"velocity": config.velocity.table()}
+    layers = [Layer("the configuration", table), *(Layer.at("fit", path, value) for path, value in values.items())]
+    velocity = resolve(layers).config.velocity
+    if config.velocity.has_learned:
+        velocity = velocity.with_learned(config.velocity.learned)
+    return config.holding(config.rotation, velocity, moments)
+
+
+def never_rises(diffusion: Diffusion) -> bool:
+    """Whether λ never rises, at any step of any component: what a `Diffusion` looks at in some steps only."""
+    previous = diffusion.half_log_snr(0)
+    for i in range(1, diffusion.N + 1):
+        lam = diffusion.half_log_snr(i)
+        if not (lam <= previous + 1e-9).all():
+            return False
+        previous = lam
+    return True
+
+
+def _cost(error: float, alive: float) -> float:
+    return math.log(min(max(error, 1e-300), 1e300)) + max(alive, 0.0) if error == error else math.inf
+
+
+def _alive(diffusion: Diffusion) -> float:
+    """By how many decibel the largest data-SNR at N is above what counts as gone."""
+    data_snr = diffusion.half_log_snr(diffusion.N) * DECIBEL + diffusion.moments.variance.log() * DECIBEL / 2
+    return float(data_snr.max()) - GONE
+
+
+def _same_steps(sampler: Sampler, diffusion: Diffusion) -> bool:
+    """Whether the sampler takes the same steps on the few components that stand for all."""
+    if not isinstance(sampler, GridSampler):
+        return True
+    return sampler.descent(diffusion) == sampler.descent(thinned(diffusion)[0])

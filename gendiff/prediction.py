@@ -1,0 +1,282 @@
+r"""Prediction: how far the samples of a process are from its data, before any training.
+
+For Gaussian data the optimal model is known, and the law of what a sampler draws with it follows from its plan
+(`gendiff.recursion`). The error is the squared 2-Wasserstein distance between that law and the data's, which for Gaussians is the
+squared Fréchet distance,
+
+    W² = |m - m'|² + tr(C + C' - 2 (C^½ C' C^½)^½) = Σ_k (m_k - m'_k)² + (sqrt(c_k) - sqrt(c'_k))²   where both are diagonal.
+
+It is what discretisation and prior cost with a perfect model. What a network gets wrong, what data have beyond mean and
+covariance, and clipping are not in it. The data stand for themselves in one of two ways:
+
+* diagonal: independent components with the moments of the process, in the basis of the process. For data of any size; a basis in
+  which they are far from independent is flattered by it.
+* dense: with the covariance that the data have, the same data for every process. For small events (`MOST_DENSE`).
+
+Among the step grids of a sampler `best_grid` looks for the one with the smallest error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from gendiff.blur import frequency_bands
+from gendiff.data import Data
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.forward import BandSNR
+from gendiff.grid import Grid
+from gendiff.moments import MOST_ENDLESS, MOST_EVENTS, Moments
+from gendiff.recursion import Gaussian, law
+from gendiff.rotation import Rotation
+from gendiff.sampler import GridSampler, Sampler
+from gendiff.scales import Scales, VariancePreserving
+from gendiff.shapes import spatial
+from gendiff.threads import one_thread
+
+MOST_DENSE = 256  # components of an event whose covariance is kept whole
+UPDATES = 2500  # of plans that the search for a grid may compute
+WAVES = 4  # shapes in which the search bends a grid before it moves single steps
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What samples will be like.
+
+    Args:
+        evaluations: of the model, for each sample.
+        steps: where it is evaluated.
+        total: squared 2-Wasserstein distance between samples and data.
+        bands: the same of each frequency band by itself; for diagonal data they add up to ``total``.
+
+    """
+
+    evaluations: int
+    steps: list[int]
+    total: float
+    bands: list[float]
+
+
+@one_thread()
+def predict(diffusion: Diffusion, sampler: Sampler, data: Gaussian, bands: int = 4) -> Prediction:
+    """The error of what ``sampler`` draws with the optimal model of ``data``.
+
+    Raises:
+        ConfigError: where it cannot sample the process.
+
+    """
+    steps = [update.i for update in sampler.plan(diffusion)]
+    drawn = law(diffusion, sampler, data)
+    if data.covariance.shape[-1] == 1:
+        each = drawn.distance(data).reshape(diffusion.event_shape)
+        member = BandSNR(diffusion, bands)
+        return Prediction(len(steps), steps, float(each.sum()), member.sum(each).tolist())
+    parts = [float(_part(drawn, inside).distance(_part(data, inside))) for inside in _dct_bands(diffusion, bands)]
+    return Prediction(len(steps), steps, float(drawn.distance(data).sum()), parts)
+
+
+def _dct_bands(diffusion: Diffusion, bands: int) -> list[Tensor]:
+    """For each band the rows that lead from rotated coordinates to its components in the DCT, ``(n, d)``; none is empty."""
+    shape, U = diffusion.event_shape, Rotation.model_validate("dct")
+    rows = U.rotate(_dense(diffusion.rotation, shape).T.reshape(-1, *shape)).flatten(1).T  # DCT^T U
+    band = frequency_bands(shape, bands).expand(shape).flatten()
+    return [rows[band == k] for k in range(bands)]
+
+
+def _dense(rotation: Rotation, event_shape: tuple[int, ...]) -> Tensor:
+    """U, ``(d, d)`` float64: column k is the event of component k."""
+    d = math.prod(event_shape)
+    return rotation.unrotate(torch.eye(d, dtype=torch.float64).reshape(d, *event_shape)).reshape(d, d).T
+
+
+def _part(law: Gaussian, rows: Tensor) -> Gaussian:
+    """The law of some linear functions of the components."""
+    return Gaussian.dense(rows @ law.mean[0], rows @ law.covariance[0] @ rows.T)
+
+
+# --- the data -----------------------------------------------------------------------------------------------------------
+
+
+def diagonal(diffusion: Diffusion) -> Gaussian:
+    """Independent components with the moments of the process."""
+    return Gaussian.of(diffusion.moments, diffusion.event_shape)
+
+
+def dense(data: Data, rotation: Rotation) -> Gaussian:
+    """Mean and covariance of the data in the coordinates of ``rotation``, over the events that moments are measured on.
+
+    Raises:
+        ConfigError: for events of more than `MOST_DENSE` components.
+
+    """
+    shape = data.event_shape
+    if math.prod(shape) > MOST_DENSE:
+        raise ConfigError(
+            f"events of {math.prod(shape)} components are too large for a whole covariance",
+            details=[f"it is kept for at most {MOST_DENSE} components"],
+            fix="use independent components: diagonal",
+        )
+    indices = data.spread(MOST_EVENTS if data.length is not None else MOST_ENDLESS)
+    x_bar = rotation.rotate(torch.stack([data[index] for index in indices]).double()).flatten(1)
+    return Gaussian.dense(x_bar.mean(0).reshape(shape), torch.cov(x_bar.T, correction=0))
+
+
+def thinned(diffusion: Diffusion) -> tuple[Diffusion, Tensor]:
+    """A process of few components that stand for all of them, and how many each stands for, ``(C, K)``.
+
+    Components whose frequency rounds to the same cycle per event, over which moments are smoothed, are told by the one in their
+    middle: its scales, the mean of their variances, and a mean whose square is that of theirs.
+    """
+    shape = diffusion.event_shape
+    rho = diffusion.rotation.frequencies(shape)[0].flatten()
+    shell = (rho * max(spatial(shape)) / math.pi).round().long()
+    shell = torch.unique(torch.where(rho < 1e-9, -1, shell), return_inverse=True)[1]
+    member = torch.nn.functional.one_hot(shell).double()
+    order = torch.argsort(shell, stable=True)
+    count = member.sum(0)
+    middle = order[(count.cumsum(0) - count + (count - 1) // 2).long()]
+    small = (shape[0], len(middle))
+    weight = count.expand(small)
+    squared, variance = (
+        torch.broadcast_to(values, shape).flatten(1) @ member / count
+        for values in (diffusion.moments.mean**2, diffusion.moments.variance)
+    )
+    moments = Moments(squared.sqrt(), variance, weight=weight)
+    scales: Scales = _Some(diffusion.scales, middle, spatial(shape))
+    if isinstance(diffusion.scales, VariancePreserving):
+        scales = _SomeVariancePreserving(diffusion.scales, middle, spatial(shape))
+    few = Diffusion(Rotation.model_validate("identity"), scales, small, moments)
+    return few, weight
+
+
+@dataclass(frozen=True)
+class _Some(Scales):
+    """The scales of some components, ``index`` in each channel, as those of a signal."""
+
+    inner: Scales
+    index: Tensor
+    spatial: tuple[int, ...]
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # that of the inner scales
+        return self.inner.N
+
+    def log_a(self, i: Tensor) -> Tensor:
+        return _some(self.inner.log_a(i), self.index, self.spatial)
+
+    def log_s(self, i: Tensor) -> Tensor:
+        return _some(self.inner.log_s(i), self.index, self.spatial)
+
+
+@dataclass(frozen=True)
+class _SomeVariancePreserving(VariancePreserving):
+    """The same of scales that are variance-preserving, which some samplers ask for."""
+
+    inner: VariancePreserving
+    index: Tensor
+    spatial: tuple[int, ...]
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # that of the inner scales
+        return self.inner.N
+
+    def log_alpha_bar(self, i: Tensor) -> Tensor:
+        return _some(self.inner.log_alpha_bar(i), self.index, self.spatial)
+
+
+def _some(values: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    """``(B, C, *spatial)``, or what broadcasts to it, at the flat indices: ``(B, C, K)``."""
+    some: Tensor = values.expand(*values.shape[:2], *spatial).flatten(2)[..., index]
+    return some
+
+
+# --- the grid -----------------------------------------------------------------------------------------------------------
+
+
+@one_thread()
+def best_grid(
+    diffusion: Diffusion, sampler: GridSampler, data: Gaussian, n: int, known: Sequence[str] = ()
+) -> list[int]:
+    """Steps from N down to 1 or more, n at most, at which ``sampler`` has the smallest error that a search finds.
+
+    It begins with the best of the grids ``known`` and the sampler's own, bends it by a few sine waves (Powell's method), then
+    moves single steps as long as that helps. Of many components few stand for all; the grid that is returned is never worse than
+    the one it began with.
+    """
+    N = diffusion.N
+    search, weight = (diffusion, None) if data.covariance.shape[-1] > 1 else thinned(diffusion)
+    target = data if weight is None else diagonal(search)
+    left = max(UPDATES // n, 1)
+    seen: dict[tuple[int, ...], float] = {}
+
+    def error(steps: tuple[int, ...]) -> float:
+        nonlocal left
+        if steps not in seen:
+            left -= 1
+            each = law(search, at(sampler, steps), target).distance(target)
+            seen[steps] = float(each.sum() if weight is None else (each * weight.flatten()).sum())
+        return seen[steps]
+
+    grids = [sampler.grid, *(Grid.model_validate(name) for name in known)]
+    starts = [tuple(grid.steps(diffusion, n)[:-1]) for grid in grids]
+    best = start = min(starts, key=error)
+    if len(start) > 2:
+        bend = _bending(start, N)
+        waves = min(WAVES, len(start) - 1)
+        minimize(
+            lambda a: error(bend(a)), np.zeros(waves), method="Powell", bounds=[(-0.9, 0.9)] * waves,
+            options={"maxfev": left // 2, "xtol": 0.02, "ftol": 1e-4},
+        )  # fmt: skip
+        best = min(seen, key=lambda steps: (seen[steps], steps))
+    stride = max(N // (4 * n), 1)
+    while left > 0:
+        moved = _moved(best, stride, error, lambda: left > 0)
+        if moved == best and stride == 1:
+            break
+        stride = stride if moved != best else max(stride // 2, 1)
+        best = moved
+    whole = [predict(diffusion, at(sampler, steps), data).total for steps in (start, best)]
+    return list(best if whole[1] < whole[0] else start)
+
+
+def at(sampler: GridSampler, steps: Sequence[int]) -> GridSampler:
+    """The sampler at these steps, from N down to 1 or more."""
+    grid = Grid.model_validate({"name": "explicit", "at": list(steps)})
+    return sampler.model_copy(update={"grid": grid, "steps": None})
+
+
+def _bending(start: tuple[int, ...], N: int) -> Callable[[np.ndarray], tuple[int, ...]]:
+    """Grids near ``start``: its steps as a curve over their number, in log i, at numbers that sine waves shift."""
+    k = np.arange(len(start))
+    ends = len(start) - 1
+    log_i = np.log(np.array(start, dtype=np.float64))
+
+    def bent(a: np.ndarray) -> tuple[int, ...]:
+        shift = sum(a_m * np.sin(np.pi * m * k / ends) * ends / (np.pi * m) for m, a_m in enumerate(a, start=1))
+        # The last step moves too: with the first wave, by as much as its neighbour.
+        steps = np.exp(np.interp(np.clip(k + shift, 0, ends), k, log_i)).round().astype(int)
+        return tuple(sorted({N, *(int(i) for i in steps)}, reverse=True))
+
+    return bent
+
+
+def _moved(
+    steps: tuple[int, ...], stride: int, error: Callable[[tuple[int, ...]], float], going_on: Callable[[], bool]
+) -> tuple[int, ...]:
+    """``steps`` with each but the first moved by ``stride`` either way where that lowers the error, one after the other."""
+    for place in range(1, len(steps)):
+        for way in (stride, -stride):
+            moved = steps[place] + way
+            above, below = steps[place - 1], steps[place + 1] if place + 1 < len(steps) else 0
+            candidate = (*steps[:place], moved, *steps[place + 1 :])
+            if below < moved < above and going_on() and error(candidate) < error(steps):
+                steps = candidate
+                break
+    return steps

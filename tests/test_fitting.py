@@ -1,0 +1,255 @@
+"""Parameters for which the predicted error is smallest, against scans of the same parameters."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+import torch
+from command import run
+from processes import component
+from pydantic import Field
+
+from gendiff import BlurSchedule, Sampler, Velocity
+from gendiff.component import resolve as installed
+from gendiff.component import resolving_with
+from gendiff.config import Config, Layer, resolve
+from gendiff.diagnosis import GONE
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.fitting import Parameter, chosen, fit, never_rises, parameters, with_values
+from gendiff.forward import DECIBEL
+from gendiff.prediction import dense, diagonal, predict
+from gendiff.registry import default_registry
+from gendiff.scales import VariancePreserving
+
+
+def config(velocity: object = "blur:schedule=log", rotation: str = "dct", N: int = 60) -> Config:
+    table = {"N": N, "rotation": rotation, "velocity": velocity, "data": "gaussian-field:size=[6,9]"}
+    return resolve([Layer("the test", table)]).config.fitted()
+
+
+def sampler(spec: str) -> Sampler:
+    return component(Sampler, spec)
+
+
+def error(of: Config, by: Sampler) -> float:
+    process = of.diffusion()
+    return predict(process, by, diagonal(process)).total
+
+
+# --- which parameters ---------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_velocity_are_those_of_what_it_owns_too():
+    found = {parameter.path: parameter for parameter in parameters(component(Velocity, "blur:schedule=log"))}
+    noise, schedule = (
+        ("velocity.noise.beta_min", "velocity.noise.beta_max"),
+        ("velocity.schedule.f_max", "velocity.schedule.f_min"),
+    )
+    assert found.keys() == {*noise, *schedule, "velocity.sigma"}
+    assert found["velocity.sigma"] == Parameter("velocity.sigma", 0.4, 0.01, 100.0)
+    assert found["velocity.noise.beta_max"] == Parameter("velocity.noise.beta_max", 0.02, 0.0, 1.0)
+    deep = parameters(component(Velocity, "reversed:velocity='blur:sigma=0.6'"))
+    assert [parameter.value for parameter in deep if parameter.path == "velocity.velocity.sigma"] == [0.6]
+
+
+class Wave(BlurSchedule):
+    """f(i) = f_max share sin²(π turns i / 2N), of somebody who declares a range of the one number and not of the other."""
+
+    name = "wave"
+    f_max: float = 0.14
+    turns: int = Field(1, ge=1, le=9)
+    share: float = Field(0.5, ge=0, le=1)
+
+    def f(self, i, N):
+        return self.f_max * self.share * torch.sin(torch.pi * self.turns * i / (2 * N)) ** 2
+
+
+@pytest.fixture
+def wave():
+    """The velocity of a schedule that is nobody's built-in."""
+    known = default_registry().resolve
+    with resolving_with(lambda kind, name: Wave if name == "wave" else known(kind, name)):
+        yield component(Velocity, {"name": "blur", "schedule": "wave"})
+
+
+def test_of_a_third_party_only_what_declares_a_range_is_fitted_unless_one_is_given(wave):
+    paths = [parameter.path for parameter in chosen(wave, {})]
+    assert "velocity.schedule.share" in paths
+    assert "velocity.schedule.f_max" not in paths
+    assert "velocity.schedule.turns" not in paths  # whole numbers have no slope to follow
+    assert chosen(wave, {"f_max": (0.0, 2.0)}) == [Parameter("velocity.schedule.f_max", 0.14, 0.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"f_mx": None}, "did you mean 'f_max'?"),
+        ({"turns": None}, "no number of this velocity"),
+        ({"f_max": None}, "declares no range with two ends"),
+        ({"f_max": (0.5, 2.0)}, "is outside 0.5..2"),
+        ({"f_max": (2.0, 0.0)}, "declares no range with two ends"),
+        ({"sigma": None, "velocity.sigma": None, "beta": None}, "did you mean"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(wave, wanted, said):
+    with pytest.raises(ConfigError) as raised:
+        chosen(wave, wanted)
+    assert said in str(raised.value)
+
+
+def test_a_name_of_several_numbers_is_refused():
+    both = component(Velocity, "reversed:velocity='reversed:velocity=blur'")
+    assert len(chosen(both, {"sigma": None})) == 1
+    doubled = component(Velocity, "blur:noise=sigmoid")
+    with pytest.raises(ConfigError, match="no number"):
+        chosen(doubled, {"beta_max": None})
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"), [(0.14, 0.0, 1e4), (0.0, 0.0, 3.0), (-2.0, -5.0, 5.0), (1e-4, 0.0, 1.0)]
+)
+def test_coordinates_reach_the_whole_range(value, low, high):
+    parameter = Parameter("p", value, low, high)
+    assert parameter.at(parameter.coordinate(value)) == pytest.approx(value)
+    assert parameter.at(0.0) == low
+    assert parameter.at(parameter.coordinate(high) + 1) == high
+    assert parameter.coordinate(high) < 20  # so that a search gets there
+
+
+# --- the fit ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["ddim:steps=6,grid=lambda", "dpmpp-2m:steps=6"])
+def test_one_parameter_is_found_as_by_a_scan(spec):
+    start, by = config(), sampler(spec)
+    target = diagonal(start.diffusion())
+    found = fit(start, by, target, chosen(start.velocity, {"f_max": (0.0, 3.0)}), 40)
+    scan = []
+    for value in torch.linspace(0, 3, 31).tolist():
+        scan.append(error(with_values(start, {"velocity.schedule.f_max": value}, start.diffusion().moments), by))
+    assert found.before == pytest.approx(error(start, by))
+    assert found.after == pytest.approx(error(found.config, by))
+    assert found.after <= min(scan) * 1.01
+    assert found.config.velocity.schedule.f_max == found.values["velocity.schedule.f_max"]
+    assert found.config.sampler == by
+
+
+def test_few_components_lead_to_the_same_place_as_all():
+    start, by = config("blur:schedule=linear"), sampler("ddim:steps=6")
+    free = chosen(start.velocity, {"beta_max": (0.01, 0.5)})
+    all_ = fit(start, by, diagonal(start.diffusion()), free, evaluations=30)
+    few = fit(start, by, None, free, evaluations=30)
+    assert error(few.config, by) == pytest.approx(all_.after, rel=0.02)
+
+
+def test_a_process_must_end_even_where_its_prior_is_matched():
+    """From the matched prior a process that does nothing would be best of all."""
+    start, by = config("isotropic:noise='linear:beta_max=0.3'"), sampler("ddim:steps=5,prior=matched")
+    found = fit(start, by, None, chosen(start.velocity, {"beta_max": None, "beta_min": None}), 60)
+    process = found.config.diffusion()
+    alive = process.half_log_snr(60) * DECIBEL + process.moments.variance.log() * DECIBEL / 2
+    assert found.after < found.before
+    assert float(alive.max()) <= GONE + 0.1
+    assert never_rises(process)
+
+
+def test_a_process_that_does_not_end_is_brought_to_an_end():
+    start, by = config("isotropic:noise='linear:beta_max=0.01'"), sampler("ddim:steps=5")
+    process = fit(start, by, None, chosen(start.velocity, {"beta_max": None}), 40).config.diffusion()
+    alive = process.half_log_snr(60) * DECIBEL + process.moments.variance.log() * DECIBEL / 2
+    assert float(alive.max()) <= GONE + 0.1
+
+
+def test_a_whole_covariance_is_fitted_to_as_well():
+    start = resolve([Layer("the test", {"N": 20, "rotation": "haar", "data": "digits"})]).config.fitted()
+    by = sampler("ddim:steps=4")
+    found = fit(start, by, dense(start.data, start.rotation), chosen(start.velocity, {"beta_max": (0.01, 0.5)}), 20)
+    assert found.after < found.before
+
+
+class Kinked(VariancePreserving):
+    """λ rises at one step that nobody looks at."""
+
+    N = 100
+    device = torch.device("cpu")
+
+    def log_alpha_bar(self, i):
+        return torch.where(i == 33, -0.001, -0.05 * i.double()).reshape(-1, 1, 1, 1)
+
+    def to(self, device):
+        return self
+
+
+def test_every_step_is_looked_at_in_the_end():
+    rotation = config().rotation
+    assert never_rises(config().diffusion())
+    assert not never_rises(Diffusion(rotation, Kinked(), (1, 4, 6)))
+
+
+# --- the command --------------------------------------------------------------------------------------------------------
+
+
+def test_fit_writes_a_configuration_that_train_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--rotation", "dct", "--schedule", "linear", "--data", "digits", "--set", "N=40", "--steps", 4)
+    done = run("process", "fit", *options, "--vary", "f_max=0:2", "--vary", "noise.beta_max=0.01:0.6", "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    assert found["error_after"] < found["error_before"]
+    assert found["covariance"] == "dense"
+    written = tomllib.loads((tmp_path / "fitted.toml").read_text())
+    assert written.keys() == {"N", "rotation", "velocity", "data", "sampler"}
+    assert written["velocity"]["schedule"]["f_max"] == pytest.approx(found["values"]["velocity.schedule.f_max"])
+    assert (written["sampler"]["name"], written["sampler"]["steps"]) == ("dpmpp-2m", 4)
+    described = run("train", "--config", "fitted.toml", "--dry-run", "--json")
+    assert described.code == 0, described.err
+    assert described.json["N"] == 40
+    again = run("process", "predict", "--config", "fitted.toml", "--sampler", "dpmpp-2m", "--steps", 4, "--json")
+    assert again.json["predictions"][0]["error"] == pytest.approx(found["error_after"])
+
+
+def test_fit_says_what_it_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = (
+        "--rotation",
+        "dct",
+        "--data",
+        "gaussian-field:size=[6,9]",
+        "--set",
+        "N=40",
+        "--steps",
+        4,
+        "--sampler",
+        "ddim",
+    )
+    done = run("process", "fit", *options, "--vary", "sigma=0.1:2", "--covariance", "diagonal", "--out", "mine.toml")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[1].split()[:2] == ["velocity.sigma", "0.4"]
+    assert "predicted error" in done.out
+    assert "next: gendiff train --config mine.toml" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--vary", "f_mx"), 2, "did you mean 'f_max'?"),
+        (("--vary", "f_max=low:high"), 2, "cannot read 'f_max=low:high'"),
+        (("--vary", "f_max=3"), 2, "cannot read 'f_max=3'"),
+        (("--vary", "f_max=0:1", "--out", "no/such/folder/x.toml"), 2, "cannot write 'no/such/folder/x.toml'"),
+        (("--vary", "f_max=0:1", "--sampler", "ddmi"), 2, "did you mean 'ddim'?"),
+        (("--vary", "f_max=0:1", "--steps", "70"), 2, "70 sampling steps of a process of 40"),
+        (("--schedule", "none", "--noise", "cosine", "--vary", "f_max"), 2, "no number of this velocity"),
+    ],
+)
+def test_a_mistake_is_explained(options, code, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = ("--rotation", "dct", "--data", "digits", "--set", "N=40")
+    done = run("process", "fit", *data, *(() if "--steps" in options else ("--steps", 3)), *options)
+    assert (done.code, said in done.err) == (code, True), done.err
+    assert len(done.err.splitlines()) < 12
+
+
+def test_the_resolver_of_a_test_is_not_that_of_the_next():
+    assert installed("schedule", "log").name == "log"

@@ -1,0 +1,252 @@
+"""The predicted error, against recursions and searches written another way."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from command import run
+from processes import component, diffusion
+from rich.text import Text
+
+from gendiff import Data, Sampler
+from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
+from gendiff.grid import Grid
+from gendiff.moments import Moments
+from gendiff.prediction import at, best_grid, dense, diagonal, predict, thinned
+from gendiff.recursion import Gaussian, law
+
+EVENT = (2, 4, 6)
+
+
+def of_data(rotation="dct", velocity="blur:schedule=log", N=50, event=EVENT, m=0.0) -> Diffusion:
+    """A process of data whose variance falls with frequency, and whose mean is m times the root of it."""
+    process = diffusion(rotation, velocity, event, N)
+    rho = torch.broadcast_to(process.rotation.frequencies(event), event)
+    c = 0.5 / (0.2 + (rho * max(event[1:]) / math.pi).round()) ** 2
+    return Diffusion(process.rotation, process.scales, event, Moments(m * c.sqrt(), c))
+
+
+def sampler(spec: str) -> Sampler:
+    return component(Sampler, spec)
+
+
+# --- the error ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_error_of_ddim_is_that_of_a_recursion_of_standard_deviations():
+    process = of_data()
+    found = predict(process, sampler("ddim:steps=7,grid=uniform"), diagonal(process), bands=3)
+    steps = [round(50 * k / 7) for k in range(7, 0, -1)]
+    assert (found.evaluations, found.steps) == (7, steps)
+    c = process.moments.variance.numpy()
+    std = np.exp(process.log_s(50).numpy()) + 0 * c
+    for i, j in itertools.pairwise([*steps, 0]):
+        a_i, s_i, a_j, s_j = (np.exp(f(k).numpy()) for k in (i, j) for f in (process.log_a, process.log_s))
+        v_i = a_i**2 * c + s_i**2
+        std = std * np.abs(a_j * a_i * c / v_i + s_j * s_i / v_i)
+    each = (std - np.sqrt(c)) ** 2
+    assert found.total == pytest.approx(each.sum(), rel=1e-9)
+    rho = torch.broadcast_to(process.rotation.frequencies(EVENT), EVENT).numpy()
+    bands = np.minimum((rho / rho.max() * 3).astype(int), 2)
+    assert found.bands == pytest.approx([each[bands == k].sum() for k in range(3)], rel=1e-9)
+
+
+def test_what_is_exact_has_no_error():
+    process = of_data(m=0.4)
+    exact = predict(process, sampler("trig:steps=1,prior=matched"), diagonal(process))
+    assert exact.total == pytest.approx(0, abs=1e-20)
+    prior = predict(process, sampler("trig:steps=1"), diagonal(process))
+    end, m, c = process.at(50, torch.float64), process.moments.mean, process.moments.variance
+    # N(0, s²) in the place of N(a m, v): y is off by -a m/sqrt(v) and has the variance s²/v.
+    wanted = c * ((end.a * m) ** 2 / end.v + (1 - end.s / end.v.sqrt()) ** 2)
+    assert prior.total == pytest.approx(float(wanted.sum()))
+    errors = [
+        predict(process, sampler(f"ddim:steps={n},grid=uniform"), diagonal(process)).total for n in (5, 10, 20, 50)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_the_whole_covariance_of_independent_components_is_diagonal():
+    process = of_data(m=0.3)
+    c, m = process.moments.variance, process.moments.mean
+    whole = Gaussian.dense(m, torch.diag(c.flatten()))
+    for spec in ("ddim:steps=5", "dpmpp-2m:steps=6", "ancestral:steps=4"):
+        one, other = (predict(process, sampler(spec), target, bands=3) for target in (diagonal(process), whole))
+        assert one.total == pytest.approx(other.total, rel=1e-6)
+        assert one.bands == pytest.approx(other.bands, rel=1e-6)  # the DCT's bands are those of the basis here
+        assert sum(one.bands) == pytest.approx(one.total)
+
+
+def test_of_a_process_of_one_speed_the_error_does_not_depend_on_the_basis():
+    data = component(Data, "digits")
+    errors = []
+    for rotation in ("identity", "dct", "haar"):
+        process = diffusion(rotation, "isotropic", data.event_shape, 60)
+        errors.append(predict(process, sampler("ddim:steps=6,grid=uniform"), dense(data, process.rotation), bands=2))
+    for other in errors[1:]:
+        assert other.total == pytest.approx(errors[0].total, rel=1e-6)
+        assert other.bands == pytest.approx(errors[0].bands, rel=1e-6)
+
+
+def test_the_covariance_of_the_data():
+    data = component(Data, "digits")
+    U = diffusion("dct", "blur", data.event_shape).rotation
+    found = dense(data, U)
+    rows = U.rotate(torch.stack([data[k] for k in range(data.length)]).double()).flatten(1).numpy()
+    np.testing.assert_allclose(found.mean[0].numpy(), rows.mean(0), atol=1e-12)
+    np.testing.assert_allclose(found.covariance[0].numpy(), np.cov(rows.T, bias=True), atol=1e-12)
+    with pytest.raises(ConfigError, match="too large for a whole covariance"):
+        dense(component(Data, "gaussian-field:size=17"), U)
+
+
+# --- few components for all ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("velocity", ["isotropic", "blur:schedule=none"])
+def test_few_components_stand_for_all_that_are_alike(velocity):
+    process = of_data(velocity=velocity, m=0.7, event=(2, 9, 13))
+    few, weight = thinned(process)
+    assert float(weight.sum()) == 2 * 9 * 13
+    assert few.event_shape[1] < 9 * 13 / 4
+    one = sampler("dpmpp-2m:steps=5,grid=uniform")
+    each = law(few, one, diagonal(few)).distance(diagonal(few))
+    assert float(each @ weight.flatten()) == pytest.approx(predict(process, one, diagonal(process)).total, rel=1e-9)
+
+
+def test_few_components_are_near_enough_where_they_are_not_alike():
+    process = of_data(event=(1, 24, 24), N=100)
+    few, weight = thinned(process)
+    one = sampler("ddim:steps=8,grid=lambda")
+    each = law(few, one, diagonal(few)).distance(diagonal(few))
+    assert float(each @ weight.flatten()) == pytest.approx(predict(process, one, diagonal(process)).total, rel=0.02)
+
+
+def test_few_components_know_how_many_they_stand_for():
+    process = of_data(velocity="isotropic", event=(1, 9, 13), N=100)
+    one = sampler("ddim:steps=8,grid=arc-length")
+    assert one.descent(thinned(process)[0]) == one.descent(process)
+
+
+# --- the best grid ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["ddim", "dpmpp-2m", "ancestral"])
+def test_the_best_grid_is_that_of_a_search_through_all(spec):
+    process = of_data(N=14, event=(1, 3, 4))
+    target, one = diagonal(process), sampler(spec)
+    every = {
+        steps: predict(process, at(one, steps), target).total
+        for n in (1, 2, 3)
+        for steps in ((14, *reversed(rest)) for rest in itertools.combinations(range(1, 14), n - 1))
+    }
+    found = best_grid(process, one, target, 3, ["uniform", "lambda"])
+    assert every[tuple(found)] <= min(every.values()) * 1.02
+
+
+def test_the_best_grid_is_better_than_where_the_search_began():
+    process = of_data(N=200)
+    one = sampler("dpmpp-2m")
+    known = ["uniform", "lambda", "arc-length", "karras"]
+    starts = [
+        predict(process, one.model_copy(update={"steps": 8, "grid": component(Grid, name)}), diagonal(process)).total
+        for name in known
+    ]
+    found = best_grid(process, one, diagonal(process), 8, known)
+    assert found[0] == 200
+    assert len(found) <= 8
+    assert predict(process, at(one, found), diagonal(process)).total < 0.7 * min(starts)
+
+
+def test_a_search_for_one_step_has_nothing_to_choose():
+    process = of_data()
+    assert best_grid(process, sampler("ddim"), diagonal(process), 1) == [50]
+
+
+# --- the command --------------------------------------------------------------------------------------------------------
+
+
+ARMS = ("--arm", "identity", "--arm", "dct schedule=log", "--data", "digits")
+
+
+def test_predict_prints_a_table_and_json_the_same_numbers():
+    options = (*ARMS, "--sampler", "ddim", "--sampler", "reverse-diffusion", "--steps", "5,20", "--set", "N=60")
+    done = run("process", "predict", *options, "--json")
+    assert done.code == 0, done.err
+    rows = done.json["predictions"]
+    assert [(row["process"], row["sampler"], row["asked"]) for row in rows] == [
+        (process, name, n)
+        for process in ("identity", "dct schedule=log")
+        for name, counts in (("ddim", (5, 20)), ("reverse-diffusion", (60,)))
+        for n in counts
+    ]
+    assert {row["covariance"] for row in rows} == {"dense"}
+    process = diffusion("identity", "blur", (1, 8, 8), 60)
+    target = dense(component(Data, "digits"), process.rotation)
+    moments = Moments.fit(component(Data, "digits"), process.rotation)
+    process = Diffusion(process.rotation, process.scales, (1, 8, 8), moments)
+    assert rows[0]["error"] == pytest.approx(predict(process, sampler("ddim:steps=5"), target).total)
+    assert rows[0]["of_variance"] == pytest.approx(rows[0]["error"] / float(target.variance.sum()))
+    text = run("process", "predict", *options).out
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1][-3:] == ["5", "20", "60"]
+    assert lines[2][-3:] == [f"{rows[0]['error']:.3g}", f"{rows[1]['error']:.3g}", "-"]
+    assert lines[3][-3:] == ["-", "-", f"{rows[2]['error']:.3g}"]
+
+
+def test_predict_finds_steps_that_sample_takes():
+    options = (*ARMS, "--sampler", "dpmpp-2m", "--steps", "4", "--set", "N=60", "--best-grid", "--bands", 2)
+    rows = run("process", "predict", *options, "--json").json["predictions"]
+    for row in rows:
+        assert row["best"]["error"] <= row["error"]
+        assert row["best"]["grid"][0] == 60
+    done = run("process", "predict", *options)
+    grid = ",".join(map(str, rows[0]["best"]["grid"]))
+    assert f"identity, dpmpp-2m, 4: --grid 'explicit:at=[{grid}]'" in done.out
+    assert "at its best steps" in done.out
+    assert "band 1  band 2" in done.out
+    same = (*ARMS[:2], *ARMS[4:], "--sampler", "dpmpp-2m", "--set", "N=60", "--steps", len(rows[0]["best"]["grid"]))
+    again = run("process", "predict", *same, "--grid", f"explicit:at=[{grid}]", "--json")
+    assert again.json["predictions"][0]["error"] == pytest.approx(rows[0]["best"]["error"])
+
+
+def test_independent_components_where_events_are_large_or_asked_for():
+    options = ("--rotation", "dct", "--steps", "3", "--sampler", "ddim", "--set", "N=40", "--json")
+    [large] = run("process", "predict", *options, "--data", "gaussian-field:size=24").json["predictions"]
+    [small] = run("process", "predict", *options, "--data", "digits", "--covariance", "diagonal").json["predictions"]
+    assert large["covariance"] == small["covariance"] == "diagonal"
+    assert sum(large["bands"]) == pytest.approx(large["error"])
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_predict_fits_a_terminal(columns, monkeypatch):
+    from gendiff_cli import console
+
+    terminal = console.Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "out", terminal)
+    done = run("process", "predict", *ARMS, "--sampler", "ddim", "--steps", "2,3,5,8,13", "--set", "N=40", "--bands", 6)
+    assert done.code == 0, done.err
+    assert max(map(len, Text.from_ansi(done.out).plain.splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--steps", "5,x"), 2, "cannot read the steps '5,x'"),
+        (("--steps", "0"), 2, "write numbers from 1 on"),
+        (("--steps", "5000"), 2, "5000"),
+        (("--sampler", "ddmi"), 2, "did you mean 'ddim'?"),
+        (("--grid", "even"), 2, "unknown grid 'even'"),
+        (("--covariance", "dense", "--data", "gaussian-field:size=24"), 2, "too large for a whole covariance"),
+        (("--sampler", "reverse-diffusion", "--velocity", "heat"), 2, "reverse-diffusion"),
+    ],
+)
+def test_a_mistake_is_explained(options, code, said):
+    data = () if "--data" in options else ("--data", "digits")
+    done = run("process", "predict", "--rotation", "dct", *data, *options)
+    assert (done.code, said in done.err) == (code, True), done.err
+    assert len(done.err.splitlines()) < 12
