@@ -65,7 +65,7 @@ def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[int, ...]:
 
 
 def along(diffusion: Diffusion, value: Callable[[Level], Tensor]) -> Tensor:
-    """A number for each step 1..N, ``(N,)`` float64: ``value`` maps the level of steps ``(B,)`` to ``(B,)``."""
+    """A number for each step 1..N, ``(N,)`` float64: ``value`` maps the level of steps ``(B,)``, in order, to ``(B,)``."""
     at_a_time = max(CHUNK // torch.Size(diffusion.event_shape).numel(), 1)
     steps = torch.arange(1, diffusion.N + 1, device=diffusion.scales.device).split(at_a_time)
     return torch.cat([value(diffusion.at(i, torch.float64)) for i in steps])

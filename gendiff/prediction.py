@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from gendiff.blur import frequency_bands
@@ -228,6 +227,8 @@ def best_grid(
     starts = [tuple(grid.steps(diffusion, n)[:-1]) for grid in grids]
     best = start = min(starts, key=error)
     if len(start) > 2:
+        from scipy.optimize import minimize  # a third of a second that no prediction needs
+
         bend = _bending(start, N)
         waves = min(WAVES, len(start) - 1)
         minimize(

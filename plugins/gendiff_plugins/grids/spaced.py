@@ -80,10 +80,13 @@ class ArcLength(Grid):
 def arc_length(diffusion: Diffusion) -> Tensor:
     """ℓ(i) for i = 1..N."""
     counted = diffusion.moments.variance * diffusion.moments.weight
+    last = diffusion.at(0, torch.float64).theta
 
     def speed(at: Level) -> Tensor:
-        squared = counted * (at.theta - at.before.theta) ** 2
-        return squared.expand(-1, *diffusion.event_shape).flatten(1).sum(1).sqrt()
+        nonlocal last  # steps come in order
+        turned = torch.cat([last, at.theta]).diff(dim=0)
+        last = at.theta[-1:]
+        return (counted * turned**2).expand(-1, *diffusion.event_shape).flatten(1).sum(1).sqrt()
 
     return along(diffusion, speed).cumsum(0)
 
