@@ -32,8 +32,8 @@ docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
 pictures: $(DEVELOPMENT)  ## Draw the pictures of docs/processes.md (minutes).
 	@$(BIN)/python docs/draw.py
 
-quality: $(DEVELOPMENT)  ## Fréchet distances on digits, all arms and seeds (about an hour); writes docs/results/.
-	@$(BIN)/python tests/campaigns/digits_quality.py --out docs/results $(ARGS)
+quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and seeds (many hours; ARGS="--sets digits --seeds 0 --minutes 60" is a slice).
+	@$(BIN)/python tests/campaigns/quality.py --out docs/results $(ARGS)
 
 bench: $(DEVELOPMENT)  ## Speed and agreement of packed sets beside their sources, and of the U-Net; a GPU if there is one.
 	@$(BIN)/python tests/campaigns/data_benchmark.py $(DATA_ARGS)

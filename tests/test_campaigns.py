@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import data_benchmark
-import digits_quality
-import pytest
+import quality
 import torch
 import unet_benchmark
 
@@ -35,25 +34,57 @@ def test_the_benchmark_of_data_fails_where_an_event_differs(monkeypatch, capsys)
     assert "12 packed events differ from those of folder" in capsys.readouterr().out
 
 
-def test_a_quality_arm_trains_measures_and_is_not_repeated(tmp_path):
-    threads = torch.get_num_threads()
-    found = digits_quality.run_arm("dct, quartic 0.14", 0, steps=2, count=80, folder=tmp_path)
-    torch.set_num_threads(threads)
-    assert set(found) == set(digits_quality.SAMPLERS)
-    assert all(value > 1 for value in found.values())  # two steps of training are far from digits
-    (kept,) = tmp_path.rglob("distance.json")
-    kept.write_text(json.dumps({"kept": 1.0}))
-    assert digits_quality.run_arm("dct, quartic 0.14", 0, steps=2, count=80, folder=tmp_path) == {"kept": 1.0}
+class TestQuality:
+    OPTIONS = [
+        "--sets",
+        "digits",
+        "--arms",
+        "dct, log 0.14",
+        "--seeds",
+        "0",
+        "--steps",
+        "2",
+        "--count",
+        "40",
+        "--jobs",
+        "1",
+    ]
 
+    def options(self, folder, *more):
+        return quality.parse(["--out", str(folder / "out"), "--work", str(folder), *self.OPTIONS, *more])
 
-def test_frechet_distance_is_the_gaussian_formula(rng):
-    from scipy.linalg import sqrtm
+    def test_a_cell_trains_measures_and_repeats_nothing(self, tmp_path, monkeypatch):
+        threads = torch.get_num_threads()
+        cell = quality.Cell("digits", "dct, log 0.14", "wiener", 0)
+        few = ["--samplers", "dpmpp-2m", "heun", "--evaluations", "5"]
+        found = quality.run_cell(cell, self.options(tmp_path, *few))
+        assert [(one.sampler, one.wanted, one.spent) for one in found] == [("dpmpp-2m", 5, 5), ("heun", 5, 5)]
+        assert all(one.distance > 1 for one in found)  # two steps of training are far from digits
+        more = quality.run_cell(cell, self.options(tmp_path, *few, "--evaluations", "5", "6"))
+        torch.set_num_threads(threads)
+        assert more[:2] == found
+        assert {(one.sampler, one.wanted) for one in more[2:]} == {("dpmpp-2m", 6), ("heun", 6)}
+        monkeypatch.setattr(quality, "trained", None)  # nothing of this is done again
+        assert quality.run_cell(cell, self.options(tmp_path, *few)) == more
+        quality.write("digits", self.options(tmp_path))
+        text = (tmp_path / "out" / "quality-digits.md").read_text()
+        assert "| dct, log 0.14 | wiener | `heun` |" in text
+        facts = json.loads((tmp_path / "out" / "quality-digits.json").read_text())
+        assert len(facts["measured"]) == 4
 
-    frechet_distance = digits_quality.frechet_distance
-    x = torch.randn(300, 2, 3, generator=rng, dtype=torch.float64)
-    y = 1.5 * torch.randn(200, 2, 3, generator=rng, dtype=torch.float64) + 0.3
-    C_x, C_y = (torch.cov(t.flatten(1).T).numpy() for t in (x, y))
-    shift = (x.flatten(1).mean(0) - y.flatten(1).mean(0)).square().sum().item()
-    expected = shift + (C_x + C_y - 2 * sqrtm(C_x @ C_y).real).trace()
-    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    def test_nothing_begins_when_the_time_is_over(self, tmp_path):
+        cell = quality.Cell("digits", "dct, log 0.14", "eps", 0)
+        assert quality.run_cell(cell, self.options(tmp_path, "--minutes", "0")) == []
+        assert not list(tmp_path.rglob("run.json"))
+
+    def test_the_page_names_the_best_sampler_and_what_it_saves(self):
+        def one(sampler, wanted, distance, seed=0):
+            arm, objective = "identity (DDPM)", "eps"
+            return quality.Measured("digits", arm, objective, seed, sampler, wanted, wanted, distance, 40, 2, 1.0)
+
+        seen = [one("heun", 10, 0.5), one("heun", 10, 0.7, seed=1), one("dpmpp-2m", 10, 0.4), one("heun", 20, 0.3)]
+        text = quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.35)], [0.2, 0.3])
+        assert "| identity (DDPM) | eps | 0.400 `dpmpp-2m` | 0.300 `heun` | 0.350 | 20 = N/50 |" in text
+        assert "| identity (DDPM) | eps | `heun` | 0.600 (0.500..0.700) | 0.300 |" in text
+        assert "real against real 0.250 (0.200..0.300)" in text
+        assert "not reached" in quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.2)], [0.2])

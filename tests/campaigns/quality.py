@@ -1,0 +1,344 @@
+"""Quality: distance to the data against evaluations of the network, for arms, objectives and samplers.
+
+    python tests/campaigns/quality.py --out docs/results --sets digits --seeds 0 --minutes 60
+
+trains every arm with every objective and seed, draws samples with every sampler at every number of evaluations, and measures
+their Fréchet distance from the data. Runs and measurements are kept in ``--work``, so that an interrupted campaign goes on, and
+slices of it (some sets, arms, objectives, seeds, samplers) add up. Whatever is known by then is written to ``quality-SET.json``
+and ``quality-SET.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+N = 1000
+EVALUATIONS = (5, 10, 20, 50, 100)
+BASELINE = "reverse-diffusion"  # the paper's, with all N steps
+SAMPLERS = ("ddim:grid=uniform", "dpmpp-2m", "unipc-2", "heun", "trig", "trig:solver=ab2", BASELINE)
+OBJECTIVES = ("eps", "wiener")
+ARMS: dict[str, dict[str, Any]] = {
+    "identity (DDPM)": {"rotation": "identity"},
+    "dct, quartic 0.14": {"rotation": "dct", "velocity": {"schedule": "quartic:f_max=0.14"}},
+    "dct, log 0.14": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.14"}},
+    "dct, log 0.6": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.6"}},
+}
+
+
+@dataclass(frozen=True)
+class Set:
+    """What is trained and drawn.
+
+    Args:
+        table: of the configuration.
+        features: in which sets are compared.
+        count: samples, and events of the reference.
+        steps: of the optimiser.
+
+    """
+
+    table: dict[str, Any]
+    features: str
+    count: int
+    steps: int
+
+
+SETS = {
+    "digits": Set({"data": "digits", "train": {"batch": 64, "lr": 2e-3}}, "pixels", 1000, 1500),
+    "dead-leaves": Set(
+        {
+            "data": "dead-leaves:size=32,channels=3",
+            "model": "unet:channels=16",
+            "train": {"batch": 32, "lr": 2e-3},
+        },
+        "random-conv",
+        512,
+        1500,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run."""
+
+    set: str
+    arm: str
+    objective: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        arm = "".join(c for c in self.arm.replace(" ", "-") if c.isalnum() or c in "-.")
+        return f"{self.set}/{arm}-{self.objective}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A distance, and what it was measured on: ``wanted`` evaluations were asked for, ``spent`` were made."""
+
+    set: str
+    arm: str
+    objective: str
+    seed: int
+    sampler: str
+    wanted: int
+    spent: int
+    distance: float
+    count: int
+    steps: int
+    seconds: float
+
+
+def wanted(samplers: Sequence[str], evaluations: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Every sampler at every number of evaluations, cheap ones first; the baseline at N."""
+    numbers = [(spec, n) for n in sorted(evaluations) for spec in samplers if spec != BASELINE]
+    return iter([*numbers, *((BASELINE, N) for spec in samplers if spec == BASELINE)])
+
+
+def run_cell(cell: Cell, options: argparse.Namespace) -> list[Measured]:
+    """Train one run, or take up one that was begun, and measure what is not measured yet."""
+    torch.set_num_threads(1)
+    folder = options.work / cell.folder
+    steps, count = options.steps or SETS[cell.set].steps, options.count or SETS[cell.set].count
+    kept = folder / "measured.jsonl"
+    known = [Measured(**json.loads(line)) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    known = [one for one in known if (one.count, one.steps) == (count, steps)]
+    done = {(one.sampler, one.wanted) for one in known}
+    missing = [pair for pair in wanted(options.samplers, options.evaluations) if pair not in done]
+    if not missing or time.time() > options.until:
+        return known
+    model = trained(cell, folder, steps)
+    for spec, n in missing:
+        if time.time() > options.until:
+            break
+        known.append(measure(cell, model, spec, n, count, steps))
+        with kept.open("a") as file:
+            file.write(json.dumps(asdict(known[-1])) + "\n")
+    return known
+
+
+def trained(cell: Cell, folder: Path, steps: int) -> Any:
+    """The run of a cell, trained to its end; one that was interrupted goes on from its last checkpoint."""
+    from gendiff import checkpoint
+    from gendiff.config import Layer, resolve
+    from gendiff.generation import TrainedModel
+    from gendiff.process_group import ProcessGroup
+    from gendiff.registry import default_registry
+    from gendiff.run import Run
+    from gendiff.training import Trainer, fit
+
+    device, path = torch.device("cpu"), folder / "run"
+    if (path / "run.json").is_file():
+        run = Run.open(path, training=True, steps=steps)
+    else:
+        own = {"N": N, "objective": cell.objective, **ARMS[cell.arm]}
+        train = {"steps": steps, "seed": cell.seed, "sample_every": 0, "checkpoint_every": max(steps // 5, 1)}
+        layers = [Layer("set", SETS[cell.set].table), Layer("arm", own), Layer("campaign", {"train": train})]
+        run = Run.create(resolve(layers).config, default_registry(), path)
+    trainer = Trainer(run.config, device, ProcessGroup(0, 1, device))
+    if any(run.checkpoints.glob("step-*")):
+        trainer.restore(checkpoint.newest(run.checkpoints))
+    if trainer.step < steps:
+        run.forget_after(trainer.step)
+        fit(run, trainer)
+    return TrainedModel.load(Run.open(path), device)
+
+
+def measure(cell: Cell, model: Any, spec: str, n: int, count: int, steps: int) -> Measured:
+    """Draw and compare."""
+    from gendiff import Sampler, pictures
+    from gendiff.distances import frechet
+    from gendiff.generation import generate
+
+    begun, sampler = time.time(), Sampler.model_validate(spec)
+    if spec != BASELINE:
+        sampler = sampler.model_copy(update={"steps": n})
+    size = min(count, 128)
+    drawn = torch.cat(
+        list(generate(model.denoiser, model.run, sampler, cell.seed, range(count), batch=size, chunk=size))
+    )
+    name = "".join(c if c.isalnum() else "-" for c in spec)
+    pictures.grid(drawn[:64]).save(model.run.path.parent / f"{name}-{n}.png")
+    distance = frechet(rows(cell.set, drawn), reference(cell.set, count))
+    spent = sum(1 for _ in sampler.plan(model.denoiser.diffusion))
+    seconds = round(time.time() - begun, 1)
+    return Measured(
+        **asdict(cell),
+        sampler=spec,
+        wanted=n,
+        spent=spent,
+        distance=distance,
+        count=count,
+        steps=steps,
+        seconds=seconds,
+    )
+
+
+def rows(name: str, events: Tensor) -> Any:
+    """Mean and covariance of the features of events."""
+    from gendiff.features import Features
+    from gendiff.statistics import Statistics
+
+    features = Features.model_validate(SETS[name].features)
+    return Statistics.of(torch.cat([features.extract(part) for part in events.split(256)]))
+
+
+def events(name: str, first: int, count: int) -> Tensor:
+    from gendiff import Data
+
+    data = Data.model_validate(SETS[name].table["data"])
+    return torch.stack([data[index % (data.length or 2**40)] for index in range(first, first + count)])
+
+
+@cache
+def reference(name: str, count: int) -> Any:
+    """All digits, or dead leaves that no run has trained on."""
+    return rows(name, events(name, 0, 1797) if name == "digits" else events(name, 2**30, count))
+
+
+def floor(name: str, count: int, seeds: int = 3) -> list[float]:
+    """Distances between the reference and as many real events: what perfect samples would score."""
+    from gendiff.distances import frechet
+
+    if name == "digits":
+        pictures, found = events(name, 0, 1797), []
+        for seed in range(seeds):
+            order = torch.randperm(1797, generator=torch.Generator().manual_seed(seed))
+            found.append(frechet(rows(name, pictures[order[:898]]), rows(name, pictures[order[898:]])))
+        return found
+    return [
+        frechet(rows(name, events(name, 2**31 + seed * 2**20, count)), reference(name, count)) for seed in range(seeds)
+    ]
+
+
+# --- the page -----------------------------------------------------------------------------------------------------------
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, in brackets, smallest and largest over seeds."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f}..{max(values):.3f})"
+
+
+def page(name: str, measured: Sequence[Measured], real: Sequence[float]) -> str:
+    """What is known by now, as Markdown: the best sampler at each number of evaluations, the verdict, and every sampler."""
+    cells = sorted(
+        {(one.arm, one.objective) for one in measured}, key=lambda cell: (list(ARMS).index(cell[0]), cell[1])
+    )
+    numbers = sorted({one.wanted for one in measured if one.sampler != BASELINE})
+    values = lambda arm, objective, sampler, n: [  # noqa: E731
+        one.distance
+        for one in measured
+        if (one.arm, one.objective, one.sampler, one.wanted) == (arm, objective, sampler, n)
+    ]
+    few = [spec for spec in SAMPLERS if spec != BASELINE]
+    head = " | ".join(map(str, numbers))
+    lines = [
+        f"Squared Fréchet distance in `{SETS[name].features}`, {next((one.count for one in measured), 0)} samples, "
+        f"{next((one.steps for one in measured), 0)} training steps, mean (smallest..largest) over seeds; "
+        f"real against real {spread(real)}.",
+        "",
+        f"| arm | objective | {head} | `{BASELINE}`, {N} | reached with |",
+        "|---|---|" + "---|" * (len(numbers) + 2),
+    ]
+    for arm, objective in cells:
+        best = {}
+        for n in numbers:
+            tried = {spec: found for spec in few if (found := values(arm, objective, spec, n))}
+            best[n] = min(tried.items(), key=lambda item: statistics.mean(item[1])) if tried else ("", [])
+        baseline = values(arm, objective, BASELINE, N)
+        goal = statistics.mean(baseline) if baseline else float("-inf")
+        shown = [f"{spread(found)} `{spec}`" if found else "-" for spec, found in best.values()]
+        reached = [
+            n
+            for n, (_, found) in best.items()
+            if found and baseline and statistics.mean(found) <= statistics.mean(baseline)
+        ]
+        verdict = f"{reached[0]} = N/{N // reached[0]}" if reached else ("not reached" if baseline else "-")
+        lines.append(f"| {arm} | {objective} | {' | '.join(shown)} | {spread(baseline)} | {verdict} |")
+    lines += ["", f"| arm | objective | sampler | {head} |", "|---|---|---|" + "---|" * len(numbers)]
+    for arm, objective in cells:
+        for spec in few:
+            shown = [spread(values(arm, objective, spec, n)) for n in numbers]
+            if set(shown) != {"-"}:
+                lines.append(f"| {arm} | {objective} | `{spec}` | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(name: str, options: argparse.Namespace) -> None:
+    """Write everything of a set that is known, whichever slices it was measured in."""
+    steps, count = options.steps or SETS[name].steps, options.count or SETS[name].count
+    files = sorted(options.work.glob(f"{name}/*/measured.jsonl"))
+    known = [Measured(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
+    known = [one for one in known if (one.count, one.steps) == (count, steps)]
+    if not known:
+        return
+    real = floor(name, count)
+    facts = {
+        "measured": [asdict(one) for one in known],
+        "floor": real,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"quality-{name}.json").write_text(json.dumps(facts, indent=1))
+    (options.out / f"quality-{name}.md").write_text(page(name, known, real))
+    print(page(name, known, real))
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where tables go")
+    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="where runs and measurements are kept")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--evaluations", nargs="+", type=int, default=list(EVALUATIONS))
+    parser.add_argument("--steps", type=int, help="optimiser steps, instead of those of the set")
+    parser.add_argument("--count", type=int, help="samples, instead of those of the set")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no training or measurement after that"
+    )
+    options = parser.parse_args(arguments)
+    options.until = time.time() + 60 * options.minutes
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Seeds are the outermost loop: an early end leaves every arm measured once."""
+    options = parse(arguments)
+    cells = [
+        Cell(name, arm, objective, seed)
+        for seed in options.seeds
+        for name in options.sets
+        for objective in options.objectives
+        for arm in options.arms
+    ]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for found in [pool.submit(run_cell, cell, options) for cell in cells]:
+            found.result()
+    for name in options.sets:
+        write(name, options)
+
+
+if __name__ == "__main__":
+    main()
