@@ -265,11 +265,7 @@ def page(name: str, measured: Sequence[Measured], real: Sequence[float]) -> str:
         baseline = values(arm, objective, BASELINE, N)
         goal = statistics.mean(baseline) if baseline else float("-inf")
         shown = [f"{spread(found)} `{spec}`" if found else "-" for spec, found in best.values()]
-        reached = [
-            n
-            for n, (_, found) in best.items()
-            if found and baseline and statistics.mean(found) <= statistics.mean(baseline)
-        ]
+        reached = [n for n, (_, found) in best.items() if found and statistics.mean(found) <= goal]
         verdict = f"{reached[0]} = N/{N // reached[0]}" if reached else ("not reached" if baseline else "-")
         lines.append(f"| {arm} | {objective} | {' | '.join(shown)} | {spread(baseline)} | {verdict} |")
     lines += ["", f"| arm | objective | sampler | {head} |", "|---|---|---|" + "---|" * len(numbers)]
