@@ -7,12 +7,13 @@ from typing import Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from gendiff.rotation import Rotation
 from gendiff.scales import DissipatingScales
 from gendiff.shapes import EventShape
-from gendiff.velocity import Velocity
+from gendiff.velocity import BlurWidth, Velocity
 
 
 class Blurring(Velocity):
@@ -42,11 +43,18 @@ class Blurring(Velocity):
         t = torch.arange(N + 1, dtype=torch.float64) / N
         low, high = math.atan(math.exp(-self.logsnr_max / 2)), math.atan(math.exp(-self.logsnr_min / 2))
         logsnr = -2 * torch.log(torch.tan((high - low) * t + low))
-        sigma_B = self.sigma_max * torch.sin(math.pi / 2 * t) ** 2
         return DissipatingScales(
             log_a_common=0.5 * logsigmoid(logsnr),
             log_s_common=0.5 * logsigmoid(-logsnr),
-            tau=sigma_B**2 / 2,
+            tau=self._sigma_B(N) ** 2 / 2,
             mu=rotation.heat_spectrum(event_shape),
             d=torch.tensor(self.d_min, dtype=torch.float64),
         )
+
+    def blur_width(self, N: int) -> BlurWidth:
+        sigma_B = self._sigma_B(N)
+        return BlurWidth(true=math.sqrt(1 - self.d_min) * sigma_B, nominal=sigma_B)  # a share d_min stays where it is
+
+    def _sigma_B(self, N: int) -> Tensor:
+        t = torch.arange(N + 1, dtype=torch.float64) / N
+        return self.sigma_max * torch.sin(math.pi / 2 * t) ** 2

@@ -6,11 +6,12 @@ import math
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from gendiff.rotation import Rotation
 from gendiff.scales import DissipatingScales
 from gendiff.shapes import EventShape
-from gendiff.velocity import Velocity
+from gendiff.velocity import BlurWidth, Velocity
 
 
 class Cold(Velocity):
@@ -34,11 +35,18 @@ class Cold(Velocity):
     floor: float = Field(1e-3, gt=0, le=0.1, description="s, in place of no noise at all")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> DissipatingScales:
-        sigma = self.sigma + self.growth * torch.arange(N, dtype=torch.float64)
         return DissipatingScales(
             log_a_common=torch.zeros(N + 1, dtype=torch.float64),
             log_s_common=torch.full((N + 1,), math.log(self.floor), dtype=torch.float64),
-            tau=torch.cat([torch.zeros(1, dtype=torch.float64), (sigma**2 / 2).cumsum(0)]),
+            tau=self._tau(N),
             mu=rotation.heat_spectrum(event_shape),
             d=torch.zeros((), dtype=torch.float64),
         )
+
+    def blur_width(self, N: int) -> BlurWidth:
+        width = (2 * self._tau(N)).sqrt()
+        return BlurWidth(true=width, nominal=width)
+
+    def _tau(self, N: int) -> Tensor:
+        sigma = self.sigma + self.growth * torch.arange(N, dtype=torch.float64)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), (sigma**2 / 2).cumsum(0)])

@@ -7,11 +7,12 @@ from typing import Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from gendiff.rotation import Rotation
 from gendiff.scales import DissipatingScales
 from gendiff.shapes import EventShape
-from gendiff.velocity import Velocity
+from gendiff.velocity import BlurWidth, Velocity
 
 
 class Heat(Velocity):
@@ -40,13 +41,20 @@ class Heat(Velocity):
         return self
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> DissipatingScales:
-        fraction = torch.arange(N, dtype=torch.float64) / (N - 1)
-        log_sigma = math.log(self.sigma_min) + fraction * math.log(self.sigma_max / self.sigma_min)
         zero = torch.zeros(1, dtype=torch.float64)
         return DissipatingScales(
             log_a_common=torch.zeros(N + 1, dtype=torch.float64),
             log_s_common=torch.cat([zero.log(), torch.full((N,), math.log(self.s), dtype=torch.float64)]),
-            tau=torch.cat([zero, torch.exp(2 * log_sigma) / 2]),
+            tau=self._sigma_B(N) ** 2 / 2,
             mu=rotation.heat_spectrum(event_shape),
             d=torch.zeros((), dtype=torch.float64),
         )
+
+    def blur_width(self, N: int) -> BlurWidth:
+        sigma_B = self._sigma_B(N)
+        return BlurWidth(true=sigma_B, nominal=sigma_B)
+
+    def _sigma_B(self, N: int) -> Tensor:
+        fraction = torch.arange(N, dtype=torch.float64) / (N - 1)
+        log_sigma = math.log(self.sigma_min) + fraction * math.log(self.sigma_max / self.sigma_min)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), log_sigma.exp()])
