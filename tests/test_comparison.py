@@ -438,11 +438,11 @@ class TestLooks:
         torch.testing.assert_close(loss[held], torch.ones_like(loss[held]), atol=0.25, rtol=0)  # ε̂ = 0: E ε² = 1
 
     def test_both_ways_are_shown_at_the_same_steps_and_meet_in_the_noise(self, tmp_path):
-        model, sampler = self.model(tmp_path, "dct"), Sampler.model_validate("ddim:steps=10")
+        model, sampler = self.model(tmp_path, "dct"), Sampler.model_validate("ddim:steps=10,grid=uniform")
         wanted = targets(model.denoiser.diffusion, sampler, 6)
         assert wanted == [20, 16, 12, 8, 4, 0]
         found = look(model, sampler, wanted, Data.model_validate("digits"), 3, lambda: None)
-        assert found.steps.tolist() == wanted
+        assert found.steps.tolist() == found.visited.tolist() == wanted
         assert found.forward.shape == found.reverse.shape == found.belief.shape == (6, 4, 1, 8, 8)
         diffusion: Diffusion = model.denoiser.diffusion
         a = diffusion.log_a(20).exp().max()
@@ -457,13 +457,14 @@ class TestLooks:
         model = self.model(tmp_path, "dct")
         found = look(
             model,
-            Sampler.model_validate("ddim:steps=3"),
+            Sampler.model_validate("ddim:steps=3,grid=uniform"),
             [20, 12, 8, 0],
             Data.model_validate("digits"),
             3,
             lambda: None,
         )
-        assert found.steps.tolist() == [20, 13, 7, 0]
+        assert found.steps.tolist() == [20, 12, 8, 0]
+        assert found.visited.tolist() == [20, 13, 7, 0]
 
 
 def test_a_spectrum_is_read_by_frequency():

@@ -137,6 +137,7 @@ class TestVerdict:
         values = {"a": estimate(1), "b": estimate(2)}
         found = verdict("fid", "a", values, {"b": estimate(1, 0.5, 1.5, 1, "sampling")}, False, 0.95)
         assert found.headline == "At this one seed, b is worse than a."
+        assert any("b is worse than a at this seed" in text for text in found.sentences)
         assert any("nothing is known about other seeds" in text for text in found.sentences)
 
     def test_what_is_unfair_is_said(self):

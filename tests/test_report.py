@@ -26,18 +26,8 @@ OPTIONS = (
     *("--arm", f'dct schedule=log:f_max=0.6 label="{HOSTILE}"'.replace('"co"', r"\"co\"")),
     *("--data", "dead-leaves", "--size", "8x12"),
     *("--seeds", 2, "--steps", 5, "--batch", 8, "--model", "mlp:width=8,depth=1", "--set", "N=40"),
-    *(
-        "--set",
-        "train.sample_every=0",
-        "--sampler",
-        "ancestral:steps=8",
-        "--nfe",
-        "4,8",
-        "--n",
-        24,
-        "--features",
-        "pixels",
-    ),
+    *("--set", "train.sample_every=0", "--sampler", "ancestral:steps=8,grid=uniform"),
+    *("--nfe", "4,8", "--n", 24, "--features", "pixels"),
 )
 
 
@@ -129,7 +119,7 @@ class TestCommand:
             "label": "identity",
             "train": [0, 1],
             "reuse": [],
-            "samplers": ["ancestral:steps=4", "ancestral:steps=8"],
+            "samplers": ["ancestral:steps=4,grid=uniform", "ancestral:steps=8,grid=uniform"],
         }
         assert done.json["differences"]["rotation.name"] == ["identity", "dct"]
         assert "nothing was written" in run("compare", *OPTIONS, "--dry-run").out
@@ -232,6 +222,7 @@ class TestPage:
         steps, levels = torch.arange(M - 1, -1, -1), torch.arange(1, 21)
         looks = [
             page.Look(
+                steps,
                 steps,
                 *(noise(M, rows, *event) for _ in range(3)),
                 levels,
@@ -374,7 +365,7 @@ class TestInABrowser:
         after = tab.evaluate(SOURCES)
         assert all(one != other for one, other in zip(before, after, strict=True))
         tab.keyboard.press("End")
-        assert [text.strip() for text in tab.locator("[data-step]").all_text_contents()] == ["i = 0"] * 2
+        assert [text.strip() for text in tab.locator("[data-step]").all_text_contents()] == ["at i = 0"] * 2
         assert all(image["values"] > 4 for image in tab.evaluate(SEEN))
 
     def test_it_plays(self, tab):

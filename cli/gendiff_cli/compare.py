@@ -356,6 +356,7 @@ def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:
     outcome = {"better": "better", "worse": "worse", "undecided": "no difference seen", None: "baseline"}[
         arm["outcome"]
     ]
+    outcome += ", at this seed" if against and against["method"] == "sampling" else ""
     told = f"{against['value']:+.4g}{_ends(against, '+.3g')}" if against else ""
     return str(arm["rank"]), arm["label"], f"{value['value']:.4g}{_ends(value, '.4g')}", told, outcome
 

@@ -141,7 +141,7 @@ class Comparison:
         for cell in self.shown() if cells is None else cells:
             run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
             wanted = wanted or targets(run.config.diffusion(), sampler)
-            key = key_of(run, sampler, 0, cell.seed, (), self.plan.reference)
+            key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference)} {wanted}"
             path = self.path / "looks" / f"{cell.name}.npz"
             seen = Look.load(path, key)
             if seen is None:

@@ -1,7 +1,8 @@
 r"""Look: what an arm does, for the eye: its trajectories, and where its network fails.
 
 **Trajectories.** Forward, ``x_i = U a_i U^T x_0 + U s_i U^T ε`` of the same data with the same ε in every arm; reverse, what the
-sampler visits from the same noise, and the x̂_0 it believes in. Both at the same steps i, those that the sampler visits.
+sampler visits from the same noise, and the x̂_0 it believes in. Forward is shown at the same steps i in every arm, those of the
+baseline's sampler; reverse at the nearest steps that the arm's own sampler visits.
 
 **Losses.** The squared error of ε̂ in the coordinates of the arm, by frequency band and step, over data events and noise that all
 arms share. What no component-wise estimator can do better is known in closed form: with data of mean m and variance c per
@@ -51,6 +52,7 @@ class Look:
 
     Args:
         steps: the steps i that are shown, from N to 0, int64 ``(M,)``.
+        visited: the steps at which the sampler is shown in their place, int64 ``(M,)``.
         forward, reverse, belief: x_i of data, x_i of the sampler and the x̂_0 it was made from, each ``(M, rows, *event)``; at
             step N nothing is believed yet, and 0 stands there.
         levels: the steps i of the losses, int64 ``(L,)``.
@@ -59,6 +61,7 @@ class Look:
     """
 
     steps: Tensor
+    visited: Tensor
     forward: Tensor
     reverse: Tensor
     belief: Tensor
@@ -91,7 +94,7 @@ def look(
     """Look at a trained arm.
 
     Args:
-        targets: the steps that are wanted; of each the nearest one that the sampler visits is shown.
+        targets: the steps i <= N that are wanted, N first.
         data: whose events are shown and taken the loss over.
         heed: called between two evaluations of the network; may raise to stop.
 
@@ -119,15 +122,15 @@ def _events(data: Data, count: int) -> Tensor:
 
 def _trajectories(
     model: TrainedModel, sampler: Sampler, wanted: Sequence[int], data: Data, seed: int, heed: Callable[[], None]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     diffusion = model.denoiser.diffusion
     device = next(model.denoiser.parameters()).device
-    visited = _visited(diffusion, sampler)
+    visited, wanted = _visited(diffusion, sampler), [min(i, diffusion.N) for i in wanted]
     steps = [min(visited, key=lambda j: abs(j - i)) for i in wanted]
     x_0 = _events(data, ROWS).to(device)
     # The first noise of image k makes its prior; the same one destroys event k, so that both ends meet.
     eps = ImageNoise(seed, range(len(x_0)), diffusion.event_shape, device)()
-    forward = [diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps).cpu() for i in steps]
+    forward = [diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps).cpu() for i in wanted]
     seen: dict[int, tuple[Tensor, Tensor]] = {}
 
     def watch(snapshot: Snapshot) -> None:
@@ -140,7 +143,7 @@ def _trajectories(
     for _ in generate(model.denoiser, model.run, sampler, seed, range(len(x_0)), len(x_0), watch):
         pass
     reverse, belief = (torch.stack([seen[i][k] for i in steps]).float() for k in (0, 1))
-    return torch.tensor(steps), torch.stack(forward).float(), reverse, belief
+    return torch.tensor(wanted), torch.tensor(steps), torch.stack(forward).float(), reverse, belief
 
 
 def _losses(model: TrainedModel, data: Data, seed: int, heed: Callable[[], None]) -> tuple[Tensor, Tensor, Tensor]:

@@ -199,11 +199,8 @@ def _alarms(measures: dict[tuple[int, int], list[Measure]], place: int) -> list[
     """The alarms of the first run that has any, and of how many it is one."""
     of = {seed: found[-1].evaluation.alarms for (at, seed), found in measures.items() if at == place}
     ringing = [seed for seed, alarms in of.items() if alarms]
-    return (
-        [f"{text}; seed {ringing[0]}, alarms in {len(ringing)} of {len(of)} runs" for text in of[ringing[0]]]
-        if ringing
-        else []
-    )
+    others = f"; seed {ringing[0]}, alarms in {len(ringing)} of {len(of)} runs" if ringing and len(of) > 1 else ""
+    return [f"{text}{others}" for text in of[ringing[0]]] if ringing else []
 
 
 def _data_spectrum(comparison: Comparison) -> list[float]:

@@ -60,7 +60,7 @@ def verdict(
     """
     outcomes = {label: outcome(estimate, larger_is_better) for label, estimate in differences.items()}
     sentences = [
-        f"{label} {_says(outcomes[label], baseline)}: {name} {number(values[label].value)} against "
+        f"{label} {_says(outcomes[label], baseline)}{_hedge(estimate)}: {name} {number(values[label].value)} against "
         f"{number(values[baseline].value)}, difference {signed(estimate.value)}{_interval(estimate)}."
         for label, estimate in differences.items()
     ]
@@ -108,6 +108,10 @@ def _says(kind: Outcome, baseline: str) -> str:
         "worse": f"is worse than {baseline}",
         "undecided": f"and {baseline} cannot be told apart",
     }[kind]
+
+
+def _hedge(estimate: Estimate) -> str:
+    return " at this seed" if estimate.method == "sampling" else ""
 
 
 def _is(labels: Sequence[str]) -> str:

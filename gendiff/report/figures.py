@@ -106,7 +106,7 @@ def _differences(result: dict[str, Any]) -> Figure:
     axis.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
     axis.set_ylim(len(arms) - 0.5, -0.5)
     better = "higher" if result["better"][name] == "higher" else "lower"
-    axis.set_xlabel(f"{name} minus {_label(result['arms'][0])} ({better} is better)")
+    figure.supxlabel(f"{name} minus that of the baseline ({better} is better)", fontsize=8)
     return figure
 
 
@@ -180,7 +180,7 @@ def _edges(levels: Sequence[int]) -> list[float]:
 
 
 def _samples(arms: Sequence[dict[str, Any]], samples: Sequence[Tensor], data: Tensor) -> Figure:
-    sets = [("data", data), *((_label(arm), events) for arm, events in zip(arms, samples, strict=True))]
+    sets = [("data", data), *((_label(arm, 24), events) for arm, events in zip(arms, samples, strict=True))]
     side = math.isqrt(min(25, *(len(events) for _, events in sets)))
     columns = min(len(sets), 4)
     rows = -(-len(sets) // columns)
@@ -226,9 +226,9 @@ def _picture(axis: Axes, picture: Any) -> None:
         spine.set_visible(False)
 
 
-def _label(arm: dict[str, Any]) -> str:
+def _label(arm: dict[str, Any], most: int = 34) -> str:
     """What an arm is called, none of it as mathematics, and short enough to stand beside an axis."""
-    text = arm["label"] if len(arm["label"]) <= 34 else f"{arm['label'][:33]}…"
+    text = arm["label"] if len(arm["label"]) <= most else f"{arm['label'][: most - 1]}…"
     return str(text.replace("$", r"\$"))
 
 

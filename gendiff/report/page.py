@@ -124,7 +124,8 @@ def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[s
     ]
     picture = sheets.sheet(shown[:rows], rows)
     return {
-        "steps": [[int(look.steps[place]) for place in places] for look in looks],
+        "steps": [int(looks[0].steps[place]) for place in places],
+        "visited": [[int(look.visited[place]) for place in places] for look in looks],
         "frames": frames,
         "labels": [arm["label"] for arm in arms],
         "width": picture.width,
