@@ -60,9 +60,11 @@ def schedules(curves: Mapping[str, Curve], N: int) -> Figure:
     per_step, total = figure.subplots(1, 2)
     for label, curve in curves.items():
         f = curve.schedule.cumulative(N).diff()  # asked for through the sum, which checks it
-        per_step.plot(np.arange(1, N + 1), f.numpy(), label=_short(label), clip_on=False)  # f = 0 lies on the frame
+        per_step.plot(
+            np.arange(1, N + 1), f.numpy(), label=_short(label), clip_on=False, zorder=3
+        )  # f = 0 is on the frame
         if curve.width is not None:
-            total.plot(np.arange(N + 1), curve.width.numpy(), label=_short(label), clip_on=False)
+            total.plot(np.arange(N + 1), curve.width.numpy(), label=_short(label), clip_on=False, zorder=3)
     per_step.set(xlabel="step i", ylabel="f(i)", title="blurs added at step i", xlim=(0, N))
     total.set(xlabel="step i", ylabel="pixels", title="standard deviation of the blur so far", xlim=(0, N))
     per_step.set_ylim(bottom=0)

@@ -191,7 +191,9 @@ def test_predict_prints_a_table_and_json_the_same_numbers():
     process = Diffusion(process.rotation, process.scales, (1, 8, 8), moments)
     assert rows[0]["error"] == pytest.approx(predict(process, sampler("ddim:steps=5"), target).total)
     assert rows[0]["of_variance"] == pytest.approx(rows[0]["error"] / float(target.variance.sum()))
-    text = run("process", "predict", *options).out
+    shown = run("process", "predict", *options)
+    assert "next: gendiff compare --arm identity --arm 'dct schedule=log' --data digits" in shown.err
+    text = shown.out
     lines = [line.split() for line in text.splitlines()]
     assert lines[1][-3:] == ["5", "20", "60"]
     assert lines[2][-3:] == [f"{rows[0]['error']:.3g}", f"{rows[1]['error']:.3g}", "-"]
@@ -217,6 +219,23 @@ def test_predict_finds_steps_that_sample_takes():
 def test_independent_components_where_events_are_large_or_asked_for():
     options = ("--rotation", "dct", "--steps", "3", "--sampler", "ddim", "--set", "N=40", "--json")
     [large] = run("process", "predict", *options, "--data", "gaussian-field:size=24").json["predictions"]
+    asked = (
+        "process",
+        "predict",
+        "--rotation",
+        "dct",
+        "--schedule",
+        "log",
+        "--data",
+        "digits",
+        "--steps",
+        2,
+        "--set",
+        "N=20",
+    )
+    assert (
+        "next: gendiff process fit --rotation dct --schedule log --data digits" in run(*asked, "--sampler", "ddim").err
+    )
     [small] = run("process", "predict", *options, "--data", "digits", "--covariance", "diagonal").json["predictions"]
     assert large["covariance"] == small["covariance"] == "diagonal"
     assert sum(large["bands"]) == pytest.approx(large["error"])

@@ -110,13 +110,17 @@ def predict(
         json_result({"predictions": results})
         return
     _print(results, bands)
-    arm = arms[0] if arms else ""
-    shown = f"--arm {shlex.quote(arm)}" if arm else shlex.join(_chosen_flags(flags))
-    next_step(f"gendiff process show {shown}".rstrip())
+    next_step(_following(flags, arms or []))
 
 
-def _chosen_flags(flags: dict[str, Any]) -> list[str]:
-    return [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
+def _following(flags: dict[str, Any], arms: list[str]) -> str:
+    """To fit the one process, or to train and compare several."""
+    known = ("data", "size", "noise") if len(arms) > 1 else flags  # what compare says of all its arms
+    asked = [word for flag in known if flags[flag] is not None for word in (f"--{flag}", str(flags[flag]))]
+    if len(arms) == 1:
+        return shlex.join(["gendiff", "process", "show", "--arm", arms[0], *asked])
+    named = [word for arm in arms for word in ("--arm", arm)]
+    return shlex.join(["gendiff", *(["compare"] if arms else ["process", "fit"]), *named, *asked])
 
 
 def _counts(text: str) -> list[int]:
