@@ -6,9 +6,10 @@ the number of data workers or processes, and a run can go on from any step witho
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class Batches(Dataset[Batch]):
             batch_size=None,  # an item already is a batch
             sampler=range(first, last + 1),
             num_workers=workers,
-            worker_init_fn=begin_data_process,
+            worker_init_fn=partial(begin_data_process, os.getpid()),
             pin_memory=device.type == "cuda",
         )
         for outcome in loader:

@@ -82,6 +82,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{spelled[near[0]]}'?" if near else ""
 
 
+def printable(text: str, keep: str = "") -> str:
+    """``text`` with everything written out that a terminal would obey or cannot show: the name of a file may hold anything."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 def reason(error: BaseException) -> str:
     """What was raised by somebody else's code, in one line, and their line that raised it."""
     if isinstance(error, GendiffError):

@@ -7,7 +7,7 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.errors import DataError
+from gendiff.errors import DataError, printable
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other reader is tried, whatever the file holds
@@ -40,6 +40,11 @@ class Pictures(Data):
     size: Side | tuple[Side, Side] = Field(64, description="pixels: n for n x n, or [height, width]")
     channels: Literal[1, 3] = Field(3, description="3: colour, 1: grey")
     crop: Literal["none", "center"] = Field("none", description="none: squeeze; center: cut off what sticks out")
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """How many files there are of each ending that is not one of `ENDINGS`; here none."""
+        return {}
 
     @property
     def _root(self) -> Path:
@@ -117,7 +122,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"})
     image = ImageOps.exif_transpose(image)
     if sixteen:
-        v = np.array(image, dtype=np.int64)
+        v = np.array(image, dtype=np.int32)  # and not wider: a picture at the limit has 89 million pixels
         if "transparency" in image.info:
             v[v == image.info["transparency"]] = 65535
         return Image.fromarray(((v + 128) // 257).astype(np.uint8))
@@ -173,7 +178,7 @@ def survey(
     good = {name: result for name, result in zip(names, probed, strict=True) if isinstance(result, int)}
     bad = [(name, result) for name, result in zip(names, probed, strict=True) if isinstance(result, str)]
     told = f"{len(bad)} of {len(names)} image files cannot be read"
-    details = [f"{name}: {why}" for name, why in bad[:SHOWN]]
+    details = [f"{printable(name)}: {why}" for name, why in bad[:SHOWN]]
     if len(bad) > SHOWN:
         details.append(f"and {len(bad) - SHOWN} more")
     if bad and (on_bad_image == "error" or not good):
@@ -183,11 +188,11 @@ def survey(
     return good, bad
 
 
-def none_found(others: Counter[str], where: str, place: str) -> DataError:
+def none_found(others: Mapping[str, int], where: str, place: str) -> DataError:
     """What to raise where there are no image files: ``others`` counts the endings of what is there instead."""
-    found = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(SHOWN))
+    found = ", ".join(f"{ending} ({count})" for ending, count in Counter(others).most_common(SHOWN))
     return DataError(
-        f"no image files among the {others.total()} files" if others else f"the {place} is empty",
+        f"no image files among the {sum(others.values())} files" if others else f"the {place} is empty",
         where=where,
         details=[f"found: {found}"] * bool(others) + [f"allowed: {' '.join(sorted(ENDINGS))}"],
         fix=f"give another {place}, or convert the files to one of these formats",

@@ -35,7 +35,7 @@ from gendiff.stopping import stop_requests, stopped
 from gendiff.workers import in_order
 
 CHUNK, CHUNK_BYTES = 64, 2**20  # events, and about how many bytes, that a process prepares at a time
-BLOCK_BYTES, BLOCK_SECONDS = 2**26, 10.0  # how much, and how long, is gathered before it is forced to the disk
+BLOCK_BYTES, BLOCK_SECONDS = 2**26, 2.0  # how much, and how long, is gathered before it is forced to the disk
 LISTED = 1000  # events left out that are listed by name; the others are counted
 OWN = {VALUES, CHECKS, MANIFEST, JOURNAL, LOCK, *(f".{name}.staged" for name in (CHECKS, MANIFEST, JOURNAL))}
 FIRST = {LOCK, f".{JOURNAL}.staged"}  # what may be there before packing.json is, which every other file needs

@@ -422,7 +422,14 @@ def test_folder_fingerprint_follows_content_names_and_parameters(tmp_path):
     save(tmp_path / "renamed" / "b.png", gradient())
     save(tmp_path / "changed" / "a.png", np.zeros((H, W, 3), np.uint8))
     assert fingerprint("one") == fingerprint("moved")
+    for name, shade in (("black", 0), ("dark", 1)):  # files of one size, which differ in their last rows only
+        v = np.zeros((60, 80, 3), np.uint8)
+        v[-3:] = shade
+        save(tmp_path / name / "a.bmp", v[::-1])
+    assert (tmp_path / "black" / "a.bmp").stat().st_size == (tmp_path / "dark" / "a.bmp").stat().st_size
     different = [
+        fingerprint("black"),
+        fingerprint("dark"),
         fingerprint("one"),
         fingerprint("renamed"),
         fingerprint("changed"),

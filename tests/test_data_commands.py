@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -207,7 +208,7 @@ def test_info_shows_what_a_folder_holds(here):
     assert lines["events"] == "5, each 3x64x64"
     assert lines["range"].endswith("of -1 to 1")
     assert len(lines["mean"].split()) == len(lines["contrast"].split()) == 5
-    assert lines["fingerprint"].startswith("folder/1 5 files")
+    assert lines["fingerprint"].startswith("folder/2 5 files")
     assert lines["duplicates"] == "none"
     assert "slope" in lines["spectrum"]
     assert done.err.endswith("next: gendiff data prepare photos NEW\n")
@@ -225,6 +226,36 @@ def test_info_names_duplicates_and_what_cannot_be_read(here):
     facts = run("data", "info", "torn", "--size", 8, "--workers", 0, "--json").json
     assert facts["duplicates"] == [[{"index": 0, "name": "0.png"}, {"index": 4, "name": "copy.png"}]]
     assert [Path(bad["name"]).name for bad in facts["bad"]] == ["3.png", "x.png"]
+
+
+def test_info_counts_what_is_passed_over(here):
+    for name in ("a.txt", "b.txt", "c.HEIC", "README", ".hidden"):
+        Path("photos", name).write_text("x")
+    done = run("data", "info", "photos", "--workers", 0)
+    told = "passed over  4 files that are no pictures by their ending: .txt (2), .heic (1), no ending (1)"
+    assert sorted(re.findall(r"\S+ \(\d\)", told)) == sorted(re.findall(r"\S+ \(\d\)", done.out))
+    assert "passed over  4 files" in done.out
+    facts = run("data", "info", "photos", "--workers", 0, "--json").json
+    assert facts["passed_over"] == {".txt": 2, ".heic": 1, "no ending": 1}
+
+
+def test_names_that_a_terminal_would_obey_are_written_out(here):
+    for name in (b"\xff.png", b"new\nline.png", b"\x1b[31mred.png"):
+        Path("torn", os.fsdecode(name)).write_text("no picture")
+    told = run("train", "--data", "folder:path=torn").err
+    assert "3 of 8 image files" in told
+    for shown in ("\\udcff.png: ", "new\\nline.png: ", "\\x1b[31mred.png: "):
+        assert shown in told
+    assert "\x1b" not in told
+
+
+def test_names_that_are_no_text_can_be_printed(here):
+    Path("photos", os.fsdecode(b"\xff.png")).write_bytes(Path("photos/0.png").read_bytes())
+    code = "import sys; sys.argv = ['gendiff', 'data', 'info', 'photos', '--size', '4', '--workers', '0']\n"
+    code += "from gendiff_cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0.png = \\udcff.png" in done.stdout
 
 
 def test_info_of_endless_and_unbounded_data(here):

@@ -23,10 +23,13 @@ from faults import (
     strange_contents,
 )
 from runs import MLP, UNET, create, final, grid, rows, settings, train
+from test_packed import Made, kill_and_go_on
+from test_packed import content as files_of
 from test_training import kill_and_resume
 
-from gendiff import checkpoint
+from gendiff import checkpoint, packing
 from gendiff.errors import DataError
+from gendiff.packing import pack
 
 pytestmark = pytest.mark.torture
 
@@ -73,6 +76,21 @@ def test_two_hundred_kills(tmp_path, model):
             assert grid(run, step).read_bytes() == grid(whole, step).read_bytes()
         runs += 1
     say(f"{kills} kills in {runs} runs of {model}: 0 differences, 0 unreadable")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_hundred_kills_of_a_packing(memory, monkeypatch, workers):
+    """A hundred with and without data processes: always to the same bytes."""
+    monkeypatch.setattr(packing, "CHUNK", 2)
+    monkeypatch.setattr(packing, "BLOCK_BYTES", 1)
+    pack(Made(), memory / "whole")
+    rng = random.Random(2024)
+    kills = sets = 0
+    while kills < 100:
+        kills += kill_and_go_on(memory / str(sets), rng, workers)
+        assert files_of(memory / str(sets)) == files_of(memory / "whole")
+        sets += 1
+    say(f"{kills} kills in {sets} packings with {workers} data processes: 0 differences")
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])

@@ -8,17 +8,22 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gendiff.errors import GendiffError
+from gendiff.errors import GendiffError, printable
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
+
+
+def escape(text: str) -> str:
+    """``text`` as it is shown: no markup, and nothing that a terminal would obey."""
+    return markup.escape(printable(text, "\n\t"))
 
 
 class Verbosity:
@@ -68,7 +73,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         grid.add_column(column, no_wrap=column in ("kind", "name"), overflow="fold")
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(printable(cell, "\n")) for cell in row))
     if not out.is_terminal:
         out.width = MAX_LINE
     out.print(grid, soft_wrap=False)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Sources of events.")
 
 ENDLESS = 1000  # events of an endless source that `info` looks at where no number is given
+FLOAT = 1e-6  # differences up to here are those of float32, and no value was rounded
 SHOWN = 5  # groups of duplicates, and bad events, that are shown; --json has all
 
 
@@ -158,6 +159,7 @@ def info(
 ) -> None:
     """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
     from gendiff.census import census
+    from gendiff.images import Pictures
     from gendiff.sources import tolerant
     from gendiff.workers import default_workers
 
@@ -171,6 +173,7 @@ def info(
         fingerprint = chosen.fingerprint
         found = census(chosen, asked, default_workers() if workers is None else workers, watch)
     bad = [*((str(name), why) for name, why in chosen.skipped), *found.bad]
+    others = dict(chosen.passed_over) if isinstance(chosen, Pictures) else {}
     facts: dict[str, Any] = {
         "data": chosen.spec,
         "fingerprint": fingerprint,
@@ -184,6 +187,7 @@ def info(
         "spectrum_slope": found.slope,
         "duplicates": [[{"index": k, "name": chosen.origin(k)} for k in group] for group in found.duplicates],
         "bad": [{"name": name, "reason": why} for name, why in bad],
+        "passed_over": others,
     }
     if json:
         json_result(facts)
@@ -294,7 +298,7 @@ def _report(packed: PackedSet, json: bool) -> None:
         "events": f"{packed.count:,} of {'x'.join(map(str, packed.event_shape))}, {packed.values.nbytes:,} bytes",
         "resized": f"{done['filter']}, crop {done['crop']}" if done else "no",
         "rounding": f"at most {facts['largest_rounding']:.1e}"
-        if facts["largest_rounding"]
+        if facts["largest_rounding"] > FLOAT
         else "none: every value is kept",
         "source": f"{facts['source']['spec']}, fingerprint {facts['source']['fingerprint']}",
         "fingerprint": packed.fingerprint,
@@ -335,3 +339,7 @@ def _show(facts: dict[str, Any]) -> None:
         result(f"{'unreadable':12} {len(facts['bad']):,}")
         for event in facts["bad"][:SHOWN]:
             result(f"{'':12} {event['name']}: {event['reason']}")
+    if others := facts["passed_over"]:
+        most = sorted(others, key=lambda ending: -others[ending])[:SHOWN]
+        told = ", ".join(f"{ending} ({others[ending]:,})" for ending in most)
+        result(f"{'passed over':12} {sum(others.values()):,} files that are no pictures by their ending: {told}")

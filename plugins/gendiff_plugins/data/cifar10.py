@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.errors import DataError
+from gendiff.errors import DataError, printable
 from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
 
@@ -175,11 +175,11 @@ def _from_archive(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
                 for member in archive:
                     inside = PurePosixPath(member.name)
                     if inside.is_absolute() or ".." in inside.parts:
-                        raise ValueError(f"it holds '{member.name}', a path that leads out of the archive")
+                        raise ValueError(f"it holds '{printable(member.name)}', a path that leads out of the archive")
                     batch = inside.name.removesuffix(".bin")
                     if batch not in names:
                         continue
-                    with _naming(member.name, path):
+                    with _naming(printable(member.name), path):
                         if not member.isreg():
                             raise ValueError("not a file (links are not followed)")
                         if batch in found:

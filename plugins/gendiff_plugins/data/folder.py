@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,19 +15,28 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.errors import DataError
+from gendiff.errors import DataError, printable
 from gendiff.images import ENDINGS, Pictures, eight_bit, none_found, opened, reason, survey
 from gendiff.images import SHOWN as SHOWN
 from gendiff.shapes import EventShape
 
+ENDS = 4096  # bytes at each end of a file that are part of the fingerprint
 FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files out"
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found below the folder: size in bytes by name, in order, and ``(path, reason)`` of what was left out."""
+    """What was found below the folder.
+
+    Args:
+        files: the trace of each picture's file by name, in order.
+        others: how many files there are of each other ending.
+        skipped: ``(path, reason)`` of what was left out.
+
+    """
 
     files: dict[str, int]
+    others: Mapping[str, int]
     skipped: tuple[tuple[Path, str], ...]
 
 
@@ -47,6 +57,8 @@ class Folder(Pictures):
     header of every file is read once, at first use. With ``on_bad_image="error"`` a bad header raises `DataError` then,
     and damage further inside when the picture is wanted. With ``"skip"`` every file is decoded once at first use; bad
     ones are left out, counted in one warning, and listed in `skipped`.
+
+    The fingerprint covers the names and sizes of all files, and the first and last 4096 bytes of each.
 
     Raises `DataError` for a missing or unreadable folder and one without pictures, `IndexError` outside 0..length-1.
     """
@@ -74,11 +86,11 @@ class Folder(Pictures):
                 return self._event(image)
         except Exception as error:
             raise DataError(
-                f"cannot read the picture '{self._names[index]}'", where=str(file), details=[reason(error)], fix=FIX
+                f"cannot read the picture '{self.origin(index)}'", where=str(file), details=[reason(error)], fix=FIX
             ) from error
 
     def origin(self, index: int) -> str:
-        return self._names[index]
+        return printable(self._names[index])
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:
@@ -91,11 +103,15 @@ class Folder(Pictures):
         return self._scan.skipped
 
     @property
+    def passed_over(self) -> Mapping[str, int]:
+        return self._scan.others
+
+    @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.channels} {self._height_width} {self.crop}".encode())
-        for name, size in self._scan.files.items():
-            digest.update(b"\0" + os.fsencode(name) + f"\0{size}".encode())
-        return f"folder/1 {self.length} files {digest.hexdigest()[:16]}"
+        for name, trace in self._scan.files.items():
+            digest.update(b"\0" + os.fsencode(name) + f"\0{trace}".encode())
+        return f"folder/2 {self.length} files {digest.hexdigest()[:16]}"
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -103,16 +119,19 @@ class Folder(Pictures):
 
     @cached_property
     def _scan(self) -> Scan:
-        names = find_images(self._root)
+        names, others = find_images(self._root)
         probe = _decode if self.on_bad_image == "skip" else _read_header
         files, bad = survey(
             names, lambda name: probe(self._root / name), self.on_bad_image, str(self._root), "folder", FIX
         )
-        return Scan(files, tuple((self._root / name, why) for name, why in bad))
+        return Scan(files, others, tuple((self._root / name, why) for name, why in bad))
 
 
-def find_images(root: Path) -> list[str]:
-    """Paths of the image files below ``root``, relative, with ``/``, sorted; raises `DataError` if there are none."""
+def find_images(root: Path) -> tuple[list[str], Mapping[str, int]]:
+    """Paths of the image files below ``root``, relative, with ``/``, sorted, and the number of files of each other ending.
+
+    Raises `DataError` if there are none.
+    """
     allowed = ["allowed: a folder with image files"]
     if root.is_file():
         fix = f"give the folder that holds it, {root.parent}"
@@ -131,10 +150,10 @@ def find_images(root: Path) -> list[str]:
             if (ending := Path(name).suffix.lower()) in ENDINGS:
                 names.append(Path(folder, name).relative_to(root).as_posix())
             else:
-                others[ending or "no ending"] += 1
+                others[printable(ending) or "no ending"] += 1
     if not names:
         raise none_found(others, str(root), "folder")
-    return sorted(names)
+    return sorted(names), others
 
 
 def _walked(root: Path, refuse: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -144,11 +163,21 @@ def _walked(root: Path, refuse: Callable[[OSError], None] | None = None) -> Iter
         yield folder, [name for name in files if not name.startswith(".")]
 
 
+def _trace(path: Path) -> int:
+    """The size of a file, and a check sum of both its ends: another picture may have the same size."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(ENDS)
+        file.seek(max(size - ENDS, 0))
+        return size << 32 | zlib.crc32(head + file.read(ENDS))
+
+
 def _read_header(path: Path) -> int | str:
-    """The size of the file in bytes, or why it cannot be read."""
+    """The trace of the file, or why it cannot be read."""
     try:
         with opened(path):
-            return path.stat().st_size
+            return _trace(path)
     except Exception as error:
         return reason(error)
 
@@ -158,6 +187,6 @@ def _decode(path: Path) -> int | str:
     try:
         with opened(path) as image:
             eight_bit(image).convert("RGB")
-            return path.stat().st_size
+            return _trace(path)
     except Exception as error:
         return reason(error)

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.errors import ConfigError, DataError
+from gendiff.errors import ConfigError, DataError, printable
 from gendiff.images import Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.shapes import EventShape
 
@@ -95,7 +95,7 @@ class Lsun(Pictures):
         return f"lsun/1 {self.length} pictures {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def origin(self, index: int) -> str:
-        return self._keys[index].decode("utf-8", "backslashreplace")
+        return printable(self._keys[index].decode("utf-8", "backslashreplace"))
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.errors import DataError
+from gendiff.errors import DataError, printable
 from gendiff.images import (
     ENDINGS,
     MOST_BYTES,
@@ -40,9 +40,17 @@ FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files o
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found in the archive: the check sum by name, in order, and ``(name, reason)`` of what was left out."""
+    """What was found in the archive.
+
+    Args:
+        files: the check sum of each picture's file by name, in order.
+        others: how many files there are of each other ending.
+        skipped: ``(name, reason)`` of what was left out.
+
+    """
 
     files: dict[str, int]
+    others: Mapping[str, int]
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -82,11 +90,11 @@ class Zip(Pictures):
         except DataError:
             raise
         except Exception as error:
-            what = f"cannot read the picture '{name}'"
+            what = f"cannot read the picture '{self.origin(index)}'"
             raise DataError(what, where=str(self._root), details=[reason(error)], fix=FIX) from error
 
     def origin(self, index: int) -> str:
-        return self._names[index]
+        return printable(self._names[index])
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:
@@ -99,6 +107,10 @@ class Zip(Pictures):
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """``(name, reason)`` of every file left out with ``on_bad_image="skip"``."""
         return self._scan.skipped
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        return self._scan.others
 
     @property
     def fingerprint(self) -> str:
@@ -114,10 +126,10 @@ class Zip(Pictures):
     @cached_property
     def _scan(self) -> Scan:
         archive, where = self._archive, str(self._root)
-        names = _pictures_in(archive, where)
+        names, others = _pictures_in(archive, where)
         probe = _decode if self.on_bad_image == "skip" else _read_header
         files, bad = survey(names, lambda name: probe(archive, name), self.on_bad_image, where, "archive", FIX)
-        return Scan(files, tuple(bad))
+        return Scan(files, others, tuple(bad))
 
     @property
     def _archive(self) -> zipfile.ZipFile:
@@ -143,14 +155,17 @@ def _opened(path: Path, mark: Mark, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _pictures_in(archive: zipfile.ZipFile, where: str) -> list[str]:
-    """The names of the image files, sorted; raises `DataError` if there are none or any name leads out of the archive."""
+def _pictures_in(archive: zipfile.ZipFile, where: str) -> tuple[list[str], Mapping[str, int]]:
+    """The names of the image files, sorted, and the number of files of each other ending.
+
+    Raises `DataError` if there are none, or any name leads out of the archive.
+    """
     names, others = [], Counter[str]()
     for info in archive.infolist():
         inside = PurePosixPath(info.filename.replace("\\", "/"))
         if inside.is_absolute() or ".." in inside.parts or "".join(inside.parts[:1]).endswith(":"):
             raise DataError(
-                f"the archive holds '{info.filename}', a path that leads out of it",
+                f"the archive holds '{printable(info.filename)}', a path that leads out of it",
                 where=where,
                 details=["allowed: paths below the folder that an archive is unpacked to"],
                 fix="make the archive again from inside the folder; be careful if it is from a stranger",
@@ -160,10 +175,10 @@ def _pictures_in(archive: zipfile.ZipFile, where: str) -> list[str]:
         if (ending := inside.suffix.lower()) in ENDINGS:
             names.append(info.filename)
         else:
-            others[ending or "no ending"] += 1
+            others[printable(ending) or "no ending"] += 1
     if not names:
         raise none_found(others, where, "archive")
-    return sorted(set(names))
+    return sorted(set(names)), others
 
 
 def _content(archive: zipfile.ZipFile, name: str, most: int | None = None) -> bytes:
