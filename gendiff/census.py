@@ -26,7 +26,6 @@ from torch import Tensor
 from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
 from gendiff.errors import DataError
-from gendiff.event_set import spread
 from gendiff.stopping import stop_requests, stopped
 from gendiff.workers import in_order
 
@@ -150,7 +149,9 @@ def census(
         Stopped: on SIGTERM, SIGINT or SIGUSR1.
 
     """
-    indices = chosen(data.length, n)
+    if data.length is None and n is None:
+        raise ValueError(f"data '{data.name}' has no last event: give n")
+    indices = range(data.length) if n is None and data.length is not None else data.spread(n or 0)
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     sums: Sums | None = None
     good: list[int] = []
@@ -180,15 +181,6 @@ def census(
         same(np.array(good), bytes(digests)),
         [(name, "; ".join(error.details) or error.what) for name, error in bad],
     )
-
-
-def chosen(length: int | None, n: int | None) -> Sequence[int]:
-    """``n`` indices in ascending order, spread evenly over 0..length-1; the first ones where there is no end."""
-    if length is None:
-        if n is None:
-            raise ValueError("an endless source has no last event: give n")
-        return range(n)
-    return range(length) if n is None or n >= length else spread(n, length)
 
 
 def slope(power: Tensor) -> float | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Self, final
 
+from pydantic import ModelWrapValidatorHandler
 from torch import Tensor
 
 from gendiff.component import Component
+from gendiff.errors import ConfigError
 from gendiff.shapes import EventShape
 
 
@@ -70,3 +72,13 @@ class Data(Component):
     def skipped(self) -> Sequence[tuple[str | Path, str]]:
         """``(name, reason)`` of everything that was left out because it cannot be read."""
         return ()
+
+    @classmethod
+    def _resolve_names(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return super()._resolve_names(value, handler)
+        except ConfigError as error:
+            name = value.get("name") if isinstance(value, Mapping) else value
+            if error.subject == "data.name" and isinstance(name, str) and len(name) < 256 and Path(name).exists():
+                error.fix = f"a path needs to be told what it is: gendiff data info {name} finds out"
+            raise

@@ -11,7 +11,7 @@ from gendiff_plugins.data.dead_leaves import DeadLeaves
 from gendiff_plugins.data.digits import Digits
 from gendiff_plugins.data.gaussian_field import GaussianField
 
-from gendiff.census import census, chosen, slope
+from gendiff.census import census, slope
 from gendiff.data import Data
 from gendiff.errors import DataError, Stopped
 from gendiff.streams import stream
@@ -113,13 +113,13 @@ def test_bad_events_are_listed_and_the_others_counted():
 
 
 def test_a_part_is_spread_over_the_whole():
-    assert list(chosen(10, None)) == list(range(10))
-    assert list(chosen(10, 20)) == list(range(10))
-    assert list(chosen(10, 4)) == [0, 2, 5, 7]
-    assert list(chosen(None, 3)) == [0, 1, 2]
-    with pytest.raises(ValueError, match="endless"):
-        chosen(None, None)
+    assert census(Numbers(count=10, repeats=((5, 2),)), 4).duplicates == [[2, 5]]  # events 0, 2, 5 and 7
+    assert census(Numbers(count=10, repeats=((5, 2), (7, 3))), 4).duplicates == [[2, 5]]
     assert census(Digits(), 10).looked_at == 10
+    assert census(Numbers(count=10), 20).looked_at == 10
+    assert census(GaussianField(size=(4, 6)), 3).looked_at == 3
+    with pytest.raises(ValueError, match="no last event"):
+        census(GaussianField(size=(4, 6)))
 
 
 def test_progress_is_told_and_a_request_to_stop_is_heard():
