@@ -18,7 +18,7 @@ from gendiff.registry import Registry
 
 FOLDER = Path(__file__).parent
 #: N of the processes that are shown at another number of steps than 1000: the authors' own for pictures of 32 pixels.
-STEPS = {"cold": 40, "heat-dissipation": 200}
+STEPS = {"cold": 50, "heat-dissipation": 200}
 NOTE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->"
 
 

@@ -26,7 +26,8 @@ ARMS = {
 
 def resolved(name, path):
     layers = [Layer.from_file(default_registry().preset(name), f"preset {name}")]
-    return resolve([*layers, Layer.at("--set data.path", "data.path", str(path))] if name in ARMS else layers)
+    needs_path = name in ARMS or name.endswith(("-cifar10", "-mnist"))
+    return resolve([*layers, Layer.at("--set data.path", "data.path", str(path))] if needs_path else layers)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -61,7 +62,7 @@ def test_the_numbers_of_the_paper(name, tmp_path):
     }  # fmt: skip
     assert table["model"]["frequency_features"] is False
     assert (table["data"]["size"], table["data"]["channels"]) == (64, 3)
-    assert table["sampler"] == {"name": "reverse-diffusion", "clip": False}
+    assert table["sampler"] == {"name": "reverse-diffusion", "clip": False, "prior": "standard"}
     assert train == {
         "steps": steps,
         "batch": 16,
@@ -94,3 +95,60 @@ def test_presets_combine_in_order():
     assert found["config"]["model"]["channels"] == 128
     assert found["config"]["train"]["steps"] == 800
     assert found["origins"]["model.channels"] == "preset unet-paper"
+
+
+#: Of each relative: U, N, objective, sampler and prior of its paper, and what the velocity is made of there.
+RELATIVES = {
+    "blurring-diffusion-cifar10": (
+        ("dct", 1000, "eps", "ancestral", "standard"),
+        {"name": "blurring", "sigma_max": 20, "d_min": 1e-3, "logsnr_max": 10, "logsnr_min": -10},
+    ),
+    "heat-dissipation-cifar10": (
+        ("dct", 200, "residual", "heat-dissipation", "data"),
+        {"name": "heat", "sigma_min": 0.5, "sigma_max": 24, "s": 0.02},
+    ),
+    "heat-dissipation-mnist": (
+        ("dct", 100, "residual", "heat-dissipation", "data"),
+        {"name": "heat", "sigma_min": 0.5, "sigma_max": 20, "s": 0.02},
+    ),
+    "cold-cifar10": (
+        ("dct", 50, "x0-l1", "ddim", "matched"),
+        {"name": "cold", "sigma": 0.35, "growth": 0.01, "ratio": 1, "floor": 1e-3},
+    ),
+    "spectrum-matched-cifar10": (
+        ("hartley", 4000, "eps", "ancestral", "standard"),
+        {"name": "spectrum-matched", "power_law": [1.59, 0.0086, 2]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_settings_of_the_relatives_papers(name, tmp_path):
+    config = resolved(name, tmp_path).config
+    named, velocity = RELATIVES[name]
+    sampler = config.sampler
+    assert (config.rotation.name, config.N, config.objective.name, sampler.name, sampler.prior) == named
+    assert config.velocity.table() == velocity
+    assert sampler.name != "heat-dissipation" or sampler.delta == 1.25
+    with torch.device("meta"):
+        config.model.build((1, 28, 28) if name.endswith("mnist") else (3, 32, 32))
+
+
+@pytest.mark.parametrize("process", [name for name in default_registry().names("process") if name in PRESETS])
+def test_a_process_of_that_name_trains_and_samples_out_of_the_box(process, tmp_path):
+    """With a tiny network, a few of its steps and its own objective, sampler and prior."""
+    layer = Layer.from_file(default_registry().preset(process), f"preset {process}")
+    own = resolve([Layer("a process", {"process": process})]).config
+    config = resolve([layer]).config
+    assert (config.rotation.name, config.velocity.name) == (own.rotation.name, own.velocity.name)
+    few = 12 if config.objective.name == "residual" else min(config.N, 40)
+    tiny = ("--model", "mlp:width=8,depth=1", "--set", f"N={few}", "--steps", 3, "--batch", 4)
+    done = run("train", "--preset", process, *tiny, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    done = run("sample", tmp_path / "run", "-n", 2, "--out", tmp_path / "samples")
+    assert done.code == 0, done.err
+    assert (tmp_path / "samples" / "000001.png").exists()
+
+
+def test_every_relative_has_a_preset_of_its_name():
+    assert set(default_registry().names("process")) - set(PRESETS) == {"ddpm", "blur-diffusion"}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
-from command import run
+from command import TINY, run
 from gendiff_cli.options import layers
+from PIL import Image
 from processes import component, diffusion, fitted
 from scipy.fft import dctn, idctn
 from torch import nn
@@ -31,7 +35,9 @@ from gendiff.errors import ConfigError
 from gendiff.moments import Moments
 from gendiff.process import Process
 from gendiff.registry import default_registry
+from gendiff.run import Run
 from gendiff.scales import DissipatingScales, GeodesicScales
+from gendiff.stored import difference
 from gendiff.testing import SmoothNoise
 
 EVENT = (2, 5, 7)
@@ -232,12 +238,19 @@ class TestCold:
     N = 20
 
     def test_the_signal_is_a_chain_of_blurs(self, rng):
-        process = diffusion("dct", "cold:sigma=0.35,growth=0.01", EVENT, self.N)
+        """The authors' kernels: of CIFAR-10, MNIST and CelebA."""
         x = torch.randn(3, *EVENT, generator=rng, dtype=torch.float64)
-        blurred = x.numpy()
-        for i in range(1, self.N + 1):
-            blurred = heat(blurred, 0.35 + 0.01 * (i - 1))
-            close(without_noise(process, x, i), torch.from_numpy(blurred))
+        for spec, sigma in (
+            ("cold", lambda i: i / 100 + 0.35),
+            ("cold:sigma=7,growth=0", lambda i: 7.0),
+            ("cold:sigma=1,growth=0,ratio=1.0100501670841679", lambda i: np.exp(0.01 * i)),
+        ):
+            process, blurred = diffusion("dct", spec, EVENT, self.N), x.numpy()
+            for i in range(1, self.N + 1):
+                blurred = heat(blurred, sigma(i - 1))
+                close(without_noise(process, x, i), torch.from_numpy(blurred))
+        fast = diffusion("dct", "cold:ratio=2", EVENT, 1000)
+        assert torch.isfinite(fast.log_a(1000)).all()
 
     @pytest.mark.parametrize("floor", [1e-3, 1e-2])
     @pytest.mark.parametrize("steps", [20, 7])
@@ -503,3 +516,33 @@ class TestCommandLine:
         done = run("train", "--data", "digits", "--model", "mlp:width=8,depth=1", *options, "--out", tmp_path / "run")
         assert (done.code, said in done.err) == (2, True), done.err
         assert not (tmp_path / "run").exists()
+
+
+class TestRuns:
+    """A run of every process is trained and sampled, and sampled again when what made its process is gone."""
+
+    @pytest.mark.parametrize(
+        "process",
+        ["blurring-diffusion", "heat-dissipation", "spectrum-matched", "flipped-snr", "soft-conditioning", "reversed"],
+    )
+    def test_a_run_outlives_the_plugins_of_its_process(self, process, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        done = run("train", "--process", process, "--set", "N=40", *TINY, "--out", "r")
+        assert done.code == 0, done.err
+        own = Run.open(Path("r")).config.diffusion()
+        options = ("-n", 2, "--steps", 5, "--sampler", "ancestral")
+        first = run("sample", "r", *options, "--out", "a")
+        assert first.code == 0, first.err
+        table = tomllib.loads(Path("r/config.toml").read_text())
+        table |= {"rotation": {"name": "gone"}, "velocity": {"name": "gone"}}
+        Path("r/config.toml").write_text(tomli_w.dumps(table))
+        again = Run.open(Path("r"))
+        assert type(again.config.velocity).__name__ == "StoredVelocity"
+        assert difference(own, again.config.diffusion()) == ""
+        assert type(again.config.diffusion().scales) is type(own.scales)  # in closed form, not in tables
+        assert Path("r/process.safetensors").stat().st_size < 40_000
+        second = run("sample", "r", *options, "--out", "b")
+        assert second.code == 0, second.err
+        for name in ("000000.png", "000001.png"):
+            one, other = (np.asarray(Image.open(Path(folder, name))).astype(int) for folder in "ab")
+            assert np.abs(one - other).max() <= 1

@@ -60,8 +60,10 @@ class Cold(Process):
 
     sigma: float = Field(0.35, gt=0, le=1e3, description="std of the blur of step 1, pixels")
     growth: float = Field(0.01, ge=0, le=1e2, description="by how much the std grows from step to step, pixels")
+    ratio: float = Field(1.0, ge=1, le=2, description="by what factor it grows besides")
     floor: float = Field(1e-3, gt=0, le=0.1, description="s, in place of no noise at all")
 
     def parts(self) -> tuple[Rotation, Velocity]:
-        velocity = {"name": "cold", "sigma": self.sigma, "growth": self.growth, "floor": self.floor}
+        steps = {"sigma": self.sigma, "growth": self.growth, "ratio": self.ratio}
+        velocity = {"name": "cold", **steps, "floor": self.floor}
         return Rotation.model_validate("dct"), Velocity.model_validate(velocity)
