@@ -34,6 +34,7 @@ from gendiff.config import Layer, resolve
 from gendiff.errors import ConfigError
 from gendiff.moments import Moments
 from gendiff.process import Process
+from gendiff.recursion import Gaussian, law
 from gendiff.registry import default_registry
 from gendiff.run import Run
 from gendiff.scales import DissipatingScales, GeodesicScales
@@ -191,6 +192,14 @@ class TestHeatSampler:
 
     def sigmas(self, largest):
         return np.exp(np.linspace(np.log(0.5), np.log(largest), self.N))
+
+    def test_its_noise_sets_the_spread_of_what_it_draws(self):
+        """In many steps the standard deviation of Gaussian data becomes δ/(sqrt(2) s) of what it was: 0.88 of it in the paper."""
+        process = diffusion("dct", "heat:sigma_min=0.05,sigma_max=1.5,s=0.05", EVENT, 2000)  # c/s² = 400 steps forget the start
+        data = Gaussian.diagonal(torch.zeros(EVENT), torch.ones(EVENT), EVENT)
+        for delta, ratio in ((1.25, 0.884), (2**0.5, 1.0)):
+            drawn = law(process, component(Sampler, f"heat-dissipation:delta={delta}"), data).variance.sqrt()
+            close(drawn, torch.full(EVENT, ratio, dtype=torch.float64), atol=0.01)
 
     def test_it_refuses_noise_that_changes(self):
         for velocity in ("blur", "blurring"):
