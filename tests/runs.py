@@ -60,7 +60,7 @@ def settings(model: str = MLP, data: str = "digits", rotation: str = "identity",
     """A run of seconds: N = 20, small batches, and no sample grids unless asked for."""
     train = {"steps": 20, "batch": 4, "log_every": 3, "checkpoint_every": 5, "sample_every": 0, **train}
     train = {"preview": {"name": "ddim", "steps": 3}, **train}
-    table = {"N": 20, "rotation": rotation, "model": model, "data": data, "train": train}
+    table = {"N": 20, "sampler": "ancestral", "rotation": rotation, "model": model, "data": data, "train": train}
     return resolve([Layer("the test", table)]).config
 
 

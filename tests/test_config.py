@@ -98,7 +98,7 @@ def test_another_velocity_drops_its_schedules():
 
 
 def test_a_part_of_a_default_component_may_be_set():
-    assert resolve([Layer.from_assignment("train.preview.steps=7")]).config.train.preview.spec == "ddim:steps=7"
+    assert resolve([Layer.from_assignment("train.preview.steps=7")]).config.train.preview.spec == "trig:steps=7,solver=ab2"
     assert resolve([Layer.from_assignment("model.channels=64")]).config.model.spec == "unet:channels=64"
     assert (
         resolve([Layer.from_assignment("velocity.noise.beta_max=0.1")]).config.velocity.noise.spec
@@ -139,7 +139,7 @@ def test_any_configuration_survives_toml(schedule, objective, path, lr, seed):
         ("stepz = 1", ["the configuration has no parameter 'stepz' (from {})"]),
         ("[trian]\nsteps = 1", ["has no parameter 'trian' (from {})", "did you mean 'train'?"]),
         ("[train]\nstpes = 1", ["section 'train' has no parameter 'stpes' (from {})", "did you mean 'steps'?", "batch, "]),
-        ("[train.preview]\nstpes = 1", ["sampler 'ddim' has no parameter 'stpes' (from {})", "did you mean 'steps'?"]),
+        ("[train.preview]\nstpes = 1", ["sampler 'trig' has no parameter 'stpes' (from {})", "did you mean 'steps'?"]),
         ("[velocity.schedule]\nf_mx = 1", ["schedule 'quartic' has no parameter 'f_mx' (from {})", "did you mean 'f_max'?"]),
         ("[velocity.schedule]\nf_min = 1", ["f_min = 1 is above f_max = 0.14 (from {})"]),
         ('[velocity.schedule]\nname = "lgo"', ["unknown schedule 'lgo' (from {})", "did you mean 'log'?"]),

@@ -1135,7 +1135,7 @@ def gendiff_components():
     done = run("sample", "r", "-n", 1)
     assert done.code == 0, done.err
     assert (
-        "note: its sampler cannot be made: unknown sampler 'own' (it came from mine.py): ancestral stands in"
+        "note: its sampler cannot be made: unknown sampler 'own' (it came from mine.py): trig:solver=ab2,steps=50 stands in"
         in done.err
     )
     other = run("sample", "r", "-n", 1, "--sampler", "ddim:steps=2")
