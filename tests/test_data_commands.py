@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import gendiff_cli.app
 import numpy as np
 import pytest
 from command import run
@@ -20,27 +24,35 @@ from test_datasets import cifar_archive, encoded, idx_folder, lsun_folder, pictu
 from gendiff.packing import pack
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A working folder with data of several kinds, good and bad."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """Data of several kinds, good and bad."""
+    root = tmp_path_factory.mktemp("material")
     for name in ("photos", "torn", "text", "mixed", "foreign"):
-        Path(name).mkdir()
+        (root / name).mkdir()
     for k in range(5):
         v = values(20 + k, 30, 3, seed=k % 4)
         for name in ("photos", "torn", "mixed"):
-            Path(name, f"{k}.png").write_bytes(encoded(v))
-    whole = Path("torn/3.png").read_bytes()
-    Path("torn/3.png").write_bytes(whole[: len(whole) // 2])
-    Path("mixed/x.png").write_text("no picture")
-    Path("text/a.txt").write_text("x")
-    Path("foreign/keep").write_text("mine")
-    Path("file").write_text("x")
-    lsun_folder(tmp_path / "church_lmdb", pictures(4).values())
-    cifar_archive(tmp_path / "cifar")
-    idx_folder(tmp_path / "mnist")
-    np.save("a.npy", values(6, 9, 8, 3))
-    pack(Folder(path="photos", size=8), tmp_path / "whole")
+            (root / name / f"{k}.png").write_bytes(encoded(v))
+    torn = root / "torn" / "3.png"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    (root / "mixed" / "x.png").write_text("no picture")
+    (root / "text" / "a.txt").write_text("x")
+    (root / "foreign" / "keep").write_text("mine")
+    (root / "file").write_text("x")
+    lsun_folder(root / "church_lmdb", pictures(4).values())
+    cifar_archive(root / "cifar")
+    idx_folder(root / "mnist")
+    np.save(root / "a.npy", values(6, 9, 8, 3))
+    pack(Folder(path=root / "photos", size=8), root / "whole")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, material):
+    """A working folder with a copy of it."""
+    shutil.copytree(material, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -258,13 +270,17 @@ def test_names_that_a_terminal_would_obey_are_written_out(here):
     assert "\x1b" not in told
 
 
-def test_names_that_are_no_text_can_be_printed(here):
+def test_names_that_are_no_text_can_be_printed(here, monkeypatch):
     Path("photos", os.fsdecode(b"\xff.png")).write_bytes(Path("photos/0.png").read_bytes())
-    code = "import sys; sys.argv = ['gendiff', 'data', 'info', 'photos', '--size', '4', '--workers', '0']\n"
-    code += "from gendiff_cli.app import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "0.png = \\udcff.png" in done.stdout
+    monkeypatch.setattr("gendiff_plugins.data.folder.printable", str)
+    monkeypatch.setattr("gendiff_cli.console.printable", lambda text, keep: text)
+    monkeypatch.setattr(sys, "argv", ["gendiff", "data", "info", "photos", "--size", "4", "--workers", "0"])
+    written = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(written, "utf-8")) as out, pytest.raises(SystemExit) as done:
+        gendiff_cli.app.main()
+    out.flush()
+    assert done.value.code in (0, None)
+    assert b"0.png = \\udcff.png" in written.getvalue()
 
 
 def test_info_of_endless_and_unbounded_data(here):
