@@ -98,7 +98,9 @@ def test_another_velocity_drops_its_schedules():
 
 
 def test_a_part_of_a_default_component_may_be_set():
-    assert resolve([Layer.from_assignment("train.preview.steps=7")]).config.train.preview.spec == "trig:steps=7,solver=ab2"
+    assert (
+        resolve([Layer.from_assignment("train.preview.steps=7")]).config.train.preview.spec == "trig:steps=7,solver=ab2"
+    )
     assert resolve([Layer.from_assignment("model.channels=64")]).config.model.spec == "unet:channels=64"
     assert (
         resolve([Layer.from_assignment("velocity.noise.beta_max=0.1")]).config.velocity.noise.spec

@@ -195,7 +195,9 @@ class TestHeatSampler:
 
     def test_its_noise_sets_the_spread_of_what_it_draws(self):
         """In many steps the standard deviation of Gaussian data becomes δ/(sqrt(2) s) of what it was: 0.88 of it in the paper."""
-        process = diffusion("dct", "heat:sigma_min=0.05,sigma_max=1.5,s=0.05", EVENT, 2000)  # c/s² = 400 steps forget the start
+        process = diffusion(
+            "dct", "heat:sigma_min=0.05,sigma_max=1.5,s=0.05", EVENT, 2000
+        )  # c/s² = 400 steps forget the start
         data = Gaussian.diagonal(torch.zeros(EVENT), torch.ones(EVENT), EVENT)
         for delta, ratio in ((1.25, 0.884), (2**0.5, 1.0)):
             drawn = law(process, component(Sampler, f"heat-dissipation:delta={delta}"), data).variance.sqrt()
