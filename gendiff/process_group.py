@@ -16,6 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Its functions keep the group that is there when they are imported, as a default argument, and DistributedDataParallel imports
+# them: a destroyed group would live on with its threads, one of which may ask for the lock of an interpreter that has ended,
+# and so abort the process.
+import torch.distributed.nn.functional
+
 from gendiff.errors import ConfigError
 
 
@@ -71,7 +76,7 @@ class ProcessGroup:
 
 @contextmanager
 def process_group(device: str | None) -> Iterator[ProcessGroup]:
-    """Join the group that torchrun started, if any.
+    """Join the group that torchrun started, if any; what holds the group, such as a `Trainer`, must be gone when the block ends.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or None for a GPU where there is one.

@@ -409,6 +409,18 @@ class TestLock:
         assert final(run)[0] == 4
 
 
+TELL_THREADS = """
+import atexit, os
+from pathlib import Path
+
+def tell():
+    names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+    Path(__file__).with_name(f"threads-{os.environ['RANK']}").write_text("\\n".join(names))
+
+atexit.register(tell)
+"""
+
+
 def torchrun(*args: str) -> None:
     """``gendiff`` in two processes; what it says is shown where it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -431,7 +443,8 @@ class TestTwoProcesses:
         folder = tmp_path_factory.mktemp("pair")
         config = settings(batch=8, lr=1e-2, warmup=0)
         two = Run(folder / "two", config)
-        torchrun(*arguments(config, two.path))
+        (folder / "tell.py").write_text(TELL_THREADS)
+        torchrun("--plugin", str(folder / "tell.py"), *arguments(config, two.path))
         one = create(folder / "one", config)
         train(one)
         return one, two
@@ -446,6 +459,14 @@ class TestTwoProcesses:
                 assert torch.linalg.norm(other - tensor) <= 1e-5 * torch.linalg.norm(tensor)
                 if group == "model":  # they have moved far more than that
                     assert torch.linalg.norm(tensor - initial.tensors[group][name]) > 1e-2 * torch.linalg.norm(tensor)
+
+    @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+    def test_end_without_threads_that_could_abort_them(self, pair):
+        """A thread of gloo that asks for the lock of an interpreter at its end is SIGABRT, now and then."""
+        for rank in (0, 1):
+            threads = (pair[0].path.parent / f"threads-{rank}").read_text().splitlines()
+            assert threads
+            assert not [name for name in threads if "gloo" in name]
 
     def test_log_the_same_rows_once(self, pair):
         for ours, theirs in zip(*map(rows, pair), strict=True):

@@ -37,6 +37,7 @@ from gendiff_cli.options import (
 
 if TYPE_CHECKING:
     from gendiff.config import Config
+    from gendiff.process_group import ProcessGroup
     from gendiff.run import Run
     from gendiff.training import Trainer
 
@@ -120,16 +121,31 @@ def train(
 def _start(
     config: Config, run: Run | None, registry: Registry, device: str | None, out: Path | None, dry_run: bool, json: bool
 ) -> None:
-    from gendiff import checkpoint
     from gendiff.process_group import process_group
-    from gendiff.run import Run
-    from gendiff.training import Trainer, check_disk, refuse_other_data
 
     _remark(config)
     for logger in config.train.loggers:
         logger.ready()
     config = config.fitted()
-    with process_group(device) as group, ExitStack() as stack:
+    with process_group(device) as group:
+        _together(group, config, run, registry, out, dry_run, json)
+
+
+def _together(
+    group: ProcessGroup,
+    config: Config,
+    run: Run | None,
+    registry: Registry,
+    out: Path | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """What each process does; a function of its own, so that the trainer is gone before the group is."""
+    from gendiff import checkpoint
+    from gendiff.run import Run
+    from gendiff.training import Trainer, check_disk, refuse_other_data
+
+    with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
         if run is not None:
             refuse_other_data(run, config)
