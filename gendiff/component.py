@@ -164,6 +164,9 @@ class Component(Settings):
         try:
             return handler(table)
         except ValidationError as error:
+            key = str(*error.errors(include_url=False)[0]["loc"][:1])
+            if key in cls.model_fields.keys() - table.keys() and not cls.model_fields[key].is_required():
+                raise _invalid_default(cls, key, error) from error
             raise invalid_parameter(cls, error) from error
 
     def table(self) -> dict[str, Any]:
@@ -249,6 +252,17 @@ def invalid_parameter(cls: type[Settings], error: ValidationError, section: str 
         return ConfigError(f"{owner} needs '{key}'", details=described, fix=f"write {option}", subject=subject)
     return ConfigError(
         f"{owner}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}", details=described, subject=subject
+    )
+
+
+def _invalid_default(cls: type[Component], key: str, error: ValidationError) -> PluginError:
+    """The author's mistake, whoever uses the component."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return PluginError(
+        f"{cls.kind} '{cls.name}': its own default is refused: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}",
+        fix=f"correct the class, or give another value: {cls.name}:{key}=...",
+        subject=_path(cls.kind, "name"),
     )
 
 

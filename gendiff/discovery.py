@@ -44,6 +44,12 @@ class Provider:
         return f"{self.distribution} {self.version}".strip()
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """The same for the same plugin, however its file is named."""
+        origin = str(Path(self.origin).resolve()) if self.sha256 else self.origin
+        return (self.distribution, self.version, origin, self.sha256)
+
+    @property
     def built_in(self) -> bool:
         """Whether gendiff itself ships it."""
         return self.distribution == BUILT_IN

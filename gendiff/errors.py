@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+LONGEST_REASON = 500  # characters of somebody else's message
+
 
 class GendiffError(Exception):
     """Something failed while running (exit code 1)."""
@@ -87,12 +89,21 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
+def failure(error: BaseException) -> Exception:
+    """What somebody else's code raised to end the program, as the failure that it is; raised where that was."""
+    told = (
+        f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    )
+    return RuntimeError(told).with_traceback(error.__traceback__)
+
+
 def reason(error: BaseException) -> str:
     """What was raised by somebody else's code, in one line, and their line that raised it."""
     if isinstance(error, GendiffError):
         told = "; ".join([error.what, *error.details[:1]])
     else:
         told = " ".join(f"{type(error).__name__}: {error}".split())
+    told = told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]} ..."
     files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     own = [(file, line) for file, line in files if file.is_file() and not _is_machinery(file)]
     return f"{told} ({own[-1][0].name}, line {own[-1][1]})" if own else told

@@ -91,6 +91,28 @@ def gendiff_run_ended(run: Path, step: int, status: str) -> None:
     """Training is over: ``status`` is ``done``, ``stopped`` (on request, resumable) or ``failed``."""
 
 
+# --- who is asked and told ----------------------------------------------------------------------------------------------
+
+
+def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    """Let ``plugin`` take part; one with a hook that would never be called, such as a misspelt one, is refused and left out.
+
+    Raises:
+        PluginValidationError: with the hook and what is wrong with it.
+
+    """
+    try:
+        manager.register(plugin, name=name)
+        manager.check_pending()
+        for caller in manager.get_hookcallers(plugin) or ():
+            if any(own.plugin is plugin and (own.wrapper or own.hookwrapper) for own in caller.get_hookimpls()):
+                raise pluggy.PluginValidationError(plugin, f"{caller.name} is a wrapper, and there is nothing to wrap")
+    except Exception:
+        if manager.is_registered(plugin):
+            manager.unregister(plugin)
+        raise
+
+
 #: The hooks of observers.
 LIFECYCLE = (
     "gendiff_run_started",

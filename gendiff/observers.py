@@ -12,7 +12,7 @@ import pluggy
 
 from gendiff import hookspecs
 from gendiff.errors import reason
-from gendiff.hookspecs import GROUP
+from gendiff.hookspecs import GROUP, register
 
 
 class Observers:
@@ -36,18 +36,17 @@ class Observers:
     def add(self, name: str, observer: object) -> None:
         """Let one more watch; one that cannot be registered counts as failed."""
         try:
-            self._manager.register(observer, name=name)
-            self._manager.check_pending()  # a misspelt hook would never be called
+            register(self._manager, observer, name)
         except Exception as error:  # an observer may be anything; it must not end a run
-            if self._manager.get_plugin(name) is observer:
-                self._manager.unregister(name=name)
             self.failed(name, reason(error))
 
     def make(self, name: str, observer: Callable[[], object]) -> None:
         """Let one more watch, who has to be made first."""
         try:
             made = observer()
-        except (Exception, SystemExit) as error:  # an observer may be anything; it must not end a run
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an observer may be anything; it must not end a run
             self.failed(name, reason(error))
         else:
             self.add(name, made)
@@ -59,6 +58,8 @@ class Observers:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                     # Copies: an observer may change what it is told, and nobody else must notice.
                     implementation.function(*(copy.deepcopy(facts[name]) for name in implementation.argnames))
-            except (Exception, SystemExit) as error:  # an observer may raise anything; it must not end a run
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # an observer may raise anything; it must not end a run
                 self._manager.unregister(implementation.plugin)
                 self.failed(implementation.plugin_name, f"{hook}: {reason(error)}")

@@ -44,7 +44,9 @@ class Preview:
                 if not values or not all(math.isfinite(value) for value in values.values()):
                     raise ValueError(f"measured {values}")
                 found[metric.name] = {name: float(value) for name, value in values.items()}
-            except (Exception, SystemExit) as error:  # a metric may raise anything; a run must not end for a number
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a metric may raise anything; a run must not end for a number
                 self.metrics.remove(metric)
                 self.observers.failed(f"metric {metric.name}", reason(error))
         return found

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 # Its functions keep the group that is there when they are imported, as a default argument, and DistributedDataParallel imports
 # them: a destroyed group would live on with its threads, one of which may ask for the lock of an interpreter that has ended,
 # and so abort the process.
 import torch.distributed.nn.functional
+from torch import Tensor
 
 from gendiff.errors import ConfigError
 

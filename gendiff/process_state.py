@@ -22,14 +22,18 @@ def process_state() -> dict[str, Any]:
         "the random state": random.getstate(),
         "torch's default dtype": torch.get_default_dtype() if torch else None,
         "torch's gradient mode": torch.is_grad_enabled() if torch else True,
+        "torch's default device": str(torch.get_default_device()) if torch else None,
+        "torch's number of threads": torch.get_num_threads() if torch else None,
+        "torch's random state": torch.get_rng_state().numpy().tobytes() if torch else None,
     }
 
 
 def restore(before: dict[str, Any]) -> list[str]:
     """Undo what has changed since; returns the names of that."""
     torch, after = _torch(), process_state()
-    if torch and before["torch's default dtype"] is None:
-        before = {**before, "torch's default dtype": torch.float32}  # torch came in since
+    if torch and before["torch's default dtype"] is None:  # torch came in since; its threads and seed are the machine's
+        came = {"torch's default dtype": torch.float32, "torch's default device": "cpu"}
+        before = {**before, **{name: value for name, value in after.items() if before[name] is None}, **came}
     changed = [name for name in before if before[name] != after[name]]
     for name in changed:
         value = before[name]
@@ -48,6 +52,12 @@ def restore(before: dict[str, Any]) -> list[str]:
                 torch.set_default_dtype(value)
             case "torch's gradient mode":
                 torch.set_grad_enabled(value)
+            case "torch's default device":
+                torch.set_default_device(None if value == "cpu" else value)
+            case "torch's number of threads":
+                torch.set_num_threads(value)
+            case "torch's random state":
+                torch.set_rng_state(torch.frombuffer(bytearray(value), dtype=torch.uint8))
     return changed
 
 

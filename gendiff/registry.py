@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,10 +27,13 @@ from gendiff import discovery, hookspecs
 from gendiff.component import Component, Lazy, summary
 from gendiff.discovery import Plugin, Provider
 from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
-from gendiff.hookspecs import API_VERSION, GROUP, LIFECYCLE
+from gendiff.hookspecs import API_VERSION, GROUP, LIFECYCLE, register
 from gendiff.process_state import process_state, restore
 
 MOST_PROBLEMS = 10  # named in one error
+LONGEST_SUMMARY = 200  # characters
+NAME = re.compile(r"\w[\w.-]{0,99}")
+UNTYPABLE = "is no name to type: letters, digits, '-', '_' and '.', up to 100"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class Entry:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 found = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the program down
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything; it must not take the program down
             raise self._broken(reason(error)) from error
         if flaw := _flaw(found):
             raise self._broken(f"{self.target} {flaw}")
@@ -164,6 +170,11 @@ class Registry:
             )
         return self._presets[name][0]
 
+    def preset_summary(self, name: str) -> str:
+        """The first line of a preset that `presets` lists: a comment that says what it is."""
+        first = self._presets[name][0].read_text(encoding="utf-8").partition("\n")[0]
+        return _line(first.removeprefix("# "))
+
     def preset_provider(self, name: str) -> Provider:
         """Who provides a preset that `presets` lists."""
         return self._presets[name][1]
@@ -196,8 +207,10 @@ class Registry:
     def blame(self, error: BaseException) -> str:
         """Whose code raised ``error``: ``"schedule 'sine' of gendiff-acme 1.2"``, or an empty string for nobody's."""
         for frame in reversed(_frames(error)):
-            module, holder = str(frame.f_globals.get("__name__", "")), frame.f_locals.get("self")
-            if isinstance(holder, Component) and (known := self._entries.get((holder.kind, holder.name))):
+            module, local = str(frame.f_globals.get("__name__", "")), frame.f_locals
+            holder = local.get("self", local.get("cls"))
+            cls = holder if isinstance(holder, type) else type(holder)
+            if issubclass(cls, Component) and (known := self._entries.get((cls.kind, cls.name))):
                 return f"{known.kind} '{known.name}' of {known.provider}"  # also in what it inherits from an interface
             here = [entry for entry in self.entries() if entry.module == module]
             near = [
@@ -230,15 +243,21 @@ class Registry:
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
-    def add(self, plugin: Plugin) -> None:
-        """Load one more plugin; the first to take a name has it."""
+    def add(self, plugin: Plugin) -> Provider:
+        """Load one more plugin, unless it is here already; returns its provider. The first to take a name has it."""
         provider = plugin.provider
-        if provider in self.providers:
-            return
+        for known in self.providers:
+            if known.place == provider.place:
+                return known
         self.providers.append(provider)
         if blocked := self._block.intersection(provider.names):
             self._problem(provider, f"--block {min(blocked)}", "blocked")
-            return
+        else:
+            self._load(plugin)
+        return provider
+
+    def _load(self, plugin: Plugin) -> None:
+        provider = plugin.provider
         loaded = self._guarded(provider, plugin.load)
         if loaded is None or self._manager.is_registered(loaded):
             return
@@ -257,12 +276,7 @@ class Registry:
                 f"it needs version {needed} of gendiff's plugin interface, this gendiff has {API_VERSION}: "
                 "upgrade the older of the two"
             )
-        self._manager.register(loaded, name=f"{provider} ({provider.origin})")
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError:
-            self._manager.unregister(loaded)
-            raise
+        register(self._manager, loaded, f"{provider} ({provider.origin})")
 
     def _asked(self, hook: str, loaded: Any, provider: Provider, into: Callable[[Any], Any]) -> Any:
         """What one plugin answers to a hook; None where it does not take it or fails."""
@@ -277,9 +291,11 @@ class Registry:
         try:
             with contextlib.redirect_stdout(printed):
                 result = call()
-        except (Exception, SystemExit) as error:  # a plugin may raise anything; it must not take the program down
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything; it must not take the program down
             self._problem(provider, reason(error))
-        if printed.getvalue():
+        if not printed.closed and printed.getvalue():
             self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}", "warning")
         if changed := restore(before):
             why = f"its import changed {', '.join(changed)} of the whole process, which was undone"
@@ -292,22 +308,25 @@ class Registry:
     def _add(self, component: type[Component] | Lazy, provider: Provider) -> None:
         flaw = _flaw(component)
         if not flaw and isinstance(component, Lazy):
-            entry = Entry(component.kind, component.name, component.summary, provider, component.target)
+            entry = Entry(component.kind, component.name, _line(component.summary), provider, component.target)
         elif not flaw and isinstance(component, type):
-            entry = Entry(component.kind, component.name, summary(component), provider, component)
+            entry = Entry(component.kind, component.name, _line(summary(component)), provider, component)
         else:
             self._problem(provider, f"{component!r} {flaw}")
             return
         taken = self._entries.setdefault((entry.kind, entry.name), entry)
         if taken is not entry:
-            self._problem(provider, f"{entry.kind} '{entry.name}' is already provided by {taken.provider}")
+            self._problem(provider, f"{entry.kind} '{entry.name}' is already {_provided_by(taken.provider, provider)}")
 
     def _add_preset(self, name: str, path: Path, provider: Provider) -> None:
         if not isinstance(name, str) or not isinstance(path, str | Path):
             raise TypeError(f"preset {name!r}: {path!r} is not a name and the path of a TOML file")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"preset {name[:100]!r} {UNTYPABLE}")
         Path(path).read_text(encoding="utf-8")  # there, and a text
         if name in self._presets:
-            self._problem(provider, f"preset '{name}' is already provided by {self._presets[name][1]}")
+            owner = self._presets[name][1]
+            self._problem(provider, f"preset '{name}' is already {_provided_by(owner, provider)}")
         else:
             self._presets[name] = (Path(path), provider)
 
@@ -327,6 +346,17 @@ class Registry:
                 )
 
 
+def _provided_by(owner: Provider, other: Provider) -> str:
+    """Who has what another one gives too; two files of one name are told apart."""
+    return f"provided by {owner}" + (f" ({owner.origin})" if str(owner) == str(other) else "")
+
+
+def _line(text: str) -> str:
+    """A text as one line of a list."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_SUMMARY else f"{line[:LONGEST_SUMMARY]} ..."
+
+
 def _call(into: Callable[[Any], Any], function: Callable[[], Any]) -> Any:
     return into(function())
 
@@ -339,6 +369,8 @@ def _flaw(component: Any) -> str:
         return "has a target or summary that is no text"
     if not all(isinstance(text, str) and text for text in (component.kind, component.name)):
         return 'has no kind and name: derive it from an interface such as BlurSchedule, and write name = "..." without a type'
+    if unfit := [text for text in (component.kind, component.name) if not NAME.fullmatch(text)]:
+        return f"is called {unfit[0][:100]!r}, which {UNTYPABLE}"
     missing = sorted(getattr(component, "__abstractmethods__", ()))
     return f"lacks {', '.join(missing)}" if missing else ""
 

@@ -28,7 +28,7 @@ from gendiff.batches import Batch, Batches
 from gendiff.blur import frequency_bands
 from gendiff.checkpoint import Checkpoint
 from gendiff.config import Config, TrainSettings
-from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
+from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure
 from gendiff.network import build_denoiser, load_weights
 from gendiff.objective import Loss
 from gendiff.observers import Observers
@@ -327,12 +327,14 @@ def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
     """
     try:
         yield
-    except SystemExit as error:
-        save()
-        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
     except Exception:
         save()
         raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        save()
+        raise failure(error) from error
 
 
 def _silence(hook: str, **facts: Any) -> None:

@@ -32,7 +32,7 @@ MLP = "mlp:width=16,depth=1"
 UNET = "unet:channels=8,multipliers=[1],attention=[],heads=1"
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     """What ends a run at a chosen point, as a crash does: nothing of gendiff catches it."""
 
 

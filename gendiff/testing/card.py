@@ -71,7 +71,9 @@ class Check:
             return self.function(self.subject)
         except CheckFailed as error:
             raise CheckFailed(error.expected, error.seen, error.look or self.look) from error
-        except (Exception, SystemExit) as error:  # somebody else's component may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # somebody else's component may raise anything
             raise CheckFailed("no error", reason(error), self.look) from error
 
     def __str__(self) -> str:
