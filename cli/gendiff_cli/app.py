@@ -7,18 +7,34 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gendiff import __version__, discovery
 from gendiff.component import set_default_resolver
-from gendiff.errors import GendiffError, PluginError, reason
+from gendiff.errors import GendiffError, PluginError, failure, reason
 from gendiff.registry import Registry
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
-from gendiff_cli.console import Verbosity, fail, note
+from gendiff_cli.console import Verbosity, fail, note, results_alone
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
+
+
+class Command(TyperCommand):
+    """A command in which components cannot write to stdout, and end the program only by an error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        with results_alone():
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise failure(error) from error
+
 
 app = typer.Typer(
     name="gendiff",
@@ -37,6 +53,9 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(config.app, name="config")
+for _group in (app, *(known.typer_instance for known in app.registered_groups)):
+    for _command in _group.registered_commands if _group else ():
+        _command.cls = Command
 
 
 def _version(show: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import markup
@@ -30,6 +32,18 @@ class Verbosity:
     """How much is said on stderr: -1 quiet, 0 normal, 1 verbose (tracebacks)."""
 
     level = 0
+
+
+@contextlib.contextmanager
+def results_alone() -> Iterator[None]:
+    """Inside the block stdout is for `result`, `table` and `json_result`; what anybody prints goes to stderr."""
+    before = out._file
+    out.file = out.file  # what sys.stdout is now, if none was set
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        out._file = before
 
 
 def is_main_process() -> bool:
@@ -71,7 +85,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Aligned columns; only the last ones fold, since the first hold names to copy; in a pipe a row is one line."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column, no_wrap=column in ("kind", "name"), overflow="fold")
+        whole = column.strip() in ("kind", "name", "parameter", "provided by")
+        grid.add_column(column, no_wrap=whole, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(printable(cell, "\n")) for cell in row))
     if not out.is_terminal:
