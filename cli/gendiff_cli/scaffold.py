@@ -41,6 +41,7 @@ COMMANDS = {
     "grid": "gendiff train --sampler ddim:steps=20,grid=$name",
     "data": "gendiff train --data $name --size 16",
     "metric": "gendiff train --metric $name",
+    "features": "gendiff evaluate gaussian-field:size=8 --data digits --n 500 --features $name",
     "logger": "gendiff train --logger $name",
     "preset": "gendiff train --preset $name",
 }
