@@ -103,8 +103,7 @@ def _list_presets(registry: Registry, json: bool) -> None:
     if json:
         json_result({"presets": {name: path.read_text(encoding="utf-8") for name, path in presets.items()}})
         return
-    first_lines = [path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in presets.values()]
-    table(["name", "what it is"], list(zip(presets, first_lines, strict=True)))
+    table(["name", "what it is"], [(name, registry.preset_summary(name)) for name in presets])
     next_step("gendiff config show --preset digits-demo")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,16 @@ from gendiff_cli.console import note
 
 def complete(kind: str) -> Callable[[str], list[str]]:
     """Shell completion of component names; loads no torch."""
+    return complete_from(lambda registry: registry.names(kind))
 
-    def names(incomplete: str) -> list[str]:
-        return [name for name in default_registry().names(kind) if name.startswith(incomplete)]
 
-    return names
+def complete_from(names: Callable[[Registry], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Shell completion of what a registry knows."""
+
+    def completed(incomplete: str) -> list[str]:
+        return sorted({name for name in names(default_registry()) if name.startswith(incomplete)})
+
+    return completed
 
 
 def _component(kind: str, text: str) -> Any:
@@ -54,7 +59,12 @@ MetricOption = Annotated[
     list[str] | None, _component("metric", "What is measured on sample grids: spectrum, ...; may be given again.")
 ]
 
-PresetOption = Annotated[list[str] | None, typer.Option(help="Start from a shipped configuration; may be given again.")]
+PresetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Start from a shipped configuration; may be given again.", autocompletion=complete_from(Registry.presets)
+    ),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Read a TOML file.", metavar="FILE")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Set any value, such as train.grad_clip=0.5.", metavar="A.B=C")

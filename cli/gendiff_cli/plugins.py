@@ -16,6 +16,7 @@ from gendiff.hookspecs import LIFECYCLE
 from gendiff.registry import Entry, Problem, Registry
 from gendiff_cli import scaffold
 from gendiff_cli.console import json_result, next_step, result, table
+from gendiff_cli.options import complete_from
 
 if TYPE_CHECKING:
     from gendiff.component import Component
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What is installed, its health, and plugins of your own.")
 
-KindOption = Annotated[str | None, typer.Option(help="Only one kind, such as schedule.")]
+
+def _known_kinds(registry: Registry) -> set[str]:
+    return {*registry.kinds(), *(["preset"] if registry.presets() else [])}
+
+
+def _known_names(registry: Registry) -> set[str]:
+    components = {entry.name for entry in registry.entries()}
+    return components | registry.presets().keys() | {provider.distribution for provider in registry.providers}
+
+
+KindOption = Annotated[
+    str | None, typer.Option(help="Only one kind, such as schedule.", autocompletion=complete_from(_known_kinds))
+]
 
 
 @app.callback()
@@ -39,7 +52,7 @@ def list_(
 ) -> None:
     """List every component with its provider, and every plugin that is broken, blocked or misbehaves."""
     registry: Registry = context.obj
-    known = {*registry.kinds(), *(["preset"] if registry.presets() else [])}
+    known = _known_kinds(registry)
     if kind is not None and kind not in known:
         raise ConfigError(
             f"unknown kind '{kind}'",
@@ -55,10 +68,7 @@ def list_(
             {
                 "components": components,
                 "presets": presets,
-                "problems": [
-                    {"provider": str(p.provider), "origin": p.provider.origin, "status": p.status, "reason": p.why}
-                    for p in problems
-                ],
+                "problems": [_problem_row(problem) for problem in problems],
             }
         )
         return
@@ -68,44 +78,62 @@ def list_(
     columns = ["kind", "name", "summary", *(["provider"] if foreign else []), *(["status"] if unwell else [])]
     table([column.replace("summary", "what it is") for column in columns], [[row[c] for c in columns] for row in rows])
     for problem in problems:
-        result(f"{problem.status}: {problem.provider} ({problem.provider.origin}): {problem.why}")
+        result(_told(problem))
     next_step("gendiff plugins info quartic")
 
 
 @app.command()
 def info(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A component, a preset, a distribution or a plugin file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A component, a preset, a distribution or a plugin file.", autocompletion=complete_from(_known_names)
+        ),
+    ],
     kind: KindOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show a component's parameters with types, ranges and defaults, its formula and its references."""
+    """Show a component's parameters with types, ranges and defaults, its formula, its references and its health."""
     registry: Registry = context.obj
-    found = [_facts(entry) for entry in _entries(registry, name, kind)]
+    providers, problems = _named(registry, name), registry.health()
+    found = [_facts(entry, problems) for entry in _entries(registry, name, kind, providers)]
     found += [
         {**_preset_row(registry, preset), "path": str(path), "content": path.read_text(encoding="utf-8")}
         for preset, path in registry.presets().items()
-        if preset == name and kind in (None, "preset")
+        if (preset == name or registry.preset_provider(preset) in providers) and kind in (None, "preset")
     ]
-    if not found:
+    told = {f"{facts['kind']} '{facts['name']}': {facts['reason']}" for facts in found if "reason" in facts}
+    problems = [problem for problem in problems if problem.provider in providers and problem.why not in told]
+    listens = _listens(registry, providers)
+    if not found and not problems and not listens:
         raise _unknown(registry, name, kind)
     if json:
-        json_result({"components": found})
+        json_result({"components": found, "listens": listens, "problems": [_problem_row(p) for p in problems]})
         return
     for facts in found:
         _print(facts)
-    first = found[0]
-    given = f" --plugin {first['origin']}" if first.get("sha256") else ""
-    if first["kind"] == "preset":
-        next_step(f"gendiff train --preset {first['name']}")
-    else:
-        next_step(f"gendiff{given} plugins check {first['name']} --kind {first['kind']}")
+    for problem in problems:
+        result(_told(problem))
+    for provider, hooks in listens.items():
+        result(f"{provider} listens to {', '.join(hooks)}")
+    if found:
+        first = found[0]
+        given = f" --plugin {shlex.quote(first['origin'])}" if first.get("sha256") else ""
+        checked = f"gendiff{given} plugins check {first['name']} --kind {first['kind']}"
+        next_step(f"gendiff train --preset {first['name']}" if first["kind"] == "preset" else checked)
 
 
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the package and of its component, such as acme-sine.")],
-    kind: Annotated[str, typer.Option(help=f"What it provides: {', '.join(scaffold.KINDS)}.")] = "schedule",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help=f"What it provides: {', '.join(scaffold.KINDS)}.",
+            autocompletion=complete_from(lambda registry: scaffold.KINDS),
+        ),
+    ] = "schedule",
     into: Annotated[Path, typer.Option(help="Folder to make the package in.")] = Path(),
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -127,7 +155,11 @@ def new(
 def check(
     context: typer.Context,
     subject: Annotated[
-        str, typer.Argument(help="A component (also as a spec, 'log:f_max=0.3'), a plugin file or a distribution.")
+        str,
+        typer.Argument(
+            help="A component (also as a spec, 'log:f_max=0.3'), a plugin file or a distribution.",
+            autocompletion=complete_from(_known_names),
+        ),
     ],
     kind: KindOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -135,24 +167,24 @@ def check(
     """Check what a component promises, mathematically: exit code 5 where something does not hold."""
     registry: Registry = context.obj
     file, _, parameters = subject.partition(":") if ".py:" in subject else (subject, "", "")
-    provider = _load_file(registry, file)
-    wanted = f"{file}:{parameters}" if provider else subject
-    subjects = list(_subjects(registry, wanted, kind, provider))
+    providers = _named(registry, file)
+    subjects = list(_subjects(registry, f"{file}:{parameters}" if parameters else subject, kind, providers))
+    unready = [made for _, made in subjects if isinstance(made, ConfigError)]
+    if unready and len(unready) == len(subjects):
+        raise unready[0]  # nothing can be checked without what a user has to give
     cards = [_card(title, made) for title, made in subjects]
-    problems = [
-        p
-        for p in registry.health()
-        if provider in (p.provider, None) and file in (*p.provider.names, p.provider.origin)
-    ]
-    if not cards and not problems and not (provider and _listens(registry, provider)):
+    problems = [problem for problem in registry.health() if problem.provider in providers]
+    unfit = [problem for problem in problems if problem.status != "warning"]
+    listens = _listens(registry, providers)
+    if not cards and not unfit and not listens:
         raise _unknown(registry, subject, kind)
     failed = sum(not line.passed for _, lines in cards for line in lines)
-    broken = [problem for problem in problems if problem.status == "broken"]
     if json:
         json_result(
             {
-                "passed": not failed and not broken,
-                "problems": [{"status": problem.status, "reason": problem.why} for problem in problems],
+                "passed": not failed and not unfit,
+                "problems": [_problem_row(problem) for problem in problems],
+                "listens": listens,
                 "components": [
                     {"component": title, "checks": [vars(line) for line in lines]} for title, lines in cards
                 ],
@@ -160,19 +192,21 @@ def check(
         )
     else:
         for problem in problems:
-            result(f"{problem.status}: {problem.provider}: {problem.why}")
+            result(_told(problem))
         for title, lines in cards:
             _print_card(title, lines)
-        if provider and (hooks := _listens(registry, provider)):
+        for provider, hooks in listens.items():
             result(f"{provider} listens to {', '.join(hooks)}")
-    if failed or broken:
+    if failed or unfit:
         count = f"{failed} of {sum(len(lines) for _, lines in cards)} checks do not hold"
-        raise CheckError(count if failed else f"'{subject}' is broken", details=[p.why for p in broken[:3]])
+        raise CheckError(
+            count if failed else f"'{subject}' is {unfit[0].status}", details=[problem.why for problem in unfit[:3]]
+        )
     kinds = {"rotation", "schedule", "noise", "velocity", "process"}
     shown = [made for _, made in subjects if not isinstance(made, Path | GendiffError) and made.kind in kinds]
     if shown:
         owner = registry.provider(shown[0])
-        given = f" --plugin {owner.origin}" if owner and owner.sha256 else ""
+        given = f" --plugin {shlex.quote(owner.origin)}" if owner and owner.sha256 else ""
         basis = "" if shown[0].kind in ("rotation", "process") else " --rotation dct"
         next_step(f"gendiff{given} process show{basis} --{shown[0].kind} {shlex.quote(shown[0].spec)}")
 
@@ -180,59 +214,51 @@ def check(
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-def _entries(registry: Registry, name: str, kind: str | None) -> list[Entry]:
-    """The components of that name, of that distribution, or in that file."""
-    provider = _load_file(registry, name)
-    return [
-        entry
-        for entry in registry.entries(kind)
-        if (entry.provider == provider if provider else name in (entry.name, entry.provider.distribution))
-    ]
+def _named(registry: Registry, name: str) -> list[Provider]:
+    """The plugins that a name means: of a file, which is loaded if it was not yet, of a distribution or an entry point."""
+    path = Path(name)
+    if path.suffix == ".py" or ("/" in name and path.is_file()):
+        return [registry.add(discovery.file(path, "the command line"))]
+    return [provider for provider in registry.providers if name in provider.names]
 
 
-def _load_file(registry: Registry, subject: str) -> Provider | None:
-    """The provider of a plugin file, which is loaded if it was not yet."""
-    path = Path(subject)
-    if path.suffix != ".py" and not ("/" in subject and path.is_file()):
-        return None
-    plugin = discovery.file(path, "the command line")
-    registry.add(plugin)
-    return plugin.provider
+def _entries(registry: Registry, name: str, kind: str | None, providers: list[Provider]) -> list[Entry]:
+    """The components of that name or of those plugins."""
+    return [entry for entry in registry.entries(kind) if entry.provider in providers or entry.name == name]
 
 
 def _subjects(
-    registry: Registry, subject: str, kind: str | None, provider: Provider | None
+    registry: Registry, subject: str, kind: str | None, providers: list[Provider]
 ) -> Iterable[tuple[str, Component | Path | GendiffError]]:
     """What is to be checked, and what to call it."""
     from gendiff.component import parse_spec
 
     spec = parse_spec(subject)
     name = spec.pop("name")
-    if provider is not None:
-        entries = [entry for entry in registry.entries(kind) if entry.provider == provider]
-    else:
-        entries = [entry for entry in registry.entries(kind) if name in (entry.name, entry.provider.distribution)]
-    for entry in entries:
+    for entry in _entries(registry, name, kind, providers):
         title = f"{entry.kind} '{entry.name}' of {entry.provider}"
         try:
             yield title, entry.load().model_validate(spec)
         except PluginError as error:
             yield title, error
         except ConfigError as error:
-            if name == entry.name:
-                raise  # it was asked for: its parameters are the user's to give
+            if name == entry.name or spec:
+                raise  # the parameters are the user's
             yield title, error
     for preset, path in registry.presets().items():
         owner = registry.preset_provider(preset)
-        wanted = owner == provider if provider else subject in (preset, owner.distribution)
-        if wanted and kind in (None, "preset"):
+        if (owner in providers or preset == name) and kind in (None, "preset"):
             yield f"preset '{preset}' of {owner}", path
 
 
-def _listens(registry: Registry, provider: Provider) -> list[str]:
-    """The lifecycle hooks that a plugin takes."""
-    plugins = [plugin for name, plugin in registry.observers() if name == f"{provider} ({provider.origin})"]
-    return [hook for plugin in plugins for hook in LIFECYCLE if hasattr(plugin, hook)]
+def _listens(registry: Registry, providers: list[Provider]) -> dict[str, list[str]]:
+    """The lifecycle hooks that plugins take, by plugin."""
+    observers = dict(registry.observers())
+    return {
+        str(provider): [hook for hook in LIFECYCLE if hasattr(observers[name], hook)]
+        for provider in providers
+        if (name := f"{provider} ({provider.origin})") in observers
+    }
 
 
 def _unknown(registry: Registry, name: str, kind: str | None) -> ConfigError:
@@ -266,31 +292,47 @@ def _row(entry: Entry, problems: list[Problem]) -> dict[str, Any]:
 
 
 def _preset_row(registry: Registry, name: str) -> dict[str, Any]:
-    first = registry.presets()[name].read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     return {
         "kind": "preset",
         "name": name,
-        "summary": first,
+        "summary": registry.preset_summary(name),
         "provider": str(registry.preset_provider(name)),
         "status": "ok",
     }
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
+def _problem_row(problem: Problem) -> dict[str, str]:
+    provider = problem.provider
+    return {
+        "provider": str(provider),
+        "origin": provider.origin,
+        "status": problem.status,
+        "reason": problem.why,
+    }
+
+
+def _told(problem: Problem) -> str:
+    return f"{problem.status}: {problem.provider} ({problem.provider.origin}): {problem.why}"
+
+
+def _facts(entry: Entry, problems: list[Problem]) -> dict[str, Any]:
     from gendiff.reference import described
 
-    return {
-        "kind": entry.kind,
-        "name": entry.name,
-        "provider": str(entry.provider),
+    facts = {
+        **_row(entry, problems),
         "origin": entry.provider.origin,
         **({"sha256": entry.provider.sha256} if entry.provider.sha256 else {}),
-        **described(entry.load()),
     }
+    try:
+        return {**facts, **described(entry.load())}
+    except PluginError as error:
+        return {**facts, "status": "broken", "reason": error.details[0], "description": entry.summary}
 
 
 def _print(facts: dict[str, Any]) -> None:
     result(f"{facts['kind']} {facts['name']}  ({facts['provider']}: {facts.get('origin', facts.get('path'))})")
+    if facts["status"] != "ok":
+        result(f"  {facts['status']}: {facts['reason']}")
     for line in facts.get("description", facts.get("content", "")).splitlines():
         result(f"  {line}".rstrip())
     if parameters := facts.get("parameters"):
@@ -306,14 +348,15 @@ def _card(title: str, subject: Component | Path | GendiffError) -> tuple[str, li
     from gendiff.testing import Line, score
 
     if isinstance(subject, ConfigError):  # a parameter that only a user can give
-        return title, [Line("not checked", True, f"{subject.what}: check it by name, as a spec")]
+        return f"{title} is not checked: {subject.what}", []
     if isinstance(subject, GendiffError):
-        return title, [Line("it can be loaded", False, "; ".join(subject.details), "a component class", "its import")]
+        seen = "; ".join([subject.what, *subject.details])
+        return title, [Line("it can be made", False, seen, "a component", subject.fix)]
     return title, list(score(subject))
 
 
 def _print_card(title: str, lines: list[Line]) -> None:
-    result(f"{title}: {sum(line.passed for line in lines)} of {len(lines)} hold")
+    result(f"{title}: {sum(line.passed for line in lines)} of {len(lines)} hold" if lines else title)
     for line in lines:
         result(f"  {'ok  ' if line.passed else 'FAIL'}  {line.title}: {line.seen}")
         if not line.passed:
