@@ -180,6 +180,7 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
             except GendiffError as error:  # a spec that cannot be read
                 error.where = error.where or layer.origin
                 raise
+        _shorten(table, origins)
         config = Config.model_validate(table)
         return Resolved(config, _of_values(origins, table, config.table()))
     except GendiffError as error:
@@ -225,6 +226,19 @@ def _default_specs(cls: type[Settings]) -> dict[str, Any]:
             spec = parse_spec(info.default) if isinstance(info.default, str) else {}
             table[key] = _default_specs(component_class(inner.kind, spec["name"]) if spec else inner) | spec
     return table
+
+
+def _shorten(table: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Default numbers of sampling steps are at most N: only a number that somebody gave can be too large."""
+    N, train = table.get("N"), table.get("train")
+    defaults = {
+        "sampler": table.get("sampler"),
+        "train.preview": train.get("preview") if isinstance(train, dict) else None,
+    }
+    for path, sampler in defaults.items():
+        given = {path, f"{path}.steps"} & origins.keys()
+        if isinstance(N, int) and isinstance(sampler, dict) and "steps" in sampler and not given:
+            sampler["steps"] = min(sampler["steps"], max(N, 1))
 
 
 def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str) -> Any:

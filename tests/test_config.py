@@ -111,7 +111,7 @@ def test_a_part_of_a_default_component_may_be_set():
 @pytest.mark.parametrize("name", [None, *default_registry().presets()])
 def test_toml_gives_the_same_configuration_again(name, tmp_path):
     layers = [] if name is None else [Layer.from_file(default_registry().preset(name), name)]
-    if str(name).startswith("paper"):
+    if str(name).startswith("paper") or str(name).endswith(("-cifar10", "-mnist")):  # their data are files
         layers.append(Layer.at("--set", "data.path", str(tmp_path)))
     config = resolve(layers).config
     file = tmp_path / "config.toml"
@@ -290,3 +290,13 @@ class TestLists:
             with pytest.raises(ConfigError) as raised:
                 resolve([Layer.at("--metric", "train.metrics", wrong)])
             assert raised.value.where == "--metric"
+
+
+def test_default_numbers_of_sampling_steps_are_at_most_n():
+    long, short = resolve([]).config, resolve([Layer.from_assignment("N=20")]).config
+    assert (long.sampler.steps, long.train.preview.steps) == (50, 50)
+    assert (short.sampler.steps, short.train.preview.steps) == (20, 20)
+    given = resolve([Layer.from_assignment("N=20"), Layer.at("--sampler", "sampler", "ddim:steps=30")]).config
+    assert (given.sampler.steps, given.train.preview.steps) == (30, 20)  # refused when it meets the process
+    some = resolve([Layer.from_assignment("N=20"), Layer.from_assignment("sampler.solver=heun")]).config
+    assert (some.sampler.solver, some.sampler.steps) == ("heun", 20)
