@@ -33,7 +33,7 @@ class Own(BlurSchedule):
 def gendiff_components():
     return [{announced}]
 '''
-TRY = ("train", "--dry-run", *TINY, "--rotation", "dct", "--set", "N=20", "--schedule")
+TRY = ("train", "--dry-run", *TINY, "--rotation", "dct", "--schedule")
 
 
 @pytest.fixture(autouse=True)
