@@ -36,7 +36,7 @@ class Finding:
 
 def diagnose(snr: BandSNR) -> list[Finding]:
     """Every rule that applies to a process and its data."""
-    found = (_destroyed_at_once(snr), _never_ends(snr), _blur_in_noise(snr))
+    found = (_destroyed_at_once(snr), never_ends(snr), _blur_in_noise(snr))
     return [finding for finding in found if finding is not None]
 
 
@@ -61,7 +61,8 @@ def _destroyed_at_once(snr: BandSNR) -> Finding | None:
     )
 
 
-def _never_ends(snr: BandSNR) -> Finding | None:
+def never_ends(snr: BandSNR) -> Finding | None:
+    """The rule of that name: whether sampling may start from N(0, s_N²)."""
     diffusion = snr.diffusion
     decibel = torch.broadcast_to(
         diffusion.half_log_snr(diffusion.N) * DECIBEL + snr.component_data, diffusion.event_shape

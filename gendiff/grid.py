@@ -76,4 +76,5 @@ def nearest(values: Tensor, wanted: Tensor) -> Tensor:
     rising = values if values[-1] >= values[0] else -values
     wanted = wanted if values[-1] >= values[0] else -wanted
     middles = (rising[1:] + rising[:-1]) / 2
-    return 1 + torch.searchsorted(middles.contiguous(), wanted.contiguous()).double()
+    # Of equal values the last: where nothing moves towards N, the first position still is N.
+    return 1 + torch.searchsorted(middles.contiguous(), wanted.contiguous(), right=True).double()

@@ -557,3 +557,42 @@ class TestRuns:
         for name in ("000000.png", "000001.png"):
             one, other = (np.asarray(Image.open(Path(folder, name))).astype(int) for folder in "ab")
             assert np.abs(one - other).max() <= 1
+
+
+class TestEverySampler:
+    """Exactly, for Gaussian data: a sampler reaches them from every relative, or says why it cannot."""
+
+    @pytest.mark.parametrize("name", default_registry().names("sampler"))
+    @pytest.mark.parametrize(
+        ("rotation", "velocity"),
+        [
+            ("dct", "blurring"),
+            ("dct", "heat:sigma_max=5"),
+            ("dct", "cold"),
+            ("hartley", "spectrum-matched"),
+            ("dct", "equal-snr:flipped=true"),
+            ("dct", "soft-conditioning"),
+            ("dct", "reversed:velocity=blurring"),
+        ],
+        ids=str,
+    )
+    def test_it_samples_or_refuses(self, name, rotation, velocity):
+        process = diffusion(rotation, velocity, EVENT, 60)
+        moments = Moments.fit(SmoothNoise(shape=EVENT), process.rotation)
+        process = Diffusion(process.rotation, process.scales, EVENT, moments)
+        sampler = component(Sampler, {"name": name, "prior": "matched"})
+        try:
+            updates = list(sampler.plan(process))
+        except ConfigError as error:
+            assert error.details or error.fix
+            return
+        for update in updates:
+            for coefficient in (update.p, update.q, update.b, update.e, update.constant):
+                assert coefficient is None or torch.isfinite(coefficient).all()
+        drawn = law(process, sampler, Gaussian.of(moments, EVENT))
+        spread = (drawn.variance / moments.variance).sqrt()
+        assert torch.isfinite(spread).all()
+        if sampler.order:
+            bias = (drawn.mean.reshape(EVENT) - moments.mean) / moments.variance.sqrt()
+            assert bias.abs().max() < 0.1
+            assert 0.7 < spread.mean() < 1.2  # of 60 steps; see the orders in test_samplers.py

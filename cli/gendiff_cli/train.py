@@ -147,6 +147,7 @@ def _together(
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
+        _remark_end(config, trainer)
         if run is not None:
             refuse_other_data(run, config)
             problems: list[str] = []
@@ -257,6 +258,15 @@ def _remark(config: Config) -> None:
         chosen = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
         if chosen:
             note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
+
+
+def _remark_end(config: Config, trainer: Trainer) -> None:
+    """Say where the run's samples would start from noise that the process never becomes."""
+    from gendiff.diagnosis import never_ends
+    from gendiff.forward import BandSNR
+
+    if config.sampler.prior == "standard" and (finding := never_ends(BandSNR(config.diffusion(), 1))):
+        note(f"{finding.text}: --set sampler.prior=matched")
 
 
 def _describe(config: Config, trainer: Trainer, json: bool) -> None:
