@@ -221,6 +221,27 @@ class TestPlan:
             Comparison.open(tmp_path)
 
 
+class TestEvaluations:
+    """As many for every arm, whatever a grid drops and however often a method asks."""
+
+    def test_steps_are_found_that_take_so_many(self):
+        below = [*shared(), Layer("more", {"N": 300})]
+        arm = "dct schedule=log:f_max=0.6 sampler=ddim:grid=arc-length"
+        plan = plan_of("identity sampler=ddim:grid=arc-length", arm, below=below, evaluations=(10, 60))
+        hard = plan.contenders[1]
+        asked = hard.config.sampler.model_copy(update={"steps": 60})
+        assert hard.evaluations(asked) < 60  # some steps come twice
+        assert [[one.evaluations(s) for s in plan.samplers(one)] for one in plan.contenders] == [[10, 60]] * 2
+        assert require_fair(plan) == []
+
+    def test_what_a_method_cannot_reach_is_not_equal(self):
+        plan = plan_of("identity sampler=ddim", "identity sampler=heun label=twice", evaluations=(8,))
+        counts = [one.evaluations(plan.samplers(one)[0]) for one in plan.contenders]
+        assert counts == [8, 7]
+        with pytest.raises(ConfigError, match="--allow nfe"):
+            require_fair(plan)
+
+
 class TestRunsAsArms:
     @pytest.fixture(scope="class")
     def runs(self, tmp_path_factory):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import Unequal
-    from gendiff.comparison.plan import Plan
+    from gendiff.comparison.plan import Contender, Plan
     from gendiff.config import Layer
     from gendiff.features import Features
     from gendiff.metric import Metric
@@ -228,9 +228,15 @@ def _plan(
         features=chosen,
         n=n,
         metrics=others,
-        evaluations=_numbers(nfe, "--nfe") if nfe else (),
+        evaluations=_numbers(nfe, "--nfe") if nfe else _common_steps(contenders),
         allowed=tuple(allow or ()),
     )
+
+
+def _common_steps(contenders: Sequence[Contender]) -> tuple[int, ...]:
+    """The steps that all samplers ask for: then each shall evaluate the network so often, whichever steps its grid drops."""
+    asked = {getattr(contender.config.sampler, "steps", None) for contender in contenders}
+    return (only,) if len(asked) == 1 and isinstance(only := asked.pop(), int) else ()
 
 
 def _instruments(

@@ -140,7 +140,7 @@ class Comparison:
         found, wanted = [], list[int]()
         for cell in self.shown() if cells is None else cells:
             run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
-            wanted = wanted or targets(run.config.diffusion(), sampler)
+            wanted = wanted or targets(cell.contender.diffusion, sampler)
             key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference)} {wanted}"
             path = self.path / "looks" / f"{cell.name}.npz"
             seen = Look.load(path, key)
@@ -231,7 +231,7 @@ class Comparison:
         if Measure.load(path, key):
             return
         model = TrainedModel.load(run, device)
-        evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion))
+        evaluations = cell.contender.evaluations(sampler)
         with listener.working(
             f"{cell.contender.label}, seed {cell.seed}: {sampler.spec}", plan.n * evaluations
         ) as done:
@@ -254,6 +254,8 @@ class Comparison:
                 lambda count: done(count * evaluations),
             )
         found.save(path, key)
+        for blocks in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
+            shutil.rmtree(blocks)
 
     def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
         mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long

@@ -49,7 +49,6 @@ class Unequal:
 def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
     """What a contender has for each condition, as text."""
     config = contender.config
-    diffusion = config.diffusion()
     # Networks are compared as they begin with one seed, whichever seeds the runs have.
     seed = next(iter(plan.baseline.runs or plan.seeds))
     return {
@@ -59,7 +58,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
         "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",
         "ema": f"{config.train.ema:g}",
         "precision": config.train.precision,
-        "nfe": ", ".join(str(sum(1 for _ in sampler.plan(diffusion))) for sampler in plan.samplers(contender)),
+        "nfe": ", ".join(str(contender.evaluations(sampler)) for sampler in plan.samplers(contender)),
         "seeds": ", ".join(map(str, contender.runs or plan.seeds)),
     }
 

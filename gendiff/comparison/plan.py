@@ -12,6 +12,7 @@ from typing import Any
 from gendiff.arm import Arm
 from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
+from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.event_set import EventSet
 from gendiff.features import Features
@@ -42,6 +43,7 @@ class Contender:
     config: Config
     settings: Mapping[str, Any]
     runs: Mapping[int, Path] = field(default_factory=dict)
+    _samplers: dict[int, Sampler] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, arm: Arm, text: str, shared: Sequence[Layer], sampler: Layer | None = None) -> Contender:
@@ -81,6 +83,41 @@ class Contender:
         table["train"] = {key: value for key, value in table["train"].items() if key != "seed"}
         return {"label": self.label, "text": self.text, "config": table}
 
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        """Its process."""
+        return self.config.diffusion()
+
+    def evaluations(self, sampler: Sampler) -> int:
+        """How often a sampler of it evaluates the network for a sample."""
+        return sum(1 for _ in sampler.plan(self.diffusion))
+
+    def sampler_of(self, evaluations: int) -> Sampler:
+        """Its sampler with as many steps as it takes to evaluate the network so often, or else the most below that.
+
+        A grid drops steps that come twice, and a method may evaluate the network twice a step: the number of steps that a
+        sampler is asked for is not always that of its evaluations.
+        """
+        if evaluations not in self._samplers:
+            self._samplers[evaluations] = self._search(evaluations)
+        return self._samplers[evaluations]
+
+    def _search(self, wanted: int) -> Sampler:
+        base = Layer("the arm", {"N": self.config.N, "sampler": self.config.sampler.table()})
+
+        def of(steps: int) -> Sampler:
+            return resolve([base, Layer.at("--nfe", "sampler.steps", steps)]).config.sampler
+
+        best, found = of(wanted), self.evaluations(of(wanted))
+        low, high = (wanted, self.config.N + 1) if found < wanted else (0, wanted)
+        while found != wanted and high - low > 1:  # evaluations rise with steps
+            middle = (low + high) // 2
+            count = self.evaluations(of(middle))
+            if count <= wanted and (found > wanted or count > found):
+                best, found = of(middle), count
+            low, high = (middle, high) if count < wanted else (low, middle)
+        return best
+
     def with_seed(self, seed: int) -> Config:
         """The configuration that is trained with this seed."""
         train = self.config.train.model_copy(update={"seed": seed})
@@ -94,8 +131,8 @@ class Plan:
     Args:
         contenders: at least two; the first is the baseline.
         seeds: of the arms that are trained.
-        evaluations: network evaluations per sample to try, ascending; none: as the samplers have it. Verdict and table are
-            about the largest.
+        evaluations: network evaluations per sample to try; none: as the samplers have it. Verdict and table are about the
+            largest.
         features, metrics: what samples and data are compared by; the Fréchet distance of the first features is ranked.
         n: samples of each run.
         allowed: names of conditions that may be unequal (`gendiff.comparison.fairness`).
@@ -184,14 +221,8 @@ class Plan:
 
     def samplers(self, contender: Contender) -> list[Sampler]:
         """How a contender is sampled, the last one for verdict and table."""
-        sampler = contender.config.sampler
-        if not self.evaluations:
-            return [sampler]
-        base = Layer("the arm", {"N": contender.config.N, "sampler": sampler.table()})
-        return [
-            resolve([base, Layer.at("--nfe", "sampler.steps", steps)]).config.sampler
-            for steps in sorted(set(self.evaluations))
-        ]
+        wanted = sorted(set(self.evaluations))
+        return [contender.sampler_of(count) for count in wanted] or [contender.config.sampler]
 
 
 @dataclass(frozen=True)
