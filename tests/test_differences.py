@@ -140,6 +140,11 @@ class TestVerdict:
         assert any("b is worse than a at this seed" in text for text in found.sentences)
         assert any("nothing is known about other seeds" in text for text in found.sentences)
 
+    def test_two_seeds_are_said_to_see_little(self):
+        values = {"a": estimate(1), "b": estimate(2)}
+        found = verdict("fid", "a", values, {"b": estimate(1, -9, 11, 2)}, False, 0.95)
+        assert any("an interval reaches 13 standard errors" in text for text in found.sentences)
+
     def test_what_is_unfair_is_said(self):
         values = {"a": estimate(1), "b": estimate(2)}
         found = verdict("fid", "a", values, {"b": estimate(1, 0.5, 1.5)}, False, 0.95, ["the data differ"])

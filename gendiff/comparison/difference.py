@@ -73,7 +73,7 @@ class Measured:
     def of_interval(cls, value: float, low: float, high: float, level: float, replicates: int) -> Measured:
         """From an interval of `gendiff.distances.interval` with so many subsets."""
         freedom = replicates - 1
-        return cls(value, (high - low) / 2 / _t(freedom, level), freedom)
+        return cls(value, (high - low) / 2 / quantile(freedom, level), freedom)
 
 
 def simultaneous(level: float, count: int) -> float:
@@ -101,7 +101,7 @@ def difference(arm: Mapping[int, Measured], baseline: Mapping[int, Measured], le
 
 def _t_interval(values: Sequence[float], level: float) -> Estimate:
     mean, n = fmean(values), len(values)
-    half = _t(n - 1, level) * stdev(values) / math.sqrt(n)
+    half = quantile(n - 1, level) * stdev(values) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n, "seeds")
 
 
@@ -115,7 +115,7 @@ def _unpaired(arm: Sequence[Measured], baseline: Sequence[Measured], level: floa
     if v + w == 0:
         return Estimate(value, value, value, seeds, "unpaired")
     freedom = (v + w) ** 2 / (v**2 / (len(x) - 1) + w**2 / (len(y) - 1))
-    half = _t(freedom, level) * math.sqrt(v + w)
+    half = quantile(freedom, level) * math.sqrt(v + w)
     return Estimate(value, value - half, value + half, seeds, "unpaired")
 
 
@@ -123,11 +123,12 @@ def _by_sampling(value: float, of: Sequence[Measured], level: float) -> Estimate
     errors = [measured.error for measured in of if measured.error is not None]
     if len(errors) < len(of):
         return Estimate(value, None, None, 1, "none")
-    half = _t(min(measured.freedom for measured in of), level) * math.hypot(*errors)
+    half = quantile(min(measured.freedom for measured in of), level) * math.hypot(*errors)
     return Estimate(value, value - half, value + half, 1, "sampling")
 
 
-def _t(freedom: float, level: float) -> float:
+def quantile(freedom: float, level: float) -> float:
+    """Student's t: how many standard errors an interval of this level reaches to each side."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + level) / 2))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gendiff.comparison.difference import Estimate
+from gendiff.comparison.difference import Estimate, quantile, simultaneous
 
 Outcome = Literal["better", "worse", "undecided"]
 
@@ -69,6 +69,12 @@ def verdict(
         sentences.append(
             "With one seed nothing is known about other seeds: the intervals hold the chance of sampling alone, "
             "and another training may turn the order round."
+        )
+    if any(estimate.method == "seeds" and estimate.seeds == 2 for estimate in differences.values()):
+        reach = quantile(1, simultaneous(level, len(differences)))
+        sentences.append(
+            f"Two seeds see little: an interval reaches {reach:.0f} standard errors to each side, and hides all but the most "
+            "regular differences. Three or more see far more."
         )
     if "unpaired" in methods:
         sentences.append("Arms without a seed in common are compared unpaired, which sees less.")
