@@ -28,7 +28,7 @@ from gendiff.files import Files
 from gendiff.lock import NAME as LOCK
 from gendiff.lock import locked
 from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
-from gendiff.preparation import Chunk, Preparation, Resize, resizing
+from gendiff.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
 from gendiff.sealed import check_seal, parsed, read, sealed
 from gendiff.shapes import EventShape
 from gendiff.stopping import stop_requests, stopped
@@ -106,7 +106,7 @@ def pack(
 
     """
     files = files or Files()
-    total, shape = _total(data, n), _shape(data, resize)
+    total, shape = _total(data, n), prepared_shape(data, resize)
     source = {
         "spec": data.spec,
         "fingerprint": data.fingerprint,
@@ -118,6 +118,8 @@ def pack(
     _refuse_foreign(folder)
     if (folder / MANIFEST).exists() and not (folder / JOURNAL).exists():
         return _as_asked(folder, source)
+    if (folder / JOURNAL).exists():
+        _journal(folder)  # nothing, not even a lock, is written beside one that is not ours
     with ExitStack() as stack:
         with _writing(folder, total, shape):
             files.make_directory(folder)
@@ -165,7 +167,7 @@ class _Packer:
             )
         self.checks = np.zeros(self.total, np.uint32)
         if journal.exists():
-            self._take_up(journal)
+            self._take_up()
         with self._writing():
             if not journal.exists():
                 for name, why in skipped:
@@ -225,18 +227,15 @@ class _Packer:
             self.files.replace(self.folder / MANIFEST, sealed(manifest))
         return PackedSet.open(self.folder)
 
-    def _take_up(self, journal: Path) -> None:
+    def _take_up(self) -> None:
         """Where a set was left, and what of it is on the disk."""
+        facts = _journal(self.folder)
+        source = facts.pop("source")
         try:
-            content = read(journal)
-            facts = check_seal(journal, content, parsed(journal, content))
-            if facts.pop("format") != FORMAT:
-                raise DataError(f"{journal} was written by another version of gendiff")
-            source = facts.pop("source")
             self.progress = Progress(**facts)
             self.progress.check(self.total)
-        except (KeyError, TypeError, DataError) as error:
-            raise self._unusable(str(error)) from error
+        except TypeError as error:
+            raise _unusable(self.folder, str(error)) from error
         _refuse_another(self.folder, source, self.source)
         try:
             with (self.folder / VALUES).open("rb") as file:
@@ -246,13 +245,11 @@ class _Packer:
         except FileNotFoundError:
             pass  # it was interrupted before there was one
         except OSError as error:
-            raise self._unusable(f"{VALUES}: {error.strerror}") from error
+            raise _unusable(self.folder, f"{VALUES}: {error.strerror}") from error
         if self.progress.content != self.sha256.hexdigest():
-            raise self._unusable(f"the first {self.progress.written:,} events in {VALUES} are not what was written")
-
-    def _unusable(self, why: str) -> DataError:
-        what = "what was packed before cannot be used"
-        return DataError(what, where=str(self.folder), details=[why], fix=f"remove '{self.folder}' and start again")
+            raise _unusable(
+                self.folder, f"the first {self.progress.written:,} events in {VALUES} are not what was written"
+            )
 
     def _check(self, index: int, content: bytes) -> None:
         self.checks[index] = zlib.crc32(content)
@@ -312,26 +309,6 @@ def _total(data: Data, n: int | None) -> int:
     return n if n is not None else length or 0
 
 
-def _shape(data: Data, resize: Resize | None) -> EventShape:
-    """The shape of packed events; raises `ConfigError` for data that cannot be packed so."""
-    if data.value_range != (-1.0, 1.0):
-        raise ConfigError(
-            f"data '{data.name}' cannot be packed",
-            subject="data.name",
-            details=[
-                "a packed set holds values in [-1, 1] in 8 bits each; the values of these data are not so bounded"
-            ],
-            fix="train on them as they are, or choose other data",
-        )
-    shape = tuple(data.event_shape)
-    if resize is None:
-        return shape
-    if len(shape) != 3:
-        what = f"events of shape {shape} are no pictures and cannot be resized"
-        raise ConfigError(what, where="--size", fix="leave --size out")
-    return (shape[0], resize.height, resize.width)
-
-
 # --- where it goes ----------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +327,25 @@ def _refuse_foreign(folder: Path) -> None:
             ],
             fix="choose a new directory",
         )
+
+
+def _journal(folder: Path) -> dict[str, Any]:
+    """What packing.json says; raises `DataError` where it is damaged, or none of ours."""
+    file = folder / JOURNAL
+    try:
+        content = read(file)
+        facts = check_seal(file, content, parsed(file, content))
+    except DataError as error:
+        raise _unusable(folder, error.what) from error
+    if facts.pop("format", None) != FORMAT or "source" not in facts:
+        raise _unusable(folder, f"{file} was written by another version of gendiff")
+    return facts
+
+
+def _unusable(folder: Path, why: str) -> DataError:
+    what = "what was packed before cannot be used"
+    fix = f"choose a new directory, or remove '{folder}' if nothing in it is needed"
+    return DataError(what, where=str(folder), details=[why], fix=fix)
 
 
 def _as_asked(folder: Path, source: dict[str, Any]) -> PackedSet:

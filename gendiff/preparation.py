@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.errors import DataError
+from gendiff.errors import ConfigError, DataError
 from gendiff.images import Pictures, resized
 from gendiff.pictures import to_uint8
 from gendiff.shapes import EventShape
@@ -76,6 +76,26 @@ def eight_bits(event: Tensor, name: str) -> tuple[np.ndarray, float]:
         raise DataError(f"{name} cannot be packed", details=[seen, "allowed: -1 to 1"], fix="correct the source")
     v = to_uint8(event)
     return v.numpy(), float((v / 127.5 - 1 - event).abs().max())
+
+
+def prepared_shape(data: Data, resize: Resize | None) -> EventShape:
+    """The shape of the events that it gives; raises `ConfigError` for data that 8 bits cannot hold."""
+    if data.value_range != (-1.0, 1.0):
+        raise ConfigError(
+            f"data '{data.name}' cannot be packed",
+            subject="data.name",
+            details=[
+                "a packed set holds values in [-1, 1] in 8 bits each; the values of these data are not so bounded"
+            ],
+            fix="train on them as they are, or choose other data",
+        )
+    shape = tuple(data.event_shape)
+    if resize is None:
+        return shape
+    if len(shape) != 3:
+        what = f"events of shape {shape} are no pictures and cannot be resized"
+        raise ConfigError(what, where="--size", fix="leave --size out")
+    return (shape[0], resize.height, resize.width)
 
 
 def resizing(data: Data, resize: Resize | None) -> dict[str, Any] | None:
