@@ -180,7 +180,7 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
             except GendiffError as error:  # a spec that cannot be read
                 error.where = error.where or layer.origin
                 raise
-        config = Config.model_validate(table)
+        config = Config.model_validate(_within(table, origins))
         return Resolved(config, _of_values(origins, table, config.table()))
     except GendiffError as error:
         if process and error.subject.startswith("velocity.") and table["velocity"].get("name") == velocity.name:
@@ -224,6 +224,19 @@ def _default_specs(cls: type[Settings]) -> dict[str, Any]:
         if isinstance(inner := info.annotation, type) and issubclass(inner, Settings):
             spec = parse_spec(info.default) if isinstance(info.default, str) else {}
             table[key] = _default_specs(component_class(inner.kind, spec["name"]) if spec else inner) | spec
+    return table
+
+
+def _within(table: Any, origins: Mapping[str, str]) -> Any:
+    """The table with samplers that nobody asked for taking no more steps than there are."""
+    N = table.get("N", Config.model_fields["N"].default)
+    holders = {"sampler": table, "train.preview": table.get("train")}
+    for path, holder in holders.items():
+        key = path.rpartition(".")[2]
+        spec = holder.get(key) if isinstance(holder, Mapping) else None
+        asked = origins.keys() & {path, f"{path}.name", f"{path}.steps"}
+        if isinstance(spec, Mapping) and isinstance(N, int) and not asked and spec.get("steps", 0) > N:
+            holder[key] = {**spec, "steps": N}
     return table
 
 
