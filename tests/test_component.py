@@ -90,7 +90,8 @@ def values(annotation, metadata=()):
     if annotation is type(None):
         return st.none()
     if issubclass(annotation, Component):
-        names = [n for n in default_registry().names(annotation.kind) if n != "folder"]
+        of_kind = {n: default_registry().resolve(annotation.kind, n) for n in default_registry().names(annotation.kind)}
+        names = [n for n, cls in of_kind.items() if not any(info.is_required() for info in cls.model_fields.values())]
         return st.sampled_from(names).map(lambda name: component(annotation, name))
     assert annotation is str, annotation
     return TEXT

@@ -86,9 +86,13 @@ class TestExplicit:
         assert [(update.i, update.j) for update in sampler.plan(process)] == [(50, 20), (20, 3), (3, 0)]
         assert component(Sampler, sampler.spec) == sampler
 
-    @pytest.mark.parametrize("at", ["[]", "[50, 50]", "[50, 20, 30]", "[50, 0]"])
-    def test_steps_that_do_not_fall_are_refused(self, at):
-        with pytest.raises(ConfigError, match="the steps must fall, and end at 1 or more"):
+    def test_the_order_does_not_matter(self):
+        process = diffusion("dct", "blur", EVENT, N=50)
+        assert component(Grid, "explicit:at=[3, 50, 20, 3]").steps(process, None) == [50, 20, 3, 0]
+
+    @pytest.mark.parametrize("at", ["[]", "[50, 0]", "[50, -1]"])
+    def test_steps_that_do_not_exist_are_refused(self, at):
+        with pytest.raises(ConfigError, match="grid 'explicit': at = "):
             component(Grid, f"explicit:at={at}")
 
     def test_it_must_fit_the_process(self):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
+from pydantic import Field
 
 from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
@@ -33,6 +34,7 @@ class Heun(GridSampler):
     stages = 2
 
     grid: Grid = by_name("karras", "at which steps")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         for i, j in pairwise(self.descent(diffusion)):

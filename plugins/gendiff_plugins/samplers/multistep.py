@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from gendiff.component import by_name
@@ -36,6 +37,7 @@ class DPM2M(GridSampler):
     order = 2
 
     grid: Grid = by_name("lambda", "at which steps")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         for at in _walk(diffusion, self.descent(diffusion)):
@@ -56,6 +58,7 @@ class SDEDPM2M(GridSampler):
     order = 2
 
     grid: Grid = by_name("lambda", "at which steps")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         for at in _walk(diffusion, self.descent(diffusion)):
@@ -90,6 +93,7 @@ class UniPC2(GridSampler):
     order = 3  # of the correction, which the next step starts from
 
     grid: Grid = by_name("lambda", "at which steps")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
     def plan(self, diffusion: Diffusion) -> Iterator[Update]:
         correction: tuple[Tensor, ...] = ()  # of the guess at i, in terms of X_i, X_prev and the one before

@@ -41,6 +41,7 @@ class Trigonometric(GridSampler):
     name = "trig"
 
     grid: Grid = by_name("arc-length", "at which steps")
+    clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
     solver: Literal["euler", "ab2", "heun"] = Field("euler", description="euler: order 1; ab2, heun: order 2")
 
     @property
