@@ -1667,6 +1667,12 @@ class RandomDistance(Distance):
         return torch.rand(()).item()
 
 
+@fails("its alarms are lines of text, and silent where the two sets are the same", "expected no alarm for the same set")
+class AlwaysAlarmed(Distance):
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        return ["look out"]
+
+
 @fails(PURE, "left alone; seen: those of torch are not")
 class SeedsMetric(Distance):
     def spread(self, samples: Tensor, reference: Tensor) -> float:

@@ -519,7 +519,10 @@ class TestCommandLine:
         ("options", "said"),
         [
             (("--sampler", "heat-dissipation"), "sampler: sampler 'heat-dissipation' needs a process whose noise is the same"),
-            (("--set", "N=30", "--set", "train.sample_every=1"), "train.preview: 50 sampling steps of a process of 30"),
+            (
+                ("--set", "N=30", "--set", "train.sample_every=1", "--set", "train.preview.steps=50"),
+                "train.preview: 50 sampling steps of a process of 30",
+            ),
             (("--process", "cold", "--sampler", "reverse-diffusion"), "'reverse-diffusion' needs a variance-preserving"),
         ],
     )  # fmt: skip
