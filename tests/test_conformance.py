@@ -713,6 +713,12 @@ class Cools(Velocity):
         return cooling(N, event_shape)
 
 
+@fails("what it learns from data follows from data and rotation alone", "expected the same 'level' each time")
+class LearnsLuck(Cools):
+    def fit(self, data: Data, rotation: Rotation) -> dict[str, Tensor]:
+        return {"level": torch.tensor(float(int.from_bytes(os.urandom(4), "little")))}
+
+
 @fails(
     DESTROYS,
     "the signal-to-noise ratio of 1 components grows or is NaN at step 8",
