@@ -713,6 +713,12 @@ class Cools(Velocity):
         return cooling(N, event_shape)
 
 
+@fails("what it learns from data follows from data and rotation alone", "expected the same 'level' each time")
+class LearnsLuck(Cools):
+    def fit(self, data: Data, rotation: Rotation) -> dict[str, Tensor]:
+        return {"level": torch.tensor(float(int.from_bytes(os.urandom(4), "little")))}
+
+
 @fails(
     DESTROYS,
     "the signal-to-noise ratio of 1 components grows or is NaN at step 8",
@@ -1665,6 +1671,12 @@ class Constant(Distance):
 class RandomDistance(Distance):
     def spread(self, samples: Tensor, reference: Tensor) -> float:
         return torch.rand(()).item()
+
+
+@fails("its alarms are lines of text, and silent where the two sets are the same", "expected no alarm for the same set")
+class AlwaysAlarmed(Distance):
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        return ["look out"]
 
 
 @fails(PURE, "left alone; seen: those of torch are not")

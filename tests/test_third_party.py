@@ -1123,7 +1123,7 @@ class Own(Sampler):
     name = "own"
     steps: int | None = None
     def plan(self, diffusion):
-        return plan(diffusion, self.steps, 0.0)
+        return plan(diffusion, range(diffusion.N, -1, -diffusion.N // self.steps), 0.0)
 
 @hookimpl
 def gendiff_components():
