@@ -360,19 +360,15 @@ def test_clipping_limits_what_an_error_does():
 
 
 def test_the_command_takes_the_error_of_a_network_in_terms_of_its_objective():
-    options = (
-        "--arm",
-        "dct schedule=log",
-        "--arm",
-        "dct schedule=log objective=wiener label=wiener",
-        "--data",
-        "digits",
-    )
-    options = (*options, "--steps", 5, "--sampler", "dpmpp-2m", "--json")
+    arms = ("--arm", "dct schedule=log objective=eps", "--arm", "dct schedule=log objective=wiener", "--data", "digits")
+    options = (*arms, "--steps", 5, "--sampler", "dpmpp-2m", "--json")
     eps, wiener = run("process", "predict", *options).json["predictions"]
     assert (eps["objective"], wiener["objective"]) == ("eps", "wiener")
     assert eps["error"] == wiener["error"]  # the perfect model is the same in every parametrization
     assert eps["off"]["error"] > 1e3 * wiener["off"]["error"]
-    one = ("process", "predict", "--rotation", "dct", "--schedule", "log", "--data", "digits", "--steps", 5, "--json")
-    clipped, free = (run(*one, "--sampler", f"ddim:clip={clip}").json["predictions"][0] for clip in ("true", "false"))
+    one = ("--rotation", "dct", "--objective", "eps", "--schedule", "log", "--data", "digits", "--steps", 5, "--json")
+    clipped, free = (
+        run("process", "predict", *one, "--sampler", f"ddim:clip={clip}").json["predictions"][0]
+        for clip in ("true", "false")
+    )
     assert clipped["off"]["error"] < free["off"]["error"]

@@ -24,7 +24,7 @@ PROCESSES = {
     "log06": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.6"}},
 }
 OBJECTIVES = {"eps": "", "wiener": "-w"}
-SAMPLERS = ("ddim", "dpmpp-2m", "trig")
+SAMPLERS = ("ddim", "dpmpp-2m", "trig", "dpmpp-2m:clip=false", "trig:clip=false")
 COUNTS = (5, 10, 20)
 OFF = (0, 0.03, 0.1, 0.3)  # by how much the network is assumed to be wrong
 
@@ -155,7 +155,7 @@ def figure(rows: list[dict], path: Path) -> None:
     colours = dict(zip(PROCESSES, ("tab:blue", "tab:green", "tab:orange", "tab:red"), strict=True))
     for panel, objective in zip(panels, OBJECTIVES, strict=True):
         for process in PROCESSES:
-            for sampler, mark in zip(SAMPLERS, "os^", strict=True):
+            for sampler, mark in zip(SAMPLERS, "os^xv", strict=True):
                 part = [
                     r for r in rows if (r["objective"], r["process"], r["sampler"]) == (objective, process, sampler)
                 ]
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
             run = trained(process + ending, process, objective, options.steps, options.work)
             for sampler in SAMPLERS:
                 for steps in COUNTS:
-                    spec = f"{sampler}:steps={steps}"
+                    spec = f"{sampler}{',' if ':' in sampler else ':'}steps={steps}"
                     guesses = {str(off): predicted(run, spec, off) for off in OFF}
                     numbers = {"predicted": guesses, "measured": measured(run, spec, options.count)}
                     rows.append(
