@@ -101,7 +101,8 @@ def _blur_in_noise(snr: BandSNR) -> Finding | None:
         "blur-in-noise",
         f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of "
         f"ρ < {snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), "
-        f"and moves no band's crossing by more than {moved} steps: the data are destroyed as without blur",
+        f"and moves {f'no crossing by more than {moved} steps' if moved else 'no crossing at all'}: the data are destroyed as "
+        "without blur",
         {"lost_db": float(lost[k]), "lost_before_crossing_db": before, "crossing": i or 0, "moved_steps": moved},
     )
 

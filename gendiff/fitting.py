@@ -26,7 +26,7 @@ from gendiff.errors import ConfigError, GendiffError, did_you_mean
 from gendiff.forward import DECIBEL
 from gendiff.moments import Moments
 from gendiff.prediction import diagonal, thinned
-from gendiff.recursion import Gaussian, law
+from gendiff.recursion import Gaussian, NetworkError, law
 from gendiff.sampler import GridSampler, Sampler
 from gendiff.threads import one_thread
 
@@ -159,6 +159,7 @@ def fit(
     target: Gaussian | None,
     free: Sequence[Parameter],
     evaluations: int = EVALUATIONS,
+    wrong: NetworkError | None = None,
 ) -> Fit:
     """Choose the values of ``free`` for which ``sampler`` has the smallest error.
 
@@ -167,6 +168,7 @@ def fit(
         sampler: with its number of steps.
         target: the data in the coordinates of the process; None takes independent components with its moments.
         evaluations: of the error, about at most.
+        wrong: what a network gets wrong at every evaluation; None for the optimal model.
 
     Raises:
         ConfigError: where the sampler cannot sample the process.
@@ -180,7 +182,7 @@ def fit(
         diffusion = candidate.diffusion()
         search, weight = thinned(diffusion) if few else (diffusion, None)
         wanted = target or diagonal(search)
-        each = law(search, sampler, wanted).distance(wanted)
+        each = law(search, sampler, wanted, wrong).distance(wanted)
         return float(each.sum() if weight is None else each @ weight.flatten()), _alive(diffusion)
 
     best, count = config, 1

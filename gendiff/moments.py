@@ -77,6 +77,18 @@ class Moments:
         smooth = smoothed(variance, rotation.frequencies(data.event_shape), data.event_shape)
         return cls(mean, smooth, count, data.fingerprint)
 
+    def __eq__(self, other: object) -> bool:
+        # By value: those of a run that was opened are those that it was made with.
+        return (
+            isinstance(other, Moments)
+            and (self.count, self.fingerprint) == (other.count, other.fingerprint)
+            and torch.equal(self.mean, other.mean)
+            and torch.equal(self.variance, other.variance)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.count, self.fingerprint))
+
     @property
     def measured(self) -> bool:
         """Whether they were measured on data."""

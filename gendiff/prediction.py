@@ -6,8 +6,9 @@ squared Fréchet distance,
 
     W² = |m - m'|² + tr(C + C' - 2 (C^½ C' C^½)^½) = Σ_k (m_k - m'_k)² + (sqrt(c_k) - sqrt(c'_k))²   where both are diagonal.
 
-It is what discretisation and prior cost with a perfect model. What a network gets wrong, what data have beyond mean and
-covariance, and clipping are not in it. The data stand for themselves in one of two ways:
+It is what discretisation and prior cost with a perfect model; with a `NetworkError` also what a model costs whose every output is
+off by as much, in the parametrization that it has. What data have beyond mean and covariance, errors that hang together from
+step to step, and clipping are not in it. The data stand for themselves in one of two ways:
 
 * diagonal: independent components with the moments of the process, in the basis of the process. For data of any size; a basis in
   which they are far from independent is flattered by it.
@@ -33,7 +34,7 @@ from gendiff.errors import ConfigError
 from gendiff.forward import BandSNR
 from gendiff.grid import Grid
 from gendiff.moments import MOST_ENDLESS, MOST_EVENTS, Moments
-from gendiff.recursion import Gaussian, law
+from gendiff.recursion import Gaussian, NetworkError, law
 from gendiff.rotation import Rotation
 from gendiff.sampler import GridSampler, Sampler
 from gendiff.scales import Scales, VariancePreserving
@@ -64,15 +65,17 @@ class Prediction:
 
 
 @one_thread()
-def predict(diffusion: Diffusion, sampler: Sampler, data: Gaussian, bands: int = 4) -> Prediction:
-    """The error of what ``sampler`` draws with the optimal model of ``data``.
+def predict(
+    diffusion: Diffusion, sampler: Sampler, data: Gaussian, bands: int = 4, error: NetworkError | None = None
+) -> Prediction:
+    """The error of what ``sampler`` draws with the optimal model of ``data``, or one that is wrong by ``error``.
 
     Raises:
         ConfigError: where it cannot sample the process.
 
     """
     steps = [update.i for update in sampler.plan(diffusion)]
-    drawn = law(diffusion, sampler, data)
+    drawn = law(diffusion, sampler, data, error)
     if data.covariance.shape[-1] == 1:
         each = drawn.distance(data).reshape(diffusion.event_shape)
         member = BandSNR(diffusion, bands)
@@ -201,7 +204,12 @@ def _some(values: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Tensor:
 
 @one_thread()
 def best_grid(
-    diffusion: Diffusion, sampler: GridSampler, data: Gaussian, n: int, known: Sequence[str] = ()
+    diffusion: Diffusion,
+    sampler: GridSampler,
+    data: Gaussian,
+    n: int,
+    known: Sequence[str] = (),
+    error: NetworkError | None = None,
 ) -> list[int]:
     """Steps from N down to 1 or more, n at most, at which ``sampler`` has the smallest error that a search finds.
 
@@ -215,35 +223,35 @@ def best_grid(
     left = max(UPDATES // n, 1)
     seen: dict[tuple[int, ...], float] = {}
 
-    def error(steps: tuple[int, ...]) -> float:
+    def cost(steps: tuple[int, ...]) -> float:
         nonlocal left
         if steps not in seen:
             left -= 1
-            each = law(search, at(sampler, steps), target).distance(target)
+            each = law(search, at(sampler, steps), target, error).distance(target)
             seen[steps] = float(each.sum() if weight is None else (each * weight.flatten()).sum())
         return seen[steps]
 
     grids = [sampler.grid, *(Grid.model_validate(name) for name in known)]
     starts = [tuple(grid.steps(diffusion, n)[:-1]) for grid in grids]
-    best = start = min(starts, key=error)
+    best = start = min(starts, key=cost)
     if len(start) > 2:
         from scipy.optimize import minimize  # a third of a second that no prediction needs
 
         bend = _bending(start, N)
         waves = min(WAVES, len(start) - 1)
         minimize(
-            lambda a: error(bend(a)), np.zeros(waves), method="Powell", bounds=[(-0.9, 0.9)] * waves,
+            lambda a: cost(bend(a)), np.zeros(waves), method="Powell", bounds=[(-0.9, 0.9)] * waves,
             options={"maxfev": left // 2, "xtol": 0.02, "ftol": 1e-4},
         )  # fmt: skip
         best = min(seen, key=lambda steps: (seen[steps], steps))
     stride = max(N // (4 * n), 1)
     while left > 0:
-        moved = _moved(best, stride, error, lambda: left > 0)
+        moved = _moved(best, stride, cost, lambda: left > 0)
         if moved == best and stride == 1:
             break
         stride = stride if moved != best else max(stride // 2, 1)
         best = moved
-    whole = [predict(diffusion, at(sampler, steps), data).total for steps in (start, best)]
+    whole = [predict(diffusion, at(sampler, steps), data, error=error).total for steps in (start, best)]
     return list(best if whole[1] < whole[0] else start)
 
 
@@ -269,15 +277,15 @@ def _bending(start: tuple[int, ...], N: int) -> Callable[[np.ndarray], tuple[int
 
 
 def _moved(
-    steps: tuple[int, ...], stride: int, error: Callable[[tuple[int, ...]], float], going_on: Callable[[], bool]
+    steps: tuple[int, ...], stride: int, cost: Callable[[tuple[int, ...]], float], going_on: Callable[[], bool]
 ) -> tuple[int, ...]:
-    """``steps`` with each but the first moved by ``stride`` either way where that lowers the error, one after the other."""
+    """``steps`` with each but the first moved by ``stride`` either way where that costs less, one after the other."""
     for place in range(1, len(steps)):
         for way in (stride, -stride):
             moved = steps[place] + way
             above, below = steps[place - 1], steps[place + 1] if place + 1 < len(steps) else 0
             candidate = (*steps[:place], moved, *steps[place + 1 :])
-            if below < moved < above and going_on() and error(candidate) < error(steps):
+            if below < moved < above and going_on() and cost(candidate) < cost(steps):
                 steps = candidate
                 break
     return steps

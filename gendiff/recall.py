@@ -61,13 +61,15 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
     for key in [key for key in gone if key in spare]:
         table[key] = spare[key]
         notes.append(f"{_absence(key, gone[key], info)}: the numbers stored with the run are used")
-    if "sampler" in gone and not training:
-        del table["sampler"]
-        default = Config.model_fields["sampler"].default
-        notes.append(f"{_absence('sampler', gone.pop('sampler'), info)}: {default} stands in; choose with --sampler")
-    if missing := next((key for key in gone if key not in spare), None):
+    replaced = {"sampler"} & gone.keys() if not training else set[str]()  # by the default
+    for key in replaced:
+        del table[key]
+    if missing := next((key for key in gone if key not in {*spare, *replaced}), None):
         raise _needed(path, missing, gone[missing], info)
     config = resolve([Layer(layer.origin, table)]).config
+    if "sampler" in replaced:
+        spec = config.sampler.spec
+        notes.append(f"{_absence('sampler', gone['sampler'], info)}: {spec} stands in; choose with --sampler")
     if process is None:  # an older run whose process was too large to store
         standard = Moments.standard(tuple(info["data"].get("event_shape", ())))
         return Recalled(config if training else config.holding(config.rotation, config.velocity, standard), notes)

@@ -5,12 +5,17 @@ For data N(m, C) the optimal model is affine, ``x̂_0 = m + C a V^{-1} (x̄_i - 
 noise. So mean and covariance of the points follow from update to update, exactly, and no training is needed to know what a number
 of steps costs.
 
+A network is not the optimal model. How its errors come through can be followed too: an output that is off by independent numbers
+of one variance, in every component and evaluation (`NetworkError`), moves the belief by what the parametrization makes of it. In
+terms of ε that is s/a times as much of x̂_0, which is why a vanishing a costs so much.
+
 Components that are independent need no covariance: a law is kept as G independent groups of n components each, d groups of one
 where the data are diagonal in U, one group of d where they are not.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self, final
 
@@ -20,6 +25,7 @@ from torch import Tensor
 from gendiff.diffusion import Diffusion
 from gendiff.moments import Moments
 from gendiff.sampler import Past, Sampler
+from gendiff.score import Parametrization, decode
 from gendiff.shapes import EventShape
 
 
@@ -72,21 +78,45 @@ class Gaussian:
         return distance
 
 
-def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:
+@final
+@dataclass(frozen=True)
+class NetworkError:
+    """What is wrong with a model: its output, as ``parametrization`` says it, is off by an independent N(0, std²).
+
+    Args:
+        limit: what clipping leaves of it: the root mean square over components by which x̂_0 may be off; ε̂ follows from x̂_0.
+
+    """
+
+    parametrization: Parametrization
+    std: float
+    limit: float = math.inf
+
+
+def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian, error: NetworkError | None = None) -> Gaussian:
     """The law of ``x̄_0`` when ``sampler`` runs with the optimal model of ``data`` from its own prior; never clipped.
 
     ``data`` need not be what ``diffusion.moments`` say: the plan is made from these, the model from ``data``.
+
+    Args:
+        error: of the model; None for the optimal one.
+
     """
     chain = _Chain(diffusion, data)
     points = [_prior(diffusion, sampler, data)]
     # Cov(k-th last point, l-th last point); evaluations are affine in the point where they were made.
     joint = {(0, 0): points[0].covariance}
+    # Cov(k-th last point, error of the l-th last evaluation), in units of its std: points that are newer than it know of it.
+    faults: dict[tuple[int, int], Tensor] = {}
     models: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    responses: list[tuple[Tensor, Tensor]] = []
     for update in sampler.plan(diffusion):
         models.insert(0, chain.model(update.i))
+        if error is not None:
+            responses.insert(0, chain.response(update.i, error))
         beliefs = (Past(update.q, update.b), *update.past)
         mean = 0 * points[0].mean if update.constant is None else chain.column(update.constant)
-        maps = []
+        maps, moved = [], []
         for age, weights in enumerate(beliefs):
             x_0, x_0_rest, eps, eps_rest = models[age]
             q, b = chain.column(weights.q), chain.column(weights.b)
@@ -95,11 +125,22 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:
                 slope = slope + torch.diag_embed(chain.column(update.p))
             maps.append(slope)
             mean = mean + q * x_0_rest + b * eps_rest + _times(slope, points[age].mean[..., None])[..., 0]
+            if error is not None:
+                moved.append(q * responses[age][0] + b * responses[age][1])
         ages = range(len(points))
         cross = [_total([_times(maps[k], joint[k, l]) for k in range(len(maps))]) for l in ages]
         covariance = _total([_times(cross[k], maps[k].mT) for k in range(len(maps))])
         if update.e is not None:
             covariance = covariance + torch.diag_embed(chain.column(update.e) ** 2)
+        known = []
+        for age, R in enumerate(moved):
+            through = [_times(maps[k], faults[k, age]) for k in range(len(maps)) if (k, age) in faults]
+            mixed = _total(through) * R[..., None, :] if through else 0.0 * covariance
+            covariance = covariance + mixed + mixed.mT + torch.diag_embed(R**2)
+            known.append(_total([*through, torch.diag_embed(R)]))
+            for l in ages:
+                if (l, age) in faults:
+                    cross[l] = cross[l] + R[..., None] * faults[l, age].mT
         points.insert(0, Gaussian(mean, covariance, data.event_shape))
         kept = range(len(update.past) + 1)
         joint = {
@@ -108,7 +149,11 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:
             **{(k + 1, 0): cross[k].mT for k in kept},
             **{(k + 1, l + 1): joint[k, l] for k in kept for l in kept},
         }
-        del points[len(kept) + 1 :], models[len(kept) :]
+        faults = {
+            **{(0, l + 1): values for l, values in enumerate(known)},
+            **{(k + 1, l + 1): values for (k, l), values in faults.items() if k in kept and l in kept},
+        }
+        del points[len(kept) + 1 :], models[len(kept) :], responses[len(kept) :]
     return points[0]
 
 
@@ -134,6 +179,18 @@ class _Chain:
         eps = s[..., :, None] * inverse
         shift = (a * m)[..., None]
         return x_0, m - _times(x_0, shift)[..., 0], eps, -_times(eps, shift)[..., 0]
+
+    def response(self, i: int, error: NetworkError) -> tuple[Tensor, Tensor]:
+        """By how much x̂_0 and ε̂ move where the output at step i is off by the std of ``error``, each ``(G, n)``."""
+        at = self.diffusion.at(i, torch.float64)
+        x_bar = torch.zeros(1, *self.data.event_shape, dtype=torch.float64)
+        off, on = (decode(error.parametrization, x_bar + output, x_bar, at) for output in (0.0, error.std))
+        x_0, eps = self.column(on.x_0[0] - off.x_0[0]), self.column(on.eps[0] - off.eps[0])
+        size = float(x_0.square().mean().sqrt())
+        if size <= error.limit:
+            return x_0, eps
+        share = error.limit / size
+        return share * x_0, -share * x_0 * self.column((at.a / at.s)[0])
 
 
 def _prior(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:

@@ -193,21 +193,22 @@ def test_every_step_is_looked_at_in_the_end():
 
 def test_fit_writes_a_configuration_that_train_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ("--rotation", "dct", "--schedule", "linear", "--data", "digits", "--set", "N=40", "--steps", 4)
+    options = ("--rotation", "dct", "--schedule", "linear", "--data", "digits", "--set", "N=60", "--steps", 4)
     done = run("process", "fit", *options, "--vary", "f_max=0:2", "--vary", "noise.beta_max=0.01:0.6", "--json")
     assert done.code == 0, done.err
     found = done.json
     assert found["error_after"] < found["error_before"]
     assert found["covariance"] == "dense"
     written = tomllib.loads((tmp_path / "fitted.toml").read_text())
-    assert written.keys() == {"N", "rotation", "velocity", "data", "sampler"}
+    assert written.keys() == {"N", "rotation", "velocity", "objective", "data", "sampler"}
     assert written["velocity"]["schedule"]["f_max"] == pytest.approx(found["values"]["velocity.schedule.f_max"])
     assert (written["sampler"]["name"], written["sampler"]["steps"]) == ("dpmpp-2m", 4)
     described = run("train", "--config", "fitted.toml", "--dry-run", "--json")
     assert described.code == 0, described.err
-    assert described.json["N"] == 40
+    assert described.json["N"] == 60
     again = run("process", "predict", "--config", "fitted.toml", "--sampler", "dpmpp-2m", "--steps", 4, "--json")
-    assert again.json["predictions"][0]["error"] == pytest.approx(found["error_after"])
+    assert again.json["predictions"][0]["off"]["error"] == pytest.approx(found["error_after"])
+    assert found["network_error"] == again.json["predictions"][0]["off"]["network_error"] == 0.1
 
 
 def test_fit_says_what_it_changed(tmp_path, monkeypatch):

@@ -154,6 +154,8 @@ class TestOfARun:
         assert torch.equal(moments.mean, wanted.mean)
         assert torch.equal(moments.variance, wanted.variance)
         assert (moments.count, moments.fingerprint) == (wanted.count, config.data.fingerprint)
+        assert moments == wanted
+        assert moments != Moments(moments.mean, 2 * moments.variance, moments.count, moments.fingerprint)
         assert Run.open(tmp_path / "run", training=True).config.diffusion().moments.measured
 
     def test_a_process_too_large_to_store_keeps_them(self, tmp_path, monkeypatch):

@@ -12,13 +12,14 @@ from command import run
 from processes import component, diffusion
 from rich.text import Text
 
-from gendiff import Data, Sampler
+from gendiff import Data, GaussianScore, Sampler, sample
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
 from gendiff.moments import Moments
 from gendiff.prediction import at, best_grid, dense, diagonal, predict, thinned
-from gendiff.recursion import Gaussian, law
+from gendiff.recursion import Gaussian, NetworkError, law
+from gendiff.score import Parametrization, ScoreModel, decode, encode
 
 EVENT = (2, 4, 6)
 
@@ -197,19 +198,26 @@ def test_predict_prints_a_table_and_json_the_same_numbers():
     lines = [line.split() for line in text.splitlines()]
     assert lines[1][-3:] == ["5", "20", "60"]
     assert lines[2][-3:] == [f"{rows[0]['error']:.3g}", f"{rows[1]['error']:.3g}", "-"]
-    assert lines[3][-3:] == ["-", "-", f"{rows[2]['error']:.3g}"]
+    assert lines[3] == ["off", "by", "0.1", f"{rows[0]['off']['error']:.3g}", f"{rows[1]['off']['error']:.3g}", "-"]
+    assert lines[4][-3:] == ["-", "-", f"{rows[2]['error']:.3g}"]
+    perfect = run("process", "predict", *options, "--network-error", 0)
+    assert "off by" not in perfect.out
+    assert [
+        row["error"] for row in run("process", "predict", *options, "--network-error", 0, "--json").json["predictions"]
+    ] == [row["error"] for row in rows]
 
 
 def test_predict_finds_steps_that_sample_takes():
     options = (*ARMS, "--sampler", "dpmpp-2m", "--steps", "4", "--set", "N=60", "--best-grid", "--bands", 2)
     rows = run("process", "predict", *options, "--json").json["predictions"]
     for row in rows:
-        assert row["best"]["error"] <= row["error"]
+        assert row["best"]["off"]["error"] <= row["off"]["error"]  # what is minimised
         assert row["best"]["grid"][0] == 60
     done = run("process", "predict", *options)
     grid = ",".join(map(str, rows[0]["best"]["grid"]))
     assert f"identity, dpmpp-2m, 4: --grid 'explicit:at=[{grid}]'" in done.out
     assert "at its best steps" in done.out
+    assert "off by 0.1 there" in done.out
     assert "band 1  band 2" in done.out
     same = (*ARMS[:2], *ARMS[4:], "--sampler", "dpmpp-2m", "--set", "N=60", "--steps", len(rows[0]["best"]["grid"]))
     again = run("process", "predict", *same, "--grid", f"explicit:at=[{grid}]", "--json")
@@ -269,3 +277,108 @@ def test_a_mistake_is_explained(options, code, said):
     done = run("process", "predict", "--rotation", "dct", *data, *options)
     assert (done.code, said in done.err) == (code, True), done.err
     assert len(done.err.splitlines()) < 12
+
+
+# --- what a network gets wrong ------------------------------------------------------------------------------------------
+
+
+class Wrong(ScoreModel):
+    """The optimal model, whose output is off by what is given for each evaluation."""
+
+    def __init__(self, process: Diffusion, parametrization: Parametrization, offsets: list[torch.Tensor]) -> None:
+        self.process, self.parametrization, self.offsets = process, parametrization, iter(offsets)
+        self.optimal = GaussianScore(process, process.moments.mean, process.moments.variance)
+
+    def predict(self, x_bar, i):
+        at_i = self.process.at(i, x_bar.dtype)
+        output = encode(self.parametrization, self.optimal.predict(x_bar, i), at_i)
+        return decode(self.parametrization, output + next(self.offsets), x_bar, at_i)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "ddim:steps=6",
+        "ancestral:steps=5",
+        "dpmpp-2m:steps=6",
+        "unipc-2:steps=5",
+        "heun:steps=7",
+        "trig:steps=5,solver=ab2",
+        "sde-dpmpp-2m:steps=6",
+    ],
+)
+@pytest.mark.parametrize("parametrization", [Parametrization.EPS, Parametrization.WIENER, Parametrization.V])
+def test_the_errors_of_a_network_come_through_as_the_recursion_says(spec, parametrization):
+    """The chain is affine in every offset: one row for each, which is 1 in every component, and one without any."""
+    process, one, std = of_data(m=0.3), sampler(spec), 0.2
+    updates = list(one.plan(process))
+    draws = 1 + sum(update.e is not None for update in updates)
+    rows = 1 + draws + len(updates)
+    calls = itertools.count(1)
+
+    def noise() -> torch.Tensor:
+        drawn = torch.zeros(rows, *EVENT, dtype=torch.float64)
+        drawn[next(calls)] = 1
+        return process.unrotate(drawn)
+
+    offsets = torch.zeros(len(updates), rows, *EVENT, dtype=torch.float64)
+    for k in range(len(updates)):
+        offsets[k, 1 + draws + k] = std
+    model = Wrong(process, parametrization, list(offsets))
+    x_bar = process.rotate(sample(process, model, one, noise, dtype=torch.float64))
+    found = law(process, one, diagonal(process), NetworkError(parametrization, std))
+    torch.testing.assert_close(found.mean.reshape(EVENT), x_bar[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.variance, ((x_bar[1:] - x_bar[0]) ** 2).sum(0), rtol=1e-8, atol=1e-10)
+    whole = Gaussian.dense(process.moments.mean, torch.diag(process.moments.variance.flatten()))
+    dense_law = law(process, one, whole, NetworkError(parametrization, std))
+    torch.testing.assert_close(dense_law.variance, found.variance, rtol=1e-8, atol=1e-10)
+
+
+def test_a_vanishing_a_costs_the_eps_parametrization_and_not_the_wiener_one():
+    process = of_data(velocity="blur:schedule='log:f_max=0.6'", N=1000)
+    one = sampler("dpmpp-2m:steps=10")
+    perfect = predict(process, one, diagonal(process)).total
+    errors = {
+        parametrization: predict(process, one, diagonal(process), error=NetworkError(parametrization, 0.05)).total
+        for parametrization in (Parametrization.EPS, Parametrization.WIENER)
+    }
+    assert errors[Parametrization.WIENER] < 2 * perfect
+    assert errors[Parametrization.EPS] > 1e3 * perfect
+
+
+def test_clipping_limits_what_an_error_does():
+    process = of_data(velocity="blur:schedule='log:f_max=0.6'", N=1000)
+    one, eps = sampler("ddim:steps=10"), Parametrization.EPS
+    free = predict(process, one, diagonal(process), error=NetworkError(eps, 0.1)).total
+    clipped = predict(process, one, diagonal(process), error=NetworkError(eps, 0.1, limit=1.0)).total
+    assert clipped < free / 10
+    small = [
+        predict(process, one, diagonal(process), error=NetworkError(eps, 1e-9, limit)).total
+        for limit in (1.0, math.inf)
+    ]
+    assert small[0] == pytest.approx(small[1])  # what is below the limit is left alone
+
+
+def test_what_says_nothing_of_x_0_cannot_be_wrong_about_it():
+    process = of_data(velocity="isotropic:noise='linear:beta_min=0.9,beta_max=0.99'", N=40)  # log a < -14 from early on
+    one = sampler("ddim:steps=3,grid=uniform")
+    free, limited = (
+        predict(process, one, diagonal(process), error=NetworkError(Parametrization.EPS, 0.5, limit)).total
+        for limit in (math.inf, 1.0)
+    )
+    assert free == limited
+
+
+def test_the_command_takes_the_error_of_a_network_in_terms_of_its_objective():
+    arms = ("--arm", "dct schedule=log objective=eps", "--arm", "dct schedule=log objective=wiener", "--data", "digits")
+    options = (*arms, "--steps", 5, "--sampler", "dpmpp-2m:clip=false", "--json")
+    eps, wiener = run("process", "predict", *options).json["predictions"]
+    assert (eps["objective"], wiener["objective"]) == ("eps", "wiener")
+    assert eps["error"] == wiener["error"]  # the perfect model is the same in every parametrization
+    assert eps["off"]["error"] > 1e3 * wiener["off"]["error"]
+    one = ("--rotation", "dct", "--objective", "eps", "--schedule", "log", "--data", "digits", "--steps", 5, "--json")
+    clipped, free = (
+        run("process", "predict", *one, "--sampler", f"ddim:clip={clip}").json["predictions"][0]
+        for clip in ("true", "false")
+    )
+    assert clipped["off"]["error"] < free["off"]["error"]

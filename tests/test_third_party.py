@@ -1115,15 +1115,14 @@ def test_a_model_that_is_gone_says_how_to_get_it_back(leaving, shelf, use):
 def test_a_sampler_that_is_gone_is_replaced_with_a_note():
     sampler = """
 from gendiff import hookimpl
-from gendiff.sampler import Sampler
+from gendiff.sampler import GridSampler
 from gendiff_plugins.samplers.ddim import plan
 
-class Own(Sampler):
+class Own(GridSampler):
     \"\"\"a sampler of its own.\"\"\"
     name = "own"
-    steps: int | None = None
     def plan(self, diffusion):
-        return plan(diffusion, range(diffusion.N, -1, -diffusion.N // self.steps), 0.0)
+        return plan(diffusion, self.descent(diffusion), 0.0)
 
 @hookimpl
 def gendiff_components():
@@ -1135,7 +1134,7 @@ def gendiff_components():
     done = run("sample", "r", "-n", 1)
     assert done.code == 0, done.err
     assert (
-        "note: its sampler cannot be made: unknown sampler 'own' (it came from mine.py): trig:solver=ab2,steps=50 stands in"
+        "note: its sampler cannot be made: unknown sampler 'own' (it came from mine.py): trig:steps=20,solver=ab2 stands in"
         in done.err
     )
     other = run("sample", "r", "-n", 1, "--sampler", "ddim:steps=2")

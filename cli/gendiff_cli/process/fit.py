@@ -15,6 +15,7 @@ from gendiff_cli.options import (
     DataOption,
     GridOption,
     NoiseOption,
+    ObjectiveOption,
     PresetOption,
     PriorOption,
     ProcessOption,
@@ -26,7 +27,7 @@ from gendiff_cli.options import (
     StepsOption,
     VelocityOption,
 )
-from gendiff_cli.process.predict import Covariance, gaussian, sampler_of
+from gendiff_cli.process.predict import Covariance, NetworkErrorOption, gaussian, network_error, sampler_of
 from gendiff_cli.process.subject import subjects
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def fit(
     schedule: ScheduleOption = None,
     velocity: VelocityOption = None,
     noise: NoiseOption = None,
+    objective: ObjectiveOption = None,
     data: DataOption = None,
     size: SizeOption = None,
     preset: PresetOption = None,
@@ -58,6 +60,7 @@ def fit(
     steps: StepsOption = 10,
     grid: GridOption = None,
     prior: PriorOption = None,
+    wrong: NetworkErrorOption = 0.1,
     covariance: Annotated[
         Covariance,
         typer.Option(
@@ -69,7 +72,8 @@ def fit(
 ) -> None:
     """Choose parameters of a process for which the predicted error at a number of steps is smallest; write a configuration.
 
-    The error is that of process predict. λ never rises, and no component of the data is above -10 dB at N.
+    The error is that of process predict, with a network that is wrong everywhere by --network-error. λ never rises, and no
+    component of the data is above -10 dB at N.
     """
     from gendiff import fitting
 
@@ -79,6 +83,7 @@ def fit(
         "velocity": velocity,
         "schedule": schedule,
         "noise": noise,
+        "objective": objective,
         "data": data,
         "size": size,
     }
@@ -90,9 +95,11 @@ def fit(
         chosen = sampler_of(str(sampler), grid, prior, steps)
         target, dense = gaussian(subject, covariance)
         with err.status("searching") if err.is_terminal else _Silence():
-            found = fitting.fit(config, chosen, target if dense else None, free)
+            found = fitting.fit(
+                config, chosen, target if dense else None, free, wrong=network_error(subject, chosen, wrong)
+            )
     _write(found.config, out)
-    _report(found, {parameter.path: parameter.value for parameter in free}, out, dense, json)
+    _report(found, {parameter.path: parameter.value for parameter in free}, out, dense, wrong, json)
 
 
 class _Silence:
@@ -121,7 +128,7 @@ def _write(config: Config, path: Path) -> None:
     """What the fit is about: process, data and sampler; all else is left to whoever trains."""
     import tomli_w
 
-    kept = {"N", "rotation", "velocity", "data", "sampler"}
+    kept = {"N", "rotation", "velocity", "objective", "data", "sampler"}
     table = {key: value for key, value in config.table().items() if key in kept}
     try:
         path.write_text(f"# Fitted by gendiff process fit.\n{tomli_w.dumps(table)}", encoding="utf-8")
@@ -129,7 +136,7 @@ def _write(config: Config, path: Path) -> None:
         raise ConfigError(f"cannot write '{path}': {error.strerror}", where="--out", fix="give another path") from error
 
 
-def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, json: bool) -> None:
+def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong: float, json: bool) -> None:
     facts: dict[str, Any] = {
         "config": str(out),
         "values": found.values,
@@ -138,6 +145,7 @@ def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, json: 
         "error_after": found.after,
         "evaluations": found.evaluations,
         "sampler": found.config.sampler.spec,
+        "network_error": wrong,
         "covariance": "dense" if dense else "diagonal",
     }
     if json:
@@ -148,8 +156,8 @@ def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, json: 
             [[name, f"{before[name]:.6g}", f"{value:.6g}"] for name, value in found.values.items()],
         )
         paragraph(
-            f"predicted error {found.before:.4g} -> {found.after:.4g} with {found.config.sampler.spec} "
-            f"({found.evaluations} evaluations of it)"
+            f"predicted error {found.before:.4g} -> {found.after:.4g} with {found.config.sampler.spec} and "
+            f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {found.evaluations} evaluations of it"
         )
         result(str(out))
     next_step(f"gendiff train --config {shlex.quote(str(out))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from gendiff_cli.options import (
     DataOption,
     GridOption,
     NoiseOption,
+    ObjectiveOption,
     PresetOption,
     PriorOption,
     ProcessOption,
@@ -29,7 +31,7 @@ from gendiff_cli.process.subject import ArmOption, Subject, subjects
 
 if TYPE_CHECKING:
     from gendiff.diffusion import Diffusion
-    from gendiff.recursion import Gaussian
+    from gendiff.recursion import Gaussian, NetworkError
     from gendiff.sampler import Sampler
 
 #: Where none are given: the first-order sampler and the second-order one that most people use.
@@ -44,6 +46,17 @@ class Covariance(StrEnum):
     DENSE = "dense"
 
 
+NetworkErrorOption = Annotated[
+    float,
+    typer.Option(
+        "--network-error",
+        min=0.0,
+        help="Also predict for a network whose outputs, in what --objective predicts, are off by this standard deviation, "
+        "independently in every component and evaluation; 0: for the perfect model alone.",
+    ),
+]
+
+
 def predict(
     context: typer.Context,
     arms: ArmOption = None,
@@ -52,6 +65,7 @@ def predict(
     schedule: ScheduleOption = None,
     velocity: VelocityOption = None,
     noise: NoiseOption = None,
+    objective: ObjectiveOption = None,
     data: DataOption = None,
     size: SizeOption = None,
     preset: PresetOption = None,
@@ -74,6 +88,7 @@ def predict(
     bands: Annotated[
         int | None, typer.Option(min=1, max=64, help="Show the error of so many frequency bands too.")
     ] = None,
+    wrong: NetworkErrorOption = 0.1,
     covariance: Annotated[
         Covariance,
         typer.Option(
@@ -85,7 +100,8 @@ def predict(
     """Predict the error of samples against the number of steps, in closed form, before any training.
 
     It is the squared Wasserstein (Fréchet) distance between the data, as a Gaussian, and what the sampler draws with the best
-    possible model of them: what steps and prior cost. What a network gets wrong comes on top.
+    possible model of them: what steps and prior cost. Below it, the same for a network that is wrong everywhere by a little,
+    which tells where its errors grow.
     """
     flags = {
         "process": process,
@@ -93,6 +109,7 @@ def predict(
         "velocity": velocity,
         "schedule": schedule,
         "noise": noise,
+        "objective": objective,
         "data": data,
         "size": size,
     }
@@ -104,7 +121,8 @@ def predict(
         target, dense = gaussian(subject, covariance)
         diffusion = subject.diffusion if dense else subject.in_frequencies
         for one in chosen:
-            rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best)
+            off = network_error(subject, one, wrong)
+            rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best, off)
             results += [{**row, "covariance": "dense" if dense else "diagonal"} for row in rows]
     if json:
         json_result({"predictions": results})
@@ -165,6 +183,18 @@ def gaussian(subject: Subject, covariance: Covariance) -> tuple[Gaussian, bool]:
         raise
 
 
+def network_error(subject: Subject, sampler: Sampler, std: float) -> NetworkError | None:
+    """A network whose outputs, as the objective of the process says them, are off by ``std``; None where that is 0."""
+    from gendiff.recursion import NetworkError
+
+    if std == 0:
+        return None
+    limits = subject.config.data.value_range
+    # Clipped, a pixel is off by half the range at most, roughly.
+    limit = (limits[1] - limits[0]) / 2 if sampler.clip and limits else math.inf
+    return NetworkError(subject.config.objective.parametrization, std, limit)
+
+
 def _predictions(
     subject: Subject,
     diffusion: Diffusion,
@@ -173,37 +203,32 @@ def _predictions(
     counts: list[int],
     bands: int,
     best: bool,
+    wrong: NetworkError | None,
 ) -> list[dict[str, Any]]:
     """One row for each number of steps; a sampler that cannot skip steps has one row."""
-    from gendiff.prediction import at, best_grid
-    from gendiff.prediction import predict as predicted
+    from gendiff import prediction
     from gendiff.sampler import GridSampler
 
-    rows = []
     variance = float(target.variance.sum())
+
+    def errors(by: Sampler) -> dict[str, Any]:
+        with subject.resolved.locating():
+            found = prediction.predict(diffusion, by, target, bands)
+        told: dict[str, Any] = {"evaluations": found.evaluations, "grid": found.steps, "error": found.total}
+        told |= {"of_variance": found.total / variance, "bands": found.bands}
+        if wrong is not None:
+            off = prediction.predict(diffusion, by, target, bands, wrong)
+            told["off"] = {"network_error": wrong.std, "error": off.total, "bands": off.bands}
+        return told
+
+    rows = []
     for n in counts if isinstance(sampler, GridSampler) else [diffusion.N]:
         one = sampler.model_copy(update={"steps": n}) if isinstance(sampler, GridSampler) else sampler
-        with subject.resolved.locating():
-            found = predicted(diffusion, one, target, bands)
-        row = {
-            "process": subject.label,
-            "sampler": sampler.spec,
-            "asked": n,
-            "evaluations": found.evaluations,
-            "error": found.total,
-            "of_variance": found.total / variance,
-            "bands": found.bands,
-            "grid": found.steps,
-        }
+        known = {"process": subject.label, "sampler": sampler.spec, "objective": subject.config.objective.spec}
+        row = {**known, "asked": n, **errors(one)}
         if best and isinstance(sampler, GridSampler):
-            grid = best_grid(diffusion, sampler, target, -(-n // sampler.stages), GRIDS)
-            better = predicted(diffusion, at(sampler, grid), target, bands)
-            row["best"] = {
-                "grid": grid,
-                "error": better.total,
-                "evaluations": better.evaluations,
-                "bands": better.bands,
-            }
+            grid = prediction.best_grid(diffusion, sampler, target, -(-n // sampler.stages), GRIDS, wrong)
+            row["best"] = errors(prediction.at(sampler, grid))
         rows.append(row)
     return rows
 
@@ -217,6 +242,9 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
     told = " or ".join(kept[each] for each in dict.fromkeys(row["covariance"] for row in rows))
     paragraph(
         "squared Wasserstein distance between samples and data, by number of evaluations: what steps and prior cost with a "
+        f"perfect model of Gaussian data with {told}; and below it with a network that is off everywhere"
+        if "off" in rows[0]
+        else "squared Wasserstein distance between samples and data, by number of evaluations: what steps and prior cost with a "
         f"perfect model of Gaussian data with {told}"
     )
     arms = list(dict.fromkeys((row["process"], row["sampler"]) for row in rows))
@@ -228,10 +256,10 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
         lines = []
         for arm in arms:
             cells = [by_key.get((*arm, n)) for n in part]
-            lines.append([names[arm], *("-" if row is None else _number(row["error"]) for row in cells)])
-            if any(row and "best" in row for row in cells):
-                better = ["-" if row is None or "best" not in row else _number(row["best"]["error"]) for row in cells]
-                lines.append(["  at its best steps", *better])
+            for head, keys in _lines(names[arm], rows[0]):
+                values = [_at(row, keys) for row in cells]
+                if any(value is not None for value in values):
+                    lines.append([head, *("-" if value is None else _number(value) for value in values)])
         table(["process, sampler", *map(str, part)], lines)
     if bands:
         _print_bands(rows, bands)
@@ -239,6 +267,21 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
         if "best" in row:
             grid = ",".join(map(str, row["best"]["grid"]))
             paragraph(f"{names[row['process'], row['sampler']]}, {row['asked']}: --grid 'explicit:at=[{grid}]'")
+
+
+def _lines(name: str, row: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """The lines of a process and sampler in the table: what they are called, and where their numbers are in a row."""
+    off = f"off by {row['off']['network_error']:g}" if "off" in row else ""
+    lines: list[tuple[str, tuple[str, ...]]] = [(name, ("error",)), (f"  {off}", ("off", "error"))]
+    lines += [("  at its best steps", ("best", "error")), (f"  {off} there", ("best", "off", "error"))]
+    return [(head, keys) for head, keys in lines if off or "off" not in keys]
+
+
+def _at(row: dict[str, Any] | None, keys: tuple[str, ...]) -> float | None:
+    value: Any = row
+    for key in keys:
+        value = None if value is None else value.get(key)
+    return value  # type: ignore[no-any-return]  # a number, or nothing
 
 
 def _print_bands(rows: list[dict[str, Any]], bands: int) -> None:
