@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pluggy
@@ -204,25 +203,6 @@ class Registry:
             if any(implementation.plugin is plugin for hook in hooks for implementation in hook.get_hookimpls())
         ]
 
-    def blame(self, error: BaseException) -> str:
-        """Whose code raised ``error``: ``"schedule 'sine' of gendiff-acme 1.2"``, or an empty string for nobody's."""
-        for frame in reversed(_frames(error)):
-            module, local = str(frame.f_globals.get("__name__", "")), frame.f_locals
-            holder = local.get("self", local.get("cls"))
-            cls = holder if isinstance(holder, type) else type(holder)
-            if issubclass(cls, Component) and (known := self._entries.get((cls.kind, cls.name))):
-                return f"{known.kind} '{known.name}' of {known.provider}"  # also in what it inherits from an interface
-            here = [entry for entry in self.entries() if entry.module == module]
-            near = [
-                entry  # another module of the same package; gendiff's own packages hold more than one provider
-                for entry in self.entries()
-                if not entry.provider.built_in and entry.module.partition(".")[0] == module.partition(".")[0]
-            ]
-            own = [entry for entry in here if entry.class_name == type(holder).__name__]
-            if found := own or here or near:
-                return f"{found[0].kind} '{found[0].name}' of {found[0].provider}"
-        return ""
-
     def _unknown(self, kind: str, name: str) -> ConfigError:
         own = [entry.name for entry in self.entries(kind) if entry.provider.built_in]
         others = [f"{entry.name} ({entry.provider})" for entry in self.entries(kind) if not entry.provider.built_in]
@@ -373,15 +353,6 @@ def _flaw(component: Any) -> str:
         return f"is called {unfit[0][:100]!r}, which {UNTYPABLE}"
     missing = sorted(getattr(component, "__abstractmethods__", ()))
     return f"lacks {', '.join(missing)}" if missing else ""
-
-
-def _frames(error: BaseException) -> list[FrameType]:
-    """The frames through which it was raised, and those of what caused it, the innermost last."""
-    frames, trace = [], error.__traceback__
-    while trace is not None:
-        frames.append(trace.tb_frame)
-        trace = trace.tb_next
-    return frames + (_frames(error.__cause__) if error.__cause__ else [])
 
 
 @cache

@@ -606,6 +606,7 @@ class RandomSchedule(Ramp):
 
 BETA_RANGE, BETA_FUNCTION = "β_i is in [0, 1), for every N", "β_i is a function of i and N alone, in float64"
 BETA_SUM, BETA_ENDS = "log ᾱ_i is the sum of log(1 - β)", "at the end the data are gone"
+FITS = "what it learns from data follows from data and rotation alone"
 DESTROYS = "information is only ever destroyed, and the steps compose to the marginal"
 
 
@@ -713,12 +714,6 @@ class Cools(Velocity):
         return cooling(N, event_shape)
 
 
-@fails("what it learns from data follows from data and rotation alone", "expected the same 'level' each time")
-class LearnsLuck(Cools):
-    def fit(self, data: Data, rotation: Rotation) -> dict[str, Tensor]:
-        return {"level": torch.tensor(float(int.from_bytes(os.urandom(4), "little")))}
-
-
 @fails(
     DESTROYS,
     "the signal-to-noise ratio of 1 components grows or is NaN at step 8",
@@ -807,6 +802,24 @@ class DoNotCompose(Cools):
     def scales(self, rotation: Rotation, event_shape: tuple[int, ...], N: int) -> Scales:
         L = cooling(N, event_shape)
         return OneAtATime(0.5 * L, 0.5 * torch.log(-torch.expm1(L)))
+
+
+@fails(FITS, "left alone; seen: those of torch are not")
+class LearnsAtRandom(Cools):
+    def fit(self, data: Data, rotation: Rotation) -> dict[str, Tensor]:
+        return {"rate": torch.rand(3)}
+
+
+@fails(FITS, "expected the same 'rate' each time; seen: another")
+class LearnsAnotherEachTime(Cools):
+    def fit(self, data: Data, rotation: Rotation) -> dict[str, Tensor]:
+        return {"rate": torch.tensor(next(COUNTER))}
+
+
+@fails(FITS, r"expected the same names each time; seen: \['\d+'\] and \['\d+'\]")
+class LearnsOtherNames(Cools):
+    def fit(self, data: Data, rotation: Rotation) -> dict[str, Tensor]:
+        return {str(next(COUNTER)): torch.zeros(1)}
 
 
 @fails(SCALES, "expected N = 20; seen: 1000")
@@ -1596,6 +1609,7 @@ class SeedOfTheWorker(Field):
 
 # Metrics
 
+ALARMS = "its alarms are lines of text, and silent where the two sets are the same"
 FINITE, BEST = (
     "it measures finite numbers, headline first, for pictures and signals",
     "it is best where the two sets are the same",
@@ -1667,16 +1681,35 @@ class Constant(Distance):
         return {"one": 1.0}
 
 
+@fails(ALARMS, r"expected no alarm for the same set; seen: \['too much'\]")
+class AlwaysAlarmed(Distance):
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        return ["too much"]
+
+
+@fails(ALARMS, r"expected a list of single lines; seen: \['too\\nmuch'\]")
+class TwoLines(Distance):
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        return ["too\nmuch"] if samples.std() > 1.5 * reference.std() else []
+
+
+@fails(ALARMS, "expected a list of single lines; seen: 'too much'")
+class OneAlarm(Distance):
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        return "too much" if samples.std() > 1.5 * reference.std() else []
+
+
+@fails(ALARMS, "expected the events as they were; seen: they changed")
+class AlarmsInPlace(Distance):
+    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
+        samples -= samples.mean()
+        return []
+
+
 @fails(PURE, "left alone; seen: those of torch are not")
 class RandomDistance(Distance):
     def spread(self, samples: Tensor, reference: Tensor) -> float:
         return torch.rand(()).item()
-
-
-@fails("its alarms are lines of text, and silent where the two sets are the same", "expected no alarm for the same set")
-class AlwaysAlarmed(Distance):
-    def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
-        return ["look out"]
 
 
 @fails(PURE, "left alone; seen: those of torch are not")

@@ -13,9 +13,10 @@ import typer
 from typer.core import TyperCommand
 
 from gendiff import __version__, discovery
+from gendiff.blame import culprit
 from gendiff.component import set_default_resolver
 from gendiff.errors import GendiffError, PluginError, failure, reason
-from gendiff.registry import Registry
+from gendiff.registry import Entry, Registry
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
 
@@ -104,8 +105,8 @@ def main() -> None:
                 warnings.showwarning = _as_note
             app(prog_name="gendiff")
     except PluginError as error:
-        if (culprit := _culprit(error)) and culprit.partition(" of ")[2] not in str(error):
-            error.details = (*error.details, f"provided by {culprit.partition(' of ')[2]}")
+        if (entry := _culprit(error)) and str(entry.provider) not in str(error):
+            error.details = (*error.details, f"provided by {entry.provider}")
         sys.exit(fail(error))
     except GendiffError as error:
         sys.exit(fail(error))
@@ -131,9 +132,9 @@ def _interrupted() -> GendiffError:
     return error
 
 
-def _culprit(error: BaseException) -> str:
-    """The component, and its provider, whose code raised the error; empty for none."""
-    return next((name for registry in _registry if (name := registry.blame(error))), "")
+def _culprit(error: BaseException) -> Entry | None:
+    """The component whose code raised the error; None for nobody's."""
+    return culprit(error, [entry for registry in _registry for entry in registry.entries()])
 
 
 def _unexpected(error: Exception) -> GendiffError:
@@ -142,8 +143,11 @@ def _unexpected(error: Exception) -> GendiffError:
         wrapped = GendiffError("the GPU is out of memory", fix="lower --batch, or use --precision bf16")
     elif isinstance(error, MemoryError):
         wrapped = GendiffError("out of memory", fix="lower --batch")
-    elif culprit := _culprit(error):
-        wrapped = PluginError(f"{culprit} failed: {reason(error)}", fix="see the traceback: gendiff -v ...")
+    elif entry := _culprit(error):
+        wrapped = PluginError(
+            f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",
+            fix="see the traceback: gendiff -v ...",
+        )
     elif isinstance(error, OSError):
         wrapped = GendiffError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     else:

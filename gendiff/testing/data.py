@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
-import subprocess
-import sys
 
 import torch
 
 from gendiff.batches import Batches
 from gendiff.data import Data
 from gendiff.testing.card import check, require
+from gendiff.testing.elsewhere import elsewhere
 from gendiff.testing.probes import undisturbed
 
 _ITEM = "`__getitem__`: everything random must follow from the index and the parameters"
@@ -56,30 +53,15 @@ def deterministic(data: Data) -> str:
 @check(
     "data", "another process sees the same events", "`hash()` of a text is another in each process: use gendiff.streams"
 )
-def elsewhere(data: Data) -> str:
+def same_elsewhere(data: Data) -> str:
     """A run is continued, and compared, in a later process."""
     module = type(data).__module__
     if module == "__main__" or module.startswith("gendiff_plugin_"):
         return "not asked of a plugin in a single file"
     indices = _indices(data)[:3]
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "20220711"}
-    done = subprocess.run(
-        [sys.executable, "-c", "from gendiff.testing import data; data.tell()"],
-        input=pickle.dumps((data, indices)),
-        env=os.environ | variables,
-        capture_output=True,
-        check=False,
-    )
-    told = done.stdout.decode().strip().rpartition("\n")[2]
-    error = done.stderr.decode().strip().rpartition("\n")[2]
-    require(done.returncode == 0, "no error in another process", error)
+    told = elsewhere(_digest, data, indices)
     require(told == _digest(data, indices), "the same events and fingerprint", "others in another process")
     return f"{len(indices)} indices and the fingerprint"
-
-
-def tell() -> None:
-    """The other process: data and indices come from stdin."""
-    print(_digest(*pickle.load(sys.stdin.buffer)))
 
 
 def _digest(data: Data, indices: list[int]) -> str:

@@ -1,0 +1,59 @@
+"""Blame: whose code raised an error that nobody foresaw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import FrameType
+
+from gendiff.component import Component
+from gendiff.registry import Entry
+
+
+def culprit(error: BaseException, entries: Iterable[Entry]) -> Entry | None:
+    """The component, of these, in whose code ``error`` was raised; None for nobody's.
+
+    Code of gendiff that fails in the hands of others is their failure.
+    """
+    known, blamed = list(entries), None
+    for frame in reversed(_frames(error)):
+        if (owner := _owner(frame, known)) is None:
+            continue
+        if not owner.provider.built_in and (blamed is None or _package(owner.module) == _package(_module(frame))):
+            return owner
+        blamed = blamed or owner
+    return blamed
+
+
+def _owner(frame: FrameType, known: list[Entry]) -> Entry | None:
+    """The component whose code runs in a frame, also where it runs what it inherits from an interface."""
+    holder = frame.f_locals.get("self", frame.f_locals.get("cls"))
+    cls, module = holder if isinstance(holder, type) else type(holder), _module(frame)
+    if issubclass(cls, Component):
+        itself = [entry for entry in known if (entry.kind, entry.name) == (cls.kind, cls.name)]
+        if itself:
+            return itself[0]
+    here = [entry for entry in known if entry.module == module]
+    near = [
+        entry  # another module of the same package; gendiff's own packages hold more than one provider
+        for entry in known
+        if not entry.provider.built_in and _package(entry.module) == _package(module)
+    ]
+    own = [entry for entry in here if entry.class_name == cls.__name__]
+    return next(iter(own or here or near), None)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """The frames through which it was raised, and those of what caused it, the innermost last."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    return frames + (_frames(error.__cause__) if error.__cause__ else [])
