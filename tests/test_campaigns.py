@@ -80,7 +80,7 @@ class TestQuality:
     def test_the_page_names_the_best_sampler_and_what_it_saves(self):
         def one(sampler, wanted, distance, seed=0):
             arm, objective = "identity (DDPM)", "eps"
-            return quality.Measured("digits", arm, objective, seed, sampler, wanted, wanted, distance, 40, 2, 1.0)
+            return quality.Measured("digits", arm, objective, seed, sampler, wanted, wanted, distance, 40, 2, "unet", 1.0)
 
         seen = [one("heun", 10, 0.5), one("heun", 10, 0.7, seed=1), one("dpmpp-2m", 10, 0.4), one("heun", 20, 0.3)]
         text = quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.35)], [0.2, 0.3])

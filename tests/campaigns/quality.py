@@ -27,6 +27,7 @@ from torch import Tensor
 
 N = 1000
 EVALUATIONS = (5, 10, 20, 50, 100)
+CHUNK = {"cpu": 128, "cuda": 1024}  # drawn at once
 BASELINE = "reverse-diffusion"  # the paper's, with all N steps
 SAMPLERS = ("ddim:grid=uniform", "dpmpp-2m", "unipc-2", "heun", "trig", "trig:solver=ab2", BASELINE)
 OBJECTIVES = ("eps", "wiener")
@@ -44,6 +45,7 @@ class Set:
 
     Args:
         table: of the configuration.
+        model: the network.
         features: in which sets are compared.
         count: samples, and events of the reference.
         steps: of the optimiser.
@@ -51,22 +53,20 @@ class Set:
     """
 
     table: dict[str, Any]
+    model: str
     features: str
     count: int
     steps: int
 
 
 SETS = {
-    "digits": Set({"data": "digits", "train": {"batch": 64, "lr": 2e-3}}, "pixels", 1000, 1500),
+    "digits": Set({"data": "digits", "train": {"batch": 64, "lr": 2e-3}}, "unet:channels=16", "pixels", 512, 2000),
     "dead-leaves": Set(
-        {
-            "data": "dead-leaves:size=32,channels=3",
-            "model": "unet:channels=16",
-            "train": {"batch": 32, "lr": 2e-3},
-        },
+        {"data": "dead-leaves:size=32,channels=3", "train": {"batch": 32, "lr": 2e-3}},
+        "unet:channels=8,heads=2",
         "random-conv",
-        512,
-        1500,
+        256,
+        1000,
     ),
 }
 
@@ -87,6 +87,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What measurements have in common that may stand in one table: samples, steps of the optimiser, and the network."""
+
+    count: int
+    steps: int
+    model: str
+
+
+def of(name: str, options: argparse.Namespace) -> Settings:
+    """The settings of a set, as far as the command line gives no others."""
+    own = SETS[name]
+    return Settings(options.count or own.count, options.steps or own.steps, options.model or own.model)
+
+
+@dataclass(frozen=True)
 class Measured:
     """A distance, and what it was measured on: ``wanted`` evaluations were asked for, ``spent`` were made."""
 
@@ -100,7 +115,12 @@ class Measured:
     distance: float
     count: int
     steps: int
+    model: str
     seconds: float
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.count, self.steps, self.model)
 
 
 def wanted(samplers: Sequence[str], evaluations: Sequence[int]) -> Iterator[tuple[str, int]]:
@@ -113,25 +133,25 @@ def run_cell(cell: Cell, options: argparse.Namespace) -> list[Measured]:
     """Train one run, or take up one that was begun, and measure what is not measured yet."""
     torch.set_num_threads(1)
     folder = options.work / cell.folder
-    steps, count = options.steps or SETS[cell.set].steps, options.count or SETS[cell.set].count
+    settings = of(cell.set, options)
     kept = folder / "measured.jsonl"
     known = [Measured(**json.loads(line)) for line in kept.read_text().splitlines()] if kept.is_file() else []
-    known = [one for one in known if (one.count, one.steps) == (count, steps)]
+    known = [one for one in known if one.settings == settings]
     done = {(one.sampler, one.wanted) for one in known}
     missing = [pair for pair in wanted(options.samplers, options.evaluations) if pair not in done]
     if not missing or time.time() > options.until:
         return known
-    model = trained(cell, folder, steps)
+    model = trained(cell, folder, settings, torch.device(options.device))
     for spec, n in missing:
         if time.time() > options.until:
             break
-        known.append(measure(cell, model, spec, n, count, steps))
+        known.append(measure(cell, model, spec, n, settings))
         with kept.open("a") as file:
             file.write(json.dumps(asdict(known[-1])) + "\n")
     return known
 
 
-def trained(cell: Cell, folder: Path, steps: int) -> Any:
+def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) -> Any:
     """The run of a cell, trained to its end; one that was interrupted goes on from its last checkpoint."""
     from gendiff import checkpoint
     from gendiff.config import Layer, resolve
@@ -141,11 +161,11 @@ def trained(cell: Cell, folder: Path, steps: int) -> Any:
     from gendiff.run import Run
     from gendiff.training import Trainer, fit
 
-    device, path = torch.device("cpu"), folder / "run"
+    path, steps = folder / "run", settings.steps
     if (path / "run.json").is_file():
         run = Run.open(path, training=True, steps=steps)
     else:
-        own = {"N": N, "objective": cell.objective, **ARMS[cell.arm]}
+        own = {"N": N, "objective": cell.objective, "model": settings.model, **ARMS[cell.arm]}
         train = {"steps": steps, "seed": cell.seed, "sample_every": 0, "checkpoint_every": max(steps // 5, 1)}
         layers = [Layer("set", SETS[cell.set].table), Layer("arm", own), Layer("campaign", {"train": train})]
         run = Run.create(resolve(layers).config, default_registry(), path)
@@ -158,7 +178,7 @@ def trained(cell: Cell, folder: Path, steps: int) -> Any:
     return TrainedModel.load(Run.open(path), device)
 
 
-def measure(cell: Cell, model: Any, spec: str, n: int, count: int, steps: int) -> Measured:
+def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Measured:
     """Draw and compare."""
     from gendiff import Sampler, pictures
     from gendiff.distances import frechet
@@ -167,7 +187,8 @@ def measure(cell: Cell, model: Any, spec: str, n: int, count: int, steps: int) -
     begun, sampler = time.time(), Sampler.model_validate(spec)
     if spec != BASELINE:
         sampler = sampler.model_copy(update={"steps": n})
-    size = min(count, 128)
+    count = settings.count
+    size = min(count, CHUNK[model.denoiser.diffusion.scales.device.type])
     drawn = torch.cat(
         list(generate(model.denoiser, model.run, sampler, cell.seed, range(count), batch=size, chunk=size))
     )
@@ -182,8 +203,7 @@ def measure(cell: Cell, model: Any, spec: str, n: int, count: int, steps: int) -
         wanted=n,
         spent=spent,
         distance=distance,
-        count=count,
-        steps=steps,
+        **asdict(settings),
         seconds=seconds,
     )
 
@@ -249,10 +269,10 @@ def page(name: str, measured: Sequence[Measured], real: Sequence[float]) -> str:
     ]
     few = [spec for spec in SAMPLERS if spec != BASELINE]
     head = " | ".join(map(str, numbers))
+    settings = measured[0].settings
     lines = [
-        f"Squared Fréchet distance in `{SETS[name].features}`, {next((one.count for one in measured), 0)} samples, "
-        f"{next((one.steps for one in measured), 0)} training steps, mean (smallest..largest) over seeds; "
-        f"real against real {spread(real)}.",
+        f"Squared Fréchet distance in `{SETS[name].features}`, {settings.count} samples, {settings.steps} training steps of "
+        f"`{settings.model}`, mean (smallest..largest) over seeds; real against real {spread(real)}.",
         "",
         f"| arm | objective | {head} | `{BASELINE}`, {N} | reached with |",
         "|---|---|" + "---|" * (len(numbers) + 2),
@@ -279,13 +299,13 @@ def page(name: str, measured: Sequence[Measured], real: Sequence[float]) -> str:
 
 def write(name: str, options: argparse.Namespace) -> None:
     """Write everything of a set that is known, whichever slices it was measured in."""
-    steps, count = options.steps or SETS[name].steps, options.count or SETS[name].count
+    settings = of(name, options)
     files = sorted(options.work.glob(f"{name}/*/measured.jsonl"))
     known = [Measured(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
-    known = [one for one in known if (one.count, one.steps) == (count, steps)]
+    known = [one for one in known if one.settings == settings]
     if not known:
         return
-    real = floor(name, count)
+    real = floor(name, settings.count)
     facts = {
         "measured": [asdict(one) for one in known],
         "floor": real,
@@ -310,6 +330,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--evaluations", nargs="+", type=int, default=list(EVALUATIONS))
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of those of the set")
     parser.add_argument("--count", type=int, help="samples, instead of those of the set")
+    parser.add_argument("--model", help="the network, instead of that of the set")
+    parser.add_argument("--device", default="cpu", help="where networks are trained and asked: cpu, cuda")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="begin no training or measurement after that"
