@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import data_benchmark
+import predicted_ranking
+import pytest
 import quality
 import torch
 import unet_benchmark
@@ -80,7 +82,9 @@ class TestQuality:
     def test_the_page_names_the_best_sampler_and_what_it_saves(self):
         def one(sampler, wanted, distance, seed=0):
             arm, objective = "identity (DDPM)", "eps"
-            return quality.Measured("digits", arm, objective, seed, sampler, wanted, wanted, distance, 40, 2, "unet", 1.0)
+            return quality.Measured(
+                "digits", arm, objective, seed, sampler, wanted, wanted, distance, 40, 2, "unet", 1.0
+            )
 
         seen = [one("heun", 10, 0.5), one("heun", 10, 0.7, seed=1), one("dpmpp-2m", 10, 0.4), one("heun", 20, 0.3)]
         text = quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.35)], [0.2, 0.3])
@@ -88,3 +92,25 @@ class TestQuality:
         assert "| identity (DDPM) | eps | `heun` | 0.600 (0.500..0.700) | 0.300 |" in text
         assert "real against real 0.250 (0.200..0.300)" in text
         assert "not reached" in quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.2)], [0.2])
+
+
+def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
+    def one(arm, sampler, wanted, distance, seed=0):
+        return {
+            **{"arm": arm, "objective": "wiener", "sampler": sampler, "seed": seed},
+            **{"wanted": wanted, "distance": distance},
+        }
+
+    arms = "identity (DDPM)", "dct, log 0.14"
+    measured = [one(arm, "ddim", steps, 2 / steps + 0.3 * k) for k, arm in enumerate(arms) for steps in (5, 10, 20)]
+    again = [one(arms[0], "ddim", 5, 0.6, seed=1), one(arms[0], quality.BASELINE, 1000, 0.1)]
+    (tmp_path / "quality-digits.json").write_text(json.dumps({"measured": measured + again, "floor": [0.2, 0.3]}))
+    figure = tmp_path / "prediction.png"
+    predicted_ranking.main(["--out", str(tmp_path), "--figure", str(figure)])
+    told = json.loads((tmp_path / "prediction-digits.json").read_text())
+    assert [row["measured"] for row in told["rows"]] == pytest.approx([0.5, 0.2, 0.1, 0.7, 0.5, 0.4])
+    errors = [row["predicted"]["0"] for row in told["rows"]]
+    assert errors[0] > errors[1] > errors[2] > 0  # fewer steps of DDIM are worse
+    assert told["correlations"][f"arm {arms[1]}"]["0"] == pytest.approx(1)
+    assert f"| {arms[0]} | wiener | `ddim` | {errors[0]:.3g} / " in capsys.readouterr().out
+    assert figure.stat().st_size > 10_000

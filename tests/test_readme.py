@@ -42,7 +42,7 @@ def test_there_is_code_to_run():
 def test_components_named_in_the_readme_exist():
     registry = default_registry()
     for flag, kind in (("rotation", "rotation"), ("schedule", "schedule"), ("data", "data"), ("sampler", "sampler")):
-        for name in re.findall(rf"--{flag} \"?([a-z-]+)", (ROOT / "README.md").read_text()):
+        for name in re.findall(rf"--{flag} \"?([a-z0-9-]+)", (ROOT / "README.md").read_text()):
             assert name in [*registry.names(kind), "sine"]
     for name in re.findall(r"--preset ([a-z-]+)", (ROOT / "README.md").read_text()):
         registry.preset(name)

@@ -1,10 +1,9 @@
-"""Does the predicted error rank what is measured? Trained digits runs, sampled with several samplers and numbers of steps.
+"""Does the predicted error rank what is measured? The digits of the quality campaign against their predictions.
 
     python tests/campaigns/predicted_ranking.py --out docs/results
 
-trains every arm once (one seed, the preset ``digits-demo`` at fewer steps), draws samples, and holds the squared Fréchet distance
-of their pixels to the data against what `gendiff.prediction` says of the same process, sampler and steps. Writes a table, its
-numbers and a figure. Runs and measurements that exist are kept, so an interrupted campaign goes on.
+reads what `quality.py` has measured of digits, with a sampler of few steps, and holds it against what `gendiff.prediction` says
+of the same process, sampler and steps before any training. Writes a table, its numbers and a figure; trains nothing.
 """
 
 from __future__ import annotations
@@ -12,192 +11,141 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from quality import ARMS, BASELINE, SETS, N
 
-PROCESSES = {
-    "identity": {"rotation": "identity"},
-    "quartic": {"rotation": "dct", "velocity": {"schedule": "quartic:f_max=0.14"}},
-    "log": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.14"}},
-    "log06": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.6"}},
-}
-OBJECTIVES = {"eps": "", "wiener": "-w"}
-SAMPLERS = ("ddim", "dpmpp-2m", "trig", "dpmpp-2m:clip=false", "trig:clip=false")
-COUNTS = (5, 10, 20)
 OFF = (0, 0.03, 0.1, 0.3)  # by how much the network is assumed to be wrong
+SHOWN = "0.1"  # the one that commands assume
+COLOURS = dict(zip(ARMS, ("tab:blue", "tab:green", "tab:orange", "tab:red"), strict=True))
 
 
-def digits() -> Tensor:
-    """The pixels of all digits, ``(1797, 64)``."""
-    from gendiff import Data
+@dataclass(frozen=True)
+class Row:
+    """One sampler of one arm: the error that is predicted, for each `OFF`, and the mean over seeds that is measured."""
 
-    data = Data.model_validate("digits")
-    return torch.stack([data[k] for k in range(data.length)]).flatten(1)
-
-
-def distance(x: Tensor, y: Tensor) -> float:
-    """Squared Fréchet distance of two sets of pixels."""
-    from gendiff.distances import frechet
-    from gendiff.statistics import Statistics
-
-    return frechet(Statistics.of(x.flatten(1)), Statistics.of(y))
+    arm: str
+    objective: str
+    sampler: str
+    steps: int
+    predicted: dict[str, float]
+    measured: float
 
 
-def real_against_real(count: int) -> float:
-    """The distance of ``count`` digits from all others, mean over three choices."""
-    rows, found = digits(), []
-    for seed in range(3):
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        found.append(distance(rows[order[:count]], rows[order[count:]]))
-    return sum(found) / len(found)
+def rows(facts: dict) -> list[Row]:
+    """Every process, objective, sampler and number of steps that was measured."""
+    measured: dict[tuple[str, str, str, int], list[float]] = {}
+    for one in facts["measured"]:
+        if one["sampler"] != BASELINE:
+            key = one["arm"], one["objective"], one["sampler"], one["wanted"]
+            measured.setdefault(key, []).append(one["distance"])
+    return [Row(*key, predicted(*key), statistics.mean(values)) for key, values in measured.items()]
 
 
-def trained(name: str, process: str, objective: str, steps: int, folder: Path):
-    """The run of an arm; trained first where there is none."""
-    from gendiff.config import Layer, resolve
-    from gendiff.process_group import ProcessGroup
-    from gendiff.registry import default_registry
-    from gendiff.run import Run
-    from gendiff.training import Trainer, fit
-
-    path = folder / name
-    if (path / "run.json").is_file() and Run.open(path).info["status"] == "done":
-        return Run.open(path)
-    settings = {"steps": steps, "sample_every": 0, "checkpoint_every": steps}
-    preset = Layer.from_file(default_registry().preset("digits-demo"))
-    arm = {**PROCESSES[process], "objective": objective}
-    config = resolve([preset, Layer("arm", arm), Layer("campaign", {"train": settings})]).config
-    device = torch.device("cpu")
-    run = Run.create(config, default_registry(), path)
-    fit(run, Trainer(config, device, ProcessGroup(0, 1, device)))
-    return Run.open(path)
-
-
-def predicted(run, spec: str, off: float) -> float:
-    """The error that is predicted for a run's process with the covariance of the digits, and a network that is ``off``."""
+def predicted(arm: str, objective: str, spec: str, steps: int) -> dict[str, float]:
+    """The error of a Gaussian with the covariance of the digits, sampled with a network that is off."""
     from gendiff import Data, Sampler, prediction
+    from gendiff.config import Layer, resolve
     from gendiff.recursion import NetworkError
 
-    sampler, diffusion = Sampler.model_validate(spec), run.config.diffusion()
+    layers = [Layer("set", SETS["digits"].table), Layer("arm", {"N": N, "objective": objective, **ARMS[arm]})]
+    config = resolve(layers).config
+    sampler = Sampler.model_validate(spec).model_copy(update={"steps": steps})
+    diffusion = config.diffusion()
     target = prediction.dense(Data.model_validate("digits"), diffusion.rotation)
     limit = 1.0 if sampler.clip else math.inf
-    error = NetworkError(run.config.objective.parametrization, off, limit) if off else None
-    return prediction.predict(diffusion, sampler, target, error=error).total
-
-
-def measured(run, spec: str, count: int) -> float:
-    """Squared Fréchet distance between ``count`` samples and the digits, in pixels."""
-    from gendiff import Sampler
-    from gendiff.generation import TrainedModel, generate
-
-    file = run.path / "measured.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    key = f"{spec} {count}"
-    if key not in known:
-        model = TrainedModel.load(run, torch.device("cpu"))
-        drawn = torch.cat(
-            list(generate(model.denoiser, run, Sampler.model_validate(spec), 0, range(count), 256, chunk=128))
-        )
-        known[key] = distance(drawn, digits())
-        file.write_text(json.dumps(known, indent=1))
-    return known[key]
-
-
-def correlations(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Spearman's rank correlation between each predicted and the measured error, of all rows and of parts of them."""
-    from scipy.stats import spearmanr
-
-    parts = {"all": rows}
-    for key in ("objective", "process", "sampler", "steps"):
-        for value in dict.fromkeys(row[key] for row in rows):
-            parts[f"{key} {value}"] = [row for row in rows if row[key] == value]
+    errors = {off: NetworkError(config.objective.parametrization, off, limit) if off else None for off in OFF}
     return {
-        name: {
-            off: float(spearmanr([row["predicted"][off] for row in part], [row["measured"] for row in part]).statistic)
-            for off in map(str, OFF)
-        }
-        for name, part in parts.items()
+        f"{off:g}": prediction.predict(diffusion, sampler, target, error=error).total for off, error in errors.items()
     }
 
 
-def table(rows: list[dict], found: dict[str, dict[str, float]], floor: float) -> str:
-    """Markdown: predicted and measured error of every arm, and how well the one ranks the other."""
-    heads = [f"{sampler}, {steps}" for sampler in SAMPLERS for steps in COUNTS]
-    lines = ["| process, objective | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    for process, objective in dict.fromkeys((row["process"], row["objective"]) for row in rows):
-        cells = [
-            " / ".join(map(short, (row["predicted"]["0"], row["predicted"]["0.1"], row["measured"])))
-            for row in rows
-            if (row["process"], row["objective"]) == (process, objective)
-        ]
-        lines.append(f"| {process}, {objective} | " + " | ".join(cells) + " |")
-    lines += ["", f"Real against real: {floor:.2f}.", ""]
-    lines += ["| rank correlation with what is measured | " + " | ".join(f"off by {off:g}" for off in OFF) + " |"]
+def correlations(found: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Spearman's rank correlation between each predicted and the measured error, of all rows and of parts of them."""
+    from scipy.stats import spearmanr
+
+    parts = {"all": list(found)}
+    for key in ("objective", "arm", "sampler", "steps"):
+        for value in dict.fromkeys(getattr(row, key) for row in found):
+            parts[f"{key} {value}"] = [row for row in found if getattr(row, key) == value]
+    return {
+        name: {
+            off: float(spearmanr([row.predicted[off] for row in part], [row.measured for row in part]).statistic)
+            for off in part[0].predicted
+        }
+        for name, part in parts.items()
+        if len({row.measured for row in part}) > 2
+    }
+
+
+def table(found: Sequence[Row], ranks: dict[str, dict[str, float]], real: float) -> str:
+    """Markdown: how well predictions rank what is measured, then each of them."""
+    lines = ["| rank correlation with what is measured | " + " | ".join(f"off by {off:g}" for off in OFF) + " |"]
     lines += ["|---|" + "---|" * len(OFF)]
-    for name, values in found.items():
+    for name, values in ranks.items():
         lines.append(f"| {name} | " + " | ".join(f"{value:+.2f}" for value in values.values()) + " |")
+    steps = sorted({row.steps for row in found})
+    lines += [
+        "",
+        f"Each cell: predicted with a perfect model / off by {SHOWN} / measured; real against real {real:.2f}.",
+        "",
+        "| arm | objective | sampler | " + " | ".join(map(str, steps)) + " |",
+        "|---|---|---|" + "---|" * len(steps),
+    ]
+    for arm, objective, sampler in dict.fromkeys((row.arm, row.objective, row.sampler) for row in found):
+        cells = {
+            row.steps: " / ".join(map(short, (row.predicted["0"], row.predicted[SHOWN], row.measured)))
+            for row in found
+            if (row.arm, row.objective, row.sampler) == (arm, objective, sampler)
+        }
+        lines.append(
+            f"| {arm} | {objective} | `{sampler}` | " + " | ".join(cells.get(number, "-") for number in steps) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def short(value: float) -> str:
-    """Two digits after the point, or a power of ten."""
-    return f"{value:.2f}" if value < 1000 else f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+    """Three digits, or a power of ten."""
+    return f"{value:.3g}" if 1e-3 < value < 1000 else f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
 
 
-def figure(rows: list[dict], path: Path) -> None:
-    """Predicted against measured error."""
+def figure(found: Sequence[Row], path: Path) -> None:
+    """Measured over predicted error, for each objective."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(8.5, 4), dpi=150, layout="constrained")
-    panels = drawing.subplots(1, len(OBJECTIVES), sharex=True, sharey=True)
-    colours = dict(zip(PROCESSES, ("tab:blue", "tab:green", "tab:orange", "tab:red"), strict=True))
-    for panel, objective in zip(panels, OBJECTIVES, strict=True):
-        for process in PROCESSES:
-            for sampler, mark in zip(SAMPLERS, "os^xv", strict=True):
-                part = [
-                    r for r in rows if (r["objective"], r["process"], r["sampler"]) == (objective, process, sampler)
-                ]
-                label = f"{process}, {sampler}" if objective == "eps" else None
-                x, y = [row["predicted"]["0.1"] for row in part], [row["measured"] for row in part]
-                panel.plot(x, y, mark + "-", color=colours[process], label=label, markersize=4, linewidth=0.8)
-        panel.set(xscale="log", yscale="log", xlabel="predicted error, off by 0.1", title=f"objective {objective}")
+    objectives, samplers = (list(dict.fromkeys(getattr(row, key) for row in found)) for key in ("objective", "sampler"))
+    panels = drawing.subplots(1, len(objectives), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, objective in zip(panels, objectives, strict=True):
+        for arm, colour in COLOURS.items():
+            for sampler, mark in zip(samplers, "os^xv+", strict=False):
+                part = [row for row in found if (row.objective, row.arm, row.sampler) == (objective, arm, sampler)]
+                x, y = [row.predicted[SHOWN] for row in part], [row.measured for row in part]
+                label = f"{arm}, {sampler}" if objective == objectives[0] else None
+                panel.plot(x, y, mark + "-", color=colour, label=label, markersize=4, linewidth=0.8)
+        panel.set(xscale="log", yscale="log", xlabel=f"predicted error, off by {SHOWN}", title=f"objective {objective}")
     panels[0].set_ylabel("measured squared Fréchet distance")
     drawing.legend(loc="outside right", fontsize=7, frameon=False)
     drawing.savefig(path)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where the table goes")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where quality-digits.json is, and the table goes")
     parser.add_argument("--figure", type=Path, help="where the figure goes")
-    parser.add_argument("--work", type=Path, default=Path("runs/predicted-ranking"), help="where runs are kept")
-    parser.add_argument("--steps", type=int, default=600, help="of training")
-    parser.add_argument("--count", type=int, default=900, help="samples")
-    options = parser.parse_args(argv)
-    options.work.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for objective, ending in OBJECTIVES.items():
-        for process in PROCESSES:
-            run = trained(process + ending, process, objective, options.steps, options.work)
-            for sampler in SAMPLERS:
-                for steps in COUNTS:
-                    spec = f"{sampler}{',' if ':' in sampler else ':'}steps={steps}"
-                    guesses = {str(off): predicted(run, spec, off) for off in OFF}
-                    numbers = {"predicted": guesses, "measured": measured(run, spec, options.count)}
-                    rows.append(
-                        {"process": process, "objective": objective, "sampler": sampler, "steps": steps, **numbers}
-                    )
-                    print(rows[-1], flush=True)
-    floor, found = real_against_real(options.count), correlations(rows)
-    options.out.mkdir(parents=True, exist_ok=True)
-    facts = {"rows": rows, "correlations": found, "floor": floor, "steps": options.steps, "count": options.count}
-    (options.out / "prediction.json").write_text(json.dumps(facts, indent=1))
-    (options.out / "prediction.md").write_text(table(rows, found, floor))
+    options = parser.parse_args(arguments)
+    facts = json.loads((options.out / "quality-digits.json").read_text())
+    found, real = rows(facts), statistics.mean(facts["floor"])
+    ranks = correlations(found)
+    told = {"rows": [asdict(row) for row in found], "correlations": ranks}
+    (options.out / "prediction-digits.json").write_text(json.dumps(told, indent=1))
+    (options.out / "prediction-digits.md").write_text(table(found, ranks, real))
     if options.figure:
-        figure(rows, options.figure)
-    print(table(rows, found, floor))
+        figure(found, options.figure)
+    print(table(found, ranks, real))
 
 
 if __name__ == "__main__":

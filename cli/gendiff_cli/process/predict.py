@@ -222,9 +222,12 @@ def _predictions(
         return told
 
     rows = []
+    name = sampler.spec
+    if isinstance(sampler, GridSampler):  # the number of its steps is that of a column
+        name = sampler.model_copy(update={"steps": type(sampler).model_fields["steps"].default}).spec
     for n in counts if isinstance(sampler, GridSampler) else [diffusion.N]:
         one = sampler.model_copy(update={"steps": n}) if isinstance(sampler, GridSampler) else sampler
-        known = {"process": subject.label, "sampler": sampler.spec, "objective": subject.config.objective.spec}
+        known = {"process": subject.label, "sampler": name, "objective": subject.config.objective.spec}
         row = {**known, "asked": n, **errors(one)}
         if best and isinstance(sampler, GridSampler):
             grid = prediction.best_grid(diffusion, sampler, target, -(-n // sampler.stages), GRIDS, wrong)
