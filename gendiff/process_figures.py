@@ -87,7 +87,7 @@ def snr(processes: Mapping[str, BandSNR], columns: int = 200) -> Figure:
         data = decibel + bands.data
         edges = np.array([0.0, *bands.edges])
         mesh = panel.pcolormesh(
-            _edges(steps), edges, decibel.T.numpy(), cmap="RdBu", vmin=-LIMIT, vmax=LIMIT, rasterized=True
+            _edges(steps), *_filled(edges, decibel.T.numpy()), cmap="RdBu", vmin=-LIMIT, vmax=LIMIT, rasterized=True
         )
         centres = (edges[1:] + edges[:-1]) / 2
         _crossing(panel, bands.below(0.0), centres, "-", "SNR = 1")
@@ -96,7 +96,8 @@ def snr(processes: Mapping[str, BandSNR], columns: int = 200) -> Figure:
         panel.set(xlabel="step i", xlim=(1, N), ylim=(0, edges[-1]))
         panel.set_title(_short(label, 34), fontsize=9)
     panels[0].set_ylabel("frequency ρ, radians per pixel")
-    panels[-1].legend(loc="upper right", fontsize=7)
+    if panels[-1].get_legend_handles_labels()[0]:  # a process need not cross anything
+        panels[-1].legend(loc="upper right", fontsize=7)
     assert mesh is not None
     figure.colorbar(mesh, ax=list(panels), label="SNR in dB", extend="both")
     return figure
@@ -106,6 +107,13 @@ def _crossing(panel: Axes, steps: list[int | None], rho: np.ndarray, style: str,
     inside = [(i, r) for i, r in zip(steps, rho, strict=True) if i is not None]
     if inside:
         panel.plot([i for i, _ in inside], [r for _, r in inside], style, color="black", linewidth=1.2, label=label)
+
+
+def _filled(edges: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and rows without the bands in which small pictures have no frequency: their neighbours meet half way."""
+    full = np.flatnonzero(~np.isnan(rows).all(axis=1))
+    inner = (edges[full[:-1] + 1] + edges[full[1:]]) / 2
+    return np.array([edges[0], *inner, edges[-1]]), rows[full]
 
 
 def _edges(steps: Sequence[int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from processes import component, diffusion
 
-from gendiff import Velocity
+from gendiff import Velocity, process_figures
 from gendiff.blur import dct_frequency, kernel_std, log_attenuation
 from gendiff.diagnosis import diagnose
 from gendiff.diffusion import Diffusion
@@ -80,6 +80,16 @@ def test_an_empty_band_is_nothing():
         assert [step is None for step in below[1:7]] == [True] * 6
     for finding in diagnose(snr):
         assert "nan" not in finding.text
+
+
+def test_a_map_has_no_gaps_where_small_pictures_have_no_frequency():
+    snr = BandSNR(diffusion("dct", "blur", (1, 2), N=20), 8)
+    panel = process_figures.snr({"blur": snr}).axes[0]
+    mesh = panel.collections[0]
+    assert not np.isnan(np.asarray(mesh.get_array().filled(np.nan))).any()
+    edges = mesh.get_coordinates()[:, 0, 1]
+    assert len(edges) == 3
+    assert (edges[0], edges[-1]) == (0, snr.edges[-1])
 
 
 def test_a_process_of_one_speed_is_looked_at_in_the_dct():

@@ -1,0 +1,44 @@
+"""The page on the process lab is true: its commands print what stands there, and every rule has its row."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command import run
+
+PAGE = (Path(__file__).parent.parent / "docs" / "process.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"```console\n\$ gendiff ([^\n]*)\n(.*?)```", PAGE, flags=re.DOTALL))
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+@pytest.mark.parametrize("line", BLOCKS)
+def test_a_command_prints_what_the_page_shows(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*shlex.split(line))
+    assert done.code == 0, done.err
+    seen, shown = ([each.split() for each in text.splitlines()] for text in (done.out, BLOCKS[line]))
+    assert [[NUMBER.sub("#", word) for word in each] for each in seen] == [
+        [NUMBER.sub("#", word) for word in each] for each in shown
+    ]
+    loose = 0.2 if "fit" in line else 0.02  # an optimiser ends elsewhere on another machine
+    numbers = [[float(n) for n in NUMBER.findall(text)] for text in (done.out, BLOCKS[line])]
+    assert numbers[0] == pytest.approx(numbers[1], rel=loose, abs=0.01)
+
+
+def test_every_command_and_rule_is_on_the_page():
+    names = re.findall(r"^ *│ (\w+) ", run("process", "--help").out, flags=re.MULTILINE)
+    assert {"show", "plot", "predict", "fit", "likelihood"} == set(names)
+    assert all(f"\n## {name}\n" in PAGE or f"gendiff process {name}" in PAGE for name in names)
+    rules = re.findall(r"^    ([a-z]+(?:-[a-z]+)+)   ", gendiff_rules(), flags=re.MULTILINE)
+    assert len(rules) == 3
+    assert all(f"| `{rule}` |" in PAGE for rule in rules)
+
+
+def gendiff_rules() -> str:
+    """Where rules are stated."""
+    from gendiff import diagnosis
+
+    return diagnosis.__doc__ or ""
