@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import data_benchmark
+import gpu
 import predicted_ranking
 import pytest
 import quality
@@ -114,3 +115,10 @@ def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
     assert told["correlations"][f"arm {arms[1]}"]["0"] == pytest.approx(1)
     assert f"| {arms[0]} | wiener | `ddim` | {errors[0]:.3g} / " in capsys.readouterr().out
     assert figure.stat().st_size > 10_000
+
+
+def test_what_waits_for_a_gpu_runs_on_any_device(tmp_path, capfd):
+    assert gpu.main(["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]) == 0
+    assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
+    assert "== benchmark" in capfd.readouterr().out
+    assert gpu.main(["--out", str(tmp_path), "--device", "nonsense", "--scale", "tiny"]) == 1

@@ -231,14 +231,14 @@ def reference(name: str, count: int) -> Any:
 
 
 def floor(name: str, count: int, seeds: int = 3) -> list[float]:
-    """Distances between the reference and as many real events: what perfect samples would score."""
+    """Distances between as many real events and other ones: what perfect samples would score."""
     from gendiff.distances import frechet
 
     if name == "digits":
         pictures, found = events(name, 0, 1797), []
         for seed in range(seeds):
             order = torch.randperm(1797, generator=torch.Generator().manual_seed(seed))
-            found.append(frechet(rows(name, pictures[order[:898]]), rows(name, pictures[order[898:]])))
+            found.append(frechet(rows(name, pictures[order[:count]]), rows(name, pictures[order[count:]])))
         return found
     return [
         frechet(rows(name, events(name, 2**31 + seed * 2**20, count)), reference(name, count)) for seed in range(seeds)
