@@ -459,12 +459,13 @@ def test_samples_are_pictures_a_grid_and_views_of_the_way(here):
     assert (facts["n"], facts["evaluations"], facts["step"], facts["weights"]) == (3, 4, 3, "ema")
     assert re.fullmatch("[0-9a-f]{12}", facts["weights_hash"])
     files = sorted(path.name for path in folder.iterdir())
-    assert {"grid.png", "trajectory.png", "trajectory.gif"} <= set(files)
-    assert len([name for name in files if re.fullmatch(r"\d+\.png", name)]) == 3
-    for name in files:
-        with Image.open(folder / name) as picture:
+    assert files == ["events", "grid.png", "trajectory.gif", "trajectory.png"]  # so other tools find events alone
+    events = sorted(Path(facts["events"]).iterdir())
+    assert [path.relative_to(folder).as_posix() for path in events] == [f"events/00000{k}.png" for k in range(3)]
+    for name in [*files[1:], *events]:
+        with Image.open(name if name in events else folder / name) as picture:
             picture.load()
-            assert getattr(picture, "n_frames", 1) > 1 or not name.endswith("gif")
+            assert getattr(picture, "n_frames", 1) > 1 or not str(name).endswith("gif")
     raw = run("sample", "r", "-n", 3, "--sampler", "ddim:steps=4", "--no-ema", "--out", "mine", "--json").json
     assert (raw["weights"], raw["folder"]) == ("model", "mine")
     assert raw["weights_hash"] != facts["weights_hash"]
@@ -473,8 +474,8 @@ def test_samples_are_pictures_a_grid_and_views_of_the_way(here):
 def test_an_image_does_not_depend_on_how_many_are_drawn(here):
     for out, n, batch in (("few", 3, 64), ("many", 9, 2)):
         assert run("sample", "r", "-n", n, "--batch", batch, "--steps", 3, "--seed", 5, "--out", out).code == 0
-    for name in (path.name for path in Path("few").iterdir() if path.name != "grid.png"):
-        assert Path("few", name).read_bytes() == Path("many", name).read_bytes()
+    for name in ("000000.png", "000001.png", "000002.png"):
+        assert Path("few/events", name).read_bytes() == Path("many/events", name).read_bytes()
     assert run("sample", "r", "-n", 3, "--steps", 3, "--seed", 6, "--out", "other").code == 0
     assert Path("few/grid.png").read_bytes() != Path("other/grid.png").read_bytes()
 
@@ -483,7 +484,7 @@ def test_signals_are_sampled_as_arrays(here):
     data = ("--data", "gaussian-field:size=[24]", "--rotation", "dct", "--schedule", "log:f_max=0.6")
     assert run("train", *TINY, *data, "--out", "signal").code == 0
     folder = Path(run("sample", "signal", "-n", 2, "--steps", 3, "--trajectory", "--json").json["folder"])
-    arrays = sorted(folder.glob("*.npy"))
+    arrays = sorted(folder.glob("events/*.npy"))
     assert len(arrays) == 2
     assert np.load(arrays[0], allow_pickle=False).shape == (1, 24)
     for name in ("grid.png", "trajectory.png"):

@@ -90,9 +90,9 @@ def test_train_and_sample(installed, tmp_path):
     assert shown["providers"]["schedule sine"]["plugin"] == "gendiff-sine 0.1.0"
     sample = [GENDIFF, "sample", run, "--n", "2", "--sampler", "ddim:steps=5"]
     folder, _ = succeed(*sample, cwd=tmp_path, installed=installed).splitlines()
-    pictures = [(tmp_path / folder / f"{number:06d}.png").read_bytes() for number in range(2)]
+    pictures = [(tmp_path / folder / "events" / f"{number:06d}.png").read_bytes() for number in range(2)]
     alone, _ = succeed(*sample, "--out", "alone", cwd=tmp_path).splitlines()  # the run outlives the package
-    assert [(tmp_path / alone / f"{number:06d}.png").read_bytes() for number in range(2)] == pictures
+    assert [(tmp_path / alone / "events" / f"{number:06d}.png").read_bytes() for number in range(2)] == pictures
 
 
 def test_its_own_tests_pass(installed, tmp_path):

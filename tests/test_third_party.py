@@ -1060,7 +1060,7 @@ def test_in_a_new_process_without_the_plugin_the_real_command_samples(leaving, t
     assert (with_it.returncode, without.returncode) == (0, 0), without.stderr
     assert "schedule 'acme-sine'" in without.stderr
     assert "acme-sine 1.0" in without.stderr
-    for image in ("000000.png", "000001.png", "grid.png"):
+    for image in ("events/000000.png", "events/000001.png", "grid.png"):
         assert (tmp_path / "one" / image).read_bytes() == (tmp_path / "two" / image).read_bytes()
 
 

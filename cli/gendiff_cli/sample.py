@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gendiff.run import Run
     from gendiff.sampler import Sampler
 
+#: The folder of the events alone: other tools read every picture that they find.
+EVENTS = "events"
+
 
 def sample(
     run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
@@ -36,7 +39,7 @@ def sample(
     device: DeviceOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Sample from a run: single images, and a grid of the first 64."""
+    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64."""
     from gendiff.generation import TrainedModel
     from gendiff.process_group import process_group
     from gendiff.run import Run
@@ -106,7 +109,7 @@ def _draw(
         numbers = iter(mine)
         for events in generate(model.denoiser, model.run, sampler, seed, mine, batch, watch):
             for event in events:
-                pictures.save_event(folder, next(numbers), event)
+                pictures.save_event(folder / EVENTS, next(numbers), event)
     return views
 
 
@@ -126,7 +129,7 @@ def _report(
     from gendiff import pictures
 
     paths = {"folder": folder, "grid": folder / "grid.png"}
-    shown = [pictures.read_event(folder, number) for number in range(min(n, 64))]
+    shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
     pictures.grid(torch.stack(shown)).save(paths["grid"])
     if views is not None and trajectory:
         paths["trajectory"] = folder / "trajectory.png"
@@ -143,6 +146,7 @@ def _report(
         "weights": model.weights,
         "weights_hash": model.weights_hash,
         "step": model.step,
+        "events": str(folder / EVENTS),
         **{name: str(path) for name, path in paths.items()},
     }
     if json:
@@ -166,7 +170,7 @@ def _check_folder(folder: Path, asked: bool) -> None:
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / EVENTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         what = f"cannot make the directory '{folder}': {error.strerror}"
         raise ConfigError(what, where="--out", fix="choose a directory that can be made: --out DIR") from error
