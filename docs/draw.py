@@ -8,10 +8,11 @@ import generate
 import torch
 from PIL import Image
 
-from gendiff import pictures, process_figures
+from gendiff import pictures
 from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
-from gendiff.forward import BandSNR, corrupted, in_frequencies
+from gendiff.lab import figures
+from gendiff.lab.forward import BandSNR, corrupted, in_frequencies
 from gendiff.registry import Registry
 from gendiff.streams import stream
 
@@ -36,10 +37,10 @@ def draw_strip(diffusion: Diffusion, x_0: torch.Tensor, path: Path) -> None:
 
 def draw_snr(name: str, diffusion: Diffusion, path: Path) -> None:
     """One panel, small enough for a table."""
-    figure = process_figures.snr({name: BandSNR(diffusion, BANDS)})
+    figure = figures.snr({name: BandSNR(diffusion, BANDS)})
     figure.set_size_inches(4.4, 3.0)
     figure.set_dpi(90)
-    process_figures.save(figure, path)
+    figures.save(figure, path)
     with Image.open(path) as drawn:
         few = drawn.convert("RGB").quantize(128, dither=Image.Dither.NONE)
     few.save(path, optimize=True)

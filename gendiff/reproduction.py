@@ -34,7 +34,7 @@ from gendiff.comparison.result import result as result_of
 from gendiff.config import Layer
 from gendiff.features import Features
 from gendiff.files import Files
-from gendiff.process_figures import FORMATS, Curve, save, schedules
+from gendiff.lab.figures import FORMATS, Curve, save, schedules
 from gendiff.registry import Registry
 from gendiff.report.figures import STYLE, strips
 from gendiff.schedule import BlurSchedule

@@ -1,4 +1,4 @@
-"""What a process does before any training: SNR per band, widths of blurs, and the rules of `gendiff.diagnosis`."""
+"""What a process does before any training: SNR per band, widths of blurs, and the rules of `gendiff.lab.diagnosis`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 import torch
 from processes import component, diffusion
 
-from gendiff import Velocity, process_figures
+from gendiff import Velocity
 from gendiff.blur import dct_frequency, kernel_std, log_attenuation
-from gendiff.diagnosis import diagnose
 from gendiff.diffusion import Diffusion
-from gendiff.forward import BandSNR, corrupted, first_below, in_frequencies, picture_decibel, spaced, steps_at
+from gendiff.lab import figures
+from gendiff.lab.diagnosis import diagnose
+from gendiff.lab.forward import BandSNR, corrupted, first_below, in_frequencies, picture_decibel, spaced, steps_at
 from gendiff.moments import Moments
 from gendiff.scales import VariancePreserving
 from gendiff.testing import SmoothNoise
@@ -84,7 +85,7 @@ def test_an_empty_band_is_nothing():
 
 def test_a_map_has_no_gaps_where_small_pictures_have_no_frequency():
     snr = BandSNR(diffusion("dct", "blur", (1, 2), N=20), 8)
-    panel = process_figures.snr({"blur": snr}).axes[0]
+    panel = figures.snr({"blur": snr}).axes[0]
     mesh = panel.collections[0]
     assert not np.isnan(np.asarray(mesh.get_array().filled(np.nan))).any()
     edges = mesh.get_coordinates()[:, 0, 1]

@@ -11,9 +11,9 @@ from processes import diffusion
 from scipy.special import log_ndtr
 from torch import Tensor
 
-from gendiff import likelihood
 from gendiff.diffusion import Diffusion
-from gendiff.likelihood import bound, byte_decoder, continuous_decoder, prior_term, proposal, step_term, to_bytes
+from gendiff.lab import likelihood
+from gendiff.lab.likelihood import bound, byte_decoder, continuous_decoder, prior_term, proposal, step_term, to_bytes
 from gendiff.moments import Moments
 from gendiff.scales import VariancePreserving
 from gendiff.score import GaussianScore, Pivot, ScoreModel

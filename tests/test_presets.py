@@ -147,7 +147,7 @@ def test_a_process_of_that_name_trains_and_samples_out_of_the_box(process, tmp_p
     assert done.code == 0, done.err
     done = run("sample", tmp_path / "run", "-n", 2, "--out", tmp_path / "samples")
     assert done.code == 0, done.err
-    assert (tmp_path / "samples" / "000001.png").exists()
+    assert (tmp_path / "samples" / "events" / "000001.png").exists()
 
 
 def test_every_relative_has_a_preset_of_its_name():

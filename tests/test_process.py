@@ -15,9 +15,9 @@ from runs import create, settings
 
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.forward import BandSNR
+from gendiff.lab.figures import Curve, Strip, save, schedules, snr, strips
+from gendiff.lab.forward import BandSNR
 from gendiff.moments import Moments
-from gendiff.process_figures import Curve, Strip, save, schedules, snr, strips
 from gendiff.schedule import BlurSchedule
 
 DCT_LOG = ("--rotation", "dct", "--schedule", "log", "--data", "digits")

@@ -39,6 +39,6 @@ def test_every_command_and_rule_is_on_the_page():
 
 def gendiff_rules() -> str:
     """Where rules are stated."""
-    from gendiff import diagnosis
+    from gendiff.lab import diagnosis
 
     return diagnosis.__doc__ or ""

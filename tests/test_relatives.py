@@ -32,9 +32,9 @@ from gendiff.arm import Arm
 from gendiff.blur import mirrored
 from gendiff.config import Layer, resolve
 from gendiff.errors import ConfigError
+from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.process import Process
-from gendiff.recursion import Gaussian, law
 from gendiff.registry import default_registry
 from gendiff.run import Run
 from gendiff.scales import DissipatingScales, GeodesicScales
@@ -554,7 +554,7 @@ class TestRuns:
         assert Path("r/process.safetensors").stat().st_size < 40_000
         second = run("sample", "r", *options, "--out", "b")
         assert second.code == 0, second.err
-        for name in ("000000.png", "000001.png"):
+        for name in ("events/000000.png", "events/000001.png"):
             one, other = (np.asarray(Image.open(Path(folder, name))).astype(int) for folder in "ab")
             assert np.abs(one - other).max() <= 1
 

@@ -17,8 +17,8 @@ from processes import PROCESSES, N, component, diffusion
 
 from gendiff import Diffusion, GaussianScore, Sampler, VariancePreserving, sample
 from gendiff.errors import ConfigError, PluginError
+from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
-from gendiff.recursion import Gaussian, law
 from gendiff.registry import default_registry
 from gendiff.sampler import Past, Update, apply, invert
 from gendiff.score import Parametrization, Pivot, ScoreModel, from_eps, from_x_0

@@ -189,7 +189,9 @@ def test_sampling_needs_no_data(tmp_path, monkeypatch):
     (tmp_path / "pictures").rmdir()
     second = run("sample", "r", "-n", 2, "--steps", 2, "--out", "b")
     assert second.code == 0, second.err
-    assert (tmp_path / "a" / "000001.png").read_bytes() == (tmp_path / "b" / "000001.png").read_bytes()
+    assert (tmp_path / "a" / "events" / "000001.png").read_bytes() == (
+        tmp_path / "b" / "events" / "000001.png"
+    ).read_bytes()
     assert run("train", "--resume", "r", "--steps", 5).code == 4
     opened = Run.open(tmp_path / "r")
     with pytest.raises(DataError, match="were not opened"):

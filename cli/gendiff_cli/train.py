@@ -262,8 +262,8 @@ def _remark(config: Config) -> None:
 
 def _remark_end(config: Config, trainer: Trainer) -> None:
     """Say where the run's samples would start from noise that the process never becomes."""
-    from gendiff.diagnosis import never_ends
-    from gendiff.forward import BandSNR
+    from gendiff.lab.diagnosis import never_ends
+    from gendiff.lab.forward import BandSNR
 
     if config.sampler.prior == "standard" and (finding := never_ends(BandSNR(config.diffusion(), 1))):
         note(f"{finding.text}: --set sampler.prior=matched")

@@ -64,7 +64,7 @@ def write(
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    from gendiff.process_figures import FORMATS, save
+    from gendiff.lab.figures import FORMATS, save
 
     written = [stem.with_suffix(ending) for ending in FORMATS]
     for path in written:

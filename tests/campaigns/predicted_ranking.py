@@ -2,8 +2,8 @@
 
     python tests/campaigns/predicted_ranking.py --out docs/results
 
-reads what `quality.py` has measured of digits, with a sampler of few steps, and holds it against what `gendiff.prediction` says
-of the same process, sampler and steps before any training. Writes a table, its numbers and a figure; trains nothing.
+reads what `quality.py` has measured of digits, with a sampler of few steps, and holds it against what `gendiff.lab.prediction`
+says of the same process, sampler and steps before any training. Writes a table, its numbers and a figure; trains nothing.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def rows(facts: dict) -> list[Row]:
 
 def predicted(arm: str, objective: str, spec: str, steps: int) -> dict[str, float]:
     """The error of a Gaussian with the covariance of the digits, sampled with a network that is off."""
-    from gendiff import Data, Sampler, prediction
+    from gendiff import Data, Sampler
     from gendiff.config import Layer, resolve
-    from gendiff.recursion import NetworkError
+    from gendiff.lab import prediction
+    from gendiff.lab.recursion import NetworkError
 
     layers = [Layer("set", SETS["digits"].table), Layer("arm", {"N": N, "objective": objective, **ARMS[arm]})]
     config = resolve(layers).config

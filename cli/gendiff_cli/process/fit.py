@@ -32,7 +32,7 @@ from gendiff_cli.process.subject import subjects
 
 if TYPE_CHECKING:
     from gendiff.config import Config
-    from gendiff.fitting import Fit
+    from gendiff.lab.fitting import Fit
 
 
 def fit(
@@ -75,7 +75,7 @@ def fit(
     The error is that of process predict, with a network that is wrong everywhere by --network-error. λ never rises, and no
     component of the data is above -10 dB at N.
     """
-    from gendiff import fitting
+    from gendiff.lab import fitting
 
     flags = {
         "process": process,

@@ -54,7 +54,7 @@ def likelihood(
     It is that of the chain which the ancestral sampler with all N steps draws from, x̂_0 clipped to the range of the data; runs of
     any process and objective have one. Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
     """
-    from gendiff.likelihood import bound
+    from gendiff.lab.likelihood import bound
     from gendiff.process_group import process_group
     from gendiff.run import Run
     from gendiff.score import NetworkScore

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from gendiff.process_figures import Strip
+    from gendiff.lab.figures import Strip
     from gendiff.shapes import EventShape
 
 BANDS = 48  # rows of the SNR map
@@ -118,7 +118,7 @@ def _kinds() -> set[str]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    from gendiff.process_figures import save
+    from gendiff.lab.figures import save
 
     try:
         save(figure, path)
@@ -134,8 +134,8 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
     """What each process does to the picture, and the heads of the columns."""
     import torch
 
-    from gendiff.forward import corrupted, steps_at
-    from gendiff.process_figures import Strip
+    from gendiff.lab.figures import Strip
+    from gendiff.lab.forward import corrupted, steps_at
     from gendiff.streams import stream
 
     levels = [LOUD + (QUIET - LOUD) * k / max(moments - 2, 1) for k in range(moments - 1)]
@@ -157,7 +157,7 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
 
 
 def _strip_figure(rows: list[Strip], heads: list[str]) -> Figure:
-    from gendiff.process_figures import strips
+    from gendiff.lab.figures import strips
 
     return strips(rows, heads)
 
@@ -188,15 +188,15 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
 
 
 def _snr_figure(found: list[Subject]) -> Figure:
-    from gendiff.forward import BandSNR
-    from gendiff.process_figures import snr
+    from gendiff.lab.figures import snr
+    from gendiff.lab.forward import BandSNR
 
     return snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
 
 
 def _schedules_figure(registry: Registry, found: list[Subject], everything: bool) -> tuple[Figure, list[str]]:
     """The blur schedules of the processes, or all that are installed in the place of the one process's own."""
-    from gendiff.process_figures import Curve, schedules
+    from gendiff.lab.figures import Curve, schedules
     from gendiff.schedule import BlurSchedule
 
     curves = {}

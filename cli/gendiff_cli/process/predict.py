@@ -31,7 +31,7 @@ from gendiff_cli.process.subject import ArmOption, Subject, subjects
 
 if TYPE_CHECKING:
     from gendiff.diffusion import Diffusion
-    from gendiff.recursion import Gaussian, NetworkError
+    from gendiff.lab.recursion import Gaussian, NetworkError
     from gendiff.sampler import Sampler
 
 #: Where none are given: the first-order sampler and the second-order one that most people use.
@@ -165,7 +165,7 @@ def sampler_of(spec: str, grid: str | None, prior: str | None, steps: int | None
 
 def gaussian(subject: Subject, covariance: Covariance) -> tuple[Gaussian, bool]:
     """The data as a Gaussian in the coordinates of the process, and whether it is dense."""
-    from gendiff import prediction
+    from gendiff.lab import prediction
 
     small = subject.components <= prediction.MOST_DENSE and subject.data is not None
     if covariance is Covariance.DIAGONAL or (covariance is Covariance.AUTO and not small):
@@ -185,7 +185,7 @@ def gaussian(subject: Subject, covariance: Covariance) -> tuple[Gaussian, bool]:
 
 def network_error(subject: Subject, sampler: Sampler, std: float) -> NetworkError | None:
     """A network whose outputs, as the objective of the process says them, are off by ``std``; None where that is 0."""
-    from gendiff.recursion import NetworkError
+    from gendiff.lab.recursion import NetworkError
 
     if std == 0:
         return None
@@ -206,7 +206,7 @@ def _predictions(
     wrong: NetworkError | None,
 ) -> list[dict[str, Any]]:
     """One row for each number of steps; a sampler that cannot skip steps has one row."""
-    from gendiff import prediction
+    from gendiff.lab import prediction
     from gendiff.sampler import GridSampler
 
     variance = float(target.variance.sum())

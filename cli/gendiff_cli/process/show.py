@@ -22,7 +22,7 @@ from gendiff_cli.options import (
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 
 if TYPE_CHECKING:
-    from gendiff.forward import BandSNR
+    from gendiff.lab.forward import BandSNR
     from gendiff.velocity import BlurWidth
 
 
@@ -72,8 +72,8 @@ def show(
 
 
 def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
-    from gendiff.diagnosis import CLEAN, GONE, diagnose
-    from gendiff.forward import DECIBEL, BandSNR, spaced
+    from gendiff.lab.diagnosis import CLEAN, GONE, diagnose
+    from gendiff.lab.forward import DECIBEL, BandSNR, spaced
 
     config, diffusion = subject.config, subject.in_frequencies
     snr = BandSNR(diffusion, bands)

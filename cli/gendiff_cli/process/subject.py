@@ -69,7 +69,7 @@ class Subject:
     @cached_property
     def in_frequencies(self) -> Diffusion:
         """The process in a basis where frequency means something."""
-        from gendiff.forward import in_frequencies
+        from gendiff.lab.forward import in_frequencies
 
         return in_frequencies(self.diffusion, self.data)
 

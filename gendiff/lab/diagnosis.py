@@ -8,7 +8,7 @@ r"""Diagnosis: what is odd about a process, by rules that are stated.
                         yet no band's crossing of data-SNR 1 lies more than N/100 steps from where it would lie if every
                         component moved like the slowest. The data are destroyed as without blur, and what is blurred is noise.
 
-The data-SNR is that of `gendiff.forward`: it depends on the spectrum of the data, and so do the first and the third rule.
+The data-SNR is that of `gendiff.lab.forward`: it depends on the spectrum of the data, and so do the first and the third rule.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gendiff.forward import DECIBEL, BandSNR, first_below
+from gendiff.lab.forward import DECIBEL, BandSNR, first_below
 
 CLEAN, GONE = 10.0, -10.0  # decibel of data-SNR: a band is decided between the two
 AT_ONCE = 1 / 50  # of N

@@ -1,8 +1,8 @@
 r"""Prediction: how far the samples of a process are from its data, before any training.
 
 For Gaussian data the optimal model is known, and the law of what a sampler draws with it follows from its plan
-(`gendiff.recursion`). The error is the squared 2-Wasserstein distance between that law and the data's, which for Gaussians is the
-squared Fréchet distance,
+(`gendiff.lab.recursion`). The error is the squared 2-Wasserstein distance between that law and the data's, which for Gaussians is
+the squared Fréchet distance,
 
     W² = |m - m'|² + tr(C + C' - 2 (C^½ C' C^½)^½) = Σ_k (m_k - m'_k)² + (sqrt(c_k) - sqrt(c'_k))²   where both are diagonal.
 
@@ -31,10 +31,10 @@ from gendiff.blur import frequency_bands
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.forward import BandSNR
 from gendiff.grid import Grid
+from gendiff.lab.forward import BandSNR
+from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import MOST_ENDLESS, MOST_EVENTS, Moments
-from gendiff.recursion import Gaussian, NetworkError, law
 from gendiff.rotation import Rotation
 from gendiff.sampler import GridSampler, Sampler
 from gendiff.scales import Scales, VariancePreserving

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gendiff import pictures
 from gendiff.errors import ConfigError
-from gendiff.forward import BandSNR
+from gendiff.lab.forward import BandSNR
 from gendiff.schedule import BlurSchedule
 
 FORMATS = (".png", ".pdf")

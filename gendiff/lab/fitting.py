@@ -1,12 +1,12 @@
 r"""Fitting: parameters of a process for which the predicted error is smallest.
 
 The parameters are numbers that a velocity and the components it owns declare as fields, a third party's among them; each is
-looked for in the range that its field declares, or in one that is given. The error is that of `gendiff.prediction` for one
+looked for in the range that its field declares, or in one that is given. The error is that of `gendiff.lab.prediction` for one
 sampler and number of steps. Powell's method (SciPy) searches without derivatives, in ``asinh((p - low)/(start - low))``, which is
 linear up to the value that it starts from and logarithmic beyond.
 
 Two constraints. A process must be one: λ never rises, and whatever else its components refuse. And it must end: the data-SNR of
-every component at N is at most -10 dB (rule ``never-ends`` of `gendiff.diagnosis`), or doing nothing would be best of all.
+every component at N is at most -10 dB (rule ``never-ends`` of `gendiff.lab.diagnosis`), or doing nothing would be best of all.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from scipy.optimize import minimize
 
 from gendiff.component import Component
 from gendiff.config import Config, Layer, resolve
-from gendiff.diagnosis import GONE
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError, did_you_mean
-from gendiff.forward import DECIBEL
+from gendiff.lab.diagnosis import GONE
+from gendiff.lab.forward import DECIBEL
+from gendiff.lab.prediction import diagonal, thinned
+from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
-from gendiff.prediction import diagonal, thinned
-from gendiff.recursion import Gaussian, NetworkError, law
 from gendiff.sampler import GridSampler, Sampler
 from gendiff.threads import one_thread
 
