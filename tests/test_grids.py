@@ -40,12 +40,30 @@ def test_uniform_is_equally_spaced():
     assert component(Grid, "uniform").steps(diffusion("dct", "blur", EVENT, N=50), 4) == [50, 38, 25, 12, 0]
 
 
-def test_lambda_is_equally_spaced_in_the_log_snr_that_lasts_longest():
-    assert component(Grid, "lambda").steps(steady(), 5) == [101, 76, 51, 26, 1, 0]
+def slowest() -> Moments:
+    """Data that live in the component that lives longest."""
+    c = torch.full(EVENT, 1e-9, dtype=torch.float64)
+    c[..., 0] = 1.0
+    return Moments(0 * c, c, 1)
+
+
+def test_lambda_is_equally_spaced_in_the_log_snr_of_what_counts():
+    """In the mean of all, one fifth falls from 5 by 0.1 and four fifths from 4 by 0.2 as far as -5: from 4.2 to -5."""
+    assert component(Grid, "lambda").steps(steady(), 5) == [101, 39, 27, 14, 1, 0]
+    assert component(Grid, "lambda").steps(steady(moments=slowest()), 5) == [101, 76, 51, 26, 1, 0]
+
+
+@pytest.mark.parametrize("velocity", ["spectrum-matched", "soft-conditioning:soft=0.05"])
+@pytest.mark.parametrize("name", ["lambda", "karras"])
+def test_no_steps_are_spent_where_nothing_is_decided(name, velocity):
+    """λ falls without end at the last step of the one, and stands still at first in the other."""
+    rotation = "hartley" if velocity == "spectrum-matched" else "dct"
+    steps = component(Grid, name).steps(diffusion(rotation, velocity, EVENT, N=200), 20)
+    assert len(steps) > 12
 
 
 def test_karras_is_equally_spaced_in_a_root_of_the_noise():
-    steps, rho = component(Grid, "karras:rho=3").steps(steady(), 6), 3.0
+    steps, rho = component(Grid, "karras:rho=3").steps(steady(moments=slowest()), 6), 3.0
     roots = [math.exp(-(5 - 0.1 * (i - 1)) / rho) for i in steps[:-1]]
     wanted = [roots[0] + (roots[-1] - roots[0]) * k / 5 for k in range(6)]
     for root, want in zip(roots, wanted, strict=True):
@@ -65,12 +83,16 @@ def test_arc_length_counts_components_by_their_variance():
     assert other != steps  # without moments all components count alike
 
 
-def test_a_process_that_destroys_nothing_of_a_component_has_no_lambda_grid():
-    process = diffusion("dct", "heat:sigma_max=5", EVENT)
+def test_a_process_that_decides_nothing_after_its_first_step_has_no_lambda_grid():
+    assert (
+        len(component(Grid, "lambda").steps(diffusion("dct", "heat:sigma_max=5", EVENT), 5)) > 3
+    )  # the mean stays for ever
+    first = torch.full((1, 1, 5), -6.0, dtype=torch.float64)
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, SteadyScales(50, first, first - 3), EVENT)
     for name in ("lambda", "karras"):
         with pytest.raises(ConfigError, match="cannot be laid out by log-SNR"):
             component(Grid, name).steps(process, 5)
-    assert len(component(Grid, "arc-length").steps(process, 5)) == 6
+    assert component(Grid, "arc-length").steps(process, 5)[0] == 50
 
 
 @pytest.mark.parametrize("steps", [0, 51, -1])

@@ -13,6 +13,7 @@ from processes import component, diffusion
 from rich.text import Text
 
 from gendiff import Data, GaussianScore, Sampler, sample
+from gendiff.config import Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
@@ -149,6 +150,26 @@ def test_the_best_grid_is_that_of_a_search_through_all(spec):
     assert every[tuple(found)] <= min(every.values()) * 1.02
 
 
+@pytest.fixture(
+    scope="module", params=["blur:schedule=log:f_max=0.6", "soft-conditioning:soft=0.05", "blurring:sigma_max=5"]
+)
+def fast(request) -> tuple[Diffusion, Gaussian]:
+    """Components that turn to noise one after the other, within a few steps of a thousand, and data that correlate them."""
+    table = {"data": "digits", "rotation": "dct", "velocity": request.param, "N": 1000}
+    config = resolve([Layer("test", table)]).config.fitted()
+    return config.diffusion(), dense(config.data, config.rotation)
+
+
+@pytest.mark.parametrize("spec", ["dpmpp-2m", "sde-dpmpp-2m", "unipc-2", "heun", "trig:solver=ab2"])
+def test_a_component_that_moves_much_after_little_is_not_thrown_far(spec, fast):
+    """Nothing that is extrapolated is worse than a sample without it would be, and more steps help."""
+    process, target = fast
+    one = sampler(f"{spec}{',' if ':' in spec else ':'}prior=matched")
+    errors = [predict(process, one.model_copy(update={"steps": n}), target).total for n in (10, 20, 50)]
+    assert max(errors) < 0.4 * float(target.variance.sum())
+    assert errors[2] < 0.5 * errors[0]
+
+
 def test_the_best_grid_is_better_than_where_the_search_began():
     process = of_data(N=200)
     one = sampler("dpmpp-2m")
@@ -160,7 +181,7 @@ def test_the_best_grid_is_better_than_where_the_search_began():
     found = best_grid(process, one, diagonal(process), 8, known)
     assert found[0] == 200
     assert len(found) <= 8
-    assert predict(process, at(one, found), diagonal(process)).total < 0.7 * min(starts)
+    assert predict(process, at(one, found), diagonal(process)).total < 0.8 * min(starts)
 
 
 def test_a_search_for_one_step_has_nothing_to_choose():

@@ -14,6 +14,8 @@ from gendiff.grid import Grid
 from gendiff.sampler import GridSampler, Past, Update
 from gendiff.score import LOG_A_PRIOR
 
+LONG = 2.0  # of a step in λ
+
 
 class Heun(GridSampler):
     """second order, a guess and its correction: two evaluations a step.
@@ -23,7 +25,8 @@ class Heun(GridSampler):
         guess     x̄^p_j = a_j x̂_0 + s_j ε̂                            (DDIM)
         correct   x̄_j   = x̄^p_j + a_j (σ_j - σ_i)/2 (ε̂^p_j - ε̂_i)
 
-    The last step is DDIM, and so is a step from where a component was pure prior.
+    The last step is DDIM. So is every step over which log σ of a component changes by more than 2, or that starts where it was
+    pure prior: a straight line in σ from there says nothing of where it ends.
 
     Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364, Algorithm 1.
@@ -41,7 +44,8 @@ class Heun(GridSampler):
             yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=diffusion.log_s(j).exp())
             if j > 0:
                 log_a_i, log_a_j = diffusion.log_a(i), diffusion.log_a(j)
-                dead = log_a_i < LOG_A_PRIOR
-                sigma_i = torch.exp(diffusion.log_s(i) + log_a_j - torch.where(dead, 0.0, log_a_i))  # a_j σ_i
-                half = torch.where(dead, 0.0, (diffusion.log_s(j).exp() - sigma_i) / 2)
+                h = diffusion.half_log_snr(j) - diffusion.half_log_snr(i)
+                first = (log_a_i < LOG_A_PRIOR) | (h > LONG)
+                sigma_i = torch.exp(diffusion.log_s(i) + log_a_j - torch.where(first, 0.0, log_a_i))  # a_j σ_i
+                half = torch.where(first, 0.0, (diffusion.log_s(j).exp() - sigma_i) / 2)
                 yield Update(i=j, j=j, p=torch.ones_like(half), b=half, past=(Past(b=-half),))

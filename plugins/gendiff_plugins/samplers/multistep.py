@@ -5,7 +5,9 @@ With ``h = λ_j - λ_i`` per component the probability-flow ODE from i to j is
     x̄_j = (s_j/s_i) x̄_i + a_j ∫ e^{λ-λ_j} X(λ) dλ ,     X = x̂_0 along the path,
 
 and the solvers differ in how they extrapolate X from evaluations. A component with h = 0 stands still; one whose earlier
-evaluation says nothing of x_0, because it did not move or was pure prior there, is taken to first order.
+evaluation says nothing of x_0, because it did not move or was pure prior there, is taken to first order. One that moved little
+before and moves much now is extrapolated no further than twice as far as it came (``h/h_prev <= 2``): what X did meanwhile is
+the work of other components.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from gendiff.diffusion import Diffusion
 from gendiff.grid import Grid
 from gendiff.sampler import GridSampler, Past, Update
 from gendiff.score import LOG_A_PRIOR
+
+FARTHEST = 2.0  # of h/h_prev; components of one speed on a usual grid stay below
 
 
 class DPM2M(GridSampler):
@@ -130,7 +134,7 @@ class _Step:
     Args:
         s_ratio: s_j/s_i.
         h: λ_j - λ_i >= 0.
-        ratio: h/h_prev; 0 where the step is of first order.
+        ratio: h/h_prev, at most 2; 0 where the step is of first order.
         second: whether there is a step before that counts: this one is neither the first nor the last.
 
     """
@@ -154,7 +158,7 @@ def _walk(diffusion: Diffusion, steps: list[int]) -> Iterator[_Step]:
         ratio = torch.zeros_like(h)
         if h_prev is not None and second:
             usable = (h_prev > 0) & ~dead
-            ratio = torch.where(usable, h / torch.where(usable, h_prev, 1.0), 0.0)
+            ratio = torch.where(usable, h / torch.where(usable, h_prev, 1.0), 0.0).clamp_max(FARTHEST)
         s_ratio = torch.exp(diffusion.log_s(j) - diffusion.log_s(i))
         yield _Step(i, j, diffusion.log_a(j).exp(), diffusion.log_s(j).exp(), s_ratio, h, ratio, second)
         h_prev, dead = h, diffusion.log_a(i) < LOG_A_PRIOR

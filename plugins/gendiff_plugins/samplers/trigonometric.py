@@ -34,8 +34,9 @@ class Trigonometric(GridSampler):
         ab2     y_j = y_i - Δ [T_i + Δ/(2 Δ_prev) (T_i - T_prev)]                          one evaluation a step
         heun    y_j = y^p_j - Δ/2 (T^p_j - T_i) ,  y^p_j as euler                          two evaluations a step
 
-    The last step is of first order. It needs no network of a certain kind, but follows one that predicts T (objective ``wiener``)
-    without dividing by a or s.
+    The last step is of first order, and ab2 extrapolates no component further than it came (``Δ/Δ_prev <= 1``): what T did while
+    one hardly moved is the work of others. It needs no network of a certain kind, but follows one that predicts T (objective
+    ``wiener``) without dividing by a or s.
     """
 
     name = "trig"
@@ -59,9 +60,8 @@ class Trigonometric(GridSampler):
             w = (here.theta - there.theta) * there.root_v
             if self.solver == "ab2" and before is not None and j > 0:
                 turned = before.theta - here.theta
-                ahead = (
-                    torch.where(turned > 0, (here.theta - there.theta) / torch.where(turned > 0, turned, 1.0), 0.0) / 2
-                )
+                turns = (here.theta - there.theta) / torch.where(turned > 0, turned, 1.0)
+                ahead = torch.where(turned > 0, turns.clamp_max(1.0), 0.0) / 2
                 yield _update(here, there, (here, w * (1 + ahead)), (before, -w * ahead))
             else:
                 yield _update(here, there, (here, w))
