@@ -133,7 +133,7 @@ def processes() -> str:
         "Strips: one picture of 32x32 pixels at nine equally spaced steps from 0 to N, x_i above and its signal alone below.",
         "Maps: the SNR `a²/s²` of each frequency ρ (upwards, from coarse to fine) over the steps i (to the right), blue where",
         "the signal prevails, red where noise does; the black line is where they are equal, the broken one where the signal of",
-        "these data equals the noise. All at the defaults, which are the authors' for pictures of 32 pixels, and with N = 1000,",
+        "these data equals the noise. All at the defaults and with N = 1000,",
         f"but for {' and '.join(f'`{name}` with N = {steps}' for name, steps in STEPS.items())}. `make pictures` draws them.",
         "",
         "| process | components | a picture on its way | SNR of each frequency |",

@@ -211,6 +211,20 @@ def test_fit_writes_a_configuration_that_train_takes(tmp_path, monkeypatch):
     assert found["network_error"] == again.json["predictions"][0]["off"]["network_error"] == 0.1
 
 
+def test_single_pixels_are_fitted_to_what_predict_says_of_them(tmp_path, monkeypatch):
+    """More components than a whole covariance is kept of, and frequencies that pixels have none of."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--process", "ddpm", "--data", "dead-leaves", "--size", 10, "--sampler", "dpmpp-2m", "--steps", 5)
+    done = run("process", "fit", *options, "--vary", "noise.beta_max=0.01:0.1", "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    assert found["covariance"] == "diagonal"
+    same = ("--data", "dead-leaves", "--size", 10, "--sampler", "dpmpp-2m", "--steps", 5, "--json")
+    for options, expected in ((("--process", "ddpm"), "error_before"), (("--config", "fitted.toml"), "error_after")):
+        (row,) = run("process", "predict", *options, *same).json["predictions"]
+        assert row["off"]["error"] == pytest.approx(found[expected], rel=1e-6)
+
+
 def test_fit_says_what_it_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = (

@@ -14,7 +14,16 @@ from gendiff.blur import dct_frequency, kernel_std, log_attenuation
 from gendiff.diffusion import Diffusion
 from gendiff.lab import figures
 from gendiff.lab.diagnosis import diagnose
-from gendiff.lab.forward import BandSNR, corrupted, first_below, in_frequencies, picture_decibel, spaced, steps_at
+from gendiff.lab.forward import (
+    BandSNR,
+    as_planned,
+    corrupted,
+    first_below,
+    in_frequencies,
+    picture_decibel,
+    spaced,
+    steps_at,
+)
 from gendiff.moments import Moments
 from gendiff.scales import VariancePreserving
 from gendiff.testing import SmoothNoise
@@ -106,6 +115,19 @@ def test_a_process_of_one_speed_is_looked_at_in_the_dct():
         )
     for process in (diffusion("dct", "blur:schedule=log", (2, 5, 7)), diffusion("haar", "fine-to-coarse", (2, 5, 7))):
         assert in_frequencies(process) is process
+
+
+def test_plans_are_made_with_the_moments_of_single_pixels():
+    """One variance for all of a channel, and the mean picture: the same in any basis."""
+    own = Moments(torch.randn(2, 5, 7, dtype=torch.float64), torch.rand(2, 5, 7, dtype=torch.float64) + 0.5, 9)
+    plain = diffusion("identity", "isotropic", (2, 5, 7))
+    process = Diffusion(plain.rotation, plain.scales, (2, 5, 7), own)
+    planned = as_planned(process, SmoothNoise(shape=(2, 5, 7)))
+    assert planned.rotation.name == "dct"
+    assert torch.allclose(planned.rotation.unrotate(planned.moments.mean), own.mean)
+    assert torch.allclose(planned.moments.variance.flatten(), own.variance.flatten(1).mean(1))
+    for other in (diffusion("dct", "blur:schedule=log", (2, 5, 7)), diffusion("dct", "isotropic", (2, 5, 7))):
+        assert as_planned(other).moments is other.moments or not as_planned(other).moments.measured
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------------

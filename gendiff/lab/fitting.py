@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy.optimize import minimize
 
 from gendiff.component import Component
@@ -23,7 +24,7 @@ from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError, did_you_mean
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.forward import DECIBEL
+from gendiff.lab.forward import DECIBEL, as_planned, in_frequencies
 from gendiff.lab.prediction import diagonal, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
@@ -175,15 +176,21 @@ def fit(
 
     """
     start = config.diffusion()
-    few = target is None and _same_steps(sampler, start)
+    seen = in_frequencies(start, config.data).moments  # of the data
+    few = target is None and _same_steps(sampler, as_planned(start, config.data))
 
     def error(candidate: Config) -> tuple[float, float]:
         """The error, and by how many decibel a component is too alive at N."""
         diffusion = candidate.diffusion()
-        search, weight = thinned(diffusion) if few else (diffusion, None)
-        wanted = target or diagonal(search)
+        if target is not None:
+            return float(law(diffusion, sampler, target, wrong).distance(target).sum()), _alive(diffusion)
+        search, weight = as_planned(diffusion, config.data), torch.ones(())
+        data = Diffusion(search.rotation, search.scales, search.event_shape, seen)
+        if few:
+            (search, weight), (data, _) = thinned(search), thinned(data)
+        wanted = diagonal(data)
         each = law(search, sampler, wanted, wrong).distance(wanted)
-        return float(each.sum() if weight is None else each @ weight.flatten()), _alive(diffusion)
+        return float((each * weight.flatten()).sum()), _alive(diffusion)
 
     best, count = config, 1
     before, alive = error(config)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -110,6 +111,21 @@ def in_frequencies(diffusion: Diffusion, data: Data | None = None) -> Diffusion:
     rotation = Rotation.model_validate("dct")
     moments = None if data is None else Moments.fit(data, rotation)
     return Diffusion(rotation, diffusion.scales, diffusion.event_shape, moments)
+
+
+def as_planned(diffusion: Diffusion, data: Data | None = None) -> Diffusion:
+    """`in_frequencies`, with the moments that samplers and networks of the process are told instead of those of the data.
+
+    Single pixels are told one variance, which is that of every component of the DCT too (where pixels at the rim differ, the mean
+    is taken). Any other process is told the moments of its own basis.
+    """
+    seen = in_frequencies(diffusion, data)
+    if seen is diffusion or diffusion.rotation.name != "identity":
+        return seen
+    own, shape = diffusion.moments, diffusion.event_shape
+    m = seen.rotation.rotate(diffusion.rotation.unrotate(torch.broadcast_to(own.mean, shape)))
+    flat = own.variance.expand(shape).flatten(1).mean(1).reshape(-1, *[1] * (len(shape) - 1))
+    return Diffusion(seen.rotation, seen.scales, shape, replace(own, mean=m, variance=flat))
 
 
 def spaced(N: int, moments: int) -> list[int]:

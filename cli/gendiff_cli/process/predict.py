@@ -119,7 +119,7 @@ def predict(
     results = []
     for subject in found:
         target, dense = gaussian(subject, covariance)
-        diffusion = subject.diffusion if dense else subject.in_frequencies
+        diffusion = subject.diffusion if dense else subject.as_planned
         for one in chosen:
             off = network_error(subject, one, wrong)
             rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best, off)

@@ -73,6 +73,13 @@ class Subject:
 
         return in_frequencies(self.diffusion, self.data)
 
+    @property
+    def as_planned(self) -> Diffusion:
+        """The same, as its samplers and networks are told of it."""
+        from gendiff.lab.forward import as_planned
+
+        return as_planned(self.diffusion, self.data)
+
 
 def subjects(
     registry: Registry,

@@ -116,11 +116,11 @@ class UniPC2(GridSampler):
 def _corrector(at: _Step) -> tuple[Tensor, Tensor]:
     """ρ_1 and ρ_2 of UniPC with B_2 = expm1(-h)."""
     E, hh = torch.expm1(-at.h), -at.h
-    small = at.h.abs() < 1e-3  # there the differences are rounding errors, and their series is exact
+    small = at.h.abs() < 1e-3  # there the differences are rounding errors, and their series exact to 1e-10
     safe = torch.where(small, 1.0, hh)
-    phi = torch.where(small, hh / 2 + hh**2 / 6, E / safe - 1)
-    rest = torch.where(small, hh / 6 + hh**2 / 24, phi / safe - 0.5)
-    E = torch.where(small, hh + hh**2 / 2 + hh**3 / 6, E)
+    phi = torch.where(small, hh / 2 + hh**2 / 6 + hh**3 / 24, E / safe - 1)
+    rest = torch.where(small, hh / 6 + hh**2 / 24 + hh**3 / 120, phi / safe - 0.5)
+    E = torch.where(small, hh + hh**2 / 2 + hh**3 / 6 + hh**4 / 24, E)
     still = at.h == 0
     b_1, b_2 = (torch.where(still, 0.5, value / torch.where(still, 1.0, E)) for value in (phi, 2 * rest))
     rho_1 = torch.where(at.ratio > 0, (b_1 - b_2) * at.ratio / (1 + at.ratio), 0.5)  # 1/(1 + h_prev/h)

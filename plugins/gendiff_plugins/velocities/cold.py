@@ -21,10 +21,12 @@ class Cold(Velocity):
     A process without any noise has no score; s is a small constant instead, at i = 0 too. Then the deterministic sampler
     ``--sampler ddim`` is the paper's update: ``b = s_j = s_i`` gives ``x_j = x_i - D(x̂_0, i) + D(x̂_0, j)``, whatever the floor.
 
-    The authors' settings: CIFAR-10, the default, with N = 50; MNIST ``sigma=7,growth=0`` with N = 20; CelebA 128x128
-    ``sigma=1,growth=0,ratio=1.01005`` (e^0.01) with N = 200, and 300 to generate. They sample kernels on 11 to 27 pixels, with
-    reflecting or circular borders; these are exact, with symmetric borders under ``dct``. The mean of a picture never fades:
-    start from the data's own (``prior=matched``, their way to generate, or ``prior=data``).
+    The authors' σ_j: CIFAR-10, the default, with N = 50; MNIST ``sigma=7,growth=0`` with N = 20; CelebA 128x128
+    ``sigma=1,growth=0,ratio=1.01005`` (e^0.01) with N = 200, and 300 to generate. Theirs are the σ of kernels that are sampled
+    and cut to 11 to 27 pixels, with reflecting or circular borders; here σ_j is the true width, with symmetric borders under
+    ``dct``. So their narrow kernels blur less (σ = 0.35 has a true std of 0.18 pixels), and so do their wide ones: MNIST's, on 11
+    pixels, is ``sigma=3.04``. The mean of a picture never fades: start from the data's own (``prior=matched``, their way to
+    generate, or ``prior=data``).
 
     Reference: Bansal et al. 2022, Cold Diffusion, arXiv 2208.09392, Alg. 2, and its code.
     """
