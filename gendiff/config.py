@@ -253,6 +253,7 @@ def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str
         keep = isinstance(base, Mapping) and over.get("name", base.get("name")) == base.get("name")
         merged = dict(base) if keep else {}
         if not keep:
+            _refuse_loss(origins, path, origin)
             _forget(origins, path)
         for key, value in over.items():
             merged[key] = _merge(merged.get(key), value, origin, origins, f"{path}.{key}" if path else key)
@@ -260,6 +261,17 @@ def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str
     _forget(origins, path)
     origins[path] = origin
     return over
+
+
+def _refuse_loss(origins: Mapping[str, str], path: str, origin: str) -> None:
+    """Raise `ConfigError` where a flag names a component and so drops what ``--set`` says of the one before."""
+    lost = [known for value, known in origins.items() if value.startswith(f"{path}.") and known.startswith("--set ")]
+    if lost and origin.startswith("--") and origin not in lost:
+        raise ConfigError(
+            f"'{lost[0]}' would have no effect: {origin} names another {path.rpartition('.')[2]}",
+            where=origin,
+            fix=f"say it there too, as in {origin} 'NAME:PARAMETER=VALUE', or leave it out",
+        )
 
 
 def _forget(origins: dict[str, str], path: str) -> None:

@@ -300,3 +300,16 @@ def test_default_numbers_of_sampling_steps_are_at_most_n():
     assert (given.sampler.steps, given.train.preview.steps) == (30, 20)  # refused when it meets the process
     some = resolve([Layer.from_assignment("N=20"), Layer.from_assignment("sampler.solver=heun")]).config
     assert (some.sampler.solver, some.sampler.steps) == ("heun", 20)
+
+
+@pytest.mark.parametrize("flag", [("--velocity", "velocity", "isotropic"), ("--process", "process", "ddpm")])
+def test_what_a_command_sets_is_not_lost_to_what_it_names(flag):
+    origin, path, value = flag
+    layers = [Layer.from_assignment("velocity.noise.beta_max=0.05"), Layer.at(origin, path, value)]
+    with pytest.raises(ConfigError, match=r"'--set velocity\.noise\.beta_max' would have no effect") as caught:
+        resolve(layers)
+    assert caught.value.where == origin
+    preset = Layer("preset p", {"velocity": {"noise": {"beta_max": 0.05}}})
+    assert resolve([preset, layers[1]]).config.velocity.name == "isotropic"  # a preset is there to be changed
+    same = resolve([layers[0], Layer.at("--velocity", "velocity", "blur")])
+    assert same.config.velocity.noise.beta_max == 0.05
