@@ -29,7 +29,7 @@ N = 1000
 EVALUATIONS = (5, 10, 20, 50, 100)
 CHUNK = {"cpu": 128, "cuda": 1024}  # drawn at once
 BASELINE = "reverse-diffusion"  # the paper's, with all N steps
-SAMPLERS = ("ddim:grid=uniform", "dpmpp-2m", "unipc-2", "heun", "trig", "trig:solver=ab2", BASELINE)
+SAMPLERS = ("ddim:grid=uniform", "dpmpp-2m", "unipc-2", "sde-dpmpp-2m", "heun", "trig", "trig:solver=ab2", BASELINE)
 OBJECTIVES = ("eps", "wiener")
 ARMS: dict[str, dict[str, Any]] = {
     "identity (DDPM)": {"rotation": "identity"},
