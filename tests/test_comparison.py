@@ -159,6 +159,27 @@ class TestFairness:
     def test_what_an_arm_is_about_is_fair(self):
         assert require_fair(plan_of(*TWO, "dct lr=1e-4 noise=cosine objective=v")) == []
 
+    def test_a_start_from_the_data_is_another_start_than_noise(self):
+        plan = plan_of("identity", "dct sampler.prior=data")
+        with pytest.raises(ConfigError, match="not a fair comparison") as refused:
+            require_fair(plan)
+        assert "the prior that chains start from of dct sampler.prior=data is data, of the baseline standard" in str(
+            refused.value
+        )
+        assert "--allow prior" in str(refused.value)
+        assert len(require_fair(plan_of("identity", "dct prior=data", allowed=("prior",)))) == 1
+        assert require_fair(plan_of("identity prior=data", "dct prior=data")) == []
+        assert plan_of("identity", "dct prior=data").contenders[1].findings == ()
+
+    def test_priors_of_noise_are_told_apart_and_allowed(self):
+        (one,) = require_fair(plan_of("identity", "dct prior=matched"))
+        assert (one.condition, one.arm, one.baseline) == ("prior", "matched", "standard")
+
+    def test_a_start_where_the_process_never_ends_is_found(self):
+        long = [*shared(), Layer("long", {"N": 1000})]
+        plan = plan_of("identity", "heat-dissipation", "heat-dissipation prior=matched label=m", below=long)
+        assert [[one.rule for one in contender.findings] for contender in plan.contenders] == [[], ["never-ends"], []]
+
     def test_events_of_different_shapes_are_never_compared(self):
         with pytest.raises(ConfigError, match="no number compares events of different shapes"):
             require_fair(plan_of("identity", "dct data=gaussian-field:size=[8,4]", allowed=("all",)))

@@ -120,9 +120,14 @@ class TestCommand:
             "train": [0, 1],
             "reuse": [],
             "samplers": ["ancestral:steps=4,grid=uniform", "ancestral:steps=8,grid=uniform"],
+            "prior": "standard",
+            "findings": done.json["arms"][0]["findings"],
         }
+        assert [one["rule"] for one in done.json["arms"][0]["findings"]] == ["never-ends"]  # N = 40 is short
         assert done.json["differences"]["rotation.name"] == ["identity", "dct"]
-        assert "nothing was written" in run("compare", *OPTIONS, "--dry-run").out
+        told = run("compare", *OPTIONS, "--dry-run").out
+        assert "nothing was written" in told
+        assert "warning: identity: the process does not end" in told
         assert not list(tmp_path.iterdir())
 
 
@@ -151,6 +156,38 @@ class TestData:
         assert difference["value"] == pytest.approx(np.mean(np.subtract(second, first)))
         assert found["gates"][0]["passed"] is True
         assert found["reproduce"]["command"][0] == "compare"
+
+
+class TestStart:
+    """Where the chains of an arm start, and whether its process ends there."""
+
+    def test_a_wrong_start_is_said_in_the_ranking_before_training_and_on_the_page(self, compared, found, text):
+        assert [[one["rule"] for one in arm["findings"]] for arm in found["arms"]] == [["never-ends"]] * 2
+        assert "warning: identity: the process does not end: at N = 40" in compared[1].out
+        assert "note: identity: the process does not end: at N = 40" in compared[1].err
+        assert "Sampling starts in the wrong place" in text
+        assert "identity: the process does not end: at N = 40" in text
+
+    @pytest.mark.parametrize(
+        ("priors", "said", "same"),
+        [
+            (("standard", "standard"), "Picture k of every arm began as the same noise in event space (seed 0).", True),
+            (("matched", "matched"), "Chains of all arms began as noise with the mean and variance", False),
+            (("standard", "data"), "began as an event of the training data brought to N without noise", False),
+        ],
+    )
+    def test_the_page_says_of_what_pictures_are_made(self, found, priors, said, same):
+        arms = [{**arm, "prior": prior} for arm, prior in zip(found["arms"], priors, strict=True)]
+        starts = page._starts(arms)
+        assert starts["same"] is same
+        assert said in " ".join(starts["sentences"])
+        assert ("began as the same noise" in " ".join(starts["sentences"])) is same
+
+    def test_arms_without_a_common_seed_are_made_of_different_noise(self, found):
+        first, second = found["arms"]
+        starts = page._starts([first, {**second, "runs": [{**run_, "seed": 7} for run_ in second["runs"]]}])
+        assert not starts["same"]
+        assert "no seed in common" in starts["sentences"][0]
 
 
 class TestFigures:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from gendiff.shapes import EventShape
     from gendiff.training import Trainer
 
+MATCHED = "sampler.prior=matched in the arm"
 _budget = {"rich_help_panel": "Shared by all arms"}
 _measuring = {"rich_help_panel": "Measuring"}
 
@@ -108,7 +110,7 @@ def compare(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="What may be unequal: data, N, images, weights, ema, precision, nfe, seeds, all; may be given again.",
+            help="What may be unequal: data, N, images, weights, ema, precision, prior, nfe, seeds, all; may be given again.",
             metavar="NAME",
         ),
     ] = None,
@@ -171,6 +173,9 @@ def compare(
     _remark(plan)
     for one in unequal:
         note(f"not equal, and allowed: {one}")
+    for contender in () if dry_run else plan.contenders:
+        for finding in contender.findings:
+            note(f"{contender.label}: {finding.text}: {MATCHED}")
     if dry_run:
         _describe(plan, json)
         return
@@ -291,12 +296,14 @@ def _describe(plan: Plan, json: bool) -> None:
     """What would be done."""
     from gendiff.comparison.plan import differences
 
-    arms = [
+    arms: list[dict[str, Any]] = [
         {
             "label": contender.label,
             "train": [] if contender.runs else list(plan.seeds),
             "reuse": [str(path) for path in contender.runs.values()],
             "samplers": [sampler.spec for sampler in plan.samplers(contender)],
+            "prior": contender.config.sampler.prior,
+            "findings": [asdict(finding) for finding in contender.findings],
         }
         for contender in plan.contenders
     ]
@@ -314,6 +321,7 @@ def _describe(plan: Plan, json: bool) -> None:
         ["name", *(contender.label for contender in plan.contenders)],
         [(key, *map(_shown, values)) for key, values in differ.items()],
     )
+    _warn(arms)
     result("nothing was written")
 
 
@@ -335,6 +343,7 @@ def _report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         result("")
         for sentence in found["verdict"]["sentences"]:
             result(sentence)
+        _warn(found["arms"])
         for arm in found["arms"]:
             for alarm in arm["alarms"]:
                 result(f"warning: {arm['label']}: {alarm}")
@@ -354,6 +363,13 @@ def _report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
             fix=f"see {files[1]}",
         )
     next_step(f"open {files[1]} in a browser")
+
+
+def _warn(arms: Sequence[dict[str, Any]]) -> None:
+    """Say of which arms sampling starts in the wrong place."""
+    for arm in arms:
+        for finding in arm["findings"]:
+            result(f"warning: {arm['label']}: {finding['text']}: {MATCHED}")
 
 
 def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.event_set import EventSet
 from gendiff.features import Features
+from gendiff.lab.diagnosis import Finding, never_ends
+from gendiff.lab.forward import BandSNR
 from gendiff.metric import Metric
 from gendiff.run import Run
 from gendiff.sampler import Sampler
@@ -87,6 +89,14 @@ class Contender:
     def diffusion(self) -> Diffusion:
         """Its process."""
         return self.config.diffusion()
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is odd about where its chains start: a standard prior, where the process never becomes that noise."""
+        if self.config.sampler.prior != "standard":
+            return ()
+        finding = never_ends(BandSNR(self.diffusion, 1))
+        return (finding,) if finding else ()
 
     def evaluations(self, sampler: Sampler) -> int:
         """How often a sampler of it evaluates the network for a sample."""

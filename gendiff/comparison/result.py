@@ -80,6 +80,8 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
                 "rank": order.index(contender.label) + 1,
                 "outcome": said.outcomes.get(contender.label),
                 "sampler": plan.samplers(contender)[-1].spec,
+                "prior": contender.config.sampler.prior,
+                "findings": [asdict(finding) for finding in contender.findings],
                 "runs": [_run(comparison, cell, numbers[place]) for cell in plan.cells() if cell.place == place],
                 "numbers": {
                     name: {"value": asdict(value), "difference": asdict(against) if against else None}

@@ -51,6 +51,7 @@ def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tens
         title=f"{' · '.join(arm['label'] for arm in arms)}",
         arms=sorted(arms, key=lambda arm: arm["rank"]),
         better="higher" if result["better"][name] == "higher" else "lower",
+        starts=_starts(result["arms"]),
         one_seed=any(arm["numbers"][name]["value"]["method"] != "seeds" for arm in arms),
         keys={arm["label"]: charts.marker(place) for place, arm in enumerate(arms)},
         data_key=charts.marker(-1),
@@ -67,6 +68,40 @@ def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tens
 
 def _setting(value: Any) -> str:
     return "—" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+#: What a chain with each prior begins as.
+BEGINNINGS = {
+    "standard": "N(0, s_N²)",
+    "matched": "noise with the mean and variance that the data have at N",
+    "data": "an event of the training data brought to N without noise",
+}
+
+
+def _starts(arms: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where the chains of picture k begin, and what they have in common; ``arms`` in the order of the result.
+
+    Returns:
+        ``same``, whether all begin as the same noise; ``sentences``.
+
+    """
+    drawn = [[run["seed"] for run in arm["runs"]] for arm in arms]
+    common = next((seed for seed in drawn[0] if all(seed in seeds for seeds in drawn)), None)
+    priors = dict.fromkeys(arm["prior"] for arm in arms)
+    if common is None:
+        sentences = ["The arms have no seed in common, and picture k of each is made with noise of its own."]
+    elif list(priors) == ["standard"]:
+        return {
+            "same": True,
+            "sentences": [f"Picture k of every arm began as the same noise in event space (seed {common})."],
+        }
+    else:
+        sentences = [f"Picture k of every arm is made with the same noise in event space (seed {common})."]
+    for prior in priors:
+        labels = [arm["label"] for arm in arms if arm["prior"] == prior]
+        who = "of all arms" if len(priors) == 1 else f"of {', '.join(labels)}"
+        sentences.append(f"Chains {who} began as {BEGINNINGS[prior]} (prior={prior}).")
+    return {"same": False, "sentences": sentences}
 
 
 def _forest(result: dict[str, Any]) -> dict[str, Markup | None]:
