@@ -4,12 +4,13 @@ r"""Arm: one of several processes or experiments, in one line of text.
     dct schedule=log:f_max=0.6      with further words KEY=VALUE: those of the command line without their dashes,
     dct velocity.sigma=0.3 N=500    and any key of the configuration;
     blur-diffusion noise=cosine     a named process;
+    preset=heat-dissipation         a shipped configuration, over which the arm says the rest;
     runs/00001-digits-dct-log-s0    a run, as it was trained, or several that differ in their seed alone,
     RUN sampler=ddim:steps=50       and perhaps with another sampler;
     dct schedule=log label=paper    and the name by which tables and figures call it.
 
 Words are separated by blanks, as in a shell; quotes keep a value with blanks together. What an arm does not say is that of the
-layers below it.
+layers below it; its preset lies below the flags that all arms share, and above their presets and files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 from gendiff.component import parse_spec, parse_value
 from gendiff.component import resolve as component_class
 from gendiff.config import Layer, Resolved, refuse_second_velocity, resolve
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, GendiffError
+from gendiff.registry import Registry, default_registry
 from gendiff.run import Run
 
 #: The short words of the command line and the configuration keys they set.
@@ -64,12 +66,14 @@ class Arm:
         label: what tables and figures call it; the text itself unless ``label=`` says otherwise.
         layers: what it sets in the configuration, in rising order; for a run, the sampler at most.
         runs: the directories of the runs that it is; none for one that is described.
+        presets: those that it names, in rising order.
 
     """
 
     label: str
     layers: tuple[Layer, ...] = ()
     runs: tuple[Path, ...] = ()
+    presets: tuple[Layer, ...] = ()
 
     @property
     def run(self) -> Path | None:
@@ -77,8 +81,13 @@ class Arm:
         return self.runs[0] if self.runs else None
 
     @classmethod
-    def parse(cls, text: str) -> Arm:
-        """Read one line; raises `ConfigError` for words that say nothing."""
+    def parse(cls, text: str, registry: Registry | None = None) -> Arm:
+        """Read one line; raises `ConfigError` for words that say nothing.
+
+        Args:
+            registry: knows the presets; by default that of everything installed.
+
+        """
         where = f"arm '{text}'"
         try:
             words = shlex.split(text)
@@ -94,24 +103,29 @@ class Arm:
         if runs and (changed := [word for word in words if not word.startswith(("sampler=", "sampler."))]):
             fix = "a run is compared as it was trained; sampler=SPEC alone may be another"
             raise ConfigError(f"{where} changes '{changed[0]}' of a run", fix=fix)
+        named = [word.partition("=")[2] for word in words if word.startswith("preset=")]
+        presets = tuple(_preset(name, registry or default_registry(), where) for name in named)
+        words = [word for word in words if not word.startswith("preset=")]
         layers = tuple(_layer(word, place == 0 and not runs, where) for place, word in enumerate(words))
         said_of = {key: layer.table[key] for layer in layers for key in ("process", "velocity") if key in layer.table}
         refuse_second_velocity(said_of.get("process"), said_of.get("velocity"), where)
-        return cls(label, layers, runs)
+        return cls(label, layers, runs, presets)
 
     def resolve(self, below: Iterable[Layer]) -> Resolved:
         """Its configuration over the layers ``below``, or that of its run, of which they change nothing."""
         if self.run is None:
-            return resolve([*below, *self.layers])
+            shared = list(below)
+            flags = next((k for k, layer in enumerate(shared) if layer.origin.startswith("--")), len(shared))
+            return resolve([*shared[:flags], *self.presets, *shared[flags:], *self.layers])
         run = Run.open(self.run)
         own = {"N": run.config.N, "sampler": run.config.sampler.table()}
         sampler = resolve([Layer(str(self.run / "config.toml"), own), *self.layers]).config.sampler
         return Resolved(run.config.model_copy(update={"sampler": sampler}))
 
 
-def parse_arms(texts: Iterable[str]) -> list[Arm]:
+def parse_arms(texts: Iterable[str], registry: Registry | None = None) -> list[Arm]:
     """Read several; raises `ConfigError` where two have the same label."""
-    arms = [Arm.parse(text) for text in texts]
+    arms = [Arm.parse(text, registry) for text in texts]
     labels = [arm.label for arm in arms]
     for label in labels:
         if labels.count(label) > 1:
@@ -121,6 +135,14 @@ def parse_arms(texts: Iterable[str]) -> list[Arm]:
 
 def _is_run(word: str) -> bool:
     return (Path(word) / "run.json").is_file()
+
+
+def _preset(name: str, registry: Registry, where: str) -> Layer:
+    try:
+        return Layer.from_file(registry.preset(name), f"preset {name} of the {where}")
+    except GendiffError as error:
+        error.where = where
+        raise
 
 
 def _layer(word: str, first: bool, where: str) -> Layer:

@@ -34,6 +34,18 @@ def test_words_alone_change_what_is_below():
     assert config("data='folder:path=\"my photos\"'").data.path.name == "my photos"
 
 
+def test_a_preset_lies_below_the_words_of_its_arm_and_the_flags_of_all():
+    found = config("preset=cold")
+    assert (found.objective.spec, found.sampler.name, found.velocity.name, found.N) == ("x0-l1", "ddim", "cold", 50)
+    assert config("N=40 preset=cold objective=x0").N == 40
+    assert config("haar preset=cold objective=x0").rotation.name == "haar"
+    shared = [Layer("preset mine", {"N": 7, "train": {"batch": 3}}), Layer.at("--steps", "train.steps", 9)]
+    found = Arm.parse("preset=cold").resolve([*shared, Layer.at("--set train.lr", "train.lr", 0.5)]).config
+    assert (found.N, found.train.batch, found.train.steps, found.train.lr) == (50, 64, 9, 0.5)
+    with pytest.raises(ConfigError, match=r"unknown preset 'colt'(.|\n)*arm 'preset=colt'(.|\n)*did you mean 'cold'"):
+        Arm.parse("preset=colt")
+
+
 def test_labels():
     assert [arm.label for arm in parse_arms(["identity", "dct schedule=log label=paper"])] == ["identity", "paper"]
     with pytest.raises(ConfigError, match="two arms are called 'identity'"):
@@ -48,6 +60,8 @@ def test_a_run_is_taken_as_it_was_trained(tmp_path):
     assert (found.N, found.rotation.name) == (20, "dct")
     with pytest.raises(ConfigError, match="changes 'schedule=log' of a run"):
         Arm.parse(f"{run.path} schedule=log")
+    with pytest.raises(ConfigError, match="changes 'preset=cold' of a run"):
+        Arm.parse(f"{run.path} preset=cold")
     with pytest.raises(ConfigError, match="changes 'dct' of a run"):
         Arm.parse(f"{run.path} dct")
 

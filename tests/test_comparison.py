@@ -180,6 +180,13 @@ class TestFairness:
         plan = plan_of("identity", "heat-dissipation", "heat-dissipation prior=matched label=m", below=long)
         assert [[one.rule for one in contender.findings] for contender in plan.contenders] == [[], ["never-ends"], []]
 
+    def test_a_preset_in_an_arm_is_held_against_the_baseline(self):
+        plan = plan_of("identity", f"preset=cold data={DATA} model=mlp:width=16,depth=1")
+        assert plan.contenders[1].config.objective.name == "x0-l1"
+        with pytest.raises(ConfigError, match="not a fair comparison") as refused:
+            require_fair(plan)
+        assert all(f"--allow {name}" in str(refused.value) for name in ("N", "images", "nfe"))
+
     def test_events_of_different_shapes_are_never_compared(self):
         with pytest.raises(ConfigError, match="no number compares events of different shapes"):
             require_fair(plan_of("identity", "dct data=gaussian-field:size=[8,4]", allowed=("all",)))

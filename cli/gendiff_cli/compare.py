@@ -55,8 +55,8 @@ def compare(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="'dct schedule=log:f_max=0.6': a rotation and what else differs; or a run, or several that differ in their "
-            "seed. May be given again; the first is the baseline.",
+            help="'dct schedule=log:f_max=0.6': a rotation and what else differs; 'preset=NAME', a shipped configuration; or a "
+            "run, or several that differ in their seed. May be given again; the first is the baseline.",
             metavar="TEXT",
         ),
     ] = None,
@@ -168,7 +168,7 @@ def compare(
     else:
         comparison = None
         shared = layers(registry, preset, config_file, assignments, flags)
-        plan = _plan(arm or [], shared, seeds, nfe, n, features, fid_weights, metric, allow)
+        plan = _plan(registry, arm or [], shared, seeds, nfe, n, features, fid_weights, metric, allow)
     unequal = require_fair(plan)
     _remark(plan)
     for one in unequal:
@@ -205,6 +205,7 @@ def _compared(
 
 
 def _plan(
+    registry: Registry,
     texts: Sequence[str],
     shared: list[Layer],
     seeds: str,
@@ -225,7 +226,8 @@ def _plan(
             fix='write gendiff compare --arm identity --arm "dct schedule=quartic"',
         )
     sampler = next((layer for layer in shared if layer.origin == "--sampler"), None)
-    contenders = [Contender.of(arm, text, shared, sampler) for arm, text in zip(parse_arms(texts), texts, strict=True)]
+    arms = parse_arms(texts, registry)
+    contenders = [Contender.of(arm, text, shared, sampler) for arm, text in zip(arms, texts, strict=True)]
     chosen, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
     return Plan(
         contenders=tuple(contenders),
