@@ -25,13 +25,8 @@ def numbered(root: Path, name: str) -> Path:
         return path
 
 
-def empty(out: Path, go_on: str = "") -> Path:
-    """Make ``out`` where it does not exist.
-
-    Raises:
-        ConfigError: where it exists and is not empty; ``go_on`` is the command that goes on with it, where it is ours.
-
-    """
+def check_empty(out: Path, go_on: str = "") -> None:
+    """Raise as `empty` does where ``out`` exists and is not empty, and make nothing."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"'{out}' exists and is not empty",
@@ -39,6 +34,16 @@ def empty(out: Path, go_on: str = "") -> Path:
             details=["gendiff never writes into a directory that holds something else"],
             fix=f"go on with it: {go_on}" if go_on else "choose a new directory",
         )
+
+
+def empty(out: Path, go_on: str = "") -> Path:
+    """Make ``out`` where it does not exist.
+
+    Raises:
+        ConfigError: where it exists and is not empty; ``go_on`` is the command that goes on with it, where it is ours.
+
+    """
+    check_empty(out, go_on)
     try:
         Files().make_directory(out)
     except OSError as error:

@@ -63,6 +63,27 @@ class TestCommand:
         assert "next: open comparisons/00001-dead-leaves/report.html" in done.err
         assert (folder / "runs" / "1-identity-s0" / "run.json").is_file()
 
+    def test_it_says_which_run_it_trains_and_of_how_many(self, compared):
+        told = [line for line in compared[1].err.splitlines() if line.startswith("training ")]
+        arms = ("identity", HOSTILE)
+        assert told == [
+            f"training {arm}, seed {seed} (run {2 * seed + place + 1} of 4)"
+            for seed in (0, 1)
+            for place, arm in enumerate(arms)
+        ]
+
+    def test_a_gate_that_is_passed_is_said(self, compared):
+        assert "gate passed: fd-pixels<=baseline*100" in compared[1].out
+
+    def test_options_that_runs_do_not_heed_are_refused(self, compared):
+        runs = sorted((compared[0] / "runs").iterdir())[:2]
+        arms = ("--arm", runs[0], "--arm", f"{runs[1]} label=x", "--features", "pixels", "--n", 16)
+        done = run("compare", *arms, "--steps", 99, "--lr", 1, "--seeds", 5, "--set", "N=7", "--dry-run")
+        assert done.code == 2
+        assert "--steps, --lr, --set, --seeds would have no effect" in done.err
+        free = ("--allow", "seeds", "--sampler", "ddim:steps=4", "--dry-run")
+        assert run("compare", *arms, *free).code == 0
+
     def test_json_is_the_same_and_all_there_is(self, compared, found, monkeypatch):
         monkeypatch.chdir(compared[0].parent.parent)
         monkeypatch.setattr(report.figures, "write", lambda *_: [])  # they are there
@@ -93,6 +114,26 @@ class TestCommand:
             (("--arm", "identity", "--arm", "dct", "--allow", "all-of-it"), 2, "no condition 'all-of-it'"),
             (("--arm", "identity", "--arm", "dct", "--gate", "fid<=1"), 2, "names 'fid'"),
             (("--arm", "identity", "--arm", "dct", "--features", "pixel"), 2, "did you mean 'pixels'"),
+            (
+                (
+                    "--arm",
+                    "identity",
+                    "--arm",
+                    "dct",
+                    "--features",
+                    "inception",
+                    "--size",
+                    "32",
+                    "--data",
+                    "dead-leaves",
+                    "--fid-weights",
+                    "none.pth",
+                    "--dry-run",
+                ),
+                4,
+                "none.pth",
+            ),
+            (("--arm", "identity", "--arm", "dct", "--gate", "fid<=1", "--dry-run"), 2, "names 'fid'"),
             (("--resume", "nowhere"), 2, "not a comparison directory"),
             (("--resume", "nowhere", "--steps", "3", "--arm", "dct"), 2, "--steps, --arm would change it"),
         ],
@@ -104,6 +145,14 @@ class TestCommand:
         assert said in done.err
         assert "Traceback" not in done.err
         assert not list(tmp_path.iterdir())
+
+    def test_a_dry_run_refuses_a_directory_that_the_comparison_could_not_use(self, compared, tmp_path):
+        (tmp_path / "thesis.tex").write_text("")
+        foreign = run("compare", *OPTIONS, "--dry-run", "--out", tmp_path)
+        assert (foreign.code, "is not empty" in foreign.err) == (2, True)
+        other = run("compare", *OPTIONS, "--n", 25, "--dry-run", "--out", compared[0])
+        assert (other.code, "holds another comparison" in other.err) == (2, True)
+        assert run("compare", *OPTIONS, "--dry-run", "--out", compared[0]).code == 0
 
     def test_one_process_only(self, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE", "2")

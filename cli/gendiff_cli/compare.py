@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,8 @@ import typer
 
 from gendiff.errors import CheckError, ConfigError
 from gendiff.registry import Registry
-from gendiff_cli.console import Verbosity, err, json_result, next_step, note, result, table
+from gendiff_cli.bars import Bars
+from gendiff_cli.console import json_result, next_step, note, result, table
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import (
     ConfigOption,
@@ -30,7 +30,6 @@ from gendiff_cli.options import (
     complete,
     layers,
 )
-from gendiff_cli.train import watched
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
     from gendiff.config import Layer
     from gendiff.features import Features
     from gendiff.metric import Metric
-    from gendiff.run import Run
     from gendiff.shapes import EventShape
-    from gendiff.training import Trainer
 
 MATCHED = "sampler.prior=matched in the arm"
 _budget = {"rich_help_panel": "Shared by all arms"}
@@ -168,7 +165,14 @@ def compare(
     else:
         comparison = None
         shared = layers(registry, preset, config_file, assignments, flags)
+        others = {"--preset": preset, "--config": config_file, "--set": assignments}
+        given = [f"--{flag}" for flag, value in flags.items() if value is not None and flag != "sampler"]
+        given += [flag for flag, value in others.items() if value]
+        source = context.get_parameter_source("seeds")
+        given += ["--seeds"] if source is not None and source.name == "COMMANDLINE" else []
         plan = _plan(registry, arm or [], shared, seeds, nfe, n, features, fid_weights, metric, allow)
+        if all(contender.runs for contender in plan.contenders):
+            _refuse_unused(given)
     unequal = require_fair(plan)
     _remark(plan)
     for one in unequal:
@@ -176,13 +180,15 @@ def compare(
     for contender in () if dry_run else plan.contenders:
         for finding in contender.findings:
             note(f"{contender.label}: {finding.text}: {MATCHED}")
-    if dry_run:
-        _describe(plan, json)
-        return
+    if out is not None:
+        Comparison.held(plan, out)
     with process_group(device) as group:
         names = rehearse(plan, group.device)
         for text in gate or []:
             Gate.parse(text, names)
+        if dry_run:
+            _describe(plan, json)
+            return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
         found, files = _compared(comparison, registry, group.device, unequal, gate or [])
@@ -282,6 +288,16 @@ def _refuse_changes(given: Sequence[str]) -> None:
         )
 
 
+def _refuse_unused(given: Sequence[str]) -> None:
+    if given:
+        raise ConfigError(
+            f"nothing is trained here, and {', '.join(given)} would have no effect",
+            where="--arm",
+            details=["every arm is a run that exists: it is compared as it was trained, with the seeds that it has"],
+            fix="leave it out, or give an arm that is to be trained; --sampler holds for runs too",
+        )
+
+
 def _remark(plan: Plan) -> None:
     """Say what is odd about runs that are reused, and find out now whether loggers are there."""
     from gendiff.run import Run
@@ -349,6 +365,9 @@ def _report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         for arm in found["arms"]:
             for alarm in arm["alarms"]:
                 result(f"warning: {arm['label']}: {alarm}")
+        for gate in found["gates"]:
+            if gate["passed"]:
+                result(f"gate passed: {gate['gate']}")
         result("")
         for file in files[:2]:
             result(str(file))
@@ -389,26 +408,3 @@ def _ends(estimate: dict[str, Any], form: str) -> str:
     if estimate["low"] is None:
         return " [no interval]"
     return f" [{estimate['low']:{form}}, {estimate['high']:{form}}]"
-
-
-class Bars:
-    """Says on stderr what is being done: a bar on a terminal, and else a line."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-
-    @contextmanager
-    def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A piece of work of so many parts."""
-        from rich.progress import Progress
-
-        live = err.is_terminal and Verbosity.level >= 0
-        if not live and Verbosity.level >= 0:
-            err.print(what, markup=False)
-        with Progress(console=err, disable=not live, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda count: bar.advance(task, count)
-
-    def train(self, run: Run, trainer: Trainer) -> None:
-        """Train a run as gendiff train does."""
-        watched(run, trainer, self.registry)

@@ -11,7 +11,7 @@ import typer
 
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.registry import Registry
-from gendiff_cli.compare import Bars
+from gendiff_cli.bars import Bars
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.options import DataOption, DeviceOption, SetOption, complete, layers
 

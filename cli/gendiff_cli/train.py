@@ -180,8 +180,8 @@ def _together(
             _finish(run, trainer, json)
 
 
-def watched(run: Run, trainer: Trainer, registry: Registry) -> None:
-    """Train under a progress bar, before everyone who wants to watch."""
+def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> None:
+    """Train under a progress bar, before everyone who wants to watch; ``what`` tells it from other runs of one command."""
     from gendiff.observers import Observers
     from gendiff.preview import Preview
     from gendiff.training import fit
@@ -190,7 +190,7 @@ def watched(run: Run, trainer: Trainer, registry: Registry) -> None:
         run.switch_off(name, why)
         note(f"{name} failed and is switched off for this run: {why}")
 
-    with ProgressBar(run.path, trainer.step, trainer.settings.steps) as bar:
+    with ProgressBar(what or run.path.name, trainer.step, trainer.settings.steps) as bar:
         observers = Observers([("the progress bar", bar)], failed)
         if trainer.group.main:
             for name, plugin in registry.observers():
@@ -213,7 +213,7 @@ def _finish(run: Run, trainer: Trainer, json: bool) -> None:
 class ProgressBar:
     """The live line: step, loss, images/s, ETA; a plain line now and then where there is no terminal."""
 
-    def __init__(self, title: Path, first: int, last: int) -> None:
+    def __init__(self, title: str, first: int, last: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.live = err.is_terminal and Verbosity.level >= 0 and is_main_process()
@@ -230,7 +230,7 @@ class ProgressBar:
             console=err,
             disable=not self.live,
         )
-        self.task = self.bar.add_task(title.name, total=last, completed=first, loss=float("nan"), speed=0.0)
+        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss=float("nan"), speed=0.0)
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()

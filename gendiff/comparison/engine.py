@@ -29,7 +29,7 @@ from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
 from gendiff.files import Files
-from gendiff.folder import empty, numbered
+from gendiff.folder import check_empty, empty, numbered
 from gendiff.generation import TrainedModel
 from gendiff.lock import locked
 from gendiff.process_group import ProcessGroup
@@ -40,6 +40,7 @@ from gendiff.stopping import stop_requests, stopped
 from gendiff.training import Trainer, check_disk, fit, refuse_other_data
 
 PLAN = "plan.json"
+STAGED = f".{PLAN}.staged"  # all that there is where a comparison was killed while it was made
 
 
 class Listener(Protocol):
@@ -48,8 +49,8 @@ class Listener(Protocol):
     def working(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """A piece of work of so many parts begins; what it returns is told how many are done now."""
 
-    def train(self, run: Run, trainer: Trainer) -> None:
-        """Train a run, before whoever wants to watch."""
+    def train(self, what: str, run: Run, trainer: Trainer) -> None:
+        """Train a run, before whoever wants to watch; ``what`` says which it is, and of how many."""
 
 
 class Silent:
@@ -60,7 +61,7 @@ class Silent:
         """Say nothing."""
         yield lambda count: None
 
-    def train(self, run: Run, trainer: Trainer) -> None:
+    def train(self, what: str, run: Run, trainer: Trainer) -> None:
         """Train it, and say nothing."""
         fit(run, trainer)
 
@@ -80,23 +81,32 @@ class Comparison:
             ConfigError: where ``out`` holds something else.
 
         """
-        if out is not None and (out / PLAN).is_file():
-            known = cls.open(out)
-            if known.plan.table() != plan.table():
-                changed = [key for key, value in plan.table().items() if known.plan.table()[key] != value]
-                raise ConfigError(
-                    f"'{out}' holds another comparison",
-                    where="--out",
-                    details=[f"it differs in: {', '.join(changed)}"],
-                    fix=f"choose a new directory, or go on with the old one: gendiff compare --resume {out}",
-                )
+        if out is not None and (known := cls.held(plan, out)):
             return known
         if out is not None:
-            (out / f".{PLAN}.staged").unlink(missing_ok=True)  # killed while it was made
+            (out / STAGED).unlink(missing_ok=True)
         path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
         about = {"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()}
         Files().replace(path / PLAN, sealed.sealed(about))
         return cls(path, plan)
+
+    @classmethod
+    def held(cls, plan: Plan, out: Path) -> Comparison | None:
+        """The comparison of this plan in ``out``; None where there is room for it. Raises as `create` does, and makes nothing."""
+        if not (out / PLAN).is_file():
+            if not (out / STAGED).is_file() or len(list(out.iterdir())) > 1:
+                check_empty(out)
+            return None
+        known = cls.open(out)
+        if known.plan.table() != plan.table():
+            changed = [key for key, value in plan.table().items() if known.plan.table()[key] != value]
+            raise ConfigError(
+                f"'{out}' holds another comparison",
+                where="--out",
+                details=[f"it differs in: {', '.join(changed)}"],
+                fix=f"choose a new directory, or go on with the old one: gendiff compare --resume {out}",
+            )
+        return known
 
     @classmethod
     def open(cls, path: Path) -> Comparison:
@@ -195,16 +205,16 @@ class Comparison:
         heed: Callable[[], None],
     ) -> None:
         """Train those of the cells that are not finished."""
-        for cell in cells:
-            self._train(cell, registry, device, listener)
+        own = [cell for cell in cells if not cell.contender.runs]
+        for number, cell in enumerate(own, 1):
+            what = f"{cell.contender.label}, seed {cell.seed} (run {number} of {len(own)})"
+            self._train(cell, what, registry, device, listener)
             heed()
 
     def _stopped(self, number: int) -> Stopped:
         return stopped("the comparison", number, "what was reached is saved", f"gendiff compare --resume {self.path}")
 
-    def _train(self, cell: Cell, registry: Registry, device: torch.device, listener: Listener) -> None:
-        if cell.contender.runs:
-            return
+    def _train(self, cell: Cell, what: str, registry: Registry, device: torch.device, listener: Listener) -> None:
         path = self.run_path(cell)
         if not (path / "run.json").is_file():
             if path.exists():
@@ -220,7 +230,7 @@ class Comparison:
         with run.lock():
             check_disk(run, trainer)
             run.forget_after(trainer.step)
-            listener.train(run, trainer)
+            listener.train(what, run, trainer)
         run.write_card()
 
     def _measure(
