@@ -89,10 +89,10 @@ class TestQuality:
 
         seen = [one("heun", 10, 0.5), one("heun", 10, 0.7, seed=1), one("dpmpp-2m", 10, 0.4), one("heun", 20, 0.3)]
         text = quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.35)], [0.2, 0.3])
-        assert "| identity (DDPM) | eps | 0.400 `dpmpp-2m` | 0.300 `heun` | 0.350 | 20 = N/50 |" in text
+        assert "| identity (DDPM) | eps | 0.400 `dpmpp-2m` | 0.300 `heun` | 0.350 | 20 = N/50 | 10 = N/100 |" in text
         assert "| identity (DDPM) | eps | `heun` | 0.600 (0.500..0.700) | 0.300 |" in text
         assert "real against real 0.250 (0.200..0.300)" in text
-        assert "not reached" in quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.2)], [0.2])
+        assert "| 0.200 | no | no |" in quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.2)], [0.2])
 
 
 def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
@@ -112,7 +112,7 @@ def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
     assert [row["measured"] for row in told["rows"]] == pytest.approx([0.5, 0.2, 0.1, 0.7, 0.5, 0.4])
     errors = [row["predicted"]["0"] for row in told["rows"]]
     assert errors[0] > errors[1] > errors[2] > 0  # fewer steps of DDIM are worse
-    assert told["correlations"][f"arm {arms[1]}"]["0"] == pytest.approx(1)
+    assert told["correlations"][f"arm {arms[1]} (3)"]["0"] == pytest.approx(1)
     assert f"| {arms[0]} | wiener | `ddim` | {errors[0]:.3g} / " in capsys.readouterr().out
     assert figure.stat().st_size > 10_000
 

@@ -64,16 +64,21 @@ def predicted(arm: str, objective: str, spec: str, steps: int) -> dict[str, floa
     }
 
 
-def correlations(found: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Spearman's rank correlation between each predicted and the measured error, of all rows and of parts of them."""
+def correlations(found: Sequence[Row], real: float) -> dict[str, dict[str, float]]:
+    """Spearman's rank correlation between each predicted and the measured error, of all rows and of parts of them.
+
+    An error that is smaller than the distance of two sets of real events cannot be measured well: ``real`` divides the rows.
+    """
     from scipy.stats import spearmanr
 
-    parts = {"all": list(found)}
+    large = [row for row in found if row.predicted["0"] > real]
+    parts = {"all": list(found), "predicted above real against real": large}
+    parts |= {f"that, {key}": [row for row in large if row.objective == key] for key in ("eps", "wiener")}
     for key in ("objective", "arm", "sampler", "steps"):
         for value in dict.fromkeys(getattr(row, key) for row in found):
             parts[f"{key} {value}"] = [row for row in found if getattr(row, key) == value]
     return {
-        name: {
+        f"{name} ({len(part)})": {
             off: float(spearmanr([row.predicted[off] for row in part], [row.measured for row in part]).statistic)
             for off in part[0].predicted
         }
@@ -140,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     facts = json.loads((options.out / "quality-digits.json").read_text())
     found, real = rows(facts), statistics.mean(facts["floor"])
-    ranks = correlations(found)
+    ranks = correlations(found, real)
     told = {"rows": [asdict(row) for row in found], "correlations": ranks}
     (options.out / "prediction-digits.json").write_text(json.dumps(told, indent=1))
     (options.out / "prediction-digits.md").write_text(table(found, ranks, real))
