@@ -148,7 +148,7 @@ class TestVerdict:
     def test_what_is_unfair_is_said(self):
         values = {"a": estimate(1), "b": estimate(2)}
         found = verdict("fid", "a", values, {"b": estimate(1, 0.5, 1.5)}, False, 0.95, ["the data differ"])
-        assert "Not fair: the data differ" in found.sentences
+        assert "Not equal: the data differ" in found.sentences
 
 
 NAMES = ["fid", "kid", "fd-random-conv", "spectrum.error"]

@@ -421,6 +421,11 @@ SEEN = """() => [...document.images].map(image => {
   return {width: image.naturalWidth, shown: image.clientWidth, values: new Set(pixels).size, alt: image.alt};
 })"""
 SOURCES = "() => [...document.querySelectorAll('figure[data-arm] img')].map(image => image.src)"
+#: The tables that are cut, and the cells of which more is written than is seen.
+CUT = """() => [...document.querySelectorAll('table')]
+  .flatMap(table => [table, table.parentElement, ...table.querySelectorAll('th, td')])
+  .filter(one => one.scrollWidth > one.clientWidth && one.clientWidth > 0)
+  .map(one => `${one.tagName} ${one.className} ${one.textContent}: ${one.scrollWidth} in ${one.clientWidth}`)"""
 COLOURS = """() => {
   const style = getComputedStyle(document.documentElement);
   return [style.backgroundColor, style.color];
@@ -479,6 +484,7 @@ class TestInABrowser:
         page_colour, ink = map(luminance, tab.evaluate(COLOURS))
         assert (page_colour > 0.5) == (scheme == "light")
         assert (max(page_colour, ink) + 0.05) / (min(page_colour, ink) + 0.05) > 10
+        assert tab.evaluate(CUT) == []
         for chart in tab.locator("figure.chart > svg").all():
             box = chart.bounding_box()
             assert box["x"] >= 0

@@ -80,7 +80,7 @@ def verdict(
         sentences.append("Arms without a seed in common are compared unpaired, which sees less.")
     if len(differences) > 1:
         sentences.append(f"The {len(differences)} intervals hold together at {level:.0%} (Bonferroni).")
-    sentences += [f"Not fair: {text}" for text in unfair]
+    sentences += [f"Not equal: {text}" for text in unfair]
     return Verdict(outcomes, _headline(baseline, outcomes, values, differences, larger_is_better), sentences)
 
 
