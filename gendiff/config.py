@@ -177,6 +177,7 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                     table = _merge(table, parts, layer.origin, origins, path="")
                 rest = {key: value for key, value in layer.table.items() if key != "process"}
                 table = _merge(table, rest, layer.origin, origins, path="")
+                _count_steps(table, rest, layer.origin, origins)
             except GendiffError as error:  # a spec that cannot be read
                 error.where = error.where or layer.origin
                 raise
@@ -228,6 +229,27 @@ def _default_specs(cls: type[Settings]) -> dict[str, Any]:
     return table
 
 
+def _count_steps(table: Any, over: Mapping[str, Any], origin: str, origins: dict[str, str]) -> None:
+    """A grid that counts its steps itself replaces a number that was there: not one of the same layer, nor that of a flag."""
+    for path in ("sampler", "train.preview"):
+        sampler, given, steps = _part(table, path), _part(over, path), f"{path}.steps"
+        grid = _part(sampler, "grid").get("name")
+        if "grid" not in given or "steps" in given or sampler.get("steps") is None or not isinstance(grid, str):
+            continue
+        theirs = origins.get(steps, "")
+        if component_class("grid", grid).counted and theirs != origin and not theirs.startswith("--"):  # type: ignore[attr-defined]  # a grid
+            sampler["steps"] = None
+            _forget(origins, steps)
+
+
+def _part(table: Any, path: str) -> Any:
+    """What a table says of a component; nothing where it says nothing."""
+    for key in path.split("."):
+        table = table.get(key, {}) if isinstance(table, Mapping) else {}
+        table = parse_spec(table) if isinstance(table, str) else table
+    return table if isinstance(table, Mapping) else {}
+
+
 def _shorten(table: Mapping[str, Any], origins: Mapping[str, str]) -> None:
     """Default numbers of sampling steps are at most N: only a number that somebody gave can be too large."""
     N, train = table.get("N"), table.get("train")
@@ -237,7 +259,7 @@ def _shorten(table: Mapping[str, Any], origins: Mapping[str, str]) -> None:
     }
     for path, sampler in defaults.items():
         given = {path, f"{path}.steps"} & origins.keys()
-        if isinstance(N, int) and isinstance(sampler, dict) and "steps" in sampler and not given:
+        if isinstance(N, int) and isinstance(sampler, dict) and sampler.get("steps") is not None and not given:
             sampler["steps"] = min(sampler["steps"], max(N, 1))
 
 

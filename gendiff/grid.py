@@ -27,6 +27,8 @@ class Grid(Component):
     """n of the steps N..1; an author gives `positions`."""
 
     kind: ClassVar[str] = "grid"
+    #: Whether it says by itself how many steps there are.
+    counted: ClassVar[bool] = False
 
     @abstractmethod
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:

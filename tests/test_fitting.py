@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_coordinates_reach_the_whole_range(value, low, high):
 
 @pytest.mark.parametrize("spec", ["ddim:steps=6,grid=lambda", "dpmpp-2m:steps=6"])
 def test_one_parameter_is_found_as_by_a_scan(spec):
-    start, by = config(), sampler(spec)
+    start, by = config("blur:schedule=log,noise='linear:beta_max=0.25'"), sampler(spec)
     target = diagonal(start.diffusion())
     found = fit(start, by, target, chosen(start.velocity, {"f_max": (0.0, 3.0)}), 40)
     scan = []
@@ -188,6 +189,25 @@ def test_every_step_is_looked_at_in_the_end():
     assert not never_rises(Diffusion(rotation, Kinked(), (1, 4, 6)))
 
 
+def test_from_the_standard_prior_a_process_that_cannot_end_is_refused():
+    heat, by = config("heat:sigma_max=6"), sampler("ddim:steps=4")
+    with pytest.raises(ConfigError, match="no process was found that ends") as refused:
+        fit(heat, by, None, chosen(heat.velocity, {"sigma_max": (1.0, 9.0)}), 20)
+    assert "--prior matched" in refused.value.fix
+
+
+def test_from_its_own_end_such_a_process_is_fitted_past_what_its_components_refuse():
+    """Heat keeps its mean whatever its width, and refuses a sigma_min above sigma_max, which is most of the range."""
+    start, by = config("heat:sigma_max=6"), sampler("dpmpp-2m:steps=6,prior=matched")
+    found = fit(start, by, None, chosen(start.velocity, {}))
+    assert found.after < 0.7 * found.before
+    ends = (start.diffusion(), found.config.diffusion())
+    before, after = (
+        process.half_log_snr(60) * DECIBEL + process.moments.variance.log() * DECIBEL / 2 for process in ends
+    )
+    assert float((after - before.clamp_min(GONE)).max()) < 0.5
+
+
 # --- the command --------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +254,8 @@ def test_fit_says_what_it_changed(tmp_path, monkeypatch):
         "gaussian-field:size=[6,9]",
         "--set",
         "N=40",
+        "--noise",
+        "linear:beta_max=0.5",
         "--steps",
         4,
         "--sampler",
@@ -246,12 +268,46 @@ def test_fit_says_what_it_changed(tmp_path, monkeypatch):
     assert "next: gendiff train --config mine.toml" in done.err
 
 
+SOON = ("--rotation", "dct", "--data", "digits", "--set", "N=20", "--noise", "linear:beta_max=0.9")
+
+
+def test_fit_takes_the_sampler_of_the_configuration_and_one_without_steps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("given.toml").write_text("[sampler]\nname = 'ddim'\nsteps = 3\nprior = 'matched'\n")
+    vary = ("--vary", "sigma=0.3:0.5", "--json")
+    assert run("process", "fit", *SOON, *vary).json["sampler"] == "dpmpp-2m:steps=10"
+    for options, expected in (
+        (("--config", "given.toml"), "ddim:prior=matched,steps=3"),
+        (("--config", "given.toml", "--steps", 4), "ddim:prior=matched,steps=4"),
+        (("--config", "given.toml", "--sampler", "dpmpp-2m:steps=2"), "dpmpp-2m:prior=matched,steps=2"),
+        (("--sampler", "dpmpp-2m", "--grid", "explicit:at=[20,9]"), 'dpmpp-2m:grid="explicit:at=[20, 9]"'),
+        (("--sampler", "reverse-diffusion"), "reverse-diffusion"),
+    ):
+        done = run("process", "fit", *SOON, *options, *vary)
+        assert done.code == 0, done.err
+        assert done.json["sampler"] == expected
+
+
+def test_fit_replaces_its_own_file_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = (*SOON, "--steps", 2, "--vary", "sigma=0.3:0.5", "--out", "mine.toml")
+    for _ in range(2):
+        assert run("process", "fit", *options).code == 0
+    Path("mine.toml").write_text("N = 7\n")
+    done = run("process", "fit", *options)
+    assert (done.code, "no file of an earlier fit" in done.err) == (2, True), done.err
+    assert Path("mine.toml").read_text() == "N = 7\n"
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
         (("--vary", "f_mx"), 2, "did you mean 'f_max'?"),
         (("--vary", "f_max=low:high"), 2, "cannot read 'f_max=low:high'"),
         (("--vary", "f_max=3"), 2, "cannot read 'f_max=3'"),
+        (("--vary", "f_max=3:1"), 2, "LOW must be below HIGH"),
+        (("--vary", "f_max=0:1"), 2, "no process was found that ends"),
+        (("--vary", "f_max=0:1", "--sampler", "reverse-diffusion", "--steps", 3), 2, "has no parameter 'steps'"),
         (("--vary", "f_max=0:1", "--out", "no/such/folder/x.toml"), 2, "cannot write 'no/such/folder/x.toml'"),
         (("--vary", "f_max=0:1", "--sampler", "ddmi"), 2, "did you mean 'ddim'?"),
         (("--vary", "f_max=0:1", "--steps", "70"), 2, "70 sampling steps of a process of 40"),

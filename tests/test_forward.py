@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_an_empty_band_is_nothing():
     assert snr.decibel(3).isnan().tolist() == [count == 0 for count in snr.components]
     for below in (snr.below(0.0), snr.data_below(0.0)):
         assert [step is None for step in below[1:7]] == [True] * 6
-    for finding in diagnose(snr):
+    for finding in diagnose(snr, component(Velocity, "blur")):
         assert "nan" not in finding.text
 
 
@@ -204,7 +205,10 @@ def test_only_a_blur_has_a_width():
 
 def rules(rotation: str, velocity: str, N: int = 1000, shape=(1, 24, 40), power: float = 2.0) -> dict:
     process = diffusion(rotation, velocity, shape, N)
-    return {finding.rule: finding for finding in diagnose(BandSNR(photographs(process, power), 4))}
+    return {
+        finding.rule: finding
+        for finding in diagnose(BandSNR(photographs(process, power), 4), component(Velocity, velocity))
+    }
 
 
 def test_the_best_setting_of_the_paper_blurs_only_what_is_noise():
@@ -245,6 +249,19 @@ def test_a_process_that_keeps_its_data_never_ends():
     assert found["never-ends"].numbers["components"] == found["never-ends"].numbers["of"] == 240
 
 
+@pytest.mark.parametrize(
+    ("velocity", "said"),
+    [
+        ("isotropic:noise='linear:beta_max=0.002'", "use a longer or stronger noise schedule, or .*--prior matched$"),
+        ("reversed:velocity='isotropic:noise=\"linear:beta_max=0.002\"'", "use a longer or stronger noise schedule"),
+        ("heat", "; sample from what it ends in: --prior matched, or --prior data, as in --preset heat-dissipation$"),
+        ("cold", "; sample from what it ends in: --prior matched, or --prior data, as in --preset cold$"),
+    ],
+)
+def test_what_never_ends_is_told_what_helps(velocity, said):
+    assert re.search(said, rules("dct", velocity, shape=(1, 12, 20))["never-ends"].text)
+
+
 @pytest.mark.parametrize("velocity", ["isotropic", "blur:schedule=linear", "isotropic:noise=cosine"])
 def test_an_ordinary_process_has_nothing_odd_about_it(velocity):
     assert rules("dct", velocity) == {}
@@ -270,7 +287,7 @@ def test_a_crossing_that_never_comes_is_no_crossing_to_compare():
     end = torch.full((1, 4, 6), -20.0, dtype=torch.float64)
     end[:, :2] = -1e-3  # half of the components stay: data-SNR 1 is never reached there
     process = Diffusion(diffusion("dct", "blur", (1, 4, 6)).rotation, Fixed(end), (1, 4, 6))
-    found = {finding.rule for finding in diagnose(BandSNR(process, 3))}
+    found = {finding.rule for finding in diagnose(BandSNR(process, 3), component(Velocity, "blur"))}
     assert "never-ends" in found
     assert "blur-in-noise" not in found
 

@@ -10,6 +10,7 @@ import torch
 from processes import component, diffusion
 
 from gendiff import Diffusion, Sampler
+from gendiff.config import Layer, resolve
 from gendiff.errors import ConfigError, PluginError
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
@@ -124,6 +125,25 @@ class TestExplicit:
             grid.steps(process, 2)
         with pytest.raises(ConfigError, match="begins at step 40, the process ends at N = 50"):
             component(Grid, "explicit:at=[40, 3]").steps(process, None)
+
+    @pytest.mark.parametrize("path", ["sampler", "train.preview"])
+    def test_it_replaces_a_number_of_steps_that_nobody_gave_beside_it(self, path):
+        file = Layer.at("a.toml", path, "ddim:steps=7")
+        grid, steps = Layer.at("--grid", f"{path}.grid", "explicit:at=[1000,3]"), f"{path}.steps"
+
+        def sampler(*layers: Layer) -> Sampler:
+            config = resolve(layers).config
+            return config.sampler if path == "sampler" else config.train.preview
+
+        for layers in ([grid], [file, grid], [file, Layer.at("--sampler", path, "ddim:grid='explicit:at=[1000,3]'")]):
+            assert (sampler(*layers).steps, sampler(*layers).grid.name) == (None, "explicit")
+        assert sampler(file, Layer.at("--grid", f"{path}.grid", "lambda")).steps == 7
+        for layers in (
+            [file, Layer.at("--steps", steps, 5), grid],
+            [file, grid, Layer.at("--steps", steps, 5)],
+            [file, Layer.at("--sampler", path, "ddim:steps=5,grid='explicit:at=[1000,3]'")],
+        ):
+            assert sampler(*layers).steps == 5  # which the grid refuses
 
 
 class Given(Grid):

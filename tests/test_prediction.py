@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from command import run
 from processes import component, diffusion
 from rich.text import Text
+from runs import create, settings
 
 from gendiff import Data, GaussianScore, Sampler, sample
 from gendiff.config import Layer, resolve
@@ -236,13 +240,109 @@ def test_predict_finds_steps_that_sample_takes():
         assert row["best"]["grid"][0] == 60
     done = run("process", "predict", *options)
     grid = ",".join(map(str, rows[0]["best"]["grid"]))
-    assert f"identity, dpmpp-2m, 4: --grid 'explicit:at=[{grid}]'" in done.out
+    assert f"identity, dpmpp-2m, 4: --sampler dpmpp-2m --grid 'explicit:at=[{grid}]'" in done.out
     assert "at its best steps" in done.out
     assert "off by 0.1 there" in done.out
     assert "band 1  band 2" in done.out
-    same = (*ARMS[:2], *ARMS[4:], "--sampler", "dpmpp-2m", "--set", "N=60", "--steps", len(rows[0]["best"]["grid"]))
+    same = (*ARMS[:2], *ARMS[4:], "--sampler", "dpmpp-2m", "--set", "N=60")
     again = run("process", "predict", *same, "--grid", f"explicit:at=[{grid}]", "--json")
     assert again.json["predictions"][0]["error"] == pytest.approx(rows[0]["best"]["error"])
+
+
+HEAT = ("--preset", "heat-dissipation", "--data", "digits", "--set", "N=20")
+
+
+def test_predict_takes_sampler_and_prior_of_the_configuration(tmp_path):
+    done = run("process", "predict", *HEAT, "--steps", "4", "--json")
+    assert done.code == 0, done.err
+    rows = done.json["predictions"]
+    assert [row["sampler"] for row in rows] == ["heat-dissipation:prior=data", "ddim:prior=data", "dpmpp-2m:prior=data"]
+    assert "does not end" not in done.err
+    assert "heat-dissipation:prior=data cannot skip steps: it takes all 20" in done.err
+    other = ("--sampler", "dpmpp-2m:prior=standard", "--sampler", "ddim", "--steps", 4)
+    done = run("process", "predict", *HEAT, *other, "--json")
+    assert [row["sampler"] for row in done.json["predictions"]] == ["dpmpp-2m", "ddim:prior=data"]
+    assert "the process does not end" in done.err
+    assert "--preset heat-dissipation" in done.err
+    done = run(
+        "process", "predict", "--preset", "soft-conditioning", "--sampler", "ddim", "--set", "N=20", "--steps", 2
+    )
+    assert "sampler" not in done.err.replace("--sampler", "")
+
+
+def test_what_cannot_run_beside_the_sampler_of_the_configuration_is_left_out(monkeypatch):
+    monkeypatch.setattr(sys.modules["gendiff_cli.process.predict"], "SAMPLERS", ("reverse-diffusion", "ddim"))
+    done = run("process", "predict", *HEAT, "--steps", "4", "--json")
+    assert [row["sampler"].partition(":")[0] for row in done.json["predictions"]] == ["heat-dissipation", "ddim"]
+    assert "reverse-diffusion is left out" in done.err
+
+
+def test_the_data_of_a_run_are_those_of_all_and_two_data_stand_in_no_table(tmp_path):
+    trained = create(tmp_path / "run", settings(rotation="dct"))
+    options = ("--sampler", "ddim", "--steps", "3", "--set", "N=20")
+    done = run("process", "predict", "--arm", trained.path, "--arm", "identity", *options)
+    assert done.code == 0, done.err
+    assert "between samples and digits" in done.out
+    assert f"'identity' names no data: shown with those of '{trained.path}'" in done.err
+    rows = run("process", "predict", "--arm", trained.path, "--arm", "identity", *options, "--json").json["predictions"]
+    [alone] = run("process", "predict", "--arm", "identity", "--data", "digits", *options, "--json").json["predictions"]
+    assert rows[-1]["error"] == alone["error"]
+    other = run("process", "predict", "--arm", trained.path, "--arm", "identity data=gaussian-field:size=8", *options)
+    assert (other.code, "different data cannot stand in one table" in other.err) == (2, True), other.err
+    assert "identity data=gaussian-field:size=8: gaussian-field:size=8" in other.err
+
+
+def test_a_number_of_steps_that_is_not_kept_is_said():
+    options = ("--rotation", "dct", "--data", "digits", "--set", "N=20", "--steps", "1,2")
+    done = run("process", "predict", *options, "--sampler", "heun", "--sampler", "reverse-diffusion")
+    assert "note: heun: 1 evaluation where 2 are asked for" in done.err
+    assert "note: reverse-diffusion cannot skip steps: it takes all 20, whatever --steps says" in done.err
+    assert "evaluation" not in run("process", "predict", *options, "--sampler", "ddim").err
+    given = run("process", "predict", *options[:-2], "--sampler", "ddim", "--grid", "explicit:at=[20,7]", "--json")
+    assert [(row["asked"], row["grid"]) for row in given.json["predictions"]] == [(2, [20, 7])]
+
+
+def test_what_comes_next_keeps_what_was_said(tmp_path):
+    Path(tmp_path / "a.toml").write_text('rotation = "dct"\n')
+    said = ("--config", tmp_path / "a.toml", "--set", "N=20", "--data", "digits")
+    own = ("--sampler", "ddim", "--steps", "2", "--best-grid", "--network-error", "0")
+    kept = " ".join(map(str, said))
+    assert f"next: gendiff process fit {kept}\n" in run("process", "predict", *said, *own).err
+    one = run("process", "predict", *said, *own, "--objective", "eps", "--arm", "identity")
+    assert f"next: gendiff process show {kept} --arm identity\n" in one.err
+    two = run("process", "predict", *said, *own, "--objective", "eps", "--arm", "identity", "--arm", "haar")
+    assert f"next: gendiff compare {kept} --objective eps --arm identity --arm haar\n" in two.err
+
+
+def test_it_is_said_where_a_schedule_has_no_effect():
+    for command in ("show", "predict"):
+        options = ("--schedule", "log", "--data", "digits", "--set", "N=20")
+        done = run("process", command, *options, *(("--steps", "2") if command == "predict" else ()))
+        assert "schedule 'log' has no effect, this is DDPM" in done.err
+        assert "no effect" not in run("process", "show", *options, "--rotation", "dct").err
+
+
+def test_a_search_shows_a_sign_of_life(monkeypatch):
+    from gendiff_cli import console
+
+    said = []
+    monkeypatch.setattr(console.err, "_force_terminal", True)
+    monkeypatch.setattr(console.err, "status", lambda text: said.append(text) or nullcontext())
+    options = (
+        "--rotation",
+        "dct",
+        "--data",
+        "digits",
+        "--set",
+        "N=20",
+        "--sampler",
+        "ddim",
+        "--steps",
+        "2",
+        "--best-grid",
+    )
+    assert run("process", "predict", *options).code == 0
+    assert said == ["measuring the data", "dct, blur, ddim: searching"]
 
 
 def test_independent_components_where_events_are_large_or_asked_for():

@@ -80,6 +80,15 @@ def test_show_takes_a_named_process_and_says_where_blur_is_approximate():
     assert "does not diagonalise" not in run("process", "show", "--rotation", "dct", "--size", 8).err
 
 
+def test_a_band_without_components_crosses_nothing():
+    options = ("--rotation", "dct", "--data", "digits", "--set", "N=20", "--bands", 40, "--moments", 2)
+    [found] = run("process", "show", *options, "--json").json["processes"]
+    empty = found["components"].count(0)
+    rows = [line.split() for line in run("process", "show", *options).out.splitlines()]
+    assert sum(row[1:] == ["-"] * 4 for row in rows) == empty > 0
+    assert rows[-1].count("-") == empty if not found["findings"] else any(row.count("-") == empty for row in rows)
+
+
 @pytest.mark.parametrize("columns", [40, 120])
 def test_show_fits_a_terminal(columns, monkeypatch):
     from gendiff_cli import console

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich import markup
@@ -55,6 +56,12 @@ def note(text: str) -> None:
     """A remark on stderr, silent under -q."""
     if Verbosity.level >= 0 and is_main_process():
         err.print(f"[dim]note:[/] {escape(text)}")
+
+
+def busy(doing: str) -> AbstractContextManager[object]:
+    """A sign of life while something takes its time, where a terminal shows it."""
+    watched = err.is_terminal and Verbosity.level >= 0 and is_main_process()
+    return err.status(doing) if watched else nullcontext()
 
 
 def next_step(command: str) -> None:

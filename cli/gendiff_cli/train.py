@@ -34,6 +34,7 @@ from gendiff_cli.options import (
     VelocityOption,
     layers,
 )
+from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
     from gendiff.config import Config
@@ -123,7 +124,7 @@ def _start(
 ) -> None:
     from gendiff.process_group import process_group
 
-    _remark(config)
+    remark_schedule(config)
     for logger in config.train.loggers:
         logger.ready()
     config = config.fitted()
@@ -147,7 +148,8 @@ def _together(
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
-        _remark_end(config, trainer)
+        if config.sampler.prior == "standard":
+            remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
         if run is not None:
             refuse_other_data(run, config)
             problems: list[str] = []
@@ -249,24 +251,6 @@ class ProgressBar:
     def gendiff_samples_ready(self, picture: Path) -> None:
         if Verbosity.level >= 0:
             err.print(f"[dim]{escape(str(picture))}[/]")
-
-
-def _remark(config: Config) -> None:
-    """Say what a newcomer would otherwise wonder about."""
-    schedule = getattr(config.velocity, "schedule", None)
-    if schedule is not None and config.rotation.name == "identity":
-        chosen = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
-        if chosen:
-            note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
-
-
-def _remark_end(config: Config, trainer: Trainer) -> None:
-    """Say where the run's samples would start from noise that the process never becomes."""
-    from gendiff.lab.diagnosis import never_ends
-    from gendiff.lab.forward import BandSNR
-
-    if config.sampler.prior == "standard" and (finding := never_ends(BandSNR(config.diffusion(), 1))):
-        note(f"{finding.text}: --set sampler.prior=matched")
 
 
 def _describe(config: Config, trainer: Trainer, json: bool) -> None:

@@ -17,7 +17,12 @@ from dataclasses import dataclass
 
 import torch
 
+from gendiff.component import Component
 from gendiff.lab.forward import DECIBEL, BandSNR, first_below
+from gendiff.process import Process
+from gendiff.registry import default_registry
+from gendiff.schedule import NoiseSchedule
+from gendiff.velocity import Velocity
 
 CLEAN, GONE = 10.0, -10.0  # decibel of data-SNR: a band is decided between the two
 AT_ONCE = 1 / 50  # of N
@@ -34,9 +39,9 @@ class Finding:
     numbers: dict[str, float | int | list[float] | list[int]]
 
 
-def diagnose(snr: BandSNR) -> list[Finding]:
-    """Every rule that applies to a process and its data."""
-    found = (_destroyed_at_once(snr), never_ends(snr), _blur_in_noise(snr))
+def diagnose(snr: BandSNR, velocity: Velocity) -> list[Finding]:
+    """Every rule that applies to a process and its data; ``velocity`` is the recipe of its scales."""
+    found = (_destroyed_at_once(snr), never_ends(snr, velocity), _blur_in_noise(snr))
     return [finding for finding in found if finding is not None]
 
 
@@ -61,8 +66,8 @@ def _destroyed_at_once(snr: BandSNR) -> Finding | None:
     )
 
 
-def never_ends(snr: BandSNR) -> Finding | None:
-    """The rule of that name: whether sampling may start from N(0, s_N²)."""
+def never_ends(snr: BandSNR, velocity: Velocity) -> Finding | None:
+    """The rule of that name: whether sampling may start from N(0, s_N²), and what to do about it with such a velocity."""
     diffusion = snr.diffusion
     decibel = torch.broadcast_to(
         diffusion.half_log_snr(diffusion.N) * DECIBEL + snr.component_data, diffusion.event_shape
@@ -74,10 +79,28 @@ def never_ends(snr: BandSNR) -> Finding | None:
     return Finding(
         "never-ends",
         f"the process does not end: at N = {diffusion.N} the data-SNR of {count} of {total} components is above {GONE:g} dB "
-        f"(highest: {highest:+.1f} dB), so N(0, s_N²) is not where it ends; use a longer or stronger noise schedule, or sample "
-        "from the matched prior",
+        f"(highest: {highest:+.1f} dB), so N(0, s_N²) is not where it ends; {_another_start(velocity)}",
         {"components": count, "of": total, "highest_db": highest},
     )
+
+
+def _another_start(velocity: Velocity) -> str:
+    if has_noise_schedule(velocity):
+        return "use a longer or stronger noise schedule, or sample from what it ends in: --prior matched"
+    registry = default_registry()
+    named = [
+        name
+        for name in registry.names("process")
+        if name in registry.presets() and Process.model_validate(name).parts()[1].name == velocity.name
+    ]
+    presets = f", as in --preset {named[0]}" if named else ""
+    return f"sample from what it ends in: --prior matched, or --prior data{presets}"
+
+
+def has_noise_schedule(component: Component) -> bool:
+    """Whether a velocity, or one that it owns, follows a noise schedule."""
+    parts = [value for name in type(component).model_fields if isinstance(value := getattr(component, name), Component)]
+    return any(isinstance(part, NoiseSchedule) or has_noise_schedule(part) for part in parts)
 
 
 def _blur_in_noise(snr: BandSNR) -> Finding | None:

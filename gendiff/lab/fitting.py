@@ -5,8 +5,10 @@ looked for in the range that its field declares, or in one that is given. The er
 sampler and number of steps. Powell's method (SciPy) searches without derivatives, in ``asinh((p - low)/(start - low))``, which is
 linear up to the value that it starts from and logarithmic beyond.
 
-Two constraints. A process must be one: λ never rises, and whatever else its components refuse. And it must end: the data-SNR of
-every component at N is at most -10 dB (rule ``never-ends`` of `gendiff.lab.diagnosis`), or doing nothing would be best of all.
+Two constraints. A process must be one: λ never rises, and whatever else its components refuse. And it must end, or doing nothing
+would be best of all: the data-SNR of every component at N is at most -10 dB (rule ``never-ends`` of `gendiff.lab.diagnosis`).
+Some processes, heat among them, keep components whatever their parameters, and say so by where they start: with the prior
+``matched`` or ``data`` a component that is above -10 dB at the start of the search may stay there, but not rise.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from torch import Tensor
 
 from gendiff.component import Component
 from gendiff.config import Config, Layer, resolve
@@ -33,6 +36,7 @@ from gendiff.threads import one_thread
 
 REFUSED = 10.0  # what a process that is none costs, in units of log error above the start
 EVALUATIONS = 160  # of the error, at most
+SLACK = 0.5  # decibel by which a component may miss its limit in the end: the constraint is a cost
 
 
 @dataclass(frozen=True)
@@ -172,10 +176,13 @@ def fit(
         wrong: what a network gets wrong at every evaluation; None for the optimal model.
 
     Raises:
-        ConfigError: where the sampler cannot sample the process.
+        ConfigError: where the sampler cannot sample the process, and where no process that ends was found.
 
     """
     start = config.diffusion()
+    limit = torch.tensor(GONE, dtype=torch.float64)
+    if sampler.prior != "standard":
+        limit = _data_snr(start).clamp_min(GONE)
     seen = in_frequencies(start, config.data).moments  # of the data
     few = target is None and _same_steps(sampler, as_planned(start, config.data))
 
@@ -183,41 +190,54 @@ def fit(
         """The error, and by how many decibel a component is too alive at N."""
         diffusion = candidate.diffusion()
         if target is not None:
-            return float(law(diffusion, sampler, target, wrong).distance(target).sum()), _alive(diffusion)
+            return float(law(diffusion, sampler, target, wrong).distance(target).sum()), _alive(diffusion, limit)
         search, weight = as_planned(diffusion, config.data), torch.ones(())
         data = Diffusion(search.rotation, search.scales, search.event_shape, seen)
         if few:
             (search, weight), (data, _) = thinned(search), thinned(data)
         wanted = diagonal(data)
         each = law(search, sampler, wanted, wrong).distance(wanted)
-        return float((each * weight.flatten()).sum()), _alive(diffusion)
+        return float((each * weight.flatten()).sum()), _alive(diffusion, limit)
 
     best, count = config, 1
     before, alive = error(config)
     best_cost = _cost(before, alive)
+    best_at = np.array([parameter.coordinate(parameter.value) for parameter in free])
 
     def cost(y: np.ndarray) -> float:
-        nonlocal best, best_cost, count
+        nonlocal best, best_cost, best_at, count
         count += 1
         try:
             numbers = {parameter.path: parameter.at(float(at)) for parameter, at in zip(free, y, strict=True)}
             candidate = with_values(config, numbers, start.moments)
             found = _cost(*error(candidate))
         except GendiffError:
-            return best_cost + REFUSED
+            return float(
+                best_cost + REFUSED + np.abs(y - best_at).sum()
+            )  # a slope back: a plain would lead a search astray
         if found < best_cost:
-            best, best_cost = candidate, found
+            best, best_cost, best_at = candidate, found, y.copy()
         return found
 
     minimize(
         cost,
-        np.array([parameter.coordinate(parameter.value) for parameter in free]),
+        best_at,
         method="Powell",
         bounds=[(0.0, parameter.coordinate(parameter.high)) for parameter in free],
         options={"maxfev": evaluations, "xtol": 1e-2, "ftol": 1e-3},
     )
     if not never_rises(best.diffusion()):
         raise GendiffError("the best process that was found is none: λ rises at a step", fix="fit fewer parameters")
+    if (above := _alive(best.diffusion(), limit)) > SLACK:
+        raise ConfigError(
+            f"no process was found that ends: a component of the data stays {above + GONE:+.1f} dB at N",
+            details=[
+                f"chains start from N(0, s_N²), so none may be above {GONE:g} dB; the search was over "
+                f"{', '.join(parameter.path for parameter in free)}"
+            ],
+            fix="vary its noise too, or start chains from what the process ends in: --prior matched",
+            subject="sampler.prior",
+        )
     found = {parameter.path: parameter.value for parameter in parameters(best.velocity)}
     values = {parameter.path: found[parameter.path] for parameter in free}
     return Fit(best.model_copy(update={"sampler": sampler}), values, before, error(best)[0], count)
@@ -251,10 +271,14 @@ def _cost(error: float, alive: float) -> float:
     return math.log(min(max(error, 1e-300), 1e300)) + max(alive, 0.0) if error == error else math.inf
 
 
-def _alive(diffusion: Diffusion) -> float:
-    """By how many decibel the largest data-SNR at N is above what counts as gone."""
-    data_snr = diffusion.half_log_snr(diffusion.N) * DECIBEL + diffusion.moments.variance.log() * DECIBEL / 2
-    return float(data_snr.max()) - GONE
+def _data_snr(diffusion: Diffusion) -> Tensor:
+    """Of each component at N, decibel."""
+    return diffusion.half_log_snr(diffusion.N) * DECIBEL + diffusion.moments.variance.log() * DECIBEL / 2
+
+
+def _alive(diffusion: Diffusion, limit: Tensor) -> float:
+    """By how many decibel the data-SNR of a component at N is above its limit, at most."""
+    return float((_data_snr(diffusion) - limit).max())
 
 
 def _same_steps(sampler: Sampler, diffusion: Diffusion) -> bool:

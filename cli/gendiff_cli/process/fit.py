@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff_cli.console import err, json_result, next_step, paragraph, result, table
+from gendiff_cli.console import busy, json_result, next_step, paragraph, result, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -20,19 +20,22 @@ from gendiff_cli.options import (
     PriorOption,
     ProcessOption,
     RotationOption,
-    SamplerOption,
     ScheduleOption,
     SetOption,
     SizeOption,
-    StepsOption,
     VelocityOption,
+    complete,
 )
 from gendiff_cli.process.predict import Covariance, NetworkErrorOption, gaussian, network_error, sampler_of
-from gendiff_cli.process.subject import subjects
+from gendiff_cli.process.subject import Subject, subjects
 
 if TYPE_CHECKING:
     from gendiff.config import Config
     from gendiff.lab.fitting import Fit
+    from gendiff.sampler import Sampler
+
+DEFAULT_SAMPLER, DEFAULT_STEPS = "dpmpp-2m", 10
+HEAD = "# Fitted by gendiff process fit."  # the first line of what is written, by which it is known again
 
 
 def fit(
@@ -56,8 +59,18 @@ def fit(
             metavar="NAME[=LOW:HIGH]",
         ),
     ] = None,
-    sampler: SamplerOption = "dpmpp-2m",
-    steps: StepsOption = 10,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Default: the one that a preset or file names, with its prior; else dpmpp-2m.",
+            metavar="SPEC",
+            autocompletion=complete("sampler"),
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Model evaluations for each sample. Default: those of the sampler, else 10."),
+    ] = None,
     grid: GridOption = None,
     prior: PriorOption = None,
     wrong: NetworkErrorOption = 0.1,
@@ -73,7 +86,8 @@ def fit(
     """Choose parameters of a process for which the predicted error at a number of steps is smallest; write a configuration.
 
     The error is that of process predict, with a network that is wrong everywhere by --network-error. λ never rises, and no
-    component of the data is above -10 dB at N.
+    component of the data is above -10 dB at N: for --prior standard without exception, for matched and data with that of those
+    that are above it from the start, which must not rise.
     """
     from gendiff.lab import fitting
 
@@ -89,12 +103,14 @@ def fit(
     }
     [subject] = subjects(context.obj, None, preset, config_file, assignments, flags)
     wanted = dict(map(_range, vary or []))
+    _refuse_foreign(out)
     with subject.resolved.locating():
-        config = subject.config.fitted()
+        with busy("measuring the data"):
+            config = subject.config.fitted()
+            target, dense = gaussian(subject, covariance)
         free = fitting.chosen(config.velocity, wanted)
-        chosen = sampler_of(str(sampler), grid, prior, steps)
-        target, dense = gaussian(subject, covariance)
-        with err.status("searching") if err.is_terminal else _Silence():
+        chosen = _sampler(subject, sampler, grid, prior, steps)
+        with busy("searching"):
             found = fitting.fit(
                 config, chosen, target if dense else None, free, wrong=network_error(subject, chosen, wrong)
             )
@@ -102,14 +118,15 @@ def fit(
     _report(found, {parameter.path: parameter.value for parameter in free}, out, dense, wrong, json)
 
 
-class _Silence:
-    """No sign of life: nobody watches."""
+def _sampler(subject: Subject, spec: str | None, grid: str | None, prior: str | None, steps: int | None) -> Sampler:
+    """The one that is asked for or configured, with as many steps as somebody says, or 10 where it can skip some."""
+    from gendiff.sampler import GridSampler
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
+    named = spec or (subject.sampler.table() if subject.sampler is not None else DEFAULT_SAMPLER)
+    found = sampler_of(named, grid, prior, steps, subject.prior)
+    if isinstance(found, GridSampler) and found.steps is None and not found.grid.counted:
+        return found.model_copy(update={"steps": min(DEFAULT_STEPS, subject.config.N)})
+    return found
 
 
 def _range(text: str) -> tuple[str, tuple[float, float] | None]:
@@ -117,11 +134,33 @@ def _range(text: str) -> tuple[str, tuple[float, float] | None]:
     name, equals, limits = text.partition("=")
     if not equals:
         return name, None
-    low, _, high = limits.partition(":")
+    parts = limits.partition(":")
     try:
-        return name, (float(low), float(high))
+        low, high = float(parts[0]), float(parts[2])
     except ValueError:
         raise ConfigError(f"cannot read '{text}'", where="--vary", fix="write NAME, or NAME=LOW:HIGH") from None
+    if not low < high:
+        raise ConfigError(f"'{text}' is no range", where="--vary", fix="LOW must be below HIGH in NAME=LOW:HIGH")
+    return name, (low, high)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise `ConfigError` where a file is there that is no earlier fit, or no folder for one."""
+    head = f"{HEAD}\n".encode()
+    try:
+        with path.open("rb") as file:
+            earlier = file.read(len(head)) == head
+    except OSError as error:
+        if not path.exists() and path.parent.is_dir():
+            return
+        raise ConfigError(f"cannot write '{path}': {error.strerror}", where="--out", fix="give another path") from error
+    if not earlier:
+        raise ConfigError(
+            f"'{path}' is there, and no file of an earlier fit",
+            where="--out",
+            details=[f"such a file begins with '{HEAD}'"],
+            fix="give another path, or remove it",
+        )
 
 
 def _write(config: Config, path: Path) -> None:
@@ -131,7 +170,7 @@ def _write(config: Config, path: Path) -> None:
     kept = {"N", "rotation", "velocity", "objective", "data", "sampler"}
     table = {key: value for key, value in config.table().items() if key in kept}
     try:
-        path.write_text(f"# Fitted by gendiff process fit.\n{tomli_w.dumps(table)}", encoding="utf-8")
+        path.write_text(f"{HEAD}\n{tomli_w.dumps(table)}", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write '{path}': {error.strerror}", where="--out", fix="give another path") from error
 

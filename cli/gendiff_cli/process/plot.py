@@ -11,7 +11,7 @@ import typer
 
 from gendiff.errors import ConfigError, DataError
 from gendiff.registry import Registry
-from gendiff_cli.console import json_result, next_step, result
+from gendiff_cli.console import busy, json_result, next_step, result
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -100,7 +100,8 @@ def plot(
             figure = _strip_figure(rows, heads)
             facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
         case Kind.SNR:
-            figure = _snr_figure(found)
+            with busy("measuring the data"):
+                figure = _snr_figure(found)
             facts["processes"] = [subject.label for subject in found]
         case Kind.SCHEDULES:
             figure, facts["schedules"] = _schedules_figure(context.obj, found, everything=not arms and schedule is None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff_cli.console import json_result, next_step, paragraph, result, room, table
+from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -27,12 +28,13 @@ from gendiff_cli.options import (
     VelocityOption,
     complete,
 )
-from gendiff_cli.process.subject import ArmOption, Subject, subjects
+from gendiff_cli.process.subject import ArmOption, Subject, again, one_data, subjects
+from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
     from gendiff.diffusion import Diffusion
     from gendiff.lab.recursion import Gaussian, NetworkError
-    from gendiff.sampler import Sampler
+    from gendiff.sampler import Prior, Sampler
 
 #: Where none are given: the first-order sampler and the second-order one that most people use.
 SAMPLERS = ("ddim", "dpmpp-2m")
@@ -74,16 +76,23 @@ def predict(
     sampler: Annotated[
         list[str] | None,
         typer.Option(
-            help="A sampler; may be given again. Default: ddim and dpmpp-2m.",
+            help="A sampler; may be given again. Default: the one that a preset, file, arm or run names, with its prior, beside "
+            "ddim and dpmpp-2m where they can run.",
             metavar="SPEC",
             autocompletion=complete("sampler"),
         ),
     ] = None,
-    steps: Annotated[str, typer.Option(help="Model evaluations, such as 5,10,20.")] = "5,10,20,50",
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="Model evaluations, such as 5,10,20. Default: 5,10,20,50, or as many as an explicit grid has."
+        ),
+    ] = None,
     grid: GridOption = None,
     prior: PriorOption = None,
     best: Annotated[
-        bool, typer.Option("--best-grid", help="Also look for the steps at which the error is smallest.")
+        bool,
+        typer.Option("--best-grid", help="Also look for the steps at which the error is smallest, which takes longer."),
     ] = False,
     bands: Annotated[
         int | None, typer.Option(min=1, max=64, help="Show the error of so many frequency bands too.")
@@ -113,32 +122,79 @@ def predict(
         "data": data,
         "size": size,
     }
-    counts = _counts(steps)
+    counts = None if steps is None else _counts(steps)
     found = subjects(context.obj, arms, preset, config_file, assignments, flags)
-    chosen = [sampler_of(spec, grid, prior) for spec in sampler or SAMPLERS]
+    data_spec = one_data(found)
     results = []
     for subject in found:
-        target, dense = gaussian(subject, covariance)
-        diffusion = subject.diffusion if dense else subject.as_planned
+        remark_schedule(subject.config)
+        with busy("measuring the data"):
+            target, dense = gaussian(subject, covariance)
+            diffusion = subject.diffusion if dense else subject.as_planned
+        chosen = _samplers(subject, diffusion, sampler, grid, prior)
+        if any(one.prior == "standard" for one in chosen):
+            remark_end(subject.in_frequencies, subject.config, subject.label if len(found) > 1 else "")
         for one in chosen:
             off = network_error(subject, one, wrong)
-            rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best, off)
-            results += [{**row, "covariance": "dense" if dense else "diagonal"} for row in rows]
+            with busy(f"{subject.label}, {one.spec}: {'searching' if best else 'predicting'}"):
+                rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best, off)
+            results += [{**row, "data": data_spec, "covariance": "dense" if dense else "diagonal"} for row in rows]
+    for text in _remarks(results, counts):
+        note(text)
     if json:
         json_result({"predictions": results})
         return
     _print(results, bands)
-    next_step(_following(flags, arms or []))
+    next_step(f"gendiff {_following(arms or [])}")
 
 
-def _following(flags: dict[str, Any], arms: list[str]) -> str:
-    """To fit the one process, or to train and compare several."""
-    known = ("data", "size", "noise") if len(arms) > 1 else flags  # what compare says of all its arms
-    asked = [word for flag in known if flags[flag] is not None for word in (f"--{flag}", str(flags[flag]))]
-    if len(arms) == 1:
-        return shlex.join(["gendiff", "process", "show", "--arm", arms[0], *asked])
-    named = [word for arm in arms for word in ("--arm", arm)]
-    return shlex.join(["gendiff", *(["compare"] if arms else ["process", "fit"]), *named, *asked])
+def _samplers(
+    subject: Subject, diffusion: Diffusion, specs: list[str] | None, grid: str | None, prior: str | None
+) -> list[Sampler]:
+    """Those that are asked for, or the one that the configuration names and of the usual ones those that can run beside it."""
+    from gendiff.sampler import GridSampler
+
+    start = prior or subject.prior
+    if specs or subject.sampler is None:
+        return [sampler_of(spec, grid, prior, configured=subject.prior) for spec in specs or SAMPLERS]
+    own = subject.sampler
+    skips = isinstance(own, GridSampler)
+    found = [sampler_of(own.table(), grid if skips else None, prior)]
+    for spec in SAMPLERS:
+        one = sampler_of(spec, grid, start)
+        try:
+            next(iter(one.plan(diffusion)))
+        except ConfigError as error:
+            note(f"{spec} is left out: {error.what}")
+        else:
+            found.append(one)
+    by_name = {_name(one): one for one in reversed(found)}
+    return list(reversed(by_name.values()))
+
+
+def _remarks(rows: Sequence[dict[str, Any]], counts: list[int] | None) -> list[str]:
+    """Where a number of steps is not the one that was asked for, and what was done."""
+    said = dict[str, None]()
+    for row in rows:
+        name, done = row["sampler"], row["evaluations"]
+        if not row["skips"] and counts is not None:
+            said[f"{name} cannot skip steps: it takes all {done}, whatever --steps says"] = None
+        elif done != row["asked"]:
+            said[
+                f"{name}: {done} evaluation{'s' * (done != 1)} where {row['asked']} are asked for, the most it can use"
+            ] = None
+    return list(said)
+
+
+def _following(arms: list[str]) -> str:
+    """To fit the one process, to look at the one arm, or to train and compare several."""
+    own = {"--sampler", "--steps", "--grid", "--bands", "--network-error", "--covariance"}
+    if not arms:
+        return again("process predict", "process fit", own, ("--best-grid",))
+    own |= {"--prior", "--objective"} if len(arms) == 1 else {
+        "--prior", "--process", "--rotation", "--schedule", "--velocity"
+    }  # fmt: skip
+    return again("process predict", "process show" if len(arms) == 1 else "compare", own, ("--best-grid",))
 
 
 def _counts(text: str) -> list[int]:
@@ -152,11 +208,24 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def sampler_of(spec: str, grid: str | None, prior: str | None, steps: int | None = None) -> Sampler:
-    """A sampler with the grid, prior and number of steps that are asked for."""
+def sampler_of(
+    spec: str | dict[str, Any],
+    grid: str | None,
+    prior: str | None,
+    steps: int | None = None,
+    configured: Prior | None = None,
+) -> Sampler:
+    """A sampler with the grid, prior and number of steps that are asked for; where none says a prior, ``configured``."""
+    from gendiff.component import parse_spec
     from gendiff.config import Layer, resolve
 
     table = [Layer.at("--sampler", "sampler", spec)]
+    if (
+        prior is None
+        and configured is not None
+        and "prior" not in (parse_spec(spec) if isinstance(spec, str) else spec)
+    ):
+        prior = configured
     for option, value in (("grid", grid), ("prior", prior), ("steps", steps)):
         if value is not None:
             table.append(Layer.at(f"--{option}", f"sampler.{option}", value))
@@ -200,7 +269,7 @@ def _predictions(
     diffusion: Diffusion,
     target: Gaussian,
     sampler: Sampler,
-    counts: list[int],
+    counts: list[int] | None,
     bands: int,
     best: bool,
     wrong: NetworkError | None,
@@ -222,19 +291,33 @@ def _predictions(
         return told
 
     rows = []
-    name = sampler.spec
-    if isinstance(sampler, GridSampler):  # the number of its steps is that of a column
-        name = sampler.model_copy(update={"steps": type(sampler).model_fields["steps"].default}).spec
-    for n in counts if isinstance(sampler, GridSampler) else [diffusion.N]:
+    skips = isinstance(sampler, GridSampler)
+    known = {"process": subject.label, "sampler": _name(sampler), "objective": subject.config.objective.spec}
+    own: list[int | None] = [None]
+    if isinstance(sampler, GridSampler) and not (counts is None and sampler.grid.counted):
+        own = [*(counts or DEFAULT_COUNTS)]
+    for n in own:
         one = sampler.model_copy(update={"steps": n}) if isinstance(sampler, GridSampler) else sampler
-        known = {"process": subject.label, "sampler": name, "objective": subject.config.objective.spec}
-        row = {**known, "asked": n, **errors(one)}
-        if best and isinstance(sampler, GridSampler):
+        told = errors(one)
+        row = {**known, "skips": skips, "asked": told["evaluations"] if n is None else n, **told}
+        if best and isinstance(sampler, GridSampler) and n is not None:
             grid = prediction.best_grid(diffusion, sampler, target, -(-n // sampler.stages), GRIDS, wrong)
             row["best"] = errors(prediction.at(sampler, grid))
         rows.append(row)
     return rows
 
+
+def _name(sampler: Sampler) -> str:
+    """What a sampler is called in the table: the number of its steps is that of a column."""
+    from gendiff.sampler import GridSampler
+
+    if not isinstance(sampler, GridSampler):
+        return sampler.spec
+    return sampler.model_copy(update={"steps": type(sampler).model_fields["steps"].default}).spec
+
+
+#: The numbers of steps where none are given.
+DEFAULT_COUNTS = (5, 10, 20, 50)
 
 #: Where the search for a grid may begin.
 GRIDS = ("uniform", "lambda", "arc-length", "karras")
@@ -244,14 +327,12 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
     kept = {"dense": "the covariance of the data", "diagonal": "independent components"}
     told = " or ".join(kept[each] for each in dict.fromkeys(row["covariance"] for row in rows))
     paragraph(
-        "squared Wasserstein distance between samples and data, by number of evaluations: what steps and prior cost with a "
-        f"perfect model of Gaussian data with {told}; and below it with a network that is off everywhere"
-        if "off" in rows[0]
-        else "squared Wasserstein distance between samples and data, by number of evaluations: what steps and prior cost with a "
-        f"perfect model of Gaussian data with {told}"
+        f"squared Wasserstein distance between samples and {rows[0]['data']}, by number of evaluations: what steps and prior "
+        f"cost with a perfect model of Gaussian data with {told}"
+        + ("; and below it with a network that is off everywhere" if "off" in rows[0] else "")
     )
     arms = list(dict.fromkeys((row["process"], row["sampler"]) for row in rows))
-    counts = list(dict.fromkeys(row["asked"] for row in rows))
+    counts = list(dict.fromkeys(row["asked"] for row in sorted(rows, key=lambda row: not row["skips"])))
     by_key = {(row["process"], row["sampler"], row["asked"]): row for row in rows}
     names = {arm: f"{arm[0]}, {arm[1]}" for arm in arms}
     for start in range(0, len(counts), fits := room(cell=10, taken=min(max(map(len, names.values())), 20) + 2)):
@@ -269,7 +350,16 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
     for row in rows:
         if "best" in row:
             grid = ",".join(map(str, row["best"]["grid"]))
-            paragraph(f"{names[row['process'], row['sampler']]}, {row['asked']}: --grid 'explicit:at=[{grid}]'")
+            words = shlex.join(["--sampler", _without_grid(row["sampler"]), "--grid", f"explicit:at=[{grid}]"])
+            paragraph(f"{names[row['process'], row['sampler']]}, {row['asked']}: {words}")
+
+
+def _without_grid(spec: str) -> str:
+    """The spec of a sampler without its grid."""
+    from gendiff.sampler import Sampler
+
+    table = Sampler.model_validate(spec).table()
+    return Sampler.model_validate({key: value for key, value in table.items() if key != "grid"}).spec
 
 
 def _lines(name: str, row: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff_cli.console import json_result, next_step, note, paragraph, result, room, table
+from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -20,6 +20,7 @@ from gendiff_cli.options import (
     VelocityOption,
 )
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
+from gendiff_cli.remarks import remark_schedule
 
 if TYPE_CHECKING:
     from gendiff.lab.forward import BandSNR
@@ -57,10 +58,13 @@ def show(
         "size": size,
     }
     found = subjects(context.obj, arms, preset, config_file, assignments, flags)
-    facts = [_facts(subject, bands, moments) for subject in found]
+    with busy("measuring the data"):
+        facts = [_facts(subject, bands, moments) for subject in found]
     if json:
         json_result({"processes": facts})
         return
+    for subject in found:
+        remark_schedule(subject.config)
     for place, (subject, fact) in enumerate(zip(found, facts, strict=True)):
         if place:
             result("")
@@ -104,7 +108,7 @@ def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
         "speed_db_per_step": _speed(snr, CLEAN, GONE),
         "steps": steps,
         "snr_db": [_plain(snr.decibel(i).tolist()) for i in steps],
-        "findings": [{"rule": f.rule, "text": f.text, **f.numbers} for f in diagnose(snr)],
+        "findings": [{"rule": f.rule, "text": f.text, **f.numbers} for f in diagnose(snr, config.velocity)],
     }
 
 
@@ -145,7 +149,7 @@ def _print(fact: dict[str, Any]) -> None:
                 f"{edge:.2f}",
                 _decibel(fact["data_db"][k]),
                 _decibel(None if (db := fact["snr_db"][-1][k]) is None else db + fact["data_db"][k]),
-                "never" if fact["data_crossing"][k] is None else f"{fact['data_crossing'][k]}",
+                _step(fact["data_crossing"][k], fact["components"][k]),
                 "-" if fact["speed_db_per_step"][k] is None else f"{fact['speed_db_per_step'][k]:.2g}",
             ]
             for k, edge in enumerate(fact["band_edges"])
@@ -156,11 +160,18 @@ def _print(fact: dict[str, Any]) -> None:
     for start in range(0, len(fact["band_edges"]), fits := room(cell=8, taken=6)):
         part = slice(start, start + fits)
         rows = [[str(i), *map(_decibel, values[part])] for i, values in zip(fact["steps"], fact["snr_db"], strict=True)]
-        crossing = ["never" if i is None else f"i={i}" for i in fact["crossing"][part]]
+        crossing = [
+            _step(i, count, "i=") for i, count in zip(fact["crossing"][part], fact["components"][part], strict=True)
+        ]
         table(["i", *(f"<{edge:.2f}" for edge in fact["band_edges"][part])], [*rows, ["1", *crossing]])
     for finding in fact["findings"]:
         result("")
         paragraph(f"{finding['rule']}: {finding['text']}")
+
+
+def _step(i: int | None, components: int, sign: str = "") -> str:
+    """The step where a band crosses a level; '-' for a band without components."""
+    return "-" if not components else "never" if i is None else f"{sign}{i}"
 
 
 def _decibel(value: float | None) -> str:

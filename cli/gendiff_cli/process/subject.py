@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import GendiffError
+from gendiff.errors import ConfigError, GendiffError
 from gendiff.registry import Registry
 from gendiff_cli.console import note
 from gendiff_cli.options import layers
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from gendiff.config import Config, Resolved
     from gendiff.data import Data
     from gendiff.diffusion import Diffusion
+    from gendiff.sampler import Prior, Sampler
 
 #: What a process is looked at on where no data are given: larger than the embedded digits, so that there is something to see.
 DEFAULT_DATA = {"data": {"name": "dead-leaves", "size": 64}}
+
+#: Where they come from then.
+DEFAULT = "the default of this command"
 
 ArmOption = Annotated[
     list[str] | None,
@@ -43,12 +47,14 @@ class Subject:
 
     Args:
         data: what is destroyed; None for a run whose data are not here.
+        run: whether it is that of a run.
 
     """
 
     label: str
     resolved: Resolved
     data: Data | None
+    run: bool = False
 
     @property
     def config(self) -> Config:
@@ -60,6 +66,17 @@ class Subject:
         """The process in numbers, with the moments of its data, which are read for that."""
         with self.resolved.locating():
             return self.config.diffusion()
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """The sampler that its run, preset, file or arm names; None where it is that of nobody's choice."""
+        return self.config.sampler if self.run or "sampler.name" in self.resolved.origins else None
+
+    @property
+    def prior(self) -> Prior | None:
+        """Where chains start, as they name it or the sampler that they name does."""
+        named = self.sampler is not None or "sampler.prior" in self.resolved.origins
+        return self.config.sampler.prior if named else None
 
     @property
     def components(self) -> int:
@@ -89,20 +106,29 @@ def subjects(
     assignments: list[str] | None,
     flags: dict[str, Any],
 ) -> list[Subject]:
-    """The process of the flags, or those of the arms over it."""
+    """The process of the flags, or those of the arms over it.
+
+    Arms that name no data are shown with those of the first run among them, if there is one and nothing else names any.
+    """
     from gendiff.arm import Arm, parse_arms
     from gendiff.config import Layer
 
-    below = [
-        Layer("the default of this command", DEFAULT_DATA),
-        *layers(registry, preset, config_file, assignments, flags),
-    ]
-    found = []
-    for arm in parse_arms(arms) if arms else [Arm("")]:
+    named = parse_arms(arms) if arms else [Arm("")]
+    runs = {arm.run: _data_of(arm.run) for arm in named if arm.run is not None}
+    known = [(run, data) for run, data in runs.items() if data is not None]
+    default = Layer(DEFAULT, {"data": known[0][1].table()} if known else DEFAULT_DATA)
+    below = [default, *layers(registry, preset, config_file, assignments, flags)]
+    found, lent = [], list[str]()
+    for arm in named:
         resolved = arm.resolve(below)
         config = resolved.config
-        data = config.data if arm.run is None else _data_of(arm.run)
-        found.append(Subject(arm.label or f"{config.rotation.spec}, {config.velocity.spec}", resolved, data))
+        data = config.data if arm.run is None else runs[arm.run]
+        label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
+        found.append(Subject(label, resolved, data, arm.run is not None))
+        if arm.run is None and resolved.origins.get("data.name") == DEFAULT:
+            lent.append(f"'{label}'")
+    if known and lent:
+        note(f"{', '.join(lent)} {'names' if len(lent) == 1 else 'name'} no data: shown with those of '{known[0][0]}'")
     return found
 
 
@@ -118,6 +144,19 @@ def _data_of(run: Path) -> Data | None:
         note(f"the data of '{run}' are not here: {error.what}")
         return None
     return data
+
+
+def one_data(found: Sequence[Subject]) -> str:
+    """The data of all processes, in words; raises `ConfigError` where they are not the same."""
+    specs = {subject.label: (subject.data or subject.config.data).spec for subject in found}
+    if len({subject.config.data.fingerprint for subject in found}) > 1:
+        raise ConfigError(
+            "processes with different data cannot stand in one table",
+            where="--arm",
+            details=[f"{label}: {spec}" for label, spec in specs.items()],
+            fix="choose the data of the run for all: --data SPEC, or look at one process after the other",
+        )
+    return specs[found[0].label]
 
 
 def again(command: str, following: str, own: set[str], arguments: Iterable[str] = ()) -> str:

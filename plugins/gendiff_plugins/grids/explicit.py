@@ -21,6 +21,8 @@ class Explicit(Grid):
     """
 
     name = "explicit"
+    counted = True
+
     at: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="steps between 1 and N, N among them")
 
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:

@@ -1,0 +1,29 @@
+"""What a process makes a newcomer wonder about, said where it is chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gendiff_cli.console import note
+
+if TYPE_CHECKING:
+    from gendiff.config import Config
+    from gendiff.diffusion import Diffusion
+
+
+def remark_schedule(config: Config) -> None:
+    """Say where a blur schedule was chosen that has nothing to act on."""
+    schedule = getattr(config.velocity, "schedule", None)
+    if schedule is not None and config.rotation.name == "identity":
+        chosen = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
+        if chosen:
+            note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
+
+
+def remark_end(diffusion: Diffusion, config: Config, label: str = "", fix: str = "") -> None:
+    """Say where samples from the standard prior would start from noise that the process never becomes."""
+    from gendiff.lab.diagnosis import never_ends
+    from gendiff.lab.forward import BandSNR
+
+    if finding := never_ends(BandSNR(diffusion, 1), config.velocity):
+        note(": ".join(part for part in (label, finding.text, fix) if part))
