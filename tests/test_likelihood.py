@@ -298,6 +298,17 @@ def test_other_data_and_another_prior(trained):
     assert matched["decoder"] == standard["decoder"]
 
 
+@pytest.mark.parametrize("prior", ["standard", "matched", "data"])
+def test_the_chain_starts_where_the_run_samples_from(prior, tmp_path):
+    short = ("--set", "N=20", "--set", f"sampler.prior={prior}", *TINY)
+    made = run("train", "--preset", "heat-dissipation", *short, "--out", tmp_path / "r")
+    assert made.code == 0, made.err
+    options = (tmp_path / "r", "--events", 2, "--draws", 1)
+    start = "standard" if prior == "standard" else "matched"
+    assert run("process", "likelihood", *options, "--json").json["start"] == start
+    assert f"from the {start} prior" in run("process", "likelihood", *options).out
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

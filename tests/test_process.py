@@ -201,6 +201,10 @@ def test_plot_draws_every_schedule_there_is_and_maps_as_pdf(tmp_path, monkeypatc
     assert run("process", "plot", "schedules", "--schedule", "log", "--json").json["schedules"] == [
         "identity, blur:schedule=log"
     ]
+    several = ("--schedule", "log:f_max=0.6", "--schedule", "quartic")
+    done = run("process", "plot", "schedules", *several, "--json")
+    assert done.json["schedules"] == ["log:f_max=0.6", "quartic"], done.err
+    assert "next: gendiff train\n" in done.err
     done = run("process", "plot", "snr", "--data", "digits", "--rotation", "dct", "--out", "snr.pdf")
     assert (done.code, done.out) == (0, "snr.pdf\n"), done.err
     assert "next: gendiff train --data digits --rotation dct" in done.err
@@ -222,6 +226,14 @@ def test_plot_draws_every_schedule_there_is_and_maps_as_pdf(tmp_path, monkeypatc
         (("--process", "dpm"), 2, "did you mean 'ddpm'?"),
         (("--arm", "dct schedule=lgo"), 2, "did you mean 'log'?"),
         (("schedules", "--arm", "ddpm"), 2, "has no blur schedule"),
+        (
+            ("schedules", "--process", "heat-dissipation"),
+            2,
+            "'dct, heat' has no blur schedule: velocity 'heat' has none",
+        ),
+        (("schedules", "--at", "snr"), 2, "'schedules' has no use for --at: no picture is drawn"),
+        (("snr", "--picture", "text.png", "--moments", 4), 2, "'snr' has no use for --picture and --moments"),
+        (("snr", "--schedule", "log", "--schedule", "quartic"), 2, "a process has one schedule"),
         (("schedules", "--arm", "dct", "--arm", "dct N=500"), 2, "draw schedules of one N together"),
     ],
 )

@@ -23,9 +23,9 @@ def test_a_command_prints_what_the_page_shows(line, tmp_path, monkeypatch):
     assert [[NUMBER.sub("#", word) for word in each] for each in seen] == [
         [NUMBER.sub("#", word) for word in each] for each in shown
     ]
-    loose = 0.2 if "fit" in line else 0.02  # an optimiser ends elsewhere on another machine
+    loose = 0.5 if " fit " in line else 0.05  # an optimiser ends elsewhere on another machine
     numbers = [[float(n) for n in NUMBER.findall(text)] for text in (done.out, BLOCKS[line])]
-    assert numbers[0] == pytest.approx(numbers[1], rel=loose, abs=0.01)
+    assert numbers[0] == pytest.approx(numbers[1], rel=loose, abs=0.0)
 
 
 def test_every_command_and_rule_is_on_the_page():

@@ -41,8 +41,12 @@ def likelihood(
         ),
     ] = None,
     prior: Annotated[
-        Prior, typer.Option(help="Start of the chain: N(0, s_N²), or with the moments that the data have at N.")
-    ] = Prior.STANDARD,
+        Prior | None,
+        typer.Option(
+            help="Start of the chain: standard, N(0, s_N²), or matched, with the moments that the data have at N. Default: the "
+            "one from which the run samples; matched where that is data, which has no density."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise and steps follow from it.")] = 0,
     ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")] = True,
     batch: Annotated[int, typer.Option(min=1, help="Events at a time; changes speed and memory alone.")] = 64,
@@ -76,6 +80,8 @@ def likelihood(
         indices = range(UNSEEN, UNSEEN + events) if endless else source.spread(events)
         if len(indices) < 2:
             raise ConfigError(f"the data hold {len(indices)} events", where="--data", fix="give at least two")
+        if prior is None:
+            prior = Prior.STANDARD if trained.run.config.sampler.prior == "standard" else Prior.MATCHED
         parametrization, limits = trained.run.config.objective.parametrization, source.value_range
         model = NetworkScore(trained.denoiser, diffusion, parametrization, clip=limits)
         with _progress() as bar:
@@ -145,5 +151,8 @@ def _report(facts: dict[str, Any], json: bool) -> None:
         if facts["convention"] == "8-bit"
         else "a density in the units of the data, which may be negative"
     )
-    paragraph(f"{facts['events']} events of {facts['data']}, {seen}; {facts['draws']} of the steps each; {unit}")
+    paragraph(
+        f"{facts['events']} events of {facts['data']}, {seen}; {facts['draws']} of the steps each, from the {facts['start']} "
+        f"prior; {unit}"
+    )
     next_step(f"gendiff sample {shlex.quote(facts['run'])}")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError, DataError
-from gendiff.registry import Registry
 from gendiff_cli.console import busy, json_result, next_step, result
 from gendiff_cli.options import (
     ConfigOption,
@@ -19,10 +18,10 @@ from gendiff_cli.options import (
     PresetOption,
     ProcessOption,
     RotationOption,
-    ScheduleOption,
     SetOption,
     SizeOption,
     VelocityOption,
+    complete,
 )
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 
@@ -64,7 +63,15 @@ def plot(
     arms: ArmOption = None,
     process: ProcessOption = None,
     rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...; of schedules may be given again.",
+            metavar="SPEC",
+            autocompletion=complete("schedule"),
+            rich_help_panel="Components",
+        ),
+    ] = None,
     velocity: VelocityOption = None,
     noise: NoiseOption = None,
     data: DataOption = None,
@@ -74,20 +81,31 @@ def plot(
     assignments: SetOption = None,
     picture: Annotated[Path | None, typer.Option(help="Your own picture, resized to the events of --data.")] = None,
     at: Annotated[
-        At, typer.Option(help="Columns of a strip at equal steps, or at equal SNR of the picture.")
-    ] = At.STEP,
+        At | None,
+        typer.Option(help="Columns of a strip at equal steps, or at equal SNR of the picture. Default: step."),
+    ] = None,
     moments: Annotated[
-        int, typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them.")
-    ] = 9,
+        int | None,
+        typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="PNG or PDF to write.")] = Path("process.png"),
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Draw what processes do to a picture and to each frequency, or the schedules that they follow."""
+    if kind is not Kind.STRIP:
+        _refuse_unused(kind, {"--picture": picture, "--at": at, "--moments": moments})
+    several = schedule if schedule and len(schedule) > 1 else []
+    if several and (kind is not Kind.SCHEDULES or arms):
+        raise ConfigError(
+            "a process has one schedule, and --schedule is given again",
+            where="--schedule",
+            fix="name each process by itself: --arm 'dct schedule=log' --arm 'dct schedule=quartic'",
+        )
     flags = {
         "process": process,
         "rotation": rotation,
         "velocity": velocity,
-        "schedule": schedule,
+        "schedule": schedule[0] if schedule else None,
         "noise": noise,
         "data": data,
         "size": size,
@@ -96,7 +114,7 @@ def plot(
     facts: dict[str, Any] = {"figure": str(out), "kind": kind.value}
     match kind:
         case Kind.STRIP:
-            rows, heads = _strips(found, picture, at, moments)
+            rows, heads = _strips(found, picture, at or At.STEP, moments or 9)
             figure = _strip_figure(rows, heads)
             facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
         case Kind.SNR:
@@ -104,14 +122,27 @@ def plot(
                 figure = _snr_figure(found)
             facts["processes"] = [subject.label for subject in found]
         case Kind.SCHEDULES:
-            figure, facts["schedules"] = _schedules_figure(context.obj, found, everything=not arms and schedule is None)
+            figure, facts["schedules"] = _schedules_figure(
+                found, several or (context.obj.names("schedule") if not arms and schedule is None else [])
+            )
     _save(figure, out)
     if json:
         json_result(facts)
     else:
         result(str(out))
-    options = {"--moments", "--picture", "--out", "--at"}
+    options = {"--moments", "--picture", "--out", "--at", *(("--schedule",) if several else ())}
     next_step(f"gendiff {again('process plot', 'process show' if arms else 'train', options, _kinds())}")
+
+
+def _refuse_unused(kind: Kind, options: dict[str, Any]) -> None:
+    """Raise `ConfigError` for what is said of the columns and the picture of a strip, where none is drawn."""
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"'{kind.value}' has no use for {' and '.join(given)}: no picture is drawn",
+            where=given[0],
+            fix="leave it out, or draw what becomes of a picture: gendiff process plot strip",
+        )
 
 
 def _kinds() -> set[str]:
@@ -195,20 +226,21 @@ def _snr_figure(found: list[Subject]) -> Figure:
     return snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
 
 
-def _schedules_figure(registry: Registry, found: list[Subject], everything: bool) -> tuple[Figure, list[str]]:
-    """The blur schedules of the processes, or all that are installed in the place of the one process's own."""
+def _schedules_figure(found: list[Subject], instead: list[str]) -> tuple[Figure, list[str]]:
+    """The blur schedules of the processes, or those ``instead`` in the place of the one process's own."""
     from gendiff.lab.figures import Curve, schedules
     from gendiff.schedule import BlurSchedule
 
     curves = {}
     N = found[0].config.N
     chosen = (
-        [(name, BlurSchedule.model_validate(name), found[0]) for name in registry.names("schedule")]
-        if everything
+        [(name, BlurSchedule.model_validate(name), found[0]) for name in instead]
+        if instead
         else [(subject.label, getattr(subject.config.velocity, "schedule", None), subject) for subject in found]
     )
     for label, schedule, subject in chosen:
-        if not isinstance(schedule, BlurSchedule):
+        if schedule is None or not isinstance(getattr(subject.config.velocity, "schedule", None), BlurSchedule):
+            label = label if not instead else subject.label
             raise ConfigError(
                 f"'{label}' has no blur schedule: velocity '{subject.config.velocity.name}' has none",
                 fix="leave it out, or draw its SNR: gendiff process plot snr",
