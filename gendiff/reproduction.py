@@ -88,7 +88,7 @@ SCALES = {
 }
 
 
-def plan(scale: Scale, shared: Sequence[Layer], seeds: int, n: int, features: str | None = None) -> Plan:
+def plan(scale: Scale, shared: Sequence[Layer], seeds: int, n: int, features: Features | str | None = None) -> Plan:
     """The comparison of all arms; ``shared`` are the layers that they have in common, the preset first."""
     return Plan(
         contenders=tuple(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gendiff.component import parse_spec
 from gendiff.data import Data
-from gendiff.errors import ConfigError, DataError, did_you_mean
+from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.images import located, reason
 from gendiff.registry import Registry
 
 
-def source(registry: Registry, text: str) -> dict[str, Any]:
+def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     """The table of a data component: what a spec says, or what recognises the file or folder at a path.
 
     A text that begins with the name of data is a spec; a folder of that name is written ``./name``.
+
+    Args:
+        also: what else may stand in its place, for the error where nothing is found.
 
     Raises:
         ConfigError: where it is neither, and where more than one component recognises a path.
@@ -28,18 +32,31 @@ def source(registry: Registry, text: str) -> dict[str, Any]:
         return parse_spec(text)
     path = located(Path(text))
     if path.exists():
-        return _recognised(registry, path)
+        return _recognised(registry, path, also)
     if "/" in text or text.startswith(("~", ".")):
         fix = f"correct the path (the working folder is {Path.cwd()})"
-        raise DataError(f"there is no '{text}'", details=["allowed: data, or the path of a file or folder"], fix=fix)
+        raise DataError(
+            f"there is no '{text}'", details=["allowed: data, or the path of a file or folder", also], fix=fix
+        )
     raise ConfigError(
         f"no data and no file or folder is called '{text}'",
-        details=[f"known data: {', '.join(known)}", did_you_mean(text.partition(":")[0], known)],
+        details=[f"known data: {', '.join(known)}", did_you_mean(text.partition(":")[0], known), also],
         fix="write data:path=..., or the path alone",
     )
 
 
-def _recognised(registry: Registry, path: Path) -> dict[str, Any]:
+@contextmanager
+def called_like_a_path(text: str, name: str) -> Iterator[None]:
+    """Errors that arise inside, where ``text`` became data of this name, say how a file or folder that is called so is meant."""
+    try:
+        yield
+    except GendiffError as error:
+        if text == name and Path(text).exists():
+            error.fix = f"write ./{text} for what is called so in the working folder, or {text}:path=..."
+        raise
+
+
+def _recognised(registry: Registry, path: Path, also: str) -> dict[str, Any]:
     found: dict[str, Mapping[str, Any]] = {}
     refused = ""
     for entry in registry.entries("data"):
@@ -58,7 +75,7 @@ def _recognised(registry: Registry, path: Path) -> dict[str, Any]:
     if not found:
         what = f"cannot read '{path}': {refused}" if refused else f"no data recognise what is in '{path}'"
         allowed = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
-        raise DataError(what, details=[allowed], fix="say what it is: gendiff data list shows what there is")
+        raise DataError(what, details=[allowed, also], fix="say what it is: gendiff data list shows what there is")
     ((name, parameters),) = found.items()
     return {
         "name": name,

@@ -347,3 +347,25 @@ def test_two_processes_find_what_one_does(trained, tmp_path, monkeypatch):
     assert run(*ask, "--out", tmp_path / "one.json").code == 0
     one, two = (Evaluation.load(tmp_path / f"{name}.json") for name in ("one", "two"))
     assert two.numbers == one.numbers
+
+
+@pytest.mark.parametrize(("source", "code"), [("nope", 2), ("runs/nope", 4), ("runs", 4)])
+def test_where_nothing_is_found_a_run_is_named_too(source, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    done = run("evaluate", source)
+    assert done.code == code
+    assert "or a run directory: gendiff runs list shows them" in done.err
+    assert "gendiff runs list" not in run("evaluate", "digits", "--data", source).err
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("data", "info")])
+def test_a_folder_that_is_called_like_data_is_pointed_at(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "write ./packed" not in run(*command, "packed").err
+    assert run("data", "prepare", "digits", "packed").code == 0
+    done = run(*command, "packed")
+    assert done.code == 2
+    assert "data 'packed' needs 'path' (from SOURCE)" in done.err
+    assert "write ./packed for what is called so in the working folder" in done.err
+    assert run("data", "info", "./packed").code == 0

@@ -117,6 +117,13 @@ def test_all_arms_of_a_scale_share_everything_but_the_corruption(scale, tmp_path
         (["table1", "--scale", "paper"], "give --data lsun:path=DIR"),
         (["table1", "--scale", "paper", "--scene", "kitchen"], "known: bedroom, church"),
         (["table1", "--features", "nothing"], "unknown features 'nothing'"),
+        (["table1", "--scene", "church"], "the scale tiny has one kind of data, and --scene would have no effect"),
+        (["figure4", "--scene", "church"], "--scene would have no effect"),
+        (
+            ["figure4", "--steps", "5", "--n", "32", "--features", "pixels", "--seeds", "4", "--data", "digits"],
+            "figure4 trains and measures nothing, and --data, --seeds, --steps, --n, --features would have no effect",
+        ),
+        (["table1", "--fid-weights", "w.pth"], "--fid-weights are those of the features inception"),
     ],
 )
 def test_mistakes(words, said, tmp_path):
@@ -124,6 +131,13 @@ def test_mistakes(words, said, tmp_path):
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "f").exists()
+
+
+def test_the_weights_of_inception_are_where_the_option_says(tmp_path):
+    gone = str(tmp_path / "gone.pth")
+    done = run("reproduce", "table1", "--features", "inception", "--fid-weights", gone, "--out", str(tmp_path / "f"))
+    assert done.code == 4
+    assert f"the Inception weights are not there: {gone}" in done.err
 
 
 def test_another_budget_is_another_directory(table):

@@ -212,7 +212,7 @@ def _resolved(
     from gendiff.config import Layer, resolve
     from gendiff.errors import GendiffError
     from gendiff.preparation import Resize
-    from gendiff.sources import source
+    from gendiff.sources import called_like_a_path, source
 
     try:
         chosen = source(registry, text)
@@ -224,7 +224,8 @@ def _resolved(
     left = set() if "size" in fields else {"size", "crop"}  # what is done here where the data cannot do it
     own = {key: value for key, value in given.items() if value is not None and key not in left}
     flags = [Layer.at(f"--{key}", f"data.{key}", value) for key, value in own.items()]
-    resolved = resolve([Layer("SOURCE", {"data": chosen}), *flags])
+    with called_like_a_path(text, chosen["name"]):
+        resolved = resolve([Layer("SOURCE", {"data": chosen}), *flags])
     if "size" in fields or not (size or crop):
         return resolved, None
     if size is None:

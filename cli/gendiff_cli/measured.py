@@ -73,16 +73,19 @@ def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: E
     """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
     from gendiff.data import Data
     from gendiff.event_set import EventSet
-    from gendiff.sources import source
+    from gendiff.sources import called_like_a_path, source
+
+    also = "or a run directory: gendiff runs list shows them" if where == "SOURCE" else ""
 
     def make() -> Data:
-        table = source(registry, text)
+        table = source(registry, text, also)
         fields = component_class("data", table["name"]).model_fields
         if len(shape) == 3 and "size" in fields:
             table.setdefault("size", list(shape[1:]))
         if len(shape) == 3 and "channels" in fields:
             table.setdefault("channels", shape[0])
-        return Data.model_validate(table)
+        with called_like_a_path(text, table["name"]):
+            return Data.model_validate(table)
 
     data = _located(make, where)
     return EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE))

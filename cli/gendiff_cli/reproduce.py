@@ -13,6 +13,7 @@ from gendiff.errors import ConfigError, did_you_mean
 from gendiff.registry import Registry
 from gendiff_cli.bars import Bars
 from gendiff_cli.console import json_result, next_step, note, result
+from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import DataOption, DeviceOption, SetOption, complete, layers
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def reproduce(
             autocompletion=complete("features"),
         ),
     ] = None,
+    fid_weights: Annotated[
+        Path | None, typer.Option(help="File of the Inception weights of pytorch-fid.", metavar="FILE")
+    ] = None,
     assignments: SetOption = None,
     device: DeviceOption = None,
     out: Annotated[
@@ -63,6 +67,7 @@ def reproduce(
     _known(target, TARGETS, "target", "TARGET")
     _known(scale, SCALES, "scale", "--scale")
     _known(scene, SCENES, "scene", "--scene")
+    _refuse_unused(context, target, scale)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("a reproduction runs in one process", fix="start it without torchrun")
     from gendiff.comparison.measure import rehearse
@@ -82,7 +87,7 @@ def reproduce(
                 fix=f"give --data lsun:path=DIR, the folder of LSUN {scene}, or a packed set: docs/data.md",
             )
         comparison = _comparison(
-            context.obj, KNOWN[scale], scene, data, seeds, steps, n, features, assignments or [], folder
+            context.obj, KNOWN[scale], scene, data, seeds, steps, n, features, fid_weights, assignments or [], folder
         )
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
@@ -110,19 +115,44 @@ def _comparison(
     steps: int | None,
     n: int | None,
     features: str | None,
+    weights: Path | None,
     assignments: list[str],
     folder: Path,
 ) -> Comparison:
     """The comparison of all arms in ``folder``, which goes on where it is there already."""
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
+    from gendiff.features import Features
     from gendiff.reproduction import plan
 
     preset = scale.preset.format(scene=scene)
     shared = layers(registry, [preset], None, assignments, {"data": data, "steps": steps})
-    planned = plan(scale, shared, seeds or scale.seeds, n or scale.n, features)
+    chosen = chosen_instruments([features or scale.features], None, weights, (), None)
+    planned = plan(
+        scale, shared, seeds or scale.seeds, n or scale.n, next(one for one in chosen if isinstance(one, Features))
+    )
     require_fair(planned)
     return Comparison.create(planned, folder, sys.argv[1:])
+
+
+def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
+    """Raise `ConfigError` for options that cannot matter to what is asked for."""
+    names = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    source = context.get_parameter_source
+    given = [flag for name, flag in names.items() if name and (s := source(name)) and s.name == "COMMANDLINE"]
+    heeded = {"--scale", "--scene", "--out", "--json", names["target"]}
+    if target == "figure4" and (unused := [flag for flag in given if flag not in heeded]):
+        raise ConfigError(
+            f"figure4 trains and measures nothing, and {', '.join(unused)} would have no effect",
+            where=unused[0],
+            fix="leave it out",
+        )
+    if scale != "paper" and "--scene" in given:
+        raise ConfigError(
+            f"the scale {scale} has one kind of data, and --scene would have no effect",
+            where="--scene",
+            fix="leave it out, or give --scale paper",
+        )
 
 
 def _known(word: str, known: tuple[str, ...], what: str, where: str) -> None:
