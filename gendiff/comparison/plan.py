@@ -95,7 +95,7 @@ class Contender:
         """What is odd about where its chains start: a standard prior, where the process never becomes that noise."""
         if self.config.sampler.prior != "standard":
             return ()
-        finding = never_ends(BandSNR(self.diffusion, 1))
+        finding = never_ends(BandSNR(self.diffusion, 1), self.config.velocity)
         return (finding,) if finding else ()
 
     def evaluations(self, sampler: Sampler) -> int:
