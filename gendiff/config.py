@@ -187,6 +187,7 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     except GendiffError as error:
         if process and error.subject.startswith("velocity.") and table["velocity"].get("name") == velocity.name:
             error.details = (*error.details, f"process '{process.name}' is {rotation.spec} with {velocity.spec}")
+            _say_inside(error, process, table["velocity"])
         _locate(error, origins)
         raise
     except ValidationError as error:
@@ -195,6 +196,16 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise invalid from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply") from error
+
+
+def _say_inside(error: GendiffError, process: Process, velocity: Mapping[str, Any]) -> None:
+    """Where the process inside another one has what the other lacks, say how to give it that."""
+    key = error.subject.partition(".")[2]
+    for part in type(process).model_fields:
+        inner = getattr(process, part)
+        if isinstance(inner, Process) and key in type(inner).model_fields:
+            value = velocity[key] if isinstance(velocity.get(key), str) else "SPEC"
+            error.fix = f"give it to the process inside: --process '{process.name}:{part}={inner.name}:{key}={value}'"
 
 
 def refuse_second_velocity(process: Any, velocity: Any, where: str = "") -> None:

@@ -16,6 +16,19 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff.registry import default_registry
 
 
+def test_what_only_the_process_inside_has_is_given_to_it():
+    said = [Layer.at("--process", "process", "reversed"), Layer.at("--schedule", "velocity.schedule", "log")]
+    with pytest.raises(ConfigError) as refused:
+        resolve(said)
+    form = "reversed:process=blur-diffusion:schedule=log"
+    assert refused.value.fix == f"give it to the process inside: --process '{form}'"
+    velocity = resolve([Layer.at("--process", "process", form)]).config.velocity
+    assert velocity.velocity.schedule.name == "log"
+    with pytest.raises(ConfigError, match="has no parameter 'sigma_max'") as other:
+        resolve([said[0], Layer.at("--set", "velocity.sigma_max", 3)])
+    assert "inside" not in other.value.fix
+
+
 def layer(origin, toml):
     return Layer(origin, tomllib.loads(toml))
 
