@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture quality gpu docs pictures bench clean
+.PHONY: demo test lint torture slow quality gpu docs pictures bench clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -25,6 +25,9 @@ lint: $(DEVELOPMENT)  ## Style, types and the arrows of docs/architecture.md.
 
 torture: $(DEVELOPMENT)  ## Fault-injection campaigns (minutes).
 	@$(BIN)/python -m pytest -m torture $(ARGS)
+
+slow: $(DEVELOPMENT)  ## Agreement with other programs that take long, such as the command line of pytorch-fid as it is (minutes).
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
 	@$(BIN)/python docs/generate.py

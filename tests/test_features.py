@@ -269,7 +269,7 @@ class TestInception:
         assert (mu == read.mean.numpy()).all()
         assert (sigma == read.covariance.numpy()).all()
 
-    @pytest.mark.quality
+    @pytest.mark.slow
     @pytest.mark.skipif(SCIPY >= (1, 18), reason="pytorch-fid asks SciPy for an argument that it no longer has")
     def test_fid_is_the_number_of_pytorch_fid_with_the_root_of_scipy(self, folders, torch_home):
         done = run("evaluate", folders / "A", "--reference", folders / "B", "--features", "inception", "--json")

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_what_the_ordinary_run_leaves_out_has_a_target_of_make_that_is_told_of():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    left_out = set(re.findall(r"not (\w+)", options["addopts"]))
+    assert left_out == {marker.partition(":")[0] for marker in options["markers"]}
+    made = set(re.findall(r"pytest -m (\w+)", (ROOT / "Makefile").read_text()))
+    assert made == left_out
+    assert all(f"`make {name}`" in (ROOT / "CONTRIBUTING.md").read_text() for name in made)
 
 
 @pytest.fixture(scope="module")
