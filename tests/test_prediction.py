@@ -290,6 +290,8 @@ def test_the_data_of_a_run_are_those_of_all_and_two_data_stand_in_no_table(tmp_p
     other = run("process", "predict", "--arm", trained.path, "--arm", "identity data=gaussian-field:size=8", *options)
     assert (other.code, "different data cannot stand in one table" in other.err) == (2, True), other.err
     assert "identity data=gaussian-field:size=8: gaussian-field:size=8" in other.err
+    shown = run("process", "show", "--arm", trained.path, "--arm", "identity", "--size", 9, "--set", "N=20", "--json")
+    assert [each["data"] for each in shown.json["processes"]] == ["digits", "dead-leaves:size=9"]
 
 
 def test_a_number_of_steps_that_is_not_kept_is_said():

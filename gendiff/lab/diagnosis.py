@@ -66,7 +66,7 @@ def _destroyed_at_once(snr: BandSNR) -> Finding | None:
     )
 
 
-def never_ends(snr: BandSNR, velocity: Velocity | None = None) -> Finding | None:
+def never_ends(snr: BandSNR, velocity: Velocity) -> Finding | None:
     """The rule of that name: whether sampling may start from N(0, s_N²), and what to do about it with such a velocity."""
     diffusion = snr.diffusion
     decibel = torch.broadcast_to(
@@ -84,9 +84,7 @@ def never_ends(snr: BandSNR, velocity: Velocity | None = None) -> Finding | None
     )
 
 
-def _another_start(velocity: Velocity | None) -> str:
-    if velocity is None:
-        return "sample from what it ends in: --prior matched"
+def _another_start(velocity: Velocity) -> str:
     if has_noise_schedule(velocity):
         return "use a longer or stronger noise schedule, or sample from what it ends in: --prior matched"
     registry = default_registry()

@@ -114,7 +114,8 @@ def plot(
     facts: dict[str, Any] = {"figure": str(out), "kind": kind.value}
     match kind:
         case Kind.STRIP:
-            rows, heads = _strips(found, picture, at or At.STEP, moments or 9)
+            with busy("measuring the data"):
+                rows, heads = _strips(found, picture, at or At.STEP, moments or 9)
             figure = _strip_figure(rows, heads)
             facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
         case Kind.SNR:

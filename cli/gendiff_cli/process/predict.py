@@ -131,9 +131,9 @@ def predict(
         with busy("measuring the data"):
             target, dense = gaussian(subject, covariance)
             diffusion = subject.diffusion if dense else subject.as_planned
-        chosen = _samplers(subject, diffusion, sampler, grid, prior)
-        if any(one.prior == "standard" for one in chosen):
-            remark_end(subject.in_frequencies, subject.config, subject.label if len(found) > 1 else "")
+            chosen = _samplers(subject, diffusion, sampler, grid, prior)
+            if any(one.prior == "standard" for one in chosen):
+                remark_end(subject.in_frequencies, subject.config, subject.label if len(found) > 1 else "")
         for one in chosen:
             off = network_error(subject, one, wrong)
             with busy(f"{subject.label}, {one.spec}: {'searching' if best else 'predicting'}"):

@@ -116,20 +116,25 @@ def subjects(
     named = parse_arms(arms) if arms else [Arm("")]
     runs = {arm.run: _data_of(arm.run) for arm in named if arm.run is not None}
     known = [(run, data) for run, data in runs.items() if data is not None]
-    default = Layer(DEFAULT, {"data": known[0][1].table()} if known else DEFAULT_DATA)
-    below = [default, *layers(registry, preset, config_file, assignments, flags)]
+    above = layers(registry, preset, config_file, assignments, flags)
     found, lent = [], list[str]()
     for arm in named:
-        resolved = arm.resolve(below)
+        resolved = arm.resolve([Layer(DEFAULT, DEFAULT_DATA), *above])
+        if known and arm.run is None and _of_default(resolved):
+            resolved = arm.resolve([Layer(DEFAULT, {"data": known[0][1].table()}), *above])
+            lent.append(f"'{arm.label}'")
         config = resolved.config
         data = config.data if arm.run is None else runs[arm.run]
         label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
         found.append(Subject(label, resolved, data, arm.run is not None))
-        if arm.run is None and resolved.origins.get("data.name") == DEFAULT:
-            lent.append(f"'{label}'")
-    if known and lent:
+    if lent:
         note(f"{', '.join(lent)} {'names' if len(lent) == 1 else 'name'} no data: shown with those of '{known[0][0]}'")
     return found
+
+
+def _of_default(resolved: Resolved) -> bool:
+    """Whether nobody says anything of the data."""
+    return {origin for path, origin in resolved.origins.items() if path.startswith("data.")} == {DEFAULT}
 
 
 def _data_of(run: Path) -> Data | None:
