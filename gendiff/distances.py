@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.special import stdtrit
+from scipy.special import betaincinv, ndtri, stdtrit
 from torch import Tensor
 
 from gendiff.errors import ConfigError, DataError
@@ -266,6 +266,38 @@ class Interval:
         half = float(stdtrit(len(found) - 1, (1 + level) / 2)) * math.sqrt(size / (n - size)) * scatter
         low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
         return cls(value, low, high, level, size, len(found))
+
+
+def share(value: float, events: float, level: float = 0.95) -> tuple[float, float]:
+    r"""The ends of the Clopper-Pearson interval of a share of so many independent events.
+
+    With k = value · events of them, the ends are the (1 ∓ level)/2 quantiles of Beta(k, events - k + 1) and
+    Beta(k + 1, events - k): where k is 0 or all, one end is that of the share and the other ((1 - level)/2)^{1/events} from it.
+    It holds the probability of an event at least ``level`` of the time, whatever that probability is.
+
+    Reference: Clopper, Pearson 1934, Biometrika 26(4).
+    """
+    k = value * events
+    low = float(betaincinv(k, events - k + 1, (1 - level) / 2)) if k > 0 else 0.0
+    high = float(betaincinv(k + 1, events - k, (1 + level) / 2)) if k < events else 1.0
+    return low, high
+
+
+def effective_events(value: float, found: Sequence[float], n: int, size: int, most: int, level: float = 0.95) -> float:
+    r"""Of how many independent events a share is worth that scatters so over subsets of ``size`` out of n.
+
+        p(1 - p)/v · (z/t)² ,     v = size/(n - size) · var(found) ,
+
+    between 1 and ``most``, with z and t the quantiles of the normal and of Student's distribution: few subsets know v badly.
+    Where nothing scatters, or the share is 0 or 1, nothing is known of their dependence, and it is ``most``.
+
+    Reference: Korn, Graubard 1998, Survey Methodology 24(2), without their count of clusters.
+    """
+    v = size / (n - size) * float(torch.tensor(found, dtype=torch.float64).var())
+    if not v > 0 or not 0 < value < 1:
+        return float(most)
+    narrower = float(ndtri((1 + level) / 2) / stdtrit(len(found) - 1, (1 + level) / 2)) ** 2
+    return min(max(value * (1 - value) / v * narrower, 1.0), float(most))
 
 
 def subsets(n: int, *, size: int | None = None, replicates: int = 50, seed: int = 0) -> list[Tensor]:

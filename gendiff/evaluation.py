@@ -20,10 +20,12 @@ from torch import Tensor
 from gendiff.cache import Cache
 from gendiff.distances import (
     Interval,
+    effective_events,
     frechet,
     frechet_of_parts,
     kid_of_parts,
     precision_recall_of_parts,
+    share,
     subsets,
 )
 from gendiff.errors import ConfigError, DataError, PluginError
@@ -201,12 +203,17 @@ class _Measuring:
     def manifold(self, by: Features, x: Tensor, y: Tensor) -> list[Number]:
         whole, *found = precision_recall_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
         suffix = "" if by.distance_name == "fid" else f"-{by.name}"
-        return [
-            self._number(
-                f"{name}{suffix}", "higher", by, x, y, getattr(whole, name), [getattr(f, name) for f in found], (0, 1)
+        # Whether a sample lies among the data depends on it alone; whether a datum lies among the samples, on all of them.
+        n = len(x)
+        worth = effective_events(whole.recall, [f.recall for f in found], n, n // 2, min(n, len(y)), self.level)
+        numbers = []
+        for name, events in (("precision", n), ("recall", worth)):
+            value, parts = getattr(whole, name), [getattr(f, name) for f in found]
+            low, high = share(value, events, self.level)
+            numbers.append(
+                replace(self._number(f"{name}{suffix}", "higher", by, x, y, value, parts), low=low, high=high)
             )
-            for name in ("precision", "recall")
-        ]
+        return numbers
 
     def metric(self, by: Metric, x: Tensor, y: Tensor) -> list[Number]:
         parts = self._parts(len(x))

@@ -9,12 +9,14 @@ import zipfile
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gendiff.distances import (
     PrecisionRecall,
+    effective_events,
     frechet,
     frechet_of_parts,
     interval,
@@ -22,6 +24,7 @@ from gendiff.distances import (
     kid_of_parts,
     precision_recall,
     precision_recall_of_parts,
+    share,
     subsets,
 )
 from gendiff.errors import ConfigError, DataError
@@ -311,6 +314,38 @@ class TestPrecisionRecall:
         for x, y in ((torch.zeros(3, 2), torch.zeros(9, 2)), (torch.zeros(9, 3), torch.zeros(9, 2))):
             with pytest.raises(DataError):
                 precision_recall(x, y)
+
+
+class TestShare:
+    @pytest.mark.parametrize("n", [16, 64, 300])
+    @pytest.mark.parametrize("level", [0.8, 0.95])
+    def test_it_holds_any_probability_as_often_as_it_says(self, n, level):
+        """In closed form: the binomial probabilities of all counts whose interval holds p."""
+        counts = np.arange(n + 1)
+        ends = np.array([share(k / n, n, level) for k in counts])
+        for p in (0.0, 1e-4, 0.5 / n, 2 / n, 0.1, 0.31, 0.5, 0.9, 1 - 1 / n, 1.0):
+            held = (ends[:, 0] <= p) & (p <= ends[:, 1])
+            covered = scipy.stats.binom.pmf(counts, n, p)[held].sum()
+            assert covered >= level - 1e-12, p
+
+    def test_it_is_that_of_scipy_and_never_empty(self):
+        for k in range(65):
+            found = scipy.stats.binomtest(k, 64).proportion_ci(0.95, "exact")
+            assert share(k / 64, 64) == pytest.approx((found.low, found.high), rel=1e-9)
+        assert share(0.0, 64) == (0.0, pytest.approx(1 - 0.025 ** (1 / 64)))
+        assert share(1.0, 64) == (pytest.approx(0.025 ** (1 / 64)), 1.0)
+
+    def test_what_scatters_more_is_worth_fewer_events(self):
+        n, size, p = 400, 200, 0.3
+        spread = np.tile([-1.0, 1.0], 5000)  # of so many subsets that t is z
+        for events in (12, 150):
+            found = p + spread * (p * (1 - p) / events) ** 0.5
+            assert effective_events(p, list(found), n, size, 400) == pytest.approx(events, rel=1e-3)
+        assert effective_events(p, [p, p + 1e-9], n, size, 400) == 400
+        assert effective_events(p, [0.0, 1.0], n, size, 400) == 1
+        assert effective_events(0.0, [0.0, 0.0], n, size, 350) == 350
+        few = effective_events(p, list(p + spread[:6] * 0.05), n, size, 400)
+        assert few < effective_events(p, list(p + spread * 0.05), n, size, 400) / 1.5
 
 
 class TestInterval:

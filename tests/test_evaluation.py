@@ -17,7 +17,7 @@ from gendiff_plugins.metrics.spectrum import Spectrum
 from runs import command, exit_code
 
 from gendiff import evaluation
-from gendiff.distances import frechet, interval, kid, precision_recall
+from gendiff.distances import effective_events, frechet, interval, kid, precision_recall, share, subsets
 from gendiff.errors import ConfigError, DataError, PluginError
 from gendiff.evaluation import evaluate, see
 from gendiff.event_set import EventSet, KnownStatistics, spread
@@ -65,13 +65,25 @@ class TestNumbers:
         for name, function in expected.items():
             number, wanted = found[name], interval(function, 90, replicates=6, seed=3)
             assert number.value == pytest.approx(wanted.value, rel=1e-4), name
-            half = (wanted.high - wanted.low) / 2
-            assert number.high == pytest.approx(
-                min(number.value + half, 1 if number.better == "higher" else 9), rel=1e-3
-            )
+            if number.better == "higher":
+                parts = [function(c) for c in subsets(90, replicates=6, seed=3)]
+                worth = 90 if "precision" in name else effective_events(wanted.value, parts, 90, 45, 90)
+                assert (number.low, number.high) == pytest.approx(share(number.value, worth), rel=1e-4)
+            else:
+                assert number.high == pytest.approx(number.value + (wanted.high - wanted.low) / 2, rel=1e-3)
             assert (number.level, number.samples.n, number.reference.n) == (0.95, 90, 120)
             assert (number.samples.spec, number.reference.spec) == ("these", "those")
             assert number.instrument_fingerprint == FEATURES.fingerprint
+
+    def test_a_share_of_none_or_all_has_an_interval_too(self, sets):
+        x, y = sets
+        apart = evaluate(events(x), events(y + 50), [Pixels()], replicates=4)
+        same = evaluate(events(x), events(x), [Pixels()], replicates=4)
+        for name in ("precision-pixels", "recall-pixels"):
+            assert (apart[name].value, apart[name].low) == (0, 0)
+            assert apart[name].high == pytest.approx(1 - 0.025 ** (1 / 90))
+            assert (same[name].value, same[name].high) == (1, 1)
+        assert same["precision-pixels"].low == pytest.approx(0.025 ** (1 / 90))
 
     def test_metrics_are_measured_on_the_events(self, sets):
         x, y = sets
