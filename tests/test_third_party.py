@@ -995,7 +995,7 @@ def pictures(path: Path | str, number: int) -> dict[str, bytes]:
     folder = Path(f"pictures-{number}")
     done = run("sample", path, "-n", 3, "--seed", 5, "--out", folder)
     assert done.code == 0, done.err
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return {file.name: file.read_bytes() for file in sorted(folder.rglob("*.*"))}
 
 
 def drawn(path: Path | str) -> torch.Tensor:

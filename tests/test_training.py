@@ -488,9 +488,9 @@ class TestTwoProcesses:
             pictures.save_event(tmp_path / "one", number, event)
         drawn = sorted(path.name for path in (tmp_path / "one").iterdir())
         assert len(drawn) == 9
-        assert sorted(path.name for path in (tmp_path / "two").glob("0*.png")) == drawn
+        assert sorted(path.name for path in (tmp_path / "two" / "events").iterdir()) == drawn
         for name in drawn:
-            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / "events" / name).read_bytes()
 
 
 class Poisoned(Batches):
