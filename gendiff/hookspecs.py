@@ -107,7 +107,7 @@ def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         for caller in manager.get_hookcallers(plugin) or ():
             if any(own.plugin is plugin and (own.wrapper or own.hookwrapper) for own in caller.get_hookimpls()):
                 raise pluggy.PluginValidationError(plugin, f"{caller.name} is a wrapper, and there is nothing to wrap")
-    except Exception:
+    except Exception:  # whatever it is, it goes on to the caller: a plugin that is half registered must not stay
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         raise

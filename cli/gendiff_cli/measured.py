@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -159,11 +160,11 @@ def chosen_instruments(
             table["weights"] = str(weights)
         return Features.model_validate(table)
 
-    chosen: list[Features | Metric] = [_located(lambda: made(spec), "--features") for spec in specs]  # noqa: B023
+    chosen: list[Features | Metric] = [_located(partial(made, spec), "--features") for spec in specs]
     if known is not None and metrics:
         raise ConfigError("metrics need the events of the reference", fix="give --data, or leave --metric out")
     for spec in [] if known else metrics or ["moments", "spectrum"]:
-        chosen.append(_located(lambda: Metric.model_validate(spec), "--metric"))  # noqa: B023
+        chosen.append(_located(partial(Metric.model_validate, spec), "--metric"))
     return chosen
 
 
