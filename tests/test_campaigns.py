@@ -72,6 +72,8 @@ class TestQuality:
         quality.write("digits", self.options(tmp_path))
         text = (tmp_path / "out" / "quality-digits.md").read_text()
         assert "| dct, log 0.14 | wiener | `heun` |" in text
+        of_variance = text.partition("Variance of the samples")[2]
+        assert f"| `heun` | {more[1].variance:.3f} | {more[3].variance:.3f} |" in of_variance
         facts = json.loads((tmp_path / "out" / "quality-digits.json").read_text())
         assert len(facts["measured"]) == 4
 
@@ -88,11 +90,13 @@ class TestQuality:
             )
 
         seen = [one("heun", 10, 0.5), one("heun", 10, 0.7, seed=1), one("dpmpp-2m", 10, 0.4), one("heun", 20, 0.3)]
-        text = quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.35)], [0.2, 0.3])
+        text = quality.page("digits", [*seen, one(quality.BASELINES[0], 1000, 0.35)], [0.2, 0.3])
         assert "| identity (DDPM) | eps | 0.400 `dpmpp-2m` | 0.300 `heun` | 0.350 | 20 = N/50 | 10 = N/100 |" in text
-        assert "| identity (DDPM) | eps | `heun` | 0.600 (0.500..0.700) | 0.300 |" in text
+        assert "| identity (DDPM) | eps | `heun` | 0.600 (0.500..0.700) | 0.300 | - |" in text
+        assert "Variance" not in text
         assert "real against real 0.250 (0.200..0.300)" in text
-        assert "| 0.200 | no | no |" in quality.page("digits", [*seen, one(quality.BASELINE, 1000, 0.2)], [0.2])
+        both = [one(spec, 1000, distance) for spec, distance in zip(quality.BASELINES, (0.35, 0.2), strict=True)]
+        assert "| 0.350 | 0.200 | no | no |" in quality.page("digits", [*seen, *both], [0.2])
 
 
 def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
@@ -104,7 +108,7 @@ def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
 
     arms = "identity (DDPM)", "dct, log 0.14"
     measured = [one(arm, "ddim", steps, 2 / steps + 0.3 * k) for k, arm in enumerate(arms) for steps in (5, 10, 20)]
-    again = [one(arms[0], "ddim", 5, 0.6, seed=1), one(arms[0], quality.BASELINE, 1000, 0.1)]
+    again = [one(arms[0], "ddim", 5, 0.6, seed=1), one(arms[0], quality.BASELINES[0], 1000, 0.1)]
     (tmp_path / "quality-digits.json").write_text(json.dumps({"measured": measured + again, "floor": [0.2, 0.3]}))
     figure = tmp_path / "prediction.png"
     predicted_ranking.main(["--out", str(tmp_path), "--figure", str(figure)])

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quality import ARMS, BASELINE, SETS, N
+from quality import ARMS, BASELINES, SETS, N
 
 OFF = (0, 0.03, 0.1, 0.3)  # by how much the network is assumed to be wrong
 SHOWN = "0.1"  # the one that commands assume
@@ -39,7 +39,7 @@ def rows(facts: dict) -> list[Row]:
     """Every process, objective, sampler and number of steps that was measured."""
     measured: dict[tuple[str, str, str, int], list[float]] = {}
     for one in facts["measured"]:
-        if one["sampler"] != BASELINE:
+        if one["sampler"] not in BASELINES:
             key = one["arm"], one["objective"], one["sampler"], one["wanted"]
             measured.setdefault(key, []).append(one["distance"])
     return [Row(*key, predicted(*key), statistics.mean(values)) for key, values in measured.items()]
