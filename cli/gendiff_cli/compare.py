@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import CheckError, ConfigError
+from gendiff.errors import ConfigError
 from gendiff.registry import Registry
 from gendiff_cli.bars import Bars
-from gendiff_cli.console import json_result, next_step, note, result, table
+from gendiff_cli.comparison import describe, report, warning
+from gendiff_cli.console import note
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import (
     ConfigOption,
@@ -29,6 +29,7 @@ from gendiff_cli.options import (
     SizeOption,
     complete,
     layers,
+    numbers,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from gendiff.metric import Metric
     from gendiff.shapes import EventShape
 
-MATCHED = "sampler.prior=matched in the arm"
 _budget = {"rich_help_panel": "Shared by all arms"}
 _measuring = {"rich_help_panel": "Measuring"}
 
@@ -179,7 +179,7 @@ def compare(
         note(f"not equal, and allowed: {one}")
     for contender in () if dry_run else plan.contenders:
         for finding in contender.findings:
-            note(f"{contender.label}: {finding.text}: {MATCHED}")
+            note(warning(contender.label, finding.text))
     if out is not None:
         Comparison.held(plan, out)
     with process_group(device) as group:
@@ -187,19 +187,19 @@ def compare(
         for text in gate or []:
             Gate.parse(text, names)
         if dry_run:
-            _describe(plan, json)
+            describe(plan, json)
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
         found, files = _compared(comparison, registry, group.device, unequal, gate or [])
-    _report(found, files, json)
+    report(found, files, json)
 
 
 def _compared(
     comparison: Comparison, registry: Registry, device: torch.device, unequal: Sequence[Unequal], gates: Sequence[str]
 ) -> tuple[dict[str, Any], list[Path]]:
     """Do what is left to do, and write the report."""
-    from gendiff import report
+    from gendiff import report as pages
     from gendiff.comparison.result import result as result_of
 
     listener = Bars(registry)
@@ -207,7 +207,7 @@ def _compared(
         comparison.finish(registry, device, listener, heed)
         looks = comparison.looks(device, listener, heed)
         found = result_of(comparison, unequal, gates)
-        return found, report.write(comparison, found, looks)
+        return found, pages.write(comparison, found, looks)
 
 
 def _plan(
@@ -241,7 +241,7 @@ def _plan(
         features=chosen,
         n=n,
         metrics=others,
-        evaluations=_numbers(nfe, "--nfe") if nfe else _common_steps(contenders),
+        evaluations=numbers(nfe, "--nfe", "10,20,50") if nfe is not None else _common_steps(contenders),
         allowed=tuple(allow or ()),
     )
 
@@ -267,15 +267,9 @@ def _instruments(
 
 def _seeds(text: str) -> tuple[int, ...]:
     """``3`` is three of them, ``0,4,7`` are these; ``4,`` is one."""
-    found = _numbers(text, "--seeds")
-    return tuple(range(found[0])) if "," not in text else found
-
-
-def _numbers(text: str, where: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"cannot read '{text}'", where=where, fix="write numbers with commas: 10,20,50") from None
+    if "," in text:
+        return numbers(text, "--seeds", "0,4,7", least=0)
+    return tuple(range(numbers(text, "--seeds", "3, or 0,4,7")[0]))
 
 
 def _refuse_changes(given: Sequence[str]) -> None:
@@ -308,103 +302,3 @@ def _remark(plan: Plan) -> None:
                 note(f"{path}: {text}")
         for logger in () if contender.runs else contender.config.train.loggers:
             logger.ready()
-
-
-def _describe(plan: Plan, json: bool) -> None:
-    """What would be done."""
-    from gendiff.comparison.plan import differences
-
-    arms: list[dict[str, Any]] = [
-        {
-            "label": contender.label,
-            "train": [] if contender.runs else list(plan.seeds),
-            "reuse": [str(path) for path in contender.runs.values()],
-            "samplers": [sampler.spec for sampler in plan.samplers(contender)],
-            "prior": contender.config.sampler.prior,
-            "findings": [asdict(finding) for finding in contender.findings],
-        }
-        for contender in plan.contenders
-    ]
-    differ = differences(plan.contenders)
-    if json:
-        json_result({"arms": arms, "n": plan.n, "features": [one.spec for one in plan.features], "differences": differ})
-        return
-    rows = []
-    for arm in arms:
-        work = f"{len(arm['train'])} runs to train" if arm["train"] else f"{len(arm['reuse'])} runs to reuse"
-        rows.append((str(arm["label"]), work, ", ".join(map(str, arm["samplers"]))))
-    table(["name", "work", "sampler"], rows)
-    result("")
-    table(
-        ["name", *(contender.label for contender in plan.contenders)],
-        [(key, *map(_shown, values)) for key, values in differ.items()],
-    )
-    _warn(arms)
-    result("nothing was written")
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
-def _report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
-    """Print the ranking and where the rest is; raises `CheckError` where a gate is not passed."""
-    if json:
-        json_result(found)
-    else:
-        name = found["number"]
-        result(f"{found['verdict']['headline']}")
-        result("")
-        better = "higher" if found["better"][name] == "higher" else "lower"
-        rows = [_row(arm, name) for arm in sorted(found["arms"], key=lambda arm: arm["rank"])]
-        table(["rank", "name", f"{name} ({better} is better)", "minus baseline", "verdict"], rows)
-        result("")
-        for sentence in found["verdict"]["sentences"]:
-            result(sentence)
-        _warn(found["arms"])
-        for arm in found["arms"]:
-            for alarm in arm["alarms"]:
-                result(f"warning: {arm['label']}: {alarm}")
-        for gate in found["gates"]:
-            if gate["passed"]:
-                result(f"gate passed: {gate['gate']}")
-        result("")
-        for file in files[:2]:
-            result(str(file))
-    failed = [one for one in found["gates"] if not one["passed"]]
-    if failed:
-        raise CheckError(
-            f"{len(failed)} of {len(found['gates'])} gates are not passed",
-            details=[
-                f"{one['gate']}: {arm['label']} has {arm['left']:.6g} against {arm['right']:.6g}"
-                for one in failed
-                for arm in one["arms"]
-                if not arm["passed"]
-            ],
-            fix=f"see {files[1]}",
-        )
-    next_step(f"open {files[1]} in a browser")
-
-
-def _warn(arms: Sequence[dict[str, Any]]) -> None:
-    """Say of which arms sampling starts in the wrong place."""
-    for arm in arms:
-        for finding in arm["findings"]:
-            result(f"warning: {arm['label']}: {finding['text']}: {MATCHED}")
-
-
-def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:
-    of = arm["numbers"][name]
-    value, against = of["value"], of["difference"]
-    outcome = {"better": "better", "worse": "worse", "undecided": "no difference seen", None: "baseline"}[
-        arm["outcome"]
-    ]
-    outcome += ", at this seed" if against and against["method"] == "sampling" else ""
-    told = f"{against['value']:+.4g}{_ends(against, '+.3g')}" if against else ""
-    return str(arm["rank"]), arm["label"], f"{value['value']:.4g}{_ends(value, '.4g')}", told, outcome
-
-
-def _ends(estimate: dict[str, Any], form: str) -> str:
-    if estimate["low"] is None:
-        return " [no interval]"
-    return f" [{estimate['low']:{form}}, {estimate['high']:{form}}]"

@@ -28,6 +28,22 @@ def complete_from(names: Callable[[Registry], Iterable[str]]) -> Callable[[str],
     return completed
 
 
+def numbers(text: str, where: str, example: str, least: int = 1) -> tuple[int, ...]:
+    """The different whole numbers in ``"10,20,50"``, ``least`` or more; a comma may end them."""
+    try:
+        found = tuple(int(part) for part in text.strip().removesuffix(",").split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < least or len(set(found)) < len(found):
+        raise ConfigError(
+            f"cannot read the numbers '{text}'",
+            where=where,
+            details=[f"allowed: different whole numbers from {least} on, with commas between them"],
+            fix=f"write {where} {example}",
+        )
+    return found
+
+
 def _component(kind: str, text: str) -> Any:
     return typer.Option(help=text, metavar="SPEC", autocompletion=complete(kind), rich_help_panel="Components")
 

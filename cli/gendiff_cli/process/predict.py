@@ -27,6 +27,7 @@ from gendiff_cli.options import (
     SizeOption,
     VelocityOption,
     complete,
+    numbers,
 )
 from gendiff_cli.process.subject import ArmOption, Subject, again, one_data, subjects
 from gendiff_cli.remarks import remark_end, remark_schedule
@@ -122,7 +123,7 @@ def predict(
         "data": data,
         "size": size,
     }
-    counts = None if steps is None else _counts(steps)
+    counts = None if steps is None else numbers(steps, "--steps", "5,10,20")
     found = subjects(context.obj, arms, preset, config_file, assignments, flags)
     data_spec = one_data(found)
     results = []
@@ -172,7 +173,7 @@ def _samplers(
     return list(reversed(by_name.values()))
 
 
-def _remarks(rows: Sequence[dict[str, Any]], counts: list[int] | None) -> list[str]:
+def _remarks(rows: Sequence[dict[str, Any]], counts: tuple[int, ...] | None) -> list[str]:
     """Where a number of steps is not the one that was asked for, and what was done."""
     said = dict[str, None]()
     for row in rows:
@@ -195,17 +196,6 @@ def _following(arms: list[str]) -> str:
         "--prior", "--process", "--rotation", "--schedule", "--velocity"
     }  # fmt: skip
     return again("process predict", "process show" if len(arms) == 1 else "compare", own, ("--best-grid",))
-
-
-def _counts(text: str) -> list[int]:
-    """The numbers of steps in ``"5,10,20"``."""
-    try:
-        counts = [int(part) for part in text.split(",")]
-    except ValueError:
-        counts = []
-    if not counts or min(counts) < 1:
-        raise ConfigError(f"cannot read the steps '{text}'", where="--steps", fix="write numbers from 1 on: 5,10,20")
-    return counts
 
 
 def sampler_of(
@@ -269,7 +259,7 @@ def _predictions(
     diffusion: Diffusion,
     target: Gaussian,
     sampler: Sampler,
-    counts: list[int] | None,
+    counts: tuple[int, ...] | None,
     bands: int,
     best: bool,
     wrong: NetworkError | None,

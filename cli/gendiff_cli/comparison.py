@@ -1,0 +1,119 @@
+"""What the terminal is told of a comparison: its plan, and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gendiff.errors import CheckError
+from gendiff_cli.console import json_result, next_step, result, table
+
+if TYPE_CHECKING:
+    from gendiff.comparison.plan import Plan
+
+
+def describe(plan: Plan, json: bool) -> None:
+    """Print what would be done."""
+    from gendiff.comparison.plan import differences
+
+    arms: list[dict[str, Any]] = [
+        {
+            "label": contender.label,
+            "train": [] if contender.runs else list(plan.seeds),
+            "reuse": [str(path) for path in contender.runs.values()],
+            "samplers": [sampler.spec for sampler in plan.samplers(contender)],
+            "prior": contender.config.sampler.prior,
+            "findings": [asdict(finding) for finding in contender.findings],
+        }
+        for contender in plan.contenders
+    ]
+    differ = differences(plan.contenders)
+    if json:
+        json_result({"arms": arms, "n": plan.n, "features": [one.spec for one in plan.features], "differences": differ})
+        return
+    rows = []
+    for arm in arms:
+        work = f"{len(arm['train'])} runs to train" if arm["train"] else f"{len(arm['reuse'])} runs to reuse"
+        rows.append((str(arm["label"]), work, ", ".join(map(str, arm["samplers"]))))
+    table(["name", "work", "sampler"], rows)
+    result("")
+    table(
+        ["name", *(contender.label for contender in plan.contenders)],
+        [(key, *map(_shown, values)) for key, values in differ.items()],
+    )
+    _warn(arms)
+    result("nothing was written")
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
+    """Print the ranking and where the rest is; raises `CheckError` where a gate is not passed."""
+    if json:
+        json_result(found)
+    else:
+        name = found["number"]
+        result(f"{found['verdict']['headline']}")
+        result("")
+        better = "higher" if found["better"][name] == "higher" else "lower"
+        rows = [_row(arm, name) for arm in sorted(found["arms"], key=lambda arm: arm["rank"])]
+        table(["rank", "name", f"{name} ({better} is better)", "minus baseline", "verdict"], rows)
+        result("")
+        for sentence in found["verdict"]["sentences"]:
+            result(sentence)
+        _warn(found["arms"])
+        for arm in found["arms"]:
+            for alarm in arm["alarms"]:
+                result(f"warning: {arm['label']}: {alarm}")
+        for gate in found["gates"]:
+            if gate["passed"]:
+                result(f"gate passed: {gate['gate']}")
+        result("")
+        for file in files[:2]:
+            result(str(file))
+    failed = [one for one in found["gates"] if not one["passed"]]
+    if failed:
+        raise CheckError(
+            f"{len(failed)} of {len(found['gates'])} gates are not passed",
+            details=[
+                f"{one['gate']}: {arm['label']} has {arm['left']:.6g} against {arm['right']:.6g}"
+                for one in failed
+                for arm in one["arms"]
+                if not arm["passed"]
+            ],
+            fix=f"see {files[1]}",
+        )
+    next_step(f"open {files[1]} in a browser")
+
+
+def warning(label: str, finding: str) -> str:
+    """What is wrong with where the sampling of an arm starts, and the way out."""
+    return f"{label}: {finding}: sampler.prior=matched in the arm"
+
+
+def _warn(arms: Sequence[dict[str, Any]]) -> None:
+    """Say of which arms sampling starts in the wrong place."""
+    for arm in arms:
+        for finding in arm["findings"]:
+            result(f"warning: {warning(arm['label'], finding['text'])}")
+
+
+def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:
+    of = arm["numbers"][name]
+    value, against = of["value"], of["difference"]
+    outcome = {"better": "better", "worse": "worse", "undecided": "no difference seen", None: "baseline"}[
+        arm["outcome"]
+    ]
+    outcome += ", at this seed" if against and against["method"] == "sampling" else ""
+    told = f"{against['value']:+.4g}{_ends(against, '+.3g')}" if against else ""
+    return str(arm["rank"]), arm["label"], f"{value['value']:.4g}{_ends(value, '.4g')}", told, outcome
+
+
+def _ends(estimate: dict[str, Any], form: str) -> str:
+    if estimate["low"] is None:
+        return " [no interval]"
+    return f" [{estimate['low']:{form}}, {estimate['high']:{form}}]"
