@@ -25,8 +25,8 @@ import safetensors.torch
 from torch import Tensor
 
 from gendiff.errors import DataError, GendiffError
-from gendiff.files import Files
-from gendiff.sealed import check_seal, parsed, plain, read, sealed
+from gendiff.storage.files import Files
+from gendiff.storage.sealed import check_seal, parsed, plain, read, sealed
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"

@@ -1,8 +1,8 @@
 r"""Features: the coordinates in which sets of events are compared.
 
-Features map each event to a row of d numbers. Distances between two sets of rows (`gendiff.distances`) are then distances between
-the sets of events; they mean what the features mean, and numbers of different features must never be compared. So whoever
-reports one reports `Features.fingerprint`.
+Features map each event to a row of d numbers. Distances between two sets of rows (`gendiff.evaluation.distances`) are then
+distances between the sets of events; they mean what the features mean, and numbers of different features must never be compared.
+So whoever reports one reports `Features.fingerprint`.
 
 Only the Fréchet distance of the published Inception network is the Fréchet Inception distance (FID, Heusel et al. 2017); that of
 other features is called ``fd-<name>``.

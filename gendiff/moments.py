@@ -25,11 +25,11 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from gendiff.cache import Cache
 from gendiff.data import Data
 from gendiff.errors import DataError
 from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, spatial
+from gendiff.storage.cache import Cache
 
 MOST_EVENTS = 2048  # of a finite set that are looked at
 MOST_ENDLESS = 512  # of an endless source, whose events have to be made

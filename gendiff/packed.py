@@ -4,8 +4,8 @@
     checks.npy    uint32, (n,): the CRC-32 of each event's bytes
     packed.json   written last and sealed: format, count, SHA-256 of all values, where they came from, what was done
 
-While it is being packed (`gendiff.packing`), ``packing.json`` says how far it has come, and there is no packed.json. Every
-event is checked when it is read: a changed byte is never used. The SHA-256 ``content`` is that of the values alone, which
+While it is being packed (`gendiff.datasets.packing`), ``packing.json`` says how far it has come, and there is no packed.json.
+Every event is checked when it is read: a changed byte is never used. The SHA-256 ``content`` is that of the values alone, which
 ``tail -c +129 data.npy | sha256sum`` prints too.
 """
 
@@ -24,8 +24,8 @@ import numpy as np
 
 from gendiff.errors import DataError
 from gendiff.images import Mark, mark, missing, reason
-from gendiff.sealed import check_seal, parsed, read
 from gendiff.shapes import EventShape
+from gendiff.storage.sealed import check_seal, parsed, read
 
 FORMAT = 1
 VALUES, CHECKS, MANIFEST, JOURNAL = "data.npy", "checks.npy", "packed.json", "packing.json"

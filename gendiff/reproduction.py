@@ -33,11 +33,11 @@ from gendiff.comparison.plan import Cell, Contender, Plan
 from gendiff.comparison.result import result as result_of
 from gendiff.config import Layer
 from gendiff.features import Features
-from gendiff.files import Files
 from gendiff.lab.figures import FORMATS, Curve, save, schedules
 from gendiff.registry import Registry
 from gendiff.report.figures import STYLE, strips
 from gendiff.schedule import BlurSchedule
+from gendiff.storage.files import Files
 from gendiff.velocity import Velocity
 
 #: The arms, as ``gendiff compare --arm`` takes them. Reverse diffusion cannot sample the control (its velocity says why).

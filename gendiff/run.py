@@ -32,11 +32,11 @@ from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError, GendiffError
-from gendiff.files import Files
-from gendiff.folder import empty, numbered
-from gendiff.lock import locked
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
+from gendiff.storage.files import Files
+from gendiff.storage.folder import empty, numbered
+from gendiff.storage.lock import locked
 
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
 
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def evaluations(self) -> Path:
-        """Where evaluations live, a JSON file for each (`gendiff.number`)."""
+        """Where evaluations live, a JSON file for each (`gendiff.evaluation.number`)."""
         return self.path / "eval"
 
     @property

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gendiff.errors import DataError, reason
-from gendiff.files import Files
+from gendiff.storage.files import Files
 
 BLOCK = 256  # rows that are summed at once, at least: what is added rarely is added exactly
 

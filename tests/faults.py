@@ -21,8 +21,8 @@ from runs import digest
 from gendiff import checkpoint
 from gendiff.checkpoint import Checkpoint
 from gendiff.errors import DataError
-from gendiff.files import Files
-from gendiff.sealed import sealed
+from gendiff.storage.files import Files
+from gendiff.storage.sealed import sealed
 
 
 class Crash(BaseException):

@@ -11,8 +11,8 @@ from gendiff_plugins.data.dead_leaves import DeadLeaves
 from gendiff_plugins.data.digits import Digits
 from gendiff_plugins.data.gaussian_field import GaussianField
 
-from gendiff.census import census, slope
 from gendiff.data import Data
+from gendiff.datasets.census import census, slope
 from gendiff.errors import DataError, Stopped
 from gendiff.streams import stream
 

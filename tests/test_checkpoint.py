@@ -39,7 +39,7 @@ from runs import exit_code, forked
 from gendiff import checkpoint
 from gendiff.checkpoint import Checkpoint
 from gendiff.errors import DataError, GendiffError
-from gendiff.files import Files
+from gendiff.storage.files import Files
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.features import Features
-from gendiff.files import Files
 from gendiff.generation import ImageNoise, TrainedModel, generate
 from gendiff.metric import Metric
 from gendiff.network import build_denoiser
@@ -35,6 +34,7 @@ from gendiff.registry import default_registry
 from gendiff.run import Run
 from gendiff.score import GaussianScore
 from gendiff.stopping import stop_requests
+from gendiff.storage.files import Files
 from gendiff.training import Trainer
 
 DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples
@@ -382,7 +382,7 @@ class TestGoingOn:
                     yield events
                     signal.raise_signal(signal.SIGTERM)
 
-            patch.setattr("gendiff.evaluation.generate", interrupted)
+            patch.setattr("gendiff.evaluation.measuring.generate", interrupted)
         elif moment == "looking":
             patch.setattr(look_module, "_losses", self.losses)
         else:

@@ -21,7 +21,7 @@ from gendiff_plugins.data.folder import Folder
 from gendiff_plugins.data.packed import Packed
 from test_datasets import cifar_archive, encoded, idx_folder, lsun_folder, pictures, values
 
-from gendiff.packing import pack
+from gendiff.datasets.packing import pack
 
 
 @pytest.fixture(scope="module")

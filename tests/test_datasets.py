@@ -34,8 +34,8 @@ from gendiff_plugins.data.zip import Zip
 from PIL import Image
 
 from gendiff.component import summary
+from gendiff.datasets.packing import pack
 from gendiff.errors import ConfigError, DataError
-from gendiff.packing import pack
 from gendiff.testing import checks
 
 H, W = 6, 10

@@ -11,8 +11,8 @@ from scipy import stats
 from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
 from gendiff.comparison.gate import Gate
 from gendiff.comparison.verdict import outcome, verdict
-from gendiff.distances import Interval
 from gendiff.errors import ConfigError
+from gendiff.evaluation.distances import Interval
 
 ARM, BASELINE = [3.1, 2.7, 3.9, 2.2], [2.9, 2.4, 3.0, 2.5]
 

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gendiff.distances import (
+from gendiff.errors import ConfigError, DataError
+from gendiff.evaluation.distances import (
     PrecisionRecall,
     effective_events,
     frechet,
@@ -27,7 +28,6 @@ from gendiff.distances import (
     share,
     subsets,
 )
-from gendiff.errors import ConfigError, DataError
 from gendiff.statistics import Moments, Statistics
 
 
@@ -266,7 +266,7 @@ class TestKID:
     def test_parts_are_those_of_their_own_whatever_the_chunks(self, rng, monkeypatch):
         x, y = torch.randn(40, 3, generator=rng), torch.randn(30, 3, generator=rng) + 1
         parts = [*subsets(40, size=11, replicates=3), torch.arange(40)]
-        monkeypatch.setattr("gendiff.distances.CHUNK", 170)
+        monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", 170)
         assert kid_of_parts(x, y, parts) == pytest.approx([kid(x[part], y) for part in parts], rel=1e-12)
 
 
@@ -288,7 +288,7 @@ class TestPrecisionRecall:
         radii = within.sort(1).values[:, 3]
         expected = float((across <= radii).any(1).float().mean())
         assert precision_recall(x, y).precision == pytest.approx(expected)
-        monkeypatch.setattr("gendiff.distances.CHUNK", 170)
+        monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", 170)
         assert precision_recall(x, y).precision == pytest.approx(expected)
 
     def test_copies_and_far_away_rows_are_no_trouble(self, rng):
@@ -302,7 +302,7 @@ class TestPrecisionRecall:
         whole = precision_recall(x, y)
         alone = [PrecisionRecall(0, precision_recall(x[part], y).recall) for part in parts]
         for chunk in (170, 2**24):
-            monkeypatch.setattr("gendiff.distances.CHUNK", chunk)
+            monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", chunk)
             found = precision_recall_of_parts(x, y, parts)
             assert [one.recall for one in found] == [one.recall for one in alone]
             assert found[-1] == whole

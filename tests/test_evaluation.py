@@ -16,13 +16,13 @@ from gendiff_plugins.metrics.moments import Moments
 from gendiff_plugins.metrics.spectrum import Spectrum
 from runs import command, exit_code
 
-from gendiff import evaluation
-from gendiff.distances import effective_events, frechet, interval, kid, precision_recall, share, subsets
 from gendiff.errors import ConfigError, DataError, PluginError
-from gendiff.evaluation import evaluate, see
-from gendiff.event_set import EventSet, KnownStatistics, spread
+from gendiff.evaluation import measuring
+from gendiff.evaluation.distances import effective_events, frechet, interval, kid, precision_recall, share, subsets
+from gendiff.evaluation.event_set import EventSet, KnownStatistics, spread
+from gendiff.evaluation.measuring import evaluate, see
+from gendiff.evaluation.number import Evaluation, comparable
 from gendiff.metric import Metric
-from gendiff.number import Evaluation, comparable
 from gendiff.statistics import Statistics
 
 FEATURES = RandomConv(width=4)
@@ -105,8 +105,8 @@ class TestNumbers:
 
     def test_large_sets_are_thinned_where_all_pairs_or_all_values_would_be_held(self, sets, monkeypatch):
         x, y = sets
-        monkeypatch.setattr(evaluation, "PAIRS", 50)
-        monkeypatch.setattr(evaluation, "METRIC_VALUES", 40 * x[0].numel())
+        monkeypatch.setattr(measuring, "PAIRS", 50)
+        monkeypatch.setattr(measuring, "METRIC_VALUES", 40 * x[0].numel())
         found = evaluate(events(x), events(y), [Pixels(), Moments()], replicates=4)
         a, b = x.flatten(1)[spread(50, 90)], y.flatten(1)[spread(50, 120)]
         assert found["kd-pixels"].value == pytest.approx(kid(a, b), rel=1e-6)
@@ -309,7 +309,7 @@ class TestCommand:
         ],
     )
     def test_a_mistake_is_explained_before_anything_is_drawn(self, trained, options, code, said, monkeypatch):
-        monkeypatch.setattr("gendiff.evaluation.generate", None)
+        monkeypatch.setattr("gendiff.evaluation.measuring.generate", None)
         done = run("evaluate", trained, "--n", 24, *options)
         assert (done.code, said.strip() in done.err) == (code, True), done.err
         assert "Traceback" not in done.err

@@ -21,8 +21,8 @@ from PIL import Image
 from pytorch_fid import inception as theirs
 from pytorch_fid.fid_score import compute_statistics_of_path as theirs_of_path
 
-from gendiff.distances import frechet
 from gendiff.errors import ConfigError, DataError
+from gendiff.evaluation.distances import frechet
 from gendiff.features import Features
 from gendiff.statistics import Statistics
 from gendiff.testing import CheckFailed, checks

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from gendiff.errors import DataError
-from gendiff.number import Drawing, Evaluation, Events, Number, comparable
+from gendiff.evaluation.number import Drawing, Evaluation, Events, Number, comparable
 
 SAMPLES, REFERENCE = Events("00001-digits-dct-s0", "events/1 0123", 500), Events("digits", "digits/1 4567", 1797)
 DRAWING = Drawing("00001-digits-dct-s0", 1000, "ema", "89ab", "ddim:steps=50", 50, 3)
@@ -112,5 +112,5 @@ def test_conditions_are_all_but_what_was_found():
 
 
 def test_stored_numbers_are_read_without_torch():
-    code = "import sys, gendiff.number; sys.exit('torch' in sys.modules)"
+    code = "import sys, gendiff.evaluation.number; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

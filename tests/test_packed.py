@@ -25,15 +25,16 @@ from gendiff_plugins.data.packed import Packed
 from PIL import Image
 from runs import exit_code, forked
 
-from gendiff import packed, packing
+from gendiff import packed
 from gendiff.batches import Batches
 from gendiff.data import Data
+from gendiff.datasets import packing
+from gendiff.datasets.packing import pack
+from gendiff.datasets.preparation import Resize
 from gendiff.errors import ConfigError, DataError, GendiffError
-from gendiff.lock import locked
 from gendiff.packed import PackedSet
-from gendiff.packing import pack
-from gendiff.preparation import Resize
-from gendiff.sealed import sealed
+from gendiff.storage.lock import locked
+from gendiff.storage.sealed import sealed
 
 SHAPE = (2, 3, 5)
 

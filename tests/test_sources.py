@@ -21,12 +21,12 @@ from test_datasets import (
 
 from gendiff.component import Component
 from gendiff.data import Data
+from gendiff.datasets.packing import pack
+from gendiff.datasets.sources import source, tolerant
 from gendiff.discovery import Plugin, Provider
 from gendiff.errors import ConfigError, DataError
 from gendiff.hookspecs import hookimpl
-from gendiff.packing import pack
 from gendiff.registry import Registry, default_registry
-from gendiff.sources import source, tolerant
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from gendiff_cli.console import Verbosity, err, is_main_process, json_result, ne
 
 if TYPE_CHECKING:
     from gendiff.config import Resolved
+    from gendiff.datasets.preparation import Resize
     from gendiff.packed import PackedSet
-    from gendiff.preparation import Resize
 
 app = typer.Typer(no_args_is_help=True, help="Sources of events.")
 
@@ -121,8 +121,8 @@ def prepare(
 
     It can be interrupted in any way: the same command goes on where it stopped, to the same bits.
     """
-    from gendiff.packing import pack
-    from gendiff.sources import tolerant
+    from gendiff.datasets.packing import pack
+    from gendiff.datasets.sources import tolerant
     from gendiff.workers import default_workers
 
     resolved, resize = _resolved(context.obj, source, size, channels, crop)
@@ -158,9 +158,9 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
-    from gendiff.census import census
+    from gendiff.datasets.census import census
+    from gendiff.datasets.sources import tolerant
     from gendiff.images import Pictures
-    from gendiff.sources import tolerant
     from gendiff.workers import default_workers
 
     resolved, resize = _resolved(context.obj, source, size, channels, crop)
@@ -210,9 +210,9 @@ def _resolved(
     from gendiff.arm import parse_size
     from gendiff.component import resolve as component_class
     from gendiff.config import Layer, resolve
+    from gendiff.datasets.preparation import Resize
+    from gendiff.datasets.sources import called_like_a_path, source
     from gendiff.errors import GendiffError
-    from gendiff.preparation import Resize
-    from gendiff.sources import called_like_a_path, source
 
     try:
         chosen = source(registry, text)

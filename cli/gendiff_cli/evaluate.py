@@ -18,10 +18,10 @@ from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOp
 from gendiff_cli.sample import chosen_sampler
 
 if TYPE_CHECKING:
-    from gendiff.event_set import KnownStatistics, Seen
+    from gendiff.evaluation.event_set import KnownStatistics, Seen
+    from gendiff.evaluation.number import Evaluation
     from gendiff.features import Features
     from gendiff.metric import Metric
-    from gendiff.number import Evaluation
     from gendiff.run import Run
     from gendiff.sampler import Snapshot
     from gendiff.statistics import Statistics
@@ -98,10 +98,10 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
-    from gendiff import evaluation
-    from gendiff.cache import Cache
-    from gendiff.event_set import EventSet
+    from gendiff.evaluation import measuring
+    from gendiff.evaluation.event_set import EventSet
     from gendiff.process_group import process_group
+    from gendiff.storage.cache import Cache
 
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
@@ -120,13 +120,13 @@ def evaluate(
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
             chosen = chosen_sampler(model.run, sampler, steps, grid, prior)
-            samples, drawing = evaluation.drawn(model, chosen, count, seed, batch, group, progress.snapshot)
+            samples, drawing = measuring.drawn(model, chosen, count, seed, batch, group, progress.snapshot)
             progress.chain = drawing.evaluations
             if count * drawing.evaluations > LONG and group.device.type == "cpu":
                 note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
         assert samples is not None
         if theirs is not None:
-            evaluation.check(samples, theirs, instruments)
+            measuring.check(samples, theirs, instruments)
         if not group.main:
             for _ in samples.at(range(samples.n)):  # draws its share
                 pass
@@ -135,8 +135,8 @@ def evaluate(
         cache = Cache.of_user() if use_cache else None
         seen: EventSet | Seen | KnownStatistics | None = theirs
         if isinstance(theirs, EventSet) and group.world == 1:  # before hours of drawing; other processes would not wait
-            seen = evaluation.see(theirs, instruments, group.device, cache, partial(progress.heard, "reference"))
-        ours = evaluation.see(samples, instruments, group.device, watch=partial(progress.heard, "samples"))
+            seen = measuring.see(theirs, instruments, group.device, cache, partial(progress.heard, "reference"))
+        ours = measuring.see(samples, instruments, group.device, watch=partial(progress.heard, "samples"))
         for rows in ours.rows:
             if samples.n <= rows.shape[1]:
                 note(
@@ -146,7 +146,7 @@ def evaluate(
             _statistics(ours, instruments).save(save_statistics)
         found = None
         if seen is not None:
-            found = evaluation.evaluate(
+            found = measuring.evaluate(
                 ours,
                 seen,
                 instruments,
@@ -222,7 +222,7 @@ def _name(found: Evaluation) -> str:
 
 def _check_file(file: Path | None, option: str, suffix: str) -> None:
     """Refuse what could not be written, or would overwrite something else, before samples are drawn."""
-    from gendiff.number import Evaluation
+    from gendiff.evaluation.number import Evaluation
     from gendiff.statistics import Statistics
 
     if file is None:

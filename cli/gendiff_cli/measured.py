@@ -14,7 +14,7 @@ from gendiff_cli.console import note
 
 if TYPE_CHECKING:
     from gendiff.data import Data
-    from gendiff.event_set import EventSet, KnownStatistics
+    from gendiff.evaluation.event_set import EventSet, KnownStatistics
     from gendiff.features import Features
     from gendiff.generation import TrainedModel
     from gendiff.metric import Metric
@@ -57,7 +57,7 @@ def event_set(registry: Registry, text: str, where: str, n: int | None, shape: E
         shape: that of the events that they are compared with, if known.
 
     """
-    from gendiff import event_files
+    from gendiff.evaluation import event_files
 
     path = Path(text).expanduser()
     if text.partition(":")[0].strip() in registry.names("data"):
@@ -73,8 +73,8 @@ def event_set(registry: Registry, text: str, where: str, n: int | None, shape: E
 def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape) -> EventSet:
     """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
     from gendiff.data import Data
-    from gendiff.event_set import EventSet
-    from gendiff.sources import called_like_a_path, source
+    from gendiff.datasets.sources import called_like_a_path, source
+    from gendiff.evaluation.event_set import EventSet
 
     also = "or a run directory: gendiff runs list shows them" if where == "SOURCE" else ""
 
@@ -105,8 +105,8 @@ def reference_set(
     registry: Registry, data: str | None, reference: str | None, n: int | None, run: Run | None, shape: EventShape
 ) -> EventSet | KnownStatistics | None:
     """What the samples are compared with: what is asked for, or the data of the run; None where there is neither."""
-    from gendiff import event_files
-    from gendiff.event_set import KnownStatistics
+    from gendiff.evaluation import event_files
+    from gendiff.evaluation.event_set import KnownStatistics
 
     if data is not None and reference is not None:
         raise ConfigError("both --data and --reference are given", fix="give one of them")
@@ -123,7 +123,7 @@ def reference_set(
 def _of_run(run: Run, n: int | None) -> EventSet:
     """The data that a run was trained on."""
     from gendiff.config import Layer, resolve
-    from gendiff.event_set import EventSet
+    from gendiff.evaluation.event_set import EventSet
 
     trained_on = run.info["data"]["fingerprint"]
     try:
@@ -145,7 +145,7 @@ def chosen_instruments(
     reference: EventSet | KnownStatistics | None,
 ) -> list[Features | Metric]:
     """The features and metrics that are asked for, or those that suit the events."""
-    from gendiff.event_set import KnownStatistics
+    from gendiff.evaluation.event_set import KnownStatistics
     from gendiff.features import Features
     from gendiff.metric import Metric
 

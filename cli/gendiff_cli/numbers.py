@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gendiff.errors import DataError
-from gendiff.number import Evaluation, Number
+from gendiff.evaluation.number import Evaluation, Number
 from gendiff_cli.console import note, result, table
 
 

@@ -10,8 +10,8 @@ of both. Assumed: the S differences are independent draws of one normal distribu
 difference must be large against its spread, or it is not seen.
 
 **One seed says nothing about other seeds.** Then only the chance of sampling can be told, from the intervals of the two numbers
-(`gendiff.distances.interval`), as if their samples were independent: the noise that arms share makes the interval too wide
-rather than too narrow. It is marked ``sampling`` and is not one over seeds.
+(`gendiff.evaluation.distances.interval`), as if their samples were independent: the noise that arms share makes the interval
+too wide rather than too narrow. It is marked ``sampling`` and is not one over seeds.
 
 Several arms against one baseline are several chances to be wrong: with k differences each interval is made at level
 1 - (1 - level)/k, so that all k hold together with probability level at least (Bonferroni).
@@ -71,7 +71,7 @@ class Measured:
 
     @classmethod
     def of_interval(cls, value: float, low: float, high: float, level: float, replicates: int) -> Measured:
-        """From an interval of `gendiff.distances.interval` with so many subsets."""
+        """From an interval of `gendiff.evaluation.distances.interval` with so many subsets."""
         freedom = replicates - 1
         return cls(value, (high - low) / 2 / quantile(freedom, level), freedom)
 

@@ -22,21 +22,22 @@ from typing import Any, Protocol
 
 import torch
 
-from gendiff import checkpoint, sealed
-from gendiff.cache import Cache
+from gendiff import checkpoint
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
-from gendiff.files import Files
-from gendiff.folder import check_empty, empty, numbered
 from gendiff.generation import TrainedModel
-from gendiff.lock import locked
 from gendiff.process_group import ProcessGroup
 from gendiff.registry import Registry
 from gendiff.run import Run, now
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.stopping import stop_requests, stopped
+from gendiff.storage import sealed
+from gendiff.storage.cache import Cache
+from gendiff.storage.files import Files
+from gendiff.storage.folder import check_empty, empty, numbered
+from gendiff.storage.lock import locked
 from gendiff.training import Trainer, check_disk, fit, refuse_other_data
 
 PLAN = "plan.json"

@@ -31,12 +31,12 @@ from torch import Tensor
 from gendiff.blur import dct_frequency, radius
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.event_set import EventSet
-from gendiff.files import Files
+from gendiff.evaluation.event_set import EventSet
 from gendiff.generation import ImageNoise, TrainedModel, generate
 from gendiff.rotation import dct
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.score import NetworkScore
+from gendiff.storage.files import Files
 from gendiff.streams import stream
 
 MOMENTS = 25  # steps of a trajectory that are shown, at most

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from gendiff import checkpoint
-from gendiff.cache import Cache
 from gendiff.comparison.plan import LEVEL, Plan
-from gendiff.evaluation import drawn, evaluate
-from gendiff.event_set import EventSet
+from gendiff.evaluation.event_set import EventSet
+from gendiff.evaluation.measuring import drawn, evaluate
+from gendiff.evaluation.number import Evaluation
 from gendiff.features import Features
-from gendiff.files import Files
 from gendiff.generation import TrainedModel
 from gendiff.metric import Metric
-from gendiff.number import Evaluation
 from gendiff.rotation import dct
 from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot
+from gendiff.storage.cache import Cache
+from gendiff.storage.files import Files
 
 BLOCK = 256  # samples that are drawn and kept together
 FIRST = 64  # samples that are kept for the eye

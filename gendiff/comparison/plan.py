@@ -14,7 +14,7 @@ from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.event_set import EventSet
+from gendiff.evaluation.event_set import EventSet
 from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
 from gendiff.lab.forward import BandSNR

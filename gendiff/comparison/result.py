@@ -20,8 +20,8 @@ from gendiff.comparison.measure import REPLICATES, Measure
 from gendiff.comparison.plan import FORMAT, LEVEL, Cell, differences
 from gendiff.comparison.verdict import verdict
 from gendiff.errors import DataError
-from gendiff.event_set import spread
-from gendiff.number import Number, comparable
+from gendiff.evaluation.event_set import spread
+from gendiff.evaluation.number import Number, comparable
 from gendiff.rotation import dct
 from gendiff.run import PACKAGES
 

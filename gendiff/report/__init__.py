@@ -12,8 +12,8 @@ import torch
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.look import Look
 from gendiff.errors import DataError
-from gendiff.files import Files
 from gendiff.report import figures, page
+from gendiff.storage.files import Files
 
 DATA = 64  # events of the data that are shown, at most
 

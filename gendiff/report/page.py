@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gendiff.comparison.look import BANDS, Look
 from gendiff.comparison.verdict import number, signed
-from gendiff.files import Files
 from gendiff.report import charts, sheets
+from gendiff.storage.files import Files
 
 TEMPLATE = "page.html.j2"
 GRID_BUDGET, TRAJECTORY_BUDGET = 900_000, 2_200_000  # bytes of pictures before they are text

@@ -28,7 +28,7 @@ import torch
 from gendiff import pictures
 from gendiff.batches import Batches
 from gendiff.data import Data
-from gendiff.packing import pack
+from gendiff.datasets.packing import pack
 from gendiff.streams import stream
 
 FULL = {"pictures": 256, "picture": [256, 340], "size": 64, "reads": 512, "batch": 32, "rounds": 5}

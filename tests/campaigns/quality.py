@@ -186,7 +186,7 @@ def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) 
 def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Measured:
     """Draw and compare."""
     from gendiff import Sampler, pictures
-    from gendiff.distances import frechet
+    from gendiff.evaluation.distances import frechet
     from gendiff.generation import generate
 
     begun, sampler = time.time(), Sampler.model_validate(spec)
@@ -244,7 +244,7 @@ def reference(name: str) -> Any:
 
 def floor(name: str, count: int, seeds: int = 3) -> list[float]:
     """Distances between as many real events and other ones: what perfect samples would score."""
-    from gendiff.distances import frechet
+    from gendiff.evaluation.distances import frechet
 
     if name == "digits":
         pictures, found = real_events(name), []

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gendiff.cache import Cache
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
+from gendiff.evaluation.number import Events
 from gendiff.features import Features
-from gendiff.number import Events
 from gendiff.shapes import EventShape
 from gendiff.statistics import Statistics
+from gendiff.storage.cache import Cache
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events whose features are computed at once; part of what makes a row reproducible
 READ = 64  # events read at once

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from gendiff.errors import DataError, reason
-from gendiff.files import Files
+from gendiff.storage.files import Files
 
 FORMAT = 1  # of the JSON
 MAX_BYTES = 16 * 2**20  # of a file; a real one has a few thousand

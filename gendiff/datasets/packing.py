@@ -23,15 +23,15 @@ import PIL
 
 from gendiff import __version__
 from gendiff.data import Data
+from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
 from gendiff.errors import ConfigError, DataError, GendiffError
-from gendiff.files import Files
-from gendiff.lock import NAME as LOCK
-from gendiff.lock import locked
 from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
-from gendiff.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
-from gendiff.sealed import check_seal, parsed, read, sealed
 from gendiff.shapes import EventShape
 from gendiff.stopping import stop_requests, stopped
+from gendiff.storage.files import Files
+from gendiff.storage.lock import NAME as LOCK
+from gendiff.storage.lock import locked
+from gendiff.storage.sealed import check_seal, parsed, read, sealed
 from gendiff.workers import in_order
 
 CHUNK, CHUNK_BYTES = 64, 2**20  # events, and about how many bytes, that a process prepares at a time

@@ -1,7 +1,7 @@
-r"""Evaluation: samples and a reference in, numbers with their conditions and intervals out.
+r"""Measuring: samples and a reference in, numbers with their conditions and intervals out.
 
-Features give one row per event (`gendiff.features`), distances compare the rows (`gendiff.distances`), metrics compare the events
-themselves (`gendiff.metric`). Each number comes with an interval by subsampling the samples without replacement; the
+Features give one row per event (`gendiff.features`), distances compare the rows (`gendiff.evaluation.distances`), metrics compare
+the events themselves (`gendiff.metric`). Each number comes with an interval by subsampling the samples without replacement; the
 reference is held fixed.
 """
 
@@ -17,8 +17,8 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from gendiff.cache import Cache
-from gendiff.distances import (
+from gendiff.errors import ConfigError, DataError, PluginError
+from gendiff.evaluation.distances import (
     Interval,
     effective_events,
     frechet,
@@ -28,17 +28,17 @@ from gendiff.distances import (
     share,
     subsets,
 )
-from gendiff.errors import ConfigError, DataError, PluginError
-from gendiff.event_set import EventSet, KnownStatistics, Seen, Watch, go_through, parts, spread
+from gendiff.evaluation.event_set import EventSet, KnownStatistics, Seen, Watch, go_through, parts, spread
+from gendiff.evaluation.number import Better, Drawing, Evaluation, Events, Number
 from gendiff.features import Features
 from gendiff.generation import TrainedModel, generate
 from gendiff.metric import Metric
-from gendiff.number import Better, Drawing, Evaluation, Events, Number
 from gendiff.pictures import eight_bits
 from gendiff.process_group import ProcessGroup
 from gendiff.run import now
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.statistics import Statistics
+from gendiff.storage.cache import Cache
 
 PAIRS = 10_000  # rows of each set of which all pairs are formed, at most
 FEWEST = 8  # events of which anything is said: half of them must have three neighbours each

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from gendiff.errors import ConfigError
-from gendiff.files import Files
+from gendiff.storage.files import Files
 
 _NUMBERED = re.compile(r"(\d{5})-.*")
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from gendiff.errors import DataError
-from gendiff.event_set import READ, EventSet, parts
+from gendiff.evaluation.event_set import READ, EventSet, parts
+from gendiff.evaluation.number import Events
 from gendiff.images import ENDINGS, MOST_BYTES, eight_bit, event_of, located, opened_bytes, reason
-from gendiff.number import Events
 
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
 T = TypeVar("T")

@@ -1,0 +1,8 @@
+"""Storage: files that survive a crash, and directories that one process writes at a time.
+
+files   operations that survive a crash
+sealed  JSON in which any changed byte shows
+lock    one writer per directory
+folder  new directories, numbered or empty
+cache   what can be computed again
+"""
