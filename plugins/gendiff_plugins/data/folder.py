@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
+from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
 from gendiff.errors import DataError, printable
-from gendiff.images import ENDINGS, Pictures, eight_bit, none_found, opened, reason, survey
-from gendiff.images import SHOWN as SHOWN
-from gendiff.shapes import EventShape
+from gendiff.images import ENDINGS, none_found, opened, reason
+from gendiff_plugins.data.picture_files import PictureFiles
 
 ENDS = 4096  # bytes at each end of a file that are part of the fingerprint
-FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files out"
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What was found below the folder.
-
-    Args:
-        files: the trace of each picture's file by name, in order.
-        others: how many files there are of each other ending.
-        skipped: ``(path, reason)`` of what was left out.
-
-    """
-
-    files: dict[str, int]
-    others: Mapping[str, int]
-    skipped: tuple[tuple[Path, str], ...]
-
-
-class Folder(Pictures):
+class Folder(PictureFiles):
     """the image files below a folder, resized to one size.
 
     ``x = v/127.5 - 1`` for the 8-bit values v. How a file becomes v:
@@ -65,66 +45,33 @@ class Folder(Pictures):
 
     name = "folder"
 
+    place: ClassVar[str] = "folder"
+    edition: ClassVar[int] = 2
+
     path: Path = Field(description="the folder; ~ is your home")
-    on_bad_image: Literal["error", "skip"] = Field("error", description="error: stop and name it; skip: leave it out")
-
-    @property
-    def event_shape(self) -> EventShape:
-        _ = self._scan  # a missing folder is reported here, before a model of this shape is built
-        return (self.channels, *self._height_width)
-
-    @property
-    def length(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < self.length:
-            raise IndexError(f"picture {index} of {self.length}")
-        file = self._root / self._names[index]
-        try:
-            with opened(file) as image:
-                return self._event(image)
-        except Exception as error:
-            raise DataError(
-                f"cannot read the picture '{self.origin(index)}'", where=str(file), details=[reason(error)], fix=FIX
-            ) from error
-
-    def origin(self, index: int) -> str:
-        return printable(self._names[index])
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:
         below = (name for folder in _walked(path) for name in folder[1])
         return {"path": path} if any(Path(name).suffix.lower() in ENDINGS for name in below) else None
 
-    @property
-    def skipped(self) -> tuple[tuple[Path, str], ...]:
-        """``(path, reason)`` of every file left out with ``on_bad_image="skip"``."""
-        return self._scan.skipped
+    def _listed(self) -> tuple[list[str], Mapping[str, int]]:
+        return find_images(self._root)
 
-    @property
-    def passed_over(self) -> Mapping[str, int]:
-        return self._scan.others
+    def _opened(self, name: str) -> AbstractContextManager[Image.Image]:
+        return opened(self._root / name)
 
-    @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.channels} {self._height_width} {self.crop}".encode())
-        for name, trace in self._scan.files.items():
-            digest.update(b"\0" + os.fsencode(name) + f"\0{trace}".encode())
-        return f"folder/2 {self.length} files {digest.hexdigest()[:16]}"
+    def _trace(self, name: str) -> int:
+        """The size of a file, and a check sum of both its ends: another picture may have the same size."""
+        with (self._root / name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(ENDS)
+            file.seek(max(size - ENDS, 0))
+            return size << 32 | zlib.crc32(head + file.read(ENDS))
 
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self._scan.files)
-
-    @cached_property
-    def _scan(self) -> Scan:
-        names, others = find_images(self._root)
-        probe = _decode if self.on_bad_image == "skip" else _read_header
-        files, bad = survey(
-            names, lambda name: probe(self._root / name), self.on_bad_image, str(self._root), "folder", FIX
-        )
-        return Scan(files, others, tuple((self._root / name, why) for name, why in bad))
+    def _where(self, name: str) -> str:
+        return str(self._root / name)
 
 
 def find_images(root: Path) -> tuple[list[str], Mapping[str, int]]:
@@ -161,32 +108,3 @@ def _walked(root: Path, refuse: Callable[[OSError], None] | None = None) -> Iter
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield folder, [name for name in files if not name.startswith(".")]
-
-
-def _trace(path: Path) -> int:
-    """The size of a file, and a check sum of both its ends: another picture may have the same size."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(ENDS)
-        file.seek(max(size - ENDS, 0))
-        return size << 32 | zlib.crc32(head + file.read(ENDS))
-
-
-def _read_header(path: Path) -> int | str:
-    """The trace of the file, or why it cannot be read."""
-    try:
-        with opened(path):
-            return _trace(path)
-    except Exception as error:
-        return reason(error)
-
-
-def _decode(path: Path) -> int | str:
-    """The same after decoding every pixel."""
-    try:
-        with opened(path) as image:
-            eight_bit(image).convert("RGB")
-            return _trace(path)
-    except Exception as error:
-        return reason(error)

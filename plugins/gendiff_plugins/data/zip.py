@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar
 
+from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
 from gendiff.errors import DataError, printable
 from gendiff.images import (
     ENDINGS,
     MOST_BYTES,
     Mark,
-    Pictures,
-    eight_bit,
     located,
     mark,
     missing,
     none_found,
     opened_bytes,
     reason,
-    survey,
 )
-from gendiff.shapes import EventShape
+from gendiff_plugins.data.picture_files import PictureFiles
 
 HEAD = 2**16  # bytes that hold the header of nearly every picture
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files out"
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What was found in the archive.
-
-    Args:
-        files: the check sum of each picture's file by name, in order.
-        others: how many files there are of each other ending.
-        skipped: ``(name, reason)`` of what was left out.
-
-    """
-
-    files: dict[str, int]
-    others: Mapping[str, int]
-    skipped: tuple[tuple[str, str], ...]
-
-
-class Zip(Pictures):
+class Zip(PictureFiles):
     """the image files in a zip archive, resized to one size.
 
     Every rule is that of the data ``folder``: which files count, their order, how a picture becomes an event of ``size``, and
@@ -68,33 +47,10 @@ class Zip(Pictures):
 
     name = "zip"
 
+    place: ClassVar[str] = "archive"
+    edition: ClassVar[int] = 1
+
     path: Path = Field(description="the archive; ~ is your home")
-    on_bad_image: Literal["error", "skip"] = Field("error", description="error: stop and name it; skip: leave it out")
-
-    @property
-    def event_shape(self) -> EventShape:
-        _ = self._scan  # a missing archive is reported here, before a model of this shape is built
-        return (self.channels, *self._height_width)
-
-    @property
-    def length(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < self.length:
-            raise IndexError(f"picture {index} of {self.length}")
-        name = self._names[index]
-        try:
-            with opened_bytes(_content(self._archive, name)) as image:
-                return self._event(image)
-        except DataError:
-            raise
-        except Exception as error:
-            what = f"cannot read the picture '{self.origin(index)}'"
-            raise DataError(what, where=str(self._root), details=[reason(error)], fix=FIX) from error
-
-    def origin(self, index: int) -> str:
-        return printable(self._names[index])
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:
@@ -103,33 +59,25 @@ class Zip(Pictures):
         with path.open("rb") as file:
             return {"path": path} if file.read(4) == b"PK\x03\x04" else None
 
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """``(name, reason)`` of every file left out with ``on_bad_image="skip"``."""
-        return self._scan.skipped
+    def _listed(self) -> tuple[list[str], Mapping[str, int]]:
+        return _pictures_in(self._archive, str(self._root))
 
-    @property
-    def passed_over(self) -> Mapping[str, int]:
-        return self._scan.others
+    def _opened(self, name: str) -> AbstractContextManager[Image.Image]:
+        return opened_bytes(_content(self._archive, name))
 
-    @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.channels} {self._height_width} {self.crop}".encode())
-        for name, sum_ in self._scan.files.items():
-            digest.update(b"\0" + name.encode("utf-8", "surrogateescape") + f"\0{sum_}".encode())
-        return f"zip/1 {self.length} files {digest.hexdigest()[:16]}"
+    def _trace(self, name: str) -> int:
+        """The check sum that the archive keeps."""
+        return self._archive.getinfo(name).CRC
 
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self._scan.files)
-
-    @cached_property
-    def _scan(self) -> Scan:
-        archive, where = self._archive, str(self._root)
-        names, others = _pictures_in(archive, where)
-        probe = _decode if self.on_bad_image == "skip" else _read_header
-        files, bad = survey(names, lambda name: probe(archive, name), self.on_bad_image, where, "archive", FIX)
-        return Scan(files, others, tuple(bad))
+    def _look(self, name: str) -> None:
+        head = _content(self._archive, name, HEAD)
+        try:
+            with opened_bytes(head):
+                pass
+        except Exception:
+            if len(head) < HEAD:
+                raise
+            super()._look(name)  # its header is further inside
 
     @property
     def _archive(self) -> zipfile.ZipFile:
@@ -139,7 +87,7 @@ class Zip(Pictures):
             fix = f"give the archive, or use the data folder:path={root}"
             raise DataError(f"'{root}' is a folder", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
         try:
-            return _opened(root, mark(root), os.getpid())
+            return _archive_at(root, mark(root), os.getpid())
         except FileNotFoundError as error:
             raise missing(root, allowed) from error
         except Exception as error:
@@ -148,7 +96,7 @@ class Zip(Pictures):
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, mark: Mark, process: int) -> zipfile.ZipFile:
+def _archive_at(path: Path, mark: Mark, process: int) -> zipfile.ZipFile:
     """The archive, once per process: forked ones would move each other's position in the file."""
     if mark[2] == 0:
         raise ValueError("the file is empty (0 bytes)")
@@ -201,30 +149,3 @@ def _content(archive: zipfile.ZipFile, name: str, most: int | None = None) -> by
         if count < wanted or (most is None and file.read(1)):  # at the end of the file, zipfile compares the check sum
             raise ValueError("it has another size than the archive says")
     return b"".join(parts)
-
-
-def _read_header(archive: zipfile.ZipFile, name: str) -> int | str:
-    """The check sum of a file, or why it cannot be read."""
-    try:
-        head = _content(archive, name, HEAD)
-        try:
-            with opened_bytes(head):
-                pass
-        except Exception:
-            if len(head) < HEAD:
-                raise
-            with opened_bytes(_content(archive, name)):  # its header is further inside
-                pass
-        return archive.getinfo(name).CRC
-    except Exception as error:
-        return reason(error)
-
-
-def _decode(archive: zipfile.ZipFile, name: str) -> int | str:
-    """The same after decoding every pixel."""
-    try:
-        with opened_bytes(_content(archive, name)) as image:
-            eight_bit(image).convert("RGB")
-        return archive.getinfo(name).CRC
-    except Exception as error:
-        return reason(error)
