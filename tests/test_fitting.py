@@ -137,6 +137,22 @@ def test_one_parameter_is_found_as_by_a_scan(spec):
     assert found.config.sampler == by
 
 
+def test_it_matters_little_where_the_search_starts():
+    by, found = sampler("dpmpp-2m:steps=5"), []
+    for noise in ("linear:beta_max=0.15", "linear:beta_min=0.01,beta_max=0.9"):
+        start = config(f"isotropic:noise='{noise}'")
+        found.append(fit(start, by, None, chosen(start.velocity, {})))
+    assert found[0].after == pytest.approx(found[1].after, rel=0.1)
+    assert max(one.after for one in found) < min(one.before for one in found)
+
+
+def test_the_answer_is_the_same_every_time():
+    start, by = config(), sampler("dpmpp-2m:steps=4")
+    one, other = (fit(start, by, None, chosen(start.velocity, {}), evaluations=40) for _ in range(2))
+    assert (one.values, one.evaluations) == (other.values, other.evaluations)
+    assert one.evaluations <= 60  # of SciPy's methods, each goes on for a little
+
+
 def test_few_components_lead_to_the_same_place_as_all():
     start, by = config("blur:schedule=linear"), sampler("ddim:steps=6")
     free = chosen(start.velocity, {"beta_max": (0.01, 0.5)})

@@ -11,6 +11,7 @@ from command import run
 
 PAGE = (Path(__file__).parent.parent / "docs" / "process.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```console\n\$ gendiff ([^\n]*)\n(.*?)```", PAGE, flags=re.DOTALL))
+SEARCHED = re.compile(r"[-\d.]+ *$|\d+ evaluations", flags=re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -23,9 +24,10 @@ def test_a_command_prints_what_the_page_shows(line, tmp_path, monkeypatch):
     assert [[NUMBER.sub("#", word) for word in each] for each in seen] == [
         [NUMBER.sub("#", word) for word in each] for each in shown
     ]
-    loose = 0.5 if " fit " in line else 0.05  # an optimiser ends elsewhere on another machine
-    numbers = [[float(n) for n in NUMBER.findall(text)] for text in (done.out, BLOCKS[line])]
-    assert numbers[0] == pytest.approx(numbers[1], rel=loose, abs=0.0)
+    searched = " fit " in line  # the same error is found elsewhere on another machine
+    texts = [SEARCHED.sub("", text) if searched else text for text in (done.out, BLOCKS[line])]
+    numbers = [[float(n) for n in NUMBER.findall(text)] for text in texts]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.2 if searched else 0.05, abs=0.0)
 
 
 def test_every_command_and_rule_is_on_the_page():

@@ -2,8 +2,9 @@ r"""Fitting: parameters of a process for which the predicted error is smallest.
 
 The parameters are numbers that a velocity and the components it owns declare as fields, a third party's among them; each is
 looked for in the range that its field declares, or in one that is given. The error is that of `gendiff.lab.prediction` for one
-sampler and number of steps. Powell's method (SciPy) searches without derivatives, in ``asinh((p - low)/(start - low))``, which is
-linear up to the value that it starts from and logarithmic beyond.
+sampler and number of steps. It is neither smooth nor convex (a grid takes whole steps), so differential evolution (SciPy) looks
+all over the ranges first, and Powell's method then goes on from the best that it found; both without derivatives, in
+``asinh((p - low)/(start - low))``, which is linear up to the value that the search starts from and logarithmic beyond.
 
 Two constraints. A process must be one: λ never rises, and whatever else its components refuse. And it must end, or doing nothing
 would be best of all: the data-SNR of every component at N is at most -10 dB (rule ``never-ends`` of `gendiff.lab.diagnosis`).
@@ -14,12 +15,12 @@ Some processes, heat among them, keep components whatever their parameters, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import differential_evolution, minimize
 from torch import Tensor
 
 from gendiff.component import Component
@@ -34,8 +35,9 @@ from gendiff.moments import Moments
 from gendiff.sampler import GridSampler, Sampler
 from gendiff.threads import one_thread
 
-REFUSED = 10.0  # what a process that is none costs, in units of log error above the start
-EVALUATIONS = 160  # of the error, at most
+REFUSED = 1e3  # what a process that is none costs; others cost the log of their error
+EVALUATIONS = 400  # of the error, about at most
+MEMBERS = 24  # of a generation
 SLACK = 0.5  # decibel by which a component may miss its limit in the end: the constraint is a cost
 
 
@@ -202,30 +204,21 @@ def fit(
     best, count = config, 1
     before, alive = error(config)
     best_cost = _cost(before, alive)
-    best_at = np.array([parameter.coordinate(parameter.value) for parameter in free])
 
     def cost(y: np.ndarray) -> float:
-        nonlocal best, best_cost, best_at, count
+        nonlocal best, best_cost, count
         count += 1
         try:
             numbers = {parameter.path: parameter.at(float(at)) for parameter, at in zip(free, y, strict=True)}
             candidate = with_values(config, numbers, start.moments)
             found = _cost(*error(candidate))
         except GendiffError:
-            return float(
-                best_cost + REFUSED + np.abs(y - best_at).sum()
-            )  # a slope back: a plain would lead a search astray
+            return REFUSED
         if found < best_cost:
-            best, best_cost, best_at = candidate, found, y.copy()
+            best, best_cost = candidate, found
         return found
 
-    minimize(
-        cost,
-        best_at,
-        method="Powell",
-        bounds=[(0.0, parameter.coordinate(parameter.high)) for parameter in free],
-        options={"maxfev": evaluations, "xtol": 1e-2, "ftol": 1e-3},
-    )
+    _search(cost, free, evaluations)
     if not never_rises(best.diffusion()):
         raise GendiffError("the best process that was found is none: λ rises at a step", fix="fit fewer parameters")
     if (above := _alive(best.diffusion(), limit)) > SLACK:
@@ -241,6 +234,26 @@ def fit(
     found = {parameter.path: parameter.value for parameter in parameters(best.velocity)}
     values = {parameter.path: found[parameter.path] for parameter in free}
     return Fit(best.model_copy(update={"sampler": sampler}), values, before, error(best)[0], count)
+
+
+def _search(cost: Callable[[np.ndarray], float], free: Sequence[Parameter], evaluations: int) -> None:
+    """Ask for the cost at about so many coordinates at most, where it may be small."""
+    bounds = [(0.0, parameter.coordinate(parameter.high)) for parameter in free]
+    share = max(min(MEMBERS, evaluations // 8) // len(free), 1)  # of a parameter
+    generations = (3 * evaluations // 4) // max(share * len(free), 5)  # SciPy has five members at least
+    found = differential_evolution(
+        cost,
+        bounds,
+        x0=[parameter.coordinate(parameter.value) for parameter in free],
+        popsize=share,
+        maxiter=max(generations - 1, 1),
+        mutation=(0.3, 0.9),
+        recombination=0.8,
+        polish=False,
+        rng=0,
+    )
+    options = {"maxfev": evaluations // 4, "xtol": 1e-2, "ftol": 1e-3}
+    minimize(cost, found.x, method="Powell", bounds=bounds, options=options)
 
 
 def with_values(config: Config, values: Mapping[str, float], moments: Moments) -> Config:
@@ -268,7 +281,7 @@ def never_rises(diffusion: Diffusion) -> bool:
 
 
 def _cost(error: float, alive: float) -> float:
-    return math.log(min(max(error, 1e-300), 1e300)) + max(alive, 0.0) if error == error else math.inf
+    return min(math.log(min(max(error, 1e-300), 1e300)) + max(alive, 0.0), REFUSED) if error == error else REFUSED
 
 
 def _data_snr(diffusion: Diffusion) -> Tensor:
