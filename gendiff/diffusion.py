@@ -15,6 +15,7 @@ arXiv 2207.11192; docs/notation.md lists its corrections.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -79,6 +80,13 @@ class Diffusion:
     def to(self, device: torch.device) -> Diffusion:
         """The same diffusion with its tables on ``device``."""
         return Diffusion(self.rotation, self.scales.to(device), self.event_shape, self.moments.to(device))
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all components are scaled alike (looked at in about 8 steps): then the process is itself in any basis."""
+        steps = {1, *(round(1 + k * (self.N - 1) / 7) for k in range(8))}
+        values = [values for i in steps for values in (self.log_a(i), self.log_s(i))]
+        return not any(float(each.max() - each.min()) > 1e-9 for each in values)  # where all are -inf, they are alike
 
     def rotate(self, x: Tensor) -> Tensor:
         """``x̄ = U^T x``, ``(B, *event)``."""

@@ -9,6 +9,10 @@ data: the Wiener parametrization is written in them, a matched prior starts from
 
 the constant component (ρ = 0) alone, and never below 1e-4 of its mean over all components.
 
+Pixels of pictures hang together, and a basis that does not diagonalise a blur does not tell how: one variance for all of them
+hides that the mean of a picture of 32x32 varies two hundred times as much. A process that moves all components alike is itself
+in any basis, so its steps are laid out by what its data are in the DCT, their `Modes`.
+
 To measure them many events have to be read: what was measured is kept in the user's cache, under the fingerprint of the data and
 the SHA-256 of a few rotated events, which changes with the data and with the rotation whatever they are called.
 """
@@ -17,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self, final
@@ -25,6 +29,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
 from gendiff.errors import DataError
 from gendiff.rotation import Rotation
@@ -40,6 +45,34 @@ CHUNK = 2**22  # samples of data held at a time
 
 @final
 @dataclass(frozen=True, eq=False)
+class Modes:
+    """The variances that the components of the data have in the DCT, each once.
+
+    Args:
+        variance: c > 0, ``(K,)`` float64.
+        weight: how many components have it, ``(K,)`` float64.
+
+    """
+
+    variance: Tensor
+    weight: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Modes)
+            and torch.equal(self.variance, other.variance)
+            and torch.equal(self.weight, other.weight)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # by value, and values are tensors
+
+    def to(self, device: torch.device) -> Modes:
+        """The same modes on ``device``."""
+        return Modes(self.variance.to(device), self.weight.to(device))
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Moments:
     """``m`` and ``c`` of the data in the coordinates of one rotation.
 
@@ -50,6 +83,7 @@ class Moments:
         fingerprint: of the data.
         weight: by how much each component counts in a sum over components, broadcasting to the event; other than 1 only where few
             components stand for many.
+        modes: of the data; None where they are not known, or told by ``variance``, in a basis that diagonalises a blur.
 
     """
 
@@ -58,6 +92,7 @@ class Moments:
     count: int = 0
     fingerprint: str = ""
     weight: Tensor | float = 1.0
+    modes: Modes | None = None
 
     @classmethod
     def standard(cls, event_shape: EventShape) -> Self:
@@ -73,9 +108,14 @@ class Moments:
 
         Raises `DataError` where there is no event, or events are not finite.
         """
-        mean, variance, count = _measured(data, rotation, data.fingerprint)
-        smooth = smoothed(variance, rotation.frequencies(data.event_shape), data.event_shape)
-        return cls(mean, smooth, count, data.fingerprint)
+        shape = data.event_shape
+        mean, variance, in_dct, count = _measured(data, rotation, data.fingerprint)
+        modes = None
+        if not rotation.diagonalises_blur:
+            values = smoothed(in_dct, radius([dct_frequency(n) for n in spatial(shape)])[None], shape)
+            modes = Modes(*(found.double() for found in torch.unique(values, return_counts=True)))
+        smooth = smoothed(variance, rotation.frequencies(shape), shape)
+        return cls(mean, smooth, count, data.fingerprint, modes=modes)
 
     def __eq__(self, other: object) -> bool:
         # By value: those of a run that was opened are those that it was made with.
@@ -84,6 +124,7 @@ class Moments:
             and (self.count, self.fingerprint) == (other.count, other.fingerprint)
             and torch.equal(self.mean, other.mean)
             and torch.equal(self.variance, other.variance)
+            and self.modes == other.modes
         )
 
     def __hash__(self) -> int:
@@ -97,7 +138,8 @@ class Moments:
     def to(self, device: torch.device) -> Moments:
         """The same moments on ``device``."""
         weight = self.weight.to(device) if isinstance(self.weight, Tensor) else self.weight
-        return replace(self, mean=self.mean.to(device), variance=self.variance.to(device), weight=weight)
+        modes = self.modes and self.modes.to(device)
+        return replace(self, mean=self.mean.to(device), variance=self.variance.to(device), weight=weight, modes=modes)
 
 
 def smoothed(variance: Tensor, frequencies: Tensor, event_shape: EventShape) -> Tensor:
@@ -114,31 +156,44 @@ def smoothed(variance: Tensor, frequencies: Tensor, event_shape: EventShape) -> 
 
 
 @lru_cache(maxsize=8)
-def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor, Tensor, int]:
-    """Raw mean and variance, ``(C, *spatial)`` float64, and the number of events."""
+def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Raw mean and variance, the variance in the DCT, all ``(C, *spatial)`` float64, and the number of events."""
     indices = data.spread(MOST_EVENTS if data.length is not None else MOST_ENDLESS)
     if not indices:
         raise DataError(f"data '{data.name}' is empty", subject="data.name")
     probes = rotation.rotate(torch.stack([data[index] for index in data.spread(PROBES)]).double())
     digest = hashlib.sha256(probes.contiguous().numpy().tobytes()).hexdigest()
-    key, cache = f"moments/1 {len(indices)} {fingerprint} {digest}", Cache.of_user()
+    key, cache = f"moments/2 {len(indices)} {fingerprint} {digest}", Cache.of_user()
     if (kept := cache.read(key)) is not None:
-        return kept["mean"], kept["variance"], len(indices)
-    mean, variance = _sweep(data, rotation, indices)
-    cache.write(key, {"mean": mean, "variance": variance})
-    return mean, variance, len(indices)
+        return kept["mean"], kept["variance"], kept["in_dct"], len(indices)
+    (mean, variance), (_, in_dct) = _sweep(data, [rotation.rotate, _dct], indices)
+    cache.write(key, {"mean": mean, "variance": variance, "in_dct": in_dct})
+    return mean, variance, in_dct, len(indices)
 
 
-def _sweep(data: Data, rotation: Rotation, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Raw mean and variance of these events."""
-    mean = scatter = torch.zeros(data.event_shape, dtype=torch.float64)
+def _dct(x: Tensor) -> Tensor:
+    return apply_per_axis(x, [dct_matrix(n) for n in x.shape[2:]])
+
+
+def _sweep(
+    data: Data, bases: Sequence[Callable[[Tensor], Tensor]], indices: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Raw mean and variance of these events in each basis."""
+    nothing = torch.zeros(data.event_shape, dtype=torch.float64)
+    found = [(nothing, nothing)] * len(bases)
     seen, at_a_time = 0, max(CHUNK // math.prod(data.event_shape), 1)
     for start in range(0, len(indices), at_a_time):
-        x_bar = rotation.rotate(torch.stack([data[index] for index in indices[start : start + at_a_time]]).double())
-        count, shift = len(x_bar), x_bar.mean(0) - mean
-        # Sums of parts that are exact where nothing varies (Chan, Golub, LeVeque 1983).
-        scatter = scatter + ((x_bar - x_bar.mean(0)) ** 2).sum(0) + shift**2 * (seen * count / (seen + count))
-        mean, seen = mean + shift * (count / (seen + count)), seen + count
-    if not torch.isfinite(scatter).all():
+        x = torch.stack([data[index] for index in indices[start : start + at_a_time]]).double()
+        found = [_with(*sums, seen, basis(x)) for sums, basis in zip(found, bases, strict=True)]
+        seen += len(x)
+    if not all(torch.isfinite(scatter).all() for _, scatter in found):
         raise DataError(f"data '{data.name}' hold numbers that are not finite", subject="data.name")
-    return mean, scatter / seen
+    return [(mean, scatter / seen) for mean, scatter in found]
+
+
+def _with(mean: Tensor, scatter: Tensor, seen: int, x_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations with more events."""
+    count, shift = len(x_bar), x_bar.mean(0) - mean
+    # Sums of parts that are exact where nothing varies (Chan, Golub, LeVeque 1983).
+    scatter = scatter + ((x_bar - x_bar.mean(0)) ** 2).sum(0) + shift**2 * (seen * count / (seen + count))
+    return mean + shift * (count / (seen + count)), scatter

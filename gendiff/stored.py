@@ -27,7 +27,7 @@ from gendiff.blur import apply_per_axis
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
-from gendiff.moments import Moments
+from gendiff.moments import Modes, Moments
 from gendiff.objective import Objective
 from gendiff.rotation import Rotation, SeparableRotation, full_precision
 from gendiff.scales import (
@@ -206,6 +206,8 @@ def dump(diffusion: Diffusion, velocity: Velocity | None = None, whole: bool = T
         tensors |= {f"rotation.{name}": value for name, value in _rotation_tensors(diffusion).items()}
     moments = diffusion.moments
     tensors |= {"moments.mean": moments.mean, "moments.variance": moments.variance}
+    if moments.modes is not None:
+        tensors["moments.modes"] = torch.stack([moments.modes.variance, moments.modes.weight])
     content = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
     }
@@ -364,8 +366,14 @@ def _moments(tensors: Mapping[str, Tensor], about: str, event_shape: EventShape)
         raise ValueError("its moments are not finite, or a variance is not positive")
     for values in (mean, variance):
         torch.broadcast_to(values, event_shape)
+    modes = None
+    if "modes" in tensors:
+        values, weight = tensors["modes"].double()
+        if not (torch.isfinite(values + weight).all() and (values > 0).all() and (weight > 0).all()):
+            raise ValueError("the modes of its data are not finite, or not positive")
+        modes = Modes(values, weight)
     facts = json.loads(about)
-    return Moments(mean, variance, int(facts["count"]), str(facts["fingerprint"]))
+    return Moments(mean, variance, int(facts["count"]), str(facts["fingerprint"]), modes=modes)
 
 
 def _dense(at: Tensor, values: Tensor, n: int) -> Tensor:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from processes import component, diffusion
 
-from gendiff import Diffusion, Sampler
+from gendiff import Data, Diffusion, Rotation, Sampler
 from gendiff.config import Layer, resolve
 from gendiff.errors import ConfigError, PluginError
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
+from gendiff.testing import SmoothNoise
 from gendiff.testing.probes import SteadyScales
 
 EVENT = (2, 3, 5)
@@ -82,6 +84,27 @@ def test_arc_length_counts_components_by_their_variance():
     assert turns == pytest.approx([theta[0] / 4] * 4, rel=0.03)
     other = component(Grid, "arc-length").steps(steady(1001), 4)
     assert other != steps  # without moments all components count alike
+
+
+@pytest.mark.parametrize("rotation", ["identity", "haar"])
+def test_arc_length_of_one_speed_is_that_of_the_dct_in_any_basis(rotation):
+    """Single pixels all vary alike, and do not tell that their mean is decided long before them."""
+    event, data = (1, 16, 16), component(Data, "gaussian-field:size=16,power=3")
+    moments = {name: Moments.fit(data, component(Rotation, name)) for name in (rotation, "dct")}
+    plain = diffusion(rotation, "isotropic", event, N=400)
+    process = Diffusion(plain.rotation, plain.scales, event, moments[rotation])
+    wanted = Diffusion(component(Rotation, "dct"), plain.scales, event, moments["dct"])
+    grid = component(Grid, "arc-length")
+    assert grid.steps(process, 12) == grid.steps(wanted, 12)
+    blind = Diffusion(plain.rotation, plain.scales, event, replace(moments[rotation], modes=None))
+    assert grid.steps(process, 12)[1] > grid.steps(blind, 12)[1]  # the first step is shorter
+
+
+def test_modes_are_of_no_use_to_a_process_of_several_speeds():
+    data, U = SmoothNoise(shape=EVENT), component(Rotation, "identity")
+    moments = Moments.fit(data, U)
+    grid = component(Grid, "arc-length")
+    assert grid.steps(steady(moments=moments), 9) == grid.steps(steady(moments=replace(moments, modes=None)), 9)
 
 
 def test_a_process_that_decides_nothing_after_its_first_step_has_no_lambda_grid():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from processes import component, fitted
 from gendiff import Config, Data, Diffusion, Rotation, Velocity
 from gendiff import moments as measuring
 from gendiff.errors import DataError
-from gendiff.moments import FLOOR, Moments, smoothed
+from gendiff.moments import FLOOR, Modes, Moments, smoothed
 from gendiff.recall import PROCESS
 from gendiff.registry import default_registry
 from gendiff.run import Run
@@ -81,6 +82,34 @@ def test_what_hardly_varies_is_floored():
     assert (c[:, 0, 0] == 3.5).all()
     torch.testing.assert_close(c.flatten(1)[:, 1:], torch.full((2, 34), FLOOR * 3.5 / 35, dtype=torch.float64))
     assert (smoothed(0 * raw, rho, EVENT) == 1).all()
+
+
+@pytest.mark.parametrize("name", ["identity", "haar", "klt:patch=3"])
+def test_modes_are_the_variances_of_the_data_in_the_dct_whatever_the_basis(name):
+    data, U = SmoothNoise(shape=EVENT), component(Rotation, "dct")
+    modes = Moments.fit(data, fitted(name, EVENT)).modes
+    in_dct = Moments.fit(data, U)
+    assert in_dct.modes is None
+    assert int(modes.weight.sum()) == math.prod(EVENT)
+    expanded = modes.variance.repeat_interleave(modes.weight.long())
+    torch.testing.assert_close(expanded, in_dct.variance.flatten().sort().values, rtol=1e-9, atol=0)
+    assert len(modes.variance) < 20
+
+
+def test_modes_are_stored_with_a_process(tmp_path):
+    data, U = SmoothNoise(shape=EVENT), component(Rotation, "identity")
+    process = Diffusion(U, component(Velocity, "blur").scales(U, EVENT, 50), EVENT, Moments.fit(data, U))
+    (tmp_path / "p").write_bytes(dump(process))
+    stored = StoredProcess.load(tmp_path / "p").diffusion()
+    assert stored.moments == process.moments
+    assert stored.moments.modes is not None
+    without = Moments(process.moments.mean, process.moments.variance, 64, data.fingerprint)
+    assert stored.moments != without
+    bad = Modes(-process.moments.modes.variance, process.moments.modes.weight)
+    process.moments = replace(process.moments, modes=bad)
+    (tmp_path / "p").write_bytes(dump(process))
+    with pytest.raises(DataError, match="not positive"):
+        StoredProcess.load(tmp_path / "p")
 
 
 def test_at_most_so_many_events_equally_spread():

@@ -104,10 +104,8 @@ def in_frequencies(diffusion: Diffusion, data: Data | None = None) -> Diffusion:
         data: whose moments are measured in the new basis; without them they are assumed (m = 0, c = 1).
 
     """
-    for i in (1, *spaced(diffusion.N, 8)):
-        for values in (diffusion.log_a(i), diffusion.log_s(i)):
-            if float(values.max() - values.min()) > 1e-9:
-                return diffusion
+    if not diffusion.alike:
+        return diffusion
     rotation = Rotation.model_validate("dct")
     moments = None if data is None else Moments.fit(data, rotation)
     return Diffusion(rotation, diffusion.scales, diffusion.event_shape, moments)

@@ -150,7 +150,7 @@ def thinned(diffusion: Diffusion) -> tuple[Diffusion, Tensor]:
         torch.broadcast_to(values, shape).flatten(1) @ member / count
         for values in (diffusion.moments.mean**2, diffusion.moments.variance)
     )
-    moments = Moments(squared.sqrt(), variance, weight=weight)
+    moments = Moments(squared.sqrt(), variance, weight=weight, modes=diffusion.moments.modes)
     scales: Scales = _Some(diffusion.scales, middle, spatial(shape))
     if isinstance(diffusion.scales, VariancePreserving):
         scales = _SomeVariancePreserving(diffusion.scales, middle, spatial(shape))

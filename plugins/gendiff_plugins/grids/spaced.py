@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -69,7 +70,8 @@ class ArcLength(Grid):
     """equally spaced in how far the data move.
 
     n + 1 points of ``ℓ(i) = Σ_{j<=i} sqrt(Σ_k c_k (θ_j - θ_{j-1})²)``, ``θ = atan2(s, a sqrt(c))``, from ℓ(N) to 0. Each
-    component counts by the variance c of the data: steps go where components that matter turn from signal to noise.
+    component counts by the variance c of the data: steps go where components that matter turn from signal to noise. Where the
+    process moves all components alike, they are those of the DCT, whatever its own basis.
     """
 
     name = "arc-length"
@@ -80,6 +82,24 @@ class ArcLength(Grid):
         return nearest(path, wanted)
 
 
+def _turning(diffusion: Diffusion) -> tuple[Callable[[Level], Tensor], Tensor]:
+    """θ of a level, ``(B, ...)``, and how much each of its components counts."""
+    modes, shape = diffusion.moments.modes, diffusion.event_shape
+
+    def own(at: Level) -> Tensor:
+        return at.theta.expand(-1, *shape).flatten(1)
+
+    if modes is None or not diffusion.alike:
+        return own, _counted(diffusion).expand(shape).flatten()
+    deviation = modes.variance.sqrt()
+
+    def of_modes(at: Level) -> Tensor:
+        a, s = (values.flatten(1)[:, :1] for values in (at.a, at.s))
+        return torch.atan2(s, a * deviation)
+
+    return of_modes, modes.variance * modes.weight
+
+
 def _counted(diffusion: Diffusion) -> Tensor:
     """How much each component counts: the variance of the data, for as many as it stands for."""
     return diffusion.moments.variance * diffusion.moments.weight
@@ -88,14 +108,15 @@ def _counted(diffusion: Diffusion) -> Tensor:
 @lru_cache(maxsize=4)
 def arc_length(diffusion: Diffusion) -> Tensor:
     """ℓ(i) for i = 1..N."""
-    counted = _counted(diffusion)
-    last = diffusion.at(0, torch.float64).theta
+    theta, counted = _turning(diffusion)
+    last = theta(diffusion.at(0, torch.float64))
 
     def speed(at: Level) -> Tensor:
         nonlocal last  # steps come in order
-        turned = torch.cat([last, at.theta]).diff(dim=0)
-        last = at.theta[-1:]
-        return (counted * turned**2).expand(-1, *diffusion.event_shape).flatten(1).sum(1).sqrt()
+        here = theta(at)
+        turned = torch.cat([last, here]).diff(dim=0)
+        last = here[-1:]
+        return (counted * turned**2).sum(1).sqrt()
 
     return along(diffusion, speed).cumsum(0)
 
