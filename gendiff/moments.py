@@ -111,7 +111,7 @@ class Moments:
         shape = data.event_shape
         mean, variance, in_dct, count = _measured(data, rotation, data.fingerprint)
         modes = None
-        if not rotation.diagonalises_blur:
+        if in_dct is not None:
             values = smoothed(in_dct, radius([dct_frequency(n) for n in spatial(shape)])[None], shape)
             modes = Modes(*(found.double() for found in torch.unique(values, return_counts=True)))
         smooth = smoothed(variance, rotation.frequencies(shape), shape)
@@ -156,8 +156,11 @@ def smoothed(variance: Tensor, frequencies: Tensor, event_shape: EventShape) -> 
 
 
 @lru_cache(maxsize=8)
-def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Raw mean and variance, the variance in the DCT, all ``(C, *spatial)`` float64, and the number of events."""
+def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """Raw mean and variance, and the variance in the DCT where the basis does not tell it, and the number of events.
+
+    All ``(C, *spatial)`` float64.
+    """
     indices = data.spread(MOST_EVENTS if data.length is not None else MOST_ENDLESS)
     if not indices:
         raise DataError(f"data '{data.name}' is empty", subject="data.name")
@@ -165,10 +168,12 @@ def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor,
     digest = hashlib.sha256(probes.contiguous().numpy().tobytes()).hexdigest()
     key, cache = f"moments/2 {len(indices)} {fingerprint} {digest}", Cache.of_user()
     if (kept := cache.read(key)) is not None:
-        return kept["mean"], kept["variance"], kept["in_dct"], len(indices)
-    (mean, variance), (_, in_dct) = _sweep(data, [rotation.rotate, _dct], indices)
-    cache.write(key, {"mean": mean, "variance": variance, "in_dct": in_dct})
-    return mean, variance, in_dct, len(indices)
+        return kept["mean"], kept["variance"], kept.get("in_dct"), len(indices)
+    bases = [rotation.rotate] if rotation.diagonalises_blur else [rotation.rotate, _dct]
+    (mean, variance), *others = _sweep(data, bases, indices)
+    in_dct = {"in_dct": others[0][1]} if others else {}
+    cache.write(key, {"mean": mean, "variance": variance, **in_dct})
+    return mean, variance, in_dct.get("in_dct"), len(indices)
 
 
 def _dct(x: Tensor) -> Tensor:
