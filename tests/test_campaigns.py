@@ -11,6 +11,7 @@ import pytest
 import quality
 import torch
 import unet_benchmark
+from PIL import Image
 
 
 def test_the_benchmark_agrees_with_the_reference_on_a_cpu(tmp_path, capsys):
@@ -76,6 +77,13 @@ class TestQuality:
         assert f"| `heun` | {more[1].variance:.3f} | {more[3].variance:.3f} |" in of_variance
         facts = json.loads((tmp_path / "out" / "quality-digits.json").read_text())
         assert len(facts["measured"]) == 4
+        figure = tmp_path / "samples.png"
+        shown = ["--samplers", "heun", "--evaluations", "6", "--figure", str(figure)]
+        quality.draw("digits", self.options(tmp_path, *shown))
+        with Image.open(figure) as drawn:
+            assert drawn.height < 200 < drawn.width  # one row: of the others nothing is known
+        with pytest.raises(SystemExit, match="no samples of heun with 7 evaluations"):
+            quality.draw("digits", self.options(tmp_path, *shown[:3], "7"))
 
     def test_nothing_begins_when_the_time_is_over(self, tmp_path):
         cell = quality.Cell("digits", "dct, log 0.14", "eps", 0)

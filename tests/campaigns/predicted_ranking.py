@@ -20,7 +20,7 @@ from quality import ARMS, BASELINES, SETS, N
 
 OFF = (0, 0.03, 0.1, 0.3)  # by how much the network is assumed to be wrong
 SHOWN = "0.1"  # the one that commands assume
-COLOURS = dict(zip(ARMS, ("tab:blue", "tab:green", "tab:orange", "tab:red"), strict=True))
+COLOURS = dict(zip(ARMS, ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red"), strict=True))
 
 
 @dataclass(frozen=True)

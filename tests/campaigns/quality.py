@@ -34,6 +34,10 @@ SAMPLERS = (*FEW, *BASELINES)
 OBJECTIVES = ("eps", "wiener")
 ARMS: dict[str, dict[str, Any]] = {
     "identity (DDPM)": {"rotation": "identity"},
+    "dct (DDPM)": {
+        "rotation": "dct",
+        "velocity": "isotropic",
+    },  # the same process, but the Wiener target knows frequencies
     "dct, quartic 0.14": {"rotation": "dct", "velocity": {"schedule": "quartic:f_max=0.14"}},
     "dct, log 0.14": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.14"}},
     "dct, log 0.6": {"rotation": "dct", "velocity": {"schedule": "log:f_max=0.6"}},
@@ -197,8 +201,7 @@ def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Me
     drawn = torch.cat(
         list(generate(model.denoiser, model.run, sampler, cell.seed, range(count), batch=size, chunk=size))
     )
-    name = "".join(c if c.isalnum() else "-" for c in spec)
-    pictures.grid(drawn[:64]).save(model.run.path.parent / f"{name}-{n}.png")
+    pictures.grid(drawn[:64]).save(model.run.path.parent / picture_of(spec, n))
     distance = frechet(rows(cell.set, drawn), reference(cell.set))
     spent = sum(1 for _ in sampler.plan(model.denoiser.diffusion))
     seconds = round(time.time() - begun, 1)
@@ -212,6 +215,11 @@ def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Me
         seconds=seconds,
         variance=float(drawn.var(0).mean() / real_events(cell.set).var(0).mean()),
     )
+
+
+def picture_of(spec: str, n: int) -> str:
+    """The file with the first samples of a measurement."""
+    return f"{''.join(c if c.isalnum() else '-' for c in spec)}-{n}.png"
 
 
 def rows(name: str, events: Tensor) -> Any:
@@ -365,6 +373,27 @@ def write(name: str, options: argparse.Namespace) -> None:
     print(page(name, known, real))
 
 
+def draw(name: str, options: argparse.Namespace) -> None:
+    """First samples of every arm and objective, of the first seed, with one sampler and number of evaluations."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    spec, n = options.samplers[0], options.evaluations[0]
+    cells = [Cell(name, arm, objective, options.seeds[0]) for arm in options.arms for objective in options.objectives]
+    files = {cell: options.work / cell.folder / picture_of(spec, n) for cell in cells}
+    files = {cell: file for cell, file in files.items() if file.is_file()}
+    if not files:
+        raise SystemExit(f"no samples of {spec} with {n} evaluations are in {options.work}")
+    figure = Figure(figsize=(6, len(files)), layout="constrained")
+    panels = figure.subplots(len(files), 1, squeeze=False)
+    for panel, (cell, file) in zip(panels.flat, files.items(), strict=True):
+        with Image.open(file) as picture:
+            panel.imshow(picture.crop((0, 0, picture.width, picture.width // 8)))
+        panel.set_title(f"{cell.arm}, {cell.objective}", loc="left", fontsize=8, pad=3)
+        panel.set_axis_off()
+    figure.savefig(options.figure, dpi=110)
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where tables go")
@@ -378,6 +407,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of those of the set")
     parser.add_argument("--count", type=int, help="samples, instead of those of the set")
     parser.add_argument("--model", help="the network, instead of that of the set")
+    parser.add_argument("--figure", type=Path, help="only draw samples there, of the first sampler, number and seed")
     parser.add_argument("--device", default="cpu", help="where networks are trained and asked: cpu, cuda")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument(
@@ -391,6 +421,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Seeds are the outermost loop: an early end leaves every arm measured once."""
     options = parse(arguments)
+    if options.figure is not None:
+        draw(options.sets[0], options)
+        return
     cells = [
         Cell(name, arm, objective, seed)
         for seed in options.seeds
