@@ -391,7 +391,7 @@ def draw(name: str, options: argparse.Namespace) -> None:
             panel.imshow(picture.crop((0, 0, picture.width, picture.width // 8)))
         panel.set_title(f"{cell.arm}, {cell.objective}", loc="left", fontsize=8, pad=3)
         panel.set_axis_off()
-    figure.savefig(options.figure, dpi=110)
+    figure.savefig(options.figure, dpi=80)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
