@@ -129,6 +129,8 @@ def figure(found: Sequence[Row], path: Path) -> None:
         for arm, colour in COLOURS.items():
             for sampler, mark in zip(samplers, "os^xv+", strict=False):
                 part = [row for row in found if (row.objective, row.arm, row.sampler) == (objective, arm, sampler)]
+                if not part:
+                    continue
                 x, y = [row.predicted[SHOWN] for row in part], [row.measured for row in part]
                 label = f"{arm}, {sampler}" if objective == objectives[0] else None
                 panel.plot(x, y, mark + "-", color=colour, label=label, markersize=4, linewidth=0.8)
