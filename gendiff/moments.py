@@ -64,8 +64,6 @@ class Modes:
             and torch.equal(self.weight, other.weight)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # by value, and values are tensors
-
     def to(self, device: torch.device) -> Modes:
         """The same modes on ``device``."""
         return Modes(self.variance.to(device), self.weight.to(device))
