@@ -92,9 +92,8 @@ class Config(Settings):
 
     def diffusion(self) -> Diffusion:
         """The process of this run; reads the data where it is not fitted to them."""
-        fitted, event_shape = self.fitted(), self.data.event_shape
-        scales = fitted.velocity.scales(fitted.rotation, event_shape, self.N)
-        return Diffusion(fitted.rotation, scales, event_shape, fitted._moments)
+        fitted = self.fitted()
+        return Diffusion.of(fitted.rotation, fitted.velocity, self.data.event_shape, self.N, fitted._moments)
 
     def toml(self) -> str:
         """This configuration as TOML, every value written out."""

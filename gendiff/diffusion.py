@@ -14,9 +14,10 @@ arXiv 2207.11192; docs/notation.md lists its corrections.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from gendiff.rotation import Rotation
 from gendiff.scales import Scales
 from gendiff.shapes import EventShape, broadcasts, check_count, check_events, check_step, check_steps
 from gendiff.streams import stream
+from gendiff.velocity import Velocity
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,17 @@ class Diffusion:
         self.scales = scales
         self.event_shape = tuple(event_shape)
         self.moments = moments or Moments.standard(event_shape)
+        self.knows_data = moments is not None
         self._check()
+
+    @classmethod
+    def of(
+        cls, rotation: Rotation, velocity: Velocity, event_shape: EventShape, N: int = 1000, moments: Moments | None = None
+    ) -> Self:
+        """The diffusion of a recipe: the scales that ``velocity`` gives in the coordinates of ``rotation``, in N steps."""
+        event_shape = tuple(event_shape)
+        _check_shape(event_shape)
+        return cls(rotation, velocity.scales(rotation, event_shape, check_count(N)), event_shape, moments)
 
     @property
     def N(self) -> int:
@@ -79,14 +91,16 @@ class Diffusion:
         return self.scales.N
 
     def to(self, device: torch.device) -> Diffusion:
-        """The same diffusion with its tables on ``device``."""
-        return Diffusion(self.rotation, self.scales.to(device), self.event_shape, self.moments.to(device))
+        """The same diffusion with its tables on ``device``; it is not checked again."""
+        moved = copy(self)
+        moved.scales, moved.moments = self.scales.to(device), self.moments.to(device)
+        return moved
 
     @cached_property
     def alike(self) -> bool:
         """Whether all components are scaled alike (looked at in about 8 steps): then the process is itself in any basis."""
         steps = {1, *(round(1 + k * (self.N - 1) / 7) for k in range(8))}
-        values = [values for i in steps for values in (self.log_a(i), self.log_s(i))]
+        values = [values for i in steps for values in (self.at(i).log_a, self.at(i).log_s)]
         return not any(float(each.max() - each.min()) > 1e-9 for each in values)  # where all are -inf, they are alike
 
     def rotate(self, x: Tensor) -> Tensor:
@@ -104,33 +118,13 @@ class Diffusion:
     def at(self, i: int | Tensor, dtype: torch.dtype = torch.float32) -> Level:
         """Step ``i``, or the steps ``i`` of shape ``(B,)``, as numbers that broadcast over ``(B, *event)``.
 
+        The one way to them: ``at(i).a`` and ``.s``, ``.log_a`` and ``.log_s``, ``.half_log_snr``, ``.theta`` and more.
+
         Raises:
             ArgumentError: where a step is no whole number in 0..N.
 
         """
-        return Level(self.scales, self.moments, self._steps(i), dtype)
-
-    def marginal(self, i: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """``(a_i, s_i)``, each ``(B, *diagonal)``, for steps ``i`` of shape ``(B,)``: float64 inside, cast once."""
-        at = self.at(i, dtype)
-        return at.a, at.s
-
-    def scales_at(self, i: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """``(a_i, s_i)`` of one step, each of shape ``diagonal``."""
-        at = self.at(i, dtype)
-        return at.a[0], at.s[0]
-
-    def log_a(self, i: int) -> Tensor:
-        """``log a_i`` of one step, float64, shape ``diagonal``."""
-        return self.at(i).log_a[0]
-
-    def log_s(self, i: int) -> Tensor:
-        """``log s_i`` of one step, float64, shape ``diagonal``; -inf without noise."""
-        return self.at(i).log_s[0]
-
-    def half_log_snr(self, i: int) -> Tensor:
-        """``λ_i`` of one step, float64, shape ``diagonal``."""
-        return self.at(i).half_log_snr[0]
+        return self._level(i, dtype)
 
     def asked(self, x_bar: Tensor, i: int | Tensor) -> Level:
         """The level at which a model is asked about ``x_bar``, in its precision: steps in 1..N, one or one for each event.
@@ -140,7 +134,7 @@ class Diffusion:
 
         """
         check_events(x_bar, self.event_shape, "x_bar")
-        at = self.at(self._steps(i, least=1), x_bar.dtype)
+        at = self._level(i, x_bar.dtype, least=1)
         if len(at.i) not in (1, len(x_bar)):
             raise ArgumentError(
                 f"{len(x_bar)} events and {len(at.i)} steps", details=["one step, or one for each event"]
@@ -169,13 +163,13 @@ class Diffusion:
 
     def score(self, i: int | Tensor, eps: Tensor) -> Tensor:
         """``∇ log q(x_i | x_0) = -U s_i^{-1} U^T ε`` in event space, i >= 1."""
-        return self.unrotate(-self.rotate(eps) / self.at(self._steps(i, least=1), eps.dtype).s)
+        return self.unrotate(-self.rotate(eps) / self._level(i, eps.dtype, least=1).s)
 
     def kernel(self, i: int, j: int) -> Kernel:
         """``q(x̄_i | x̄_j)`` for 0 <= j < i <= N; ``kernel(i, i-1)`` is the paper's one step (A_i^{1/2}, B_i^{1/2})."""
         return Kernel(
-            scale=(self.log_a(i) - self.log_a(j)).exp(),
-            std=self.log_s(i).exp() * torch.sqrt(-torch.expm1(self._log_r(i, j))),
+            scale=(self.at(i).log_a - self.at(j).log_a).exp(),
+            std=self.at(i, torch.float64).s * torch.sqrt(-torch.expm1(self._log_r(i, j))),
         )
 
     # --- reverse -----------------------------------------------------------------------------------------------------
@@ -183,10 +177,10 @@ class Diffusion:
     def posterior(self, i: int, j: int) -> Posterior:
         """``q(x̄_j | x̄_i, x̄_0)`` for 0 <= j < i <= N."""
         log_r = self._log_r(i, j)
-        kept = -torch.expm1(log_r)  # 1 - r
+        kept, here, there = -torch.expm1(log_r), self.at(i, torch.float64), self.at(j, torch.float64)  # 1 - r
         # (a_j/a_i) r, written so that two underflowing a never meet as 0/0.
-        log_p = self.log_a(i) - self.log_a(j) + 2 * (self.log_s(j) - self.log_s(i))
-        return Posterior(p=log_p.exp(), q=self.log_a(j).exp() * kept, std=self.log_s(j).exp() * kept.sqrt())
+        log_p = here.log_a - there.log_a + 2 * (there.log_s - here.log_s)
+        return Posterior(p=log_p.exp(), q=there.a * kept, std=there.s * kept.sqrt())
 
     def prior(self, z: Tensor, matched: bool = False) -> Tensor:
         """``x̄_N = s_N U^T z`` for event-space noise ``z ~ N(0, I)``; ``matched``: with the moments that the data have at N.
@@ -199,20 +193,21 @@ class Diffusion:
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
-    def _steps(self, i: int | Tensor, least: int = 0) -> Tensor:
+    def _level(self, i: int | Tensor, dtype: torch.dtype, least: int = 0) -> Level:
         if isinstance(i, Tensor):
-            return check_steps(i, self.N, least)
-        return torch.tensor([check_step(i, self.N, least)], device=self.scales.device)
+            return Level(self.scales, self.moments, check_steps(i, self.N, least), dtype)
+        step = torch.tensor([check_step(i, self.N, least)], device=self.scales.device)
+        return Level(self.scales, self.moments, step, dtype, one=True)
 
     def _log_r(self, i: int, j: int) -> Tensor:
         if not check_step(j, self.N) < check_step(i, self.N):
             raise ArgumentError(f"need 0 <= j < i <= {self.N}, got j = {j}, i = {i}")
-        return (2 * (self.half_log_snr(i) - self.half_log_snr(j))).clamp_max(0.0)
+        return (2 * (self.at(i).half_log_snr - self.at(j).half_log_snr)).clamp_max(0.0)
 
     def _check(self) -> None:
         self._check_shapes()
         self._check_rotation()
-        diagonal = self.log_a(self.N).shape
+        diagonal = self.at(self.N).log_a.shape
         if not broadcasts(diagonal, self.event_shape):
             raise PluginError(
                 f"the scales have shape {tuple(diagonal)}, the events {self.event_shape}",
@@ -224,11 +219,7 @@ class Diffusion:
     def _check_shapes(self) -> None:
         check_count(self.N)
         shape = self.event_shape
-        if len(shape) < 2 or not all(isinstance(size, int) and size >= 1 for size in shape):
-            raise ArgumentError(
-                f"{shape} is no shape of an event",
-                details=["an event is (C, *spatial): (3, 64, 64), or (1, 48) for a signal"],
-            )
+        _check_shape(shape)
         for name, values in (("mean", self.moments.mean), ("variance", self.moments.variance)):
             if not broadcasts(values.shape, shape):
                 raise ArgumentError(f"the {name} of the data has the shape {tuple(values.shape)}, events have {shape}")
@@ -253,9 +244,9 @@ class Diffusion:
             )
 
     def _check_snr(self) -> None:
-        previous = self.half_log_snr(0)
+        previous = self.at(0).half_log_snr
         for i in sorted({1, 2, *range(1, self.N, max(self.N // 16, 1)), self.N}):
-            lam = self.half_log_snr(i)
+            lam = self.at(i).half_log_snr
             grows = ~(lam <= previous + 1e-9)  # also true for NaN
             if grows.any():
                 raise PluginError(
@@ -272,3 +263,11 @@ class Diffusion:
                     subject="velocity.name",
                 )
             previous = lam
+
+
+def _check_shape(event_shape: EventShape) -> None:
+    if len(event_shape) < 2 or not all(isinstance(size, int) and size >= 1 for size in event_shape):
+        raise ArgumentError(
+            f"{event_shape} is no shape of an event",
+            details=["an event is (C, *spatial): (3, 64, 64), or (1, 48) for a signal"],
+        )

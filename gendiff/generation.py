@@ -91,7 +91,7 @@ def generate(
         denoiser,
         denoiser.diffusion,
         config.objective.parametrization,
-        clip=config.data.value_range if sampler.clip else None,
+        config.data.value_range,
     )
     chunk = chunk or CHUNK[device.type]
     size = min(batch, chunk)
@@ -139,7 +139,7 @@ class Trajectory:
 
     def __init__(self, denoiser: Denoiser, sampler: Sampler, moments: int = 11, rows: int = 8) -> None:
         self.diffusion = denoiser.diffusion
-        last = sum(1 for _ in sampler.plan(self.diffusion))
+        last = len(sampler.plan(self.diffusion))
         if moments < 2:
             raise ConfigError(f"a trajectory of {moments} moments", fix="choose at least 2")
         self.wanted = {round(k * last / (moments - 1)) for k in range(moments)}

@@ -20,21 +20,27 @@ from gendiff.shapes import check_steps
 
 @final
 class Level:
-    """The scales at steps ``i`` of shape ``(B,)``: each value broadcasts over ``(B, *event)``.
+    """The scales at one step, or at steps of shape ``(B,)``: each value broadcasts over ``(B, *event)``.
+
+    What belongs to a step has the shape ``diagonal`` at one step and ``(B, *diagonal)`` at several.
 
     Args:
         scales: of the process.
         moments: of its data.
-        i: steps 0..N, int64.
+        i: steps 0..N, int64, ``(B,)``.
         dtype: of ``a``, ``s``, ``m``, ``c``, ``v``; what is logarithmic stays float64.
+        one: ``i`` is a single step, and its values have no axis for it.
 
     """
 
-    def __init__(self, scales: Scales, moments: Moments, i: Tensor, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, scales: Scales, moments: Moments, i: Tensor, dtype: torch.dtype = torch.float32, *, one: bool = False
+    ) -> None:
         self.scales = scales
         self.moments = moments
         self.i = i
         self.dtype = dtype
+        self.one = one
 
     @property
     def N(self) -> int:
@@ -44,12 +50,14 @@ class Level:
     @cached_property
     def log_a(self) -> Tensor:
         """``log a_i``, float64."""
-        return self.scales.log_a(self.i)
+        log_a = self.scales.log_a(self.i)
+        return log_a[0] if self.one else log_a
 
     @cached_property
     def log_s(self) -> Tensor:
         """``log s_i``, float64; -inf where there is no noise."""
-        return self.scales.log_s(self.i)
+        log_s = self.scales.log_s(self.i)
+        return log_s[0] if self.one else log_s
 
     @property
     def half_log_snr(self) -> Tensor:
@@ -99,4 +107,4 @@ class Level:
     @cached_property
     def before(self) -> Level:
         """The level of step i - 1, one nearer to the data; raises `ArgumentError` where i = 0."""
-        return Level(self.scales, self.moments, check_steps(self.i, self.N, least=1) - 1, self.dtype)
+        return Level(self.scales, self.moments, check_steps(self.i, self.N, least=1) - 1, self.dtype, one=self.one)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.level import Level
-from gendiff.score import Parametrization, Pivot, ask, encode, network_input
+from gendiff.score import Parametrization, Pivot, ask, check_moments, encode, network_input
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ class Objective(Component):
         """The loss of a batch of clean events ``(B, *event)``, steps ``(B,)`` in 1..N and event-space noise ``(B, *event)``.
 
         Raises:
-            ArgumentError: where events, steps or noise are not that.
+            ArgumentError: where events, steps or noise are not that, or T is predicted without mean and variance of the data.
             PluginError: where the network does not return ``(B, *event)``.
 
         """
+        check_moments(self.parametrization, diffusion)
         pivot = Pivot(x_0=diffusion.rotate(x_0), eps=diffusion.rotate(eps))
         at = diffusion.asked(pivot.x_0, i)
         x_bar = diffusion.corrupted(at, pivot.x_0, pivot.eps)

@@ -118,8 +118,8 @@ def _stand_ins(process: StoredProcess | None, info: Mapping[str, Any], training:
 def _change(config: Config, process: StoredProcess) -> str:
     """How the process of the configuration differs from the stored one; empty where it does not."""
     try:
-        scales = config.velocity.scales(config.rotation, process.event_shape, config.N)
-        return difference(Diffusion(config.rotation, scales, process.event_shape), process.diffusion())
+        now = Diffusion.of(config.rotation, config.velocity, process.event_shape, config.N)
+        return difference(now, process.diffusion())
     except Exception as error:  # a component may raise anything
         return reason(error)
 

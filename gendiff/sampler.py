@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import ClassVar, Literal, final
 
@@ -28,7 +29,7 @@ from gendiff.component import Component, by_name
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, PluginError
 from gendiff.grid import Grid
-from gendiff.score import Parametrization, Pivot, ScoreModel, encode, normalized
+from gendiff.score import Clamped, Parametrization, Pivot, ScoreModel, encode, normalized
 from gendiff.shapes import check_events
 
 
@@ -67,7 +68,7 @@ Prior = Literal["standard", "matched", "data"]
 
 
 class Sampler(Component):
-    """An author gives `plan`; clamping is in event space, and data without a range are never clamped."""
+    """An author gives `updates`; clamping is in event space, and data without a range are never clamped."""
 
     kind: ClassVar[str] = "sampler"
     #: Observed order: the error of the sampled distribution falls like (number of steps)^-order; 0 claims no convergence.
@@ -76,7 +77,7 @@ class Sampler(Component):
     prior: Prior = Field("standard", description="where chains start: standard, matched or data")
 
     @abstractmethod
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         """The updates from i = N down to j = 0, each beginning where the last one ended.
 
         Raises:
@@ -84,9 +85,19 @@ class Sampler(Component):
 
         """
 
+    @final
+    def plan(self, diffusion: Diffusion) -> tuple[Update, ...]:
+        """All `updates`, one for each evaluation of the model; computed once for a process, and kept."""
+        return _plan(self, diffusion)
+
+
+@lru_cache(maxsize=4)
+def _plan(sampler: Sampler, diffusion: Diffusion) -> tuple[Update, ...]:
+    return tuple(sampler.updates(diffusion))
+
 
 class GridSampler(Sampler):
-    """A sampler that can skip steps: an author gives `plan`, which goes down the steps of `descent`.
+    """A sampler that can skip steps: an author gives `updates`, which go down the steps of `descent`.
 
     With ``stages = 2`` there are two evaluations at each step but the last, an odd number in all: an even one is rounded down.
     """
@@ -156,6 +167,8 @@ def sample(
         check_events(x_bar := start.to(dtype), diffusion.event_shape, "start")
     if watch:
         watch(Snapshot(0, diffusion.N, x_bar, None))
+    if sampler.clip:
+        model = Clamped(model, diffusion)
     pivots: list[Pivot] = []
     with torch.set_grad_enabled(x_bar.requires_grad if graph is None else graph):
         for number, update in enumerate(sampler.plan(diffusion), 1):

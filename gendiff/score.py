@@ -132,13 +132,28 @@ def normalized(x_bar: Tensor, at: Level) -> Tensor:
     return (x_bar - at.a * at.m) / at.v.sqrt()
 
 
+def check_moments(parametrization: Parametrization, diffusion: Diffusion) -> None:
+    """Raise `ArgumentError` where T is to be predicted, which is written in m and c, of data that nobody looked at."""
+    if parametrization is Parametrization.WIENER and not diffusion.knows_data:
+        raise ArgumentError(
+            "a network that predicts T needs mean and variance of the data, and this process was given none",
+            details=["T is what the best linear guess leaves open, which they decide"],
+            fix="give them: Diffusion.of(..., moments=Moments.fit(data, rotation)); Moments.standard(...) is m = 0, c = 1",
+        )
+
+
 def network_input(parametrization: Parametrization, x_bar: Tensor, at: Level) -> Tensor:
     """What the network sees, in rotated coordinates: ``x̄_i``, and y where it predicts T."""
     return normalized(x_bar, at) if parametrization is Parametrization.WIENER else x_bar
 
 
 class ScoreModel(ABC):
-    """Anything that turns ``x̄_i`` into a pivot."""
+    """Anything that turns ``x̄_i`` into a pivot.
+
+    ``value_range`` says where the values of its events lie, to which a sampler may clamp x̂_0; None where they have no bounds.
+    """
+
+    value_range: tuple[float, float] | None = None
 
     @abstractmethod
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
@@ -183,6 +198,22 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
     return output
 
 
+class Clamped(ScoreModel):
+    """Another model with x̂_0 clamped to the range of its events, **in event space**; ε̂ follows from that."""
+
+    def __init__(self, model: ScoreModel, diffusion: Diffusion) -> None:
+        self.model = model
+        self.diffusion = diffusion
+        self.value_range = model.value_range
+
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+        pivot = self.model.predict(x_bar, i)
+        if self.value_range is None:
+            return pivot
+        x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.value_range)
+        return from_x_0(self.diffusion.rotate(x_0), x_bar, self.diffusion.at(i, x_bar.dtype))
+
+
 class Denoiser(nn.Module):
     """A network on events, with what it needs to know of the rotation.
 
@@ -221,7 +252,11 @@ class NetworkScore(ScoreModel):
 
     Args:
         denoiser: maps what it sees of ``x_i`` (`network_input`), and i, in event space to what ``parametrization`` says.
-        clip: clamp x̂_0 to this range **in event space** and recompute ε̂; None never clips.
+        value_range: of the events, which samplers that clamp keep x̂_0 in; pictures are in [-1, 1], None has no bounds.
+
+    Raises:
+        ArgumentError: where the network predicts T and nobody has told ``diffusion`` mean and variance of the data.
+
     """
 
     def __init__(
@@ -229,22 +264,19 @@ class NetworkScore(ScoreModel):
         denoiser: nn.Module,
         diffusion: Diffusion,
         parametrization: Parametrization,
-        clip: tuple[float, float] | None = None,
+        value_range: tuple[float, float] | None = (-1.0, 1.0),
     ) -> None:
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.parametrization = Parametrization(parametrization)
-        self.clip = clip
+        self.value_range = value_range
+        check_moments(self.parametrization, diffusion)
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)
         x = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at))
         output = ask(self.denoiser, x, at.i.expand(len(x)), self.diffusion.event_shape)
-        pivot = decode(self.parametrization, self.diffusion.rotate(output.to(x_bar.dtype)), x_bar, at)
-        if self.clip is None:
-            return pivot
-        x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.clip)
-        return from_x_0(self.diffusion.rotate(x_0), x_bar, at)
+        return decode(self.parametrization, self.diffusion.rotate(output.to(x_bar.dtype)), x_bar, at)
 
 
 class GaussianScore(ScoreModel):

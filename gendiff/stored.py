@@ -350,8 +350,7 @@ class StoredProcess:
         if self.parts is None:
             raise DataError("scales and basis of this process were not stored")
         rotation, velocity = self.parts
-        scales = velocity.scales(rotation, self.event_shape, self.N)
-        return Diffusion(rotation, scales, self.event_shape, self.moments)
+        return Diffusion.of(rotation, velocity, self.event_shape, self.N, self.moments)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -398,8 +397,8 @@ def difference(one: Diffusion, other: Diffusion) -> str:
     if (one.N, one.event_shape) != (other.N, other.event_shape):
         return f"N = {one.N} and events {one.event_shape} against N = {other.N} and {other.event_shape}"
     for i in sorted({0, 1, 2, *range(0, one.N, max(one.N // 64, 1)), one.N}):
-        pairs = zip(one.scales_at(i, torch.float64), other.scales_at(i, torch.float64), strict=True)
-        error = max(float((value - expected).abs().max()) for value, expected in pairs)
+        at, wanted = one.at(i, torch.float64), other.at(i, torch.float64)
+        error = max(float((at.a - wanted.a).abs().max()), float((at.s - wanted.s).abs().max()))
         if not error < 1e-9:
             return f"a_i or s_i at i = {i} by {error:.1e}"
     x = torch.randn(2, *one.event_shape, generator=stream(0, "probe"), dtype=torch.float64)

@@ -116,7 +116,7 @@ class Trainer:
             samplers["train.preview"] = self.settings.preview
         for key, sampler in samplers.items():
             try:
-                next(iter(sampler.plan(self.diffusion)), None)
+                next(iter(sampler.updates(self.diffusion)), None)
             except ConfigError as error:
                 error.what = f"{key}: {error.what}"
                 error.subject = f"{key}.{error.subject.partition('.')[2] or 'name'}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gendiff import Config, Diffusion, Rotation, Velocity
+from gendiff.moments import Moments
 from gendiff.registry import default_registry
 from gendiff.testing import fitted as ready
 from gendiff.testing import fitted_velocity
@@ -23,7 +24,13 @@ def component(interface: type, spec):
 def diffusion(rotation="dct", velocity="blur", event_shape=(2, 5, 7), N=N) -> Diffusion:
     U = fitted(rotation, event_shape)
     B = fitted_velocity(component(Velocity, velocity), U, event_shape)
-    return Diffusion(U, B.scales(U, event_shape, N), event_shape)
+    return Diffusion.of(U, B, event_shape, N, Moments.standard(event_shape))
+
+
+def scales_at(process: Diffusion, i, dtype=torch.float32) -> tuple[Tensor, Tensor]:
+    """``(a_i, s_i)`` at one step or at steps ``(B,)``."""
+    at = process.at(i, dtype)
+    return at.a, at.s
 
 
 def dense(rotation: Rotation, event_shape: tuple[int, ...]) -> Tensor:
@@ -73,4 +80,4 @@ PROCESSES = [
     *RELATIVES,
 ]
 
-__all__ = ["PROCESSES", "RELATIVES", "Config", "N", "component", "dense", "diffusion", "fitted", "rotations"]
+__all__ = ["PROCESSES", "RELATIVES", "Config", "N", "component", "dense", "diffusion", "fitted", "rotations", "scales_at"]

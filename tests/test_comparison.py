@@ -494,7 +494,7 @@ class TestLooks:
         assert found.steps.tolist() == found.visited.tolist() == wanted
         assert found.forward.shape == found.reverse.shape == found.belief.shape == (6, 4, 1, 8, 8)
         diffusion: Diffusion = model.denoiser.diffusion
-        a = diffusion.log_a(20).exp().max()
+        a = diffusion.at(20).log_a.exp().max()
         x_0 = found.forward[-1]
         difference = found.forward[0] - found.reverse[0]
         assert difference.abs().max() <= a * x_0.abs().sum((1, 2, 3)).max()  # what a_N leaves of the event

@@ -910,7 +910,7 @@ SKIPS, ORDER = "steps that it skips cost nothing", "it converges to the data, at
 
 def ddim(diffusion: Diffusion, steps: int | None) -> Iterator[Update]:
     for i, j in itertools.pairwise(Grid.model_validate("uniform").steps(diffusion, steps)):
-        yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=diffusion.log_s(j).exp())
+        yield Update(i=i, j=j, q=diffusion.at(j).log_a.exp(), b=diffusion.at(j).log_s.exp())
 
 
 class Plainest(Sampler):
@@ -919,7 +919,7 @@ class Plainest(Sampler):
     name = "mutant"
     steps: int | None = None
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         return map(self.changed, ddim(diffusion, self.steps))
 
     def changed(self, update: Update) -> Update:
@@ -934,20 +934,20 @@ class Gap(Plainest):
 
 @fails(PLAN, "expected from 64 to 0; seen: from 64 to 1")
 class StopsEarly(Plainest):
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        return (update for update in super().plan(diffusion) if update.j)
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
+        return (update for update in super().updates(diffusion) if update.j)
 
 
 @fails(PLAN, "expected updates; seen: none")
 class NoPlan(Plainest):
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         return iter(())
 
 
 @fails(PLAN, "expected j <= i; seen: 32 -> 33")
 class Returns(Plainest):
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        for update in super().plan(diffusion):
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
+        for update in super().updates(diffusion):
             yield update
             if update.j == 32:
                 yield dataclasses.replace(update, i=32, j=33)
@@ -988,7 +988,7 @@ class RandomPlan(Plainest):
 
 @fails(REPEATABLE, "expected the same steps; seen: others")
 class OtherSteps(Plainest):
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         return ddim(diffusion, next(COUNTER) % diffusion.N + 1)
 
 
@@ -996,9 +996,9 @@ class OtherSteps(Plainest):
 class OneStepBack(Plainest):
     """right only where j = i-1."""
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        for update in super().plan(diffusion):
-            nearest = diffusion.log_s(max(update.i - 1, 0)).exp()
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
+        for update in super().updates(diffusion):
+            nearest = diffusion.at(max(update.i - 1, 0)).log_s.exp()
             yield dataclasses.replace(update, b=nearest if update.j else update.b)
 
 
@@ -1042,7 +1042,7 @@ class OneSpeed(Plainest):
     ORDER, "expected a process that it takes: one that preserves variance, or one of constant noise; seen: never; never"
 )
 class RefusesAll(Plainest):
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         raise ConfigError("never")
 
 
@@ -2180,10 +2180,10 @@ class Reluctant(Plainest):
 
     name = "reluctant"
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         if not isinstance(diffusion.scales, VariancePreserving):
             raise ConfigError("variance-preserving processes only", fix="choose another sampler")
-        return super().plan(diffusion)
+        return super().updates(diffusion)
 
 
 class FourChannels(Perceptron):

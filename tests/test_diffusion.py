@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import PROCESSES, RELATIVES, N, component, dense, diffusion
+from processes import N, PROCESSES, RELATIVES, component, dense, diffusion, scales_at
 
 from gendiff import (
     BlurSchedule,
@@ -51,10 +51,10 @@ class TestProcess:
     def test_boundaries_and_monotone_snr(self, rotation, velocity):
         process = diffusion(rotation, velocity, event_of(rotation))
         if (rotation, velocity) in RELATIVES:  # they may keep a little noise: test_relatives.py says how much
-            begins(process.log_a(0), process.log_s(0), exactly=False)
+            begins(process.at(0).log_a, process.at(0).log_s, exactly=False)
         else:
-            assert (process.log_a(0) == 0).all()
-            assert (process.log_s(0) == -math.inf).all()
+            assert (process.at(0).log_a == 0).all()
+            assert (process.at(0).log_s == -math.inf).all()
         i = torch.arange(N + 1)
         lam = process.scales.half_log_snr(i)
         assert (lam.diff(dim=0) <= 1e-9).all()
@@ -66,12 +66,12 @@ class TestProcess:
         """The chain of one-step kernels is the marginal, in law."""
         event = event_of(rotation)
         process = diffusion(rotation, velocity, event)
-        scale, variance = process.log_a(0).exp().expand(event), torch.exp(2 * process.log_s(0)).expand(event)
+        scale, variance = process.at(0).log_a.exp().expand(event), torch.exp(2 * process.at(0).log_s).expand(event)
         for i in range(1, N + 1):
             kernel = process.kernel(i, i - 1)
             scale, variance = kernel.scale * scale, kernel.scale**2 * variance + kernel.std**2
-            close(scale, process.log_a(i).exp().expand(event))
-            close(variance, torch.exp(2 * process.log_s(i)).expand(event))
+            close(scale, process.at(i).log_a.exp().expand(event))
+            close(variance, torch.exp(2 * process.at(i).log_s).expand(event))
 
     @pytest.mark.parametrize(("i", "j"), [(1, 0), (2, 1), (N, N - 1), (N, 0), (N, 7), (31, 12)])
     def test_posterior_is_bayes(self, rotation, velocity, i, j):
@@ -79,14 +79,14 @@ class TestProcess:
         event = event_of(rotation)
         process = diffusion(rotation, velocity, event)
         posterior, kernel = process.posterior(i, j), process.kernel(i, j)
-        if j == 0 and process.log_s(0).isneginf().all():
+        if j == 0 and process.at(0).log_s.isneginf().all():
             assert (posterior.std == 0).all()
             close(posterior.p, torch.zeros_like(posterior.p))
             close(posterior.q, torch.ones_like(posterior.q))
             return
-        a_j, s_j = process.log_a(j).exp(), process.log_s(j).exp()
+        a_j, s_j = process.at(j).log_a.exp(), process.at(j).log_s.exp()
         frozen = kernel.std == 0  # λ_i = λ_j: nothing is destroyed, x̄_i is x̄_j scaled
-        assert (process.half_log_snr(i)[frozen] == process.half_log_snr(j)[frozen]).all()
+        assert (process.at(i).half_log_snr[frozen] == process.at(j).half_log_snr[frozen]).all()
         close(posterior.p[frozen], 1 / kernel.scale[frozen])
         close(posterior.std[frozen], torch.zeros_like(posterior.std[frozen]))
         precision = 1 / s_j**2 + kernel.scale**2 / kernel.std**2
@@ -98,15 +98,15 @@ class TestProcess:
         process = diffusion(rotation, velocity, event_of(rotation))
         for i, j in ((2, 1), (N, 20), (33, 32)):
             kernel = process.kernel(i, j)
-            close(kernel.scale * process.log_a(j).exp(), process.log_a(i).exp())
-            close(kernel.scale**2 * torch.exp(2 * process.log_s(j)) + kernel.std**2, torch.exp(2 * process.log_s(i)))
+            close(kernel.scale * process.at(j).log_a.exp(), process.at(i).log_a.exp())
+            close(kernel.scale**2 * torch.exp(2 * process.at(j).log_s) + kernel.std**2, torch.exp(2 * process.at(i).log_s))
 
     def test_score_is_autograd_of_log_q(self, rotation, velocity, rng):
         event = event_of(rotation)
         process = diffusion(rotation, velocity, event)
         x_0, eps = torch.randn(2, 4, *event, generator=rng, dtype=torch.float64)
         i = torch.tensor([1, 2, N // 2, N])
-        a, s = process.marginal(i, torch.float64)
+        a, s = scales_at(process, i, torch.float64)
         x_i = process.q_sample(x_0, i, eps).requires_grad_()
         residual = (process.rotate(x_i) - a * process.rotate(x_0)) / s
         log_q = -0.5 * residual.square().sum()
@@ -120,7 +120,7 @@ class TestProcess:
         for i in (1, N):
             at = process.at(i, torch.float64)
             a, s = at.a[0], at.s[0]
-            alive = (process.log_a(i) >= LOG_A_PRIOR).expand(event)
+            alive = (process.at(i).log_a >= LOG_A_PRIOR).expand(event)
             pivot = Pivot(process.rotate(x_0), process.rotate(eps))
             x_bar = a * pivot.x_0 + s * pivot.eps
             for parametrization in Parametrization:
@@ -181,7 +181,7 @@ class TestProposition1:
             power = vectors @ torch.diag(torch.exp(f[step] * log_values)) @ vectors.T  # W^f
             M, Q = torch.sqrt(1 - beta[step]) * power, eye - (1 - beta[step]) * power @ power
             mean, covariance = M @ mean, M @ covariance @ M.T + Q
-            a, s = full(process.log_a(step + 1).exp(), event), full(process.log_s(step + 1).exp(), event)
+            a, s = full(process.at(step + 1).log_a.exp(), event), full(process.at(step + 1).log_s.exp(), event)
             close(mean, U @ torch.diag(a) @ U.T)
             close(covariance, U @ torch.diag(s**2) @ U.T)
 
@@ -224,7 +224,7 @@ class TestDDPM:
         beta = np.linspace(1e-4, 0.02, 1000)
         alpha_bar = np.cumprod(1 - beta)
         i = torch.arange(1, 1001)
-        a, s = process.marginal(i)
+        a, s = scales_at(process, i)
         np.testing.assert_array_equal(a.flatten(1)[:, 0].numpy(), np.sqrt(alpha_bar).astype(np.float32))
         np.testing.assert_array_equal(s.flatten(1)[:, 0].numpy(), np.sqrt(1 - alpha_bar).astype(np.float32))
         for k in (2, 500, 1000):
@@ -251,7 +251,7 @@ class TestBlurInPixels:
 
     def test_fine_to_coarse_destroys_the_constant_first(self):
         process = diffusion("dct", "fine-to-coarse", EVENT)
-        a = process.log_a(N)[0]
+        a = process.at(N).log_a[0]
         assert a[0, 0] == a.min()
         assert a[0, 0] < -1000
         assert a[-1, -1] == a.max()
@@ -371,15 +371,15 @@ class TestNumerics:
     def test_a_vanished_signal_gives_no_nan_anywhere(self, rng):
         velocity = {"name": "blur", "sigma": 8.0, "schedule": "linear:f_max=40"}
         process = diffusion("dct", velocity, EVENT, N=N)
-        assert (process.log_a(N) == -1e4).any()
+        assert (process.at(N).log_a == -1e4).any()
         for i, j in ((N, N - 1), (N, 1), (N, 0), (2, 1)):
             for values in (process.posterior(i, j), process.kernel(i, j)):
                 assert all(torch.isfinite(value).all() for value in vars(values).values())
         x_bar, eps = torch.randn(2, 6, *EVENT, generator=rng)
-        _, s = process.scales_at(N)
+        _, s = scales_at(process, N)
         pivot = from_eps(eps, x_bar, process.at(N))
         assert torch.isfinite(pivot.x_0).all()
-        dead = (process.log_a(N) < LOG_A_PRIOR).expand(EVENT)
+        dead = (process.at(N).log_a < LOG_A_PRIOR).expand(EVENT)
         assert (pivot.x_0[:, dead] == 0).all()
         close(pivot.eps[:, dead], (x_bar / s)[:, dead])
 
@@ -437,6 +437,6 @@ class TestRefusals:
     def test_steps_out_of_range(self):
         process = diffusion()
         with pytest.raises(ValueError, match=r"outside 0\.\.50"):
-            process.log_a(N + 1)
+            process.at(N + 1).log_a
         with pytest.raises(ValueError, match="need 0 <= j < i"):
             process.posterior(3, 3)

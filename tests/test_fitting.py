@@ -166,7 +166,7 @@ def test_a_process_must_end_even_where_its_prior_is_matched():
     start, by = config("isotropic:noise='linear:beta_max=0.3'"), sampler("ddim:steps=5,prior=matched")
     found = fit(start, by, None, chosen(start.velocity, {"beta_max": None, "beta_min": None}), 60)
     process = found.config.diffusion()
-    alive = process.half_log_snr(60) * DECIBEL + process.moments.variance.log() * DECIBEL / 2
+    alive = process.at(60).half_log_snr * DECIBEL + process.moments.variance.log() * DECIBEL / 2
     assert found.after < found.before
     assert float(alive.max()) <= GONE + 0.1
     assert never_rises(process)
@@ -175,7 +175,7 @@ def test_a_process_must_end_even_where_its_prior_is_matched():
 def test_a_process_that_does_not_end_is_brought_to_an_end():
     start, by = config("isotropic:noise='linear:beta_max=0.01'"), sampler("ddim:steps=5")
     process = fit(start, by, None, chosen(start.velocity, {"beta_max": None}), 40).config.diffusion()
-    alive = process.half_log_snr(60) * DECIBEL + process.moments.variance.log() * DECIBEL / 2
+    alive = process.at(60).half_log_snr * DECIBEL + process.moments.variance.log() * DECIBEL / 2
     assert float(alive.max()) <= GONE + 0.1
 
 
@@ -219,7 +219,7 @@ def test_from_its_own_end_such_a_process_is_fitted_past_what_its_components_refu
     assert found.after < 0.7 * found.before
     ends = (start.diffusion(), found.config.diffusion())
     before, after = (
-        process.half_log_snr(60) * DECIBEL + process.moments.variance.log() * DECIBEL / 2 for process in ends
+        process.at(60).half_log_snr * DECIBEL + process.moments.variance.log() * DECIBEL / 2 for process in ends
     )
     assert float((after - before.clamp_min(GONE)).max()) < 0.5
 

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from processes import component, diffusion
+from processes import component, diffusion, scales_at
 
 from gendiff import Velocity
 from gendiff.blur import dct_frequency, kernel_std, log_attenuation
@@ -52,7 +52,7 @@ def test_the_snr_of_a_band_is_the_mean_over_its_components():
     rho = process.rotation.frequencies((2, 6, 9))[0]
     assert snr.edges[-1] == pytest.approx(float(rho.max()))
     for i in spaced(40, 5):
-        a, s = process.scales_at(i, torch.float64)
+        a, s = scales_at(process, i, torch.float64)
         decibel = 10 * torch.log10(a**2 / s**2)[0]
         low = 0.0
         for band, edge in enumerate(snr.edges):
@@ -112,7 +112,7 @@ def test_a_process_of_one_speed_is_looked_at_in_the_dct():
         assert seen.rotation.name == "dct"
         assert torch.equal(seen.moments.variance, Moments.fit(data, seen.rotation).variance)
         assert torch.equal(
-            seen.half_log_snr(17) + torch.zeros(1, 5, 7), process.half_log_snr(17) + torch.zeros(1, 5, 7)
+            seen.at(17).half_log_snr + torch.zeros(1, 5, 7), process.at(17).half_log_snr + torch.zeros(1, 5, 7)
         )
     for process in (diffusion("dct", "blur:schedule=log", (2, 5, 7)), diffusion("haar", "fine-to-coarse", (2, 5, 7))):
         assert in_frequencies(process) is process
@@ -148,7 +148,7 @@ def test_steps_of_equal_snr_are_those_where_the_energies_say_so(rng):
     energies = []
     for i in range(1, 61):
         clean = process.q_sample(x_0, torch.tensor([i]), torch.zeros_like(x_0)).square().sum()
-        s = process.log_s(i).exp() + torch.zeros(2, 6, 9)
+        s = process.at(i).log_s.exp() + torch.zeros(2, 6, 9)
         energies.append(10 * math.log10(float(clean / s.square().sum())))
     assert picture_decibel(process, x_0, 30) == pytest.approx(energies[29], abs=1e-9)
     expected = [

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gendiff import Diffusion, NetworkScore, Objective, Parametrization, Rotation, Sampler, sample
 from gendiff.registry import default_registry
 from gendiff.sampler import invert
-from gendiff.score import Denoiser
+from gendiff.score import Clamped, Denoiser
 from gendiff.testing.probes import noise
 
 EVENT, N = (2, 3, 5), 12
@@ -41,8 +41,8 @@ def differences(value, x: Tensor, direction: Tensor) -> float:
         return float(value(x + LENGTH * direction) - value(x - LENGTH * direction)) / (2 * LENGTH)
 
 
-def model_of(process: Diffusion, clip=None, network: nn.Module | None = None, predicts="v") -> NetworkScore:
-    return NetworkScore(network or Bent(), process, Parametrization(predicts), clip=clip)
+def model_of(process: Diffusion, value_range=None, network: nn.Module | None = None, predicts="v") -> NetworkScore:
+    return NetworkScore(network or Bent(), process, Parametrization(predicts), value_range)
 
 
 def chain(process: Diffusion, model: NetworkScore, sampler: Sampler, **graph: bool):
@@ -63,7 +63,7 @@ def test_through_every_sampler(name, clip):
     process = process_of(name)
     # With v and s = 0.02 a chain enlarges what it starts from so much that a difference steps over the kinks of clipping.
     model = model_of(process, clip, predicts="x0" if name == "heat-dissipation" else "v")
-    value = chain(process, model, component(Sampler, name))
+    value = chain(process, model, component(Sampler, name).model_copy(update={"clip": True}))
     z, direction = noise((2, *EVENT), 1).requires_grad_(), noise((2, *EVENT), 2)
     (gradient,) = torch.autograd.grad(value(z), z)
     assert float(gradient.abs().max()) > 1e-6
@@ -86,7 +86,7 @@ def test_through_every_rotation(rotation):
 @pytest.mark.parametrize("parametrization", list(Parametrization))
 def test_through_a_belief(parametrization):
     process = process_of("ddim")
-    model = NetworkScore(Bent(), process, parametrization, clip=(-1.5, 1.5))
+    model = Clamped(NetworkScore(Bent(), process, parametrization, (-1.5, 1.5)), process)
 
     def value(x_bar: Tensor) -> Tensor:
         belief = model.predict(x_bar, torch.tensor([3, 8]))

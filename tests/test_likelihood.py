@@ -178,7 +178,7 @@ def test_for_a_fixed_belief_the_sum_over_steps_telescopes(rng):
     events = torch.randn(6, *EVENT, generator=rng)
     found = bound(process, Fixed(torch.zeros(EVENT)), lambda k: events[k], range(6), eight_bit=False, draws=120)
     error = process.rotate(events).double() ** 2
-    snr_1, snr_N = (torch.exp(2 * process.half_log_snr(i)) for i in (1, 60))
+    snr_1, snr_N = (torch.exp(2 * process.at(i).half_log_snr) for i in (1, 60))
     nats = 0.5 * ((snr_1 - snr_N) * error).flatten(1).sum(1).mean()
     assert found.steps.bits == pytest.approx(float(nats) / (30 * math.log(2)), rel=2e-2)
     prior = 0.5 * (snr_N * error).flatten(1).sum(1) / (30 * math.log(2))
@@ -227,7 +227,7 @@ def test_the_probabilities_of_all_values_of_a_byte_add_up_to_one():
         probability = probability + torch.exp(-nats)
     one_by_one = torch.ones((), dtype=torch.float64)  # Π over pixels of Σ over values, from the one-pixel masses
     assert float(probability) <= 1
-    sigma = float(torch.exp(-process.half_log_snr(1)).max())
+    sigma = float(torch.exp(-process.at(1).half_log_snr).max())
     for mu in belief.flatten():
         upper = torch.where(values > 0.999, math.inf, (values + 1 / 255 - mu) / sigma)
         lower = torch.where(values < -0.999, -math.inf, (values - 1 / 255 - mu) / sigma)

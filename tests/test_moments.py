@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from processes import component, fitted
+from processes import component, fitted, scales_at
 
 from gendiff import Config, Data, Diffusion, Rotation, Velocity
 from gendiff import moments as measuring
@@ -154,7 +154,7 @@ def test_the_matched_prior_has_the_moments_of_the_data_at_n(rng):
     U = fitted("dct", EVENT)
     moments = Moments(torch.randn(EVENT, generator=rng).double(), torch.rand(EVENT, generator=rng).double() + 0.1)
     process = Diffusion(U, component(Velocity, "blur").scales(U, EVENT, 50), EVENT, moments)
-    a, s = process.scales_at(50, torch.float64)
+    a, s = scales_at(process, 50, torch.float64)
     z = torch.randn(3, *EVENT, generator=rng, dtype=torch.float64)
     v = a**2 * moments.variance + s**2
     torch.testing.assert_close(process.prior(z, matched=True), a * moments.mean + v.sqrt() * U.rotate(z))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from processes import component, dense, diffusion
+from processes import component, dense, diffusion, scales_at
 from torch import nn
 
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
@@ -140,7 +140,7 @@ def test_the_elbo_objective_is_the_bound(rng):
         if step > 1:
             expected += step_term(process, model, *bars, i)
         else:
-            a, s = process.scales_at(1, torch.float64)
+            a, s = scales_at(process, 1, torch.float64)
             guess = model.predict(a * bars[0] + s * bars[1], 1).x_0
             expected += ((a / s) ** 2 * (guess - bars[0]) ** 2).flatten(1).sum(1) / 2
     torch.testing.assert_close(total, expected / 30, rtol=1e-4, atol=0)
@@ -149,7 +149,7 @@ def test_the_elbo_objective_is_the_bound(rng):
 def test_std_is_eps_weighed_by_the_variance(batch):
     process = diffusion("dct", "blur", EVENT)
     x_0, i, eps, error = batch
-    _, s = process.marginal(i)
+    _, s = scales_at(process, i)
     std = component(Objective, "std").loss(
         Oracle(process, Parametrization.STD, x_0, eps, process.unrotate(s * process.rotate(error))),
         process,
@@ -176,7 +176,7 @@ class TestNetworkScore:
         model = NetworkScore(Denoiser(self.network(), process), process, objective.parametrization)
         x_bar = torch.randn(4, *EVENT, generator=rng)
         for step in (1, 25, 50):
-            a, s = process.scales_at(step)
+            a, s = scales_at(process, step)
             pivot = model.predict(x_bar, step)
             torch.testing.assert_close(a * pivot.x_0 + s * pivot.eps, x_bar, rtol=1e-4, atol=1e-4)
 
@@ -187,7 +187,7 @@ class TestNetworkScore:
         U = dense(process.rotation, EVENT)
         x_bar = torch.randn(4, *EVENT, generator=rng, dtype=torch.float64)
         for step in (1, 20, 50):
-            a, s = process.scales_at(step, torch.float64)
+            a, s = scales_at(process, step, torch.float64)
             best = (s / (a**2 * c + s**2)).expand(EVENT).flatten()  # ε̂ = s/v x̄ in rotated coordinates
 
             class Optimal(nn.Module):
@@ -204,7 +204,7 @@ class TestNetworkScore:
         process = diffusion("dct", "blur", EVENT)
         model = NetworkScore(Denoiser(self.network(), process), process, Parametrization.EPS, clip=(-0.5, 0.5))
         x_bar = 3 * torch.randn(4, *EVENT, generator=rng)
-        a, s = process.scales_at(30)
+        a, s = scales_at(process, 30)
         pivot = model.predict(x_bar, 30)
         x_0 = process.unrotate(pivot.x_0)
         assert x_0.min().item() == pytest.approx(-0.5, abs=1e-5)
@@ -232,7 +232,7 @@ def test_the_gaussian_field_s_optimal_model_reaches_the_known_loss(rng):
     x_0 = process.rotate(torch.stack([field[k] for k in range(4000)]).double())
     eps = torch.randn(x_0.shape, generator=rng, dtype=torch.float64)
     for step in (1, 40, 100):
-        a, s = process.scales_at(step, torch.float64)
+        a, s = scales_at(process, step, torch.float64)
         error = (model.predict(a * x_0 + s * eps, step).eps - eps).square().mean(0)
         floor = a**2 * c / (a**2 * c + s**2)
         torch.testing.assert_close(error.mean(), floor.mean(), rtol=0.03, atol=1e-6)

@@ -50,7 +50,7 @@ def test_the_error_of_ddim_is_that_of_a_recursion_of_standard_deviations():
     steps = [round(50 * k / 7) for k in range(7, 0, -1)]
     assert (found.evaluations, found.steps) == (7, steps)
     c = process.moments.variance.numpy()
-    std = np.exp(process.log_s(50).numpy()) + 0 * c
+    std = np.exp(process.at(50).log_s.numpy()) + 0 * c
     for i, j in itertools.pairwise([*steps, 0]):
         a_i, s_i, a_j, s_j = (np.exp(f(k).numpy()) for k in (i, j) for f in (process.log_a, process.log_s))
         v_i = a_i**2 * c + s_i**2

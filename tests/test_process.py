@@ -49,7 +49,7 @@ def test_show_prints_the_bands_and_json_the_same_numbers():
 def test_the_numbers_are_those_of_the_process():
     [found] = run("process", "show", *DCT_LOG, "--json").json["processes"]
     process = diffusion("dct", "blur:schedule=log", (1, 8, 8), 1000)
-    decibel = 20 / math.log(10) * process.half_log_snr(1000)
+    decibel = 20 / math.log(10) * process.at(1000).half_log_snr
     assert found["terminal_snr_db"] == pytest.approx([float(decibel.min()), float(decibel.max())])
     F = 0.14 * sum(math.log(i) for i in range(1, 1001)) / math.log(1000)
     assert found["blur_pixels_nominal"] == pytest.approx(0.4 * math.sqrt(F))

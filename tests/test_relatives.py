@@ -13,7 +13,7 @@ import torch
 from command import TINY, run
 from gendiff_cli.options import layers
 from PIL import Image
-from processes import component, diffusion, fitted
+from processes import component, diffusion, fitted, scales_at
 from scipy.fft import dctn, idctn
 from torch import nn
 
@@ -63,7 +63,7 @@ def without_noise(process: Diffusion, x_0: torch.Tensor, i: int) -> torch.Tensor
 
 def moved(update: Update, process: Diffusion, x_bar, x_0, z) -> torch.Tensor:
     """x̄_j of an update where x̂_0 = ``x_0`` is believed; all in rotated coordinates, float64."""
-    a, s = process.scales_at(update.i, torch.float64)
+    a, s = scales_at(process, update.i, torch.float64)
     terms = ((update.p, x_bar), (update.q, x_0), (update.b, (x_bar - a * x_0) / s), (update.e, z))
     return sum(coefficient * value for coefficient, value in terms if coefficient is not None)
 
@@ -76,11 +76,11 @@ class TestBlurring:
         low = math.atan(math.exp(-5))
         for i in range(self.N + 1):
             angle = (math.atan(math.exp(5)) - low) * i / self.N + low
-            close(process.log_a(i).exp(), torch.full((1, 5, 7), math.cos(angle), dtype=torch.float64))
-            close(process.log_s(i).exp(), torch.full((1, 5, 7), math.sin(angle), dtype=torch.float64))
-        assert process.log_s(0).exp().max().item() == pytest.approx(0.0067, abs=5e-5)  # not 0
-        assert 2 * process.half_log_snr(0).max().item() == pytest.approx(10)
-        assert 2 * process.half_log_snr(self.N).max().item() == pytest.approx(-10)
+            close(process.at(i).log_a.exp(), torch.full((1, 5, 7), math.cos(angle), dtype=torch.float64))
+            close(process.at(i).log_s.exp(), torch.full((1, 5, 7), math.sin(angle), dtype=torch.float64))
+        assert process.at(0).log_s.exp().max().item() == pytest.approx(0.0067, abs=5e-5)  # not 0
+        assert 2 * process.at(0).half_log_snr.max().item() == pytest.approx(10)
+        assert 2 * process.at(self.N).half_log_snr.max().item() == pytest.approx(-10)
 
     def test_the_signal_is_the_paper_s_and_the_noise_the_same_for_all(self):
         process = diffusion("dct", "blurring", EVENT, self.N)
@@ -93,16 +93,16 @@ class TestBlurring:
             low = math.atan(math.exp(-5))
             logsnr = -2 * math.log(math.tan((math.atan(math.exp(5)) - low) * t + low))
             a = math.sqrt(1 / (1 + math.exp(-logsnr)))
-            close(process.log_a(i).exp()[0], torch.from_numpy(a * d))
-            assert process.log_s(i).exp().unique().item() == pytest.approx(math.sqrt(1 / (1 + math.exp(logsnr))))
-        assert process.log_a(self.N).exp().min() == pytest.approx(1e-3 * a, rel=1e-6)  # what is left of fine detail
+            close(process.at(i).log_a.exp()[0], torch.from_numpy(a * d))
+            assert process.at(i).log_s.exp().unique().item() == pytest.approx(math.sqrt(1 / (1 + math.exp(logsnr))))
+        assert process.at(self.N).log_a.exp().min() == pytest.approx(1e-3 * a, rel=1e-6)  # what is left of fine detail
 
     @pytest.mark.parametrize(("i", "j"), [(1, 0), (40, 39), (40, 0), (23, 4)])
     def test_ancestral_draws_from_the_exact_posterior(self, i, j, rng):
         """Of a process that is not variance-preserving and has noise at step 0: the paper's eq. in a and s, per frequency."""
         process = diffusion("dct", "blurring", EVENT, self.N)
         assert not isinstance(process.scales, VariancePreserving)
-        (a_i, s_i), (a_j, s_j) = (process.scales_at(k, torch.float64) for k in (i, j))
+        (a_i, s_i), (a_j, s_j) = (scales_at(process, k, torch.float64) for k in (i, j))
         a_ij = a_i / a_j
         variance_ij = s_i**2 - a_ij**2 * s_j**2
         variance = 1 / (1 / s_j**2 + a_ij**2 / variance_ij)
@@ -131,15 +131,15 @@ class TestHeat:
 
     def test_the_noise_is_constant_and_absent_at_the_start(self):
         process = diffusion("dct", "heat", EVENT, self.N)
-        assert process.log_s(0).isneginf().all()
+        assert process.at(0).log_s.isneginf().all()
         for i in range(1, self.N + 1):
-            close(process.log_s(i).exp(), torch.full((1, 5, 7), 0.02, dtype=torch.float64))
-        close(process.log_a(self.N)[0, 0, 0].exp(), torch.tensor(1.0, dtype=torch.float64))  # the mean never fades
+            close(process.at(i).log_s.exp(), torch.full((1, 5, 7), 0.02, dtype=torch.float64))
+        close(process.at(self.N).log_a[0, 0, 0].exp(), torch.tensor(1.0, dtype=torch.float64))  # the mean never fades
 
     def test_sixty_four_pixels_and_more_stay_finite(self):
         process = diffusion("dct", "heat:sigma_max=128", (1, 64, 48), 50)
-        assert torch.isfinite(process.log_a(50)).all()
-        assert process.log_a(50).min() == -1e4
+        assert torch.isfinite(process.at(50).log_a).all()
+        assert process.at(50).log_a.min() == -1e4
 
 
 class Sharpens(nn.Module):
@@ -155,7 +155,7 @@ class TestHeatSampler:
     def test_it_adds_the_network_s_own_output_and_noise_of_1_25_s(self, rng):
         """``x_{i-1} = x_i + net + δ z``, whatever became of a; the last picture is the mean."""
         process = diffusion("dct", "heat:sigma_max=24", EVENT, self.N)
-        assert process.log_a(self.N - 1).min() < -600  # a is 0 in float32: no x̂_0 could be read off the residual
+        assert process.at(self.N - 1).log_a.min() < -600  # a is 0 in float32: no x̂_0 could be read off the residual
         model = NetworkScore(Sharpens(), process, Parametrization.RESIDUAL)
         start, *noises = torch.randn(self.N, 3, *EVENT, generator=rng).unbind()
         seen, source = [], iter([start, *noises])
@@ -171,7 +171,7 @@ class TestHeatSampler:
         process = diffusion("dct", "heat:sigma_max=3", EVENT, self.N)
         x_bar, x_0, z = torch.randn(3, 4, *EVENT, generator=rng, dtype=torch.float64)
         for update in component(Sampler, "heat-dissipation:delta=0.5").plan(process):
-            mean = process.log_a(update.j).exp() * x_0
+            mean = process.at(update.j).log_a.exp() * x_0
             close(moved(update, process, x_bar, x_0, z), mean + 0.01 * z if update.j else mean)
 
     def test_the_residual_of_the_truth_is_the_noiseless_step_before(self, rng):
@@ -224,7 +224,7 @@ class TestMomentum:
         process = diffusion("dct", "blurring:sigma_max=3", EVENT, 30)
         x_bar, x_0, z = torch.randn(3, 4, *EVENT, generator=rng, dtype=torch.float64)
         for update in component(Sampler, "momentum:steps=10").plan(process):
-            (a_i, s_i), (a_j, s_j) = (process.scales_at(k, torch.float64) for k in (update.i, update.j))
+            (a_i, s_i), (a_j, s_j) = (scales_at(process, k, torch.float64) for k in (update.i, update.j))
             eps = (x_bar - a_i * x_0) / s_i
             mean = x_bar - a_i * x_0 + a_j * x_0 + (s_j**2 - s_i**2) / s_i * eps
             drawn = mean + torch.sqrt(s_i**2 - s_j**2) * z if update.j else mean
@@ -295,7 +295,7 @@ class TestSpectrumMatched:
         S = variance_of(rotation)
         assert S.min() < 0.5 or rotation == "identity"
         for i in range(self.N + 1):
-            a, s = process.scales_at(i, torch.float64)
+            a, s = scales_at(process, i, torch.float64)
             close(a**2 + s**2, torch.ones_like(a))
             close(a**2 * S + s**2, S ** (1 - i / self.N), rtol=1e-10)
 
@@ -316,13 +316,13 @@ class TestSpectrumMatched:
         S = 1.59 / np.abs(0.0086 + np.hypot(cycles[:, None], cycles[None])) ** 2
         for i in (1, 13, 29):
             tau = 1 - i / self.N
-            close(torch.exp(2 * process.log_a(i))[0], torch.from_numpy((1 - S**tau) / (1 - S)))
+            close(torch.exp(2 * process.at(i).log_a)[0], torch.from_numpy((1 - S**tau) / (1 - S)))
 
     def test_it_is_a_filter_in_the_fourier_basis(self, rng):
         """S is even in the frequency, so the real basis does what the authors' complex one does."""
         n = 8
         process = diffusion("hartley", "spectrum-matched:power_law=[1.59,0.0086,2]", (3, n, n), self.N)
-        a = process.log_a(13).exp()[0].numpy()
+        a = process.at(13).log_a.exp()[0].numpy()
         x = torch.randn(2, 3, n, n, generator=rng, dtype=torch.float64)
         filtered = np.fft.ifft2(a * np.fft.fft2(x.numpy(), norm="ortho"), norm="ortho")
         assert np.abs(filtered.imag).max() < 1e-12
@@ -338,10 +338,10 @@ class TestEqualSNR:
     def test_the_snr_times_the_variance_is_the_same_for_all(self, rotation):
         process, C = diffusion(rotation, "equal-snr", EVENT, 30), variance_of(rotation)
         for i in (1, 15, 30):
-            data_snr = torch.exp(2 * process.half_log_snr(i)) * C
+            data_snr = torch.exp(2 * process.at(i).half_log_snr) * C
             close(data_snr / data_snr.mean(), torch.ones_like(data_snr))
             close(data_snr.mean(), torch.exp(2 * standard(rotation).half_log_snr(i)).mean(), rtol=1e-9)
-        assert process.log_s(0).isneginf().all()
+        assert process.at(0).log_s.isneginf().all()
         assert C.max() / C.min() > 4
 
     @pytest.mark.parametrize("event", [(2, 5, 7), (1, 6, 6), (2, 12)], ids=str)
@@ -350,7 +350,7 @@ class TestEqualSNR:
         process, plain = diffusion(rotation, "equal-snr:flipped=true", event, 30), standard(rotation, event=event)
         C, order = variance_of(rotation, event).flatten(1), ranks(process, event)
         for i in (1, 15, 30):
-            flipped = torch.exp(2 * process.half_log_snr(i)).expand(event).flatten(1) * C
+            flipped = torch.exp(2 * process.at(i).half_log_snr).expand(event).flatten(1) * C
             expected = torch.exp(2 * plain.half_log_snr(i)).expand(event).flatten(1) * C
             close(flipped[:, order], expected[:, order].flip(1), rtol=1e-9)
 
@@ -370,11 +370,11 @@ class TestSoftConditioning:
     def test_at_softness_1_it_is_standard_diffusion(self):
         process = diffusion("dct", "soft-conditioning", EVENT, self.N)
         for i in (1, 100, self.N):
-            gamma = -2 * process.half_log_snr(i)
+            gamma = -2 * process.at(i).half_log_snr
             close(gamma, gamma.mean().expand_as(gamma))
-        steps = torch.stack([process.half_log_snr(i).mean() for i in (100, 200, 300, 400)])
+        steps = torch.stack([process.at(i).half_log_snr.mean() for i in (100, 200, 300, 400)])
         close(steps.diff().diff(), torch.zeros(2, dtype=torch.float64))  # log-SNR falls linearly
-        assert process.log_s(0).isneginf().all()
+        assert process.at(0).log_s.isneginf().all()
 
     @pytest.mark.parametrize("soft", [0.3, 1.0, 5.0])
     def test_the_levels_are_the_paper_s(self, soft):
@@ -384,9 +384,9 @@ class TestSoftConditioning:
         pace = 10 + (order.max() - order.min()) / soft
         for i in (1, 170, self.N):
             gamma = -7 + log_variance + (order - order.max()) / soft + i / self.N * pace
-            close(-2 * process.half_log_snr(i), gamma.clamp_min(-24), atol=1e-8)
+            close(-2 * process.at(i).half_log_snr, gamma.clamp_min(-24), atol=1e-8)
         # at t = 1 the strongest component is the last to become noise, at t = 0 the faintest the first to be touched
-        last = (2 * process.half_log_snr(self.N) + log_variance).flatten()
+        last = (2 * process.at(self.N).half_log_snr + log_variance).flatten()
         assert last.max().item() == pytest.approx(-3)
         assert last.argmax() == log_variance.flatten().argmax()
 
@@ -401,7 +401,7 @@ class TestSoftConditioning:
             (values - log_variance.min()) / 0.001 / pace
         )  # the time at which g = g_denoise, and how long till g_noise
         assert (begins[:-1] + 10 / pace < begins[1:]).all()
-        noisy = torch.stack([-2 * process.half_log_snr(i) - log_variance for i in range(1, self.N + 1)])
+        noisy = torch.stack([-2 * process.at(i).half_log_snr - log_variance for i in range(1, self.N + 1)])
         underway = ((noisy > -7 + 1e-6) & (noisy < 3 - 1e-6)).flatten(1)
         assert (noisy[-1] >= 3 - 1e-6).all()
         for row in underway:
@@ -410,7 +410,7 @@ class TestSoftConditioning:
 
     def test_a_large_softness_is_equal_snr(self):
         process = diffusion("dct", "soft-conditioning:soft=1000000.0", EVENT, self.N)
-        data_snr = 2 * process.half_log_snr(200) + variance_of("dct").log()
+        data_snr = 2 * process.at(200).half_log_snr + variance_of("dct").log()
         close(data_snr, data_snr.mean().expand_as(data_snr), atol=1e-4)
 
     def test_levels_in_the_wrong_order_are_refused(self):

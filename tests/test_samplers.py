@@ -13,7 +13,7 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from processes import PROCESSES, N, component, diffusion
+from processes import N, PROCESSES, component, diffusion, scales_at
 
 from gendiff import Diffusion, GaussianScore, Sampler, VariancePreserving, sample
 from gendiff.errors import ConfigError, PluginError
@@ -107,7 +107,7 @@ def test_ddim_at_eta_1_is_ancestral(rotation, velocity):
     for one, other in zip(ancestral, ddim, strict=True):
         assert (one.i, one.j) == (other.i, other.j)
         posterior = process.posterior(one.i, one.j)
-        s, a = process.log_s(one.i).exp(), process.log_a(one.i).exp()
+        s, a = process.at(one.i).log_s.exp(), process.at(one.i).log_a.exp()
         torch.testing.assert_close(one.q, other.q)
         torch.testing.assert_close(one.b, other.b)
         # b ε̂ with ε̂ = (x̄ - a x̂_0)/s is the posterior's p x̄ + (q - a_j + p a) x̂_0
@@ -154,7 +154,7 @@ class TestAgainstDiffusers:
             "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: noises[next(draw)], raising=True
         )
         draw = iter(range(1, self.N))
-        x = noises[0] * process.scales_at(self.N)[1].flatten()[0]
+        x = noises[0] * scales_at(process, self.N)[1].flatten()[0]
         expected = []
         for t in range(self.N - 1, -1, -1):
             x = oracle.step(Fixed.eps(x, t + 1), t, x).prev_sample
@@ -173,7 +173,7 @@ class TestAgainstDiffusers:
         oracle = DDIMScheduler(**self.settings, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing")
         oracle.set_timesteps(steps)
         noises = self.noises(rng, steps + 1)
-        x = noises[0] * process.scales_at(self.N)[1].flatten()[0]
+        x = noises[0] * scales_at(process, self.N)[1].flatten()[0]
         expected = []
         for number, t in enumerate(oracle.timesteps.tolist()):
             x = oracle.step(
@@ -206,7 +206,7 @@ class TestAgainstDiffusers:
         draw = iter(noises[1:])
         module = oracle.__module__
         monkeypatch.setattr(f"{module}.randn_tensor", lambda *a, **k: next(draw), raising=False)
-        x = noises[0] * process.scales_at(self.N, torch.float64)[1].flatten()[0]
+        x = noises[0] * scales_at(process, self.N, torch.float64)[1].flatten()[0]
         expected = []
         for t in theirs.timesteps.tolist():
             x = theirs.step(Fixed.eps(x, t + 1), t, x).prev_sample
@@ -225,7 +225,7 @@ class TestAgainstDiffusers:
         theirs = HeunDiscreteScheduler(**self.settings, timestep_spacing="trailing")
         theirs.set_timesteps(steps)
         (noise,) = self.noises(rng, 1)
-        a, s = process.scales_at(self.N, torch.float64)
+        a, s = scales_at(process, self.N, torch.float64)
         x, expected = noise.double() * (s / a), []
         for t in theirs.timesteps:
             scaled = theirs.scale_model_input(x, t)
@@ -235,7 +235,7 @@ class TestAgainstDiffusers:
         sampler = component(Sampler, f"heun:steps={2 * steps - 1},grid=uniform")
         sample(process, Fixed(process), sampler, lambda: noise, dtype=torch.float64, watch=seen.append)
         for ours, other in zip(seen[1:], expected, strict=True):
-            scale = process.scales_at(ours.j, torch.float64)[0]
+            scale = scales_at(process, ours.j, torch.float64)[0]
             torch.testing.assert_close(ours.x_bar / scale, other.double(), rtol=1e-4, atol=1e-4)
 
     def test_forward_process(self, rng):
@@ -259,7 +259,7 @@ class TestReverseDiffusion:
         for update in updates:
             kernel = process.kernel(update.i, update.i - 1)
             torch.testing.assert_close(update.p, 2 - kernel.scale)
-            torch.testing.assert_close(-update.b * process.log_s(update.i).exp(), kernel.std**2)
+            torch.testing.assert_close(-update.b * process.at(update.i).log_s.exp(), kernel.std**2)
             if update.e is not None:
                 torch.testing.assert_close(update.e, kernel.std)
 
@@ -304,7 +304,7 @@ class DenseScore(ScoreModel):
         self.process, self.m, self.C = process, m.flatten(), C
 
     def predict(self, x_bar, i):
-        a, s = (values.expand(x_bar.shape[1:]).flatten() for values in self.process.scales_at(i, torch.float64))
+        a, s = (values.expand(x_bar.shape[1:]).flatten() for values in self.scales_at(process, i, torch.float64))
         V = a[:, None] * self.C * a + torch.diag(s**2)
         residual = torch.linalg.solve(V, (x_bar.flatten(1) - a * self.m).T).T
         pivot = Pivot(self.m + residual @ (self.C * a).T, s * residual)
@@ -389,8 +389,8 @@ def test_trig_is_exact_in_one_step_on_gaussian_data(rotation, velocity, rng):
     m = torch.randn(event, generator=rng, dtype=torch.float64)
     c = torch.rand(event, generator=rng, dtype=torch.float64) + 0.1
     process = with_moments(diffusion(rotation, velocity, event), m, c)
-    s_0 = process.log_s(0).exp()
-    clean = Gaussian.diagonal(m * process.log_a(0).exp(), c * torch.exp(2 * process.log_a(0)) + s_0**2, event)
+    s_0 = process.at(0).log_s.exp()
+    clean = Gaussian.diagonal(m * process.at(0).log_a.exp(), c * torch.exp(2 * process.at(0).log_a) + s_0**2, event)
     for solver, steps in (("euler", 1), ("euler", 7), ("ab2", 5), ("heun", 9)):
         sampler = component(Sampler, {"name": "trig", "solver": solver, "steps": steps, "prior": "matched"})
         out = law(process, sampler, Gaussian.diagonal(m, c, event))
@@ -422,7 +422,7 @@ def test_multistep_begins_and_ends_with_first_order(rotation, velocity):
         mine = list(component(Sampler, f"{spec}:steps=6,grid=uniform").plan(process))
         plain = list(component(Sampler, f"{first_order}:steps=6,grid=uniform").plan(process))
         for k in (0,) if spec == "unipc-2" else (0, -1):  # the last update of UniPC corrects the step before, too
-            a, s = (values.double() for values in process.scales_at(mine[k].i, torch.float64))
+            a, s = (values.double() for values in scales_at(process, mine[k].i, torch.float64))
             one, other = mine[k], plain[k]
             # both in terms of x̄_i and x̂_0: ε̂ = (x̄_i - a x̂_0)/s
             torch.testing.assert_close(one.p, other.b / s, rtol=1e-9, atol=1e-12)

@@ -1121,7 +1121,7 @@ from gendiff_plugins.samplers.ddim import plan
 class Own(GridSampler):
     \"\"\"a sampler of its own.\"\"\"
     name = "own"
-    def plan(self, diffusion):
+    def updates(self, diffusion):
         return plan(diffusion, self.descent(diffusion), 0.0)
 
 @hookimpl

@@ -94,7 +94,7 @@ def _draw(
 
     views = Trajectory(model.denoiser, sampler, moments) if moments and group.main else None
     mine = range(group.rank, n, group.world)
-    evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion)) * len(mine)
+    evaluations = len(sampler.plan(model.denoiser.diffusion)) * len(mine)
     _make(folder)  # only now: a sampler that does not fit leaves nothing behind
     hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
     with Progress(console=err, disable=hidden, transient=True) as bar:
@@ -142,7 +142,7 @@ def _report(
         "n": n,
         "seed": seed,
         "sampler": sampler.spec,
-        "evaluations": sum(1 for _ in sampler.plan(model.denoiser.diffusion)),
+        "evaluations": len(sampler.plan(model.denoiser.diffusion)),
         "weights": model.weights,
         "weights_hash": model.weights_hash,
         "step": model.step,

@@ -267,7 +267,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
         "N": config.N,
         "terminal_log_snr": [
             round(2 * float(edge), 2)
-            for edge in (diffusion.half_log_snr(config.N).min(), diffusion.half_log_snr(config.N).max())
+            for edge in (diffusion.at(config.N).half_log_snr.min(), diffusion.at(config.N).half_log_snr.max())
         ],
         "training": f"{config.train.steps} steps of {config.train.batch}, {config.train.precision}, lr {config.train.lr:g}",
         "device": str(trainer.device),

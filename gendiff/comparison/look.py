@@ -160,7 +160,8 @@ def _losses(model: TrainedModel, data: Data, seed: int, heed: Callable[[], None]
     levels = list(dict.fromkeys(1 + k * (diffusion.N - 1) // (LEVELS - 1) for k in range(LEVELS)))
     losses, floors = [], []
     for i in levels:
-        a, s = (log(i).exp() for log in (diffusion.log_a, diffusion.log_s))
+        at = diffusion.at(i, torch.float64)
+        a, s = at.a, at.s
         v = a**2 * c + s**2
         above = torch.zeros(shape, dtype=torch.float64, device=device)
         for clean, noise in zip(x_0.split(64), eps.split(64), strict=True):
@@ -179,16 +180,10 @@ def _losses(model: TrainedModel, data: Data, seed: int, heed: Callable[[], None]
 
 def _coordinates(diffusion: Diffusion) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The frequency of each component, and the map from rotated coordinates to those in which losses are shown."""
-    alike = all(float(tensor.max() - tensor.min()) < 1e-9 for tensor in _scales(diffusion))
-    if not alike:
+    if not diffusion.alike:
         return diffusion.rotation.frequencies(diffusion.event_shape), lambda x_bar: x_bar
     per_axis = [dct_frequency(n) for n in diffusion.event_shape[1:]]
     return radius(per_axis)[None], lambda x_bar: dct(diffusion.unrotate(x_bar))
-
-
-def _scales(diffusion: Diffusion) -> list[Tensor]:
-    steps = [1, (diffusion.N + 1) // 2, diffusion.N]
-    return [log(i) for i in steps for log in (diffusion.log_a, diffusion.log_s)]
 
 
 def _by_band(values: Tensor, band: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class Contender:
 
     def evaluations(self, sampler: Sampler) -> int:
         """How often a sampler of it evaluates the network for a sample."""
-        return sum(1 for _ in sampler.plan(self.diffusion))
+        return len(sampler.plan(self.diffusion))
 
     def sampler_of(self, evaluations: int) -> Sampler:
         """Its sampler with as many steps as it takes to evaluate the network so often, or else the most below that.

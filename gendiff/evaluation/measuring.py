@@ -61,7 +61,7 @@ def drawn(
     """
     run, diffusion = model.run, model.denoiser.diffusion
     rank, world = (group.rank, group.world) if group else (0, 1)
-    evaluations = sum(1 for _ in sampler.plan(diffusion))
+    evaluations = len(sampler.plan(diffusion))
     drawing = Drawing(run.info["id"], model.step, model.weights, model.weights_hash, sampler.spec, evaluations, seed)
     pictured = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
 

@@ -70,7 +70,7 @@ def never_ends(snr: BandSNR, velocity: Velocity) -> Finding | None:
     """The rule of that name: whether sampling may start from N(0, s_N²), and what to do about it with such a velocity."""
     diffusion = snr.diffusion
     decibel = torch.broadcast_to(
-        diffusion.half_log_snr(diffusion.N) * DECIBEL + snr.component_data, diffusion.event_shape
+        diffusion.at(diffusion.N).half_log_snr * DECIBEL + snr.component_data, diffusion.event_shape
     )
     alive = decibel > GONE
     if not alive.any():
@@ -105,13 +105,13 @@ def has_noise_schedule(component: Component) -> bool:
 
 def _blur_in_noise(snr: BandSNR) -> Finding | None:
     diffusion = snr.diffusion
-    lost = (diffusion.log_a(diffusion.N).max() - snr.mean(diffusion.log_a(diffusion.N))).nan_to_num(0.0) * DECIBEL
+    lost = (diffusion.at(diffusion.N).log_a.max() - snr.mean(diffusion.at(diffusion.N).log_a)).nan_to_num(0.0) * DECIBEL
     k = int(lost.argmax())
     if not lost[k] > BLURRED:
         return None
     crossings = snr.data_below(0.0)
     isotropic = [
-        first_below(lambda i: float(diffusion.half_log_snr(i).max()) * DECIBEL, diffusion.N, -float(level))
+        first_below(lambda i: float(diffusion.at(i).half_log_snr.max()) * DECIBEL, diffusion.N, -float(level))
         for level in snr.data.nan_to_num(float("inf"))
     ]
     pairs = [(own, slowest) for own, slowest in zip(crossings, isotropic, strict=True) if own and slowest]
@@ -119,7 +119,7 @@ def _blur_in_noise(snr: BandSNR) -> Finding | None:
     if moved > NEARBY * diffusion.N:
         return None
     i = crossings[k]
-    before = 0.0 if i is None else float(DECIBEL * (diffusion.log_a(i).max() - snr.mean(diffusion.log_a(i))[k]))
+    before = 0.0 if i is None else float(DECIBEL * (diffusion.at(i).log_a.max() - snr.mean(diffusion.at(i).log_a)[k]))
     return Finding(
         "blur-in-noise",
         f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of "

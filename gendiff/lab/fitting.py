@@ -271,9 +271,9 @@ def with_values(config: Config, values: Mapping[str, float], moments: Moments) -
 
 def never_rises(diffusion: Diffusion) -> bool:
     """Whether λ never rises, at any step of any component: what a `Diffusion` looks at in some steps only."""
-    previous = diffusion.half_log_snr(0)
+    previous = diffusion.at(0).half_log_snr
     for i in range(1, diffusion.N + 1):
-        lam = diffusion.half_log_snr(i)
+        lam = diffusion.at(i).half_log_snr
         if not (lam <= previous + 1e-9).all():
             return False
         previous = lam
@@ -286,7 +286,7 @@ def _cost(error: float, alive: float) -> float:
 
 def _data_snr(diffusion: Diffusion) -> Tensor:
     """Of each component at N, decibel."""
-    return diffusion.half_log_snr(diffusion.N) * DECIBEL + diffusion.moments.variance.log() * DECIBEL / 2
+    return diffusion.at(diffusion.N).half_log_snr * DECIBEL + diffusion.moments.variance.log() * DECIBEL / 2
 
 
 def _alive(diffusion: Diffusion, limit: Tensor) -> float:

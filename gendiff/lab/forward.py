@@ -65,7 +65,7 @@ class BandSNR:
 
     def decibel(self, i: int) -> Tensor:
         """SNR of each band at step i >= 1, float64, ``(bands,)``."""
-        return self.mean(self.diffusion.half_log_snr(i)) * DECIBEL
+        return self.mean(self.diffusion.at(i).half_log_snr) * DECIBEL
 
     def data_decibel(self, i: int) -> Tensor:
         """Data-SNR of each band at step i >= 1, float64, ``(bands,)``."""
@@ -133,14 +133,14 @@ def spaced(N: int, moments: int) -> list[int]:
 
 def corrupted(diffusion: Diffusion, x_0: Tensor, eps: Tensor, steps: Sequence[int]) -> list[Tensor]:
     """``x_i`` at each step, ``(B, *event)`` each, with the same event-space noise throughout."""
-    return [diffusion.q_sample(x_0, torch.full((len(x_0),), i), eps) for i in steps]
+    return [diffusion.q_sample(x_0, i, eps) for i in steps]
 
 
 def picture_decibel(diffusion: Diffusion, x_0: Tensor, i: int) -> float:
     """``10 log10(|a_i x̄_0|² / Σ s_i²)`` of these events as a whole, ``(B, *event)``, at step i >= 1."""
-    a, s = diffusion.scales_at(i, torch.float64)
-    signal = (a * diffusion.rotate(x_0.double())).square().mean()
-    noise = torch.broadcast_to(s, diffusion.event_shape).square().mean()
+    at = diffusion.at(i, torch.float64)
+    signal = (at.a * diffusion.rotate(x_0.double())).square().mean()
+    noise = torch.broadcast_to(at.s, diffusion.event_shape).square().mean()
     return float(10 * torch.log10(signal / noise))
 
 

@@ -67,7 +67,7 @@ def _lost_snr(diffusion: Diffusion, i: Tensor) -> Tensor:
 def continuous_decoder(diffusion: Diffusion, model: ScoreModel, x_0: Tensor, eps: Tensor) -> Tensor:
     """``-log N(x̄_0; x̂_0, s_1²/a_1²)`` in nats, ``(B,)``, for events and event-space noise."""
     x_bar_0, x_hat_0 = _decoded(diffusion, model, x_0, eps)
-    lam = torch.broadcast_to(diffusion.half_log_snr(1), diffusion.event_shape)
+    lam = torch.broadcast_to(diffusion.at(1).half_log_snr, diffusion.event_shape)
     nats = 0.5 * torch.exp(2 * lam) * (x_hat_0 - x_bar_0).double() ** 2 + 0.5 * math.log(2 * math.pi) - lam
     return nats.flatten(1).sum(1)
 
@@ -75,7 +75,7 @@ def continuous_decoder(diffusion: Diffusion, model: ScoreModel, x_0: Tensor, eps
 def byte_decoder(diffusion: Diffusion, model: ScoreModel, x_0: Tensor, eps: Tensor) -> Tensor:
     """Minus the log-probability in nats, ``(B,)``, of the bytes that events ``x_0`` are (see `to_bytes`)."""
     x_hat_0 = diffusion.unrotate(_decoded(diffusion, model, x_0, eps)[1]).double()
-    lam = torch.broadcast_to(diffusion.half_log_snr(1), diffusion.event_shape)
+    lam = torch.broadcast_to(diffusion.at(1).half_log_snr, diffusion.event_shape)
     sigma = torch.exp(-2 * lam).mean().sqrt()
     x = x_0.double()
     upper = torch.where(x > 1 - HALF_BIN, math.inf, (x + HALF_BIN - x_hat_0) / sigma)

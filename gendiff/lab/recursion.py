@@ -174,7 +174,8 @@ class _Chain:
     def model(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The optimal x̂_0 and ε̂ at step i, each as a matrix ``(G, n, n)`` and what is added, ``(G, n)``."""
         m, C = self.data.mean, self.data.covariance
-        a, s = (self.column(values) for values in self.diffusion.scales_at(i, torch.float64))
+        at = self.diffusion.at(i, torch.float64)
+        a, s = self.column(at.a), self.column(at.s)
         inverse = _inverse(a[..., :, None] * C * a[..., None, :] + torch.diag_embed(s**2))
         x_0 = _times(C * a[..., None, :], inverse)
         eps = s[..., :, None] * inverse
@@ -191,12 +192,13 @@ class _Chain:
         if size <= error.limit:
             return x_0, eps
         share = error.limit / size
-        return share * x_0, -share * x_0 * self.column((at.a / at.s)[0])
+        return share * x_0, -share * x_0 * self.column(at.a / at.s)
 
 
 def _prior(diffusion: Diffusion, sampler: Sampler, data: Gaussian) -> Gaussian:
     chain = _Chain(diffusion, data)
-    a, s = (chain.column(values) for values in diffusion.scales_at(diffusion.N, torch.float64))
+    end = diffusion.at(diffusion.N, torch.float64)
+    a, s = chain.column(end.a), chain.column(end.s)
     match sampler.prior:
         case "standard":
             return Gaussian(0 * data.mean, torch.diag_embed(s**2), data.event_shape)

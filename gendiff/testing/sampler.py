@@ -145,7 +145,7 @@ def _diffusion(sampler: Sampler, N: int) -> Diffusion:
     for scales in (SteadyScales(N, FIRST, LAST), _heat(N)):
         diffusion = Diffusion(identity, scales, tuple(MEAN.shape))
         try:
-            next(iter(_steps(sampler, min(N, 2)).plan(diffusion)), None)
+            next(iter(_steps(sampler, min(N, 2)).updates(diffusion)), None)
         except ConfigError as error:
             refused.append(error.what)
             continue

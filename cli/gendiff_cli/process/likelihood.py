@@ -61,7 +61,7 @@ def likelihood(
     from gendiff.lab.likelihood import bound
     from gendiff.process_group import process_group
     from gendiff.run import Run
-    from gendiff.score import NetworkScore
+    from gendiff.score import Clamped, NetworkScore
 
     with process_group(device) as group:
         trained = trained_model(str(run), ema, group)
@@ -83,7 +83,7 @@ def likelihood(
         if prior is None:
             prior = Prior.STANDARD if trained.run.config.sampler.prior == "standard" else Prior.MATCHED
         parametrization, limits = trained.run.config.objective.parametrization, source.value_range
-        model = NetworkScore(trained.denoiser, diffusion, parametrization, clip=limits)
+        model = Clamped(NetworkScore(trained.denoiser, diffusion, parametrization, limits), diffusion)
         with _progress() as bar:
             task = bar.add_task("events", total=len(indices))
             found = bound(

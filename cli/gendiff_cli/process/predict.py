@@ -164,7 +164,7 @@ def _samplers(
     for spec in SAMPLERS:
         one = sampler_of(spec, grid, start)
         try:
-            next(iter(one.plan(diffusion)))
+            next(iter(one.updates(diffusion)))
         except ConfigError as error:
             note(f"{spec} is left out: {error.what}")
         else:

@@ -81,7 +81,7 @@ def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
 
     config, diffusion = subject.config, subject.in_frequencies
     snr = BandSNR(diffusion, bands)
-    terminal = diffusion.half_log_snr(diffusion.N) * DECIBEL
+    terminal = diffusion.at(diffusion.N).half_log_snr * DECIBEL
     alike = diffusion is not subject.diffusion  # then nothing is blurred, whatever the schedule
     width: BlurWidth | None = None if alike else config.velocity.blur_width(diffusion.N)
     steps = spaced(diffusion.N, moments)

@@ -109,7 +109,7 @@ def _counted(diffusion: Diffusion) -> Tensor:
 def arc_length(diffusion: Diffusion) -> Tensor:
     """ℓ(i) for i = 1..N."""
     theta, counted = _turning(diffusion)
-    last = theta(diffusion.at(0, torch.float64))
+    last = theta(diffusion.at(torch.zeros(1, dtype=torch.int64, device=diffusion.scales.device), torch.float64))
 
     def speed(at: Level) -> Tensor:
         nonlocal last  # steps come in order

@@ -28,7 +28,7 @@ class DDIM(GridSampler):
     eta: float = Field(0.0, ge=0, le=1, description="η: share of the posterior's noise")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         return plan(diffusion, self.descent(diffusion), self.eta)
 
 
@@ -45,15 +45,16 @@ class Ancestral(GridSampler):
     grid: Grid = by_name("arc-length", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         return plan(diffusion, self.descent(diffusion), eta=1.0)
 
 
 def plan(diffusion: Diffusion, steps: list[int], eta: float) -> Iterator[Update]:
     """The updates of DDIM(η); the noise is absent where η = 0 and at the last step of a process with s_0 = 0."""
     for i, j in pairwise(steps):
-        r = torch.exp(2 * (diffusion.half_log_snr(i) - diffusion.half_log_snr(j))).clamp_max(1)
+        here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)
+        r = torch.exp(2 * (here.half_log_snr - there.half_log_snr)).clamp_max(1)
         e = eta * diffusion.posterior(i, j).std
-        b = diffusion.log_s(j).exp() * torch.sqrt(1 - eta**2 + eta**2 * r)
+        b = there.s * torch.sqrt(1 - eta**2 + eta**2 * r)
         noisy = bool((e > 0).any())
-        yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=b, e=e if noisy else None)
+        yield Update(i=i, j=j, q=there.a, b=b, e=e if noisy else None)

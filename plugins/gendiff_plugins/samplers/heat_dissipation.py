@@ -29,10 +29,10 @@ class HeatDissipation(Sampler):
     delta: float = Field(1.25, ge=0, le=100, description="δ/s: noise of a sampling step over that of the process")
     prior: Prior = Field("matched", description="where chains start: standard, matched or data (the paper's)")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
-        s = diffusion.log_s(diffusion.N).exp()
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
+        s = diffusion.at(diffusion.N, torch.float64).s
         for i in range(1, diffusion.N):
-            off = float((diffusion.log_s(i).exp() - s).abs().max())
+            off = float((diffusion.at(i, torch.float64).s - s).abs().max())
             if off > 1e-9:
                 raise ConfigError(
                     "sampler 'heat-dissipation' needs a process whose noise is the same at every step",
@@ -45,7 +45,7 @@ class HeatDissipation(Sampler):
                 i=i,
                 j=i - 1,
                 p=torch.ones_like(s),
-                q=diffusion.log_a(i - 1).exp() - diffusion.log_a(i).exp(),
+                q=diffusion.at(i - 1, torch.float64).a - diffusion.at(i, torch.float64).a,
                 b=-s,
                 e=self.delta * s if i > 1 else None,
             )

@@ -39,13 +39,12 @@ class Heun(GridSampler):
     grid: Grid = by_name("karras", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         for i, j in pairwise(self.descent(diffusion)):
-            yield Update(i=i, j=j, q=diffusion.log_a(j).exp(), b=diffusion.log_s(j).exp())
+            here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)
+            yield Update(i=i, j=j, q=there.a, b=there.s)
             if j > 0:
-                log_a_i, log_a_j = diffusion.log_a(i), diffusion.log_a(j)
-                h = diffusion.half_log_snr(j) - diffusion.half_log_snr(i)
-                first = (log_a_i < LOG_A_PRIOR) | (h > LONG)
-                sigma_i = torch.exp(diffusion.log_s(i) + log_a_j - torch.where(first, 0.0, log_a_i))  # a_j σ_i
-                half = torch.where(first, 0.0, (diffusion.log_s(j).exp() - sigma_i) / 2)
+                first = (here.log_a < LOG_A_PRIOR) | (there.half_log_snr - here.half_log_snr > LONG)
+                sigma_i = torch.exp(here.log_s + there.log_a - torch.where(first, 0.0, here.log_a))  # a_j σ_i
+                half = torch.where(first, 0.0, (there.s - sigma_i) / 2)
                 yield Update(i=j, j=j, p=torch.ones_like(half), b=half, past=(Past(b=-half),))

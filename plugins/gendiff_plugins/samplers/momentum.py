@@ -29,9 +29,10 @@ class Momentum(GridSampler):
     grid: Grid = by_name("arc-length", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         for i, j in pairwise(self.descent(diffusion)):
-            fall = 2 * (diffusion.log_s(j) - diffusion.log_s(i))
+            here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)
+            fall = 2 * (there.log_s - here.log_s)
             if fall.max() > 1e-9:
                 raise ConfigError(
                     "sampler 'momentum' needs a process whose noise never shrinks",
@@ -39,11 +40,11 @@ class Momentum(GridSampler):
                     fix="use --sampler ancestral or --sampler ddim",
                     subject="sampler.name",
                 )
-            e = diffusion.log_s(i).exp() * torch.sqrt(-torch.expm1(fall.clamp_max(0.0)))
+            e = here.s * torch.sqrt(-torch.expm1(fall.clamp_max(0.0)))
             yield Update(
                 i=i,
                 j=j,
-                q=diffusion.log_a(j).exp(),
-                b=torch.exp(2 * diffusion.log_s(j) - diffusion.log_s(i)),
+                q=there.a,
+                b=torch.exp(2 * there.log_s - here.log_s),
                 e=e if j > 0 and bool((e > 0).any()) else None,
             )

@@ -43,7 +43,7 @@ class DPM2M(GridSampler):
     grid: Grid = by_name("lambda", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         for at in _walk(diffusion, self.descent(diffusion)):
             q, ahead = -at.a_j * torch.expm1(-at.h), at.ratio / 2
             yield Update(at.i, at.j, p=at.s_ratio, q=q * (1 + ahead), past=(Past(q=-q * ahead),) if at.second else ())
@@ -64,7 +64,7 @@ class SDEDPM2M(GridSampler):
     grid: Grid = by_name("lambda", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         for at in _walk(diffusion, self.descent(diffusion)):
             kept = -torch.expm1(-2 * at.h)  # 1 - r
             q, ahead, e = at.a_j * kept, at.ratio / 2, at.s_j * kept.sqrt()
@@ -99,7 +99,7 @@ class UniPC2(GridSampler):
     grid: Grid = by_name("lambda", "at which steps")
     clip: bool = Field(True, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         correction: tuple[Tensor, ...] = ()  # of the guess at i, in terms of X_i, X_prev and the one before
         for at in _walk(diffusion, self.descent(diffusion)):
             q, ahead = -at.a_j * torch.expm1(-at.h), at.ratio / 2
@@ -153,12 +153,13 @@ def _walk(diffusion: Diffusion, steps: list[int]) -> Iterator[_Step]:
     h_prev: Tensor | None = None
     dead = torch.zeros((), dtype=torch.bool)
     for i, j in pairwise(steps):
-        h = (diffusion.half_log_snr(j) - diffusion.half_log_snr(i)).clamp_min(0)
+        here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)
+        h = (there.half_log_snr - here.half_log_snr).clamp_min(0)
         second = h_prev is not None and j > 0
         ratio = torch.zeros_like(h)
         if h_prev is not None and second:
             usable = (h_prev > 0) & ~dead
             ratio = torch.where(usable, h / torch.where(usable, h_prev, 1.0), 0.0).clamp_max(FARTHEST)
-        s_ratio = torch.exp(diffusion.log_s(j) - diffusion.log_s(i))
-        yield _Step(i, j, diffusion.log_a(j).exp(), diffusion.log_s(j).exp(), s_ratio, h, ratio, second)
-        h_prev, dead = h, diffusion.log_a(i) < LOG_A_PRIOR
+        s_ratio = torch.exp(there.log_s - here.log_s)
+        yield _Step(i, j, there.a, there.s, s_ratio, h, ratio, second)
+        h_prev, dead = h, here.log_a < LOG_A_PRIOR

@@ -27,7 +27,7 @@ class ReverseDiffusion(Sampler):
 
     clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step")
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         scales = diffusion.scales
         if not isinstance(scales, VariancePreserving):
             raise ConfigError(
@@ -44,6 +44,6 @@ class ReverseDiffusion(Sampler):
                 i=i,
                 j=i - 1,
                 p=2 - torch.exp(log_A / 2),
-                b=-B / diffusion.log_s(i).exp(),
+                b=-B / diffusion.at(i, torch.float64).s,
                 e=B.sqrt() if i > 1 else None,
             )

@@ -53,7 +53,7 @@ class Trigonometric(GridSampler):
     def stages(self) -> int:  # type: ignore[override]  # it depends on the solver
         return 2 if self.solver == "heun" else 1
 
-    def plan(self, diffusion: Diffusion) -> Iterator[Update]:
+    def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         before, here = None, _Angle.of(diffusion, diffusion.N)
         for j in self.descent(diffusion)[1:]:
             there = _Angle.of(diffusion, j)
@@ -85,8 +85,8 @@ class _Angle:
     @classmethod
     def of(cls, diffusion: Diffusion, i: int) -> _Angle:
         at = diffusion.at(i, torch.float64)
-        of_x_0 = at.sin[0] / at.c.sqrt()
-        return cls(i, at.theta[0], at.v[0].sqrt(), at.a[0] * at.m, of_x_0, -at.cos[0], -of_x_0 * at.m)
+        of_x_0 = at.sin / at.c.sqrt()
+        return cls(i, at.theta, at.v.sqrt(), at.a * at.m, of_x_0, -at.cos, -of_x_0 * at.m)
 
 
 def _update(here: _Angle, there: _Angle, *terms: tuple[_Angle, Tensor]) -> Update:
