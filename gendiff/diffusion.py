@@ -78,7 +78,12 @@ class Diffusion:
 
     @classmethod
     def of(
-        cls, rotation: Rotation, velocity: Velocity, event_shape: EventShape, N: int = 1000, moments: Moments | None = None
+        cls,
+        rotation: Rotation,
+        velocity: Velocity,
+        event_shape: EventShape,
+        N: int = 1000,
+        moments: Moments | None = None,
     ) -> Self:
         """The diffusion of a recipe: the scales that ``velocity`` gives in the coordinates of ``rotation``, in N steps."""
         event_shape = tuple(event_shape)

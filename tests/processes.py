@@ -80,4 +80,15 @@ PROCESSES = [
     *RELATIVES,
 ]
 
-__all__ = ["PROCESSES", "RELATIVES", "Config", "N", "component", "dense", "diffusion", "fitted", "rotations", "scales_at"]
+__all__ = [
+    "PROCESSES",
+    "RELATIVES",
+    "Config",
+    "N",
+    "component",
+    "dense",
+    "diffusion",
+    "fitted",
+    "rotations",
+    "scales_at",
+]

@@ -222,3 +222,16 @@ def test_chains_start_from_a_batch_of_events(process):
         sample(process, model, ddim, lambda: EPS, dtype=torch.bfloat16)
     with pytest.raises(ArgumentError, match="of type int64"):
         invert(process, model, EPS.long(), [N, 0])
+
+
+def test_a_network_that_predicts_t_needs_mean_and_variance_of_the_data(process):
+    """They are what T is written in; m = 0 and c = 1 are assumed only by who says so."""
+    blind = Diffusion(process.rotation, process.scales, EVENT)
+    for call in (
+        lambda: component(Objective, "wiener").loss(Echo(), blind, X, STEPS, EPS),
+        lambda: NetworkScore(Echo(), blind, Parametrization.WIENER),
+    ):
+        with pytest.raises(ArgumentError, match="needs mean and variance of the data"):
+            call()
+    standard = Diffusion(process.rotation, process.scales, EVENT, Moments.standard(EVENT))
+    assert component(Objective, "wiener").loss(Echo(), standard, X, STEPS, EPS).per_event.shape == (4,)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import N, PROCESSES, RELATIVES, component, dense, diffusion, scales_at
+from processes import PROCESSES, RELATIVES, N, component, dense, diffusion, scales_at
 
 from gendiff import (
     BlurSchedule,
@@ -99,7 +99,9 @@ class TestProcess:
         for i, j in ((2, 1), (N, 20), (33, 32)):
             kernel = process.kernel(i, j)
             close(kernel.scale * process.at(j).log_a.exp(), process.at(i).log_a.exp())
-            close(kernel.scale**2 * torch.exp(2 * process.at(j).log_s) + kernel.std**2, torch.exp(2 * process.at(i).log_s))
+            close(
+                kernel.scale**2 * torch.exp(2 * process.at(j).log_s) + kernel.std**2, torch.exp(2 * process.at(i).log_s)
+            )
 
     def test_score_is_autograd_of_log_q(self, rotation, velocity, rng):
         event = event_of(rotation)
@@ -119,7 +121,7 @@ class TestProcess:
         x_0, eps = torch.randn(2, 4, *event, generator=rng, dtype=torch.float64)
         for i in (1, N):
             at = process.at(i, torch.float64)
-            a, s = at.a[0], at.s[0]
+            a, s = at.a, at.s
             alive = (process.at(i).log_a >= LOG_A_PRIOR).expand(event)
             pivot = Pivot(process.rotate(x_0), process.rotate(eps))
             x_bar = a * pivot.x_0 + s * pivot.eps
@@ -363,7 +365,7 @@ class TestSchedules:
 class TestNumerics:
     def test_small_noise_keeps_its_digits(self):
         """s at i = 1 in float32 is right to the last bit; 1 - ᾱ in float32 is wrong by 1e-4."""
-        _, s = diffusion("dct", "isotropic", EVENT, N=1000).scales_at(1)
+        s = diffusion("dct", "isotropic", EVENT, N=1000).at(1).s
         assert float(s.flatten()[0]) == float(np.float32(0.01))
         naive = 1 - np.prod(1 - np.float32([1e-4]), dtype=np.float32)
         assert abs(naive / 1e-4 - 1) > 1e-5
@@ -437,6 +439,39 @@ class TestRefusals:
     def test_steps_out_of_range(self):
         process = diffusion()
         with pytest.raises(ValueError, match=r"outside 0\.\.50"):
-            process.at(N + 1).log_a
+            process.at(N + 1)
         with pytest.raises(ValueError, match="need 0 <= j < i"):
             process.posterior(3, 3)
+
+
+class TestOneWay:
+    """Each thing is asked in one way, and a process is checked once."""
+
+    def test_a_step_is_the_row_of_several(self):
+        process = diffusion("dct", "blur:schedule=log", EVENT)
+        several = process.at(torch.tensor([3, 17, N]), torch.float64)
+        for row, i in enumerate((3, 17, N)):
+            one = process.at(i, torch.float64)
+            for name in ("log_a", "log_s", "half_log_snr", "a", "s", "v", "cos", "sin", "theta"):
+                assert torch.equal(getattr(one, name), getattr(several, name)[row])
+            assert torch.equal(one.before.log_s, several.before.log_s[row])
+
+    def test_a_recipe_gives_the_process_of_its_parts(self):
+        U, B = fitted("dct", EVENT), component(Velocity, "blur")
+        process = Diffusion.of(U, B, list(EVENT), N)
+        assert torch.equal(process.at(7).log_a, Diffusion(U, B.scales(U, EVENT, N), EVENT).at(7).log_a)
+        assert (process.event_shape, process.N, process.knows_data) == (EVENT, N, False)
+        assert Diffusion.of(U, B, EVENT).N == 1000
+        for wrong in (0, 1, 10.0):
+            with pytest.raises(ArgumentError, match="N = "):
+                Diffusion.of(U, B, EVENT, wrong)
+        with pytest.raises(ArgumentError, match="no shape of an event"):
+            Diffusion.of(U, B, (3,))
+
+    def test_to_moves_and_checks_nothing_again(self, monkeypatch):
+        process = diffusion("dct", "blur", EVENT)
+        monkeypatch.setattr(Diffusion, "_check", lambda self: pytest.fail("it was checked again"))
+        moved = process.to(torch.device("meta"))
+        assert moved.at(3).log_a.device.type == moved.moments.mean.device.type == "meta"
+        assert process.at(3).log_a.device.type == "cpu"
+        assert (moved.event_shape, moved.knows_data) == (EVENT, process.knows_data)

@@ -9,7 +9,7 @@ from torch import nn
 
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
 from gendiff.registry import default_registry
-from gendiff.score import Denoiser, NetworkScore, encode
+from gendiff.score import Clamped, Denoiser, NetworkScore, encode
 from gendiff.testing import level
 
 EVENT = (2, 3, 5)
@@ -202,7 +202,7 @@ class TestNetworkScore:
 
     def test_clipping_is_in_event_space_and_recomputes_eps(self, rng):
         process = diffusion("dct", "blur", EVENT)
-        model = NetworkScore(Denoiser(self.network(), process), process, Parametrization.EPS, clip=(-0.5, 0.5))
+        model = Clamped(NetworkScore(Denoiser(self.network(), process), process, "eps", (-0.5, 0.5)), process)
         x_bar = 3 * torch.randn(4, *EVENT, generator=rng)
         a, s = scales_at(process, 30)
         pivot = model.predict(x_bar, 30)

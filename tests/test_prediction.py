@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command import run
-from processes import component, diffusion
+from processes import component, diffusion, scales_at
 from rich.text import Text
 from runs import create, settings
 
@@ -52,7 +52,7 @@ def test_the_error_of_ddim_is_that_of_a_recursion_of_standard_deviations():
     c = process.moments.variance.numpy()
     std = np.exp(process.at(50).log_s.numpy()) + 0 * c
     for i, j in itertools.pairwise([*steps, 0]):
-        a_i, s_i, a_j, s_j = (np.exp(f(k).numpy()) for k in (i, j) for f in (process.log_a, process.log_s))
+        a_i, s_i, a_j, s_j = (scale.numpy() for k in (i, j) for scale in scales_at(process, k, torch.float64))
         v_i = a_i**2 * c + s_i**2
         std = std * np.abs(a_j * a_i * c / v_i + s_j * s_i / v_i)
     each = (std - np.sqrt(c)) ** 2

@@ -261,7 +261,7 @@ class TestCold:
                 blurred = heat(blurred, sigma(i - 1))
                 close(without_noise(process, x, i), torch.from_numpy(blurred))
         fast = diffusion("dct", "cold:ratio=2", EVENT, 1000)
-        assert torch.isfinite(fast.log_a(1000)).all()
+        assert torch.isfinite(fast.at(1000).log_a).all()
 
     @pytest.mark.parametrize("floor", [1e-3, 1e-2])
     @pytest.mark.parametrize("steps", [20, 7])
@@ -340,7 +340,7 @@ class TestEqualSNR:
         for i in (1, 15, 30):
             data_snr = torch.exp(2 * process.at(i).half_log_snr) * C
             close(data_snr / data_snr.mean(), torch.ones_like(data_snr))
-            close(data_snr.mean(), torch.exp(2 * standard(rotation).half_log_snr(i)).mean(), rtol=1e-9)
+            close(data_snr.mean(), torch.exp(2 * standard(rotation).at(i).half_log_snr).mean(), rtol=1e-9)
         assert process.at(0).log_s.isneginf().all()
         assert C.max() / C.min() > 4
 
@@ -351,7 +351,7 @@ class TestEqualSNR:
         C, order = variance_of(rotation, event).flatten(1), ranks(process, event)
         for i in (1, 15, 30):
             flipped = torch.exp(2 * process.at(i).half_log_snr).expand(event).flatten(1) * C
-            expected = torch.exp(2 * plain.half_log_snr(i)).expand(event).flatten(1) * C
+            expected = torch.exp(2 * plain.at(i).half_log_snr).expand(event).flatten(1) * C
             close(flipped[:, order], expected[:, order].flip(1), rtol=1e-9)
 
     def test_its_marginal_in_whitened_coordinates_is_the_standard_one(self, rng):
@@ -433,7 +433,7 @@ class TestReversed:
         assert isinstance(twin.scales, VariancePreserving) == isinstance(plain.scales, VariancePreserving)
         order = ranks(plain, event)
         for i in (0, 1, 13, 30):
-            for own, other in ((twin.log_a(i), plain.log_a(i)), (twin.log_s(i), plain.log_s(i))):
+            for own, other in ((twin.at(i).log_a, plain.at(i).log_a), (twin.at(i).log_s, plain.at(i).log_s)):
                 own, other = (value.expand(event).flatten(1) for value in (own, other))
                 for p, k in enumerate(order):
                     assert (own[:, k] == other[:, order[-1 - p]]).all()
@@ -442,7 +442,7 @@ class TestReversed:
         twice = diffusion("dct", "reversed:velocity={name='reversed',velocity='blur'}", EVENT)
         plain = diffusion("dct", "blur", EVENT)
         for i in (1, 20, 50):
-            close(twice.log_a(i), plain.log_a(i), atol=0)
+            close(twice.at(i).log_a, plain.at(i).log_a, atol=0)
 
     def test_the_mirror_is_its_own_inverse_and_breaks_ties_by_place(self):
         rho = torch.tensor([[0.0, 2.0, 1.0], [1.0 + 1e-12, 3.0, 2.0 - 1e-12]], dtype=torch.float64)

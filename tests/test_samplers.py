@@ -13,10 +13,12 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from processes import N, PROCESSES, component, diffusion, scales_at
+from processes import PROCESSES, N, component, diffusion, scales_at
+from torch import nn
 
-from gendiff import Diffusion, GaussianScore, Sampler, VariancePreserving, sample
+from gendiff import Diffusion, GaussianScore, NetworkScore, Sampler, VariancePreserving, sample
 from gendiff.errors import ConfigError, PluginError
+from gendiff.generation import ImageNoise
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
@@ -304,7 +306,7 @@ class DenseScore(ScoreModel):
         self.process, self.m, self.C = process, m.flatten(), C
 
     def predict(self, x_bar, i):
-        a, s = (values.expand(x_bar.shape[1:]).flatten() for values in self.scales_at(process, i, torch.float64))
+        a, s = (values.expand(x_bar.shape[1:]).flatten() for values in scales_at(self.process, i, torch.float64))
         V = a[:, None] * self.C * a + torch.diag(s**2)
         residual = torch.linalg.solve(V, (x_bar.flatten(1) - a * self.m).T).T
         pivot = Pivot(self.m + residual @ (self.C * a).T, s * residual)
@@ -499,3 +501,49 @@ def test_a_plan_that_looks_back_too_far_is_refused(rng):
     update = Update(5, 4, past=(Past(),))
     with pytest.raises(PluginError, match="5 -> 4 of a plan looks 1 evaluations back, where there are 0"):
         apply(update, x_bar, [Pivot(x_bar, x_bar)], None)
+
+
+class TestPlan:
+    def test_a_plan_can_be_counted_and_is_made_once(self, monkeypatch):
+        process, sampler = diffusion("dct", "blur", (1, 3, 4)), component(Sampler, "ddim:steps=7")
+        plan = sampler.plan(process)
+        assert isinstance(plan, tuple)
+        assert len(plan) == 7
+        monkeypatch.setattr(type(sampler), "updates", lambda self, diffusion: pytest.fail("it was made again"))
+        assert component(Sampler, "ddim:steps=7").plan(process) is plan
+
+    def test_another_process_has_another_plan(self):
+        sampler = component(Sampler, "ddim:steps=3")
+        one, other = (diffusion("dct", f"blur:schedule={name}", (1, 3, 4)) for name in ("log", "quartic"))
+        assert not torch.equal(sampler.plan(one)[0].q, sampler.plan(other)[0].q)
+
+
+class TestClamping:
+    """A sampler that clamps does so in whatever loop it runs: nobody has to say it twice."""
+
+    def chain(self, spec, value_range):
+        process = diffusion("dct", "blur", (1, 3, 4))
+
+        class Far(nn.Module):
+            def forward(self, x, i):
+                return 5 * torch.ones_like(x)
+
+        seen = []
+        model = NetworkScore(Far(), process, Parametrization.X_0, value_range)
+        noise = ImageNoise(0, range(2), (1, 3, 4), torch.device("cpu"))
+        sample(process, model, component(Sampler, spec), noise, watch=seen.append)
+        return [process.unrotate(moment.pivot.x_0) for moment in seen if moment.pivot]
+
+    @pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 2.5)])
+    def test_every_belief_is_in_the_range_of_the_data(self, value_range):
+        beliefs = self.chain("ddim:steps=4,clip=true", value_range)
+        assert len(beliefs) == 4
+        for x_0 in beliefs:
+            torch.testing.assert_close(x_0, torch.full_like(x_0, value_range[1]), atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize(
+        ("spec", "value_range"), [("ddim:steps=4,clip=false", (-1.0, 1.0)), ("ddim:steps=4,clip=true", None)]
+    )
+    def test_none_is_where_the_sampler_does_not_or_the_data_have_no_bounds(self, spec, value_range):
+        for x_0 in self.chain(spec, value_range):
+            torch.testing.assert_close(x_0, torch.full_like(x_0, 5.0), atol=1e-4, rtol=0)

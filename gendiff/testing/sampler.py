@@ -26,7 +26,7 @@ from gendiff.score import GaussianScore
 from gendiff.testing.card import CheckFailed, check, require
 from gendiff.testing.probes import SteadyScales, undisturbed
 
-_PLAN = "`plan(diffusion)`"
+_PLAN = "`updates(diffusion)`"
 _NS = (64, 128, 256)
 MEAN = torch.tensor([[0.5, -0.3, 0.0, 0.8]], dtype=torch.float64)
 VARIANCE = torch.tensor([[1.5, 1.0, 0.4, 0.1]], dtype=torch.float64)
@@ -76,7 +76,7 @@ def plan(sampler: Sampler) -> str:
 def repeatable(sampler: Sampler) -> str:
     """Images depend on their seed alone."""
     diffusion = _diffusion(sampler, 32)
-    first, second = (list(_steps(sampler, 32).plan(diffusion)) for _ in range(2))
+    first, second = (list(_steps(sampler, 32).updates(diffusion)) for _ in range(2))
     steps, others = ([(update.i, update.j) for update in updates] for updates in (first, second))
     require(steps == others, "the same steps", "others")
     for one, two in zip(first, second, strict=True):
