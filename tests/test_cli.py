@@ -455,7 +455,7 @@ def test_samples_are_pictures_a_grid_and_views_of_the_way(here):
     assert done.code == 0
     facts = done.json
     folder = Path(facts["folder"])
-    assert folder == Path("r/samples/step-00000003-ddim-steps-4-seed0")
+    assert folder == Path("r/samples/step-00000003-ema-ddim-steps-4-seed0-n3")
     assert (facts["n"], facts["evaluations"], facts["step"], facts["weights"]) == (3, 4, 3, "ema")
     assert re.fullmatch("[0-9a-f]{12}", facts["weights_hash"])
     files = sorted(path.name for path in folder.iterdir())

@@ -4,5 +4,6 @@ files   operations that survive a crash
 sealed  JSON in which any changed byte shows
 lock    one writer per directory
 folder  new directories, numbered or empty
+staging directories that are whole or not there
 cache   what can be computed again
 """
