@@ -93,7 +93,12 @@ def chosen_sampler(
     for part, value in {"steps": steps, "grid": grid, "prior": prior}.items():
         if value is not None:
             table.append(Layer.at(f"--{part}", f"sampler.{part}", value))
-    return resolve(table).config.sampler
+    resolved = resolve(table)
+    chosen = resolved.config.sampler
+    if len(table) > 1:
+        with resolved.locating():  # such as more steps than the process has
+            next(iter(chosen.plan(run.config.diffusion())), None)
+    return chosen
 
 
 def _draw(
