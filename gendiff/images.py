@@ -222,7 +222,7 @@ def survey(
     details = [f"{printable(name)}: {why}" for name, why in bad[:SHOWN]]
     if len(bad) > SHOWN:
         details.append(f"and {len(bad) - SHOWN} more")
-    if on_bad_image == "error":
+    if on_bad_image == "error" and good:
         details.append(HEADERS)
     if bad and (on_bad_image == "error" or not good):
         raise DataError(told, where=where, details=details, fix=fix if good else f"check the {place}")

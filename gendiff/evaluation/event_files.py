@@ -114,7 +114,7 @@ class _Files:
             raise DataError(
                 f"{len(bad)} of {len(self.names)} files cannot be read",
                 where=str(self.where),
-                details=[*bad[:SHOWN], *more, HEADERS],
+                details=[*bad[:SHOWN], *more, *([HEADERS] if sizes else [])],
                 fix="make them again, or take them away",
             )
         if len(sizes) > 1:

@@ -38,6 +38,7 @@ class Npy(Data):
 
     Values are 8 bits, or floating point of any precision. ``bounds`` are the values that become -1 and 1, by default 0 and 255
     for 8 bits (``x = v/127.5 - 1``) and -1 and 1 for floating point. An event with values outside or not finite is a damaged one.
+    A warning says where values of an array without ``bounds`` all lie in [0, 1], for they are taken for grey and white.
 
     The file is mapped into memory, not loaded: an event is read when it is wanted, and the array may be larger than memory.
     Objects are never unpickled. The fingerprint covers every value, but only 4096 parts spread over an array of more than a
