@@ -102,7 +102,7 @@ def diff(
     if json:
         json_result({key: [table.get(key) for table in tables] for key in keys})
         return
-    table(["name", str(one), str(other)], [(key, *(str(t.get(key, "-")) for t in tables)) for key in keys])
+    table(["name", str(one), str(other)], [(key, *(_cell(t.get(key)) for t in tables)) for key in keys])
     if not keys:
         result("the same configuration")
 
@@ -137,6 +137,10 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _name(spec: Any) -> str:
     return str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+
+
+def _cell(value: Any) -> str:
+    return shown(value) if value is None or value != value else str(value)
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
