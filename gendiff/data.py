@@ -50,6 +50,21 @@ class Data(Component):
         """A short text that changes when the events change; stored with every checkpoint and number."""
 
     @final
+    def __len__(self) -> int:
+        """`length`, for a ``torch.utils.data.DataLoader`` and others; raises `TypeError` for an endless source."""
+        if self.length is None:
+            raise TypeError(
+                f"data '{self.name}' have no end, and so no length: say how many events to take, such as "
+                "DataLoader(data, sampler=range(1000))"
+            )
+        return self.length
+
+    @final
+    def __bool__(self) -> bool:
+        """Always: whether there are data does not depend on how many."""
+        return True
+
+    @final
     def spread(self, count: int) -> Sequence[int]:
         """The indices of ``count`` events, equally spread over a finite set, the first of an endless one; all of fewer."""
         if self.length is None or self.length <= count:

@@ -13,12 +13,15 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gendiff.errors import GendiffError
+
 GAP = 2  # pixels between the pictures of a grid
 BACKGROUND = 128
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, rounded, any shape."""
+    """[-1, 1] to 0..255, rounded, any shape; raises `GendiffError` for values that are not finite: black is a value too."""
+    _refuse_not_finite(x)
     return ((x.detach().cpu().double() + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
 
@@ -95,7 +98,15 @@ def _tile(rows: list[list[Image.Image]]) -> Image.Image:
     return canvas
 
 
+def _refuse_not_finite(x: Tensor) -> None:
+    if bad := int((~x.detach().isfinite()).sum()):
+        raise GendiffError(
+            f"{bad:,} of {x.numel():,} values of a picture are not finite", fix="look at what it was made from"
+        )
+
+
 def _curves(signal: Tensor, width: int = 160, height: int = 96) -> Image.Image:
+    _refuse_not_finite(signal)
     picture = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(picture)
     draw.line([(0, height // 2), (width, height // 2)], fill=(220, 220, 220))

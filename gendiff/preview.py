@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -10,14 +11,17 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import reason
-from gendiff.generation import draw_grid
+from gendiff.generation import NotFinite, draw_grid
 from gendiff.observers import Observers
 from gendiff.run import Run, numbers
 from gendiff.training import Trainer
 
 
 class Preview:
-    """Draws ``samples/step-*.png`` and logs one row of metrics; a metric that fails is switched off for the run."""
+    """Draws ``samples/step-*.png`` and logs one row of metrics; a metric that fails is switched off for the run.
+
+    Samples that are not finite are neither drawn nor measured: a warning counts them.
+    """
 
     def __init__(self, run: Run, observers: Observers) -> None:
         self.run = run
@@ -27,7 +31,11 @@ class Preview:
     def __call__(self, trainer: Trainer) -> None:
         settings, step = trainer.settings, trainer.step
         picture = self.run.samples / f"step-{step:08d}.png"
-        events = draw_grid(trainer.averaged(), self.run, settings.preview, picture, settings.preview_images)
+        try:
+            events = draw_grid(trainer.averaged(), self.run, settings.preview, picture, settings.preview_images)
+        except NotFinite as error:  # a run goes on, and stops by itself where its loss is not finite either
+            warnings.warn(f"no samples are shown of step {step}: {error.what}", stacklevel=2)
+            return
         self.observers.notify("gendiff_samples_ready", run=self.run.path, step=step, events=events, picture=picture)
         if measured := self._measured(events):
             row = {"step": step, "n": len(events), "metrics": measured}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import socket
@@ -36,6 +37,7 @@ from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, numbered
+from gendiff.storage.json_text import json_text
 from gendiff.storage.lock import locked
 
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
@@ -189,7 +191,7 @@ class Run:
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl, to the disk: a checkpoint must not outlive the rows before it."""
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(json_text(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -212,7 +214,7 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop rows beyond ``step``: they belong to steps that will be done again."""
-        kept = [json.dumps(row, allow_nan=False) + "\n" for row in self.rows() if row["step"] <= step]
+        kept = [json_text(row) + "\n" for row in self.rows() if row["step"] <= step]
         Files().replace(self.metrics, "".join(kept).encode())
 
     def write_card(self) -> None:
@@ -235,7 +237,7 @@ class Run:
             f"| events | {tuple(info['data']['event_shape'])}, fingerprint `{info['data']['fingerprint']}` |",
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
-            f"| last loss | {last.get('loss', float('nan')):.4f} |",
+            f"| last loss | {_loss(last.get('loss'))} |",
             "",
             f"Sample from it: `gendiff sample RUN`. Train it again: `gendiff{plugins} train --config RUN/config.toml`.",
             "",
@@ -249,7 +251,7 @@ class Run:
             yield
 
     def _write(self, info: dict[str, Any]) -> None:
-        Files().replace(self.path / "run.json", json.dumps(info, indent=1).encode())
+        Files().replace(self.path / "run.json", json_text(info, indent=1).encode())
 
 
 def _components(settings: Settings) -> Iterator[Component]:
@@ -321,6 +323,10 @@ def _process_words(config: Config) -> list[str]:
     return [*words, schedule.name] if schedule and config.rotation.name != "identity" else words
 
 
+def _loss(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) and math.isfinite(value) else "-"
+
+
 def _nearby(path: Path) -> list[str]:
     root = path if path.is_dir() else Path("runs")
     runs = sorted(child for child in root.iterdir() if (child / "run.json").is_file()) if root.is_dir() else []
@@ -336,7 +342,7 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
             found.update(
                 {f"{key}.{name}": number for name, number in numbers({str(k): v for k, v in parts.items()}).items()}
             )
-        elif key != "step" and isinstance(value, int | float):
+        elif key != "step" and isinstance(value, int | float) and math.isfinite(value):
             found[key] = float(value)
     return found
 

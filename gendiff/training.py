@@ -29,7 +29,7 @@ from gendiff.blur import frequency_bands
 from gendiff.checkpoint import Checkpoint
 from gendiff.config import Config, TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure
-from gendiff.network import build_denoiser, load_weights
+from gendiff.network import build_denoiser, check_weights, load_weights
 from gendiff.objective import Loss
 from gendiff.observers import Observers
 from gendiff.process_group import ProcessGroup
@@ -189,10 +189,10 @@ class Trainer:
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""
-        load_weights(self.network, saved.tensors.get("model", {}))
+        where = f"the checkpoint of step {saved.step}"
+        load_weights(self.network, saved.tensors.get("model", {}), f"model.safetensors, {where}")
         if self.ema:
-            if saved.tensors.get("ema", {}).keys() != self.ema.keys():
-                raise DataError("the checkpoint's averaged weights belong to another network")
+            check_weights(self.ema, saved.tensors.get("ema", {}), f"ema.safetensors, {where}")
             self.ema = {name: value.to(self.device) for name, value in saved.tensors["ema"].items()}
         moments: dict[str, dict[str, Tensor]] = {}
         for key, value in saved.tensors.get("optimizer", {}).items():

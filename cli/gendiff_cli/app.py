@@ -19,12 +19,27 @@ from gendiff.errors import GendiffError, PluginError, failure, reason
 from gendiff.registry import Entry, Registry
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
+from gendiff_cli.refusal import refused
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
 
 
 class Command(TyperCommand):
     """A command in which components cannot write to stdout, and end the program only by an error."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the command line; a value that an option does not take is repeated in the error."""
+        words = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except typer.BadParameter as error:
+            if (
+                type(error) is typer.BadParameter
+                and error.param is not None
+                and error.param.param_type_name == "option"
+            ):
+                raise refused(error, words) from error
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
@@ -149,8 +164,9 @@ def _unexpected(error: Exception) -> GendiffError:
             fix="see the traceback: gendiff -v ...",
         )
     elif isinstance(error, OSError):
-        wrapped = GendiffError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        file = f" '{error.filename}'" if error.filename else " a file"
+        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}")
     else:
-        wrapped = GendiffError(f"{type(error).__name__}: {error}", fix="see the traceback: gendiff -v ...")
+        wrapped = GendiffError(f"gendiff failed: {reason(error)}", fix="see the traceback: gendiff -v ...")
     wrapped.__cause__ = error
     return wrapped

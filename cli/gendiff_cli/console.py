@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import textwrap
@@ -102,9 +103,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def json_result(value: Any) -> None:
-    """The result as the only JSON object on stdout."""
-    if is_main_process():
-        out.print_json(data=value) if out.is_terminal else out.file.write(_dumps(value) + "\n")
+    """The result as the only JSON object on stdout; numbers that are not finite are null, and a note says so."""
+    import json
+
+    from gendiff.storage.json_text import json_text
+
+    if not is_main_process():
+        return
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError:
+        text = json_text(value, indent=1)
+        note("numbers that are not finite are null in the JSON")
+    out.print_json(text) if out.is_terminal else out.file.write(text + "\n")
 
 
 def fail(error: GendiffError) -> int:
@@ -119,7 +130,7 @@ def fail(error: GendiffError) -> int:
     return error.exit_code
 
 
-def _dumps(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1)
+def shown(value: Any, form: str = ".4f") -> str:
+    """A number as a table shows it; "-" where there is none, or one that is not finite."""
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:{form}}" if real and math.isfinite(value) else "-"

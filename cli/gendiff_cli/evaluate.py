@@ -12,7 +12,7 @@ import typer
 
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
-from gendiff_cli.measured import MOST, chosen_instruments, event_set, reference_set, trained_model
+from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_model
 from gendiff_cli.numbers import show_numbers
 from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption, complete
 from gendiff_cli.sample import chosen_sampler
@@ -32,7 +32,8 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 def evaluate(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="Run directory, folder of samples, or data.", metavar="RUN|FOLDER|SPEC")
+        str,
+        typer.Argument(help="A run directory, a folder or archive of samples, or a SPEC of data.", metavar="SOURCE"),
     ],
     data: Annotated[
         str | None,
@@ -107,7 +108,9 @@ def evaluate(
     _check_file(out, "--out", ".json")
     with process_group(device) as group, _Progress() as progress:
         model = trained_model(source, ema, group)
-        samples = None if model else event_set(context.obj, source, "SOURCE", n)
+        if model is None:
+            _refuse_drawing(source, {"sampler": sampler, "steps": steps, "grid": grid, "prior": prior}, ema)
+        samples = None if model else event_set(context.obj, source, SOURCE, n)
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
         theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
         if theirs is None and save_statistics is None:
@@ -162,6 +165,19 @@ def evaluate(
         _report_statistics(source, save_statistics, json)
     else:
         _report(source, found, model.run if model else None, out, save_statistics, replicates, json)
+
+
+def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
+    """Raise `ConfigError` for options that say how to draw samples, where they are there already."""
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    given += [] if ema else ["--no-ema"]
+    if given:
+        raise ConfigError(
+            f"'{source}' is no run directory, and its events are measured as they are",
+            where=" ".join(given),
+            details=["such options say how samples are drawn from a run"],
+            fix=f"leave {'it' if len(given) == 1 else 'them'} out, or give the directory that gendiff train made",
+        )
 
 
 def _statistics(seen: Seen, instruments: Sequence[Features | Metric]) -> Statistics:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError, GendiffError
-from gendiff_cli.console import json_result, next_step, note, result, table
+from gendiff_cli.console import json_result, next_step, note, result, shown, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
 
 app = typer.Typer(no_args_is_help=True, help="What was trained.")
@@ -39,7 +39,7 @@ def list_(
     if json:
         json_result({"runs": found})
         return
-    rows = [(r["run"], r["status"], f"{r['step']:,}", _loss(r["loss"]), r["process"], r["created"]) for r in found]
+    rows = [(r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"]) for r in found]
     table(["name", "status", "step", "loss", "process", "created"], rows)
     if found:
         next_step(f"gendiff runs show {found[-1]['run']}")
@@ -69,8 +69,8 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
         json_result(facts)
         return
     for key in ("run", "id", "status", "step", "loss", "process", "created", "ended", "host"):
-        if facts.get(key) is not None:
-            result(f"{key:9} {_loss(facts[key]) if key == 'loss' else facts[key]}")
+        if facts.get(key) is not None or (key == "loss" and summary["step"]):
+            result(f"{key:9} {shown(facts[key]) if key == 'loss' else facts[key]}")
     result(f"data      {tuple(info['data']['event_shape'])}, fingerprint {info['data']['fingerprint']}")
     result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
     result("")
@@ -102,7 +102,7 @@ def diff(
     if json:
         json_result({key: [table.get(key) for table in tables] for key in keys})
         return
-    table(["name", str(one), str(other)], [(key, *(str(t.get(key, "-")) for t in tables)) for key in keys])
+    table(["name", str(one), str(other)], [(key, *(_cell(t.get(key)) for t in tables)) for key in keys])
     if not keys:
         result("the same configuration")
 
@@ -139,8 +139,8 @@ def _name(spec: Any) -> str:
     return str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
 
 
-def _loss(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "-"
+def _cell(value: Any) -> str:
+    return shown(value) if value is None or value != value else str(value)
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from gendiff.errors import ConfigError
 from gendiff.hookspecs import hookimpl
 from gendiff.registry import Registry
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
+from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, shown
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -206,7 +206,7 @@ def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     run.write_card()
     last = run.last_training_row()
     if json:
-        json_result({"run": str(run.path), "steps": trainer.step, "loss": last["loss"], "status": "done"})
+        json_result({"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"})
     else:
         result(str(run.path))
     next_step(f"gendiff sample {run.path}")
@@ -226,13 +226,13 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
             console=err,
             disable=not self.live,
         )
-        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss=float("nan"), speed=0.0)
+        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()
@@ -242,10 +242,10 @@ class ProgressBar:
         self.bar.stop()
 
     @hookimpl
-    def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
-        self.bar.update(self.task, completed=step, loss=loss, speed=images_per_s)
+    def gendiff_step(self, step: int, loss: float | None, images_per_s: float) -> None:
+        self.bar.update(self.task, completed=step, loss=shown(loss), speed=images_per_s)
         if self.plain and (step % self.every == 0 or step == self.last):
-            err.print(f"step {step}/{self.last}  loss {loss:.4f}  {images_per_s:.0f} images/s")
+            err.print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
 
     @hookimpl
     def gendiff_samples_ready(self, picture: Path) -> None:

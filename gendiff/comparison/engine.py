@@ -27,7 +27,7 @@ from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
-from gendiff.generation import TrainedModel
+from gendiff.generation import NotFinite, TrainedModel
 from gendiff.process_group import ProcessGroup
 from gendiff.registry import Registry
 from gendiff.run import Run, now
@@ -252,18 +252,22 @@ class Comparison:
                 if seen.pivot is not None:
                     done(len(seen.x_bar))
 
-            found = measure(
-                model,
-                sampler,
-                plan.n,
-                cell.seed,
-                plan.instruments,
-                self.plan.reference,
-                path.with_name(f"{path.stem}.{key}"),
-                Cache(self.path / "cache"),
-                watch,
-                lambda count: done(count * evaluations),
-            )
+            try:
+                found = measure(
+                    model,
+                    sampler,
+                    plan.n,
+                    cell.seed,
+                    plan.instruments,
+                    self.plan.reference,
+                    path.with_name(f"{path.stem}.{key}"),
+                    Cache(self.path / "cache"),
+                    watch,
+                    lambda count: done(count * evaluations),
+                )
+            except NotFinite as error:
+                error.where = f"{cell.contender.label}, seed {cell.seed}"
+                raise
         found.save(path, key)
         for blocks in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
             shutil.rmtree(blocks)

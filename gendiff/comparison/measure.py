@@ -33,6 +33,7 @@ from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files
+from gendiff.storage.json_text import json_text
 
 BLOCK = 256  # samples that are drawn and kept together
 FIRST = 64  # samples that are kept for the eye
@@ -61,7 +62,7 @@ class Measure:
         np.savez(
             content,
             key=np.str_(key),
-            evaluation=np.str_(json.dumps(self.evaluation.json())),
+            evaluation=np.str_(json_text(self.evaluation.json())),
             power=self.power.numpy(),
             first=self.first.numpy(),
         )

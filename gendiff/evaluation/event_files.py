@@ -11,6 +11,7 @@ import io
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,24 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import ExifTags
 from torch import Tensor
 
-from gendiff.errors import DataError
+from gendiff.errors import DataError, printable
 from gendiff.evaluation.event_set import READ, EventSet, parts
 from gendiff.evaluation.number import Events
-from gendiff.images import ENDINGS, MOST_BYTES, eight_bit, event_of, located, opened_bytes, reason
+from gendiff.images import (
+    ENDINGS,
+    HEADERS,
+    MOST_BYTES,
+    SHOWN,
+    as_bytes,
+    eight_bit,
+    event_of,
+    located,
+    opened_bytes,
+    reason,
+)
 
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
 T = TypeVar("T")
@@ -44,13 +57,14 @@ def of_files(path: Path, channels: int | None = None) -> EventSet:
     Args:
         channels: 1 or 3: pictures become grey or RGB; by default as the first picture is.
 
-    Raises `DataError` where there are none, for one that cannot be read, and where two differ in shape.
+    Raises `DataError` where there are none, for those that cannot be read, and where they are of several sizes.
     """
     root = located(path)
     found = _in_folder(root) if root.is_dir() else _in_archive(root)
     if not found.names:
         fix = "give a folder of pictures, or of what gendiff sample wrote"
         raise DataError(f"no events in '{path}'", details=[f"allowed: {' '.join(sorted(ENDINGS))}"], fix=fix)
+    found.refuse_several_sizes()
     first = found.event(found.names[0], channels)
     if channels is None and not found.names[0].endswith(".npy"):
         channels = len(first)
@@ -61,8 +75,7 @@ def of_files(path: Path, channels: int | None = None) -> EventSet:
             for k, event in zip(part, events, strict=True):
                 if event.shape != first.shape:
                     told = f"{found.names[0]} is of {tuple(first.shape)}, {found.names[k]} of {tuple(event.shape)}"
-                    fix = "give pictures of one size; to resize them: --data folder:path=FOLDER,size=SIZE"
-                    raise DataError("pictures of different sizes", where=str(path), details=[told], fix=fix)
+                    raise DataError("events of different shapes", where=str(path), details=[told], fix="give one shape")
             yield torch.stack(events)
 
     return EventSet(Events(str(path), found.fingerprint(channels), len(found.names)), tuple(first.shape), at)
@@ -88,12 +101,49 @@ class _Files:
         except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
             raise DataError(f"cannot read '{name}'", where=str(self.where), details=[reason(error)], fix=FIX) from error
 
+    def refuse_several_sizes(self) -> None:
+        """Look at all headers; raises `DataError` for files that cannot be read, and where they are of several sizes."""
+        sizes, bad = Counter[tuple[int, ...]](), list[str]()
+        for name in self.names:
+            try:
+                sizes[_size(name, self.read(name))] += 1
+            except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
+                bad.append(f"{printable(name)}: {reason(error)}")
+        if bad:
+            more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+            raise DataError(
+                f"{len(bad)} of {len(self.names)} files cannot be read",
+                where=str(self.where),
+                details=[*bad[:SHOWN], *more, *([HEADERS] if sizes else [])],
+                fix="make them again, or take them away",
+            )
+        if len(sizes) > 1:
+            counts = [f"{count} of {'x'.join(map(str, size))}" for size, count in sizes.most_common()]
+            more = [f"{len(counts) - SHOWN} more sizes"] if len(counts) > SHOWN else []
+            size = ",".join(map(str, sizes.most_common(1)[0][0]))
+            kind = "folder" if self.where.is_dir() else "zip"
+            raise DataError(
+                f"{len(self.names)} pictures of {len(counts)} sizes, which are compared as they are",
+                where=str(self.where),
+                details=[f"height x width: {', '.join([*counts[:SHOWN], *more])}"],
+                fix=f"give pictures of one size, or let them be resized: {kind}:path={self.where},size=[{size}]",
+            )
+
     def fingerprint(self, channels: int | None) -> str:
         """Of names and contents: a few seconds for what takes minutes to decode."""
         digest = hashlib.sha256(f"{channels}".encode())
         for name in self.names:
             digest.update(b"\0" + os.fsencode(name) + b"\0" + hashlib.sha256(self.read(name)).digest())
         return f"files/1 {len(self.names)} {digest.hexdigest()[:16]}"
+
+
+def _size(name: str, content: bytes) -> tuple[int, ...]:
+    """Height and width of a picture, as it is shown; the shape of an array. Its header alone is read."""
+    if name.endswith(".npy"):
+        return tuple(np.load(io.BytesIO(content), allow_pickle=False).shape)
+    with opened_bytes(content) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size if turned else image.size[::-1]
 
 
 def _in_folder(root: Path) -> _Files:
@@ -145,7 +195,7 @@ def of_array(path: Path) -> EventSet:
             "not an array of pictures",
             where=str(path),
             details=[f"it holds {held or 'nothing'}", "allowed: one array of uint8, (n, H, W) or (n, H, W, C)"],
-            fix="save it so: numpy.savez(file, pictures)",
+            fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(found)}",
         )
     v = pictures[0]
 
@@ -155,6 +205,12 @@ def of_array(path: Path) -> EventSet:
 
     shape = tuple(event_of(v[0].copy()).shape)
     return EventSet(Events(str(path), "", len(v)), shape, at)
+
+
+def _conversion(found: dict[str, np.ndarray]) -> str:
+    """How the first of some arrays becomes one of pictures."""
+    numbers = [array.dtype for array in found.values() if array.dtype != np.uint8 and array.dtype.kind in "biuf"]
+    return as_bytes(numbers[0]) if numbers else "an array of uint8"
 
 
 def holds_statistics(path: Path) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 from gendiff.errors import DataError, reason
 from gendiff.storage.files import Files
+from gendiff.storage.json_text import json_text
 
 FORMAT = 1  # of the JSON
 MAX_BYTES = 16 * 2**20  # of a file; a real one has a few thousand
@@ -182,7 +183,7 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write a JSON file; an older one is replaced at once."""
-        Files().replace(path, json.dumps(self.json(), indent=1, allow_nan=False).encode())
+        Files().replace(path, json_text(self.json(), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from gendiff.comparison.look import Look
 from gendiff.errors import DataError
 from gendiff.report import figures, page
 from gendiff.storage.files import Files
+from gendiff.storage.json_text import json_text
 
 DATA = 64  # events of the data that are shown, at most
 
@@ -34,6 +34,6 @@ def write(comparison: Comparison, result: dict[str, Any], looks: Sequence[Look])
     count = min(DATA, reference.n)
     data = torch.cat([events.cpu() for events in reference.at([k * reference.n // count for k in range(count)])])
     found, shown = comparison.path / "compare.json", comparison.path / "report.html"
-    Files().replace(found, json.dumps(result, indent=1, allow_nan=False).encode())
+    Files().replace(found, json_text(result, indent=1).encode())
     page.write(shown, result, looks, samples, data)
     return [found, shown, *figures.write(comparison.path / "figures", result, looks, samples, data)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff_cli.console import busy, json_result, next_step, paragraph, result, table
+from gendiff_cli.console import busy, json_result, next_step, paragraph, result, shown, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -195,7 +195,7 @@ def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong:
             [[name, f"{before[name]:.6g}", f"{value:.6g}"] for name, value in found.values.items()],
         )
         paragraph(
-            f"predicted error {found.before:.4g} -> {found.after:.4g} with {found.config.sampler.spec} and "
+            f"predicted error {shown(found.before, '.4g')} -> {found.after:.4g} with {found.config.sampler.spec} and "
             f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {found.evaluations} evaluations of it"
         )
         result(str(out))

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.errors import ConfigError, DataError, reason
+from gendiff.errors import OBJECTS, ConfigError, DataError, reason
 from gendiff.features import Features, exact_network
 
 if TYPE_CHECKING:
@@ -119,10 +119,18 @@ def _network(path: Path, size: int, changed: int, device: torch.device) -> nn.Mo
         raise DataError(
             "cannot read the Inception weights",
             where=str(path),
-            details=[reason(error)[:300]],
+            details=[_flaw(error)],
             fix=f"replace the file by {FILE} of pytorch-fid",
         ) from error
     return network.to(device)
+
+
+def _flaw(error: Exception) -> str:
+    """What is wrong with the file; what torch says of one that is no file of its own is of no use to anybody."""
+    told = reason(error)
+    if told.startswith(OBJECTS) or not isinstance(error, RuntimeError):
+        return OBJECTS if told.startswith(OBJECTS) else "it is no file of tensors"
+    return f"it holds other tensors: {told[:200]}"
 
 
 def _built(state: dict[str, Any]) -> nn.Module:
