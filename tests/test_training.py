@@ -204,7 +204,7 @@ class TestExactResume:
         train(create(tmp_path / "run", settings(steps=3)))
         assert "metrics.jsonl" in synced[: synced.index("MANIFEST.json")]
         assert "config.toml" not in synced  # it is written under another name first
-        assert {".config.toml.staged", ".run.json.staged"} <= set(synced)
+        assert {"config.toml", "run.json"} <= {to_become(name) for name in synced}
 
 
 class TestStopRequests:

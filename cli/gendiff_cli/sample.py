@@ -43,6 +43,7 @@ def sample(
     from gendiff.generation import TrainedModel
     from gendiff.process_group import process_group
     from gendiff.run import Run
+    from gendiff.storage.folder import inside
 
     opened = Run.open(run)
     for text in opened.notes:
@@ -55,6 +56,7 @@ def sample(
             note(f"a damaged checkpoint was passed over: {problem}")
         folder = out or opened.samples / f"step-{model.step:08d}-{_folder_name(chosen)}-seed{seed}"
         _check_folder(folder, out is not None)
+        inside(folder if out else opened.path, folder / EVENTS)
         group.barrier()
         views = _draw(model, chosen, seed, n, batch, folder, group, (11 if trajectory else 0) or (40 if gif else 0))
         group.barrier()
@@ -130,10 +132,10 @@ def _report(
 
     paths = {"folder": folder, "grid": folder / "grid.png"}
     shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
-    pictures.grid(torch.stack(shown)).save(paths["grid"])
+    pictures.save(paths["grid"], pictures.grid(torch.stack(shown)))
     if views is not None and trajectory:
         paths["trajectory"] = folder / "trajectory.png"
-        pictures.strip(views.moments).save(paths["trajectory"])
+        pictures.save(paths["trajectory"], pictures.strip(views.moments))
     if views is not None and gif:
         paths["gif"] = folder / "trajectory.gif"
         pictures.save_animation(paths["gif"], views.moments)

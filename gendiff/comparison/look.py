@@ -36,6 +36,7 @@ from gendiff.generation import ImageNoise, TrainedModel, generate
 from gendiff.rotation import dct
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.score import NetworkScore
+from gendiff.storage import reading
 from gendiff.storage.files import Files
 from gendiff.streams import stream
 
@@ -80,8 +81,8 @@ class Look:
     def load(cls, path: Path, key: str) -> Look | None:
         """Read it back; None where it is missing, damaged, or depends on something else than ``key``."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                if str(arrays["key"]) != key:
+            with reading.arrays(path) as arrays:
+                if arrays.text("key") != key:
                     return None
                 return cls(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(cls)})
         except Exception:  # it is looked at again; zipfile, zlib and NumPy raise whatever they trip over

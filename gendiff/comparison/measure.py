@@ -31,8 +31,10 @@ from gendiff.metric import Metric
 from gendiff.rotation import dct
 from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot
+from gendiff.storage import reading
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files
+from gendiff.storage.plain import finite, json_value
 
 BLOCK = 256  # samples that are drawn and kept together
 FIRST = 64  # samples that are kept for the eye
@@ -61,7 +63,7 @@ class Measure:
         np.savez(
             content,
             key=np.str_(key),
-            evaluation=np.str_(json.dumps(self.evaluation.json())),
+            evaluation=np.str_(json.dumps(finite(self.evaluation.json()))),
             power=self.power.numpy(),
             first=self.first.numpy(),
         )
@@ -72,10 +74,10 @@ class Measure:
     def load(cls, path: Path, key: str | None = None) -> Measure | None:
         """Read it back; None where it is missing, damaged, or depends on something else than ``key``."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                if key is not None and str(arrays["key"]) != key:
+            with reading.arrays(path) as arrays:
+                if key is not None and arrays.text("key") != key:
                     return None
-                evaluation = Evaluation.of_json(json.loads(str(arrays["evaluation"])))
+                evaluation = Evaluation.of_json(json_value(arrays.text("evaluation")))
                 power, first = torch.from_numpy(arrays["power"]), torch.from_numpy(arrays["first"])
         except Exception:  # it is measured again; zipfile, zlib and NumPy raise whatever they trip over
             return None
@@ -101,7 +103,10 @@ def _weights(run: Run) -> Any:
     """The step of the newest checkpoint and the hash of its manifest, which holds those of the weights."""
     newest = max(run.checkpoints.glob("step-*"), default=run.checkpoints)
     manifest = newest / checkpoint.MANIFEST
-    return [newest.name, hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""]
+    return [
+        newest.name,
+        hashlib.sha256(reading.content(manifest, reading.JSON)).hexdigest() if manifest.is_file() else "",
+    ]
 
 
 def measure(
@@ -194,6 +199,6 @@ class _Kept:
 def _read(path: Path) -> Tensor | None:
     """A block; None where there is none that is whole."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+        return torch.from_numpy(reading.array(path))
+    except (OSError, ValueError):
         return None

@@ -1,6 +1,8 @@
 """Storage: files that survive a crash, and directories that one process writes at a time.
 
-files   operations that survive a crash
+files   operations that survive a crash, and touch nothing but what they name
+reading nothing is read before it is looked at
+plain   JSON and TOML, bounded
 sealed  JSON in which any changed byte shows
 lock    one writer per directory
 folder  new directories, numbered or empty

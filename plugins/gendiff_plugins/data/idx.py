@@ -18,6 +18,7 @@ from gendiff.data import Data
 from gendiff.errors import DataError
 from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
+from gendiff.storage.reading import opened
 
 MAGIC = 0x00000803  # bytes, three axes
 NAMES = {"train": "train-images", "test": "t10k-images"}
@@ -136,7 +137,7 @@ def _read(file: Path, _: Mark, source: str) -> np.ndarray:
         size = file.stat().st_size
         if size == 0:
             raise ValueError("the file is empty (0 bytes)")
-        with file.open("rb") as content:
+        with opened(file) as content:
             packed = content.read(2) == b"\x1f\x8b"
             content.seek(0)
             if not packed:
