@@ -114,7 +114,8 @@ class Layer:
         try:
             content = reading.content(path, reading.TOML)
         except DataError as error:
-            raise ConfigError(error.what, fix="give the path of a TOML file") from error
+            what = error.what.replace("cannot read", "cannot read the configuration", 1)
+            raise ConfigError(what, fix="give the path of a TOML file") from error
         try:
             return cls(origin, toml_table(content))
         except ValueError as error:  # not TOML, or not even UTF-8

@@ -25,7 +25,7 @@ import numpy as np
 from gendiff.errors import DataError
 from gendiff.images import Mark, mark, missing, reason
 from gendiff.shapes import EventShape
-from gendiff.storage.reading import opened
+from gendiff.storage.reading import hollow, opened
 from gendiff.storage.sealed import check_seal, parsed, read
 
 FORMAT = 1
@@ -106,6 +106,8 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
         with opened(path / VALUES) as values:
             if values.read(HEADER) != header("|u1", (count, *shape)):
                 raise ValueError(f"{VALUES} does not begin as its manifest says")
+            if hollow(values, wanted):
+                raise ValueError(f"there is next to nothing in {VALUES} but a hole")
         checks = read(path / CHECKS, HEADER + 4 * count)
         if hashlib.sha256(checks).hexdigest() != facts.get("checks"):
             raise ValueError(f"{CHECKS} does not match its SHA-256")

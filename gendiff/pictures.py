@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gendiff.images import opened
-from gendiff.storage import reading
+from gendiff.storage.arrays import npy
 from gendiff.storage.files import saved
 
 GAP = 2  # pixels between the pictures of a grid
@@ -62,7 +62,7 @@ def read_event(folder: Path, number: int) -> Tensor:
     """Read back what `save_event` wrote; pictures within their 8 bits."""
     stem = folder / f"{number:06d}"
     if stem.with_suffix(".npy").exists():
-        return torch.from_numpy(reading.array(stem.with_suffix(".npy")))
+        return torch.from_numpy(npy(stem.with_suffix(".npy")))
     with opened(stem.with_suffix(".png")) as picture:
         pixels = torch.from_numpy(np.array(picture)).float() / 127.5 - 1
     return pixels[None] if pixels.ndim == 2 else rearrange(pixels, "h w c -> c h w")

@@ -39,7 +39,7 @@ from gendiff.storage import reading
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, numbered
 from gendiff.storage.lock import locked
-from gendiff.storage.plain import json_bytes, json_line, json_object
+from gendiff.storage.plain import json_bytes, json_line, json_object, shown
 
 RECORD, CONFIG, CARD = "run.json", "config.toml", "README.md"
 RESTORE = "restore it from a copy, or start a new run"
@@ -170,7 +170,7 @@ class Run:
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json, what no terminal should obey written out; raises `DataError` where it describes no run."""
-        value = _printable(reading.json_file(self.path / RECORD))
+        value = shown(reading.json_file(self.path / RECORD))
         if flaw := _flaw(value):
             raise DataError(f"'{self.path / RECORD}' does not describe a run: {flaw:.200}", fix=RESTORE)
         return dict(value)
@@ -243,7 +243,7 @@ class Run:
         lines = [
             f"# {info['id']}",
             "",
-            f"A generalized diffusion trained with gendiff {info['versions']['gendiff']} ({info['status']}).",
+            f"A generalized diffusion trained with gendiff {info['versions'].get('gendiff', '-')} ({info['status']}).",
             "",
             "| part | value |",
             "|---|---|",
@@ -363,22 +363,14 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _printable(value: Any) -> Any:
-    """The same with every text fit to be shown: a stranger's name must not become a line elsewhere."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, Mapping):
-        return {printable(key): _printable(part) for key, part in value.items()}
-    return [_printable(part) for part in value] if isinstance(value, list) else value
-
-
 def _flaw(info: Mapping[str, Any]) -> str:
     """Why this is not the content of run.json; empty where it is."""
     tables: dict[str, Any] = {key: info.get(key, {}) for key in TABLES}
     if absent := [key for key in ("id", "status", "versions", "data") if key not in info]:
         return f"it has no '{absent[0]}'"
     for key in ("id", "status", "created", "ended", "host", "python", "predicts"):
-        if not isinstance(info.get(key, ""), str) or len(info.get(key, "")) > LONGEST:
+        text = info.get(key)
+        if not isinstance(text, str | None) or len(text or "") > LONGEST or (text is None and key in ("id", "status")):
             return f"'{key}' is no short text"
     for key, table in tables.items():
         if not isinstance(table, dict):
@@ -394,7 +386,7 @@ def _flaw(info: Mapping[str, Any]) -> str:
             return f"the copy of the plugin file '{name}' is not in plugins/"
     data = tables["data"]
     shape, bounds = data.get("event_shape", []), data.get("value_range")
-    if not isinstance(data.get("fingerprint", ""), str):
+    if not isinstance(data.get("fingerprint"), str):
         return "'data.fingerprint' is no text"
     sides = isinstance(shape, list) and len(shape) <= 8 and all(type(side) is int and side > 0 for side in shape)
     if not sides or math.prod(shape) > VALUES:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gendiff.errors import DataError, reason
 from gendiff.storage import reading
+from gendiff.storage.arrays import Arrays, npz
 from gendiff.storage.files import Files
 
 HELD = ("mu", "sigma", "n", "features", "fingerprint")  # what is read of a file; pytorch-fid writes the first two
@@ -108,7 +109,7 @@ class Statistics:
     def load(cls, path: Path) -> Statistics:
         """Read a file of `save` or of pytorch-fid; raises `DataError` where it is missing, damaged or something else."""
         try:
-            with reading.arrays(path) as arrays:
+            with npz(path) as arrays:
                 flaw = _shapes_flaw(arrays)
                 found = {} if flaw else {key: arrays[key] for key in HELD if key in arrays}
         except Exception as error:  # zipfile, zlib and NumPy raise whatever they trip over
@@ -135,7 +136,7 @@ class Statistics:
         )
 
 
-def _shapes_flaw(arrays: reading.Arrays) -> str:
+def _shapes_flaw(arrays: Arrays) -> str:
     """Why these are no statistics, by what their headers say; empty where they may be."""
     headers = {key: arrays.header(key) for key in HELD if key in arrays}
     for key in ("mu", "sigma"):

@@ -47,6 +47,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.generation import TrainedModel, generate
 from gendiff.objective import Loss
 from gendiff.run import Run
+from gendiff.storage.files import to_become
 from gendiff.training import PATIENCE, Trainer, check_disk, ema_decay, learning_rate, refuse_other_data
 
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff_cli.console import json_result, next_step, note, result, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
+
+LONGEST = 100  # characters of a name that a file may hold anything for
 
 app = typer.Typer(no_args_is_help=True, help="What was trained.")
 
@@ -72,7 +74,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
     for key in ("run", "id", "status", "step", "loss", "process", "created", "ended", "host"):
         if facts.get(key) is not None:
             result(f"{key:9} {_loss(facts[key]) if key == 'loss' else facts[key]}")
-    result(f"data      {opened.config.data.event_shape}, fingerprint {info['data'].get('fingerprint', '-')}")
+    result(f"data      {opened.config.data.event_shape}, fingerprint {info['data']['fingerprint']}")
     result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
     result("")
     rows = [(*what.partition(" ")[::2], who["plugin"], who["origin"]) for what, who in providers.items()]
@@ -158,7 +160,8 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _name(spec: Any) -> str:
-    return str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+    name = str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+    return printable(name if len(name) <= LONGEST else f"{name[:LONGEST]} ...")
 
 
 def _loss(value: Any) -> str:

@@ -95,7 +95,7 @@ class Comparison:
     @classmethod
     def held(cls, plan: Plan, out: Path) -> Comparison | None:
         """The comparison of this plan in ``out``; None where there is room for it. Raises as `create` does, and makes nothing."""
-        if not (out / PLAN).is_file():
+        if not os.path.lexists(out / PLAN):
             if not (left := _staged(out)) or len(left) < len(list(out.iterdir())):
                 check_empty(out)
             return None
@@ -113,7 +113,7 @@ class Comparison:
     @classmethod
     def open(cls, path: Path) -> Comparison:
         """A comparison that exists; raises `ConfigError` where ``path`` is none, `DataError` where its plan is damaged."""
-        if not (path / PLAN).is_file():
+        if not os.path.lexists(path / PLAN):
             raise ConfigError(
                 f"'{path}' is not a comparison directory",
                 details=[f"a comparison directory holds {PLAN}"],
@@ -122,7 +122,7 @@ class Comparison:
         table = _about(path)
         if table.get("format") != FORMAT:
             raise ConfigError(f"'{path}' has format {table.get('format')!r:.20}; this gendiff reads format {FORMAT}")
-        return cls(path, Plan.of_table(table["plan"], str(path / PLAN)))
+        return cls(path, Plan.of_table(table.get("plan", {}), str(path / PLAN)))
 
     @cached_property
     def about(self) -> dict[str, Any]:

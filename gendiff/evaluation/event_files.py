@@ -24,6 +24,7 @@ from gendiff.evaluation.event_set import READ, EventSet, parts
 from gendiff.evaluation.number import Events
 from gendiff.images import ENDINGS, MOST_BYTES, eight_bit, event_of, located, opened_bytes, reason
 from gendiff.storage import reading
+from gendiff.storage.arrays import npy_in, npz
 
 SHOWN = 20  # arrays of a file that are looked at
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
@@ -35,7 +36,9 @@ def holds_events(path: Path) -> bool:
     """Whether it is a folder or a zip archive with image files or numbered ``.npy`` files, at any depth."""
     if path.is_dir():
         return bool(_in_folder(path).names)
-    return zipfile.is_zipfile(path) and path.suffix.lower() == ".zip" and bool(_in_archive(path).names)
+    return (
+        path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path) and bool(_in_archive(path).names)
+    )
 
 
 def of_files(path: Path, channels: int | None = None) -> EventSet:
@@ -80,7 +83,7 @@ class _Files:
         try:
             content = self.read(name)
             if name.endswith(".npy"):
-                return torch.from_numpy(reading.array_in(io.BytesIO(content), len(content))).float()
+                return torch.from_numpy(npy_in(io.BytesIO(content), len(content))).float()
             with opened_bytes(content) as image:
                 picture = eight_bit(image)
                 grey = picture.mode in ("1", "L") if channels is None else channels == 1
@@ -125,7 +128,7 @@ def of_array(path: Path) -> EventSet:
     Raises `DataError` where it holds anything else.
     """
     try:
-        with reading.arrays(located(path)) as arrays:
+        with npz(located(path)) as arrays:
             headers = {name: arrays.header(name) for name in arrays.names[:SHOWN]}
             wanted = [name for name, one in headers.items() if one.dtype == np.uint8 and len(one.shape) in (3, 4)]
             pictures = [arrays[name] for name in wanted] if len(wanted) == 1 else []
@@ -152,7 +155,7 @@ def of_array(path: Path) -> EventSet:
 def holds_statistics(path: Path) -> bool:
     """Whether it is an ``.npz`` file of statistics; raises `DataError` where it cannot be read."""
     try:
-        with reading.arrays(located(path)) as arrays:
+        with npz(located(path)) as arrays:
             return "mu" in arrays and "sigma" in arrays
     except FileNotFoundError as error:
         raise DataError(

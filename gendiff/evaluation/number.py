@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from gendiff.errors import DataError
 from gendiff.storage import reading
 from gendiff.storage.files import Files
+from gendiff.storage.plain import shown
 
 FORMAT = 1  # of the JSON
 
@@ -191,7 +192,7 @@ class Evaluation:
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; raises `DataError` where it is missing, damaged or something else."""
         try:
-            return cls.of_json(reading.json_file(path))
+            return cls.of_json(shown(reading.json_file(path)))
         except DataError as error:
             error.where, error.fix = str(path), "measure again: gendiff evaluate"
             raise

@@ -2,6 +2,7 @@
 
 files   operations that survive a crash, and touch nothing but what they name
 reading nothing is read before it is looked at
+arrays  files of NumPy
 plain   JSON and TOML, bounded
 sealed  JSON in which any changed byte shows
 lock    one writer per directory

@@ -79,7 +79,7 @@ class Files:
 
     def remove_tree(self, path: Path) -> None:
         """Delete a directory and all it holds; of a link, the link."""
-        if path.is_symlink():
+        if path.is_symlink() or not path.is_dir():
             path.unlink()
         else:
             shutil.rmtree(path)

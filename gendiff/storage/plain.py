@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from gendiff.errors import printable
+
 DEEPEST = 64  # lists and tables inside each other
+# Strings and comments of TOML, an open one to its end: none is begun twice, so that a search takes no more than the length.
+_STRING = re.compile(
+    r'"""(?:\\.?|[^\\])*?(?:"{3,5}(?!")|\Z)'
+    r"|'''.*?(?:'{3,5}(?!')|\Z)"
+    r'|"(?:\\.|[^"\\\n])*+"?'
+    r"|'[^'\n]*+'?|#[^\n]*+",
+    re.DOTALL,
+)
+_CHAIN = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{DEEPEST}}}")  # where each string is one letter
 INTEGERS = 2**63  # no integer in a file of ours comes near it
 
 
@@ -64,10 +76,22 @@ def finite(value: Any) -> Any:
     return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+def shown(value: Any) -> Any:
+    """The same with every text fit to be shown: a stranger's name must not become a line elsewhere."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(key): shown(part) for key, part in value.items()}
+    return [shown(part) for part in value] if isinstance(value, list) else value
+
+
 def toml_table(content: bytes) -> dict[str, Any]:
     """The table; raises `ValueError` saying what is wrong, and in which line."""
     try:
-        table = tomllib.loads(content.decode())
+        text = content.decode()
+        if _CHAIN.search(_STRING.sub("s", text)):  # tomllib would take the square of its length in memory
+            raise ValueError("a key of too many parts")
+        table = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     _check_depth(table)

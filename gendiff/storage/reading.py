@@ -7,18 +7,13 @@ headers are read before what they head. Links are followed to regular files: wha
 
 from __future__ import annotations
 
-import io
-import math
 import os
 import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
-
-import numpy as np
+from typing import Any, BinaryIO
 
 from gendiff.errors import DataError
 from gendiff.storage.plain import json_object, toml_table
@@ -27,9 +22,7 @@ JSON = 4 * 2**20  # bytes of a file of each kind, at most: run.json, manifests, 
 TOML = 2**20
 ROW = 2**20  # of metrics.jsonl
 ROWS = 2**30
-HEADER = 10_000  # of an array, as NumPy has it
 HOLES = 1000  # of a file that are counted
-AXES = 9  # of an array
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other methods inflate without a bound
 END = 2**16 + 128  # bytes of an archive in which its end is looked for
 LISTED = 2**30  # of its list of files
@@ -151,6 +144,11 @@ def member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         return file.read(info.file_size)
 
 
+def inflated(size: int) -> int:
+    """How many bytes so many may inflate to: DEFLATE makes a thousand of one where there is nothing in them."""
+    return max(SMALL, INFLATION * size)
+
+
 def sound(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     """The same; raises `ValueError` for a link, an encrypted file, and what could inflate without measure."""
     if stat.S_ISLNK(info.external_attr >> 16):
@@ -159,119 +157,6 @@ def sound(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
         raise ValueError("it is encrypted")
     if info.compress_type not in PACKED:
         raise ValueError(f"it is packed by method {info.compress_type}, and allowed is DEFLATE")
-    if info.file_size > max(SMALL, INFLATION * info.compress_size):
+    if info.file_size > inflated(info.compress_size):
         raise ValueError(f"{info.compress_size:,} bytes inflate to {info.file_size:,}: not read")
     return info
-
-
-# --- arrays -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an array says of itself, checked against the bytes that follow."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fortran: bool
-    offset: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the values."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def header(file: IO[bytes], size: int) -> Header:
-    """The header of an array in npy form that has ``size`` bytes; raises `ValueError` for objects, and where fewer follow."""
-    start = file.read(10)
-    if not start.startswith(b"\x93NUMPY"):
-        raise ValueError("not an array in npy form")
-    version = (start[6], start[7])
-    if version not in {(1, 0), (2, 0)}:
-        raise ValueError(f"the version {version[0]}.{version[1]} of the npy form is not known")
-    length = start[8:10] if version == (1, 0) else start[8:10] + file.read(2)
-    count = int.from_bytes(length, "little")
-    if count > size:
-        raise ValueError("its header is longer than the file")
-    if count > HEADER:
-        raise ValueError(f"its header of {count:,} bytes is too long")
-    text = file.read(count)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        shape, fortran, dtype = read(io.BytesIO(length + text))
-    except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
-        raise ValueError("its header cannot be read") from error
-    if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise ValueError(f"it holds {'objects' if dtype.hasobject else 'records'}, and allowed are numbers and text")
-    if len(shape) > AXES or not all(0 <= side < 2**48 for side in shape) or (shape and not dtype.itemsize):
-        raise ValueError(f"its header tells of an impossible shape {shape!s:.100}")
-    found = Header(dtype, shape, fortran, 8 + len(length) + count)
-    if size < found.offset + found.size:
-        raise ValueError(f"its header tells of {found.size:,} bytes, and {max(size - found.offset, 0):,} follow")
-    return found
-
-
-def values(file: IO[bytes], about: Header) -> np.ndarray:
-    """The values that follow a header; raises `ValueError` where they end too early."""
-    raw = np.empty(about.size, np.uint8)
-    view, place = raw.data, 0
-    while place < len(view) and (part := file.read(min(len(view) - place, 2**20))):
-        view[place : place + len(part)] = part
-        place += len(part)
-    if place < len(view):
-        raise ValueError(f"{len(view):,} bytes of values are expected, and {place:,} follow")
-    found = raw.view(about.dtype) if about.dtype.itemsize else np.zeros((), about.dtype)
-    return found.reshape(about.shape, order="F" if about.fortran else "C")
-
-
-def array(path: Path, most: int | None = None) -> np.ndarray:
-    """The array in a ``.npy`` file of at most so many bytes; raises `OSError` and `ValueError`."""
-    with opened(path, most) as file:
-        return array_in(file, os.fstat(file.fileno()).st_size)
-
-
-def array_in(file: IO[bytes], size: int) -> np.ndarray:
-    """The array in a file of that size, in npy form; raises `ValueError`."""
-    return values(file, header(file, size))
-
-
-class Arrays:
-    """The arrays of an ``.npz`` file, by name: none is read before its header, and only those that are asked for."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self.names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
-    def header(self, name: str) -> Header:
-        """What the array says of itself; raises `KeyError`, and `ValueError` where that cannot be."""
-        info = self._archive.getinfo(f"{name}.npy")
-        try:
-            with self._archive.open(sound(info)) as file:
-                return header(file, info.file_size)
-        except ValueError as error:
-            raise ValueError(f"'{name:.80}': {error}") from error
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """The array; raises `KeyError`, `ValueError`, and what zipfile and zlib raise."""
-        about = self.header(name)
-        with self._archive.open(f"{name}.npy") as file:
-            file.read(about.offset)
-            return values(file, about)
-
-    def text(self, name: str) -> str:
-        """The text under a name; raises `ValueError` where it is anything else, or longer than a file of JSON."""
-        about = self.header(name)
-        if about.dtype.kind != "U" or about.shape or about.size > 4 * JSON:  # four bytes a character
-            raise ValueError(f"'{name:.80}' is no text")
-        return str(self[name])
-
-
-@contextmanager
-def arrays(path: Path) -> Iterator[Arrays]:
-    """An ``.npz`` file; raises `OSError`, `ValueError`, and what zipfile and zlib raise."""
-    with archive(path) as members:
-        yield Arrays(members)

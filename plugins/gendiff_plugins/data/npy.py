@@ -18,6 +18,7 @@ from gendiff.errors import DataError
 from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
+from gendiff.storage.arrays import header as array_header
 
 LAYOUTS = ("nhw", "nhwc", "nchw")
 FEW = 4  # channels that a picture has at most where the layout is not given
@@ -164,7 +165,9 @@ def _mapped(file: Path, mark: Mark) -> np.memmap:
         if not start.startswith(b"\x93NUMPY"):
             found = "a zip archive, as numpy.savez makes" if start.startswith(b"PK") else "another kind of file"
             raise ValueError("the file is empty (0 bytes)" if size == 0 else f"not an array in npy form, but {found}")
-        header = reading.header(content, size)
+        header = array_header(content, size)
+        if reading.hollow(content, size):
+            raise ValueError("there is next to nothing in it but a hole")
     shape, dtype = header.shape, header.dtype
     if dtype != np.uint8 and dtype.kind != "f":
         raise ValueError(f"it holds {dtype}, and allowed are uint8 and floating point")
