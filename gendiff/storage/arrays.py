@@ -59,8 +59,8 @@ def header(file: IO[bytes], size: int) -> Header:
     except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
         raise ValueError("its header cannot be read") from error
     if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise ValueError(f"it holds {'objects' if dtype.hasobject else 'records'}, and allowed are numbers and text")
-    if len(shape) > AXES or not all(0 <= side < 2**48 for side in shape) or (shape and not dtype.itemsize):
+        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, and allowed are numbers and text")
+    if len(shape) > AXES or min(shape, default=0) < 0 or (shape and not dtype.itemsize):
         raise ValueError(f"its header tells of an impossible shape {shape!s:.100}")
     found = Header(dtype, shape, fortran, 8 + len(length) + count)
     if size < found.offset + found.size:

@@ -72,7 +72,8 @@ class HuggingFace(Pictures):
             if picture["bytes"] is not None:
                 return bytes(picture["bytes"])
             file = Path(picture["path"])
-            return reading.content(file, MOST_BYTES)
+            with reading.opened(file, MOST_BYTES) as content:
+                return content.read()
         except GendiffError:
             raise
         except Exception as error:
