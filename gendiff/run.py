@@ -8,7 +8,9 @@ plugins/             copies of the plugin files that were loaded
 metrics.jsonl        one object a line
 checkpoints/    samples/    eval/    README.md
 
-Opening a run executes nothing that lies in it: the copies are for the reader, and for ``--plugin``.
+Opening a run executes nothing that lies in it: the copies are for the reader, and for ``--plugin``. Each file is looked
+at before it is read. Nothing is written through a link, unless ``GENDIFF_FOLLOW_LINKS=1`` says that folders which are links are
+your own.
 """
 
 from __future__ import annotations

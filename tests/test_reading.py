@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from gendiff.component import parse_value
 from gendiff.errors import DataError
+from gendiff.evaluation.event_files import holds_events, holds_statistics, of_array, of_files
 from gendiff.statistics import WIDEST, Statistics
 from gendiff.storage import reading, sealed
 from gendiff.storage.arrays import npy, npz
@@ -220,3 +223,48 @@ def test_arrays_come_back(values, tmp_path):
             assert np.array_equal(read, values)
         with pytest.raises(ValueError, match="no text"):
             arrays.text("a")
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def pictures(path: Path) -> Path:
+    path.mkdir()
+    for k in range(3):
+        Image.fromarray(np.full((8, 8, 3), 90 * k, np.uint8)).save(path / f"{k}.png")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "hole", "endless", "lost"])
+def test_a_picture_that_is_none(kind, tmp_path, little_memory):
+    strange(kind, pictures(tmp_path / "a") / "9.png")
+    with pytest.raises(DataError, match=r"9\.png"):
+        torch.cat(list(of_files(tmp_path / "a").at(range(4))))
+
+
+def test_a_pipe_in_the_place_of_an_archive(tmp_path):
+    for name in ("a.zip", "a.npz"):
+        assert not holds_events(strange("pipe", tmp_path / name))
+    for read in (of_array, holds_statistics):
+        with pytest.raises(DataError, match="not a regular file"):
+            read(tmp_path / "a.npz")
+
+
+def test_pictures_that_inflate(tmp_path, little_memory):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file, file.open("0.bmp", "w") as member:
+        for _ in range(2**7):
+            member.write(bytes(2**20))
+    with pytest.raises(DataError, match="inflate"):
+        of_files(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file, file.open("arr_0.npy", "w") as member:
+        member.write(header((2**7, 2**10, 2**10), "|u1"))
+        for _ in range(2**7):
+            member.write(bytes(2**20))
+    with pytest.raises(DataError, match="inflate"):
+        of_array(tmp_path / "a.npz")
+
+
+def test_pictures_beside_other_arrays(tmp_path):
+    v = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", arr_0=v, arr_1=np.arange(4))
+    assert of_array(tmp_path / "a.npz").event_shape == (3, 8, 8)
