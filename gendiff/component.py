@@ -15,7 +15,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +34,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from gendiff.errors import ConfigError, GendiffError, PluginError, did_you_mean
+from gendiff.storage.plain import toml_table
 
 Resolver = Callable[[str, str], "type[Component]"]
 _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
@@ -319,8 +319,8 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[\[\]{},]')
 def parse_value(text: str) -> Any:
     """Read a value as TOML does (numbers, booleans, quoted strings, lists, tables); anything else is a string."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        value = toml_table(f"value = {text}".encode())["value"]
+    except ValueError:
         return text
     dated = not isinstance(value, bool | int | float | str | list | dict)
     return text if dated else value  # nothing here is a date, but a folder may be named like one

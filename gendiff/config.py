@@ -8,7 +8,6 @@ plugin are part of it like any other. Values come in layers, later ones winning:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, 
 from gendiff.component import resolve as component_class
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.model import Model
@@ -31,9 +30,9 @@ from gendiff.objective import Objective
 from gendiff.process import Process
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
+from gendiff.storage import reading
+from gendiff.storage.plain import toml_table
 from gendiff.velocity import Velocity
-
-MAX_BYTES = 1 << 20  # of a configuration file; a real one has a few thousand
 
 
 class TrainSettings(Settings):
@@ -113,17 +112,13 @@ class Layer:
         """Read TOML; raises `ConfigError` naming the file and line where it cannot be read."""
         origin = origin or str(path)
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the configuration '{path}': {error.strerror}", fix="give the path of a TOML file"
-            ) from error
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"'{path}' is no configuration: it is larger than {MAX_BYTES:,} bytes")
+            content = reading.content(path, reading.TOML)
+        except DataError as error:
+            what = error.what.replace("cannot read", "cannot read the configuration", 1)
+            raise ConfigError(what, fix="give the path of a TOML file") from error
         try:
-            return cls(origin, tomllib.loads(content.decode()))
-        except (ValueError, RecursionError) as error:  # ValueError: not TOML, or not even UTF-8
+            return cls(origin, toml_table(content))
+        except ValueError as error:  # not TOML, or not even UTF-8
             raise ConfigError(
                 f"'{path}' is not valid TOML: {error}", fix="see how one looks: gendiff config show"
             ) from error

@@ -23,6 +23,7 @@ from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore, Pivot
 from gendiff.shapes import EventShape
+from gendiff.storage.folder import make_inside
 from gendiff.streams import stream
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events computed at once; part of what makes an image reproducible
@@ -164,8 +165,8 @@ def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count:
     """
     denoiser.eval()
     events = torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count))).cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.grid(events).save(path)
+    make_inside(run.path, path.parent)
+    pictures.save(path, pictures.grid(events))
     return events
 
 

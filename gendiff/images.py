@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import DataError, printable, without_advice
+from gendiff.storage import reading
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other reader is tried, whatever the file holds
@@ -102,7 +103,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """The picture with its header read, and pixels not yet; raises `OSError` or `ValueError` saying what is wrong."""
     if mark(path)[2] == 0:
         raise ValueError("the file is empty (0 bytes)")
-    with path.open("rb") as file, _identified(file) as image:
+    with reading.opened(path) as file, _identified(file) as image:
         yield image
 
 

@@ -37,7 +37,7 @@ from gendiff.registry import Registry
 from gendiff.report.figures import STYLE, strips
 from gendiff.schedule import BlurSchedule
 from gendiff.storage.files import Files
-from gendiff.storage.json_text import json_text
+from gendiff.storage.plain import json_bytes
 from gendiff.velocity import Velocity
 
 #: The arms, as ``gendiff compare --arm`` takes them. Reverse diffusion cannot sample the control (its velocity says why).
@@ -115,7 +115,7 @@ def reproduce(
         pages = report.write(comparison, found, comparison.looks(device, listener, heed))
         rows = table(found)
         values, page = comparison.path / "table1.json", comparison.path / "table1.md"
-        Files().replace(values, json_text(rows, indent=1).encode())
+        Files().replace(values, json_bytes(rows))
         Files().replace(page, markdown(rows).encode())
         return [page, values, *pages[:2]]
     cells = _cells(comparison, TARGETS[target])

@@ -30,7 +30,7 @@ from gendiff.generation import NotFinite, TrainedModel, draw_grid, generate
 from gendiff.network import build_denoiser, check_weights
 from gendiff.run import Run
 from gendiff.storage.cache import Cache
-from gendiff.storage.json_text import json_text
+from gendiff.storage.plain import json_text
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def evaluate(
     from gendiff.evaluation.event_set import EventSet
     from gendiff.process_group import process_group
     from gendiff.storage.cache import Cache
+    from gendiff.storage.folder import inside
 
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
@@ -111,6 +112,9 @@ def evaluate(
         if model is None:
             _refuse_drawing(source, {"sampler": sampler, "steps": steps, "grid": grid, "prior": prior}, ema)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
+        if model and not out:
+            inside(model.run.path, model.run.evaluations)  # before hours of drawing
+        samples = None if model else event_set(context.obj, source, "SOURCE", n)
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
         theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
         if theirs is None and save_statistics is None:
@@ -206,10 +210,13 @@ def _report(
     replicates: int,
     json: bool,
 ) -> None:
+    from gendiff.storage.folder import make_inside
+
     file = out or (run.evaluations / _name(found) if run else None)
     if file:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            if run and not out:
+                make_inside(run.path, file.parent)
             found.save(file)
         except OSError as error:
             raise GendiffError(f"cannot write '{file}': {error.strerror}", fix="choose another --out") from error

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff_cli.console import json_result, next_step, note, result, shown, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
+
+LONGEST = 100  # characters of a name that a file may hold anything for
 
 app = typer.Typer(no_args_is_help=True, help="What was trained.")
 
@@ -31,11 +33,12 @@ def list_(
     if not folder.is_dir():
         raise ConfigError(f"no folder '{folder}'", fix="train something first: gendiff train")
     found = []
-    for path in sorted(child for child in folder.iterdir() if (child / "run.json").is_file()):
+    for path in _children(folder):
         try:
-            found.append(_summary(path))
-        except GendiffError as error:
-            note(f"left out: {error.what}")
+            if _is_run(path):
+                found.append(_summary(path))
+        except (GendiffError, OSError) as error:
+            note(f"left out: {error.what if isinstance(error, GendiffError) else error}")
     if json:
         json_result({"runs": found})
         return
@@ -107,20 +110,39 @@ def diff(
         result("the same configuration")
 
 
+def _children(folder: Path) -> list[Path]:
+    """What may be runs; raises `ConfigError` where the folder cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot list the folder '{folder}': {error.strerror}", fix="check its permissions"
+        ) from error
+
+
+def _is_run(path: Path) -> bool:
+    """Whether there is a run.json in it, of whatever kind; raises `OSError` where that cannot be known."""
+    try:
+        os.lstat(path / "run.json")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def _summary(path: Path) -> dict[str, Any]:
     from gendiff.config import Config
     from gendiff.run import Run
 
     run = Run(path, Config.model_construct(), _config(path))
     info, last = run.info, run.last_training_row()
-    velocity = run.table.get("velocity", {})
+    velocity, loss = run.table.get("velocity", {}), last.get("loss")
     parts = [_name(run.table.get("rotation")), _name(velocity)]
     parts += [_name(velocity["schedule"])] if isinstance(velocity, dict) and "schedule" in velocity else []
     return {
         "run": str(path),
         "status": info["status"],
         "step": last.get("step", 0),
-        "loss": last.get("loss"),
+        "loss": loss if type(loss) in (int, float) else None,
         "process": " ".join(filter(None, parts)),
         "created": info.get("created"),
         "ended": info.get("ended"),
@@ -128,15 +150,18 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.toml"
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"'{path}' is not a run directory: {error}", fix="list runs: gendiff runs list") from error
+    from gendiff.run import Run
+
+    if not os.path.lexists(path / "config.toml"):
+        raise ConfigError(
+            f"'{path}' is not a run directory: there is no config.toml", fix="list runs: gendiff runs list"
+        )
+    return Run.stored_table(path)
 
 
 def _name(spec: Any) -> str:
-    return str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+    name = str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+    return printable(name if len(name) <= LONGEST else f"{name[:LONGEST]} ...")
 
 
 def _cell(value: Any) -> str:

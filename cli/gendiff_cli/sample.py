@@ -53,6 +53,7 @@ def sample(
     from gendiff.generation import TrainedModel, Trajectory
     from gendiff.process_group import process_group
     from gendiff.run import Run
+    from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
     opened = Run.open(run)
@@ -66,6 +67,8 @@ def sample(
             note(f"a damaged checkpoint was passed over: {problem}")
         folder, given = out or opened.samples / _folder_name(model, chosen, seed, n), out is not None
         _check_folder(folder, given)
+        if not given:
+            inside(opened.path, folder / EVENTS)
         views = (
             Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if group.main and (trajectory or gif) else None
         )

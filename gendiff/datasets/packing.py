@@ -25,20 +25,22 @@ from gendiff import __version__
 from gendiff.data import Data
 from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
 from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.images import reason
 from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
 from gendiff.shapes import EventShape
 from gendiff.stopping import stop_requests, stopped
-from gendiff.storage.files import Files
+from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import NAME as LOCK
 from gendiff.storage.lock import locked
+from gendiff.storage.reading import opened
 from gendiff.storage.sealed import check_seal, parsed, read, sealed
 from gendiff.workers import in_order
 
 CHUNK, CHUNK_BYTES = 64, 2**20  # events, and about how many bytes, that a process prepares at a time
 BLOCK_BYTES, BLOCK_SECONDS = 2**26, 2.0  # how much, and how long, is gathered before it is forced to the disk
 LISTED = 1000  # events left out that are listed by name; the others are counted
-OWN = {VALUES, CHECKS, MANIFEST, JOURNAL, LOCK, *(f".{name}.staged" for name in (CHECKS, MANIFEST, JOURNAL))}
-FIRST = {LOCK, f".{JOURNAL}.staged"}  # what may be there before packing.json is, which every other file needs
+OWN = {VALUES, CHECKS, MANIFEST, JOURNAL, LOCK}
+FIRST = {LOCK, JOURNAL}  # what may be there, or begun, before packing.json is, which every other file needs
 
 Watch = Callable[[int, int], None]
 
@@ -238,14 +240,14 @@ class _Packer:
             raise _unusable(self.folder, str(error)) from error
         _refuse_another(self.folder, source, self.source)
         try:
-            with (self.folder / VALUES).open("rb") as file:
+            with opened(self.folder / VALUES) as file:
                 file.seek(HEADER)
                 for index in range(self.progress.written):
                     self._check(index, file.read(self.event_bytes))
         except FileNotFoundError:
             pass  # it was interrupted before there was one
-        except OSError as error:
-            raise _unusable(self.folder, f"{VALUES}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise _unusable(self.folder, f"{VALUES}: {reason(error)}") from error
         if self.progress.content != self.sha256.hexdigest():
             raise _unusable(
                 self.folder, f"the first {self.progress.written:,} events in {VALUES} are not what was written"
@@ -316,8 +318,9 @@ def _refuse_foreign(folder: Path) -> None:
     """A set goes into a new or empty directory, or where one was begun."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"'{folder}' is a file", where="DEST", fix="choose a new directory")
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if others := sorted(found - (OWN if {MANIFEST, JOURNAL} & found else FIRST)):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    allowed = OWN if {MANIFEST, JOURNAL} & names else FIRST
+    if others := sorted(name for name in names if (to_become(name) or name) not in allowed):
         raise ConfigError(
             f"'{folder}' exists and holds something else",
             where="DEST",

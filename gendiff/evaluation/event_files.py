@@ -12,10 +12,9 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,9 +36,11 @@ from gendiff.images import (
     opened_bytes,
     reason,
 )
+from gendiff.storage import reading
+from gendiff.storage.arrays import npy_in, npz
 
+ARRAYS = 20  # arrays of a file that are looked at
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
-T = TypeVar("T")
 
 FIX = "make it again, or take it away"
 
@@ -48,7 +49,9 @@ def holds_events(path: Path) -> bool:
     """Whether it is a folder or a zip archive with image files or numbered ``.npy`` files, at any depth."""
     if path.is_dir():
         return bool(_in_folder(path).names)
-    return zipfile.is_zipfile(path) and path.suffix.lower() == ".zip" and bool(_in_archive(path).names)
+    return (
+        path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path) and bool(_in_archive(path).names)
+    )
 
 
 def of_files(path: Path, channels: int | None = None) -> EventSet:
@@ -93,7 +96,7 @@ class _Files:
         try:
             content = self.read(name)
             if name.endswith(".npy"):
-                return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False)).float()
+                return torch.from_numpy(npy_in(io.BytesIO(content), len(content))).float()
             with opened_bytes(content) as image:
                 picture = eight_bit(image)
                 grey = picture.mode in ("1", "L") if channels is None else channels == 1
@@ -151,24 +154,15 @@ def _in_folder(root: Path) -> _Files:
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [Path(folder, name).relative_to(root).as_posix() for name in names]
-    return _Files(root, _chosen(found), lambda name: _limited(root / name, (root / name).stat().st_size).read_bytes())
+    return _Files(root, _chosen(found), lambda name: reading.content(root / name, MOST_BYTES))
 
 
 def _in_archive(path: Path) -> _Files:
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        archive = reading.archive(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError("cannot read the archive", where=str(path), details=[reason(error)], fix=FIX) from error
-    return _Files(
-        path, _chosen(archive.namelist()), lambda name: archive.read(_limited(name, archive.getinfo(name).file_size))
-    )
-
-
-def _limited(file: T, size: int) -> T:
-    """The same, where it has no more bytes than a picture needs."""
-    if size > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes, more than the limit of {MOST_BYTES:,}")
-    return file
+    return _Files(path, _chosen(archive.namelist()), lambda name: reading.member(archive, name, MOST_BYTES))
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -184,18 +178,19 @@ def of_array(path: Path) -> EventSet:
     Raises `DataError` where it holds anything else.
     """
     try:
-        with np.load(located(path), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+        with npz(located(path)) as arrays:
+            headers = {name: arrays.header(name) for name in arrays.names[:ARRAYS]}
+            wanted = [name for name, one in headers.items() if one.dtype == np.uint8 and len(one.shape) in (3, 4)]
+            pictures = [arrays[name] for name in wanted] if len(wanted) == 1 else []
     except Exception as error:  # zipfile, zlib and NumPy raise whatever they trip over
         raise DataError("cannot read the pictures", where=str(path), details=[reason(error)], fix=FIX) from error
-    pictures = [array for array in found.values() if array.dtype == np.uint8 and array.ndim in (3, 4)]
     if len(pictures) != 1:
-        held = ", ".join(f"{name}: {array.dtype} {array.shape}" for name, array in found.items())
+        held = ", ".join(f"{name:.40}: {one.dtype} {one.shape}" for name, one in headers.items())
         raise DataError(
             "not an array of pictures",
             where=str(path),
             details=[f"it holds {held or 'nothing'}", "allowed: one array of uint8, (n, H, W) or (n, H, W, C)"],
-            fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(found)}",
+            fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(one.dtype for one in headers.values())}",
         )
     v = pictures[0]
 
@@ -207,17 +202,17 @@ def of_array(path: Path) -> EventSet:
     return EventSet(Events(str(path), "", len(v)), shape, at)
 
 
-def _conversion(found: dict[str, np.ndarray]) -> str:
+def _conversion(dtypes: Iterable[np.dtype]) -> str:
     """How the first of some arrays becomes one of pictures."""
-    numbers = [array.dtype for array in found.values() if array.dtype != np.uint8 and array.dtype.kind in "biuf"]
+    numbers = [dtype for dtype in dtypes if dtype != np.uint8 and dtype.kind in "biuf"]
     return as_bytes(numbers[0]) if numbers else "an array of uint8"
 
 
 def holds_statistics(path: Path) -> bool:
     """Whether it is an ``.npz`` file of statistics; raises `DataError` where it cannot be read."""
     try:
-        with np.load(located(path), allow_pickle=False) as arrays:
-            return {"mu", "sigma"} <= set(arrays.files)
+        with npz(located(path)) as arrays:
+            return "mu" in arrays and "sigma" in arrays
     except FileNotFoundError as error:
         raise DataError(
             f"there is no '{path}'", fix=f"correct the path (the working folder is {Path.cwd()})"

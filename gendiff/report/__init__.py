@@ -13,7 +13,7 @@ from gendiff.comparison.look import Look
 from gendiff.errors import DataError
 from gendiff.report import figures, page
 from gendiff.storage.files import Files
-from gendiff.storage.json_text import json_text
+from gendiff.storage.plain import json_text
 
 DATA = 64  # events of the data that are shown, at most
 

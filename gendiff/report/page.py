@@ -16,7 +16,7 @@ from gendiff.comparison.look import BANDS, Look
 from gendiff.comparison.verdict import number, signed
 from gendiff.report import charts, sheets
 from gendiff.storage.files import Files
-from gendiff.storage.json_text import json_text
+from gendiff.storage.plain import json_text
 
 TEMPLATE = "page.html.j2"
 GRID_BUDGET, TRAJECTORY_BUDGET = 900_000, 2_200_000  # bytes of pictures before they are text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
@@ -19,6 +18,8 @@ from gendiff.data import Data
 from gendiff.errors import OBJECTS, DataError
 from gendiff.images import Mark, as_bytes, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
+from gendiff.storage import reading
+from gendiff.storage.arrays import header as array_header
 
 LAYOUTS = ("nhw", "nhwc", "nchw")
 FEW = 4  # channels that a picture has at most where the layout is not given
@@ -175,32 +176,22 @@ class Npy(Data):
 def _mapped(file: Path, mark: Mark) -> np.memmap:
     """The array, whose header has been checked against the file; a process that is forked may go on using the map."""
     size = mark[2]
-    with file.open("rb") as content:
-        start = content.read(12)
+    with reading.opened(file) as content:
+        start = content.read(8)
         content.seek(0)
         if not start.startswith(b"\x93NUMPY"):
             found = "a zip archive, as numpy.savez makes" if start.startswith(b"PK") else "another kind of file"
             raise ValueError("the file is empty (0 bytes)" if size == 0 else f"not an array in npy form, but {found}")
-        version = np.lib.format.read_magic(content)
-        if version not in {(1, 0), (2, 0)}:
-            raise ValueError(f"the version {version[0]}.{version[1]} of the npy form is not known")
-        if int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little") > size:
-            raise ValueError("its header is longer than the file")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        try:
-            shape, fortran, dtype = read(content)
-        except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
-            raise ValueError("its header cannot be read") from error
-        offset = content.tell()
+        header = array_header(content, size)
+        if reading.hollow(content, size):
+            raise ValueError("there is next to nothing in it but a hole")
+    shape, dtype = header.shape, header.dtype
     if dtype != np.uint8 and dtype.kind != "f":
         told = OBJECTS if dtype.hasobject else f"it holds {dtype}, and allowed are uint8 and floating point"
         raise _WrongType(told, FIX if dtype.hasobject else f"convert it, and write it again: {as_bytes(dtype)}")
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise ValueError(f"it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W)")
-    wanted = math.prod(shape) * dtype.itemsize
-    if size < offset + wanted:
-        raise ValueError(f"its header tells of {wanted:,} bytes, and {size - offset:,} follow")
-    return np.memmap(file, dtype, "r", offset, shape, "F" if fortran else "C")
+    return np.memmap(file, dtype, "r", header.offset, shape, "F" if header.fortran else "C")
 
 
 class _WrongType(ValueError):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 PUBLISHED = "6726825d0af5f729"  # the SHA-256 of the published file begins so
 VARIABLE = "GENDIFF_FID_WEIGHTS"
+MOST_BYTES = 2**30  # of the file; the published one has 95 million
 BATCH = 32  # pictures of 299 x 299 at once
 _building = threading.Lock()
 
@@ -101,6 +102,10 @@ def _missing(path: Path, details: list[str]) -> DataError:
 def _identity(path: Path) -> tuple[Path, int, int]:
     """The file as it is now: what is cached for it is no longer good for another."""
     status = path.stat()
+    if status.st_size > MOST_BYTES:
+        raise DataError(
+            f"'{path}' holds no Inception weights: it has {status.st_size:,} bytes", fix=f"put {FILE} there"
+        )
     return path, status.st_size, status.st_mtime_ns
 
 
