@@ -161,6 +161,11 @@ class Resolved:
             raise
 
 
+def overlaid(table: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
+    """A table of configuration with the values of one more layer; nothing is checked."""
+    return dict(_merge(table, layer.table, layer.origin, {}, path=""))
+
+
 def resolve(layers: Iterable[Layer]) -> Resolved:
     """Merge the layers over the defaults and validate; errors name the layer at fault."""
     table: Any = _default_specs(Config)

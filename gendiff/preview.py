@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import reason
-from gendiff.generation import draw_grid
+from gendiff.generation import draw, save_grid
 from gendiff.observers import Observers
 from gendiff.run import Run, numbers
 from gendiff.training import Trainer
@@ -19,19 +21,28 @@ from gendiff.training import Trainer
 class Preview:
     """Draws ``samples/step-*.png`` and logs one row of metrics; a metric that fails is switched off for the run."""
 
-    def __init__(self, run: Run, observers: Observers) -> None:
+    def __init__(
+        self, run: Run, observers: Observers, watch: Callable[[int, int, int], None] = lambda step, done, total: None
+    ) -> None:
+        """``watch`` hears the step, and how many evaluations of the network are done, of how many."""
         self.run = run
         self.observers = observers
+        self.watch = watch
         self.metrics = list(run.config.train.metrics)
 
     def __call__(self, trainer: Trainer) -> None:
         settings, step = trainer.settings, trainer.step
-        picture = self.run.samples / f"step-{step:08d}.png"
-        events = draw_grid(trainer.averaged(), self.run, settings.preview, picture, settings.preview_images)
+        picture = self.run.grid(step)
+        events = draw(
+            trainer.averaged(), self.run, settings.preview, settings.preview_images, partial(self.watch, step)
+        )
+        measured = self._measured(events)
+        known = any(row["step"] == step and "metrics" in row for row in self.run.rows())  # it was ended just after that
+        if measured and not known:
+            self.run.log({"step": step, "n": len(events), "metrics": measured})
+        save_grid(picture, events)  # last: a run that goes on draws what has no picture
         self.observers.notify("gendiff_samples_ready", run=self.run.path, step=step, events=events, picture=picture)
-        if measured := self._measured(events):
-            row = {"step": step, "n": len(events), "metrics": measured}
-            self.run.log(row)
+        if measured:
             self.observers.notify(
                 "gendiff_metrics_ready", run=self.run.path, step=step, values=numbers({"metrics": measured})
             )

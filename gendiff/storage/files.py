@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import IO
 
+from gendiff.storage.disk import Refused
+
 
 class Files:
     """The few operations that durable storage needs."""
@@ -68,8 +70,11 @@ class Files:
         self.sync_directory(path.parent)
 
     def _put(self, file: IO[bytes], path: Path, content: bytes) -> None:
-        written = file.write(content)
-        if written != len(content):
-            raise OSError(f"short write: {written} of {len(content)} bytes to {path}")
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            written = file.write(content)
+            if written != len(content):
+                raise OSError(f"short write: {written} of {len(content)} bytes")
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:  # the system does not say of which file
+            raise Refused(error, path, len(content)) from error
