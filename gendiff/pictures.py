@@ -13,6 +13,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gendiff.storage import disk
+
 GAP = 2  # pixels between the pictures of a grid
 BACKGROUND = 128
 
@@ -41,10 +43,11 @@ def image(event: Tensor) -> Image.Image:
 def save_event(folder: Path, number: int, event: Tensor) -> None:
     """Write one event: grey and RGB pictures as PNG, anything else as a ``.npy`` of float32."""
     stem = folder / f"{number:06d}"
-    if event.ndim == 3 and len(event) in (1, 3):
-        image(event).save(stem.with_suffix(".png"))
-    else:
-        np.save(stem.with_suffix(".npy"), event.detach().cpu().float().numpy(), allow_pickle=False)
+    with disk.writing(stem):
+        if event.ndim == 3 and len(event) in (1, 3):
+            image(event).save(stem.with_suffix(".png"))
+        else:
+            np.save(stem.with_suffix(".npy"), event.detach().cpu().float().numpy(), allow_pickle=False)
 
 
 def read_event(folder: Path, number: int) -> Tensor:

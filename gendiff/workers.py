@@ -15,9 +15,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gendiff.errors import GendiffError
-from gendiff.stopping import STOP_SIGNALS
+from gendiff.stopping import STOP_SIGNALS, interruptible
 
 T = TypeVar("T")
+END = object()
 
 
 def begin_data_process(owner: int, worker: int) -> None:
@@ -76,6 +77,7 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
 
     Raises:
         GendiffError: the first that ``work`` raises, in the order of the items, and where a process dies.
+        StopRequest: inside a block of `gendiff.stopping`, as soon as a request to stop comes while an outcome is waited for.
 
     """
     with warnings.catch_warnings():
@@ -88,12 +90,17 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
             worker_init_fn=partial(begin_data_process, os.getpid()),
             collate_fn=_as_it_is,
         )
-        outcomes = loaded(loader, "--workers 1")
+    outcomes = loaded(loader, "--workers 1")
     del loader
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in other processes: the number changes the last bits of a sum
     try:
-        yield from outcomes
+        while True:
+            with interruptible():  # one may take long, and nothing of it is lost that could not be done again
+                outcome: Any = next(outcomes, END)
+            if outcome is END:
+                return
+            yield outcome
     finally:
         torch.set_num_threads(threads)
         outcomes.close()
@@ -111,7 +118,9 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
 
     """
     died, handler = "", signal.getsignal(signal.SIGCHLD)
-    outcomes = iter(loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: as it was asked
+        outcomes = iter(loader)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, handler)
     try:

@@ -36,7 +36,7 @@ class Command(TyperCommand):
                 with interruptible():
                     return super().invoke(ctx)
             except StopRequest as stop:
-                raise stopped("", stop.number) from stop
+                raise stopped("", stop.number, "every file that was written is whole") from stop
             except (Exception, KeyboardInterrupt):
                 raise
             except BaseException as error:

@@ -153,7 +153,9 @@ class Change:
         if self.settings or self.data:
             run.record(step, self.settings, self.data)
         if self.data:
-            note(f"{self.data['left_out']} pictures that '{run.path}' began with are left out from step {step} on")
+            missing = self.data["left_out"]
+            what = f"{missing} of the pictures that it began with" if missing else "none of its pictures any more"
+            note(f"from step {step} on, '{run.path}' leaves out {what}")
 
 
 def _start(
