@@ -25,7 +25,10 @@ def shortage(error: BaseException | None) -> str:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _SAID.search(str(error))):
             asked = _BYTES.search(str(error))
             device = "the GPU" if "CUDA" in str(error) else "this machine"
-            return f"{asked[1]} {asked[2]} more than {device} has left" if asked else f"more than {device} has"
+            if asked is None:
+                return f"it asks for more than {device} has"
+            size = f"{int(asked[1]):,}" if asked[1].isdecimal() else asked[1]
+            return f"it asks for {size} {asked[2]}, more than {device} has left"
         error = error.__cause__
     return ""
 
@@ -34,7 +37,7 @@ def out_of_memory(asked: str, what: str = "", fix: str = "") -> GendiffError:
     """The error for a shortage: ``what`` was too large, in which setting is ``fix``."""
     return GendiffError(
         f"out of memory: {what}" if what else "out of memory",
-        details=[f"it needs {asked}"],
+        details=[asked],
         fix=fix or "ask for less at a time, or use a machine with more memory",
     )
 
