@@ -38,6 +38,7 @@ from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
 from gendiff.roll import LENGTH, roll
 from gendiff.storage import sealed
+from gendiff.storage.disk import Refused
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, numbered
 from gendiff.storage.lock import locked
@@ -242,10 +243,14 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl, to the disk: a checkpoint must not outlive the rows before it."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps(row, allow_nan=False) + "\n"
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Refused(error, self.metrics, len(line)) from error
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, of training and of metrics; a line torn by a crash is left out."""

@@ -7,8 +7,10 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -128,9 +130,12 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
             if isinstance(outcome, GendiffError):
                 raise outcome
             yield outcome
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        processes = getattr(outcomes, "_workers", ())
-        if not str(error).startswith("DataLoader worker") and all(process.is_alive() for process in processes):
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+    ) as error:  # or a pipe that breaks, before the loader looks after its processes
+        if not str(error).startswith("DataLoader worker") and not _one_is_dead(getattr(outcomes, "_workers", ())):
             raise
         died = str(error).partition("\n")[0] or "it left no word"
     finally:
@@ -141,6 +146,11 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
             details=[died],
             fix=f"make room in memory, or use fewer processes: {fewer}",
         )
+
+
+def _one_is_dead(processes: Iterable[BaseProcess]) -> bool:
+    """Whether one of them has ended, or does within a second: a pipe breaks a moment before."""
+    return bool(wait([process.sentinel for process in processes], 1))
 
 
 def _as_it_is(outcome: T) -> T:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import closing, suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -247,7 +248,7 @@ class TestPreview:
             clock[0] += seconds
             return clock[0]
 
-        monkeypatch.setattr(command.time, "monotonic", tick)
+        monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=tick))
         told = run(
             *("train", *TINY[:4], "--set", "train.preview=ddim:steps=8", "--set", "N=20", "--steps", 2),
             *("--out", tmp_path / "run"),
