@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,10 @@ class Refused(OSError):
 
 
 def free(path: Path) -> int:
-    """Bytes that are left where ``path`` is or would be."""
+    """Bytes that are left where ``path`` is or would be; endless where the file system counts none, as that of processes."""
     path = path.absolute()
-    return shutil.disk_usage(next(part for part in (path, *path.parents) if part.exists())).free
+    usage = shutil.disk_usage(next(part for part in (path, *path.parents) if part.exists()))
+    return usage.free if usage.total else sys.maxsize
 
 
 def refusal(
