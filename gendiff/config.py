@@ -52,7 +52,7 @@ class TrainSettings(Settings):
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
     sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
     checkpoint_every: int = Field(
-        1000, ge=1, description="steps between checkpoints; there is one before each sample grid too, and at the end"
+        1000, ge=1, description="steps between checkpoints; there is one before each sample grid too"
     )
     preview: Sampler = by_name("trig:solver=ab2,steps=50", "sampler of these grids")
     preview_images: int = Field(16, ge=1, description="images in a grid, and what metrics measure")
