@@ -275,10 +275,10 @@ class TestDataProcesses:
 
     def test_its_end_is_not_heard_in_the_middle_of_a_step(self, tmp_path):
         """torch would raise wherever the signal finds this process."""
-        before = signal.getsignal(signal.SIGCHLD)
         outcomes = in_order(Dying(), range(9), 1)
         next(outcomes)
-        assert signal.getsignal(signal.SIGCHLD) is before
+        handler = signal.getsignal(signal.SIGCHLD)
+        assert not getattr(handler, "__module__", "").startswith("torch")
         outcomes.close()
 
 
