@@ -318,8 +318,9 @@ class ProgressBar:
 
     def drawn(self, step: int, done: int, total: int) -> None:
         """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
+        now = time.monotonic()
         if done == 0:
-            self.told = time.monotonic()
+            self.told = now
         if self.live and self.preview is None:
             self.preview = self.bar.add_task("preview", total=total, loss="-", speed=0.0)
         if self.preview is not None:
@@ -327,8 +328,8 @@ class ProgressBar:
             if done == total:
                 self.bar.remove_task(self.preview)
                 self.preview = None
-        if self.plain and time.monotonic() - self.told >= SECONDS:
-            self.told = time.monotonic()
+        if self.plain and now - self.told >= SECONDS:
+            self.told = now
             err.print(f"preview of step {step}: {done}/{total} evaluations")
 
     @hookimpl
