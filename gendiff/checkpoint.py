@@ -257,6 +257,11 @@ def _verifies(path: Path) -> bool:
     return True
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints under ``folder`` by their names, the newest first; none is read."""
+    return [int(path.name.removeprefix("step-")) for path in _steps(folder)]
+
+
 def _steps(folder: Path) -> list[Path]:
     """The checkpoint directories, newest first."""
     if not folder.is_dir():

@@ -50,7 +50,9 @@ class TrainSettings(Settings):
     workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
     sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
-    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints; there is always one at the end")
+    checkpoint_every: int = Field(
+        1000, ge=1, description="steps between checkpoints; there is one before each sample grid too"
+    )
     preview: Sampler = by_name("trig:solver=ab2,steps=50", "sampler of these grids")
     preview_images: int = Field(16, ge=1, description="images in a grid, and what metrics measure")
     metrics: tuple[Metric, ...] = Field((), description="what is measured on the images of each grid")
@@ -154,6 +156,11 @@ class Resolved:
         except GendiffError as error:
             _locate(error, self.origins)
             raise
+
+
+def overlaid(table: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
+    """A table of configuration with the values of one more layer; nothing is checked."""
+    return dict(_merge(table, layer.table, layer.origin, {}, path=""))
 
 
 def resolve(layers: Iterable[Layer]) -> Resolved:

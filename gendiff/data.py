@@ -49,6 +49,14 @@ class Data(Component):
     def fingerprint(self) -> str:
         """A short text that changes when the events change; stored with every checkpoint and number."""
 
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """A number for each file that holds one event, by its name, which another content would change; here none.
+
+        It tells data of which some are gone from other data.
+        """
+        return {}
+
     @final
     def __len__(self) -> int:
         """`length`, for a ``torch.utils.data.DataLoader`` and others; raises `TypeError` for an endless source."""

@@ -7,6 +7,7 @@ number of processes, nor which other images are drawn matters.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore, Pivot
 from gendiff.shapes import EventShape
+from gendiff.stopping import heed
+from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
 from gendiff.streams import stream
 
@@ -115,7 +118,7 @@ def generate(
         filled = [*part, *[part[0]] * (chunk - len(part))]
         noise = ImageNoise(seed, filled, config.data.event_shape, device)
         begin = _from_data(denoiser.diffusion, run.data(), seed, filled).to(device) if sampler.prior == "data" else None
-        seen = watch and _first(len(part), watch)
+        seen = _first(len(part), watch)
         events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=seen)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
         lost += [image for image, whole in zip(part, finite, strict=True) if not whole]
@@ -148,26 +151,58 @@ def _from_data(diffusion: Diffusion, data: Data, seed: int, images: Sequence[int
     return diffusion.at(diffusion.N).a * diffusion.rotate(x_0)
 
 
-def _first(count: int, watch: Callable[[Snapshot], None]) -> Callable[[Snapshot], None]:
-    """``watch`` for the first ``count`` events."""
+def _first(count: int, watch: Callable[[Snapshot], None] | None) -> Callable[[Snapshot], None]:
+    """``watch`` for the first ``count`` events; between two evaluations a request to stop is heard."""
 
     def seen(moment: Snapshot) -> None:
+        heed()
+        if watch is None:
+            return
         pivot = moment.pivot and Pivot(moment.pivot.x_0[:count], moment.pivot.eps[:count])
         watch(replace(moment, x_bar=moment.x_bar[:count], pivot=pivot))
 
     return seen
 
 
-def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
-    """Write a grid of the first ``count`` images of the run's own seed; returns them, ``(count, *event)`` on the CPU.
+def draw(
+    denoiser: Denoiser,
+    run: Run,
+    sampler: Sampler,
+    count: int,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """The first ``count`` images of the run's own seed, ``(count, *event)`` on the CPU; raises `NotFinite`.
 
-    Raises `NotFinite`, and writes nothing, where one of them is not finite.
+    ``watch`` hears how many evaluations of the network are done, of how many, 0 first.
     """
     denoiser.eval()
-    events = torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count))).cpu()
-    make_inside(run.path, path.parent)
-    pictures.save(path, pictures.grid(events))
+    chunks = -(-count // min(count, CHUNK[next(denoiser.parameters()).device.type]))
+    total = chunks * sum(1 for _ in sampler.plan(denoiser.diffusion))
+    done = 0
+
+    def seen(moment: Snapshot) -> None:
+        nonlocal done
+        if moment.pivot is not None:
+            done += 1
+            watch(done, total)
+
+    watch(0, total)
+    return torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count, seen))).cpu()
+
+
+def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
+    """Write a grid of these images; returns them."""
+    events = draw(denoiser, run, sampler, count)
+    save_grid(run, path, events)
     return events
+
+
+def save_grid(run: Run, path: Path, events: Tensor) -> None:
+    """Write a grid of events as a picture in a run, to the disk, whole or not at all."""
+    content = io.BytesIO()
+    pictures.grid(events).save(content, "PNG")
+    make_inside(run.path, path.parent)
+    Files().replace(path, content.getvalue())
 
 
 class Trajectory:

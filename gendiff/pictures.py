@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gendiff.errors import GendiffError
 from gendiff.images import opened
+from gendiff.storage import disk
 from gendiff.storage.arrays import npy
 from gendiff.storage.files import saved
 
@@ -47,7 +48,8 @@ def image(event: Tensor) -> Image.Image:
 
 def save(path: Path, picture: Image.Image) -> None:
     """Write a picture as PNG; an older file, or a link, is replaced at once."""
-    saved(path, lambda file: picture.save(file, "PNG"))
+    with disk.writing(path):
+        saved(path, lambda file: picture.save(file, "PNG"))
 
 
 def save_event(folder: Path, number: int, event: Tensor) -> None:
@@ -57,7 +59,8 @@ def save_event(folder: Path, number: int, event: Tensor) -> None:
         save(stem.with_suffix(".png"), image(event))
     else:
         values = event.detach().cpu().float().numpy()
-        saved(stem.with_suffix(".npy"), lambda file: np.save(file, values, allow_pickle=False))
+        with disk.writing(stem.with_suffix(".npy")):
+            saved(stem.with_suffix(".npy"), lambda file: np.save(file, values, allow_pickle=False))
 
 
 def read_event(folder: Path, number: int) -> Tensor:

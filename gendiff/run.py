@@ -3,6 +3,7 @@
 runs/00012-digits-dct-log-s0/
 run.json             id, status, times, arguments, versions, host, who provided each component
 config.toml          every value; trains the same run again
+data.roll            for data of single files: which they were, as far as needed to tell that some are gone
 process.safetensors  the process in numbers: samples are drawn with them, whatever becomes of its plugins
 plugins/             copies of the plugin files that were loaded
 metrics.jsonl        one object a line
@@ -20,9 +21,10 @@ import math
 import os
 import platform
 import re
+import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,12 +34,13 @@ import tomli_w
 
 from gendiff import stored
 from gendiff.component import Component, Settings
-from gendiff.config import Config, Layer, resolve
+from gendiff.config import Config, Layer, overlaid, resolve
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError, GendiffError, printable
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
-from gendiff.storage import reading
+from gendiff.roll import LENGTH, roll
+from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, numbered
 from gendiff.storage.lock import locked
@@ -57,6 +60,7 @@ TABLES: dict[str, tuple[str, ...] | None] = {
 }
 PLUGIN = 2**24  # bytes of a plugin file
 VALUES = 2**28  # of an event
+ROLL = "data.roll"
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
 
 
@@ -70,10 +74,13 @@ class Run:
         self.config = config
         self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
+        self.made = False  # whether its directory was not there before
 
     @classmethod
     def create(cls, config: Config, registry: Registry, out: Path | None = None, argv: Sequence[str] = ()) -> Run:
         """Make the directory ``out`` (default: the next number under ``runs/``) and write what defines the run.
+
+        Nothing of it stays where that fails.
 
         Raises:
             ConfigError: where ``out`` exists and is not empty.
@@ -85,13 +92,29 @@ class Run:
             process, why = stored.dump(diffusion, config.velocity), ""
         except GendiffError as error:  # too large: then the run needs its plugins
             process, why = stored.dump(diffusion, config.velocity, whole=False), str(error)
+        made = out is None or not out.exists()
         path = _numbered(config) if out is None else _empty(out)
         run = cls(path, config)
-        run.save_config()
+        run.made = made
+        try:
+            run._define(
+                process, why, registry, argv, f"{printable(path.name)}-{os.urandom(4).hex()}" if out else path.name
+            )
+        except BaseException:
+            run.take_away()
+            raise
+        return run
+
+    def _define(self, process: bytes, why: str, registry: Registry, argv: Sequence[str], identity: str) -> None:
+        """Write what defines the run."""
+        config, path, parts = self.config, self.path, self.config.data.parts
+        self.save_config()
         Files().replace(path / PROCESS, process)
-        run._write(
+        if parts:
+            Files().replace(path / ROLL, roll(parts))
+        self._write(
             {
-                "id": path.name if out is None else f"{printable(path.name)}-{os.urandom(4).hex()}",
+                "id": identity,
                 "status": "created",
                 "created": now(),
                 "argv": list(argv),
@@ -105,14 +128,25 @@ class Run:
                     "fingerprint": config.data.fingerprint,
                     "event_shape": list(config.data.event_shape),
                     "value_range": config.data.value_range,
+                    **({"parts": len(parts)} if parts else {}),
                 },
                 "predicts": config.objective.parametrization,
             }
         )
-        return run
+
+    def take_away(self) -> None:
+        """Remove a run that has just been made and came to nothing: the command that made it can be given again."""
+        with suppress(OSError):
+            for child in self.path.iterdir():
+                if child.is_dir() and not child.is_symlink():
+                    shutil.rmtree(child, ignore_errors=True)
+                else:
+                    child.unlink(missing_ok=True)
+            if self.made:
+                self.path.rmdir()
 
     @classmethod
-    def open(cls, path: Path, training: bool = False, steps: int | None = None) -> Run:
+    def open(cls, path: Path, training: bool = False, steps: int | None = None, changes: Iterable[Layer] = ()) -> Run:
         """An existing run, with its process as it was trained.
 
         To sample, stored numbers stand in for data, and for a rotation, velocity or objective whose plugin is gone or gives other
@@ -120,6 +154,7 @@ class Run:
 
         Args:
             steps: the number of optimiser steps, where it is to change.
+            changes: other settings that are to change.
 
         Raises:
             ConfigError: where ``path`` is not a run.
@@ -136,6 +171,8 @@ class Run:
         table = cls.stored_table(path)
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
+        for change in changes:
+            table = overlaid(table, change)
         run = cls(path, Config.model_construct(), table)
         recalled = recall(path, Layer(str(path / CONFIG), table), run.info, training)
         run.config, run.notes = recalled.config, recalled.notes
@@ -159,6 +196,10 @@ class Run:
         """Where pictures live."""
         return self.path / "samples"
 
+    def grid(self, step: int) -> Path:
+        """The picture of the preview of a step: there once it is whole."""
+        return self.samples / f"step-{step:08d}.png"
+
     @property
     def evaluations(self) -> Path:
         """Where evaluations live, a JSON file for each (`gendiff.evaluation.number`)."""
@@ -176,6 +217,20 @@ class Run:
         if flaw := _flaw(value):
             raise DataError(f"'{self.path / RECORD}' does not describe a run: {flaw:.200}", fix=RESTORE)
         return dict(value)
+
+    def roll(self) -> bytes:
+        """Which files its data were when it began, as `gendiff.roll` has it; empty for data of no single files."""
+        count = self.info["data"].get("parts")
+        return sealed.read(self.path / ROLL, LENGTH * count) if isinstance(count, int) else b""
+
+    def record(self, step: int, settings: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write into run.json what is not as before from ``step`` on: settings, and what `changed_data` found."""
+        info = self.info
+        change = {"step": step, "when": now(), **({"set": dict(settings)} if settings else {})}
+        if data:
+            change["data"] = dict(data)
+            info["data"] = {**info["data"], "fingerprint": data["fingerprint"]}
+        self._write({**info, "changes": [*info.get("changes", []), change]})
 
     def data(self) -> Data:
         """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
@@ -226,7 +281,7 @@ class Run:
                 yield row
 
     def last_training_row(self) -> dict[str, Any]:
-        """The newest row that holds a loss; empty before there is one."""
+        """The newest row of training, whose loss is None where all its steps were skipped; empty before there is one."""
         newest: dict[str, Any] = {}
         for row in self._rows():
             newest = row if "loss" in row else newest
@@ -257,7 +312,7 @@ class Run:
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
-            f"| last loss | {_loss(last.get('loss'))} |",
+            f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             "",
             f"Sample from it: `gendiff sample RUN`. Train it again: `gendiff{plugins} train --config RUN/config.toml`.",
             "",
@@ -356,7 +411,10 @@ def _nearby(path: Path) -> list[str]:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``."""
+    """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``.
+
+    What could not be measured, such as the loss of steps that were all skipped, is left out.
+    """
     found: dict[str, float] = {}
     for key, value in row.items():
         parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None

@@ -142,7 +142,7 @@ MISTAKES = [
     ("train --resume foreign", 2, "'foreign' is not a run directory", "run.json and config.toml"),
     ("train --resume missing", 2, "'missing' is not a run directory"),
     ("train --resume r --lr 1", 2, "--lr would change it (from --resume)", "only --steps"),
-    ("train --resume r --out x --set a=b", 2, "--set, --out would change it"),
+    ("train --resume r --out x --set a=b", 2, "--out, --set a would change it"),
     ("train --resume r", 2, "'r' has already reached step 3 (from --resume)", "gendiff train --resume r --steps 6"),
     ("train --resume no-checkpoint", 4, "no usable checkpoint"),
     # devices
@@ -199,8 +199,9 @@ def test_a_mistake_is_explained_on_one_screen_and_leaves_nothing_behind(here, mi
     [
         (KeyboardInterrupt(), 130, ""),
         (RuntimeError("boom"), 1, "error: gendiff failed: RuntimeError: boom"),
-        (MemoryError(), 1, "error: out of memory\n  lower --batch"),
-        (OSError(28, "No space left on device", "/x"), 1, "error: cannot use '/x': No space left on device"),
+        (MemoryError(), 1, "error: out of memory\n  it asks for more than this machine has"),
+        (OSError(28, "No space left on device", "/x"), 1, "error: cannot write '/x': No space left on device\n  "),
+        (OSError(5, "Input/output error", "/x"), 1, "error: cannot use '/x': Input/output error"),
         (RecursionError("deep"), 1, "error: gendiff failed: RecursionError: deep"),
     ],
 )
@@ -283,7 +284,10 @@ def test_training_makes_a_numbered_run_with_all_that_defines_it(tmp_path, monkey
         "step-00000002.png",
         "step-00000003.png",
     ]
-    assert [child.name for child in (path / "checkpoints").iterdir()] == ["step-000000000003"]
+    assert sorted(child.name for child in (path / "checkpoints").iterdir()) == [
+        "step-000000000002",  # before the preview of that step
+        "step-000000000003",
+    ]
     card = (path / "README.md").read_text()
     assert "| rotation | `dct` |" in card
     assert "3 steps of 4 events" in card

@@ -16,7 +16,10 @@ from gendiff import __version__, discovery
 from gendiff.blame import culprit
 from gendiff.component import set_default_resolver
 from gendiff.errors import GendiffError, PluginError, failure, reason
+from gendiff.memory import out_of_memory, shortage
 from gendiff.registry import Entry, Registry
+from gendiff.stopping import StopRequest, interruptible, stopped
+from gendiff.storage.disk import FULL, refusal
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
 from gendiff_cli.refusal import refused
@@ -25,7 +28,7 @@ _registry: list[Registry] = []  # the one in force: knows whose code an unforese
 
 
 class Command(TyperCommand):
-    """A command in which components cannot write to stdout, and end the program only by an error."""
+    """A command in which components cannot write to stdout, end the program only by an error, and are stopped on request."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Read the command line; a value that an option does not take is repeated in the error."""
@@ -45,7 +48,10 @@ class Command(TyperCommand):
         """Run it."""
         with results_alone():
             try:
-                return super().invoke(ctx)
+                with interruptible():
+                    return super().invoke(ctx)
+            except StopRequest as stop:
+                raise stopped("", stop.number, "every file that was written is whole") from stop
             except (Exception, KeyboardInterrupt):
                 raise
             except BaseException as error:
@@ -154,10 +160,10 @@ def _culprit(error: BaseException) -> Entry | None:
 
 def _unexpected(error: Exception) -> GendiffError:
     """An error that nobody foresaw, with its cause kept for ``-v``."""
-    if type(error).__name__ == "OutOfMemoryError":
-        wrapped = GendiffError("the GPU is out of memory", fix="lower --batch, or use --precision bf16")
-    elif isinstance(error, MemoryError):
-        wrapped = GendiffError("out of memory", fix="lower --batch")
+    if asked := shortage(error):
+        wrapped = out_of_memory(asked)
+    elif isinstance(error, OSError) and error.errno in FULL:
+        wrapped = refusal(error)
     elif entry := _culprit(error):
         wrapped = PluginError(
             f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.errors import ConfigError, DataError
+from gendiff.storage import disk
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
 from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_model
 from gendiff_cli.numbers import show_numbers
@@ -150,7 +151,8 @@ def evaluate(
                     f"{samples.n} samples in {rows.shape[1]} dimensions: a Fréchet distance is far too large by its bias"
                 )
         if save_statistics:
-            _statistics(ours, instruments).save(save_statistics)
+            with disk.writing(save_statistics, go_on="measure again, or choose another file"):
+                _statistics(ours, instruments).save(save_statistics)
         found = None
         if seen is not None:
             found = measuring.evaluate(
@@ -214,12 +216,10 @@ def _report(
 
     file = out or (run.evaluations / _name(found) if run else None)
     if file:
-        try:
+        with disk.writing(file, go_on="measure again, or choose another --out"):
             if run and not out:
                 make_inside(run.path, file.parent)
             found.save(file)
-        except OSError as error:
-            raise GendiffError(f"cannot write '{file}': {error.strerror}", fix="choose another --out") from error
     written = {name: str(path) for name, path in (("file", file), ("statistics", statistics)) if path}
     if json:
         json_result({**found.json(), **written})

@@ -32,7 +32,7 @@ from gendiff.process_group import ProcessGroup
 from gendiff.registry import Registry
 from gendiff.run import Run, now
 from gendiff.sampler import Sampler, Snapshot
-from gendiff.stopping import stop_requests, stopped
+from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files, to_become
@@ -175,21 +175,23 @@ class Comparison:
         """Hold the directory inside the block; what it returns is to be called between pieces of work, and raises on request.
 
         Raises:
-            Stopped: on SIGTERM, SIGINT or SIGUSR1; everything that is needed to go on is saved.
+            Stopped: on a request to stop, wherever it comes; everything that is needed to go on is saved.
             GendiffError: where another process holds it.
 
         """
         for name in FOLDERS:
             inside(self.path, self.path / name)
         with locked(self.path, "worked on", "wait for it, stop it, or choose another --out"), stop_requests() as asked:
+            # Every file is written whole or not at all: work may end anywhere.
 
             def heed() -> None:
                 if asked:
                     raise self._stopped(asked[0])
 
             try:
-                yield heed
-            except Stopped as stop:  # of a run, which says how to go on with that run alone
+                with interruptible():
+                    yield heed
+            except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
                 raise self._stopped(asked[0]) from stop
 
     def finish(self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]) -> None:
@@ -232,7 +234,7 @@ class Comparison:
         if any(run.checkpoints.glob("step-*")):
             trainer.restore(checkpoint.newest(run.checkpoints))
         with run.lock():
-            check_disk(run, trainer)
+            check_disk(run.path, trainer)
             run.forget_after(trainer.step)
             listener.train(what, run, trainer)
         run.write_card()

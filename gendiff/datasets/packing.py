@@ -28,7 +28,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.images import reason
 from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
 from gendiff.shapes import EventShape
-from gendiff.stopping import stop_requests, stopped
+from gendiff.stopping import StopRequest, stop_requests, stopped
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import NAME as LOCK
 from gendiff.storage.lock import locked
@@ -104,7 +104,7 @@ def pack(
         ConfigError: where ``folder`` holds something else, and for data that 8 bits cannot hold.
         DataError: for an event that cannot be read, and where a set is damaged.
         GendiffError: where the disk refuses, and where another process packs there.
-        Stopped: on SIGTERM, SIGINT or SIGUSR1.
+        Stopped: on a request to stop.
 
     """
     files = files or Files()
@@ -187,18 +187,22 @@ class _Packer:
         spans = [(start, min(start + size, self.total)) for start in range(self.progress.read, self.total, size)]
         watch(self.progress.read, self.total)
         flushed = time.monotonic()
-        with stop_requests() as requested, closing(in_order(work, spans, workers)) as chunks:
-            for chunk in chunks:
-                if chunk.bad and not skip_bad:
-                    self._fail(chunk)
-                self._gather(chunk)
-                watch(chunk.stop, self.total)
-                if requested or self.gathered >= BLOCK_BYTES or time.monotonic() - flushed >= BLOCK_SECONDS:
-                    self._flush()
-                    flushed = time.monotonic()
-                if requested and chunk.stop < self.total:
-                    where = f"at event {chunk.stop:,} of {self.total:,}"
-                    raise stopped(where, requested[0], "what was packed is kept", "run the same command again")
+        with stop_requests(), closing(in_order(work, spans, workers)) as chunks:
+            try:
+                for chunk in chunks:
+                    if chunk.bad and not skip_bad:
+                        self._fail(chunk)
+                    self._gather(chunk)
+                    watch(chunk.stop, self.total)
+                    if self.gathered >= BLOCK_BYTES or time.monotonic() - flushed >= BLOCK_SECONDS:
+                        self._flush()
+                        flushed = time.monotonic()
+            except StopRequest as request:
+                self._flush()
+                if self.progress.read < self.total:
+                    where = f"at event {self.progress.read:,} of {self.total:,}"
+                    kept = "what was packed is kept"
+                    raise stopped(where, request.number, kept, "run the same command again") from request
         self._flush()
 
     def finish(self) -> PackedSet:

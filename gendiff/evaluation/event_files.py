@@ -12,7 +12,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from gendiff.images import (
     reason,
 )
 from gendiff.storage import reading
-from gendiff.storage.arrays import npy_in, npz
+from gendiff.storage.arrays import Header, npy_in, npz
 
 ARRAYS = 20  # arrays of a file that are looked at
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
@@ -190,7 +190,7 @@ def of_array(path: Path) -> EventSet:
             "not an array of pictures",
             where=str(path),
             details=[f"it holds {held or 'nothing'}", "allowed: one array of uint8, (n, H, W) or (n, H, W, C)"],
-            fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(one.dtype for one in headers.values())}",
+            fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(headers)}",
         )
     v = pictures[0]
 
@@ -202,9 +202,9 @@ def of_array(path: Path) -> EventSet:
     return EventSet(Events(str(path), "", len(v)), shape, at)
 
 
-def _conversion(dtypes: Iterable[np.dtype]) -> str:
+def _conversion(headers: Mapping[str, Header]) -> str:
     """How the first of some arrays becomes one of pictures."""
-    numbers = [dtype for dtype in dtypes if dtype != np.uint8 and dtype.kind in "biuf"]
+    numbers = [one.dtype for one in headers.values() if one.dtype != np.uint8 and one.dtype.kind in "biuf"]
     return as_bytes(numbers[0]) if numbers else "an array of uint8"
 
 

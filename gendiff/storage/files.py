@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from gendiff.storage.disk import Refused
+
 _STAGED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.staged")
 
 
@@ -37,7 +39,6 @@ class Files:
         """Write a new file and force it to the disk; raises OSError where the disk takes less than all of it."""
         with _new(path) as file:
             _put(file, path, content)
-            os.fsync(file.fileno())
 
     def append(self, path: Path, content: bytes, at: int) -> None:
         """Write at byte ``at``, the end of a file, and force it to the disk; what a crash left beyond is cut off first."""
@@ -47,19 +48,16 @@ class Files:
             file.truncate(at)
             file.seek(at)
             _put(file, path, content)
-            os.fsync(file.fileno())
 
     def add(self, path: Path, content: bytes) -> None:
         """Write at the end of a file, which need not exist, and force it to the disk."""
         with in_place(path, os.O_CREAT | os.O_APPEND) as file:
             _put(file, path, content)
-            os.fsync(file.fileno())
 
     def overwrite(self, path: Path, content: bytes) -> None:
         """Write over the first bytes of a file, and force them to the disk; a crash may leave a part of both."""
         with in_place(path) as file:
             _put(file, path, content)
-            os.fsync(file.fileno())
 
     def sync_directory(self, path: Path) -> None:
         """Force the names in a directory to the disk."""
@@ -96,7 +94,7 @@ def put(path: Path, content: bytes) -> None:
     """Replace a file without waiting for the disk: for what can be made again. Nobody sees half of it."""
     with _staged(path) as staged:
         with _new(staged) as file:
-            _put(file, staged, content)
+            _put(file, staged, content, durable=False)
         staged.replace(path)
 
 
@@ -154,8 +152,13 @@ def _staged(path: Path) -> Iterator[Path]:
         raise
 
 
-def _put(file: IO[bytes], path: Path, content: bytes) -> None:
-    written = file.write(content)
-    if written != len(content):
-        raise OSError(f"short write: {written} of {len(content)} bytes to {path}")
-    file.flush()
+def _put(file: IO[bytes], path: Path, content: bytes, durable: bool = True) -> None:
+    try:
+        written = file.write(content)
+        if written != len(content):
+            raise OSError(f"short write: {written} of {len(content)} bytes")
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    except OSError as error:  # the system does not say of which file
+        raise Refused(error, path, len(content)) from error

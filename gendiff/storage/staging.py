@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gendiff.errors import ConfigError, GendiffError
+from gendiff.storage.disk import refusal
 
 _INSIDE = ".gendiff.staged"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -61,7 +62,8 @@ def whole(folder: Path, inside: bool = False) -> Iterator[Path]:
             if absent and inside:
                 folder.rmdir()
             if isinstance(error, OSError) and error.errno in _FULL:
-                raise _full(folder, error) from error
+                go_on = "choose another directory: --out DIR"
+                raise refusal(error, folder, safe=["what was written is removed"], go_on=go_on) from error
             raise
     finally:
         os.close(held)
@@ -99,12 +101,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _full(folder: Path, error: OSError) -> GendiffError:
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return GendiffError(
-        f"cannot write into '{folder}': {error.strerror}",
-        details=[f"{shutil.disk_usage(place).free:,} bytes are free there", "what was written is removed"],
-        fix="make room, or choose another directory: --out DIR",
-    )

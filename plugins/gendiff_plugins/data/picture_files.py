@@ -78,6 +78,10 @@ class PictureFiles(Pictures):
         return self._scan.skipped
 
     @property
+    def parts(self) -> Mapping[str, int]:
+        return self._scan.files
+
+    @property
     def passed_over(self) -> Mapping[str, int]:
         return self._scan.others
 
