@@ -180,7 +180,7 @@ class Component(Settings):
             value = getattr(self, field)
             text = value.spec if isinstance(value, Component) else table.get(field)
             if value != info.default and text != info.default and text is not None:
-                parameters.append(f"{field}={_toml_value(text)}")
+                parameters.append(f"{field}={spec_value(text)}")
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
 
     def __eq__(self, other: object) -> bool:
@@ -197,7 +197,7 @@ class Component(Settings):
         return hash((type(self), repr(self.table())))
 
 
-def _toml_value(value: Any) -> str:
+def spec_value(value: Any) -> str:
     """A value as a spec writes it: bare words stay bare, what could be misread is quoted."""
     if isinstance(value, str) and parse_value(value.strip()) == value and not set(value) & set(",[]{}\"'="):
         return value

@@ -23,6 +23,7 @@ from typing import Any
 import pluggy
 
 from gendiff import discovery, hookspecs
+from gendiff.command import command
 from gendiff.component import Component, Lazy, summary
 from gendiff.discovery import Plugin, Provider
 from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
@@ -217,7 +218,7 @@ class Registry:
                 suggestion,
                 *problems[:MOST_PROBLEMS],
             ],
-            fix=f"list all: gendiff plugins list --kind {kind}{own_file}",
+            fix=f"list all: {command('plugins', 'list', '--kind', kind)}{own_file}",
             subject=f"{kind}.name",
         )
 

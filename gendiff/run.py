@@ -28,6 +28,7 @@ from typing import Any
 import tomli_w
 
 from gendiff import stored
+from gendiff.command import command
 from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
@@ -305,7 +306,7 @@ def _copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, 
 
 
 def _empty(out: Path) -> Path:
-    return empty(out, f"gendiff train --resume {out}" if (out / "run.json").is_file() else "")
+    return empty(out, command("train", "--resume", out) if (out / "run.json").is_file() else "")
 
 
 def _numbered(config: Config) -> Path:

@@ -27,6 +27,7 @@ from gendiff import checkpoint
 from gendiff.batches import Batch, Batches
 from gendiff.blur import frequency_bands
 from gendiff.checkpoint import Checkpoint
+from gendiff.command import command
 from gendiff.config import Config, TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure
 from gendiff.network import build_denoiser, load_weights
@@ -316,7 +317,7 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
             if stop and not last:
                 number = requested[0] if requested else signal.SIGTERM
                 kept = "a checkpoint was saved"
-                raise stopped(f"at step {step}", number, kept, f"gendiff train --resume {run.path}")
+                raise stopped(f"at step {step}", number, kept, command("train", "--resume", run.path))
 
 
 @contextmanager

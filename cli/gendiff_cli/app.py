@@ -14,11 +14,13 @@ from typer.core import TyperCommand
 
 from gendiff import __version__, discovery
 from gendiff.blame import culprit
+from gendiff.command import again, keep, started
 from gendiff.component import set_default_resolver
 from gendiff.errors import GendiffError, PluginError, failure, reason
 from gendiff.registry import Entry, Registry
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
+from gendiff_cli.descriptors import results_apart
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
 
@@ -83,6 +85,9 @@ def gendiff(
 ) -> None:
     """Generalized diffusion in a rotated coordinate system, each component at its own speed."""
     Verbosity.level = 1 if verbose else -1 if quiet else 0
+    files = [word for file in plugin or () for word in ("--plugin", str(file))]
+    blocked = [word for name in block or () for word in ("--block", name)]
+    keep([*files, *(["--no-plugins"] if no_plugins else []), *blocked])
     named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
     plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
     registry = Registry(files=plugin or (), third_party=not no_plugins, block=block or (), plugins=plugins)
@@ -96,11 +101,15 @@ def gendiff(
 
 def main() -> None:
     """Run the command line; never returns."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that is no text is no reason to fail
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")  # a name that is no text is no reason to fail
+    with started(sys.argv[1:]):
+        _run()
+
+
+def _run() -> None:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), results_apart():
             if not {"-v", "--verbose"} & set(sys.argv):
                 warnings.showwarning = _as_note
             app(prog_name="gendiff")
@@ -146,11 +155,11 @@ def _unexpected(error: Exception) -> GendiffError:
     elif entry := _culprit(error):
         wrapped = PluginError(
             f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",
-            fix="see the traceback: gendiff -v ...",
+            fix=f"see the traceback: {again('-v')}",
         )
     elif isinstance(error, OSError):
         wrapped = GendiffError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     else:
-        wrapped = GendiffError(f"{type(error).__name__}: {error}", fix="see the traceback: gendiff -v ...")
+        wrapped = GendiffError(f"{type(error).__name__}: {error}", fix=f"see the traceback: {again('-v')}")
     wrapped.__cause__ = error
     return wrapped

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff.hookspecs import hookimpl
 from gendiff.registry import Registry
@@ -163,7 +164,7 @@ def _together(
                 raise ConfigError(
                     f"'{run.path}' has already reached step {trainer.step}",
                     where="--resume",
-                    fix=f"train longer: gendiff train --resume {run.path} --steps {2 * trainer.step}",
+                    fix=f"train longer: {command('train', '--resume', run.path, '--steps', 2 * trainer.step)}",
                 )
         if dry_run:
             _describe(config, trainer, json)
@@ -209,7 +210,7 @@ def _finish(run: Run, trainer: Trainer, json: bool) -> None:
         json_result({"run": str(run.path), "steps": trainer.step, "loss": last["loss"], "status": "done"})
     else:
         result(str(run.path))
-    next_step(f"gendiff sample {run.path}")
+    next_step(command("sample", run.path))
 
 
 class ProgressBar:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gendiff.blur import frequency_bands
+from gendiff.command import command
 from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.fairness import Unequal
@@ -113,7 +114,7 @@ def _measures(comparison: Comparison, cell: Cell) -> list[Measure]:
     whole = [measure for measure in found if measure is not None]
     if len(whole) < len(found):
         raise DataError(
-            f"'{comparison.path}' lacks measures of {cell.name}", fix=f"gendiff compare --resume {comparison.path}"
+            f"'{comparison.path}' lacks measures of {cell.name}", fix=command("compare", "--resume", comparison.path)
         )
     return whole
 
