@@ -15,7 +15,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,14 @@ class Problem:
     Args:
         status: ``broken`` (it, or the part that ``why`` names, cannot be used), ``blocked`` (on request, and never imported) or
             ``warning`` (it can be used, and did something that a plugin should not do).
+        cause: what was raised where nothing of the plugin can be used.
 
     """
 
     provider: Provider
     why: str
     status: str = "broken"
+    cause: BaseException | None = field(default=None, compare=False)
 
 
 class Registry:
@@ -120,7 +122,6 @@ class Registry:
         block: Iterable[str] = (),
         plugins: Iterable[Plugin] = (),
     ) -> None:
-        self.third_party = third_party
         self.problems: list[Problem] = []
         self.providers: list[Provider] = []
         self._entries: dict[tuple[str, str], Entry] = {}
@@ -239,10 +240,10 @@ class Registry:
 
     def _load(self, plugin: Plugin) -> None:
         provider = plugin.provider
-        loaded = self._guarded(provider, plugin.load)
+        loaded = self._guarded(provider, plugin.load, whole=True)
         if loaded is None or self._manager.is_registered(loaded):
             return
-        self._guarded(provider, lambda: self._register(loaded, provider))
+        self._guarded(provider, lambda: self._register(loaded, provider), whole=True)
         if not self._manager.is_registered(loaded):
             return
         for component in self._asked("gendiff_components", loaded, provider, list) or ():
@@ -263,11 +264,11 @@ class Registry:
         """What one plugin answers to a hook; None where it does not take it or fails."""
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is loaded:
-                return self._guarded(provider, partial(_call, into, implementation.function))
+                return self._guarded(provider, partial(_call, into, implementation.function), whole=True)
         return None
 
-    def _guarded(self, provider: Provider, call: Callable[[], Any]) -> Any:
-        """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider."""
+    def _guarded(self, provider: Provider, call: Callable[[], Any], whole: bool = False) -> Any:
+        """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider, or of a ``whole`` plugin."""
         printed, before, result = io.StringIO(), process_state(), None
         try:
             with contextlib.redirect_stdout(printed):
@@ -275,7 +276,7 @@ class Registry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything; it must not take the program down
-            self._problem(provider, reason(error))
+            self._problem(provider, reason(error), cause=error if whole else None)
         if not printed.closed and printed.getvalue():
             self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}", "warning")
         if changed := restore(before):
@@ -283,8 +284,10 @@ class Registry:
             self._problem(provider, why, "warning")
         return result
 
-    def _problem(self, provider: Provider, why: str, status: str = "broken") -> None:
-        self.problems.append(Problem(provider, " ".join(why.split()), status))
+    def _problem(
+        self, provider: Provider, why: str, status: str = "broken", cause: BaseException | None = None
+    ) -> None:
+        self.problems.append(Problem(provider, " ".join(why.split()), status, cause))
 
     def _add(self, component: type[Component] | Lazy, provider: Provider) -> None:
         flaw = _flaw(component)
@@ -314,7 +317,7 @@ class Registry:
     def _refuse_unknown(self, block: Iterable[str], found: Iterable[Plugin]) -> None:
         known = sorted({name for plugin in found for name in plugin.provider.names})
         for name in block:
-            if name not in known and not name.endswith(".py"):  # a configuration may name that file later
+            if name not in known and not name.endswith(".py"):  # `plugins check` may name that file later
                 distributions = sorted({plugin.provider.distribution for plugin in found})
                 raise ConfigError(
                     f"no plugin is called '{name}'",

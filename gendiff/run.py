@@ -21,7 +21,6 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from gendiff.command import command
 from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
+from gendiff.discovery import version
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry

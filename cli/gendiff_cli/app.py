@@ -17,7 +17,7 @@ from gendiff.blame import culprit
 from gendiff.command import again, keep, started
 from gendiff.component import set_default_resolver
 from gendiff.errors import GendiffError, PluginError, failure, reason
-from gendiff.registry import Entry, Registry
+from gendiff.registry import Entry, Problem, Registry
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
 from gendiff_cli.descriptors import results_apart
@@ -92,11 +92,26 @@ def gendiff(
     plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
     registry = Registry(files=plugin or (), third_party=not no_plugins, block=block or (), plugins=plugins)
     for problem in registry.problems:
-        if problem.provider.sha256 and problem.status == "broken":
-            note(f"the plugin file {problem.provider.origin} is broken: {problem.why}")  # it was asked for by name
+        if isinstance(problem.cause, discovery.Damaged):
+            note(f"the installed distribution {problem.provider.origin} is damaged: {problem.why}")
+        elif problem.provider.sha256 and problem.status == "broken":  # it was asked for by name
+            _file_problem(problem, "--plugin" if Path(problem.provider.origin) in (plugin or ()) else "GENDIFF_PLUGINS")
     set_default_resolver(registry.resolve)
     _registry[:] = [registry]
     context.obj = registry
+
+
+def _file_problem(problem: Problem, where: str) -> None:
+    """Say what is wrong with a plugin file that the user gave; raises `PluginError` where nothing of it can be used."""
+    if problem.cause is None:
+        note(f"the plugin file {problem.provider.origin} is broken: {problem.why}")
+        return
+    raise PluginError(
+        f"the plugin file '{problem.provider.origin}' cannot be used",
+        where=where,
+        details=[problem.why],
+        fix=f"correct it, or leave it out{'' if Verbosity.level > 0 else '; see the traceback: ' + again('-v')}",
+    ) from problem.cause
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from gendiff.comparison.gate import Gate
 from gendiff.comparison.measure import REPLICATES, Measure
 from gendiff.comparison.plan import FORMAT, LEVEL, Cell, differences
 from gendiff.comparison.verdict import verdict
+from gendiff.discovery import version
 from gendiff.errors import DataError
 from gendiff.evaluation.event_set import spread
 from gendiff.evaluation.number import Number, comparable
