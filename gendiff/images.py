@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import DataError, printable
+from gendiff.shapes import AsText
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other reader is tried, whatever the file holds
@@ -37,7 +38,7 @@ class Pictures(Data):
     """Encoded pictures that become events of one size: the parameters, and the way from a picture to an event."""
 
     path: Path = Field(description="where the pictures are; ~ is your home")
-    size: Side | tuple[Side, Side] = Field(64, description="pixels: n for n x n, or [height, width]")
+    size: Annotated[Side | tuple[Side, Side], AsText] = Field(64, description="pixels: n for n x n, or [height, width]")
     channels: Literal[1, 3] = Field(3, description="3: colour, 1: grey")
     crop: Literal["none", "center"] = Field("none", description="none: squeeze; center: cut off what sticks out")
 

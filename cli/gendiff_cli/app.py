@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from gendiff import __version__, discovery
 from gendiff.blame import culprit
 from gendiff.command import again, keep, started
 from gendiff.component import set_default_resolver
-from gendiff.errors import GendiffError, PluginError, failure, reason
+from gendiff.errors import ConfigError, GendiffError, PluginError, failure, reason
 from gendiff.registry import Entry, Problem, Registry
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
@@ -26,7 +27,18 @@ _registry: list[Registry] = []  # the one in force: knows whose code an unforese
 
 
 class Command(TyperCommand):
-    """A command in which components cannot write to stdout, and end the program only by an error."""
+    """A command in which components cannot write to stdout, and end the program only by an error.
+
+    No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        if any(word == "" or word.endswith("=") for word in words) and not ctx.resilient_parsing:
+            _refuse_empty(self.make_parser(ctx).parse_args(words)[0], self.params)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
@@ -37,6 +49,19 @@ class Command(TyperCommand):
                 raise
             except BaseException as error:
                 raise failure(error) from error
+
+
+def _refuse_empty(given: Mapping[str, Any], parameters: Sequence[Any]) -> None:
+    for parameter in parameters:
+        value = given.get(parameter.name)
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            option = parameter.param_type_name == "option"
+            name = max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name.upper())
+            raise ConfigError(
+                f"{name} is given nothing",
+                details=["a shell variable that is not set gives nothing; the working folder is written '.'"],
+                fix="give it a value" + (", or leave the option out" if option else ""),
+            )
 
 
 app = typer.Typer(
