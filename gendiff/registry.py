@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -258,7 +259,10 @@ class Registry:
                 f"it needs version {needed} of gendiff's plugin interface, this gendiff has {API_VERSION}: "
                 "upgrade the older of the two"
             )
-        register(self._manager, loaded, f"{provider} ({provider.origin})")
+        try:
+            register(self._manager, loaded, f"{provider} ({provider.origin})")
+        except pluggy.PluginValidationError as error:
+            raise ImportError(f"{error}{_line_of_hook(loaded, str(error))}") from error
 
     def _asked(self, hook: str, loaded: Any, provider: Provider, into: Callable[[Any], Any]) -> Any:
         """What one plugin answers to a hook; None where it does not take it or fails."""
@@ -328,6 +332,15 @@ class Registry:
                     ],
                     fix="see who provides what: gendiff plugins list",
                 )
+
+
+def _line_of_hook(loaded: Any, complaint: str) -> str:
+    """Where the hook is that pluggy complains of; empty where its name says nothing."""
+    for name, function in vars(loaded).items() if isinstance(loaded, ModuleType) else ():
+        code = getattr(function, "__code__", None)
+        if code is not None and hasattr(function, f"{GROUP}_impl") and f"'{name}'" in complaint:
+            return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+    return ""
 
 
 def _provided_by(owner: Provider, other: Provider) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 import tomli_w
 
 from gendiff import stored
-from gendiff.command import command
+from gendiff.command import command, quoted
 from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
@@ -220,7 +220,9 @@ class Run:
         """Write README.md: what was trained, on what, with what result, and how to sample."""
         info, config = self.info, self.config
         last = self.last_training_row()
-        plugins = "".join(f" --plugin RUN/{file['copy']}" for file in info.get("plugin_files", {}).values())
+        copies = [f"RUN/{file['copy']}" for file in info.get("plugin_files", {}).values()]
+        plugins = [word for copy in copies for word in ("--plugin", copy)]
+        again = quoted("gendiff", *plugins, "train", "--config", "RUN/config.toml")
         lines = [
             f"# {info['id']}",
             "",
@@ -238,7 +240,7 @@ class Run:
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
             f"| last loss | {last.get('loss', float('nan')):.4f} |",
             "",
-            f"Sample from it: `gendiff sample RUN`. Train it again: `gendiff{plugins} train --config RUN/config.toml`.",
+            f"Sample from it: `gendiff sample RUN`. Train it again: `{again}`.",
             "",
         ]
         (self.path / "README.md").write_text("\n".join(lines), encoding="utf-8")
