@@ -223,7 +223,7 @@ def _refuse_plugins(names: Any, path: Path) -> None:
     missing = [
         plugin.provider
         for plugin in (discovery.file(path.parent / name, str(path)) for name in names)
-        if not discovery.loaded(plugin.provider.sha256)
+        if not discovery.let_in(plugin.provider.sha256)
     ]
     if missing:
         files = [Path(provider.origin) for provider in missing]

@@ -26,7 +26,8 @@ from gendiff.hookspecs import GROUP
 
 BUILT_IN = "gendiff"  # the distribution whose plugins are the built-in ones
 MOST_BYTES = 1 << 24  # of a plugin file; a real one has a few thousand
-MODULE = "gendiff_plugin_"  # how the name of the module of a file begins; its hash ends it
+
+_let_in: set[str] = set()  # hashes of the plugin files of every registry
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,19 @@ def file(path: Path, where: str = "--plugin") -> Plugin:
     return Plugin(Provider(path.name, "", str(path), sha256), partial(_load_file, path, sha256))
 
 
-def loaded(sha256: str) -> bool:
-    """Whether a plugin file of this content is among those that the user has let in."""
-    return any(name.startswith(MODULE) and name.endswith(f"_{sha256[:12]}") for name in list(sys.modules))
+def let_in(sha256: str) -> bool:
+    """Whether the user has given a plugin file of this content."""
+    return sha256 in _let_in
+
+
+def open_to(sha256: str) -> None:
+    """Take note that the user has given a plugin file of this content."""
+    _let_in.add(sha256)
+
+
+def begin_anew() -> None:
+    """Forget the plugin files that were given: another command begins."""
+    _let_in.clear()
 
 
 def _content(path: Path) -> bytes:
@@ -167,7 +178,7 @@ def _unread(distribution: importlib.metadata.Distribution) -> Provider:
 
 
 def _load_file(path: Path, sha256: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{MODULE}{path.stem}_{sha256[:12]}", path)
+    spec = importlib.util.spec_from_file_location(f"gendiff_plugin_{path.stem}_{sha256[:12]}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

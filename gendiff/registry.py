@@ -233,6 +233,8 @@ class Registry:
             if known.place == provider.place:
                 return known
         self.providers.append(provider)
+        if provider.sha256:
+            discovery.open_to(provider.sha256)
         if blocked := self._block.intersection(provider.names):
             self._problem(provider, f"--block {min(blocked)}", "blocked")
         else:

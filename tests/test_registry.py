@@ -290,7 +290,7 @@ def test_only_a_regular_file_is_read_as_a_plugin(plugin):
     os.mkfifo("pipe.py")
     plugin("", "large.py")
     os.truncate("large.py", 1 << 40)
-    for file in ("pipe.py", "/dev/zero", "large.py", "a\0b"):
+    for file in ("pipe.py", "/dev/zero", "large.py", ""):
         done = run("--plugin", file, "config", "show")
         assert (done.code, done.err.startswith("error: no plugin file '")) == (3, True), done.err
 

@@ -113,6 +113,7 @@ def gendiff(
     files = [word for file in plugin or () for word in ("--plugin", str(file))]
     blocked = [word for name in block or () for word in ("--block", name)]
     keep([*files, *(["--no-plugins"] if no_plugins else []), *blocked])
+    discovery.begin_anew()
     named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
     plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
     registry = Registry(files=plugin or (), third_party=not no_plugins, block=block or (), plugins=plugins)
