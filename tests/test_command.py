@@ -252,3 +252,37 @@ def test_a_terminal_is_seen_as_one(tmp_path):
     lines = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
     assert max(map(len, lines)) == 47
     assert "\x1b[1m" in shown
+
+
+# --- nothing where something should be ----------------------------------------------------------------------------------
+
+NOTHING = [
+    (["train", "--out", ""], "--out"),
+    (["train", "--out="], "--out"),
+    (["train", "--config", ""], "--config"),
+    (["train", "--resume", ""], "--resume"),
+    (["train", "--data", ""], "--data"),
+    (["sample", ""], "RUN"),
+    (["sample", ".", "--out", ""], "--out"),
+    (["evaluate", ""], "RUN|FOLDER|SPEC"),
+    (["evaluate", "digits", "--reference", ""], "--reference"),
+    (["runs", "list", ""], "FOLDER"),
+    (["runs", "show", ""], "RUN"),
+    (["runs", "diff", ".", ""], "OTHER"),
+    (["data", "info", ""], "SOURCE"),
+    (["data", "prepare", "digits", ""], "DEST"),
+    (["compare", "--resume", ""], "--resume"),
+    (["process", "plot", "--picture", ""], "--picture"),
+    (["plugins", "check", ""], "SUBJECT"),
+    (["plugins", "new", "acme", "--into", ""], "--into"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), NOTHING, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_variable_that_is_not_set_is_not_the_working_folder(tmp_path, monkeypatch, words, name):
+    monkeypatch.chdir(tmp_path)
+    done = run(*words)
+    assert (done.code, done.err.splitlines()[0]) == (2, f"error: {name} is given nothing")
+    assert list(tmp_path.iterdir()) == []
