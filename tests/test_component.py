@@ -323,5 +323,5 @@ def test_of_several_types_the_fitting_ones_say_what_they_want():
     with pytest.raises(ConfigError) as caught:
         component(Data, "dead-leaves:size={a=1}")
     assert caught.value.what == (
-        "data 'dead-leaves': size = {'a': 1}: input should be a valid integer; or: input should be a valid list"
+        "data 'dead-leaves': size = {'a': 1}: input should be a valid integer; or: input should be a list"
     )

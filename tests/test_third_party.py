@@ -444,8 +444,8 @@ def test_a_configuration_that_names_plugin_files_runs_none(tmp_path, monkeypatch
 
 
 def test_a_run_that_a_configuration_with_plugins_made_names_the_plugin_again(tmp_path):
-    write("mine.py", schedule("mine"))
-    write("c.toml", 'plugins = ["mine.py"]\nrotation = "dct"\n[velocity]\nschedule = "mine"\n')
+    write("mine.py", component("objective", "mine"))
+    write("c.toml", 'plugins = ["mine.py"]\nobjective = "mine"\n')
     done = run("--plugin", "mine.py", "train", "--config", "c.toml", *TINY, "--out", "r")
     assert done.code == 0, done.err
     assert done.err.splitlines()[-1] == "next: gendiff --plugin mine.py sample r"
