@@ -59,7 +59,7 @@ def _refuse_empty(given: Mapping[str, Any], parameters: Sequence[Any]) -> None:
             name = max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name.upper())
             raise ConfigError(
                 f"{name} is given nothing",
-                details=["a shell variable that is not set gives nothing; the working folder is written '.'"],
+                details=["a shell variable that is not set gives nothing"],
                 fix="give it a value" + (", or leave the option out" if option else ""),
             )
 
