@@ -120,9 +120,9 @@ def info(
     if found:
         first = found[0]
         files = [first["origin"]] if first.get("sha256") else []
-        preset = first["kind"] == "preset"
-        words = ["train", "--preset"] if preset else ["plugins", "check", "--kind", first["kind"]]
-        next_step(command(*words, first["name"], plugins=files))
+        checked = ["plugins", "check", first["name"], "--kind", first["kind"]]
+        words = ["train", "--preset", first["name"]] if first["kind"] == "preset" else checked
+        next_step(command(*words, plugins=files))
 
 
 @app.command()
