@@ -17,11 +17,13 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, PrivateAttr, ValidationError
 
+from gendiff import discovery
+from gendiff.command import again
 from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
 from gendiff.component import resolve as component_class
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.model import Model
@@ -111,7 +113,16 @@ class Layer:
 
     @classmethod
     def from_file(cls, path: Path, origin: str = "") -> Layer:
-        """Read TOML; raises `ConfigError` naming the file and line where it cannot be read."""
+        """Read TOML.
+
+        A list ``plugins`` in it says which plugin files it needs, relative to it. They are not part of the layer, and nothing
+        that a configuration names is ever executed.
+
+        Raises:
+            ConfigError: naming the file and line where it cannot be read.
+            PluginError: where it names a plugin file that the user has not given.
+
+        """
         origin = origin or str(path)
         try:
             content = reading.content(path, reading.TOML)
@@ -119,11 +130,13 @@ class Layer:
             what = error.what.replace("cannot read", "cannot read the configuration", 1)
             raise ConfigError(what, fix="give the path of a TOML file") from error
         try:
-            return cls(origin, toml_table(content))
+            table = toml_table(content)
         except ValueError as error:  # not TOML, or not even UTF-8
             raise ConfigError(
                 f"'{path}' is not valid TOML: {error}", fix="see how one looks: gendiff config show"
             ) from error
+        _refuse_plugins(table.pop("plugins", []), path)
+        return cls(origin, table)
 
     @classmethod
     def from_assignment(cls, assignment: str) -> Layer:
@@ -198,6 +211,33 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise invalid from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply") from error
+
+
+def _refuse_plugins(names: Any, path: Path) -> None:
+    """Raise `PluginError` for the plugin files that a configuration names, unless the user gave files of the same content."""
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(
+            "'plugins' must be a list of paths",
+            where=str(path),
+            fix='write plugins = ["my_schedule.py"]',
+            subject="plugins",
+        )
+    missing = [
+        plugin.provider
+        for plugin in (discovery.file(path.parent / name, str(path)) for name in names)
+        if not discovery.let_in(plugin.provider.sha256)
+    ]
+    if missing:
+        files = [Path(provider.origin) for provider in missing]
+        raise PluginError(
+            f"'{path}' needs {'the plugin file' if len(files) == 1 else 'plugin files'} "
+            f"{', '.join(map(repr, map(str, files)))}, and a configuration never runs code",
+            details=[
+                *(f"SHA-256 of {provider.origin}: {provider.sha256}" for provider in missing),
+                "a plugin runs with your rights: read it first",
+            ],
+            fix=f"give it yourself: {again(*(word for file in files for word in ('--plugin', file)))}",
+        )
 
 
 def _say_inside(error: GendiffError, process: Process, velocity: Mapping[str, Any]) -> None:

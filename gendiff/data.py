@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, final
 from pydantic import ModelWrapValidatorHandler
 from torch import Tensor
 
+from gendiff.command import command
 from gendiff.component import Component
 from gendiff.errors import ConfigError
 from gendiff.shapes import EventShape
@@ -103,5 +104,5 @@ class Data(Component):
         except ConfigError as error:
             name = value.get("name") if isinstance(value, Mapping) else value
             if error.subject == "data.name" and isinstance(name, str) and len(name) < 256 and Path(name).exists():
-                error.fix = f"a path needs to be told what it is: gendiff data info {name} finds out"
+                error.fix = f"a path needs to be told what it is: {command('data', 'info', Path(name))} finds out"
             raise

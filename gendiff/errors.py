@@ -33,9 +33,14 @@ class GendiffError(Exception):
         self.fix = fix
         self.subject = subject
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> list[str]:
+        """What happened and where, and what is allowed: all but the fix."""
         head = f"{self.what} (from {self.where})" if self.where else self.what
-        return "\n".join([head, *(f"  {line}" for line in (*self.details, self.fix) if line)])
+        return [head, *(f"  {line}" for line in self.details if line)]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *([f"  {self.fix}"] if self.fix else [])])
 
     def __reduce__(self) -> tuple[object, ...]:
         # An error raised in a data-loading process is pickled on its way to the trainer; keyword-only arguments would be lost.

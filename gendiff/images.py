@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import DataError, printable, without_advice
+from gendiff.shapes import AsText
 from gendiff.storage import reading
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
@@ -45,7 +46,7 @@ class Pictures(Data):
     """Encoded pictures that become events of one size: the parameters, and the way from a picture to an event."""
 
     path: Path = Field(description="where the pictures are; ~ is your home")
-    size: Side | tuple[Side, Side] = Field(64, description="pixels: n for n x n, or [height, width]")
+    size: Annotated[Side | tuple[Side, Side], AsText] = Field(64, description="pixels: n for n x n, or [height, width]")
     channels: Literal[1, 3] = Field(3, description="3: colour, 1: grey")
     crop: Literal["none", "center"] = Field("none", description="none: squeeze; center: cut off what sticks out")
 

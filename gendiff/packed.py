@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from gendiff.command import command
 from gendiff.errors import DataError
 from gendiff.images import Mark, mark, missing, reason
 from gendiff.shapes import EventShape
@@ -142,7 +143,7 @@ def _absent(path: Path) -> DataError:
         return DataError(what, subject="data.path", fix=fix)
     allowed = "a folder that gendiff data prepare made"
     if path.is_dir():
-        fix = f"pack it: gendiff data prepare {path} NEW"
+        fix = f"pack it: {command('data', 'prepare', path, 'NEW')}"
         return DataError(
             f"'{path}' is no packed set: there is no {MANIFEST} in it",
             subject="data.path",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gendiff import stored
+from gendiff.command import again, quoted
 from gendiff.component import Component
 from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
@@ -143,9 +144,9 @@ def _needed(path: Path, key: str, error: GendiffError, info: Mapping[str, Any]) 
         return error
     copies = {file["given"]: file["copy"] for file in info.get("plugin_files", {}).values()}
     fixes = [
-        f"gendiff --plugin {path / copies[who['origin']]} ..."
+        again("--plugin", path / copies[who["origin"]])
         if who["origin"] in copies
-        else f"pip install {who['distribution']}=={who['version']}"
+        else quoted("pip", "install", f"{who['distribution']}=={who['version']}")
         for who in strangers.values()
     ]
     return PluginError(

@@ -26,16 +26,17 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from gendiff import stored
+from gendiff.command import command, quoted
 from gendiff.component import Component, Settings
 from gendiff.config import Config, Layer, overlaid, resolve
 from gendiff.data import Data
+from gendiff.discovery import version
 from gendiff.errors import ConfigError, DataError, GendiffError, printable
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
@@ -296,7 +297,9 @@ class Run:
         """Write README.md: what was trained, on what, with what result, and how to sample."""
         info, config = self.info, self.config
         last = self.last_training_row()
-        plugins = "".join(f" --plugin RUN/{file['copy']}" for file in info.get("plugin_files", {}).values())
+        copies = [f"RUN/{file['copy']}" for file in info.get("plugin_files", {}).values()]
+        plugins = [word for copy in copies for word in ("--plugin", copy)]
+        again = quoted("gendiff", *plugins, "train", "--config", "RUN/config.toml")
         lines = [
             f"# {info['id']}",
             "",
@@ -314,7 +317,7 @@ class Run:
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             "",
-            f"Sample from it: `gendiff sample RUN`. Train it again: `gendiff{plugins} train --config RUN/config.toml`.",
+            f"Sample from it: `gendiff sample RUN`. Train it again: `{again}`.",
             "",
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
@@ -384,7 +387,7 @@ def _copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, 
 
 
 def _empty(out: Path) -> Path:
-    return empty(out, f"gendiff train --resume {out}" if (out / RECORD).is_file() else "")
+    return empty(out, command("train", "--resume", out) if (out / RECORD).is_file() else "")
 
 
 def _numbered(config: Config) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from gendiff import checkpoint
 from gendiff.batches import Batch, Batches
 from gendiff.blur import frequency_bands
 from gendiff.checkpoint import Checkpoint
+from gendiff.command import command
 from gendiff.config import Config, TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
 from gendiff.memory import memory_for
@@ -440,8 +440,7 @@ def _shows(settings: TrainSettings, step: int) -> bool:
 
 def resuming(run: Run, change: str = "") -> str:
     """The command that goes on with a run; ``change`` is a setting that it is to have from there on."""
-    words = ["gendiff", "train", "--resume", str(run.path), *(["--set", change] if change else [])]
-    return shlex.join(words)
+    return command("train", "--resume", run.path, *(["--set", change] if change else []))
 
 
 @contextmanager

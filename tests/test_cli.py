@@ -88,7 +88,7 @@ MISTAKES = [
     # specs
     ("train --schedule log:f_max", 2, "cannot read 'f_max' in the spec 'log:f_max' (from --schedule)", "name:key=value"),
     ("train --schedule log:0.3", 2, "cannot read '0.3' in the spec 'log:0.3' (from --schedule)", "name:key=value"),
-    ("train --schedule ''", 2, "empty component name in '' (from --schedule)"),
+    ("train --schedule ''", 2, "--schedule is given nothing"),
     ("train --schedule log:f_max=-1", 2, "schedule 'log': f_max = -1", "greater than or equal to 0 (from --schedule)",
      "f_max: largest f"),
     ("train --schedule log:f_max=abc", 2, "f_max = 'abc'", "(from --schedule)"),

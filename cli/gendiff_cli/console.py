@@ -13,13 +13,32 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich import markup
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
 from gendiff.errors import GendiffError, printable
 
-out = Console(highlight=False, soft_wrap=True)
+
+class _Results(Console):
+    """The console of stdout, which is not at descriptor 1 (`gendiff_cli.descriptors`), where rich looks for its width."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        try:
+            columns, lines = os.get_terminal_size(self.file.fileno())
+        except (AttributeError, OSError, ValueError):  # no terminal, and perhaps no file
+            columns = lines = 0
+        if self._width is not None or self.is_dumb_terminal or not columns or not lines:
+            return super().size
+        return ConsoleDimensions(columns, lines)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self.width, self.height = new
+
+
+out = _Results(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
@@ -54,9 +73,9 @@ def is_main_process() -> bool:
 
 
 def note(text: str) -> None:
-    """A remark on stderr, silent under -q."""
+    """A remark on stderr, one line, silent under -q."""
     if Verbosity.level >= 0 and is_main_process():
-        err.print(f"[dim]note:[/] {escape(text)}")
+        err.print(f"[dim]note:[/] {escape(printable(text))}")
 
 
 def busy(doing: str) -> AbstractContextManager[object]:
@@ -96,7 +115,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         whole = column.strip() in ("kind", "name", "parameter", "provided by")
         grid.add_column(column, no_wrap=whole, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(printable(cell, "\n")) for cell in row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     if not out.is_terminal:
         out.width = MAX_LINE
     out.print(grid, soft_wrap=False)
@@ -119,10 +138,11 @@ def json_result(value: Any) -> None:
 
 
 def fail(error: GendiffError) -> int:
-    """Print an error and return its exit code."""
+    """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line."""
     if Verbosity.level > 0:
         err.print(escape("".join(traceback.format_exception(error))))
-    head, *rest = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in str(error).splitlines()]
+    lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in map(printable, error.lines)]
+    head, rest = lines[0], [*lines[1:], *([f"  {printable(error.fix)}"] if error.fix else [])]  # a command is whole
     label = "" if error.exit_code in (75, 130) else "[bold red]error:[/] "  # a stop on request is no error
     err.print(f"{label}{escape(head)}")
     for line in rest:

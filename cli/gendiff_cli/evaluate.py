@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
@@ -200,7 +202,7 @@ def _report_statistics(source: str, file: Path | None, json: bool) -> None:
         json_result({"source": source, "statistics": str(file)})
     else:
         result(str(file))
-    next_step(f"gendiff evaluate RUN --reference {file}")
+    next_step(command("evaluate", "RUN", "--reference", file))
 
 
 def _report(
@@ -229,7 +231,8 @@ def _report(
             result(f"{name:10} {path}")
         for alarm in found.alarms:
             result(f"warning: {alarm}")
-    next_step(f"gendiff runs show {run.path}" if run else f"gendiff evaluate {source} ... --out numbers.json")
+    more = ["plugins", "list", "--kind", "metric"] if out else [*sys.argv[1:], "--out", "numbers.json"]
+    next_step(command("runs", "show", run.path) if run else quoted("gendiff", *more))
 
 
 def _name(found: Evaluation) -> str:
@@ -251,7 +254,9 @@ def _check_file(file: Path | None, option: str, suffix: str) -> None:
     if file is None:
         return
     if file.suffix != suffix:
-        raise ConfigError(f"'{file}' does not end in {suffix}", where=option, fix=f"call it {file.with_suffix(suffix)}")
+        raise ConfigError(
+            f"'{file}' does not end in {suffix}", where=option, fix=f"call it {quoted(file.with_suffix(suffix))}"
+        )
     if file.exists():
         try:
             Statistics.load(file) if suffix == ".npz" else Evaluation.load(file)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff_cli.console import json_result, next_step, note, result, shown, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
@@ -45,7 +46,7 @@ def list_(
     rows = [(r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"]) for r in found]
     table(["name", "status", "step", "loss", "process", "created"], rows)
     if found:
-        next_step(f"gendiff runs show {found[-1]['run']}")
+        next_step(command("runs", "show", Path(found[-1]["run"])))
 
 
 @app.command()
@@ -90,7 +91,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
         list_evaluations(evaluations)
     for text in opened.notes:
         note(text)
-    next_step(f"gendiff sample {run}" if evaluations else f"gendiff evaluate {run}")
+    next_step(command("sample" if evaluations else "evaluate", run))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
 from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption
@@ -182,7 +183,7 @@ def _report(
     else:
         for name in paths:
             result(str(paths[name]))
-    next_step(f"gendiff sample {model.run.path} --trajectory --gif")
+    next_step(command("sample", model.run.path, "--trajectory", "--gif"))
 
 
 def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.hookspecs import hookimpl
 from gendiff.registry import Registry
@@ -274,7 +275,7 @@ def _finish(run: Run, trainer: Trainer, json: bool) -> None:
         json_result({"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"})
     else:
         result(str(run.path))
-    next_step(f"gendiff sample {run.path}")
+    next_step(command("sample", run.path))
 
 
 class ProgressBar:

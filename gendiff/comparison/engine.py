@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from gendiff import checkpoint
+from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
@@ -106,7 +107,7 @@ class Comparison:
                 f"'{out}' holds another comparison",
                 where="--out",
                 details=[f"it differs in: {', '.join(changed)}"],
-                fix=f"choose a new directory, or go on with the old one: gendiff compare --resume {out}",
+                fix=f"choose a new directory, or go on with the old one: {command('compare', '--resume', out)}",
             )
         return known
 
@@ -218,7 +219,7 @@ class Comparison:
             heed()
 
     def _stopped(self, number: int) -> Stopped:
-        return stopped("the comparison", number, "what was reached is saved", f"gendiff compare --resume {self.path}")
+        return stopped("the comparison", number, "what was reached is saved", command("compare", "--resume", self.path))
 
     def _train(self, cell: Cell, what: str, registry: Registry, device: torch.device, listener: Listener) -> None:
         path = self.run_path(cell)

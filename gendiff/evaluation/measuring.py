@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
+from gendiff.discovery import version
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.evaluation.distances import (
     Interval,

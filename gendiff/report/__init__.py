@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gendiff.command import command
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.look import Look
 from gendiff.errors import DataError
@@ -29,7 +30,7 @@ def write(comparison: Comparison, result: dict[str, Any], looks: Sequence[Look])
     measures = [comparison.measured(cell, comparison.plan.samplers(cell.contender)[-1]) for cell in comparison.shown()]
     samples = [measure.first for measure in measures if measure is not None]
     if len(samples) < len(measures):
-        raise DataError(f"'{comparison.path}' lacks measures", fix=f"gendiff compare --resume {comparison.path}")
+        raise DataError(f"'{comparison.path}' lacks measures", fix=command("compare", "--resume", comparison.path))
     reference = comparison.plan.reference
     count = min(DATA, reference.n)
     data = torch.cat([events.cpu() for events in reference.at([k * reference.n // count for k in range(count)])])

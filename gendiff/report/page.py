@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 from torch import Tensor
 
+from gendiff.command import quoted
 from gendiff.comparison.look import BANDS, Look
 from gendiff.comparison.verdict import number, signed
 from gendiff.report import charts, sheets
@@ -61,7 +61,7 @@ def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tens
         curve=_curve(result),
         spectrum=_spectrum(result),
         heat_maps=_heat_maps(arms, looks),
-        command=shlex.join(["gendiff", *result["reproduce"]["command"]]),
+        command=quoted("gendiff", *result["reproduce"]["command"]),
         json=lambda value: Markup(json_text(value).replace("<", "\\u003c")),
     )
 

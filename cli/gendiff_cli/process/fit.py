@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import busy, json_result, next_step, paragraph, result, shown, table
 from gendiff_cli.options import (
@@ -204,4 +204,4 @@ def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong:
             f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {found.evaluations} evaluations of it"
         )
         result(str(out))
-    next_step(f"gendiff train --config {shlex.quote(str(out))}")
+    next_step(command("train", "--config", out))

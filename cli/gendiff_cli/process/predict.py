@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import quoted
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, shown, table
 from gendiff_cli.options import (
@@ -155,7 +155,7 @@ def predict(
         json_result({"predictions": results})
         return
     _print(results, bands)
-    next_step(f"gendiff {_following(arms or [])}")
+    next_step(_following(arms or []))
 
 
 def _samplers(
@@ -354,7 +354,7 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
     for row in rows:
         if "best" in row:
             grid = ",".join(map(str, row["best"]["grid"]))
-            words = shlex.join(["--sampler", _without_grid(row["sampler"]), "--grid", f"explicit:at=[{grid}]"])
+            words = quoted("--sampler", _without_grid(row["sampler"]), "--grid", f"explicit:at=[{grid}]")
             paragraph(f"{names[row['process'], row['sampler']]}, {row['asked']}: {words}")
 
 

@@ -73,7 +73,7 @@ def show(
         if not subject.config.rotation.diagonalises_blur and fact["basis"] == subject.config.rotation.spec:
             name = subject.config.rotation.name
             note(f"rotation '{name}' does not diagonalise a blur: D is what a component keeps of its own energy")
-    next_step(f"gendiff {again('process show', 'process plot', {'--bands', '--moments'})}")
+    next_step(again("process show", "process plot", {"--bands", "--moments"}))
 
 
 def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
