@@ -389,6 +389,11 @@ class TestKLT:
             basis(klt(pictures, patch=0, tiles=20)), basis(klt(pictures[[5 * i // 2 for i in range(20)]], patch=0))
         )
         assert torch.equal(basis(klt(pictures, patch=0, tiles=50)), basis(klt(pictures, patch=0)))
+        pairs, basis = smooth_pictures(50, (1, 6, 12)), lambda U: U.learned["basis_6x6"]  # two tiles in each
+        first = lambda tiles: basis(klt(pairs, endless=True, patch=6, tiles=tiles))  # noqa: E731
+        assert torch.equal(first(5), first(6))  # three events hold five tiles
+        assert not torch.equal(first(5), first(4))
+        assert not torch.equal(first(7), first(6))
         assert component(Rotation, "klt").tiles == 20_000
 
     def test_chunks_do_not_matter(self, monkeypatch):

@@ -344,8 +344,12 @@ class TestShare:
         assert effective_events(p, [p, p + 1e-9], n, size, 400) == 400
         assert effective_events(p, [0.0, 1.0], n, size, 400) == 1
         assert effective_events(0.0, [0.0, 0.0], n, size, 350) == 350
-        few = effective_events(p, list(p + spread[:6] * 0.05), n, size, 400)
-        assert few < effective_events(p, list(p + spread * 0.05), n, size, 400) / 1.5
+        few = p + spread[:6] * 0.05
+        narrower = scipy.stats.norm.ppf(0.95) / scipy.stats.t.ppf(0.95, 5)
+        wanted = p * (1 - p) / np.var(few, ddof=1) * narrower**2
+        assert effective_events(p, list(few), n, size, 400, level=0.9) == pytest.approx(wanted)
+        more = p * (1 - p) / (3 * np.var(few, ddof=1)) * narrower**2
+        assert effective_events(p, list(few), n, 300, 400, level=0.9) == pytest.approx(more)
 
 
 class TestInterval:

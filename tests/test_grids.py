@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from gendiff_plugins.grids.spaced import arc_length
 from processes import component, diffusion
 
 from gendiff import Data, Diffusion, Rotation, Sampler
@@ -84,6 +86,20 @@ def test_arc_length_counts_components_by_their_variance():
     assert turns == pytest.approx([theta[0] / 4] * 4, rel=0.03)
     other = component(Grid, "arc-length").steps(steady(1001), 4)
     assert other != steps  # without moments all components count alike
+
+
+def test_the_way_begins_at_the_data():
+    """ℓ(i) = Σ_{j<=i} sqrt(Σ_k c_k (θ_j - θ_{j-1})²), its first stretch from step 0; with NumPy."""
+    c = torch.linspace(0.2, 3, 30, dtype=torch.float64).reshape(EVENT)
+    process = steady(40, Moments(0 * c, c, 1))
+    a, s = (
+        np.stack([np.broadcast_to(f(i).exp().numpy(), EVENT) for i in range(41)])
+        for f in (process.log_a, process.log_s)
+    )
+    theta = np.arctan2(s, a * np.sqrt(c.numpy()))
+    way = np.sqrt((c.numpy() * np.diff(theta, axis=0) ** 2).reshape(40, -1).sum(1)).cumsum()
+    assert way[0] > 0
+    np.testing.assert_allclose(arc_length(process).numpy(), way, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rotation", ["identity", "haar"])

@@ -144,15 +144,32 @@ COMPARISONS: dict[type, tuple[str, ...]] = {
     ast.IsNot: ("is not", "is"),
     ast.In: ("in", "not in"),
 }
-OTHER_NAMES = {
-    **{one: other for pair in (("sin", "cos"), ("max", "min"), ("amax", "amin"), ("argmax", "argmin")) for one, other in (pair, pair[::-1])},
-    **{one: other for pair in (("sum", "mean"), ("exp", "expm1"), ("log", "log1p"), ("zeros", "ones"), ("zeros_like", "ones_like"), ("floor", "ceil")) for one, other in (pair, pair[::-1])},
-    **{one: other for pair in (("log_a", "log_s"), ("low", "high"), ("x_0", "eps"), ("a", "s"), ("i", "j"), ("m", "c"), ("variance", "mean"), ("here", "there"), ("first", "last"), ("lower", "upper"), ("p", "q")) for one, other in (pair, pair[::-1])},
-    "atan2": "hypot",
-    "logsumexp": "amax",
-    "minimum": "maximum",
-    "searchsorted": "bucketize",
-}  # fmt: skip
+PAIRS = (
+    *(
+        "sin cos",
+        "max min",
+        "amax amin",
+        "argmax argmin",
+        "sum mean",
+        "exp expm1",
+        "log log1p",
+        "zeros ones",
+        "floor ceil",
+    ),
+    *(
+        "zeros_like ones_like",
+        "minimum maximum",
+        "log_a log_s",
+        "low high",
+        "x_0 eps",
+        "a s",
+        "i j",
+        "m c",
+        "variance mean",
+    ),
+    *("here there", "first last", "lower upper", "p q"),
+)
+OTHER_NAMES = {one: other for pair in map(str.split, PAIRS) for one, other in (pair, pair[::-1])}
 LEFT_OUT = {
     *("sqrt", "abs", "square", "clamp", "clamp_min", "clamp_max", "clamp_", "round", "flip", "cumsum", "diff", "sign"),
     *("nan_to_num", "float", "double", "floor", "sort"),
@@ -413,7 +430,7 @@ class _Edits(ast.NodeVisitor):
             if keyword.arg is None or keyword.arg in NO_MATHEMATICS:
                 continue
             before = [*node.args, *(k.value for k in node.keywords[:place])]
-            start, end = self.span(keyword)
+            end = self.span(keyword)[1]
             if before and len(node.args) + len(node.keywords) > 1:
                 self.add(self.span(before[-1])[1], end, b"")
         self.visit(func)
