@@ -50,11 +50,11 @@ PLUGINS = "plugins/gendiff_plugins"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 ENOUGH = 0.95
 NOT_ENOUGH = 5  # exit code
-LONGEST = 30.0  # seconds of tests for one change
+LONGEST = 20.0  # seconds of tests for one change
 
 BASES = ["test_bases", "test_rotation"]
-PROCESSES = ["test_process", "test_diffusion", "test_relatives", "test_golden"]
-LAWS = ["test_samplers", "test_prediction"]
+PROCESSES = ["test_dense", "test_process", "test_diffusion", "test_relatives", "test_golden"]
+LAWS = ["test_dense", "test_samplers", "test_prediction"]
 
 #: The tests of each module, the test files by name; and the functions that are mathematics, where not all of it is.
 TABLE: dict[str, list[str]] = {
@@ -64,9 +64,9 @@ TABLE: dict[str, list[str]] = {
     "gendiff/scales.py": [*PROCESSES],
     "gendiff/level.py": ["test_diffusion", "test_objectives", *LAWS, "test_grids"],
     "gendiff/diffusion.py": [*PROCESSES, "test_samplers"],
-    "gendiff/score.py": ["test_objectives", "test_diffusion", "test_samplers"],
-    "gendiff/objective.py": ["test_objectives"],
-    "gendiff/sampler.py": ["test_samplers", "test_grids", "test_prediction"],
+    "gendiff/score.py": ["test_dense", "test_objectives", "test_diffusion", "test_samplers"],
+    "gendiff/objective.py": ["test_dense", "test_objectives"],
+    "gendiff/sampler.py": ["test_dense", "test_samplers", "test_grids", "test_prediction"],
     "gendiff/grid.py": ["test_grids", "test_samplers"],
     "gendiff/moments.py": ["test_moments", "test_grids", "test_relatives"],
     "gendiff/statistics.py": ["test_distances", "test_evaluation"],
@@ -78,7 +78,7 @@ TABLE: dict[str, list[str]] = {
     "gendiff/lab/recursion.py": [*LAWS],
     "gendiff/lab/prediction.py": ["test_prediction", "test_fitting"],
     "gendiff/lab/fitting.py": ["test_fitting"],
-    "gendiff/lab/likelihood.py": ["test_likelihood", "test_objectives"],
+    "gendiff/lab/likelihood.py": ["test_dense", "test_likelihood", "test_objectives"],
     **{
         f"{PLUGINS}/noises/{name}.py": ["test_process", "test_diffusion", "test_golden"]
         for name in ("linear", "curves")
@@ -96,7 +96,10 @@ TABLE: dict[str, list[str]] = {
         f"{PLUGINS}/rotations/{name}.py": [*BASES, "test_golden"]
         for name in ("dct", "dst", "haar", "hadamard", "hartley", "identity", "klt", "blur_eigen", "random_orthogonal")
     },
-    **{f"{PLUGINS}/objectives/{name}.py": ["test_objectives"] for name in ("squared", "weighted", "absolute")},
+    **{
+        f"{PLUGINS}/objectives/{name}.py": ["test_dense", "test_objectives"]
+        for name in ("squared", "weighted", "absolute")
+    },
     **{f"{PLUGINS}/grids/{name}.py": ["test_grids", "test_samplers"] for name in ("spaced", "explicit")},
     **{
         f"{PLUGINS}/samplers/{name}.py": [*LAWS, "test_relatives"]
