@@ -11,11 +11,11 @@ a missing assertion, unless the change means the same: then it stands in ``equiv
 
 Exit 0 where at least 95 % of the changes to each module are noticed, 5 where not, 1 where a test fails without any change.
 
-Why not a tool: mutmut (3.x) leaves out whatever is not in a function and every function with a decorator, and so the properties and
-caches in which half of the formulas are; it copies the package beside itself, where the plugins, found by entry point, would be
-the unchanged ones. cosmic-ray runs one command for all changes, and starts Python and torch, three seconds, for each. Neither takes
-a seeded sample of each module, or keeps the reason for an equivalent change under its text: line numbers move. What is left is
-`ast`, `fork` and pytest in process.
+Why not a tool: mutmut (3.x) leaves out whatever is not in a function and every function with a decorator, and so the properties
+and caches in which half of the formulas are; it copies the package beside itself, where the plugins, found by entry point, would
+be the unchanged ones. cosmic-ray runs one command for all changes, and starts Python and torch, three seconds, for each. Neither
+takes a seeded sample of each module, or keeps the reason for an equivalent change under its text: line numbers move. What is
+left is `ast`, `fork` and pytest in process.
 
 Which tests run a line is seen in one run of the unchanged code, each file of the table by itself, its tests with empty caches.
 What a shared fixture runs belongs to every test that uses it. Lines that are run at import belong to all tests of the table.
