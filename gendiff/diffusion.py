@@ -21,12 +21,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gendiff.errors import PluginError
+from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, broadcasts, check_count, check_events, check_step, check_steps
 from gendiff.streams import stream
 
 
@@ -58,6 +58,7 @@ class Diffusion:
         moments: m and c of the data in the coordinates of ``rotation``; left out, m = 0 and c = 1 are assumed.
 
     Raises:
+        ArgumentError: where ``event_shape`` is no shape of an event, or the moments do not fit it.
         PluginError: where the rotation is not orthogonal (looked at with one vector), the scales do not fit the event, are not
             finite, or a component's SNR grows with i (looked at in about 18 steps).
 
@@ -89,51 +90,86 @@ class Diffusion:
         return not any(float(each.max() - each.min()) > 1e-9 for each in values)  # where all are -inf, they are alike
 
     def rotate(self, x: Tensor) -> Tensor:
-        """``x̄ = U^T x``, ``(B, *event)``."""
+        """``x̄ = U^T x``, ``(B, *event)``, float32 or float64."""
+        check_events(x, self.event_shape)
         return self.rotation.rotate(x)
 
     def unrotate(self, x_bar: Tensor) -> Tensor:
-        """``x = U x̄``, ``(B, *event)``."""
+        """``x = U x̄``, ``(B, *event)``, float32 or float64."""
+        check_events(x_bar, self.event_shape, "x_bar")
         return self.rotation.unrotate(x_bar)
 
     # --- scales ------------------------------------------------------------------------------------------------------
 
     def at(self, i: int | Tensor, dtype: torch.dtype = torch.float32) -> Level:
-        """Step ``i``, or the steps ``i`` of shape ``(B,)``, as numbers that broadcast over ``(B, *event)``."""
-        return Level(self.scales, self.moments, self._step(i) if isinstance(i, int) else i, dtype)
+        """Step ``i``, or the steps ``i`` of shape ``(B,)``, as numbers that broadcast over ``(B, *event)``.
+
+        Raises:
+            ArgumentError: where a step is no whole number in 0..N.
+
+        """
+        return Level(self.scales, self.moments, self._steps(i), dtype)
 
     def marginal(self, i: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """``(a_i, s_i)``, each ``(B, *diagonal)``, for steps ``i`` of shape ``(B,)``: float64 inside, cast once."""
-        return self.scales.log_a(i).exp().to(dtype), self.scales.log_s(i).exp().to(dtype)
+        at = self.at(i, dtype)
+        return at.a, at.s
 
     def scales_at(self, i: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """``(a_i, s_i)`` of one step, each of shape ``diagonal``."""
-        a, s = self.marginal(self._step(i), dtype)
-        return a[0], s[0]
+        at = self.at(i, dtype)
+        return at.a[0], at.s[0]
 
     def log_a(self, i: int) -> Tensor:
         """``log a_i`` of one step, float64, shape ``diagonal``."""
-        return self.scales.log_a(self._step(i))[0]
+        return self.at(i).log_a[0]
 
     def log_s(self, i: int) -> Tensor:
         """``log s_i`` of one step, float64, shape ``diagonal``; -inf without noise."""
-        return self.scales.log_s(self._step(i))[0]
+        return self.at(i).log_s[0]
 
     def half_log_snr(self, i: int) -> Tensor:
         """``λ_i`` of one step, float64, shape ``diagonal``."""
-        return self.scales.half_log_snr(self._step(i))[0]
+        return self.at(i).half_log_snr[0]
+
+    def asked(self, x_bar: Tensor, i: int | Tensor) -> Level:
+        """The level at which a model is asked about ``x_bar``, in its precision: steps in 1..N, one or one for each event.
+
+        Raises:
+            ArgumentError: where a step is outside 1..N, or ``x_bar`` is no batch of events with as many steps.
+
+        """
+        check_events(x_bar, self.event_shape, "x_bar")
+        at = self.at(self._steps(i, least=1), x_bar.dtype)
+        if len(at.i) not in (1, len(x_bar)):
+            raise ArgumentError(
+                f"{len(x_bar)} events and {len(at.i)} steps", details=["one step, or one for each event"]
+            )
+        return at
 
     # --- forward -----------------------------------------------------------------------------------------------------
 
-    def q_sample(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
-        """``x_i`` for clean events, steps ``(B,)`` and event-space noise; float32 or float64, as ``x_0``."""
-        a, s = self.marginal(i, x_0.dtype)
-        return self.unrotate(a * self.rotate(x_0) + s * self.rotate(eps))
+    def q_sample(self, x_0: Tensor, i: int | Tensor, eps: Tensor) -> Tensor:
+        """``x_i`` for clean events, one step or steps ``(B,)``, and event-space noise; float32 or float64, as ``x_0``.
 
-    def score(self, i: Tensor, eps: Tensor) -> Tensor:
+        Raises:
+            ArgumentError: where a step is outside 0..N, or events or noise are not ``(B, *event)`` in float32 or float64.
+
+        """
+        return self.unrotate(self.corrupted(self.at(i, x_0.dtype), self.rotate(x_0), self.rotate(eps)))
+
+    def corrupted(self, at: Level, x_bar_0: Tensor, eps_bar: Tensor) -> Tensor:
+        """``x̄_i = a x̄_0 + s ε̄`` at the steps ``at``, in rotated coordinates."""
+        if eps_bar.shape != x_bar_0.shape or eps_bar.dtype != x_bar_0.dtype or len(at.i) not in (1, len(x_bar_0)):
+            raise ArgumentError(
+                f"{len(x_bar_0)} events of {x_bar_0.dtype}, noise for {len(eps_bar)} of {eps_bar.dtype}, {len(at.i)} steps",
+                details=["each event has noise of its own, and a step of its own or one that all share"],
+            )
+        return at.a * x_bar_0 + at.s * eps_bar
+
+    def score(self, i: int | Tensor, eps: Tensor) -> Tensor:
         """``∇ log q(x_i | x_0) = -U s_i^{-1} U^T ε`` in event space, i >= 1."""
-        _, s = self.marginal(i, eps.dtype)
-        return self.unrotate(-self.rotate(eps) / s)
+        return self.unrotate(-self.rotate(eps) / self.at(self._steps(i, least=1), eps.dtype).s)
 
     def kernel(self, i: int, j: int) -> Kernel:
         """``q(x̄_i | x̄_j)`` for 0 <= j < i <= N; ``kernel(i, i-1)`` is the paper's one step (A_i^{1/2}, B_i^{1/2})."""
@@ -163,33 +199,39 @@ class Diffusion:
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
-    def _step(self, i: int) -> Tensor:
-        if not 0 <= i <= self.N:
-            raise ValueError(f"step {i} is outside 0..{self.N}")
-        return torch.tensor([i], device=self._device)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.scales.device
+    def _steps(self, i: int | Tensor, least: int = 0) -> Tensor:
+        if isinstance(i, Tensor):
+            return check_steps(i, self.N, least)
+        return torch.tensor([check_step(i, self.N, least)], device=self.scales.device)
 
     def _log_r(self, i: int, j: int) -> Tensor:
-        if not 0 <= j < i <= self.N:
-            raise ValueError(f"need 0 <= j < i <= {self.N}, got j = {j}, i = {i}")
+        if not check_step(j, self.N) < check_step(i, self.N):
+            raise ArgumentError(f"need 0 <= j < i <= {self.N}, got j = {j}, i = {i}")
         return (2 * (self.half_log_snr(i) - self.half_log_snr(j))).clamp_max(0.0)
 
     def _check(self) -> None:
+        self._check_shapes()
         self._check_rotation()
         diagonal = self.log_a(self.N).shape
-        fits = len(diagonal) == len(self.event_shape) and all(
-            own in (1, size) for own, size in zip(diagonal, self.event_shape, strict=True)
-        )
-        if not fits:
+        if not broadcasts(diagonal, self.event_shape):
             raise PluginError(
                 f"the scales have shape {tuple(diagonal)}, the events {self.event_shape}",
                 fix="the scales of a velocity must broadcast to the event",
                 subject="velocity.name",
             )
         self._check_snr()
+
+    def _check_shapes(self) -> None:
+        check_count(self.N)
+        shape = self.event_shape
+        if len(shape) < 2 or not all(isinstance(size, int) and size >= 1 for size in shape):
+            raise ArgumentError(
+                f"{shape} is no shape of an event",
+                details=["an event is (C, *spatial): (3, 64, 64), or (1, 48) for a signal"],
+            )
+        for name, values in (("mean", self.moments.mean), ("variance", self.moments.variance)):
+            if not broadcasts(values.shape, shape):
+                raise ArgumentError(f"the {name} of the data has the shape {tuple(values.shape)}, events have {shape}")
 
     def _check_rotation(self) -> None:
         """Whether U keeps the length of one vector and gives it back: what can be seen without the whole matrix."""

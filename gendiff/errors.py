@@ -53,6 +53,10 @@ class ConfigError(GendiffError):
     exit_code = 2
 
 
+class ArgumentError(GendiffError, ValueError):
+    """The library was called with what it cannot take, such as a step outside 0..N (exit code 1)."""
+
+
 class PluginError(GendiffError):
     """A plugin that was asked for is missing or broken (exit code 3)."""
 

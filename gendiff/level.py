@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gendiff.moments import Moments
 from gendiff.scales import Scales
+from gendiff.shapes import check_steps
 
 
 @final
@@ -97,5 +98,5 @@ class Level:
 
     @cached_property
     def before(self) -> Level:
-        """The level of step i - 1, one nearer to the data; i >= 1."""
-        return Level(self.scales, self.moments, self.i - 1, self.dtype)
+        """The level of step i - 1, one nearer to the data; raises `ArgumentError` where i = 0."""
+        return Level(self.scales, self.moments, check_steps(self.i, self.N, least=1) - 1, self.dtype)

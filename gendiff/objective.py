@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.level import Level
-from gendiff.score import Parametrization, Pivot, encode, network_input
+from gendiff.score import Parametrization, Pivot, ask, encode, network_input
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,19 @@ class Objective(Component):
 
     @final
     def loss(self, denoiser: nn.Module, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> Loss:
-        """The loss of a batch of clean events ``(B, *event)``, steps ``(B,)`` and event-space noise ``(B, *event)``."""
-        at = diffusion.at(i)
+        """The loss of a batch of clean events ``(B, *event)``, steps ``(B,)`` in 1..N and event-space noise ``(B, *event)``.
+
+        Raises:
+            ArgumentError: where events, steps or noise are not that.
+            PluginError: where the network does not return ``(B, *event)``.
+
+        """
         pivot = Pivot(x_0=diffusion.rotate(x_0), eps=diffusion.rotate(eps))
-        x_bar = at.a * pivot.x_0 + at.s * pivot.eps
-        output = denoiser(diffusion.unrotate(network_input(self.parametrization, x_bar, at)), i)
-        error = diffusion.rotate(output) - encode(self.parametrization, pivot, at)
+        at = diffusion.asked(pivot.x_0, i)
+        x_bar = diffusion.corrupted(at, pivot.x_0, pivot.eps)
+        x = diffusion.unrotate(network_input(self.parametrization, x_bar, at))
+        output = ask(denoiser, x, at.i.expand(len(x)), diffusion.event_shape)
+        error = diffusion.rotate(output.to(x.dtype)) - encode(self.parametrization, pivot, at)
         weight = self.weight(at)
         losses = (weight * error**2 if self.power == 2 else diffusion.unrotate(weight.sqrt() * error).abs()).flatten(1)
         per_event = losses.sum(1) if self.summed else losses.mean(1)

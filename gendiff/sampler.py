@@ -29,6 +29,7 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, PluginError
 from gendiff.grid import Grid
 from gendiff.score import Parametrization, Pivot, ScoreModel, encode, normalized
+from gendiff.shapes import check_events
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,19 @@ class Sampler(Component):
 
 
 class GridSampler(Sampler):
-    """A sampler that can skip steps: an author gives `plan`, which goes down the steps of `descent`."""
+    """A sampler that can skip steps: an author gives `plan`, which goes down the steps of `descent`.
 
-    #: Evaluations for each step but the last, which has one.
+    With ``stages = 2`` there are two evaluations at each step but the last, an odd number in all: an even one is rounded down.
+    """
+
+    #: Evaluations at each step but the last, which has one.
     stages: ClassVar[int] = 1
     steps: int | None = Field(None, ge=1, description="model evaluations; one at every step when left out")
     grid: Grid = by_name("uniform", "at which steps")
 
     @final
     def descent(self, diffusion: Diffusion) -> list[int]:
-        """Different steps from N down to 0, as many as make at most ``steps`` evaluations."""
+        """Different steps from N down to 0: as many as make ``steps`` evaluations, or one fewer where two stages ask for it."""
         return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
 
 
@@ -117,6 +121,7 @@ def sample(
     start: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     watch: Callable[[Snapshot], None] | None = None,
+    graph: bool | None = None,
 ) -> Tensor:
     """Run a sampler from the prior to the data.
 
@@ -127,11 +132,15 @@ def sample(
         start: x̄_N, ``(B, *event)``; left out, the prior that the sampler says. The prior ``data`` must be given.
         dtype: float32, or float64 for proofs.
         watch: called with the prior (``pivot`` None) and after each update.
+        graph: whether autograd follows the chain, through every evaluation of the model. Left out, it does where x̄_N requires a
+            gradient, because the noise or ``start`` does: that of a network's weights alone would keep every evaluation in
+            memory, and is asked for by True.
 
     Returns:
         x_0 of shape ``(B, *event)``.
 
     Raises:
+        ArgumentError: where noise or ``start`` are no batch of events, in ``dtype`` float32 or float64.
         ConfigError: where the sampler cannot sample this process, or its prior needs events.
 
     """
@@ -141,21 +150,27 @@ def sample(
             fix="use the moments of the data instead: prior=matched",
             subject="sampler.prior",
         )
-    x_bar = diffusion.prior(noise().to(dtype), sampler.prior == "matched") if start is None else start.to(dtype)
+    if start is None:
+        x_bar = diffusion.prior(noise().to(dtype), sampler.prior == "matched")
+    else:
+        check_events(x_bar := start.to(dtype), diffusion.event_shape, "start")
     if watch:
         watch(Snapshot(0, diffusion.N, x_bar, None))
     pivots: list[Pivot] = []
-    for number, update in enumerate(sampler.plan(diffusion), 1):
-        pivots.insert(0, model.predict(x_bar, update.i))
-        z_bar = None if update.e is None else diffusion.rotate(noise().to(dtype))
-        x_bar = apply(update, x_bar, pivots, z_bar)
-        if watch:
-            watch(Snapshot(number, update.j, x_bar, pivots[0]))
-        del pivots[len(update.past) + 1 :]
-    return diffusion.unrotate(x_bar)
+    with torch.set_grad_enabled(x_bar.requires_grad if graph is None else graph):
+        for number, update in enumerate(sampler.plan(diffusion), 1):
+            pivots.insert(0, model.predict(x_bar, update.i))
+            z_bar = None if update.e is None else diffusion.rotate(noise().to(dtype))
+            x_bar = apply(update, x_bar, pivots, z_bar)
+            if watch:
+                watch(Snapshot(number, update.j, x_bar, pivots[0]))
+            del pivots[len(update.past) + 1 :]
+        return diffusion.unrotate(x_bar)
 
 
-def invert(diffusion: Diffusion, model: ScoreModel, x_0: Tensor, steps: Sequence[int]) -> Tensor:
+def invert(
+    diffusion: Diffusion, model: ScoreModel, x_0: Tensor, steps: Sequence[int], *, graph: bool | None = None
+) -> Tensor:
     """``x̄_N`` from which a deterministic sampler leads back to ``x_0``, up to the error of both.
 
     Euler's method along ``dy/dθ = -T`` (`gendiff.score`) from clean events to N, one evaluation a step; at step 0, where there is
@@ -164,15 +179,17 @@ def invert(diffusion: Diffusion, model: ScoreModel, x_0: Tensor, steps: Sequence
     Args:
         x_0: events ``(B, *event)``, float32 or float64.
         steps: from N down to 0, as `Grid.steps` gives them.
+        graph: as of `sample`: left out, autograd follows where ``x_0`` requires a gradient.
 
     """
     x_bar, here = diffusion.rotate(x_0), diffusion.at(0, x_0.dtype)
     y = normalized(x_bar, here)
-    for j, i in pairwise(reversed(steps)):
-        seen, there = max(j, 1), diffusion.at(i, x_0.dtype)
-        T = encode(Parametrization.WIENER, model.predict(x_bar, seen), diffusion.at(seen, x_0.dtype))
-        y = y - (there.theta - here.theta).to(y) * T
-        x_bar, here = there.a * there.m + there.v.sqrt() * y, there
+    with torch.set_grad_enabled(x_0.requires_grad if graph is None else graph):
+        for j, i in pairwise(reversed(steps)):
+            asked, there = max(j, 1), diffusion.at(i, x_0.dtype)
+            T = encode(Parametrization.WIENER, model.predict(x_bar, asked), diffusion.at(asked, x_0.dtype))
+            y = y - (there.theta - here.theta).to(y) * T
+            x_bar, here = there.a * there.m + there.v.sqrt() * y, there
     return x_bar
 
 

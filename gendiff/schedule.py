@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gendiff.component import Component
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import PluginError
+from gendiff.shapes import check_count
 
 
 class NoiseSchedule(Component):
@@ -59,8 +60,7 @@ def beta_from_curve(curve: Callable[[Tensor], Tensor], i: Tensor, largest: float
 def _evaluate(
     schedule: Component, symbol: str, function: Callable[[Tensor, int], Tensor], N: int, below: float
 ) -> Tensor:
-    if N < 2:
-        raise ConfigError(f"N = {N} steps", fix="a diffusion needs N >= 2")
+    N = check_count(N)
     i = torch.arange(1, N + 1, dtype=torch.float64)
     values = function(i, N)
     if not isinstance(values, Tensor) or values.shape != i.shape:

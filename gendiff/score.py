@@ -26,7 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.diffusion import Diffusion
+from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
+from gendiff.shapes import EventShape
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -43,6 +45,10 @@ class Parametrization(StrEnum):
     WIENER = "wiener"
     RESIDUAL = "residual"
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ArgumentError(f"unknown parametrization {value!r}", details=[f"known: {', '.join(cls)}"])
+
 
 @dataclass(frozen=True)
 class Pivot:
@@ -53,8 +59,8 @@ class Pivot:
 
 
 def encode(parametrization: Parametrization, pivot: Pivot, at: Level) -> Tensor:
-    """The view of ``pivot`` that ``parametrization`` names."""
-    match parametrization:
+    """The view of ``pivot`` that ``parametrization`` names; raises `ArgumentError` for a name that is none."""
+    match Parametrization(parametrization):
         case Parametrization.EPS:
             return pivot.eps
         case Parametrization.X_0:
@@ -72,8 +78,13 @@ def encode(parametrization: Parametrization, pivot: Pivot, at: Level) -> Tensor:
 
 
 def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
-    """The pivot that a network's output stands for, given ``x̄_i``; s must be positive, a may vanish."""
-    match parametrization:
+    """The pivot that a network's output stands for, given ``x̄_i``; s must be positive, a may vanish.
+
+    Raises:
+        ArgumentError: for the name of a parametrization that is none.
+
+    """
+    match Parametrization(parametrization):
         case Parametrization.EPS:
             return from_eps(output, x_bar, at)
         case Parametrization.X_0:
@@ -131,7 +142,45 @@ class ScoreModel(ABC):
 
     @abstractmethod
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        """The belief about ``(x̄_0, ε̄)`` given ``x̄_i``, ``(B, *event)``, at one step 1 <= i <= N or at steps of shape ``(B,)``."""
+        """The belief about ``(x̄_0, ε̄)`` given ``x̄_i``, ``(B, *event)``, at one step 1 <= i <= N or at steps of shape ``(B,)``.
+
+        Differentiable in ``x_bar`` and in what the model is made of; `sample` says when a graph is kept.
+
+        Raises:
+            ArgumentError: where a step is outside 1..N, or ``x_bar`` is no batch of events.
+
+        """
+
+
+def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype: torch.dtype | None = None) -> Tensor:
+    """What a network says of ``x`` at steps ``i``, ``(B, *event)``, asked in the precision of its own weights.
+
+    Args:
+        dtype: a lower precision in which it may answer, besides float32 and float64.
+
+    Raises:
+        PluginError: where the answer is anything but that: a tuple, other channels, another type of number.
+
+    """
+    weights = network.parameters() if isinstance(network, nn.Module) else ()
+    x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
+    output: Tensor = network(x, i)
+    expected = (len(x), *event_shape)
+    fault = ""
+    if not isinstance(output, Tensor):
+        fault = f"a {type(output).__name__}"
+    elif output.shape != expected:
+        fault = f"a tensor of shape {tuple(output.shape)}"
+    elif output.dtype not in (torch.float32, torch.float64, x.dtype, dtype):
+        fault = f"numbers of type {output.dtype}".replace("torch.", "")
+    if fault:
+        raise PluginError(
+            f"the network returned {fault}",
+            details=[f"expected: one tensor of shape {expected}, {x.dtype}".replace("torch.", "")],
+            fix="return that from its forward(x, i), or wrap it in a module that does",
+            subject="model.name",
+        )
+    return output
 
 
 class Denoiser(nn.Module):
@@ -163,7 +212,7 @@ class Denoiser(nn.Module):
         if self.frequency_features:
             x = torch.cat([x, self.diffusion.rotate(x)], dim=1)
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            output: Tensor = self.network(x, i.to(x.dtype))
+            output = ask(self.network, x, i.to(x.dtype), self.diffusion.event_shape, self.autocast)
         return output.float()
 
 
@@ -184,16 +233,14 @@ class NetworkScore(ScoreModel):
     ) -> None:
         self.denoiser = denoiser
         self.diffusion = diffusion
-        self.parametrization = parametrization
+        self.parametrization = Parametrization(parametrization)
         self.clip = clip
 
-    @torch.no_grad()
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        at = self.diffusion.at(i, x_bar.dtype)
-        seen = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at)).float()
-        steps = i if isinstance(i, Tensor) else torch.full((len(seen),), i, device=seen.device)
-        output = self.diffusion.rotate(self.denoiser(seen, steps))
-        pivot = decode(self.parametrization, output.to(x_bar.dtype), x_bar, at)
+        at = self.diffusion.asked(x_bar, i)
+        x = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at))
+        output = ask(self.denoiser, x, at.i.expand(len(x)), self.diffusion.event_shape)
+        pivot = decode(self.parametrization, self.diffusion.rotate(output.to(x_bar.dtype)), x_bar, at)
         if self.clip is None:
             return pivot
         x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.clip)
@@ -216,7 +263,7 @@ class GaussianScore(ScoreModel):
         self.variance = variance
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        at = self.diffusion.at(i, x_bar.dtype)
+        at = self.diffusion.asked(x_bar, i)
         m, c = self.mean.to(x_bar), self.variance.to(x_bar)
         residual = (x_bar - at.a * m) / (at.a**2 * c + at.s**2)
         return Pivot(x_0=m + at.a * c * residual, eps=at.s * residual)

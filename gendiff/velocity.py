@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, check_count
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class BlurWidth:
 
     true: Tensor
     nominal: Tensor
+
+
+def times(N: int) -> Tensor:
+    """``t = i/N`` for i = 0..N, float64, shape ``(N+1,)``; raises `ArgumentError` where N is no whole number >= 2."""
+    return torch.arange(check_count(N) + 1, dtype=torch.float64) / N
 
 
 class Velocity(Component):

@@ -22,7 +22,7 @@ from gendiff import (
     Velocity,
 )
 from gendiff.blur import LOG_FLOOR
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.registry import default_registry
 from gendiff.score import LOG_A_PRIOR, decode, encode, from_eps
 from gendiff.testing import level
@@ -365,7 +365,7 @@ class TestSchedules:
             Scalar().cumulative(10)
 
     def test_too_few_steps(self):
-        with pytest.raises(ConfigError, match="N = 1"):
+        with pytest.raises(ArgumentError, match="N = 1"):
             component(BlurSchedule, "linear").cumulative(1)
 
 

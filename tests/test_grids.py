@@ -14,7 +14,7 @@ from processes import component, diffusion
 
 from gendiff import Data, Diffusion, Rotation, Sampler
 from gendiff.config import Layer, resolve
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
@@ -38,7 +38,7 @@ def test_every_grid_falls_from_n_to_0(name, n):
     steps = component(Grid, name).steps(diffusion("dct", "blur", EVENT, N=50), n)
     assert (steps[0], steps[-1]) == (50, 0)
     assert all(i > j for i, j in pairwise(steps))
-    assert len(steps) == (n or 50) + 1 if name == "uniform" else len(steps) <= (n or 50) + 1
+    assert len(steps) == (n or 50) + 1
 
 
 def test_uniform_is_equally_spaced():
@@ -150,9 +150,9 @@ class TestExplicit:
 
     def test_the_order_does_not_matter(self):
         process = diffusion("dct", "blur", EVENT, N=50)
-        assert component(Grid, "explicit:at=[3, 50, 20, 3]").steps(process, None) == [50, 20, 3, 0]
+        assert component(Grid, "explicit:at=[3, 50, 20]").steps(process, None) == [50, 20, 3, 0]
 
-    @pytest.mark.parametrize("at", ["[]", "[50, 0]", "[50, -1]"])
+    @pytest.mark.parametrize("at", ["[50,3,3]", "[]", "[50, 0]", "[50, -1]"])
     def test_steps_that_do_not_exist_are_refused(self, at):
         with pytest.raises(ConfigError, match="grid 'explicit': at = "):
             component(Grid, f"explicit:at={at}")
@@ -195,9 +195,34 @@ class Given(Grid):
         return torch.tensor(self.numbers)
 
 
-def test_positions_are_rounded_and_counted_once():
-    process = diffusion("dct", "blur", EVENT, N=50)
-    assert Given(numbers=(49.7, 20.4, 20.2, 20.1, 0.6)).steps(process, 5) == [50, 20, 1, 0]
+@pytest.mark.parametrize(
+    ("numbers", "steps"),
+    [
+        ((49.7, 20.4, 12.5, 0.6), [50, 20, 12, 1, 0]),
+        ((49.7, 20.4, 20.2, 20.1, 0.6), [50, 21, 20, 19, 1, 0]),  # they make room on both sides
+        ((50, 50, 49.8, 30), [50, 49, 48, 30, 0]),  # but not beyond N
+        ((50, 1.2, 1, 1), [50, 3, 2, 1, 0]),  # nor below 1
+        ((50, 21.0, 20.0, 20.0), [50, 21, 20, 19, 0]),
+    ],
+)
+def test_positions_are_rounded_and_those_that_fall_together_make_room(numbers, steps):
+    assert Given(numbers=numbers).steps(diffusion("dct", "blur", EVENT, N=50), len(numbers)) == steps
+
+
+@pytest.mark.parametrize("velocity", ["blur", "isotropic", "blur:schedule=log", "cold", "spectrum-matched", "blurring"])
+@pytest.mark.parametrize("name", SPACED)
+def test_every_number_of_evaluations_up_to_n_is_made(name, velocity):
+    process = diffusion("hartley" if velocity == "spectrum-matched" else "dct", velocity, EVENT, N=40)
+    for n in range(1, 41):
+        steps = component(Grid, name).steps(process, n)
+        assert len(set(steps)) == len(steps) == n + 1
+        assert (steps[0], steps[-1]) == (40, 0)
+        assert steps == sorted(steps, reverse=True)
+
+
+def test_a_number_of_evaluations_is_whole():
+    with pytest.raises(ArgumentError, match=r"2\.5 evaluations"):
+        component(Grid, "uniform").steps(steady(), 2.5)
 
 
 @pytest.mark.parametrize("numbers", [(50, 20), (40, 30, 20), (50, 20, 30), (50, 20, 0.2)])

@@ -144,6 +144,7 @@ class Bound:
     draws: int
 
 
+@torch.no_grad()
 def bound(
     diffusion: Diffusion,
     model: ScoreModel,

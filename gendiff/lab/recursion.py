@@ -141,6 +141,7 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian, error: NetworkEr
             for l in ages:
                 if (l, age) in faults:
                     cross[l] = cross[l] + R[..., None] * faults[l, age].mT
+        covariance = (covariance + covariance.mT) / 2  # of itself an odd part, all rounding, grows in hundreds of steps
         points.insert(0, Gaussian(mean, covariance, data.event_shape))
         kept = range(len(update.past) + 1)
         joint = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
@@ -42,6 +42,13 @@ class Explicit(Grid):
             )
         return [*falling, 0]
 
+    @field_validator("at")
+    @classmethod
+    def _once(cls, at: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := [step for step in dict.fromkeys(at) if at.count(step) > 1]:
+            raise ValueError(f"step {twice[0]} is given more than once")
+        return at
+
     @property
     def _falling(self) -> list[int]:
-        return sorted(set(self.at), reverse=True)
+        return sorted(self.at, reverse=True)

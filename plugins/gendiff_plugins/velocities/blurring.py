@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from gendiff.rotation import Rotation
 from gendiff.scales import DissipatingScales
 from gendiff.shapes import EventShape
-from gendiff.velocity import BlurWidth, Velocity
+from gendiff.velocity import BlurWidth, Velocity, times
 
 
 class Blurring(Velocity):
@@ -40,7 +40,7 @@ class Blurring(Velocity):
         return self
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> DissipatingScales:
-        t = torch.arange(N + 1, dtype=torch.float64) / N
+        t = times(N)
         low, high = math.atan(math.exp(-self.logsnr_max / 2)), math.atan(math.exp(-self.logsnr_min / 2))
         logsnr = -2 * torch.log(torch.tan((high - low) * t + low))
         return DissipatingScales(
@@ -56,5 +56,5 @@ class Blurring(Velocity):
         return BlurWidth(true=math.sqrt(1 - self.d_min) * sigma_B, nominal=sigma_B)  # a share d_min stays where it is
 
     def _sigma_B(self, N: int) -> Tensor:
-        t = torch.arange(N + 1, dtype=torch.float64) / N
+        t = times(N)
         return self.sigma_max * torch.sin(math.pi / 2 * t) ** 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gendiff.rotation import Rotation
 from gendiff.scales import DissipatingScales
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, check_count
 from gendiff.velocity import BlurWidth, Velocity
 
 
@@ -39,6 +39,7 @@ class Cold(Velocity):
     floor: float = Field(1e-3, gt=0, le=0.1, description="s, in place of no noise at all")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> DissipatingScales:
+        check_count(N)
         return DissipatingScales(
             log_a_common=torch.zeros(N + 1, dtype=torch.float64),
             log_s_common=torch.full((N + 1,), math.log(self.floor), dtype=torch.float64),

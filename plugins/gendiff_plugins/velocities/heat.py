@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gendiff.rotation import Rotation
 from gendiff.scales import DissipatingScales
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, check_count
 from gendiff.velocity import BlurWidth, Velocity
 
 
@@ -41,6 +41,7 @@ class Heat(Velocity):
         return self
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> DissipatingScales:
+        check_count(N)
         zero = torch.zeros(1, dtype=torch.float64)
         return DissipatingScales(
             log_a_common=torch.zeros(N + 1, dtype=torch.float64),

@@ -14,7 +14,7 @@ from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import LinearLogSNRScales
 from gendiff.shapes import EventShape
-from gendiff.velocity import Velocity
+from gendiff.velocity import Velocity, times
 
 
 class SoftConditioning(Velocity):
@@ -50,7 +50,7 @@ class SoftConditioning(Velocity):
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> LinearLogSNRScales:
         log_variance: Tensor = self.learned["log_variance"]
         order = -log_variance
-        t = torch.arange(N + 1, dtype=torch.float64) / N
+        t = times(N)
         t[0] = -torch.inf  # the data themselves
         return LinearLogSNRScales(
             t=t,

@@ -15,7 +15,7 @@ from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import GeodesicScales
 from gendiff.shapes import EventShape, spatial
-from gendiff.velocity import Velocity
+from gendiff.velocity import Velocity, times
 
 
 class SpectrumMatched(Velocity):
@@ -42,7 +42,7 @@ class SpectrumMatched(Velocity):
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> GeodesicScales:
         log_S = self._power_law(rotation, event_shape) if self.power_law else self.learned["log_S"]
-        return GeodesicScales(tau=1 - torch.arange(N + 1, dtype=torch.float64) / N, log_S=log_S)
+        return GeodesicScales(tau=1 - times(N), log_S=log_S)
 
     def _power_law(self, rotation: Rotation, event_shape: EventShape) -> Tensor:
         assert self.power_law

@@ -1,0 +1,224 @@
+"""Calls of the library: what it cannot take is an error that says what is expected, never a number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from processes import component, diffusion
+from torch import Tensor, nn
+
+from gendiff import Diffusion, GaussianScore, NetworkScore, Objective, Parametrization, Pivot, Sampler, Velocity, sample
+from gendiff.errors import ArgumentError, GendiffError, PluginError
+from gendiff.moments import Moments
+from gendiff.sampler import invert
+from gendiff.score import ask, decode, encode
+from gendiff.testing.probes import noise
+
+EVENT, N = (2, 3, 5), 20
+X, EPS = noise((4, *EVENT), 1, torch.float32), noise((4, *EVENT), 2, torch.float32)
+STEPS = torch.tensor([1, 5, 9, N])
+POWER_LAW = "spectrum-matched:power_law=[1.59,0.0086,2]"
+
+
+@pytest.fixture(scope="module")
+def process() -> Diffusion:
+    return diffusion("dct", "blur:schedule=quartic", EVENT, N=N)
+
+
+class Echo(nn.Module):
+    """What it sees, changed by ``change``."""
+
+    def __init__(self, change=lambda x: x) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.change = change
+
+    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        return self.change(self.weight * x)
+
+
+def entrances(process: Diffusion) -> dict[str, object]:
+    """Every way by which events and steps come in, as functions of both."""
+    eps = component(Objective, "eps")
+    optimal = GaussianScore(process, torch.zeros(()), torch.ones(()))
+    return {
+        "q_sample": lambda x, i: process.q_sample(x, i, EPS),
+        "score": lambda x, i: process.score(i, x),
+        "loss": lambda x, i: eps.loss(Echo(), process, x, i, EPS).per_event,
+        "network": lambda x, i: NetworkScore(Echo(), process, Parametrization.EPS).predict(x, i).x_0,
+        "optimal": lambda x, i: optimal.predict(x, i).x_0,
+    }
+
+
+ENTRANCES = ("q_sample", "score", "loss", "network", "optimal")
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        ((X * 127).to(torch.uint8), r"of type uint8.*\n.*float32 or float64.*\n.*/ 127.5 - 1"),
+        (X.to(torch.int64), "of type int64"),
+        (X.half(), "of type float16"),
+        (X.to(torch.complex64), "of type complex64"),
+        (X[0], r"has the shape \(2, 3, 5\).*\n.*\(B, 2, 3, 5\).*\n.*\[None\]"),
+        (X[:, :1], r"has the shape \(4, 1, 3, 5\)"),
+        (X[None], r"has the shape \(1, 4, 2, 3, 5\)"),
+        (X.mT, r"has the shape \(4, 2, 5, 3\)"),
+        (X.numpy(), r"a ndarray, no tensor.*\n.*torch.as_tensor"),
+    ],
+    ids=["bytes", "integers", "half", "complex", "no-batch", "channels", "rank", "transposed", "numpy"],
+)
+def test_events_are_a_batch_of_floating_point_numbers(process, entrance, x, says):
+    with pytest.raises(ArgumentError, match=says):
+        entrances(process)[entrance](x, STEPS)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize(
+    ("i", "says"),
+    [
+        (torch.tensor([1, 5, 9, -1]), "step -1 is outside"),
+        (torch.tensor([1, 5, 9, N + 1]), f"step {N + 1} is outside"),
+        (torch.tensor([1.0, 5, 9, 2]), "steps are of type float32"),
+        (torch.tensor([True, True, False, True]), "steps are of type bool"),
+        (STEPS[:, None], r"steps have the shape \(4, 1\)"),
+        (-1, "step -1 is outside"),
+        (N + 1, f"step {N + 1} is outside"),
+        (3.0, "step 3.0 is no whole number"),
+        ("3", "step '3' is no whole number"),
+    ],
+)
+def test_steps_are_whole_numbers_up_to_n(process, entrance, i, says):
+    with pytest.raises(ArgumentError, match=says):
+        entrances(process)[entrance](X, i)
+
+
+@pytest.mark.parametrize("entrance", ["q_sample", "loss", "network", "optimal"])
+def test_there_is_a_step_for_each_event_or_one_for_all(process, entrance):
+    with pytest.raises(ArgumentError, match="3 steps"):
+        entrances(process)[entrance](X, STEPS[:3])
+    one, same = (entrances(process)[entrance](X, i) for i in (torch.tensor([7]), torch.full((4,), 7)))
+    torch.testing.assert_close(one, same)
+
+
+@pytest.mark.parametrize("entrance", ["score", "loss", "network", "optimal"])
+def test_step_0_has_no_score(process, entrance):
+    for i in (0, torch.tensor([1, 5, 9, 0])):
+        with pytest.raises(ArgumentError, match=f"step 0 is outside 1..{N}"):
+            entrances(process)[entrance](X, i)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_steps_of_any_whole_type_mean_the_same(process, dtype):
+    """A byte index would be taken for a mask by torch."""
+    for name, entrance in entrances(process).items():
+        torch.testing.assert_close(entrance(X, STEPS.to(dtype)), entrance(X, STEPS), msg=name)
+    assert torch.equal(process.q_sample(X, np.int64(5), EPS), process.q_sample(X, 5, EPS))
+
+
+def test_noise_is_one_for_each_event(process):
+    with pytest.raises(ArgumentError, match=r"4 events of torch\.float32, noise for 3"):
+        process.q_sample(X, 5, EPS[:3])
+    with pytest.raises(ArgumentError, match=r"noise for 4 of torch\.float64"):
+        process.q_sample(X, 5, EPS.double())
+
+
+def test_levels_kernels_and_posteriors_take_steps_of_the_process(process):
+    for call in (
+        lambda: process.at(-1),
+        lambda: process.at(torch.tensor([N + 1])),
+        lambda: process.at(0).before,
+        lambda: process.at(torch.tensor([3, 0])).before,
+        lambda: process.kernel(3, 3),
+        lambda: process.kernel(3, -1),
+        lambda: process.posterior(N + 1, 2),
+        lambda: process.posterior(2.0, 1),
+    ):
+        with pytest.raises(ArgumentError):
+            call()
+
+
+def test_an_argument_error_is_a_value_error_and_one_of_ours(process):
+    with pytest.raises(ValueError):
+        process.at(-1)
+    with pytest.raises(GendiffError):
+        process.at(-1)
+
+
+@pytest.mark.parametrize("velocity", ["blur", "isotropic", "heat", "cold", "blurring", POWER_LAW, "reversed"])
+@pytest.mark.parametrize("count", [10.0, "10", 1, 0, -3, None])
+def test_n_is_a_whole_number(process, velocity, count):
+    with pytest.raises(ArgumentError, match="N = "):
+        component(Velocity, velocity).scales(process.rotation, EVENT, count)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 0, 5), (2, 3.0, 5), ()])
+def test_an_event_has_channels_and_sizes(process, shape):
+    with pytest.raises(ArgumentError, match="is no shape of an event"):
+        Diffusion(process.rotation, process.scales, shape)
+
+
+def test_moments_fit_the_event(process):
+    c = torch.ones(3, 5, dtype=torch.float64)
+    with pytest.raises(ArgumentError, match="the mean of the data has the shape"):
+        Diffusion(process.rotation, process.scales, EVENT, Moments(0 * c, c))
+
+
+def test_a_parametrization_is_one_of_those_that_there_are(process):
+    at = process.at(5)
+    for call in (
+        lambda: encode("epsilon", Pivot(X, EPS), at),
+        lambda: decode("epsilon", X, X, at),
+        lambda: NetworkScore(Echo(), process, "epsilon"),
+        lambda: decode(None, X, X, at),
+    ):
+        with pytest.raises(
+            ArgumentError, match=r"unknown parametrization .*\n.*eps, x0, score, std, v, wiener, residual"
+        ):
+            call()
+    assert torch.equal(decode("eps", X, X, at).x_0, decode(Parametrization.EPS, X, X, at).x_0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: (x, x), "a tuple"),
+        (lambda x: {"sample": x}, "a dict"),
+        (lambda x: x[:, :1], r"a tensor of shape \(4, 1, 3, 5\)"),
+        (lambda x: x[0], r"a tensor of shape \(2, 3, 5\)"),
+        (lambda x: x.mean(), r"a tensor of shape \(\)"),
+        (lambda x: x.long(), "numbers of type int64"),
+        (lambda x: x.half(), "numbers of type float16"),
+        (lambda x: torch.complex(x, x), "numbers of type complex64"),
+    ],
+)
+def test_a_network_returns_one_tensor_like_the_events(process, change, says):
+    for entrance in (
+        lambda net: component(Objective, "eps").loss(net, process, X, STEPS, EPS),
+        lambda net: NetworkScore(net, process, Parametrization.EPS).predict(X, 5),
+    ):
+        with pytest.raises(PluginError, match=rf"the network returned {says}[^\n]*\n.*\(4, 2, 3, 5\)"):
+            entrance(Echo(change))
+
+
+def test_a_network_is_asked_in_its_own_precision(process):
+    double = Echo().double()
+    assert ask(double, X, STEPS, EVENT).dtype == torch.float64
+    belief = NetworkScore(double, process, Parametrization.EPS).predict(X, 5)
+    assert belief.x_0.dtype == torch.float32
+    loss = component(Objective, "eps").loss(Echo(), process, X.double(), STEPS, EPS.double())
+    assert loss.per_event.dtype == torch.float64
+
+
+def test_chains_start_from_a_batch_of_events(process):
+    model, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    with pytest.raises(ArgumentError, match="start has the shape"):
+        sample(process, model, ddim, lambda: EPS, start=EPS[0])
+    with pytest.raises(ArgumentError, match=r"has the shape \(2, 3, 5\)"):
+        sample(process, model, ddim, lambda: EPS[0])
+    with pytest.raises(ArgumentError, match="of type bfloat16"):
+        sample(process, model, ddim, lambda: EPS, dtype=torch.bfloat16)
+    with pytest.raises(ArgumentError, match="of type int64"):
+        invert(process, model, EPS.long(), [N, 0])
