@@ -747,14 +747,16 @@ def main(argv: list[str] | None = None) -> int:
     os.chdir(ROOT)
     known = seen(sorted({file for module in options.modules for file in files[module]}), options.modules, options.jobs)
     tallies = {module: Tally() for module in options.modules}
-    tasks: list[tuple[Mutant, list[Test]]] = []
+    turns: list[tuple[int, Mutant]] = []
     for module in options.modules:
         for mutant in chosen(module, None if options.all else options.count, options.seed, options.grep):
             tallies[module].every += 1
             if (module, mutant.change) in known_equivalents:
                 tallies[module].equivalent += 1
             else:
-                tasks.append((mutant, tests_of(mutant, files[module], known)))
+                turns.append((tallies[module].every, mutant))
+    turns.sort(key=lambda turn: turn[0])  # one of each module after the other: where time is over, all have had some
+    tasks = [(mutant, tests_of(mutant, files[mutant.module], known)) for _, mutant in turns]
 
     def done(number: int, code: int) -> None:
         mutant, tests = tasks[number]
