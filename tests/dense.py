@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -72,6 +73,14 @@ class Process:
             added.append(added[-1] * A_i + B_i)  # the variance of the noise; 1 - Ā would lose digits
         return cls(cosines(shape), np.sqrt(kept), np.sqrt(added))
 
+    @classmethod
+    def steady(cls, N: int, first: Vector, last: Vector) -> Process:
+        """U = I, and λ falls in equal steps from ``first`` at i = 1 to ``last`` at N, each component at its own pace."""
+        lam = np.linspace(first, last, N)
+        a, s = np.sqrt(1 / (1 + np.exp(-2 * lam))), np.sqrt(1 / (1 + np.exp(2 * lam)))
+        ends = np.ones((1, len(first)))
+        return cls(np.eye(len(first)), np.concatenate([ends, a]), np.concatenate([0 * ends, s]))
+
     @property
     def N(self) -> int:
         return len(self.a) - 1
@@ -96,9 +105,14 @@ class Process:
 def best_model(process: Process, mean: Vector, covariance: Matrix) -> Model:
     """E(x_0 | x_i) for data N(mean, covariance), any covariance."""
 
-    def model(x: Vector, i: int) -> Vector:
+    @cache
+    def gain(i: int) -> tuple[Matrix, Vector]:
         A, S = process.operator(process.a[i]), process.operator(process.s[i] ** 2)
-        return mean + covariance @ A @ np.linalg.solve(A @ covariance @ A + S, x - A @ mean)
+        return covariance @ A @ np.linalg.inv(A @ covariance @ A + S), A @ mean
+
+    def model(x: Vector, i: int) -> Vector:
+        G, centre = gain(i)
+        return mean + (x - centre) @ G.T
 
     return model
 
@@ -250,26 +264,26 @@ def law_of(
     best = best_model(process, mean, covariance)
     U, d = process.U, len(mean)
 
-    def model(x_bar: Vector, i: int) -> Vector:
-        return U.T @ best(U @ x_bar, i)
-
-    def run(unit: tuple[int, int] | None) -> tuple[Vector, int]:
-        """With all draws zero but for one component of one of them; and how many draws there were."""
+    def run(draws: int) -> tuple[Matrix, int]:
+        """All at once, a row each: with every draw zero, and with one component of one of so many draws at one."""
         count = 0
 
-        def draw() -> Vector:
+        def draw() -> Matrix:
             nonlocal count
-            z = np.zeros(d)
-            if unit is not None and unit[0] == count:
-                z[unit[1]] = 1
+            z = np.zeros((1 + draws * d, d))
+            if draws:
+                z[1 + count * d : 1 + (count + 1) * d] = np.eye(d)
             count += 1
             return z
 
-        return U @ solver(process, model, steps, process.s[process.N] * draw(), draw, **options), count
+        x_bar = solver(
+            process, lambda x, i: best(x @ U.T, i) @ U, steps, process.s[process.N] * draw(), draw, **options
+        )
+        return x_bar @ U.T, count
 
-    centre, draws = run(None)
-    moved = np.array([run((k, component))[0] - centre for k in range(draws) for component in range(d)])
-    return centre, moved.T @ moved
+    drawn, _ = run(run(0)[1])
+    moved = drawn[1:] - drawn[0]
+    return drawn[0], moved.T @ moved
 
 
 def wasserstein(mean: Vector, covariance: Matrix, other_mean: Vector, other_covariance: Matrix) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import dense
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from gendiff.moments import Moments
 from gendiff.registry import default_registry
 from gendiff.sampler import sample
 from gendiff.score import GaussianScore, Pivot, ScoreModel
+from gendiff.testing.probes import SteadyScales
 
 EVENT, N = (1, 2, 3), 40
 SPEC = "blur:schedule='quartic:f_max=2.5'"
@@ -160,6 +163,30 @@ def test_a_law_is_that_of_whole_matrices(spec, solver, options, oracle, data):
     close(U @ found.covariance[0].numpy() @ U.T, wanted, 1e-8)
     total = predict(ours(m, c), at_steps(spec, STEPS), target).total
     assert total == pytest.approx(dense.wasserstein(wanted_mean, wanted, mean, covariance), rel=1e-5)
+
+
+@pytest.mark.parametrize(("spec", "solver", "options"), SOLVERS, ids=[spec for spec, _, _ in SOLVERS])
+def test_the_order_is_seen_in_whole_matrices(spec, solver, options, data):
+    """Half the step, 2^-order of the error, in NumPy alone; and with as many steps our law is the same."""
+    mean, covariance = data
+    first, last = np.linspace(9, 11, 6), np.linspace(-10, -13, 6)
+    if solver is dense.trig:
+        options = {**options, "m": mean, "c": covariance.diagonal()}
+    errors = []
+    for steps in (48, 96):
+        process = dense.Process.steady(steps, first, last)
+        drawn = dense.law_of(process, solver, range(steps, -1, -1), mean, covariance, **options)
+        errors.append(np.abs(drawn[0] - mean).max() + np.abs(drawn[1] - covariance).max())
+    order = component(Sampler, spec).order
+    assert order - 0.35 < math.log2(errors[0] / errors[1]) < order + 0.7
+    ends = (torch.from_numpy(values).reshape(EVENT) for values in (first, last))
+    moments = Moments(torch.from_numpy(mean).reshape(EVENT), torch.tensor(covariance.diagonal()).reshape(EVENT), 1)
+    own = Diffusion(component(Rotation, "identity"), SteadyScales(steps, *ends), EVENT, moments)
+    found = law(
+        own, at_steps(spec, list(range(steps, -1, -1))), Gaussian.dense(moments.mean, torch.from_numpy(covariance))
+    )
+    close(found.mean[0], drawn[0], 1e-7)
+    close(found.covariance[0], drawn[1], 1e-7)
 
 
 # --- likelihood and losses ----------------------------------------------------------------------------------------------
