@@ -71,6 +71,15 @@ def test_the_errors_of_brightness_and_contrast_are_how_they_scatter(rng):
     assert not alone.contrast_error.any()
 
 
+def test_the_contrast_of_a_reference_counts_as_a_grey_level_at_least():
+    """Of pictures of one grey: off by 0.105 of 2/255 is above the limit of 0.1, by 0.095 it is not."""
+    grey = torch.full((6, 1, 4, 5), 0.25, dtype=torch.float64)
+    found = [component(Metric, "moments").alarms(grey + share * 2 / 255, grey) for share in (0.105, -0.105, 0.095)]
+    assert found[0][0].startswith("bright")
+    assert found[1][0].startswith("dark")
+    assert found[2] == []
+
+
 def test_the_reference_is_spread_over_the_data():
     events = reference(SmoothNoise(shape=(1, 4, 5)), 8)
     data = SmoothNoise(shape=(1, 4, 5))

@@ -426,10 +426,8 @@ class _Watch:
         self.of_fixture: dict[int, dict[str, set[int]]] = {}
         self.of_file: dict[str, dict[str, set[int]]] = {}
         self.lines: dict[str, set[int]] = defaultdict(set)
-        for module in modules:
-            loader = _Loader(module, _probed((ROOT / module).read_bytes(), module))
-            setattr(builtins, PROBE, lambda module, line: self.lines[module].add(line))
-            loader.load()
+        setattr(builtins, PROBE, lambda module, line: self.lines[module].add(line))
+        _load([_Loader(module, _probed((ROOT / module).read_bytes(), module)) for module in modules])
 
     @contextmanager
     def watched(self) -> Iterator[dict[str, set[int]]]:
@@ -446,10 +444,8 @@ class _Watch:
     def pytest_make_collect_report(self, collector: Any) -> Iterator[None]:
         with self.watched() as lines:
             result = yield
-            if collector.nodeid:
-                self.of_file[collector.nodeid.partition("::")[0]] = _joined(
-                    [self.of_file.get(collector.nodeid.partition("::")[0], {}), lines]
-                )
+            file = collector.nodeid.partition("::")[0]
+            self.of_file[file] = _joined([self.of_file.get(file, {}), lines])
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -475,12 +471,10 @@ class _Watch:
     def found(self) -> list[Test]:
         tests = []
         for name, (item, seconds, lines) in self.tests.items():
-            fixtures = [
-                self.of_fixture.get(id(one), {}) for many in item._fixtureinfo.name2fixturedefs.values() for one in many
-            ]
-            tests.append(
-                Test(name, seconds, _joined([lines, self.of_file.get(name.partition("::")[0], {}), *fixtures]))
-            )
+            fixtures = [one for many in item._fixtureinfo.name2fixturedefs.values() for one in many]
+            parts = [lines, self.of_file.get(name.partition("::")[0], {})]
+            parts += [self.of_fixture.get(id(fixture), {}) for fixture in fixtures]
+            tests.append(Test(name, seconds, _joined(parts)))
         return tests
 
 
@@ -534,19 +528,9 @@ class _Only:
 
 
 def _pytest(files: list[str], *plugins: Any) -> int:
-    options = [
-        "-q",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-        "--rootdir",
-        str(ROOT),
-        "-c",
-        str(ROOT / "pyproject.toml"),
-    ]
-    return int(pytest.main([*options, *files], plugins=list(plugins)))
+    options = "-q --no-header -p no:cacheprovider -W ignore::pytest.PytestAssertRewriteWarning"
+    places = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+    return int(pytest.main([*options.split(" "), *places, *files], plugins=list(plugins)))
 
 
 WARM = (
@@ -677,11 +661,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(_dotted(module), str(ROOT / module))
         self.code = code
 
-    def load(self) -> None:
-        """Import it now: pytest imports plugins in its own way."""
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
-        importlib.import_module(self.name)
-
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
 
@@ -689,8 +668,15 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return self.code
 
 
+def _load(loaders: list[_Loader]) -> None:
+    """Import them now, before pytest imports plugins in its own way; all are there when one imports another."""
+    sys.meta_path[:0] = loaders  # type: ignore[arg-type]
+    for loader in loaders:
+        importlib.import_module(loader.name)
+
+
 def _run(mutant: Mutant, tests: list[Test]) -> int:
-    _Loader(mutant.module, compile(mutant.source, str(ROOT / mutant.module), "exec", dont_inherit=True)).load()
+    _load([_Loader(mutant.module, compile(mutant.source, str(ROOT / mutant.module), "exec", dont_inherit=True))])
     os.chdir(tempfile.mkdtemp())
     files = list(dict.fromkeys(test.file for test in tests))
     return _pytest(["-x", *(str(ROOT / file) for file in files)], _Only(tests))
