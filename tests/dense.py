@@ -74,6 +74,16 @@ class Process:
         return cls(cosines(shape), np.sqrt(kept), np.sqrt(added))
 
     @classmethod
+    def heat(cls, shape: Sequence[int], N: int, smallest: float, largest: float, s: float) -> Process:
+        """Heat: exp(-ρ² σ²/2), σ rising in equal ratios, and the same noise at every step but 0."""
+        squares = np.zeros(1)
+        for n in shape[1:]:
+            squares = np.add.outer(squares, (np.pi * np.arange(n) / n) ** 2).ravel()
+        sigma = np.concatenate([[0], np.geomspace(smallest, largest, N)])
+        a = np.exp(-np.tile(squares, shape[0]) * sigma[:, None] ** 2 / 2)
+        return cls(cosines(shape), a, np.where(sigma[:, None] > 0, s, 0) + 0 * a)
+
+    @classmethod
     def steady(cls, N: int, first: Vector, last: Vector) -> Process:
         """U = I, and λ falls in equal steps from ``first`` at i = 1 to ``last`` at N, each component at its own pace."""
         lam = np.linspace(first, last, N)
@@ -155,6 +165,28 @@ def reverse_diffusion(process: Process, model: Model, steps: Sequence[int], x: V
         x = (2 - np.sqrt(A)) * x + (1 - A) * score
         if i > 1:
             x = x + np.sqrt(1 - A) * draw()
+    return x
+
+
+def momentum(process: Process, model: Model, steps: Sequence[int], x: Vector, draw: Draw) -> Vector:
+    """Soft diffusion: x̂_0 corrupted anew, with as much of the noise as is left, and what is missing drawn."""
+    for i, j in pairwise(steps):
+        x_0 = model(x, i)
+        eps = (x - process.a[i] * x_0) / process.s[i]
+        x = process.a[j] * x_0 + process.s[j] ** 2 / process.s[i] * eps
+        if j > 0:
+            x = x + np.sqrt(process.s[i] ** 2 - process.s[j] ** 2) * draw()
+    return x
+
+
+def heat_dissipation(
+    process: Process, model: Model, steps: Sequence[int], x: Vector, draw: Draw, delta: float
+) -> Vector:
+    """Every step adds what the step before has more, and noise of its own but for the last."""
+    for i, j in pairwise(range(process.N, -1, -1)):
+        x = x + (process.a[j] * model(x, i) - x)
+        if j > 0:
+            x = x + delta * process.s[i] * draw()
     return x
 
 

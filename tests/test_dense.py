@@ -103,6 +103,7 @@ SOLVERS = [
     ("ddim:eta=0.6", dense.ddim, {"eta": 0.6}),
     ("ancestral", dense.ancestral, {}),
     ("reverse-diffusion", dense.reverse_diffusion, {}),
+    ("momentum", dense.momentum, {}),
     ("dpmpp-2m", dense.dpmpp_2m, {}),
     ("sde-dpmpp-2m", dense.dpmpp_2m, {"noisy": True}),
     ("unipc-2", dense.unipc_2, {}),
@@ -147,6 +148,23 @@ def test_a_sampler_is_its_formula_whatever_the_model_says(spec, solver, options,
     )
     close(found.flatten(), oracle.U @ wanted, 1e-8)
     assert len(list(mine)) == len(list(theirs))
+
+
+def test_heat_is_dissipated_and_gathered(rng):
+    """Scales and sampler of inverse heat dissipation, from the prior N(0, s²)."""
+    oracle = dense.Process.heat(EVENT, 12, 0.3, 2.0, 0.05)
+    process = diffusion("dct", "heat:sigma_min=0.3,sigma_max=2,s=0.05", EVENT, 12)
+    for i in range(13):
+        close(process.log_a(i).exp().flatten(), oracle.a[i], 1e-12)
+        close(process.log_s(i).exp().expand(EVENT).flatten(), oracle.s[i], 1e-12)
+    noises = torch.randn(20, 1, *EVENT, generator=rng, dtype=torch.float64)
+    mine, theirs = iter(noises), iter(noises.reshape(20, 6).numpy() @ oracle.U)
+    sampler = component(Sampler, "heat-dissipation:delta=1.7,prior=standard")
+    found = sample(process, Tanh(process), sampler, lambda: next(mine), dtype=torch.float64)
+    model = lambda x, i: np.tanh(x + i / 50) / 2  # noqa: E731
+    wanted = dense.heat_dissipation(oracle, model, [], oracle.s[12] * next(theirs), lambda: next(theirs), delta=1.7)
+    close(found.flatten(), oracle.U @ wanted)
+    assert len(list(mine)) == len(list(theirs)) == 8
 
 
 @pytest.mark.parametrize(("spec", "solver", "options"), SOLVERS, ids=[spec for spec, _, _ in SOLVERS])
