@@ -81,6 +81,9 @@ def test_a_band_is_below_a_level_from_the_first_step_on_that_says_so():
     weak = diffusion("identity", "isotropic:noise='linear:beta_max=0.0002'", (1, 4, 4), N=20)
     assert BandSNR(weak, 1).below(0.0) == [None]
     assert first_below(lambda i: -i, 5, 0.5) == 1
+    assert first_below(lambda i: -i, 5, -2) == 3  # at the level is not below it
+    assert first_below(lambda i: -i, 5, -5) is None
+    assert first_below(lambda i: -i, 5, -4) == 5
 
 
 def test_an_empty_band_is_nothing():

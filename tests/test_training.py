@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import multiprocessing
@@ -15,9 +16,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.fft
 import torch
 from faults import DISK_ERRORS, Watched, at, failure
 from runs import (
@@ -48,7 +52,7 @@ from gendiff.generation import TrainedModel, generate
 from gendiff.objective import Loss
 from gendiff.run import Run, numbers
 from gendiff.storage.files import to_become
-from gendiff.training import PATIENCE, Trainer, check_disk, ema_decay, learning_rate, refuse_other_data
+from gendiff.training import PATIENCE, Trainer, Window, check_disk, ema_decay, learning_rate, refuse_other_data
 
 
 @pytest.fixture(autouse=True)
@@ -792,15 +796,63 @@ class TestGradients:
         trainer = Trainer(settings(DROPOUT, warmup=0, lr=1e-2), CPU, ALONE)
         for step in range(1, 6):  # its blocks begin as zero
             trainer.train_step(trainer.batches[step])
-        spare = trainer.checkpoint({})
+        spare = copy.deepcopy(trainer.checkpoint({}))  # on a CPU it is made of the tensors that training goes on with
         losses = []
-        for step in (5, 6):
-            trainer.restore(spare)
+        for step in (5, 5, 6):
+            trainer.restore(copy.deepcopy(spare))
             trainer.step = step
             before = trainer.window.loss
             trainer.train_step(trainer.batches[1])
             losses.append(trainer.window.loss - before)
+        assert losses[0] == losses[1] != losses[2]
+
+    def test_every_process_drops_others(self, monkeypatch):
+        losses = []
+        for rank in (0, 1):
+            trainer = Trainer(settings(DROPOUT, warmup=0, lr=1e-2), CPU, ALONE)
+            for step in range(1, 6):
+                trainer.train_step(trainer.batches[step])
+            trainer.group = replace(ALONE, rank=rank)
+            before = trainer.window.loss
+            trainer.train_step(trainer.batches[1])
+            losses.append(trainer.window.loss - before)
         assert losses[0] != losses[1]
+
+
+class TestRows:
+    def test_means_are_those_of_the_steps_that_were_applied(self):
+        means = Window(steps=2, loss=3.0, bands=[1.0, 2.0, 3.0, 4.0], grad_norm=5.0, skipped=3).means()
+        assert (means["loss"], means["grad_norm"], means["skipped"]) == (1.5, 2.5, 3)
+        assert means["loss_bands"] == [0.5, 1.0, 1.5, 2.0]
+
+    def test_the_bands_of_a_loss_are_the_squared_errors_in_the_dct(self):
+        """Over three channels and pictures that are not square, with SciPy's DCT: equal steps of ρ."""
+        config = settings(data="gaussian-field:size=[6,9],channels=3", warmup=0)
+        trainer = Trainer(config, CPU, ALONE)
+        expected = np.zeros(4)
+        ky, kx = np.meshgrid(np.arange(6) / 6, np.arange(9) / 9, indexing="ij")
+        rho = np.hypot(ky, kx)
+        band = np.minimum((rho / rho.max() * 4).astype(int), 3)
+        for step in (1, 2):
+            batch = trainer.batches[step]
+            with torch.no_grad():
+                loss = config.objective.loss(trainer.denoiser, trainer.diffusion, batch.x_0, batch.i, batch.eps)
+            power = scipy.fft.dctn(loss.error.double().numpy(), norm="ortho", axes=(2, 3)) ** 2
+            expected += [power[:, :, band == k].mean() for k in range(4)]
+            trainer.train_step(batch)
+        assert trainer.window.means()["loss_bands"] == pytest.approx(list(expected / 2), rel=1e-4)
+
+    def test_an_average_follows_the_weights_by_its_decay(self):
+        trainer = Trainer(settings(warmup=0, ema=0.99), CPU, ALONE)
+        for step in (1, 2):
+            before = {name: t.double().clone() for name, t in trainer.ema.items()}
+            trainer.train_step(trainer.batches[step])
+            decay = (1 + step) / (10 + step)
+            for name, weight in trainer.network.state_dict().items():
+                wanted = decay * before[name] + (1 - decay) * weight.double()
+                torch.testing.assert_close(trainer.ema[name].double(), wanted, rtol=1e-5, atol=1e-7)
+        assert ema_decay(trainer.settings, 1) == 2 / 11
+        assert ema_decay(trainer.settings, 10**6) == 0.99
 
 
 def test_bf16_is_close_to_fp32(whole):

@@ -90,6 +90,7 @@ def chosen_sampler(
 ) -> Sampler:
     """The run's sampler, or the one asked for, with its number of steps, its grid and where it starts."""
     from gendiff.config import Layer, resolve
+    from gendiff.sampler import GridSampler
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
     if spec is not None:
@@ -102,6 +103,8 @@ def chosen_sampler(
     if len(table) > 1:
         with resolved.locating():  # such as more steps than the process has
             next(iter(chosen.plan(run.config.diffusion())), None)
+    if isinstance(chosen, GridSampler) and chosen.left_out:
+        note(chosen.left_out)
     return chosen
 
 
