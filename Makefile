@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture slow quality gpu docs pictures bench clean
+.PHONY: demo test lint torture slow mutants quality gpu docs pictures bench clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -28,6 +28,9 @@ torture: $(DEVELOPMENT)  ## Fault-injection campaigns (minutes).
 
 slow: $(DEVELOPMENT)  ## Agreement with other programs that take long, such as the command line of pytorch-fid as it is (minutes).
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: $(DEVELOPMENT)  ## Small changes to the mathematics, each of which a test must notice (an hour; ARGS="--modules gendiff/level.py --all").
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
 docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
 	@$(BIN)/python docs/generate.py

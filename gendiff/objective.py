@@ -27,12 +27,12 @@ class Loss:
 
     Args:
         per_event: weighted loss of each event, ``(B,)``, differentiable.
-        error: the unweighted output error in event space, ``(B, *event)``, detached: for monitoring by frequency.
+        error_bar: the unweighted output error in rotated coordinates, ``(B, *event)``, detached: for monitoring by frequency.
 
     """
 
     per_event: Tensor
-    error: Tensor
+    error_bar: Tensor
 
 
 class Objective(Component):
@@ -71,4 +71,4 @@ class Objective(Component):
         weight = self.weight(at)
         losses = (weight * error**2 if self.power == 2 else diffusion.unrotate(weight.sqrt() * error).abs()).flatten(1)
         per_event = losses.sum(1) if self.summed else losses.mean(1)
-        return Loss(per_event=per_event, error=diffusion.unrotate(error.detach()))
+        return Loss(per_event=per_event, error_bar=error.detach())

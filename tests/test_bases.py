@@ -389,6 +389,11 @@ class TestKLT:
             basis(klt(pictures, patch=0, tiles=20)), basis(klt(pictures[[5 * i // 2 for i in range(20)]], patch=0))
         )
         assert torch.equal(basis(klt(pictures, patch=0, tiles=50)), basis(klt(pictures, patch=0)))
+        pairs, basis = smooth_pictures(50, (1, 6, 12)), lambda U: U.learned["basis_6x6"]  # two tiles in each
+        first = lambda tiles: basis(klt(pairs, endless=True, patch=6, tiles=tiles))  # noqa: E731
+        assert torch.equal(first(5), first(6))  # three events hold five tiles
+        assert not torch.equal(first(5), first(4))
+        assert not torch.equal(first(7), first(6))
         assert component(Rotation, "klt").tiles == 20_000
 
     def test_chunks_do_not_matter(self, monkeypatch):
@@ -502,3 +507,33 @@ def test_pixels_have_the_frequencies_of_the_general_rule():
     torch.testing.assert_close(
         torch.broadcast_to(U.frequencies((2, 5, 7)), (2, 5, 7)), Rotation.frequencies(U, (2, 5, 7)), rtol=0, atol=1e-12
     )
+
+
+def test_which_bases_diagonalise_a_blur():
+    exact = {"dct", "dst", "hartley"}
+    for name in (*SEPARABLE, "dct", "identity", "klt", "blur-eigen"):
+        assert component(Rotation, name).diagonalises_blur == (name.partition(":")[0] in exact), name
+
+
+@pytest.mark.parametrize("n", [12, 20, 24, 48])
+def test_square_waves_of_one_frequency_stay_in_the_order_of_the_product(n):
+    """With NumPy: Walsh ⊗ DCT, in order of u^T Λ u rounded to 1e-9, equal ones as they come."""
+    U, m = np.ones((1, 1)), n
+    while m % 2 == 0:
+        U, m = np.kron(U, [[1, 1], [1, -1]]), m // 2
+    U = np.kron(U / np.sqrt(len(U)), scipy.fft.dct(np.eye(m), norm="ortho", axis=0).T)
+    squared = (np.diff(U, axis=0) ** 2).sum(0)
+    order = np.argsort(squared.round(9), kind="stable")
+    np.testing.assert_allclose(component(Rotation, "hadamard").matrix(n).numpy(), U[:, order], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*SEPARABLE, "dct", "blur-eigen", "klt"])
+def test_what_a_wide_blur_destroys_has_a_finite_logarithm(name):
+    pictures = smooth_pictures(40, (1, 9, 12))
+    U = klt(pictures, patch=0) if name == "klt" else component(Rotation, name)
+    log_D = U.log_blur_spectrum((1, 9, 12), 30.0)
+    assert (log_D <= 0).all()
+    assert (log_D >= -1e4).all()
+    frequencies = U.frequencies((1, 9, 12))
+    assert (frequencies >= 0).all()
+    assert float(frequencies.max()) <= math.pi * math.sqrt(2) + 1e-9

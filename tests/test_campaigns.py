@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import data_benchmark
 import gpu
+import mutants
 import predicted_ranking
 import pytest
 import quality
@@ -134,3 +138,80 @@ def test_what_waits_for_a_gpu_runs_on_any_device(tmp_path, capfd):
     assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
     assert "== benchmark" in capfd.readouterr().out
     assert gpu.main(["--out", str(tmp_path), "--device", "nonsense", "--scale", "tiny"]) == 1
+
+
+class TestMutants:
+    SOURCE = b"""
+def f(x, y=3):
+    \"\"\"One more than two.\"\"\"
+    if x < 1:
+        raise ValueError("x < 1", 1 + 2)
+    x = math.sqrt(x)
+    return math.sin(x) * (x - y) if y > 0 else -x.clamp_min(2.0)
+
+def other(i, j):
+    return i - 1
+"""
+
+    def test_every_kind_of_change_is_made_once(self):
+        found = mutants.mutants("m.py", self.SOURCE)
+        text = "\n".join(mutant.change for mutant in found)
+        for change in (
+            *("y=⟦3→4⟧", "y=⟦3→2⟧", "x ⟦<→<=⟧ 1", "x ⟦<→>=⟧ 1", "if ⟦x < 1→not (x < 1)⟧", "⟦x = math.sqrt(x)→pass⟧"),
+            *(
+                "= ⟦math.sqrt(x)→(x)⟧",
+                "math.⟦sin→cos⟧(x)",
+                "(x) ⟦*→/⟧ (x",
+                "x ⟦-→+⟧ y",
+                "⟦x - y→(x)⟧",
+                "⟦x - y→(y)⟧",
+                "⟦-x",
+            ),
+            *("⟦x.clamp_min(2.0)→(x)⟧", "clamp_min(⟦2.0→4.0⟧)", "return ⟦i→j⟧ - 1", "i - ⟦1→0⟧", "y ⟦>→>=⟧ 0"),
+        ):
+            assert text.count(change) == 1, change
+        assert "raise" not in text
+        assert "One more" not in text
+        assert len({mutant.source for mutant in found}) == len(found)
+        (default,) = [mutant for mutant in found if "3→4" in mutant.change]
+        assert default.imported
+        (term,) = [mutant for mutant in found if "i - ⟦1→0⟧" in mutant.change]
+        assert (term.imported, term.line) == (False, 10)
+        others = {mutant.change for mutant in mutants.mutants("m.py", self.SOURCE, {"other"})}
+        terms = {"return i ⟦-→+⟧ 1", "return ⟦i - 1→(i)⟧", "return ⟦i - 1→(1)⟧"}
+        assert others == terms | {"return ⟦i→j⟧ - 1", "return i - ⟦1→2⟧", "return i - ⟦1→0⟧"}
+
+    def test_what_the_table_names_is_there_and_every_reason_belongs_to_a_change(self):
+        for module, files in mutants.table().items():
+            assert (mutants.ROOT / module).is_file(), module
+            assert all((mutants.ROOT / file).is_file() for file in files), files
+        assert len(mutants.table()) > 50
+        for module in {module for module, _ in mutants.equivalents()}:
+            known = {mutant.change for mutant in mutants.chosen(module, None, 0)}
+            unknown = [change for one, change in mutants.equivalents() if one == module and change not in known]
+            assert not unknown, module
+
+    def test_a_sample_is_the_same_again(self):
+        one, again = (mutants.chosen("gendiff/level.py", 5, 0) for _ in range(2))
+        assert [mutant.change for mutant in one] == [mutant.change for mutant in again]
+        assert one != mutants.chosen("gendiff/level.py", 5, 1)
+
+    def test_a_change_is_made_and_noticed_or_told(self, tmp_path):
+        """In a process of its own, for gendiff must not be imported before: a formula with a test, and a constant without."""
+        program = """
+import sys, mutants
+lines = {"gendiff/schedule.py": set(range(999))}
+mutants.seen = lambda files, modules, jobs: {file: [mutants.Test(sys.argv[1], 0.1, lines)] for file in files}
+sys.exit(mutants.main(["--modules", "gendiff/schedule.py", "--grep", sys.argv[2], "--jobs", "1"]))
+"""
+        noticed = "tests/test_diffusion.py::TestSchedules::test_ends_and_sums[linear]"
+        for grep, code, said in (
+            ("⟦values.cumsum(0)→(values)⟧", 0, "| 1 | 0 | 1 | 1 | 100.0% |"),
+            ("⟦0.999→", 5, "NOT NOTICED"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", program, noticed, grep],
+                env={**os.environ, "PYTHONPATH": str(mutants.ROOT / "tests" / "campaigns")},
+                **{"capture_output": True, "text": True, "check": False, "cwd": tmp_path},
+            )
+            assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr

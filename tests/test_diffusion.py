@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import PROCESSES, RELATIVES, N, component, dense, diffusion, scales_at
+from processes import PROCESSES, RELATIVES, N, component, dense, diffusion, fitted, scales_at
 
 from gendiff import (
     BlurSchedule,
@@ -325,6 +325,15 @@ class TestSchedules:
         f = component(BlurSchedule, f"{name}:f_max=0.5,f_min=0.2").f(torch.tensor([float(i)]).double(), 100)
         assert f.item() == pytest.approx(value)
 
+    @pytest.mark.parametrize("steps", [7, 8])
+    def test_triangular_is_linear_up_to_the_middle_and_its_mirror_beyond(self, steps):
+        """lin(i) for i < N/2, lin(N - i) from there on; at odd N no step lies in the middle."""
+        lin = lambda i: max(0.1 + 0.6 * (i - 1) / (steps - 1), 0)  # noqa: E731
+        wanted = [lin(i) if i < steps / 2 else lin(steps - i) for i in range(1, steps + 1)]
+        i = torch.arange(1, steps + 1, dtype=torch.float64)
+        found = component(BlurSchedule, "triangular:f_max=0.7,f_min=0.1").f(i, steps)
+        assert found.tolist() == pytest.approx(wanted)
+
     @given(f_max=st.floats(0, 50), f_min=st.floats(0, 50), N=st.integers(2, 400))
     @settings(max_examples=40, deadline=None)
     def test_any_allowed_parameters_give_a_process(self, f_max, f_min, N):
@@ -430,6 +439,23 @@ class TestRefusals:
     def test_fine_to_coarse_needs_a_blur(self):
         with pytest.raises(ConfigError, match="'fine-to-coarse' cannot be used with rotation 'identity'"):
             diffusion("identity", "fine-to-coarse")
+
+    def test_a_rotation_that_changes_lengths(self):
+        class Stretched(type(component(Rotation, "identity"))):
+            """twice as long there, half as long back."""
+
+            name = "stretched"
+
+            def rotate(self, x):
+                return 2 * x
+
+            def unrotate(self, x_bar):
+                return x_bar / 2
+
+        scales = component(Velocity, "isotropic").scales(component(Rotation, "identity"), EVENT, N)
+        with pytest.raises(PluginError, match="'stretched' is not orthogonal") as caught:
+            Diffusion(Stretched(), scales, EVENT)
+        assert "1.0e+00" in caught.value.details[0]
 
     def test_scales_of_another_shape(self):
         U = component(Rotation, "dct")

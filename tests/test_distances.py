@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from gendiff.errors import ConfigError, DataError
 from gendiff.evaluation.distances import (
+    Interval,
     PrecisionRecall,
     effective_events,
     frechet,
@@ -344,8 +345,12 @@ class TestShare:
         assert effective_events(p, [p, p + 1e-9], n, size, 400) == 400
         assert effective_events(p, [0.0, 1.0], n, size, 400) == 1
         assert effective_events(0.0, [0.0, 0.0], n, size, 350) == 350
-        few = effective_events(p, list(p + spread[:6] * 0.05), n, size, 400)
-        assert few < effective_events(p, list(p + spread * 0.05), n, size, 400) / 1.5
+        few = p + spread[:6] * 0.05
+        narrower = scipy.stats.norm.ppf(0.95) / scipy.stats.t.ppf(0.95, 5)
+        wanted = p * (1 - p) / np.var(few, ddof=1) * narrower**2
+        assert effective_events(p, list(few), n, size, 400, level=0.9) == pytest.approx(wanted)
+        more = p * (1 - p) / (3 * np.var(few, ddof=1)) * narrower**2
+        assert effective_events(p, list(few), n, 300, 400, level=0.9) == pytest.approx(more)
 
 
 class TestInterval:
@@ -374,6 +379,16 @@ class TestInterval:
             found = interval(lambda chosen: float(x[chosen].mean()), 500, size=size, replicates=1500)
             assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.08)
             assert (found.high + found.low) / 2 == pytest.approx(found.value)
+
+    def test_few_subsets_know_the_scatter_badly(self):
+        """Student's quantile of one degree of freedom less than there are subsets, with SciPy; ends do not leave the bounds."""
+        found = [0.2, 0.5, 0.45, 0.1, 0.3]
+        half = scipy.stats.t.ppf(0.95, 4) * math.sqrt(30 / 70) * np.std(found, ddof=1)
+        one = Interval.of(0.3, found, 100, 30, level=0.9)
+        assert (one.high - 0.3, 0.3 - one.low) == pytest.approx((half, half))
+        assert (one.value, one.level, one.size, one.replicates) == (0.3, 0.9, 30, 5)
+        kept = Interval.of(0.3, found, 100, 30, level=0.9, bounds=(0.25, 0.31))
+        assert (kept.low, kept.high) == (0.25, 0.31)
 
     def test_subsets_hold_nothing_twice_and_follow_the_seed(self):
         seen: list[torch.Tensor] = []

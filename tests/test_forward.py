@@ -81,6 +81,9 @@ def test_a_band_is_below_a_level_from_the_first_step_on_that_says_so():
     weak = diffusion("identity", "isotropic:noise='linear:beta_max=0.0002'", (1, 4, 4), N=20)
     assert BandSNR(weak, 1).below(0.0) == [None]
     assert first_below(lambda i: -i, 5, 0.5) == 1
+    assert first_below(lambda i: -i, 5, -2) == 3  # at the level is not below it
+    assert first_below(lambda i: -i, 5, -5) is None
+    assert first_below(lambda i: -i, 5, -4) == 5
 
 
 def test_an_empty_band_is_nothing():
@@ -243,7 +246,7 @@ def test_a_blur_that_starts_at_once_destroys_bands_at_once():
 def test_a_process_that_keeps_its_data_never_ends():
     found = rules("identity", "isotropic:noise='linear:beta_max=0.002'", shape=(1, 12, 20), power=0.0)
     assert found.keys() == {"never-ends"}
-    a, s = diffusion("identity", "isotropic:noise='linear:beta_max=0.002'", (1, 12, 20), 1000).scales_at(1000)
+    a, s = scales_at(diffusion("identity", "isotropic:noise='linear:beta_max=0.002'", (1, 12, 20), 1000), 1000)
     expected = 10 * math.log10(0.25 * float((a / s).max()) ** 2)
     assert found["never-ends"].numbers["highest_db"] == pytest.approx(expected, abs=1e-4)
     assert found["never-ends"].numbers["components"] == found["never-ends"].numbers["of"] == 240

@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from gendiff_plugins.grids.spaced import arc_length
 from processes import component, diffusion
 
 from gendiff import Data, Diffusion, Rotation, Sampler
@@ -84,6 +86,20 @@ def test_arc_length_counts_components_by_their_variance():
     assert turns == pytest.approx([theta[0] / 4] * 4, rel=0.03)
     other = component(Grid, "arc-length").steps(steady(1001), 4)
     assert other != steps  # without moments all components count alike
+
+
+def test_the_way_begins_at_the_data():
+    """ℓ(i) = Σ_{j<=i} sqrt(Σ_k c_k (θ_j - θ_{j-1})²), its first stretch from step 0; with NumPy."""
+    c = torch.linspace(0.2, 3, 30, dtype=torch.float64).reshape(EVENT)
+    process = steady(40, Moments(0 * c, c, 1))
+    a, s = (
+        np.stack([np.broadcast_to(f(i).exp().numpy(), EVENT) for i in range(41)])
+        for f in (process.log_a, process.log_s)
+    )
+    theta = np.arctan2(s, a * np.sqrt(c.numpy()))
+    way = np.sqrt((c.numpy() * np.diff(theta, axis=0) ** 2).reshape(40, -1).sum(1)).cumsum()
+    assert way[0] > 0
+    np.testing.assert_allclose(arc_length(process).numpy(), way, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rotation", ["identity", "haar"])
@@ -221,3 +237,6 @@ def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(monkeypatch):
     torch.testing.assert_close(values, torch.linspace(5, -5, 11, dtype=torch.float64))
     assert nearest(values, torch.tensor([-9, -4.4, 0.6, 5.0]).double()).tolist() == [11, 10, 5, 1]
     assert nearest(-values, torch.tensor([9, 4.4, -0.6, -5.0]).double()).tolist() == [11, 10, 5, 1]
+    flat = torch.tensor([5.0, 5.0, 4.0, 2.0, 2.0]).double()  # nothing moves at first, nor in the end
+    wanted = torch.tensor([2.0, 4.0, 5.0]).double()
+    assert nearest(flat, wanted).tolist() == nearest(-flat, -wanted).tolist() == [5, 3, 2]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from command import TINY, run
-from processes import diffusion
+from processes import diffusion, scales_at
 from scipy.special import log_ndtr
 from torch import Tensor
 
@@ -217,22 +219,43 @@ def test_for_gaussian_data_the_estimate_is_the_exact_value_within_its_error(rng)
 # --- bytes --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_probabilities_of_all_values_of_a_byte_add_up_to_one():
-    process = diffusion("identity", "isotropic", (1, 2, 3), 10)
-    values = torch.arange(256).double() / 127.5 - 1
+def byte_probabilities(process: Diffusion, belief: Tensor) -> np.ndarray:
+    """The probability of each of the 256 values at each pixel, ``(256, *event)``, with SciPy's normal distribution.
+
+    Edges between bins lie in the middle between two values; σ² is the mean of s_1²/a_1² over components.
+    """
+    a, s = (np.broadcast_to(values.numpy(), belief.shape) for values in scales_at(process, 1, torch.float64))
+    sigma = np.sqrt(np.mean((s / a) ** 2))
+    edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 127.5 - 1, [np.inf]])
+    below = scipy.stats.norm.cdf(edges.reshape(-1, 1, 1, 1), loc=belief.numpy(), scale=sigma)
+    return np.diff(below, axis=0)
+
+
+@pytest.mark.parametrize("velocity", ["isotropic", "blur:schedule=log", "spectrum-matched:power_law=[1.59,0.0086,2]"])
+def test_every_value_of_a_byte_has_the_mass_of_its_bin(velocity, rng):
+    """All values of all pixels, in a process of one scale and in two of unequal ones."""
+    process = diffusion("dct", velocity, (1, 2, 3), 10)
     belief = torch.tensor([[[-1.2, -1.0, -0.98], [0.0031, 0.9, 1.3]]], dtype=torch.float64)
-    probability = torch.zeros((), dtype=torch.float64)
-    for value in values:
-        nats = byte_decoder(process, Fixed(belief), value.expand(1, 1, 2, 3), torch.zeros(1, 1, 2, 3).double())
-        probability = probability + torch.exp(-nats)
-    one_by_one = torch.ones((), dtype=torch.float64)  # Π over pixels of Σ over values, from the one-pixel masses
-    assert float(probability) <= 1
-    sigma = float(torch.exp(-process.at(1).half_log_snr).max())
-    for mu in belief.flatten():
-        upper = torch.where(values > 0.999, math.inf, (values + 1 / 255 - mu) / sigma)
-        lower = torch.where(values < -0.999, -math.inf, (values - 1 / 255 - mu) / sigma)
-        one_by_one = one_by_one * torch.exp(likelihood._log_mass(lower, upper)).sum()
-    assert float(one_by_one) == pytest.approx(1, abs=1e-12)
+    model = Fixed(process.rotate(belief[None])[0])
+    probability = byte_probabilities(process, belief)
+    np.testing.assert_allclose(probability.sum(0), 1, rtol=1e-12)
+    nearest = ((belief.clamp(-1, 1) + 1) * 127.5).round().long()
+    values = (nearest + torch.randint(-2, 3, (100, 1, 2, 3), generator=rng)).clamp(0, 255)
+    nats = byte_decoder(process, model, values / 127.5 - 1, torch.zeros(100, 1, 2, 3)).numpy()
+    mass = np.take_along_axis(probability, values.numpy(), axis=0)
+    kept = (mass > 1e-9).all(axis=(1, 2, 3))  # differences of probabilities near 1 lose the rest
+    assert kept.sum() > 3
+    np.testing.assert_allclose(nats[kept], -np.log(mass[kept]).sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_the_probabilities_of_all_values_of_a_byte_add_up_to_one():
+    """One pixel, of which nothing is written down here but the values."""
+    process = diffusion("identity", "isotropic", (1, 1, 1), 10)
+    values = (torch.arange(256).double() / 127.5 - 1).reshape(256, 1, 1, 1)
+    for mu in (-1.2, -1.0, -0.98, 0.0031, 0.9, 1.3):
+        belief = Fixed(torch.full((1, 1, 1), mu, dtype=torch.float64))
+        nats = byte_decoder(process, belief, values, torch.zeros_like(values))
+        assert float(torch.exp(-nats).sum()) == pytest.approx(1, abs=1e-9)
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(-1.0, 0.5), (20.0, 20.5), (-40.5, -40.0), (0.0, 1e-6), (300.0, 301.0)])

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from command import TINY, run
+from gendiff_plugins.metrics.moments import Levels
 from processes import component
 
 from gendiff import Metric
@@ -51,6 +52,32 @@ def test_moments_find_the_tinted_channel(rng):
     assert found["mean_0"] == found["contrast_2"] == 0
     assert found["contrast_1"] == pytest.approx(-0.5 * x[:, 1].std(correction=0).item(), rel=1e-5)
     assert found["error"] == pytest.approx(max(abs(found["mean_1"]), abs(found["contrast_1"])))
+
+
+def test_the_errors_of_brightness_and_contrast_are_how_they_scatter(rng):
+    """Over many sets of events of unlike contrast, about a mean that is not 0."""
+
+    def draw():
+        gain = torch.tensor([1.0, 0.4]).reshape(2, 1, 1) * (0.5 + torch.rand(30, 1, 1, 1, generator=rng))
+        return 0.7 + gain * (white(30, (2, 4, 5), rng) + white(30, (2, 1, 1), rng))
+
+    levels = [Levels.of(draw()) for _ in range(300)]
+    for name in ("mean", "contrast"):
+        scatter = torch.stack([getattr(each, name) for each in levels]).std(0)
+        errors = torch.stack([getattr(each, f"{name}_error") for each in levels]).mean(0)
+        torch.testing.assert_close(errors, scatter, rtol=0.25, atol=0)
+    alone = Levels.of(draw()[:1])
+    assert not alone.mean_error.any()
+    assert not alone.contrast_error.any()
+
+
+def test_the_contrast_of_a_reference_counts_as_a_grey_level_at_least():
+    """Of pictures of one grey: off by 0.105 of 2/255 is above the limit of 0.1, by 0.095 it is not."""
+    grey = torch.full((6, 1, 4, 5), 0.25, dtype=torch.float64)
+    found = [component(Metric, "moments").alarms(grey + share * 2 / 255, grey) for share in (0.105, -0.105, 0.095)]
+    assert found[0][0].startswith("bright")
+    assert found[1][0].startswith("dark")
+    assert found[2] == []
 
 
 def test_the_reference_is_spread_over_the_data():

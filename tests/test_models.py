@@ -10,7 +10,7 @@ import torch
 from einops import einsum, rearrange
 from gendiff_plugins.models import gendiff_components
 from gendiff_plugins.models.embedding import StepEmbedding
-from gendiff_plugins.models.mlp import MLP
+from gendiff_plugins.models.mlp import MLP, Layer
 from gendiff_plugins.models.unet import Attention, Block, Norm, UNet, UNetModule
 from torch import nn
 
@@ -153,6 +153,20 @@ def test_a_block_is_modulated_by_the_step(channels, out):
     h = conv2d(silu((1 + scale) * group_norm(h, out // 4) + shift), last.weight, last.bias, padding=1)
     skip = x if channels == out else conv2d(x, block.skip.weight, block.skip.bias)
     torch.testing.assert_close(block(x, embedding), skip + h, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_of_the_perceptron_is_its_formula():
+    torch.manual_seed(0)
+    layer, h, embedding = Layer(6), torch.randn(3, 6), torch.randn(3, 12)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    scale, shift = (embedding @ layer.modulation.weight.T + layer.modulation.bias).split(6, dim=1)
+    inner = h @ layer.input.weight.T + layer.input.bias
+    normed = (inner - inner.mean(1, keepdim=True)) / (inner.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    modulated = (1 + scale) * (normed * layer.norm.weight + layer.norm.bias) + shift
+    last = layer.output[-1]
+    wanted = h + (modulated * torch.sigmoid(modulated)) @ last.weight.T + last.bias
+    torch.testing.assert_close(layer(h, embedding), wanted, rtol=1e-4, atol=1e-5)
 
 
 # Contract of a network

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from processes import component, fitted, scales_at
@@ -118,6 +119,29 @@ def test_at_most_so_many_events_equally_spread():
     assert moments.count == 2048
     torch.testing.assert_close(moments.mean, looked_at.mean().expand(1, 2, 3))
     torch.testing.assert_close(moments.variance, looked_at.var(correction=0).expand(1, 2, 3))
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_how_many_events_are_read_at_a_time_does_not_matter(size, monkeypatch):
+    """Against NumPy on all at once, of data whose mean is far from 0."""
+    events = 3 + torch.stack([SmoothNoise(shape=EVENT)[k] for k in range(20)]).double().numpy()
+
+    class Shifted(Counting):
+        """smooth noise about 3."""
+
+        name = "shifted"
+
+        @property
+        def event_shape(self) -> EventShape:
+            return EVENT
+
+        def __getitem__(self, index):
+            return torch.from_numpy(events[index])
+
+    monkeypatch.setattr(measuring, "CHUNK", size * math.prod(EVENT))
+    ((mean, variance),) = measuring._sweep(Shifted(count=20), [lambda x: x], range(20))
+    np.testing.assert_allclose(mean.numpy(), events.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(variance.numpy(), events.var(0), rtol=1e-9)
 
 
 def test_what_was_measured_is_kept_and_told_from_what_is_called_alike(monkeypatch):

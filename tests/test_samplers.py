@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from gendiff_plugins.samplers.multistep import _corrector, _Step
 from processes import PROCESSES, N, component, diffusion, scales_at
 from torch import nn
 
@@ -446,7 +449,72 @@ def test_a_component_that_stands_still_is_left_alone():
                 assert all(value.flatten()[0] == 0 for value in (update.q, *(past.q for past in update.past)))
 
 
+def test_a_component_that_was_pure_prior_is_not_extrapolated():
+    """Where log a < -14 an evaluation says nothing of x_0: the next step is of first order there, and of second elsewhere."""
+    event = (1, 1, 2)
+    first, last = torch.full(event, 3.0).double(), torch.tensor([-30.0, -5.0]).double().reshape(event)
+    process = Diffusion(diffusion("identity", "blur", event).rotation, SteadyScales(12, first, last), event)
+    dead = [float(process.at(i).log_a.flatten()[0]) < -14 for i in range(13)]
+    assert dead[12]
+    assert not dead[3]
+    for spec in ("dpmpp-2m", "sde-dpmpp-2m"):
+        for before, update in pairwise(component(Sampler, f"{spec}:grid=uniform,steps=12").plan(process)):
+            if update.j:
+                q = update.past[0].q.flatten()
+                assert (float(q[0]) == 0) == dead[before.i]
+                assert float(q[1]) != 0
+
+
+@pytest.mark.parametrize("h", [3e-5, 9e-4, 1.1e-3, 0.05, 1.0])
+@pytest.mark.parametrize("ratio", [0.0, 0.6, 2.0])
+def test_the_corrector_of_unipc_at_any_length_of_a_step(h, ratio):
+    """ρ_1 and ρ_2 in decimals of sixty digits, where nothing cancels; ratio is h/h_prev."""
+    with decimal.localcontext(decimal.Context(prec=60)):
+        hh = -decimal.Decimal(h)
+        E = hh.exp() - 1
+        phi = E / hh - 1
+        b_1, b_2 = phi / E, 2 * (phi / hh - decimal.Decimal("0.5")) / E
+        if ratio:
+            rho_1 = (b_1 - b_2) / (1 + 1 / decimal.Decimal(ratio))
+            wanted = float(rho_1), float(b_1 - rho_1)
+        else:
+            wanted = None, 0.5
+    one = torch.ones(1, dtype=torch.float64)
+    step = _Step(2, 1, one, one, one, h * one, ratio * one, True)
+    rho_1, rho_2 = (float(rho) for rho in _corrector(step))
+    assert rho_2 == pytest.approx(wanted[1], rel=1e-8)
+    if ratio:  # of first order R is 0, whatever ρ_1
+        assert rho_1 == pytest.approx(wanted[0], rel=1e-7)
+
+
 class TestInversion:
+    def test_a_step_is_that_of_euler(self, rng):
+        """y + (θ_i - θ_j) (-T) with T at the start of the step; at step 0, where there is no score, that of step 1."""
+        m = torch.randn(EVENT, generator=rng, dtype=torch.float64)
+        c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.1
+        process = with_moments(diffusion("dct", "blur", EVENT), m, c)
+        asked = []
+
+        class Watched(Fixed):
+            def predict(self, x_bar, i):
+                asked.append((i, x_bar))
+                return super().predict(x_bar, i)
+
+        x_0 = torch.randn(2, *EVENT, generator=rng, dtype=torch.float64)
+        x_bar = invert(process, Watched(process), x_0, [50, 20, 0])
+        assert [i for i, _ in asked] == [1, 20]
+        here, y = 0, None
+        for there, (seen, point) in zip((20, 50), asked, strict=True):
+            (a, s), (a_seen, s_seen), (a_to, s_to) = (scales_at(process, i, torch.float64) for i in (here, seen, there))
+            v, v_seen, v_to = (p**2 * c + q**2 for p, q in ((a, s), (a_seen, s_seen), (a_to, s_to)))
+            y = (point - a * m) / v.sqrt() if y is None else y
+            eps = Fixed.eps(point, seen)
+            x_hat = (point - s_seen * eps) / a_seen
+            T = s_seen / v_seen.sqrt() * (x_hat - m) / c.sqrt() - a_seen * (c / v_seen).sqrt() * eps
+            y = y - (torch.atan2(s_to, a_to * c.sqrt()) - torch.atan2(s, a * c.sqrt())) * T
+            here = there
+        torch.testing.assert_close(x_bar, a_to * m + v_to.sqrt() * y, rtol=1e-9, atol=1e-10)
+
     def test_gaussian_data_come_back_exactly(self, rng):
         m = torch.randn(EVENT, generator=rng, dtype=torch.float64)
         c = torch.rand(EVENT, generator=rng, dtype=torch.float64) + 0.1

@@ -82,8 +82,8 @@ def test_every_process_comes_back(rotation, velocity, event, tmp_path, rng):
     torch.testing.assert_close(after.rotate(x), before.rotate(x), rtol=0, atol=1e-12)
     torch.testing.assert_close(after.unrotate(x), before.unrotate(x), rtol=0, atol=1e-12)
     for i in range(N + 1):
-        torch.testing.assert_close(after.log_a(i), before.log_a(i), rtol=0, atol=1e-12)
-        torch.testing.assert_close(after.log_s(i), before.log_s(i), rtol=0, atol=1e-12)
+        torch.testing.assert_close(after.at(i).log_a, before.at(i).log_a, rtol=0, atol=1e-12)
+        torch.testing.assert_close(after.at(i).log_s, before.at(i).log_s, rtol=0, atol=1e-12)
     rho = before.rotation.frequencies(event)
     torch.testing.assert_close(after.rotation.frequencies(event), rho, rtol=0, atol=0)
 
@@ -96,8 +96,8 @@ def test_scales_that_are_code_become_tables_of_their_distinct_components(own, ta
     assert isinstance(after.scales, table)
     assert isinstance(after.scales, VariancePreserving) == isinstance(before.scales, VariancePreserving)
     for i in (0, 1, 7, N):
-        torch.testing.assert_close(after.log_a(i), before.log_a(i), rtol=0, atol=0)
-        torch.testing.assert_close(after.log_s(i), before.log_s(i), rtol=0, atol=0)
+        torch.testing.assert_close(after.at(i).log_a, before.at(i).log_a, rtol=0, atol=0)
+        torch.testing.assert_close(after.at(i).log_s, before.at(i).log_s, rtol=0, atol=0)
     columns = next(value for name, value in vars(after.scales).items() if name != "index").shape[1]
     assert columns == len(before.scales.inner.log_D.flatten().unique())  # D_yx = D_xy: fewer than 64
     assert columns < 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import multiprocessing
@@ -15,9 +16,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.fft
 import torch
 from faults import DISK_ERRORS, Watched, at, failure
 from runs import (
@@ -40,14 +44,15 @@ from runs import (
     train,
 )
 
-from gendiff import Objective, Sampler, checkpoint, pictures
+from gendiff import Diffusion, Objective, Sampler, checkpoint, pictures
 from gendiff.batches import Batches
 from gendiff.config import TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.generation import TrainedModel, generate
 from gendiff.objective import Loss
-from gendiff.run import Run
-from gendiff.training import PATIENCE, Trainer, check_disk, ema_decay, learning_rate, refuse_other_data
+from gendiff.run import Run, numbers
+from gendiff.storage.files import to_become
+from gendiff.training import PATIENCE, Trainer, Window, check_disk, ema_decay, learning_rate, refuse_other_data
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +186,7 @@ class TestExactResume:
                 Trainer(other, CPU, ALONE).restore(checkpoint.newest(run.checkpoints))
         without = create(tmp_path / "without", settings(steps=2, ema=0))
         train(without)
-        with pytest.raises(DataError, match="averaged weights"):
+        with pytest.raises(DataError, match=r"ema\.safetensors, the checkpoint of step"):
             Trainer(settings(), CPU, ALONE).restore(checkpoint.newest(without.checkpoints))
 
     def test_a_torn_last_line_is_dropped(self, whole, tmp_path):
@@ -204,7 +209,7 @@ class TestExactResume:
         train(create(tmp_path / "run", settings(steps=3)))
         assert "metrics.jsonl" in synced[: synced.index("MANIFEST.json")]
         assert "config.toml" not in synced  # it is written under another name first
-        assert {".config.toml.staged", ".run.json.staged"} <= set(synced)
+        assert {"config.toml", "run.json"} <= {to_become(name) for name in synced}
 
 
 class TestStopRequests:
@@ -279,9 +284,20 @@ class TestStopRequests:
         assert [signal.getsignal(number) for number in numbers] == before
 
     def test_a_request_at_the_last_step_finds_the_run_done(self, whole, tmp_path):
-        run = create(tmp_path / "run", SETTINGS["mlp"])
+        run = create(tmp_path / "run", settings())
         train(run, prepare=asked_to_stop_in(20))
+        assert run.info["status"] == "done"
+        assert final(run) == final(whole(settings()))
+
+    def test_before_the_last_preview_it_is_heard_and_the_preview_is_left_for_later(self, whole, tmp_path):
+        run = create(tmp_path / "run", SETTINGS["mlp"])
+        with pytest.raises(Stopped):
+            train(run, prepare=asked_to_stop_in(20))
         assert final(run) == final(whole(SETTINGS["mlp"]))
+        assert not grid(run, 20).exists()
+        train(run)
+        assert run.info["status"] == "done"
+        assert grid(run, 20).read_bytes() == grid(whole(SETTINGS["mlp"]), 20).read_bytes()
 
 
 class TestKill:
@@ -544,8 +560,22 @@ class TestNonFinite:
         run = create(tmp_path / "run", settings())
         train(run, prepare=poisoned([1, 2, 5, 10, 11, 12, 20], value))
         assert [row["skipped"] for row in rows(run)] == [2, 1, 0, 3, 0, 0, 1]
-        assert all(math.isfinite(row["loss"]) for row in rows(run))
-        assert rows(run)[3]["loss"] == 0.0 != rows(run)[0]["loss"]
+        for number, row in enumerate(rows(run)):
+            values = [row["loss"], row["grad_norm"], *(row["loss_bands"] or [None])]
+            if number == 3:  # none of its steps was applied
+                assert set(values) == {None}
+                assert numbers(row) == {"images": 48.0, "skipped": 3.0, "lr": 1e-3 * 12 / 100}
+            else:
+                assert all(math.isfinite(value) and value > 0 for value in values)
+
+    def test_a_row_is_the_mean_over_the_applied_steps(self, tmp_path):
+        alone, both = (
+            create(tmp_path / name, settings(steps=2, log_every=every)) for name, every in (("1", 1), ("2", 2))
+        )
+        for run in (alone, both):
+            train(run, prepare=poisoned([1]))
+        assert [row["skipped"] for row in rows(alone)] == [1, 0]
+        assert (rows(both)[0]["skipped"], rows(both)[0]["loss"]) == (1, rows(alone)[1]["loss"])
 
     def test_a_finite_gradient_does_not_excuse_an_infinite_loss(self, monkeypatch):
         trainer = Trainer(settings(warmup=0), CPU, ALONE)
@@ -554,7 +584,7 @@ class TestNonFinite:
 
         def infinite(*args):
             found = loss(*args)
-            return Loss(found.per_event + math.inf, found.error)
+            return Loss(found.per_event + math.inf, found.error_bar)
 
         monkeypatch.setattr(Objective, "loss", infinite)
         trainer.train_step(trainer.batches[1])
@@ -668,14 +698,14 @@ class TestFailingDisk:
         needed = 4 * parameters * 4 * 4  # float32; weights, two moments, the average; three kept and one staged
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed))
-        check_disk(run, trainer)
+        check_disk(run.path, trainer)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed - 1))
         with pytest.raises(GendiffError, match="not enough room") as caught:
-            check_disk(run, trainer)
+            check_disk(run.path, trainer)
         assert caught.value.exit_code == 1
         assert f"{needed:,} bytes needed for 4 checkpoints, {needed - 1:,} free" in str(caught.value)
         without = Trainer(settings(keep=3, ema=0), CPU, ALONE)
-        check_disk(run, without)
+        check_disk(run.path, without)
 
     def test_a_resumed_run_needs_no_room_for_what_it_replaces(self, tmp_path, monkeypatch):
         run = create(tmp_path / "run", settings(steps=10))
@@ -684,10 +714,10 @@ class TestFailingDisk:
         size = sum(parameter.numel() * 16 for parameter in trainer.network.parameters())
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, size))
-        check_disk(run, trainer)
+        check_disk(run.path, trainer)
         shutil.rmtree(run.checkpoints)
         with pytest.raises(GendiffError, match="not enough room"):
-            check_disk(run, trainer)
+            check_disk(run.path, trainer)
 
 
 class TestPureFunctionsOfTheStep:
@@ -766,15 +796,77 @@ class TestGradients:
         trainer = Trainer(settings(DROPOUT, warmup=0, lr=1e-2), CPU, ALONE)
         for step in range(1, 6):  # its blocks begin as zero
             trainer.train_step(trainer.batches[step])
-        spare = trainer.checkpoint({})
+        spare = copy.deepcopy(trainer.checkpoint({}))  # on a CPU it is made of the tensors that training goes on with
         losses = []
-        for step in (5, 6):
-            trainer.restore(spare)
+        for step in (5, 5, 6):
+            trainer.restore(copy.deepcopy(spare))
             trainer.step = step
             before = trainer.window.loss
             trainer.train_step(trainer.batches[1])
             losses.append(trainer.window.loss - before)
+        assert losses[0] == losses[1] != losses[2]
+
+    def test_every_process_drops_others(self, monkeypatch):
+        losses = []
+        for rank in (0, 1):
+            trainer = Trainer(settings(DROPOUT, warmup=0, lr=1e-2), CPU, ALONE)
+            for step in range(1, 6):
+                trainer.train_step(trainer.batches[step])
+            trainer.group = replace(ALONE, rank=rank)
+            before = trainer.window.loss
+            trainer.train_step(trainer.batches[1])
+            losses.append(trainer.window.loss - before)
         assert losses[0] != losses[1]
+
+
+class TestRows:
+    def test_means_are_those_of_the_steps_that_were_applied(self):
+        means = Window(steps=2, loss=3.0, bands=[1.0, 2.0, 3.0, 4.0], grad_norm=5.0, skipped=3).means()
+        assert (means["loss"], means["grad_norm"], means["skipped"]) == (1.5, 2.5, 3)
+        assert means["loss_bands"] == [1.0, 2.0, 3.0, 4.0]  # those of the last step
+
+    @pytest.mark.parametrize("rotation", ["identity", "dct", "haar"])
+    def test_the_bands_of_a_loss_are_the_squared_errors_in_the_dct(self, rotation):
+        """Over three channels and pictures that are not square, with SciPy's DCT: equal steps of ρ; of logged steps alone."""
+        config = settings(
+            data="gaussian-field:size=[6,9],channels=3", warmup=0, log_every=2, steps=4, rotation=rotation
+        )
+        trainer = Trainer(config, CPU, ALONE)
+        ky, kx = np.meshgrid(np.arange(6) / 6, np.arange(9) / 9, indexing="ij")
+        rho = np.hypot(ky, kx)
+        band = np.minimum((rho / rho.max() * 4).astype(int), 3)
+        for step in (1, 2):
+            batch = trainer.batches[step]
+            with torch.no_grad():
+                loss = config.objective.loss(trainer.denoiser, trainer.diffusion, batch.x_0, batch.i, batch.eps)
+            error = trainer.diffusion.unrotate(loss.error_bar).double().numpy()
+            power = scipy.fft.dctn(error, norm="ortho", axes=(2, 3)) ** 2
+            expected = [power[:, :, band == k].mean() for k in range(4)]
+            trainer.train_step(batch)
+            bands = trainer.window.means()["loss_bands"]
+            assert bands == (pytest.approx(expected, rel=1e-4) if step == 2 else None)
+
+    def test_a_run_builds_and_checks_its_process_once(self, monkeypatch, tmp_path):
+        """Also one that shows two previews."""
+        checks = []
+        check = Diffusion._check
+        monkeypatch.setattr(Diffusion, "_check", lambda self: checks.append(self) or check(self))
+        run = create(tmp_path / "run", settings(steps=2, sample_every=1, preview_images=2))
+        train(run)
+        assert len(list(run.samples.glob("*.png"))) == 2
+        assert len(checks) == 1
+
+    def test_an_average_follows_the_weights_by_its_decay(self):
+        trainer = Trainer(settings(warmup=0, ema=0.99), CPU, ALONE)
+        for step in (1, 2):
+            before = {name: t.double().clone() for name, t in trainer.ema.items()}
+            trainer.train_step(trainer.batches[step])
+            decay = (1 + step) / (10 + step)
+            for name, weight in trainer.network.state_dict().items():
+                wanted = decay * before[name] + (1 - decay) * weight.double()
+                torch.testing.assert_close(trainer.ema[name].double(), wanted, rtol=1e-5, atol=1e-7)
+        assert ema_decay(trainer.settings, 1) == 2 / 11
+        assert ema_decay(trainer.settings, 10**6) == 0.99
 
 
 def test_bf16_is_close_to_fp32(whole):

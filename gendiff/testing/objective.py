@@ -73,7 +73,7 @@ def per_event(objective: Objective) -> str:
     x_0, eps, i = noise((4, *EVENT), 1).float(), noise((4, *EVENT), 2).float(), torch.tensor([1, 10, 60, 100])
     loss = objective.loss(_Constant(torch.zeros(4, *EVENT)), diffusion, x_0, i, eps)
     require(loss.per_event.shape == (4,), "shape (4,)", str(tuple(loss.per_event.shape)))
-    require(loss.error.shape == (4, *EVENT), f"an error of shape {(4, *EVENT)}", str(tuple(loss.error.shape)))
+    require(loss.error_bar.shape == (4, *EVENT), f"an error of shape {(4, *EVENT)}", str(tuple(loss.error_bar.shape)))
     alone = objective.loss(_Constant(torch.zeros(1, *EVENT)), diffusion, x_0[2:3], i[2:3], eps[2:3]).per_event
     require(torch.allclose(alone, loss.per_event[2:3], rtol=1e-4), "the same loss alone", "another")
     return "independent of the batch"

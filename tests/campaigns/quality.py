@@ -203,7 +203,7 @@ def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Me
     )
     pictures.grid(drawn[:64]).save(model.run.path.parent / picture_of(spec, n))
     distance = frechet(rows(cell.set, drawn), reference(cell.set))
-    spent = sum(1 for _ in sampler.plan(model.denoiser.diffusion))
+    spent = len(sampler.plan(model.denoiser.diffusion))
     seconds = round(time.time() - begun, 1)
     return Measured(
         **asdict(cell),
