@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -38,6 +39,12 @@ class TestSpectrum:
         assert bands == sorted(bands, reverse=True)
         assert bands[0] > -4
         assert bands[-1] < -10
+
+    def test_what_is_added_to_each_power(self):
+        """Two pixels v and -v: one component, of power 2 v²."""
+        x = torch.tensor([0.3, -0.3]).reshape(1, 1, 2).expand(4, 1, 2)
+        found = component(Metric, "spectrum:bands=1").measure(0 * x, x)["band_0"]
+        assert found == pytest.approx(10 * math.log10(1e-8 / (2 * 0.09 + 1e-8)), abs=1e-6)
 
     def test_an_empty_band_is_finite(self, rng):
         found = component(Metric, "spectrum:bands=64").measure(white(3, (1, 4, 4), rng), white(3, (1, 4, 4), rng))

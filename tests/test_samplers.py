@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -83,6 +84,28 @@ def test_the_loop_does_what_the_recursion_says(rotation, velocity, spec, rng):
     x_bar = process.rotate(sample(process, model, sampler, noise, dtype=torch.float64))
     torch.testing.assert_close(x_bar[0], mean, rtol=0, atol=1e-10)
     torch.testing.assert_close(((x_bar[1:] - x_bar[0]) ** 2).sum(0), variance, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("spec", SAMPLERS)
+def test_every_update_begins_where_the_last_one_ended(spec):
+    updates = list(component(Sampler, spec).plan(diffusion("dct", "blur", EVENT)))
+    assert updates[0].i == N
+    assert updates[-1].j == 0
+    assert all(before.j == update.i for before, update in pairwise(updates))
+    assert all(update.j <= update.i for update in updates)
+
+
+def test_noise_that_differs_at_one_step_is_not_constant():
+    """Wherever the step is; those after the first are none at which a `Diffusion` looks."""
+    heat = diffusion("dct", "heat", EVENT)
+    sampler = component(Sampler, "heat-dissipation")
+    assert [(update.i, update.j) for update in sampler.plan(heat)] == [(i, i - 1) for i in range(N, 0, -1)]
+    for step in (1, 20, N - 2):
+        log_s = heat.scales.log_s_common.clone()
+        log_s[step] -= 1e-6
+        other = Diffusion(heat.rotation, replace(heat.scales, log_s_common=log_s), EVENT)
+        with pytest.raises(ConfigError, match="noise is the same at every step"):
+            list(sampler.plan(other))
 
 
 @pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), ("blur-eigen", "isotropic")])
