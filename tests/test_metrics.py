@@ -78,6 +78,34 @@ def test_the_errors_of_brightness_and_contrast_are_how_they_scatter(rng):
     assert not alone.contrast_error.any()
 
 
+class TestAlarms:
+    """Of a reference of -1 and 1 in every event: brightness 0, contrast 1, and no scatter over events."""
+
+    def of(self, shift=(0.0,), gain=(1.0,), channels=3, scatter=0.0, n=40):
+        x = torch.tensor([-1.0, 1.0]).repeat(n, channels, 8).double().reshape(n, channels, 4, 4)
+        shift, gain = (torch.tensor(values).double().expand(channels).reshape(-1, 1, 1) for values in (shift, gain))
+        events = torch.tensor([-scatter, scatter]).repeat(n // 2).double().reshape(-1, 1, 1, 1)
+        return [text.partition(",")[0] for text in component(Metric, "moments").alarms(gain * x + shift + events, x)]
+
+    def test_each_rings_beyond_a_tenth_of_the_contrast(self):
+        of = "of the contrast of the reference (the alarm rings from 0.1)"
+        assert self.of() == self.of(shift=(0.099,)) == self.of(shift=(-0.099,)) == self.of(gain=(1.099,)) == []
+        assert self.of(shift=(0.101,)) == [f"bright samples: their mean is off by +0.10 {of}"]
+        assert self.of(shift=(-0.2,)) == [f"dark samples: their mean is off by -0.20 {of}"]
+        assert self.of(gain=(0.8, 1.0, 1.1)) == [f"pale samples: the contrast of channel 0 is off by -0.20 {of}"]
+        assert self.of(gain=(0.9, 1.0, 1.3)) == [f"harsh samples: the contrast of channel 2 is off by +0.30 {of}"]
+        assert self.of(shift=(0.04, 0.02, -0.15)) == ["tinted samples: blue is off by -0.12"]
+        assert self.of(shift=(0.3, 0.0), channels=2) == [
+            *(f"bright samples: their mean is off by +0.15 {of}", "tinted samples: channel 0 is off by +0.15"),
+        ]
+
+    def test_none_rings_within_four_standard_errors(self):
+        """Events that are half a contrast brighter or darker in turn: 4 · 0.5/sqrt(n), and the contrast grows by it."""
+        assert not [text for text in self.of(shift=(0.31,), scatter=0.5) if "mean" in text]
+        assert [text for text in self.of(shift=(0.33,), scatter=0.5) if "mean" in text]
+        assert [text for text in self.of(shift=(0.2,), scatter=0.5, n=160) if "mean" in text]
+
+
 def test_the_contrast_of_a_reference_counts_as_a_grey_level_at_least():
     """Of pictures of one grey: off by 0.105 of 2/255 is above the limit of 0.1, by 0.095 it is not."""
     grey = torch.full((6, 1, 4, 5), 0.25, dtype=torch.float64)
