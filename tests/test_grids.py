@@ -238,5 +238,6 @@ def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(monkeypatch):
     assert nearest(values, torch.tensor([-9, -4.4, 0.6, 5.0]).double()).tolist() == [11, 10, 5, 1]
     assert nearest(-values, torch.tensor([9, 4.4, -0.6, -5.0]).double()).tolist() == [11, 10, 5, 1]
     flat = torch.tensor([5.0, 5.0, 4.0, 2.0, 2.0]).double()  # nothing moves at first, nor in the end
+    assert nearest(flat[[0, 4, 3]], flat[[4, 0]]).tolist() == [3, 1]
     wanted = torch.tensor([2.0, 4.0, 5.0]).double()
     assert nearest(flat, wanted).tolist() == nearest(-flat, -wanted).tolist() == [5, 3, 2]

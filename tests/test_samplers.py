@@ -486,6 +486,23 @@ def test_a_component_that_was_pure_prior_is_not_extrapolated():
                 assert float(q[1]) != 0
 
 
+def test_an_angle_that_did_not_turn_is_not_extrapolated():
+    """Of pure prior θ is π/2 to the last bit: where it turns at last, ab2 is of first order."""
+    event = (1, 1, 2)
+    first, last = torch.full(event, 3.0).double(), torch.tensor([-90.0, -3.0]).double().reshape(event)
+    process = Diffusion(diffusion("identity", "blur", event).rotation, SteadyScales(13, first, last), event)
+    updates = list(component(Sampler, "trig:solver=ab2,grid=uniform,steps=13").plan(process))
+    theta = {i: process.at(i, torch.float64).theta.flatten() for i in range(14)}
+    still = 0
+    for before, update in pairwise(updates[:-1]):
+        turned = theta[before.i] - theta[update.i]
+        assert float(turned[1]) > 0 != float(update.past[0].b.flatten()[1])
+        if float(turned[0]) == 0 < float(theta[update.i][0] - theta[update.j][0]):
+            still += 1
+            assert float(update.past[0].b.flatten()[0]) == 0
+    assert still
+
+
 @pytest.mark.parametrize("h", [3e-5, 9e-4, 1.1e-3, 0.05, 1.0])
 @pytest.mark.parametrize("ratio", [0.0, 0.6, 2.0])
 def test_the_corrector_of_unipc_at_any_length_of_a_step(h, ratio):
