@@ -79,13 +79,16 @@ def test_the_errors_of_brightness_and_contrast_are_how_they_scatter(rng):
 
 
 class TestAlarms:
-    """Of a reference of -1 and 1 in every event: brightness 0, contrast 1, and no scatter over events."""
+    """Of a reference of -1/2 and 1/2 in every event: brightness 0, contrast 1/2, and no scatter; all in units of the contrast."""
 
     def of(self, shift=(0.0,), gain=(1.0,), channels=3, scatter=0.0, n=40):
         x = torch.tensor([-1.0, 1.0]).repeat(n, channels, 8).double().reshape(n, channels, 4, 4)
         shift, gain = (torch.tensor(values).double().expand(channels).reshape(-1, 1, 1) for values in (shift, gain))
         events = torch.tensor([-scatter, scatter]).repeat(n // 2).double().reshape(-1, 1, 1, 1)
-        return [text.partition(",")[0] for text in component(Metric, "moments").alarms(gain * x + shift + events, x)]
+        return [
+            text.partition(",")[0]
+            for text in component(Metric, "moments").alarms((gain * x + shift + events) / 2, x / 2)
+        ]
 
     def test_each_rings_beyond_a_tenth_of_the_contrast(self):
         of = "of the contrast of the reference (the alarm rings from 0.1)"
