@@ -5,8 +5,13 @@ The names below are imported on first use, so that ``import gendiff`` does not i
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# The first class of pydantic reads the entry points of everything installed, in search of plugins of its own: one damaged
+# distribution, and nothing works. They would also be code that comes in by another door than ours. Set it to "" to have them.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from gendiff.component import Component, Lazy, set_default_resolver
 from gendiff.errors import GendiffError

@@ -29,6 +29,7 @@ from gendiff.config import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.registry import Registry, default_registry
 from gendiff.run import Run
+from gendiff.shapes import HOW, sides
 
 #: The short words of the command line and the configuration keys they set.
 PATHS = {
@@ -185,8 +186,11 @@ def _details(problems: list[ConfigError]) -> Iterator[str]:
 
 
 def parse_size(text: str, where: str = "--size") -> int | list[int]:
-    """``"32"`` or ``"32x48"``."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise ConfigError(f"cannot read the size '{text}'", where=where, fix="write 32, or 32x48 for height x width")
-    return int(match[1]) if match[2] is None else [int(match[1]), int(match[2])]
+    """``"32"``, ``"32x48"`` or ``"[32, 48]"``; raises `ConfigError` for anything else."""
+    try:
+        found = sides(text)
+    except ValueError as error:
+        raise ConfigError(f"cannot read the size '{text}'", where=where, fix=str(error)) from None
+    if isinstance(found, list) and len(found) > 2:
+        raise ConfigError(f"the size '{text}' has {len(found)} sides", where=where, fix=HOW)
+    return found

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gendiff.data import Data
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.errors import ConfigError, DataError
 from gendiff.streams import stream
-from gendiff.workers import InOrder, begin_data_process
+from gendiff.workers import InOrder, begin_data_process, loaded
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,7 @@ class Batches(Dataset[Batch]):
             worker_init_fn=partial(begin_data_process, os.getpid()),
             pin_memory=device.type == "cuda",
         )
-        for outcome in loader:
-            if isinstance(outcome, GendiffError):
-                raise outcome
-            yield outcome
+        yield from loaded(loader, "--set train.workers=0")
 
 
 @lru_cache(maxsize=4)

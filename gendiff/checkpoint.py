@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from gendiff.storage.sealed import check_seal, parsed, plain, read, sealed
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
+SHOWN = 5  # tensors named in one message
 _NAME = re.compile(r"step-\d{12}", re.ASCII)
 _FILE = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # no path, nothing hidden
 
@@ -115,19 +116,27 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
     return final
 
 
-def newest(folder: Path, problems: list[str] | None = None) -> Checkpoint:
+def newest(folder: Path, problems: list[str] | None = None, wanted: Sequence[str] = ()) -> Checkpoint:
     """The newest checkpoint under ``folder`` that verifies; why newer ones do not is appended to ``problems``.
 
+    Args:
+        wanted: the groups of which the first that there is will be used; by default all are.
+
     Raises:
-        DataError: where there is none; never falls back to an empty one.
+        DataError: where there is none; never falls back to an empty one. Where values that will be used are not finite: names the
+            tensors, and the last checkpoint in which they are.
 
     """
     problems = [] if problems is None else problems
     for path in _steps(folder):
         try:
-            return load(path)
+            saved = load(path)
         except DataError as error:
             problems.append(error.what)
+            continue
+        groups = [group for group in wanted if group in saved.tensors][:1]
+        _refuse_not_finite(path, saved, groups or list(saved.tensors))
+        return saved
     raise DataError(
         f"no usable checkpoint in '{folder}'",
         details=problems[:5],
@@ -154,6 +163,49 @@ def load(path: Path) -> Checkpoint:
     if not isinstance(step, int) or step != manifest.get("step") or path.name != directory(path.parent, step).name:
         raise DataError(f"{path / STATE}, its manifest and its directory disagree about the step")
     return Checkpoint(step=step, tensors=tensors, state=state, about=about)
+
+
+def _refuse_not_finite(path: Path, saved: Checkpoint, groups: Sequence[str]) -> None:
+    """Raise `DataError` where values of these groups are not finite."""
+    flaws = _not_finite(saved, groups)
+    if not flaws:
+        return
+    details = [*flaws[:SHOWN], f"and {len(flaws) - SHOWN} more tensors" if len(flaws) > SHOWN else ""]
+    if groups == ["ema"] and not _not_finite(saved, ["model"]):
+        details.append("its raw weights, without averaging, are finite (--no-ema)")
+    earlier = next((step for step in map(_step_if_finite, _steps(path.parent)) if step and step < saved.step), None)
+    if earlier:
+        details.append(f"the checkpoint of step {earlier} is finite")
+    raise DataError(
+        f"the checkpoint of step {saved.step} holds values that are not finite",
+        where=str(path),
+        details=details,
+        fix=f"move that folder to another place, and the checkpoint of step {earlier} is used"
+        if earlier
+        else "train again, with a lower --lr or with --precision fp32",
+    )
+
+
+def _not_finite(saved: Checkpoint, groups: Sequence[str]) -> list[str]:
+    """One line for each tensor of these groups that holds values which are not finite."""
+    flaws = []
+    for group in groups:
+        for name, tensor in saved.tensors[group].items():
+            value = tensor.float() if tensor.is_floating_point() else tensor  # some narrow types know no isfinite
+            # Adam's second moment may overflow, which stops a weight and spoils nothing; NaN spoils every weight it meets.
+            bad = value.isnan() if group == "optimizer" else ~value.isfinite()
+            if count := int(bad.sum()):
+                flaws.append(f"{group}.safetensors: {count:,} of {tensor.numel():,} values of '{name}'")
+    return flaws
+
+
+def _step_if_finite(path: Path) -> int | None:
+    """The step of a checkpoint that verifies and is finite throughout; None of any other."""
+    try:
+        saved = load(path)
+    except DataError:
+        return None
+    return None if _not_finite(saved, list(saved.tensors)) else saved.step
 
 
 def weights_hash(path: Path, group: str) -> str:
@@ -203,6 +255,11 @@ def _verifies(path: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints under ``folder`` by their names, the newest first; none is read."""
+    return [int(path.name.removeprefix("step-")) for path in _steps(folder)]
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -15,11 +15,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self, final, get_args, get_origin
 
 from pydantic import (
@@ -35,6 +35,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from gendiff.errors import ConfigError, GendiffError, PluginError, did_you_mean
+from gendiff.storage.plain import toml_table
 
 Resolver = Callable[[str, str], "type[Component]"]
 _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
@@ -77,6 +78,9 @@ class Settings(BaseModel):
         if not isinstance(value, Mapping):
             return value
         table = dict(value)
+        for field in table.keys() & set(_path_fields(cls)):
+            if table[field] == "":
+                raise _empty_path(cls, field)
         for field in table.keys() & set(_component_fields(cls)):
             table[field] = _validated(cls, field, table[field])
         for field, inner in _component_lists(cls):
@@ -180,7 +184,7 @@ class Component(Settings):
             value = getattr(self, field)
             text = value.spec if isinstance(value, Component) else table.get(field)
             if value != info.default and text != info.default and text is not None:
-                parameters.append(f"{field}={_toml_value(text)}")
+                parameters.append(f"{field}={spec_value(text)}")
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
 
     def __eq__(self, other: object) -> bool:
@@ -197,7 +201,7 @@ class Component(Settings):
         return hash((type(self), repr(self.table())))
 
 
-def _toml_value(value: Any) -> str:
+def spec_value(value: Any) -> str:
     """A value as a spec writes it: bare words stay bare, what could be misread is quoted."""
     if isinstance(value, str) and parse_value(value.strip()) == value and not set(value) & set(",[]{}\"'="):
         return value
@@ -251,8 +255,16 @@ def invalid_parameter(cls: type[Settings], error: ValidationError, section: str 
         option = f"--{cls.kind} {cls.name}:{key}=..." if issubclass(cls, Component) else f"--set {key}=..."
         return ConfigError(f"{owner} needs '{key}'", details=described, fix=f"write {option}", subject=subject)
     return ConfigError(
-        f"{owner}: {key} = {first['input']!r}: {message[0].lower()}{message[1:]}", details=described, subject=subject
+        f"{owner}: {key} = {first['input']!r}: {_alternatives(error, key)}", details=described, subject=subject
     )
+
+
+def _alternatives(error: ValidationError, key: str) -> str:
+    """What pydantic says of a parameter; of one with several types, what the fitting ones want, or else all."""
+    every = [each for each in error.errors(include_url=False) if key == str(each["loc"][0])]
+    fitting = [each for each in every if not each["type"].endswith("_type")]
+    told = [each["msg"].removeprefix("Value error, ").replace("valid tuple", "list") for each in fitting or every]
+    return "; or: ".join(dict.fromkeys(f"{message[0].lower()}{message[1:]}" for message in told))
 
 
 def _invalid_default(cls: type[Component], key: str, error: ValidationError) -> PluginError:
@@ -268,6 +280,29 @@ def _invalid_default(cls: type[Component], key: str, error: ValidationError) -> 
 
 def _path(*parts: str) -> str:
     return ".".join(filter(None, parts))
+
+
+def _path_fields(cls: type[BaseModel]) -> Iterator[str]:
+    for field, info in cls.model_fields.items():
+        if any(inner is Path for inner in (info.annotation, *get_args(info.annotation))):
+            yield field
+
+
+def _empty_path(cls: type[Settings], field: str) -> ConfigError:
+    """For an empty text, which would be the working folder to Python, and to a user is a variable that is not set."""
+    info, owner = (
+        cls.model_fields[field],
+        f"{cls.kind} '{getattr(cls, 'name', '')}'" if cls.kind else "the configuration",
+    )
+    return ConfigError(
+        f"{owner}: the path '{field}' is empty",
+        details=[
+            f"{field}: {info.description}" if info.description else "",
+            "a shell variable that is not set gives nothing",
+        ],
+        fix=f"write a path; the working folder is {field}=.",
+        subject=_path(cls.kind, field),
+    )
 
 
 def _component_fields(cls: type[BaseModel]) -> Iterator[str]:
@@ -319,8 +354,8 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[\[\]{},]')
 def parse_value(text: str) -> Any:
     """Read a value as TOML does (numbers, booleans, quoted strings, lists, tables); anything else is a string."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        value = toml_table(f"value = {text}".encode())["value"]
+    except ValueError:
         return text
     dated = not isinstance(value, bool | int | float | str | list | dict)
     return text if dated else value  # nothing here is a date, but a folder may be named like one

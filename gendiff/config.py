@@ -8,7 +8,6 @@ plugin are part of it like any other. Values come in layers, later ones winning:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +17,13 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, PrivateAttr, ValidationError
 
+from gendiff import discovery
+from gendiff.command import again
 from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
 from gendiff.component import resolve as component_class
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.model import Model
@@ -31,9 +32,9 @@ from gendiff.objective import Objective
 from gendiff.process import Process
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
+from gendiff.storage import reading
+from gendiff.storage.plain import toml_table
 from gendiff.velocity import Velocity
-
-MAX_BYTES = 1 << 20  # of a configuration file; a real one has a few thousand
 
 
 class TrainSettings(Settings):
@@ -51,7 +52,9 @@ class TrainSettings(Settings):
     workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
     sample_every: int = Field(1000, ge=0, description="steps between sample grids; 0 draws none")
-    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints; there is always one at the end")
+    checkpoint_every: int = Field(
+        1000, ge=1, description="steps between checkpoints; there is one before each sample grid too"
+    )
     preview: Sampler = by_name("trig:solver=ab2,steps=50", "sampler of these grids")
     preview_images: int = Field(16, ge=1, description="images in a grid, and what metrics measure")
     metrics: tuple[Metric, ...] = Field((), description="what is measured on the images of each grid")
@@ -110,23 +113,30 @@ class Layer:
 
     @classmethod
     def from_file(cls, path: Path, origin: str = "") -> Layer:
-        """Read TOML; raises `ConfigError` naming the file and line where it cannot be read."""
+        """Read TOML.
+
+        A list ``plugins`` in it says which plugin files it needs, relative to it. They are not part of the layer, and nothing
+        that a configuration names is ever executed.
+
+        Raises:
+            ConfigError: naming the file and line where it cannot be read.
+            PluginError: where it names a plugin file that the user has not given.
+
+        """
         origin = origin or str(path)
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the configuration '{path}': {error.strerror}", fix="give the path of a TOML file"
-            ) from error
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"'{path}' is no configuration: it is larger than {MAX_BYTES:,} bytes")
+            content = reading.content(path, reading.TOML)
+        except DataError as error:
+            what = error.what.replace("cannot read", "cannot read the configuration", 1)
+            raise ConfigError(what, fix="give the path of a TOML file") from error
         try:
-            return cls(origin, tomllib.loads(content.decode()))
-        except (ValueError, RecursionError) as error:  # ValueError: not TOML, or not even UTF-8
+            table = toml_table(content)
+        except ValueError as error:  # not TOML, or not even UTF-8
             raise ConfigError(
                 f"'{path}' is not valid TOML: {error}", fix="see how one looks: gendiff config show"
             ) from error
+        _refuse_plugins(table.pop("plugins", []), path)
+        return cls(origin, table)
 
     @classmethod
     def from_assignment(cls, assignment: str) -> Layer:
@@ -159,6 +169,11 @@ class Resolved:
         except GendiffError as error:
             _locate(error, self.origins)
             raise
+
+
+def overlaid(table: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
+    """A table of configuration with the values of one more layer; nothing is checked."""
+    return dict(_merge(table, layer.table, layer.origin, {}, path=""))
 
 
 def resolve(layers: Iterable[Layer]) -> Resolved:
@@ -196,6 +211,33 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise invalid from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply") from error
+
+
+def _refuse_plugins(names: Any, path: Path) -> None:
+    """Raise `PluginError` for the plugin files that a configuration names, unless the user gave files of the same content."""
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(
+            "'plugins' must be a list of paths",
+            where=str(path),
+            fix='write plugins = ["my_schedule.py"]',
+            subject="plugins",
+        )
+    missing = [
+        plugin.provider
+        for plugin in (discovery.file(path.parent / name, str(path)) for name in names)
+        if not discovery.let_in(plugin.provider.sha256)
+    ]
+    if missing:
+        files = [Path(provider.origin) for provider in missing]
+        raise PluginError(
+            f"'{path}' needs {'the plugin file' if len(files) == 1 else 'plugin files'} "
+            f"{', '.join(map(repr, map(str, files)))}, and a configuration never runs code",
+            details=[
+                *(f"SHA-256 of {provider.origin}: {provider.sha256}" for provider in missing),
+                "a plugin runs with your rights: read it first",
+            ],
+            fix=f"give it yourself: {again(*(word for file in files for word in ('--plugin', file)))}",
+        )
 
 
 def _say_inside(error: GendiffError, process: Process, velocity: Mapping[str, Any]) -> None:

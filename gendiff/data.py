@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, final
 from pydantic import ModelWrapValidatorHandler
 from torch import Tensor
 
+from gendiff.command import command
 from gendiff.component import Component
 from gendiff.errors import ConfigError
 from gendiff.shapes import EventShape
@@ -49,6 +50,29 @@ class Data(Component):
     def fingerprint(self) -> str:
         """A short text that changes when the events change; stored with every checkpoint and number."""
 
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """A number for each file that holds one event, by its name, which another content would change; here none.
+
+        It tells data of which some are gone from other data.
+        """
+        return {}
+
+    @final
+    def __len__(self) -> int:
+        """`length`, for a ``torch.utils.data.DataLoader`` and others; raises `TypeError` for an endless source."""
+        if self.length is None:
+            raise TypeError(
+                f"data '{self.name}' have no end, and so no length: say how many events to take, such as "
+                "DataLoader(data, sampler=range(1000))"
+            )
+        return self.length
+
+    @final
+    def __bool__(self) -> bool:
+        """Always: whether there are data does not depend on how many."""
+        return True
+
     @final
     def spread(self, count: int) -> Sequence[int]:
         """The indices of ``count`` events, equally spread over a finite set, the first of an endless one; all of fewer."""
@@ -80,5 +104,5 @@ class Data(Component):
         except ConfigError as error:
             name = value.get("name") if isinstance(value, Mapping) else value
             if error.subject == "data.name" and isinstance(name, str) and len(name) < 256 and Path(name).exists():
-                error.fix = f"a path needs to be told what it is: gendiff data info {name} finds out"
+                error.fix = f"a path needs to be told what it is: {command('data', 'info', Path(name))} finds out"
             raise

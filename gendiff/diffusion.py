@@ -21,6 +21,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gendiff.command import command
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
 from gendiff.moments import Moments
@@ -248,7 +249,7 @@ class Diffusion:
             raise PluginError(
                 f"rotation '{self.rotation.name}' is not orthogonal for events of shape {self.event_shape}",
                 details=[f"U U^T x differs from x, or their lengths do, by {error:.1e}"],
-                fix=f"see what is wrong: gendiff plugins check {self.rotation.name}",
+                fix=f"see what is wrong: {command('plugins', 'check', self.rotation.name)}",
                 subject="rotation.name",
             )
 

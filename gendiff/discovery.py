@@ -1,7 +1,8 @@
 """Discovery: which plugins there are, found without importing any of them.
 
 Plugins are the entry points of the group ``gendiff`` of every installed distribution, gendiff's own among them, and files that
-the user names (``--plugin``, ``GENDIFF_PLUGINS``, ``plugins`` in a configuration). There is no other door.
+the user names (``--plugin``, ``GENDIFF_PLUGINS``). There is no other door: what a configuration or a run says of plugins opens
+none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
+import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +25,9 @@ from gendiff.errors import PluginError
 from gendiff.hookspecs import GROUP
 
 BUILT_IN = "gendiff"  # the distribution whose plugins are the built-in ones
+MOST_BYTES = 1 << 24  # of a plugin file; a real one has a few thousand
+
+_let_in: set[str] = set()  # hashes of the plugin files of every registry
 
 
 @dataclass(frozen=True)
@@ -69,37 +76,105 @@ class Plugin:
     load: Callable[[], Any] = field(compare=False)
 
 
+class Damaged(PluginError):
+    """The metadata of an installed distribution cannot be read, so nobody knows what it provides."""
+
+
 def installed() -> Iterator[Plugin]:
-    """Entry points, gendiff's own first, then by distribution; the same one seen twice on the path counts once."""
+    """Entry points, gendiff's own first, then by distribution; the same one seen twice on the path counts once.
+
+    A distribution with damaged metadata is a plugin that raises `Damaged` when it is loaded.
+    """
     found: dict[Provider, Callable[[], Any]] = {}
     for distribution in importlib.metadata.distributions():
-        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
-            continue  # a damaged distribution that has nothing to do with gendiff must not matter
-        name, version = (
-            str(distribution.metadata["Name"] or "a nameless distribution"),
-            str(distribution.metadata["Version"]),
-        )
+        if flaw := _metadata_flaw(distribution):
+            found[_unread(distribution)] = partial(_refuse, flaw)
         try:
-            points = distribution.entry_points.select(group=GROUP)
+            points = distribution.entry_points
         except Exception as error:  # importlib.metadata raises whatever its parser trips over
-            found[Provider(name, version, "entry_points.txt")] = partial(_refuse, error)
+            found[_unread(distribution)] = partial(_refuse, f"its entry_points.txt: {type(error).__name__}: {error}")
+            # The import of torch reads the entry points of everything installed too, for devices that gendiff does not use.
+            os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
             continue
-        for point in points:
+        for point in points.select(group=GROUP):
+            name, version = _identity(distribution)
             found.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
     for provider in sorted(found, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)):
         yield Plugin(provider, found[provider])
 
 
+def version(distribution: str) -> str:
+    """The installed version of a distribution; ``"unknown"`` where its metadata do not say."""
+    try:
+        return importlib.metadata.version(distribution) or "unknown"
+    except Exception:  # as above
+        return "unknown"
+
+
 def file(path: Path, where: str = "--plugin") -> Plugin:
     """The plugin in a Python file; raises `PluginError` where there is none. ``where`` is who named it."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        content = _content(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PluginError(
-            f"no plugin file '{path}': {error.strerror}", where=where, fix="give the path of a Python file"
+            f"no plugin file '{path}': {why}", where=where, fix="give the path of a Python file"
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     return Plugin(Provider(path.name, "", str(path), sha256), partial(_load_file, path, sha256))
+
+
+def let_in(sha256: str) -> bool:
+    """Whether the user has given a plugin file of this content."""
+    return sha256 in _let_in
+
+
+def open_to(sha256: str) -> None:
+    """Take note that the user has given a plugin file of this content."""
+    _let_in.add(sha256)
+
+
+def begin_anew() -> None:
+    """Forget the plugin files that were given: another command begins."""
+    _let_in.clear()
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; one that has no end, or would wait for a writer, is not opened."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    if status.st_size > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+    return path.read_bytes()
+
+
+def _metadata_flaw(distribution: importlib.metadata.Distribution) -> str:
+    """What is wrong with the text that names a distribution; empty where nothing is."""
+    try:
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or distribution.read_text("")
+    except Exception as error:  # as above
+        return f"its METADATA: {type(error).__name__}: {error}"
+    if not text:
+        return "it has no METADATA"
+    return "" if re.search(r"(?mi)^Name:[ \t]*\S", text) else "its METADATA does not say its name"
+
+
+def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """Name and version; of one with damaged metadata, the name of the folder that holds them."""
+    try:
+        facts = distribution.metadata
+        return str(facts["Name"] or _unread(distribution).distribution), str(facts["Version"] or "")
+    except Exception:  # as above
+        return _unread(distribution).distribution, ""
+
+
+def _unread(distribution: importlib.metadata.Distribution) -> Provider:
+    """A distribution with damaged metadata, by the folder that holds them."""
+    place = Path(str(getattr(distribution, "_path", "a nameless distribution")))
+    return Provider(place.name, "", str(place))
 
 
 def _load_file(path: Path, sha256: str) -> ModuleType:
@@ -112,5 +187,5 @@ def _load_file(path: Path, sha256: str) -> ModuleType:
     return module
 
 
-def _refuse(error: Exception) -> None:
-    raise error
+def _refuse(why: str) -> None:
+    raise Damaged(why)

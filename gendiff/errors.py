@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 LONGEST_REASON = 500  # characters of somebody else's message
+OBJECTS = "it holds Python objects, not only numbers; they are never loaded, for they can run code"
 
 
 class GendiffError(Exception):
@@ -32,9 +33,14 @@ class GendiffError(Exception):
         self.fix = fix
         self.subject = subject
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> list[str]:
+        """What happened and where, and what is allowed: all but the fix."""
         head = f"{self.what} (from {self.where})" if self.where else self.what
-        return "\n".join([head, *(f"  {line}" for line in (*self.details, self.fix) if line)])
+        return [head, *(f"  {line}" for line in self.details if line)]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, *([f"  {self.fix}"] if self.fix else [])])
 
     def __reduce__(self) -> tuple[object, ...]:
         # An error raised in a data-loading process is pickled on its way to the trainer; keyword-only arguments would be lost.
@@ -106,11 +112,17 @@ def reason(error: BaseException) -> str:
     if isinstance(error, GendiffError):
         told = "; ".join([error.what, *error.details[:1]])
     else:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
+        told = without_advice(" ".join(f"{type(error).__name__}: {error}".split()))
     told = told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]} ..."
     files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     own = [(file, line) for file, line in files if file.is_file() and not _is_machinery(file)]
     return f"{told} ({own[-1][0].name}, line {own[-1][1]})" if own else told
+
+
+def without_advice(text: str) -> str:
+    """What a library said of a file; where it advises to load without protection, what is in the file instead."""
+    advice = ("allow_pickle", "weights_only", "weights only", "unpickl")
+    return OBJECTS if any(word in text.casefold() for word in advice) else text
 
 
 def _is_machinery(file: Path) -> bool:

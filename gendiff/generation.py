@@ -7,6 +7,7 @@ number of processes, nor which other images are drawn matters.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,15 +18,25 @@ from torch import Tensor
 from gendiff import checkpoint, pictures
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, GendiffError
 from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore, Pivot
 from gendiff.shapes import EventShape
+from gendiff.stopping import heed
+from gendiff.storage.files import Files
+from gendiff.storage.folder import make_inside
 from gendiff.streams import stream
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events computed at once; part of what makes an image reproducible
+HOPELESS = 16  # images, from the first on, that are not finite: then no more are drawn
+LOOKED = 256  # images that are drawn where one is not finite, to say which are not
+SHOWN = 20  # numbers of images in one message
+
+
+class NotFinite(GendiffError):
+    """Images that were drawn hold values that are not finite (exit code 1)."""
 
 
 class ImageNoise:
@@ -61,12 +72,16 @@ class TrainedModel:
 
     @classmethod
     def load(cls, run: Run, device: torch.device, ema: bool = True, problems: list[str] | None = None) -> TrainedModel:
-        """The newest usable checkpoint; averaged weights where the run has them and ``ema`` is set."""
-        saved = checkpoint.newest(run.checkpoints, problems)
+        """The newest usable checkpoint; averaged weights where the run has them and ``ema`` is set.
+
+        Raises `DataError` where there is none, and for weights that are not finite or of another network.
+        """
+        saved = checkpoint.newest(run.checkpoints, problems, ("ema", "model") if ema else ("model",))
         group = "ema" if ema and "ema" in saved.tensors else "model"
+        path = checkpoint.directory(run.checkpoints, saved.step)
         denoiser = build_denoiser(run.config, device)
-        load_weights(denoiser.network, saved.tensors.get(group, {}))
-        hashed = checkpoint.weights_hash(checkpoint.directory(run.checkpoints, saved.step), group)
+        load_weights(denoiser.network, saved.tensors.get(group, {}), str(path / f"{group}.safetensors"))
+        hashed = checkpoint.weights_hash(path, group)
         return cls(run, denoiser.eval(), saved.step, group, hashed)
 
 
@@ -84,6 +99,9 @@ def generate(
 
     ``chunk`` is how many events are computed at once, made up to that number where fewer are asked for; another one gives
     the same images up to rounding. ``watch`` sees only what was asked for.
+
+    Raises `NotFinite` where images are not finite. The first that is not ends what is yielded, and more are drawn, up to 256, so
+    that all of these can be named, but where all are lost.
     """
     config = run.config
     device = next(denoiser.parameters()).device
@@ -94,14 +112,35 @@ def generate(
         clip=config.data.value_range if sampler.clip else None,
     )
     chunk = chunk or CHUNK[device.type]
-    size = min(batch, chunk)
+    size, lost = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
         part = images[start : start + size]
         filled = [*part, *[part[0]] * (chunk - len(part))]
         noise = ImageNoise(seed, filled, config.data.event_shape, device)
         begin = _from_data(denoiser.diffusion, run.data(), seed, filled).to(device) if sampler.prior == "data" else None
-        seen = watch and _first(len(part), watch)
-        yield sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=seen)[: len(part)]
+        seen = _first(len(part), watch)
+        events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=seen)[: len(part)]
+        finite = events.flatten(1).isfinite().all(1).tolist()
+        lost += [image for image, whole in zip(part, finite, strict=True) if not whole]
+        drawn = start + len(part)
+        if lost and (drawn in (len(images), len(lost)) or drawn >= LOOKED) and drawn >= min(HOPELESS, len(images)):
+            raise _not_finite(lost, drawn, len(images), sampler, seed)
+        if not lost:
+            yield events
+
+
+def _not_finite(lost: Sequence[int], drawn: int, wanted: int, sampler: Sampler, seed: int) -> NotFinite:
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    return NotFinite(
+        f"{len(lost)} of {'' if drawn == wanted else 'the first '}{drawn} samples hold values that are not finite",
+        details=[
+            f"samples {', '.join(map(str, lost[:SHOWN]))}{more} of seed {seed}, drawn by {sampler.spec}",
+            "the weights are finite: it is what the network makes of them",
+        ],
+        fix="train again with a lower --lr, or with --precision fp32"
+        if len(lost) == drawn
+        else "try --sampler with more steps or clip=true, or train longer",
+    )
 
 
 def _from_data(diffusion: Diffusion, data: Data, seed: int, images: Sequence[int]) -> Tensor:
@@ -112,23 +151,58 @@ def _from_data(diffusion: Diffusion, data: Data, seed: int, images: Sequence[int
     return diffusion.at(diffusion.N).a * diffusion.rotate(x_0)
 
 
-def _first(count: int, watch: Callable[[Snapshot], None]) -> Callable[[Snapshot], None]:
-    """``watch`` for the first ``count`` events."""
+def _first(count: int, watch: Callable[[Snapshot], None] | None) -> Callable[[Snapshot], None]:
+    """``watch`` for the first ``count`` events; between two evaluations a request to stop is heard."""
 
     def seen(moment: Snapshot) -> None:
+        heed()
+        if watch is None:
+            return
         pivot = moment.pivot and Pivot(moment.pivot.x_0[:count], moment.pivot.eps[:count])
         watch(replace(moment, x_bar=moment.x_bar[:count], pivot=pivot))
 
     return seen
 
 
-def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
-    """Write a grid of the first ``count`` images of the run's own seed; returns them, ``(count, *event)`` on the CPU."""
+def draw(
+    denoiser: Denoiser,
+    run: Run,
+    sampler: Sampler,
+    count: int,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """The first ``count`` images of the run's own seed, ``(count, *event)`` on the CPU; raises `NotFinite`.
+
+    ``watch`` hears how many evaluations of the network are done, of how many, 0 first.
+    """
     denoiser.eval()
-    events = torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count))).cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.grid(events).save(path)
+    chunks = -(-count // min(count, CHUNK[next(denoiser.parameters()).device.type]))
+    total = chunks * sum(1 for _ in sampler.plan(denoiser.diffusion))
+    done = 0
+
+    def seen(moment: Snapshot) -> None:
+        nonlocal done
+        if moment.pivot is not None:
+            done += 1
+            watch(done, total)
+
+    watch(0, total)
+    return torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count, seen))).cpu()
+
+
+def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
+    """Write a grid of these images; returns them."""
+    events = draw(denoiser, run, sampler, count)
+    save_grid(run, path, events)
     return events
+
+
+def save_grid(run: Run, path: Path, events: Tensor) -> None:
+    """Write a grid of events as a picture in a run, to the disk, whole or not at all."""
+    content = io.BytesIO()
+    pictures.grid(events).save(content, "PNG")
+    make_inside(run.path, path.parent)
+    Files().replace(path, content.getvalue())
 
 
 class Trajectory:

@@ -57,7 +57,10 @@ def gendiff_run_started(run: Path, config: Mapping[str, Any], step: int) -> None
 
 @hookspec
 def gendiff_step(run: Path, step: int, loss: float, images_per_s: float) -> None:
-    """An optimiser step is done; ``loss`` is the mean since the last row of metrics.jsonl."""
+    """An optimiser step is done; ``loss`` is the mean since the last row of metrics.jsonl.
+
+    It is not a number where every step since then was skipped.
+    """
 
 
 @hookspec
@@ -65,7 +68,7 @@ def gendiff_metrics_ready(run: Path, step: int, values: Mapping[str, float]) -> 
     """A row was added to metrics.jsonl: training losses every ``log_every`` steps, metrics whenever samples are drawn.
 
     Args:
-        values: numbers by name, such as ``loss``, ``loss_bands.0``, ``lr``, ``spectrum.error``.
+        values: finite numbers by name, such as ``loss``, ``loss_bands.0``, ``lr``, ``spectrum.error``; none where there is none.
 
     """
 

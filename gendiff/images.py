@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+import sys
+import tempfile
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +24,16 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.errors import DataError, printable
+from gendiff.errors import DataError, printable, without_advice
+from gendiff.shapes import AsText
+from gendiff.storage import reading
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other reader is tried, whatever the file holds
+LIBTIFF = 300  # bytes of its messages that are passed on
+_quiet = threading.Lock()  # descriptor 2 is everybody's
 SHOWN = 5  # bad files named in one message
+HEADERS = "only headers were looked at: more may be damaged further inside"
 MOST_BYTES = (
     2**28
 )  # of one encoded picture inside an archive or a database; no picture within the pixel limit needs more
@@ -37,7 +46,7 @@ class Pictures(Data):
     """Encoded pictures that become events of one size: the parameters, and the way from a picture to an event."""
 
     path: Path = Field(description="where the pictures are; ~ is your home")
-    size: Side | tuple[Side, Side] = Field(64, description="pixels: n for n x n, or [height, width]")
+    size: Annotated[Side | tuple[Side, Side], AsText] = Field(64, description="pixels: n for n x n, or [height, width]")
     channels: Literal[1, 3] = Field(3, description="3: colour, 1: grey")
     crop: Literal["none", "center"] = Field("none", description="none: squeeze; center: cut off what sticks out")
 
@@ -95,7 +104,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """The picture with its header read, and pixels not yet; raises `OSError` or `ValueError` saying what is wrong."""
     if mark(path)[2] == 0:
         raise ValueError("the file is empty (0 bytes)")
-    with path.open("rb") as file, _identified(file) as image:
+    with reading.opened(path) as file, _identified(file) as image:
         yield image
 
 
@@ -119,6 +128,8 @@ def _identified(file: BinaryIO) -> Iterator[Image.Image]:
 
 def eight_bit(image: Image.Image) -> Image.Image:
     """Decode: upright, opaque, 8 bits per channel; raises `ValueError` for grey of unknown range."""
+    if image.format == "TIFF":
+        _load_quietly(image)
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"})
     image = ImageOps.exif_transpose(image)
     if sixteen:
@@ -132,6 +143,24 @@ def eight_bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image
+
+
+def _load_quietly(image: Image.Image) -> None:
+    """Decode, and raise what libtiff says where it says it to descriptor 2: Pillow's own error is a number."""
+    with _quiet, tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            image.load()
+        except Exception as error:
+            said.seek(0)
+            if why := " ".join(said.read(LIBTIFF).decode("utf-8", "replace").split()):
+                raise ValueError(f"its pixels cannot be decoded (libtiff: {printable(why)})") from error
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def resized(image: Image.Image, height_width: tuple[int, int], crop: str) -> Image.Image:
@@ -154,10 +183,24 @@ def event_of(v: np.ndarray) -> Tensor:
 
 
 def reason(error: BaseException) -> str:
-    """Why a file could not be read, without the reader's own object names."""
+    """Why a file could not be read, in one line, without the reader's own object names and advice."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)})"
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+    if re.fullmatch(r"(decoder error )?-?\d+", text):  # libtiff and others say a number
+        return f"its pixels cannot be decoded (code {text.rpartition(' ')[2]})"
+    return without_advice(text) or type(error).__name__
+
+
+def as_bytes(dtype: np.dtype) -> str:
+    """How an array of this type becomes one of 8 bits, for the user: ``array`` is theirs."""
+    if dtype.kind == "b":
+        return "array.astype(numpy.uint8) * 255"
+    if dtype == np.uint16:
+        return "(array / 257).round().astype(numpy.uint8) where 65535 is white, array.astype(numpy.uint8) where 255 is"
+    if dtype.kind in "iu":
+        return "array.astype(numpy.uint8), of values from 0, black, to 255, white"
+    return "((array + 1) * 127.5).round().clip(0, 255).astype(numpy.uint8), of values from -1 to 1"
 
 
 # --- many pictures ----------------------------------------------------------------------------------------------------
@@ -181,6 +224,8 @@ def survey(
     details = [f"{printable(name)}: {why}" for name, why in bad[:SHOWN]]
     if len(bad) > SHOWN:
         details.append(f"and {len(bad) - SHOWN} more")
+    if on_bad_image == "error" and good:
+        details.append(HEADERS)
     if bad and (on_bad_image == "error" or not good):
         raise DataError(told, where=where, details=details, fix=fix if good else f"check the {place}")
     if bad:
@@ -190,6 +235,13 @@ def survey(
 
 def none_found(others: Mapping[str, int], where: str, place: str) -> DataError:
     """What to raise where there are no image files: ``others`` counts the endings of what is there instead."""
+    if place == "archive" and ".mdb" in others:
+        return DataError(
+            "the archive holds an LMDB database, which is read from a folder",
+            where=where,
+            details=[f"found: data.mdb among the {sum(others.values())} files"],
+            fix="unpack it (unzip), and give the folder that holds data.mdb: lsun:path=FOLDER",
+        )
     found = ", ".join(f"{ending} ({count})" for ending, count in Counter(others).most_common(SHOWN))
     return DataError(
         f"no image files among the {sum(others.values())} files" if others else f"the {place} is empty",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from gendiff.config import Config
 from gendiff.errors import DataError
 from gendiff.score import Denoiser
 from gendiff.streams import stream
+
+SHOWN = 5  # tensors named in one message
 
 
 def build_denoiser(config: Config, device: torch.device) -> Denoiser:
@@ -21,13 +23,42 @@ def build_denoiser(config: Config, device: torch.device) -> Denoiser:
     return Denoiser(network, config.diffusion(), config.model.frequency_features).to(device)
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load tensors by name; raises `DataError` where names or shapes differ."""
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str = "") -> None:
+    """Load tensors by name; raises `DataError` where names, shapes or kinds of number differ; ``where`` they are from."""
+    check_weights(network.state_dict(), weights, where)
     try:
         network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise DataError(
-            "the checkpoint belongs to another network",
-            details=str(error).splitlines()[1:4],
-            fix="was config.toml edited?",
-        ) from error
+    except RuntimeError as error:  # of a network that loads its own state
+        raise _of_another(str(error).splitlines()[1:4], where) from error
+
+
+def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str = "") -> None:
+    """Raise `DataError` where ``weights`` cannot take the place of those that a network has.
+
+    A floating point number may be of any width, and stands for nothing else; what else a network keeps, such as a count of
+    batches, is of its own type.
+    """
+    flaws = [f"missing: '{name}'" for name in own.keys() - weights.keys()]
+    flaws += [f"not of this network: '{name}'" for name in weights.keys() - own.keys()]
+    for name in sorted(own.keys() & weights.keys()):
+        mine, theirs = own[name], weights[name]
+        if mine.shape != theirs.shape:
+            flaws.append(f"'{name}' is of shape {tuple(theirs.shape)}, not {tuple(mine.shape)}")
+        if mine.dtype != theirs.dtype and not (mine.is_floating_point() and theirs.is_floating_point()):
+            flaws.append(f"'{name}' holds {theirs.numel():,} values of {_type(theirs)}, not of {_type(mine)}")
+    if flaws:
+        raise _of_another(sorted(flaws), where)
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _of_another(flaws: Sequence[str], where: str) -> DataError:
+    more = [f"and {len(flaws) - SHOWN} more"] if len(flaws) > SHOWN else []
+    return DataError(
+        "the checkpoint belongs to another network",
+        where=where,
+        details=[*flaws[:SHOWN], *more],
+        fix="was config.toml edited, or the checkpoint replaced? bring back what belongs together",
+    )

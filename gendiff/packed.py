@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from gendiff.command import command
 from gendiff.errors import DataError
 from gendiff.images import Mark, mark, missing, reason
 from gendiff.shapes import EventShape
+from gendiff.storage.reading import hollow, opened
 from gendiff.storage.sealed import check_seal, parsed, read
 
 FORMAT = 1
@@ -102,9 +104,11 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
         wanted = HEADER + count * math.prod(shape)
         if marks[1][2] != wanted:
             raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {wanted:,}")
-        with (path / VALUES).open("rb") as values:
+        with opened(path / VALUES) as values:
             if values.read(HEADER) != header("|u1", (count, *shape)):
                 raise ValueError(f"{VALUES} does not begin as its manifest says")
+            if hollow(values, wanted):
+                raise ValueError(f"there is next to nothing in {VALUES} but a hole")
         checks = read(path / CHECKS, HEADER + 4 * count)
         if hashlib.sha256(checks).hexdigest() != facts.get("checks"):
             raise ValueError(f"{CHECKS} does not match its SHA-256")
@@ -139,7 +143,7 @@ def _absent(path: Path) -> DataError:
         return DataError(what, subject="data.path", fix=fix)
     allowed = "a folder that gendiff data prepare made"
     if path.is_dir():
-        fix = f"pack it: gendiff data prepare {path} NEW"
+        fix = f"pack it: {command('data', 'prepare', path, 'NEW')}"
         return DataError(
             f"'{path}' is no packed set: there is no {MANIFEST} in it",
             subject="data.path",

@@ -6,6 +6,7 @@ Pictures show values in [-1, 1] as 0..255; what lies outside is clamped. Signals
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,19 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gendiff.errors import GendiffError
+from gendiff.images import opened
+from gendiff.storage import disk
+from gendiff.storage.arrays import npy
+from gendiff.storage.files import saved
+
 GAP = 2  # pixels between the pictures of a grid
 BACKGROUND = 128
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, rounded, any shape."""
+    """[-1, 1] to 0..255, rounded, any shape; raises `GendiffError` for values that are not finite: black is a value too."""
+    _refuse_not_finite(x)
     return ((x.detach().cpu().double() + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
 
@@ -38,21 +46,29 @@ def image(event: Tensor) -> Image.Image:
     return Image.fromarray(rearrange(rgb, "c h w -> h w c").contiguous().numpy(), "RGB")
 
 
+def save(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG; an older file, or a link, is replaced at once."""
+    with disk.writing(path):
+        saved(path, lambda file: picture.save(file, "PNG"))
+
+
 def save_event(folder: Path, number: int, event: Tensor) -> None:
     """Write one event: grey and RGB pictures as PNG, anything else as a ``.npy`` of float32."""
     stem = folder / f"{number:06d}"
     if event.ndim == 3 and len(event) in (1, 3):
-        image(event).save(stem.with_suffix(".png"))
+        save(stem.with_suffix(".png"), image(event))
     else:
-        np.save(stem.with_suffix(".npy"), event.detach().cpu().float().numpy(), allow_pickle=False)
+        values = event.detach().cpu().float().numpy()
+        with disk.writing(stem.with_suffix(".npy")):
+            saved(stem.with_suffix(".npy"), lambda file: np.save(file, values, allow_pickle=False))
 
 
 def read_event(folder: Path, number: int) -> Tensor:
     """Read back what `save_event` wrote; pictures within their 8 bits."""
     stem = folder / f"{number:06d}"
     if stem.with_suffix(".npy").exists():
-        return torch.from_numpy(np.load(stem.with_suffix(".npy"), allow_pickle=False))
-    with Image.open(stem.with_suffix(".png")) as picture:
+        return torch.from_numpy(npy(stem.with_suffix(".npy")))
+    with opened(stem.with_suffix(".png")) as picture:
         pixels = torch.from_numpy(np.array(picture)).float() / 127.5 - 1
     return pixels[None] if pixels.ndim == 2 else rearrange(pixels, "h w c -> c h w")
 
@@ -73,7 +89,8 @@ def save_animation(path: Path, moments: list[Tensor], milliseconds: int = 80) ->
     """A GIF of grids, one frame per moment, that rests on the last frame."""
     frames = [grid(moment) for moment in moments]
     durations = [milliseconds] * (len(frames) - 1) + [1500]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    more: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
+    saved(path, lambda file: frames[0].save(file, "GIF", **more))
 
 
 def _tile(rows: list[list[Image.Image]]) -> Image.Image:
@@ -95,7 +112,15 @@ def _tile(rows: list[list[Image.Image]]) -> Image.Image:
     return canvas
 
 
+def _refuse_not_finite(x: Tensor) -> None:
+    if bad := int((~x.detach().isfinite()).sum()):
+        raise GendiffError(
+            f"{bad:,} of {x.numel():,} values of a picture are not finite", fix="look at what it was made from"
+        )
+
+
 def _curves(signal: Tensor, width: int = 160, height: int = 96) -> Image.Image:
+    _refuse_not_finite(signal)
     picture = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(picture)
     draw.line([(0, height // 2), (width, height // 2)], fill=(220, 220, 220))

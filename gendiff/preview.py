@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,28 +13,43 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import reason
-from gendiff.generation import draw_grid
+from gendiff.generation import NotFinite, draw, save_grid
 from gendiff.observers import Observers
 from gendiff.run import Run, numbers
 from gendiff.training import Trainer
 
 
 class Preview:
-    """Draws ``samples/step-*.png`` and logs one row of metrics; a metric that fails is switched off for the run."""
+    """Draws ``samples/step-*.png`` and logs one row of metrics; a metric that fails is switched off for the run.
 
-    def __init__(self, run: Run, observers: Observers) -> None:
+    Samples that are not finite are neither drawn nor measured: a warning counts them.
+    """
+
+    def __init__(
+        self, run: Run, observers: Observers, watch: Callable[[int, int, int], None] = lambda step, done, total: None
+    ) -> None:
+        """``watch`` hears the step, and how many evaluations of the network are done, of how many."""
         self.run = run
         self.observers = observers
+        self.watch = watch
         self.metrics = list(run.config.train.metrics)
 
     def __call__(self, trainer: Trainer) -> None:
         settings, step = trainer.settings, trainer.step
-        picture = self.run.samples / f"step-{step:08d}.png"
-        events = draw_grid(trainer.averaged(), self.run, settings.preview, picture, settings.preview_images)
+        picture = self.run.grid(step)
+        watch = partial(self.watch, step)
+        try:
+            events = draw(trainer.averaged(), self.run, settings.preview, settings.preview_images, watch)
+        except NotFinite as error:  # a run goes on, and stops by itself where its loss is not finite either
+            warnings.warn(f"no samples are shown of step {step}: {error.what}", stacklevel=2)
+            return
+        measured = self._measured(events)
+        known = any(row["step"] == step and "metrics" in row for row in self.run.rows())  # it was ended just after that
+        if measured and not known:
+            self.run.log({"step": step, "n": len(events), "metrics": measured})
+        save_grid(self.run, picture, events)  # last: a run that goes on draws what has no picture
         self.observers.notify("gendiff_samples_ready", run=self.run.path, step=step, events=events, picture=picture)
-        if measured := self._measured(events):
-            row = {"step": step, "n": len(events), "metrics": measured}
-            self.run.log(row)
+        if measured:
             self.observers.notify(
                 "gendiff_metrics_ready", run=self.run.path, step=step, values=numbers({"metrics": measured})
             )

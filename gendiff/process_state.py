@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from gendiff.stopping import STOP_SIGNALS
 
 
 def process_state() -> dict[str, Any]:
@@ -17,7 +17,7 @@ def process_state() -> dict[str, Any]:
     torch = _torch()
     return {
         "the working directory": _working_directory(),
-        "the signal handlers": [signal.getsignal(number) for number in _SIGNALS],
+        "the signal handlers": [signal.getsignal(number) for number in STOP_SIGNALS],
         "the root logger": (logging.root.level, list(logging.root.handlers)),
         "the random state": random.getstate(),
         "torch's default dtype": torch.get_default_dtype() if torch else None,
@@ -41,7 +41,7 @@ def restore(before: dict[str, Any]) -> list[str]:
             case "the working directory":
                 os.chdir(value or ".")
             case "the signal handlers":
-                for number, handler in zip(_SIGNALS, value, strict=True):
+                for number, handler in zip(STOP_SIGNALS, value, strict=True):
                     signal.signal(number, handler)
             case "the root logger":
                 logging.root.setLevel(value[0])

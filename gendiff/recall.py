@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gendiff import stored
+from gendiff.command import again, quoted
 from gendiff.component import Component
 from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError, PluginError, reason
 from gendiff.moments import Moments
+from gendiff.storage import reading
 from gendiff.stored import StoredData, StoredObjective, StoredProcess, difference
 
 PROCESS = "process.safetensors"
@@ -93,10 +96,11 @@ def _stored_process(file: Path, info: Mapping[str, Any]) -> StoredProcess | None
     if expected is None:
         return None
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}", fix="restore it from a copy") from error
-    if hashlib.sha256(content).hexdigest() != expected:
+        with reading.opened(file, stored.MOST_BYTES) as content:
+            actual = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]  # a binary file
+    except (OSError, ValueError) as error:
+        raise reading.unreadable(file, error) from error
+    if actual != expected:
         raise DataError(f"{file} is damaged: its SHA-256 is not the one in run.json", fix="restore it from a copy")
     return StoredProcess.load(file)
 
@@ -140,9 +144,9 @@ def _needed(path: Path, key: str, error: GendiffError, info: Mapping[str, Any]) 
         return error
     copies = {file["given"]: file["copy"] for file in info.get("plugin_files", {}).values()}
     fixes = [
-        f"gendiff --plugin {path / copies[who['origin']]} ..."
+        again("--plugin", path / copies[who["origin"]])
         if who["origin"] in copies
-        else f"pip install {who['distribution']}=={who['version']}"
+        else quoted("pip", "install", f"{who['distribution']}=={who['version']}")
         for who in strangers.values()
     ]
     return PluginError(

@@ -15,14 +15,16 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from gendiff import discovery, hookspecs
+from gendiff.command import command
 from gendiff.component import Component, Lazy, summary
 from gendiff.discovery import Plugin, Provider
 from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
@@ -89,12 +91,14 @@ class Problem:
     Args:
         status: ``broken`` (it, or the part that ``why`` names, cannot be used), ``blocked`` (on request, and never imported) or
             ``warning`` (it can be used, and did something that a plugin should not do).
+        cause: what was raised where nothing of the plugin can be used.
 
     """
 
     provider: Provider
     why: str
     status: str = "broken"
+    cause: BaseException | None = field(default=None, compare=False)
 
 
 class Registry:
@@ -119,7 +123,6 @@ class Registry:
         block: Iterable[str] = (),
         plugins: Iterable[Plugin] = (),
     ) -> None:
-        self.third_party = third_party
         self.problems: list[Problem] = []
         self.providers: list[Provider] = []
         self._entries: dict[tuple[str, str], Entry] = {}
@@ -217,7 +220,7 @@ class Registry:
                 suggestion,
                 *problems[:MOST_PROBLEMS],
             ],
-            fix=f"list all: gendiff plugins list --kind {kind}{own_file}",
+            fix=f"list all: {command('plugins', 'list', '--kind', kind)}{own_file}",
             subject=f"{kind}.name",
         )
 
@@ -230,6 +233,8 @@ class Registry:
             if known.place == provider.place:
                 return known
         self.providers.append(provider)
+        if provider.sha256:
+            discovery.open_to(provider.sha256)
         if blocked := self._block.intersection(provider.names):
             self._problem(provider, f"--block {min(blocked)}", "blocked")
         else:
@@ -238,10 +243,10 @@ class Registry:
 
     def _load(self, plugin: Plugin) -> None:
         provider = plugin.provider
-        loaded = self._guarded(provider, plugin.load)
+        loaded = self._guarded(provider, plugin.load, whole=True)
         if loaded is None or self._manager.is_registered(loaded):
             return
-        self._guarded(provider, lambda: self._register(loaded, provider))
+        self._guarded(provider, lambda: self._register(loaded, provider), whole=True)
         if not self._manager.is_registered(loaded):
             return
         for component in self._asked("gendiff_components", loaded, provider, list) or ():
@@ -256,17 +261,20 @@ class Registry:
                 f"it needs version {needed} of gendiff's plugin interface, this gendiff has {API_VERSION}: "
                 "upgrade the older of the two"
             )
-        register(self._manager, loaded, f"{provider} ({provider.origin})")
+        try:
+            register(self._manager, loaded, f"{provider} ({provider.origin})")
+        except pluggy.PluginValidationError as error:
+            raise ImportError(f"{error}{_line_of_hook(loaded, str(error))}") from error
 
     def _asked(self, hook: str, loaded: Any, provider: Provider, into: Callable[[Any], Any]) -> Any:
         """What one plugin answers to a hook; None where it does not take it or fails."""
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is loaded:
-                return self._guarded(provider, partial(_call, into, implementation.function))
+                return self._guarded(provider, partial(_call, into, implementation.function), whole=True)
         return None
 
-    def _guarded(self, provider: Provider, call: Callable[[], Any]) -> Any:
-        """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider."""
+    def _guarded(self, provider: Provider, call: Callable[[], Any], whole: bool = False) -> Any:
+        """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider, or of a ``whole`` plugin."""
         printed, before, result = io.StringIO(), process_state(), None
         try:
             with contextlib.redirect_stdout(printed):
@@ -274,7 +282,7 @@ class Registry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything; it must not take the program down
-            self._problem(provider, reason(error))
+            self._problem(provider, reason(error), cause=error if whole else None)
         if not printed.closed and printed.getvalue():
             self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}", "warning")
         if changed := restore(before):
@@ -282,8 +290,10 @@ class Registry:
             self._problem(provider, why, "warning")
         return result
 
-    def _problem(self, provider: Provider, why: str, status: str = "broken") -> None:
-        self.problems.append(Problem(provider, " ".join(why.split()), status))
+    def _problem(
+        self, provider: Provider, why: str, status: str = "broken", cause: BaseException | None = None
+    ) -> None:
+        self.problems.append(Problem(provider, " ".join(why.split()), status, cause))
 
     def _add(self, component: type[Component] | Lazy, provider: Provider) -> None:
         flaw = _flaw(component)
@@ -313,7 +323,7 @@ class Registry:
     def _refuse_unknown(self, block: Iterable[str], found: Iterable[Plugin]) -> None:
         known = sorted({name for plugin in found for name in plugin.provider.names})
         for name in block:
-            if name not in known and not name.endswith(".py"):  # a configuration may name that file later
+            if name not in known and not name.endswith(".py"):  # `plugins check` may name that file later
                 distributions = sorted({plugin.provider.distribution for plugin in found})
                 raise ConfigError(
                     f"no plugin is called '{name}'",
@@ -324,6 +334,15 @@ class Registry:
                     ],
                     fix="see who provides what: gendiff plugins list",
                 )
+
+
+def _line_of_hook(loaded: Any, complaint: str) -> str:
+    """Where the hook is that pluggy complains of; empty where its name says nothing."""
+    for name, function in vars(loaded).items() if isinstance(loaded, ModuleType) else ():
+        code = getattr(function, "__code__", None)
+        if code is not None and hasattr(function, f"{GROUP}_impl") and f"'{name}'" in complaint:
+            return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+    return ""
 
 
 def _provided_by(owner: Provider, other: Provider) -> str:

@@ -14,7 +14,6 @@ come out. They are of the same kind at the scale ``paper`` alone; elsewhere data
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from gendiff.registry import Registry
 from gendiff.report.figures import STYLE, strips
 from gendiff.schedule import BlurSchedule
 from gendiff.storage.files import Files
+from gendiff.storage.plain import json_bytes
 from gendiff.velocity import Velocity
 
 #: The arms, as ``gendiff compare --arm`` takes them. Reverse diffusion cannot sample the control (its velocity says why).
@@ -115,7 +115,7 @@ def reproduce(
         pages = report.write(comparison, found, comparison.looks(device, listener, heed))
         rows = table(found)
         values, page = comparison.path / "table1.json", comparison.path / "table1.md"
-        Files().replace(values, json.dumps(rows, indent=1).encode())
+        Files().replace(values, json_bytes(rows))
         Files().replace(page, markdown(rows).encode())
         return [page, values, *pages[:2]]
     cells = _cells(comparison, TARGETS[target])

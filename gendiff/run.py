@@ -3,41 +3,65 @@
 runs/00012-digits-dct-log-s0/
 run.json             id, status, times, arguments, versions, host, who provided each component
 config.toml          every value; trains the same run again
+data.roll            for data of single files: which they were, as far as needed to tell that some are gone
 process.safetensors  the process in numbers: samples are drawn with them, whatever becomes of its plugins
 plugins/             copies of the plugin files that were loaded
 metrics.jsonl        one object a line
 checkpoints/    samples/    eval/    README.md
 
-Opening a run executes nothing that lies in it: the copies are for the reader, and for ``--plugin``.
+Opening a run executes nothing that lies in it: the copies are for the reader, and for ``--plugin``. Each file is looked
+at before it is read. Nothing is written through a link, unless ``GENDIFF_FOLLOW_LINKS=1`` says that folders which are links are
+your own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
 import platform
+import re
+import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from gendiff import stored
+from gendiff.command import command, quoted
 from gendiff.component import Component, Settings
-from gendiff.config import Config, Layer, resolve
+from gendiff.config import Config, Layer, overlaid, resolve
 from gendiff.data import Data
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.discovery import version
+from gendiff.errors import ConfigError, DataError, GendiffError, printable
 from gendiff.recall import PROCESS, recall
 from gendiff.registry import Registry
+from gendiff.roll import LENGTH, roll
+from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
-from gendiff.storage.folder import empty, numbered
+from gendiff.storage.folder import empty, inside, numbered
 from gendiff.storage.lock import locked
+from gendiff.storage.plain import json_bytes, json_line, json_object, shown
 
+RECORD, CONFIG, CARD = "run.json", "config.toml", "README.md"
+RESTORE = "restore it from a copy, or start a new run"
+LONGEST = 1000  # characters of a name
+#: What run.json has tables of: of tables that say these, of texts, or of anything.
+TABLES: dict[str, tuple[str, ...] | None] = {
+    "versions": (),
+    "switched_off": (),
+    "process": (),
+    "providers": ("plugin", "distribution", "version", "origin"),
+    "plugin_files": ("plugin", "given", "origin", "sha256", "copy"),
+    "data": None,
+}
+PLUGIN = 2**24  # bytes of a plugin file
+VALUES = 2**28  # of an event
+ROLL = "data.roll"
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
 
 
@@ -51,10 +75,13 @@ class Run:
         self.config = config
         self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
+        self.made = False  # whether its directory was not there before
 
     @classmethod
     def create(cls, config: Config, registry: Registry, out: Path | None = None, argv: Sequence[str] = ()) -> Run:
         """Make the directory ``out`` (default: the next number under ``runs/``) and write what defines the run.
+
+        Nothing of it stays where that fails.
 
         Raises:
             ConfigError: where ``out`` exists and is not empty.
@@ -66,13 +93,29 @@ class Run:
             process, why = stored.dump(diffusion, config.velocity), ""
         except GendiffError as error:  # too large: then the run needs its plugins
             process, why = stored.dump(diffusion, config.velocity, whole=False), str(error)
+        made = out is None or not out.exists()
         path = _numbered(config) if out is None else _empty(out)
         run = cls(path, config)
-        run.save_config()
+        run.made = made
+        try:
+            run._define(
+                process, why, registry, argv, f"{printable(path.name)}-{os.urandom(4).hex()}" if out else path.name
+            )
+        except BaseException:
+            run.take_away()
+            raise
+        return run
+
+    def _define(self, process: bytes, why: str, registry: Registry, argv: Sequence[str], identity: str) -> None:
+        """Write what defines the run."""
+        config, path, parts = self.config, self.path, self.config.data.parts
+        self.save_config()
         Files().replace(path / PROCESS, process)
-        run._write(
+        if parts:
+            Files().replace(path / ROLL, roll(parts))
+        self._write(
             {
-                "id": path.name if out is None else f"{path.name}-{os.urandom(4).hex()}",
+                "id": identity,
                 "status": "created",
                 "created": now(),
                 "argv": list(argv),
@@ -86,14 +129,25 @@ class Run:
                     "fingerprint": config.data.fingerprint,
                     "event_shape": list(config.data.event_shape),
                     "value_range": config.data.value_range,
+                    **({"parts": len(parts)} if parts else {}),
                 },
                 "predicts": config.objective.parametrization,
             }
         )
-        return run
+
+    def take_away(self) -> None:
+        """Remove a run that has just been made and came to nothing: the command that made it can be given again."""
+        with suppress(OSError):
+            for child in self.path.iterdir():
+                if child.is_dir() and not child.is_symlink():
+                    shutil.rmtree(child, ignore_errors=True)
+                else:
+                    child.unlink(missing_ok=True)
+            if self.made:
+                self.path.rmdir()
 
     @classmethod
-    def open(cls, path: Path, training: bool = False, steps: int | None = None) -> Run:
+    def open(cls, path: Path, training: bool = False, steps: int | None = None, changes: Iterable[Layer] = ()) -> Run:
         """An existing run, with its process as it was trained.
 
         To sample, stored numbers stand in for data, and for a rotation, velocity or objective whose plugin is gone or gives other
@@ -101,26 +155,37 @@ class Run:
 
         Args:
             steps: the number of optimiser steps, where it is to change.
+            changes: other settings that are to change.
 
         Raises:
             ConfigError: where ``path`` is not a run.
+            DataError: where a file of it is damaged, or no file of a run.
             PluginError: where a component is missing that nothing can stand in for.
 
         """
-        if not (path / "config.toml").is_file() or not (path / "run.json").is_file():
+        if not os.path.lexists(path / CONFIG) or not os.path.lexists(path / RECORD):
             raise ConfigError(
                 f"'{path}' is not a run directory",
                 details=["a run directory holds run.json and config.toml", *_nearby(path)],
                 fix="give the directory that gendiff train made",
             )
-        layer = Layer.from_file(path / "config.toml")
-        table = dict(layer.table)
+        table = cls.stored_table(path)
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
+        for change in changes:
+            table = overlaid(table, change)
         run = cls(path, Config.model_construct(), table)
-        recalled = recall(path, Layer(layer.origin, table), run.info, training)
+        recalled = recall(path, Layer(str(path / CONFIG), table), run.info, training)
         run.config, run.notes = recalled.config, recalled.notes
         return run
+
+    @staticmethod
+    def stored_table(path: Path) -> dict[str, Any]:
+        """What config.toml of the run at ``path`` says; raises `DataError` where it cannot be read."""
+        table = reading.toml_file(path / CONFIG)
+        if not isinstance(table.get("train", {}), dict):
+            raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
+        return table
 
     @property
     def checkpoints(self) -> Path:
@@ -131,6 +196,10 @@ class Run:
     def samples(self) -> Path:
         """Where pictures live."""
         return self.path / "samples"
+
+    def grid(self, step: int) -> Path:
+        """The picture of the preview of a step: there once it is whole."""
+        return self.samples / f"step-{step:08d}.png"
 
     @property
     def evaluations(self) -> Path:
@@ -144,27 +213,31 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json."""
-        try:
-            value = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"'{self.path / 'run.json'}' is not valid JSON: {error!s:.200}") from error
-        tables = ("versions", "data", "process", "providers", "plugin_files", "switched_off")
-        if (
-            not isinstance(value, dict)
-            or not {"id", "status", "versions", "data"} <= value.keys()
-            or not all(isinstance(value.get(key, {}), dict) for key in tables)
-        ):
-            raise ConfigError(
-                f"'{self.path / 'run.json'}' does not describe a run", fix="restore it, or start a new run"
-            )
-        return value
+        """The content of run.json, what no terminal should obey written out; raises `DataError` where it describes no run."""
+        value = shown(reading.json_file(self.path / RECORD))
+        if flaw := _flaw(value):
+            raise DataError(f"'{self.path / RECORD}' does not describe a run: {flaw:.200}", fix=RESTORE)
+        return dict(value)
+
+    def roll(self) -> bytes:
+        """Which files its data were when it began, as `gendiff.roll` has it; empty for data of no single files."""
+        count = self.info["data"].get("parts")
+        return sealed.read(self.path / ROLL, LENGTH * count) if isinstance(count, int) else b""
+
+    def record(self, step: int, settings: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write into run.json what is not as before from ``step`` on: settings, and what `changed_data` found."""
+        info = self.info
+        change = {"step": step, "when": now(), **({"set": dict(settings)} if settings else {})}
+        if data:
+            change["data"] = dict(data)
+            info["data"] = {**info["data"], "fingerprint": data["fingerprint"]}
+        self._write({**info, "changes": [*info.get("changes", []), change]})
 
     def data(self) -> Data:
         """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
         data, known = self.config.data, self.info["data"]["fingerprint"]
         if isinstance(data, stored.StoredData):
-            layer = Layer(str(self.path / "config.toml"), {"data": self.table.get("data", data.table())})
+            layer = Layer(str(self.path / CONFIG), {"data": self.table.get("data", data.table())})
             data = resolve([layer]).config.data
         if data.fingerprint != known:
             raise DataError(
@@ -176,7 +249,7 @@ class Run:
 
     def save_config(self) -> None:
         """Write config.toml; a crash leaves the old or the new file."""
-        Files().replace(self.path / "config.toml", tomli_w.dumps(dict(self.table)).encode())
+        Files().replace(self.path / CONFIG, tomli_w.dumps(dict(self.table)).encode())
 
     def update(self, **values: Any) -> None:
         """Change entries of run.json; a crash leaves the old or the new file."""
@@ -188,42 +261,49 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl, to the disk: a checkpoint must not outlive the rows before it."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        Files().add(self.metrics, json_line(row))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, of training and of metrics; a line torn by a crash is left out."""
-        rows = []
-        if self.metrics.is_file():
-            for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
-        return rows
+        """The rows of metrics.jsonl, of training and of metrics; a line torn by a crash is left out.
+
+        Raises `DataError` where it is no file of rows.
+        """
+        return list(self._rows())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        if not os.path.lexists(self.metrics):
+            return
+        for line in reading.rows(self.metrics):
+            try:
+                row = json_object(line, lenient=True)
+            except ValueError:
+                continue
+            if type(row.get("step")) is int and row["step"] >= 0:
+                yield row
 
     def last_training_row(self) -> dict[str, Any]:
-        """The newest row that holds a loss; empty before there is one."""
-        return next((row for row in reversed(self.rows()) if "loss" in row), {})
+        """The newest row of training, whose loss is None where all its steps were skipped; empty before there is one."""
+        newest: dict[str, Any] = {}
+        for row in self._rows():
+            newest = row if "loss" in row else newest
+        return newest
 
     def forget_after(self, step: int) -> None:
         """Drop rows beyond ``step``: they belong to steps that will be done again."""
-        kept = [json.dumps(row, allow_nan=False) + "\n" for row in self.rows() if row["step"] <= step]
-        Files().replace(self.metrics, "".join(kept).encode())
+        kept = [json_line(row) for row in self._rows() if row["step"] <= step]
+        Files().replace(self.metrics, b"".join(kept))
 
     def write_card(self) -> None:
         """Write README.md: what was trained, on what, with what result, and how to sample."""
         info, config = self.info, self.config
         last = self.last_training_row()
-        plugins = "".join(f" --plugin RUN/{file['copy']}" for file in info.get("plugin_files", {}).values())
+        copies = [f"RUN/{file['copy']}" for file in info.get("plugin_files", {}).values()]
+        plugins = [word for copy in copies for word in ("--plugin", copy)]
+        again = quoted("gendiff", *plugins, "train", "--config", "RUN/config.toml")
         lines = [
             f"# {info['id']}",
             "",
-            f"A generalized diffusion trained with gendiff {info['versions']['gendiff']} ({info['status']}).",
+            f"A generalized diffusion trained with gendiff {info['versions'].get('gendiff', '-')} ({info['status']}).",
             "",
             "| part | value |",
             "|---|---|",
@@ -232,24 +312,26 @@ class Run:
                 for kind in ("rotation", "velocity", "objective", "model", "data")
             ),
             f"| steps of the process | {config.N} |",
-            f"| events | {tuple(info['data']['event_shape'])}, fingerprint `{info['data']['fingerprint']}` |",
+            f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
-            f"| last loss | {last.get('loss', float('nan')):.4f} |",
+            f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             "",
-            f"Sample from it: `gendiff sample RUN`. Train it again: `gendiff{plugins} train --config RUN/config.toml`.",
+            f"Sample from it: `gendiff sample RUN`. Train it again: `{again}`.",
             "",
         ]
-        (self.path / "README.md").write_text("\n".join(lines), encoding="utf-8")
+        Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One trainer per run directory; the lock dies with its process, whatever kills it."""
+        for name in (self.checkpoints, self.samples, self.evaluations):
+            inside(self.path, name)
         with locked(self.path, "trained", "wait for it, stop it, or choose another --out"):
             yield
 
     def _write(self, info: dict[str, Any]) -> None:
-        Files().replace(self.path / "run.json", json.dumps(info, indent=1).encode())
+        Files().replace(self.path / RECORD, json_bytes(info))
 
 
 def _components(settings: Settings) -> Iterator[Component]:
@@ -283,7 +365,7 @@ def _copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, 
     copies = {}
     for provider in registry.providers:
         if provider.sha256:
-            content = Path(provider.origin).read_bytes()
+            content = reading.content(Path(provider.origin), PLUGIN)
             Files().make_directory(folder)
             name = provider.distribution
             if (folder / name).exists():  # two files may have the same name
@@ -305,7 +387,7 @@ def _copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, 
 
 
 def _empty(out: Path) -> Path:
-    return empty(out, f"gendiff train --resume {out}" if (out / "run.json").is_file() else "")
+    return empty(out, command("train", "--resume", out) if (out / RECORD).is_file() else "")
 
 
 def _numbered(config: Config) -> Path:
@@ -321,14 +403,21 @@ def _process_words(config: Config) -> list[str]:
     return [*words, schedule.name] if schedule and config.rotation.name != "identity" else words
 
 
+def _loss(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) and math.isfinite(value) else "-"
+
+
 def _nearby(path: Path) -> list[str]:
     root = path if path.is_dir() else Path("runs")
-    runs = sorted(child for child in root.iterdir() if (child / "run.json").is_file()) if root.is_dir() else []
+    runs = sorted(child for child in root.iterdir() if (child / RECORD).is_file()) if root.is_dir() else []
     return [f"runs here: {', '.join(str(run) for run in runs[-5:])}"] if runs else []
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``."""
+    """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``.
+
+    What could not be measured, such as the loss of steps that were all skipped, is left out.
+    """
     found: dict[str, float] = {}
     for key, value in row.items():
         parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
@@ -336,9 +425,41 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
             found.update(
                 {f"{key}.{name}": number for name, number in numbers({str(k): v for k, v in parts.items()}).items()}
             )
-        elif key != "step" and isinstance(value, int | float):
+        elif key != "step" and isinstance(value, int | float) and math.isfinite(value):
             found[key] = float(value)
     return found
+
+
+def _flaw(info: Mapping[str, Any]) -> str:
+    """Why this is not the content of run.json; empty where it is."""
+    tables: dict[str, Any] = {key: info.get(key, {}) for key in TABLES}
+    if absent := [key for key in ("id", "status", "versions", "data") if key not in info]:
+        return f"it has no '{absent[0]}'"
+    for key in ("id", "status", "created", "ended", "host", "python", "predicts"):
+        text = info.get(key)
+        if not isinstance(text, str | None) or len(text or "") > LONGEST or (text is None and key in ("id", "status")):
+            return f"'{key}' is no short text"
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            return f"'{key}' is no table"
+        for name, entry in table.items():
+            needed = TABLES[key]
+            if needed and (not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in needed)):
+                return f"'{key}.{name}' does not say {', '.join(needed)}"
+            if needed is not None and not needed and not isinstance(entry, str):
+                return f"'{key}.{name}' is no text"
+    for name, file in tables["plugin_files"].items():
+        if not re.fullmatch(r"plugins/[^/]+", file["copy"]) or file["copy"] == "plugins/..":
+            return f"the copy of the plugin file '{name}' is not in plugins/"
+    data = tables["data"]
+    shape, bounds = data.get("event_shape", []), data.get("value_range")
+    if not isinstance(data.get("fingerprint"), str):
+        return "'data.fingerprint' is no text"
+    sides = isinstance(shape, list) and len(shape) <= 8 and all(type(side) is int and side > 0 for side in shape)
+    if not sides or math.prod(shape) > VALUES:
+        return f"'data.event_shape' is {shape!s:.40}"
+    numbers = isinstance(bounds, list) and len(bounds) == 2 and all(type(end) in (int, float) for end in bounds)
+    return "" if bounds is None or numbers else f"'data.value_range' is {bounds!s:.40}"
 
 
 def now() -> str:

@@ -96,6 +96,16 @@ class GridSampler(Sampler):
     steps: int | None = Field(None, ge=1, description="model evaluations; one at every step when left out")
     grid: Grid = by_name("uniform", "at which steps")
 
+    @property
+    def left_out(self) -> str:
+        """What becomes of an even number of evaluations with two stages, in a sentence; empty where all are made."""
+        if self.steps is None or self.stages == 1 or self.steps % self.stages == 1:
+            return ""
+        made = -(-self.steps // self.stages) * self.stages - self.stages + 1
+        return (
+            f"{self.name} makes {made} evaluations, not {self.steps}: {self.stages} at each step, and one at the last"
+        )
+
     @final
     def descent(self, diffusion: Diffusion) -> list[int]:
         """Different steps from N down to 0: as many as make ``steps`` evaluations, or one fewer where two stages ask for it."""

@@ -14,15 +14,19 @@ diagonal broadcasts to event   one number per component; the channel axis is 1 w
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from gendiff.errors import ArgumentError
 
 EventShape = tuple[int, ...]
+
+HOW = "write 32, or 32x48 or [32, 48] for height x width"
 
 
 def per_event(values: Tensor, event_ndim: int) -> Tensor:
@@ -110,3 +114,20 @@ def check_count(N: SupportsIndex) -> int:
     if count < 2:
         raise ArgumentError(f"N = {count} steps", details=["a diffusion has N >= 2 steps"])
     return count
+
+
+def sides(text: str) -> int | list[int]:
+    """``"32"`` as 32, and ``"32x48"`` or ``"[32, 48]"`` as [32, 48]; raises ValueError where it is no size."""
+    if re.fullmatch(r"\s*\d+\s*", text):
+        return int(text)
+    if re.fullmatch(r"\d+(x\d+)+|\[\s*\d+\s*(,\s*\d+\s*)*\]", text.strip()):
+        return [int(side) for side in re.findall(r"\d+", text)]
+    raise ValueError(HOW)
+
+
+def _of_text(value: Any) -> Any:
+    return sides(value) if isinstance(value, str) else value
+
+
+#: What a ``size`` parameter is annotated with, so that a spec may say ``size=32x48`` too.
+AsText = BeforeValidator(_of_text)

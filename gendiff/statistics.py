@@ -23,8 +23,12 @@ import torch
 from torch import Tensor
 
 from gendiff.errors import DataError, reason
+from gendiff.storage import reading
+from gendiff.storage.arrays import Arrays, npz
 from gendiff.storage.files import Files
 
+HELD = ("mu", "sigma", "n", "features", "fingerprint")  # what is read of a file; pytorch-fid writes the first two
+WIDEST = 2**14  # dimensions; the Inception network has 2048
 BLOCK = 256  # rows that are summed at once, at least: what is added rarely is added exactly
 
 
@@ -105,8 +109,9 @@ class Statistics:
     def load(cls, path: Path) -> Statistics:
         """Read a file of `save` or of pytorch-fid; raises `DataError` where it is missing, damaged or something else."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                found = {key: arrays[key] for key in arrays.files}
+            with npz(path) as arrays:
+                flaw = _shapes_flaw(arrays)
+                found = {} if flaw else {key: arrays[key] for key in HELD if key in arrays}
         except Exception as error:  # zipfile, zlib and NumPy raise whatever they trip over
             missing = isinstance(error, FileNotFoundError)
             raise DataError(
@@ -115,7 +120,7 @@ class Statistics:
                 details=[] if missing else [reason(error)],
                 fix="give an .npz file with mu and sigma, as gendiff and pytorch-fid write it",
             ) from error
-        if flaw := _flaw(found):
+        if flaw := flaw or _flaw(found):
             raise DataError(
                 f"not statistics of features: {flaw}",
                 where=str(path),
@@ -131,21 +136,32 @@ class Statistics:
         )
 
 
+def _shapes_flaw(arrays: Arrays) -> str:
+    """Why these are no statistics, by what their headers say; empty where they may be."""
+    headers = {key: arrays.header(key) for key in HELD if key in arrays}
+    for key in ("mu", "sigma"):
+        if key not in headers:
+            return f"there is no '{key}'"
+        if headers[key].dtype.kind != "f":
+            return f"'{key}' holds {headers[key].dtype}, not real numbers"
+    mu, sigma = headers["mu"].shape, headers["sigma"].shape
+    if len(mu) != 1 or not 0 < mu[0] <= WIDEST or sigma != (mu[0], mu[0]):
+        return f"'mu' of shape {mu} and 'sigma' of shape {sigma}"
+    if "n" in headers and (headers["n"].shape or headers["n"].dtype.kind not in "iu"):
+        return "'n' is no count of at least 2"
+    texts = (headers[key] for key in ("features", "fingerprint") if key in headers)
+    return "" if all(not text.shape and text.size <= reading.JSON for text in texts) else "its texts are too long"
+
+
 def _flaw(found: dict[str, np.ndarray]) -> str:
     """Why these arrays are no statistics; empty where they are."""
     for key in ("mu", "sigma"):
-        if key not in found:
-            return f"there is no '{key}'"
-        if found[key].dtype.kind != "f":
-            return f"'{key}' holds {found[key].dtype}, not real numbers"
         if not np.isfinite(found[key]).all():
             return f"'{key}' is not finite"
-    mu, sigma = found["mu"], found["sigma"]
-    if mu.ndim != 1 or len(mu) == 0 or sigma.shape != (len(mu), len(mu)):
-        return f"'mu' of shape {mu.shape} and 'sigma' of shape {sigma.shape}"
+    sigma = found["sigma"]
     if np.abs(sigma - sigma.T).max() > 1e-4 * np.abs(sigma).max() or sigma.diagonal().min() < 0:
         return "'sigma' is no covariance"
-    if "n" in found and (found["n"].ndim or found["n"].dtype.kind not in "iu" or found["n"] < 2):
+    if "n" in found and found["n"] < 2:
         return "'n' is no count of at least 2"
     return ""
 

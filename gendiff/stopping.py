@@ -1,48 +1,90 @@
-"""Stopping: a request to stop is heard between two pieces of work, never in the middle of one."""
+"""Stopping: a request to stop is heard at once where nothing can be lost, and between two pieces of work elsewhere.
+
+SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP (the terminal was closed) are such requests; one that is ignored already, as
+``nohup`` does with SIGHUP, stays ignored. Two kinds of block take them:
+
+    stop_requests()   collects them: the block looks at its list where its work is whole
+    interruptible()   raises `StopRequest` wherever the block is, as Ctrl-C does by itself
+
+The innermost block decides. All share one list, so that a request that comes in the last step of a run stops whatever trains run
+after run too. The second request leaves at once, whatever the block.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from gendiff.errors import Stopped
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_in_force: list[list[int]] = []  # the requests of the outermost block, where there is one
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
+)
+_requests: list[int] = []  # since the outermost block began
+_blocks: list[bool] = []  # whether each, the innermost last, is interruptible
+
+
+class StopRequest(KeyboardInterrupt):
+    """A request to stop, raised where it came: nothing that catches `Exception` holds it up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect stop signals instead of dying of them; the second one leaves at once.
+    """Collect stop signals instead of dying of them; the second one leaves at once."""
+    with _block(False):
+        yield _requests
 
-    A block inside another one has the same list: a request that comes in the last step of a run stops whatever trains
-    run after run too.
-    """
-    if _in_force:
-        yield _in_force[0]
-        return
-    requested: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        requested.append(number)
-        if len(requested) > 1:
-            os._exit(128 + number)
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `StopRequest` inside the block as soon as a stop signal comes, and on entry where one came before."""
+    with _block(True):
+        heed()
+        yield
 
-    previous = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
-    _in_force.append(requested)
+
+def heed() -> None:
+    """Raise `StopRequest` where one waits: code of others may have swallowed it when it came."""
+    if _requests and _blocks[-1:] == [True]:
+        raise StopRequest(_requests[0])
+
+
+@contextmanager
+def _block(at_once: bool) -> Iterator[None]:
+    outermost = not _blocks and threading.current_thread() is threading.main_thread()  # no other may set handlers
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS} if outermost else {}
+    _blocks.append(at_once)
     try:
-        yield requested
+        for number, handler in previous.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, _hear)
+        yield
     finally:
-        _in_force.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
+        _blocks.pop()
+        if not _blocks:
+            _requests.clear()
 
 
-def stopped(where: str, number: int, kept: str, go_on: str) -> Stopped:
+def _hear(number: int, frame: FrameType | None) -> None:
+    _requests.append(number)
+    if len(_requests) > 1:
+        os._exit(128 + number)
+    heed()
+
+
+def stopped(where: str, number: int, kept: str = "", go_on: str = "") -> Stopped:
     """The error that reports a stop on request: exit code 130 for Ctrl-C, 75 for other signals."""
-    error = Stopped(f"stopped {where} on {signal.Signals(number).name}; {kept}", fix=f"go on: {go_on}")
+    what = " ".join(["stopped", *filter(None, [where]), "on", signal.Signals(number).name])
+    error = Stopped("; ".join(filter(None, [what, kept])), fix=f"go on: {go_on}" if go_on else "")
     error.exit_code = 130 if number == signal.SIGINT else 75
     return error

@@ -12,6 +12,8 @@ the nonzero entries of U for one channel.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -44,11 +46,15 @@ from gendiff.scales import (
 )
 from gendiff.score import Parametrization
 from gendiff.shapes import EventShape, spatial
+from gendiff.storage.plain import json_object, json_value
+from gendiff.storage.reading import hollow, opened
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
 FORMAT = "1"
 MAX_BYTES = 512 * 2**20  # of one process
+MOST_BYTES = 2 * MAX_BYTES  # of its file
+MOST_STEPS, MOST_VALUES = 10**7, 2**28  # of a process, and of one event
 MAX_DENSE = 4096  # samples of a channel for which a rotation that is not separable is kept as a matrix
 
 
@@ -316,14 +322,17 @@ class StoredProcess:
     def load(cls, path: Path) -> StoredProcess:
         """Read the file; raises `DataError` where it is damaged or of another format."""
         try:
-            if path.stat().st_size > 2 * MAX_BYTES:
-                raise ValueError("it is implausibly large")
+            with opened(path, MOST_BYTES) as looked_at:
+                if hollow(looked_at, os.fstat(looked_at.fileno()).st_size):
+                    raise ValueError("there is next to nothing in it but a hole")
             with safetensors.safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
                 if about.get("format") != FORMAT:
                     raise ValueError(f"its format is {about.get('format')!r:.20}, this gendiff reads {FORMAT}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            N, event_shape = int(about["N"]), tuple(int(size) for size in json.loads(about["event_shape"]))
+            N, event_shape = int(about["N"]), tuple(int(size) for size in json_value(about["event_shape"]))
+            if not 0 < N <= MOST_STEPS or min(event_shape) < 1 or math.prod(event_shape) > MOST_VALUES:
+                raise ValueError(f"no process has {N} steps for events {event_shape}")
             basis, scales = _named(tensors, "rotation."), _named(tensors, "scales.")
             if "at" in basis:
                 basis["dense"] = _dense(basis.pop("at"), basis.pop("values"), int(basis.pop("size")))
@@ -340,6 +349,8 @@ class StoredProcess:
             TypeError,
             IndexError,
             RuntimeError,
+            RecursionError,
+            MemoryError,
             GendiffError,
             safetensors.SafetensorError,
         ) as error:
@@ -372,7 +383,7 @@ def _moments(tensors: Mapping[str, Tensor], about: str, event_shape: EventShape)
         if not (torch.isfinite(values + weight).all() and (values > 0).all() and (weight > 0).all()):
             raise ValueError("the modes of its data are not finite, or not positive")
         modes = Modes(values, weight)
-    facts = json.loads(about)
+    facts = json_object(about)
     return Moments(mean, variance, int(facts["count"]), str(facts["fingerprint"]), modes=modes)
 
 

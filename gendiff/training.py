@@ -7,15 +7,16 @@ thread and process count).
 
 from __future__ import annotations
 
+import errno
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,19 +28,25 @@ from gendiff import checkpoint
 from gendiff.batches import Batch, Batches
 from gendiff.blur import frequency_bands
 from gendiff.checkpoint import Checkpoint
+from gendiff.command import command
 from gendiff.config import Config, TrainSettings
-from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure
-from gendiff.network import build_denoiser, load_weights
+from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
+from gendiff.memory import memory_for
+from gendiff.network import build_denoiser, check_weights, load_weights
 from gendiff.objective import Loss
 from gendiff.observers import Observers
 from gendiff.process_group import ProcessGroup
+from gendiff.roll import absence
 from gendiff.rotation import dct
 from gendiff.run import Run, now, numbers
 from gendiff.score import Denoiser
-from gendiff.stopping import stop_requests, stopped
+from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.storage import disk
 from gendiff.streams import stream
+from gendiff.workers import DataProcessDied
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
+LISTED = 20  # pictures named in the record of a run
 PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
 
 
@@ -54,12 +61,12 @@ class Window:
     skipped: int = 0
 
     def means(self) -> dict[str, Any]:
-        """Averages over the window's applied steps."""
-        n = max(self.steps, 1)
+        """Averages over the window's applied steps; None for each where none was applied."""
+        n = self.steps
         return {
-            "loss": self.loss / n,
-            "loss_bands": [value / n for value in self.bands],
-            "grad_norm": self.grad_norm / n,
+            "loss": self.loss / n if n else None,
+            "loss_bands": [value / n for value in self.bands] if n else None,
+            "grad_norm": self.grad_norm / n if n else None,
             "skipped": self.skipped,
         }
 
@@ -80,6 +87,11 @@ class Trainer:
     Args:
         group: the processes that train together.
 
+    Attributes:
+        kept: the last step whose state is on the disk; that of step 0 follows from the configuration.
+        whole: whether all of the state is of one step: not in the middle of an optimiser step.
+        compiling: whether the next step compiles the network.
+
     """
 
     def __init__(self, config: Config, device: torch.device, group: ProcessGroup) -> None:
@@ -88,9 +100,22 @@ class Trainer:
         self.device = device
         self.group = group
         self.step = 0
+        self.kept = 0
+        self.whole = True
+        self.compiling = self.settings.compile
         self.failures = 0
         self.window = Window()
-        self.denoiser = build_denoiser(config, device)
+        too_large = f"the network of model '{config.model.name}' is too large to be trained here"
+        with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
+            self._build()
+        self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, group.rank, group.world)
+        shape = config.data.event_shape
+        bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
+        self.band_means = bands / bands.sum(0).clamp_min(1)
+
+    def _build(self) -> None:
+        """The network and all that is as large as it is."""
+        self.denoiser = build_denoiser(self.config, self.device)
         self.network = self.denoiser.network
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
@@ -103,11 +128,7 @@ class Trainer:
         self.denoiser.autocast = torch.bfloat16 if self.settings.precision == "bf16" else None
         if self.settings.compile:
             self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
-        self.parallel = DistributedDataParallel(self.denoiser) if group.world > 1 else self.denoiser
-        self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, group.rank, group.world)
-        shape = config.data.event_shape
-        bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
-        self.band_means = bands / bands.sum(0).clamp_min(1)
+        self.parallel = DistributedDataParallel(self.denoiser) if self.group.world > 1 else self.denoiser
 
     def _refuse_samplers(self) -> None:
         """Raise `ConfigError` now, not when a grid is drawn, where a sampler of the run cannot sample its process."""
@@ -123,11 +144,25 @@ class Trainer:
                 raise
 
     def train_step(self, batch: Batch) -> None:
-        """One optimiser step; a step whose loss or gradient is not finite is counted and not applied."""
+        """One optimiser step; a step whose loss or gradient is not finite is counted and not applied.
+
+        Raises `StopRequest` at once where one comes while the network is compiled, in the first step: that takes minutes, and
+        nothing was done yet that the disk does not hold.
+        """
         step = self.step + 1
+        size = f"{sum(parameter.numel() for parameter in self.network.parameters()):,} parameters"
+        too_much = f"a step on {self.settings.batch} events with a network of {size} is too large"
+        with memory_for(too_much, "lower --batch, use --precision bf16, or choose a smaller network"):
+            with interruptible() if self.compiling else nullcontext():
+                batch = batch.to(self.device)
+                loss, grad_norm, mean_loss, bands = self._gradient(batch, step)
+            self.compiling = False
+            self._advance(step, batch, loss, grad_norm, mean_loss, bands)
+
+    def _gradient(self, batch: Batch, step: int) -> tuple[Loss, float, float, list[float]]:
+        """The loss, the norm of its gradient before it was clipped, its mean, and its mean in each band."""
         torch.manual_seed(stream(self.settings.seed, "dropout", step, self.group.rank).initial_seed())
         self.parallel.train()
-        batch = batch.to(self.device)
         loss = self.config.objective.loss(self.parallel, self.diffusion, batch.x_0, batch.i, batch.eps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.per_event.mean().backward()
@@ -136,6 +171,12 @@ class Trainer:
         mean = loss.per_event.detach().mean()
         # All that the host must know of this step in one transfer: a GPU waits at each.
         grad_norm, mean_loss, *bands = torch.cat([torch.stack([norm, mean]), self._by_band(loss)]).tolist()
+        return loss, grad_norm, mean_loss, bands
+
+    def _advance(
+        self, step: int, batch: Batch, loss: Loss, grad_norm: float, mean_loss: float, bands: list[float]
+    ) -> None:
+        """Apply the gradient, or skip the step."""
         self.step = step
         # Gradients are those of all processes, losses are not: each must know whether the others skip.
         if self.group.any(not (math.isfinite(grad_norm) and math.isfinite(mean_loss))):
@@ -144,6 +185,7 @@ class Trainer:
         self.failures = 0
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(self.settings, step)
+        self.whole = False
         self.optimizer.step()
         self._average(ema_decay(self.settings, step))
         self.window.steps += 1
@@ -151,6 +193,7 @@ class Trainer:
         self.window.grad_norm += grad_norm
         for band, value in enumerate(bands):
             self.window.bands[band] += value
+        self.whole = True
 
     def averaged(self) -> Denoiser:
         """A network with the averaged weights, or the current ones where none are kept, ready to sample."""
@@ -165,7 +208,7 @@ class Trainer:
         window.loss, window.grad_norm, window.bands = values[0], values[1], values[2:]
 
     def checkpoint(self, about: dict[str, Any]) -> Checkpoint:
-        """The state as tensors by name and small numbers."""
+        """The state as tensors by name, copies on the CPU, and small numbers."""
         names = {id(parameter): name for name, parameter in self.network.named_parameters()}
         optimizer = {
             f"{names[id(parameter)]}.{key}": value
@@ -180,35 +223,51 @@ class Trainer:
         return Checkpoint(
             step=self.step,
             tensors={
-                group: {name: t.detach().cpu().contiguous() for name, t in named.items()}
+                group: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}
                 for group, named in tensors.items()
             },
-            state={"images": self.step * self.settings.batch, "failures": self.failures, "window": vars(self.window)},
+            state={"images": self.step * self.settings.batch, "failures": self.failures, "window": asdict(self.window)},
             about=about,
         )
 
+    def initial(self, about: dict[str, Any]) -> Checkpoint:
+        """The state before the first step, whatever this one has done since."""
+        cpu = torch.device("cpu")
+        return Trainer(self.config, cpu, ProcessGroup(0, 1, cpu)).checkpoint(about)
+
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""
-        load_weights(self.network, saved.tensors.get("model", {}))
+        where = f"the checkpoint of step {saved.step}"
+        load_weights(self.network, saved.tensors.get("model", {}), f"model.safetensors, {where}")
         if self.ema:
-            if saved.tensors.get("ema", {}).keys() != self.ema.keys():
-                raise DataError("the checkpoint's averaged weights belong to another network")
+            check_weights(self.ema, saved.tensors.get("ema", {}), f"ema.safetensors, {where}")
             self.ema = {name: value.to(self.device) for name, value in saved.tensors["ema"].items()}
-        moments: dict[str, dict[str, Tensor]] = {}
-        for key, value in saved.tensors.get("optimizer", {}).items():
-            name, _, entry = key.rpartition(".")
-            moments.setdefault(name, {})[entry] = value
-        for name, parameter in self.network.named_parameters():
-            if name in moments:
-                self.optimizer.state[parameter] = {
-                    entry: value if entry == "step" else value.to(self.device) for entry, value in moments[name].items()
-                }
         try:
             self.window = Window(**saved.state["window"])
             self.failures = int(saved.state["failures"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("the checkpoint's state.json lacks what training needs") from error
-        self.step = saved.step
+        self._restore_optimizer(saved)
+        self.step = self.kept = saved.step
+
+    def _restore_optimizer(self, saved: Checkpoint) -> None:
+        """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
+        known = dict(saved.tensors.get("optimizer", {}))
+        applied = self.failures < saved.step  # where no step ever was, there are no moments
+        for name, parameter in self.network.named_parameters():
+            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            if not any(f"{name}.{entry}" in known for entry in shapes) and not (applied and parameter.requires_grad):
+                continue
+            state = {}
+            for entry, shape in shapes.items():
+                value = known.pop(f"{name}.{entry}", None)
+                dtype = torch.float32 if entry == "step" else parameter.dtype
+                if value is None or value.shape != shape or value.dtype != dtype or bool(value.isnan().any()):
+                    raise _unusable_moment(saved.step, f"{name}.{entry}", value, shape, dtype)
+                state[entry] = value.to("cpu" if entry == "step" else self.device, copy=True)
+            self.optimizer.state[parameter] = state
+        if known:
+            raise _unusable_moment(saved.step, *next(iter(known.items())))
 
     def _average(self, decay: float) -> None:
         if self.ema:
@@ -240,6 +299,25 @@ class Trainer:
         )
 
 
+def _unusable_moment(
+    step: int, name: str, value: Tensor | None, shape: torch.Size | None = None, dtype: torch.dtype | None = None
+) -> DataError:
+    if value is None:
+        what = "is missing"
+    elif shape is None:
+        what = "belongs to no weight of this network"
+    elif value.shape == shape and value.dtype == dtype:
+        what = "holds values that are not a number"
+    else:
+        what = f"is {tuple(value.shape)} of {value.dtype}"
+    return DataError(
+        f"the checkpoint of step {step} has no usable state of the optimiser: '{name}' {what}".replace("torch.", ""),
+        where="optimizer.safetensors",
+        details=[f"expected: {tuple(shape)} of {dtype}".replace("torch.", "")] if shape is not None else [],
+        fix="move that checkpoint to another place to go on from the one before it, or start a new run",
+    )
+
+
 def fit(
     run: Run,
     trainer: Trainer,
@@ -250,28 +328,34 @@ def fit(
 
     Args:
         observers: told what happens, in the main process.
-        preview: called every ``sample_every`` steps and after the last, in the main process.
+        preview: called every ``sample_every`` steps and after the last, in the main process, once the checkpoint of that step is
+            saved; and first of all where the run was ended between the two: where the picture is not there.
 
     Raises:
-        Stopped: on SIGTERM, SIGINT or SIGUSR1, after the step is finished and a checkpoint saved.
+        Stopped: on a request to stop, after the step is finished and a checkpoint saved.
         Exception: whatever data or components raise, after a checkpoint of the last finished step is saved.
 
     """
     observers = observers or Observers()
     told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
-    if trainer.group.main:
-        run.update(status="running", pid=os.getpid())
-    told("gendiff_run_started", config=run.config.table(), step=trainer.step)
     status = "failed"
+
+    def record(**facts: Any) -> None:
+        if trainer.group.main:
+            run.update(**facts)
+
     try:
-        _loop(run, trainer, told, preview)
+        with telling_how_to_go_on(run, trainer):
+            record(status="running", pid=os.getpid())
+            told("gendiff_run_started", config=run.config.table(), step=trainer.step)
+            _loop(run, trainer, told, preview)
         status = "done"
     except Stopped:
         status = "stopped"
         raise
     finally:
-        if trainer.group.main:
-            run.update(status=status, ended=now())
+        with suppress(OSError, GendiffError) if status == "failed" else nullcontext():
+            record(status=status, ended=now())
         told("gendiff_run_ended", step=trainer.step, status=status)
 
 
@@ -282,41 +366,81 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
     started, first = time.perf_counter(), trainer.step
     workers = default_workers(trainer.device) if settings.workers is None else settings.workers
     loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
+    # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
+    between = interruptible if group.world == 1 else nullcontext
 
-    def save() -> None:
-        if group.main:
-            path = checkpoint.save(run.checkpoints, trainer.checkpoint(about), settings.keep)
+    def save(initial: bool = False) -> None:
+        """Save what was reached, where the disk does not hold it and it is whole."""
+        if group.main and (initial or trainer.kept < trainer.step) and trainer.whole:
+            if not run.path.is_dir():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
+            saved = trainer.initial(about) if initial else trainer.checkpoint(about)
+            path = checkpoint.save(run.checkpoints, saved, settings.keep)
             told("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
+        if trainer.whole:
+            trainer.kept = trainer.step
+
+    def halt(number: int) -> Stopped:
+        save(initial=trainer.step == 0)
+        return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
+
+    def show() -> tuple[bool, bool]:
+        """Draw the preview; returns whether it is drawn, and whether any process was asked to stop."""
+        drawn = True
+        if group.main:
+            with saving_on_failure(save):
+                try:
+                    with interruptible():
+                        preview(trainer)
+                except StopRequest:
+                    drawn = False
+        return drawn, group.any(bool(requested))
 
     with closing(loader), stop_requests() as requested:
-        while trainer.step < settings.steps:
-            with saving_on_failure(save):
-                trainer.train_step(next(loader))
-            step, last = trainer.step, trainer.step == settings.steps
-            images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
-            loss = trainer.window.means()["loss"]
-            if step % settings.log_every == 0 or last:
-                trainer.reduce_window()
-                row = {"step": step, "images": step * settings.batch, **trainer.window.means()}
-                row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
-                if group.main:
-                    run.log(row)
-                told("gendiff_metrics_ready", step=step, values=numbers(row))
-                trainer.window = Window()
-            stop = group.any(bool(requested))
-            saved = last or stop or step % settings.checkpoint_every == 0
-            if group.main and settings.sample_every and (step % settings.sample_every == 0 or last):
+        try:
+            if first and _shows(settings, first) and not run.grid(first).exists():
+                drawn, stop = show()
+                if stop and not (drawn and first == settings.steps):
+                    raise halt(requested[0] if requested else signal.SIGTERM)
+            while trainer.step < settings.steps:
                 with saving_on_failure(save):
-                    preview(trainer)  # before the checkpoint: killed in between, a run would never draw them
-            if saved:
-                trainer.reduce_window()
-                save()
-                group.barrier()
-            told("gendiff_step", step=step, loss=loss, images_per_s=images_per_s)
-            if stop and not last:
-                number = requested[0] if requested else signal.SIGTERM
-                kept = "a checkpoint was saved"
-                raise stopped(f"at step {step}", number, kept, f"gendiff train --resume {run.path}")
+                    with between():
+                        batch = next(loader)
+                    trainer.train_step(batch)
+                step, last = trainer.step, trainer.step == settings.steps
+                images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
+                loss = trainer.window.means()["loss"]
+                if step % settings.log_every == 0 or last:
+                    trainer.reduce_window()
+                    row = {"step": step, "images": step * settings.batch, **trainer.window.means()}
+                    row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
+                    if group.main:
+                        run.log(row)
+                    told("gendiff_metrics_ready", step=step, values=numbers(row))
+                    trainer.window = Window()
+                stop, drawn = group.any(bool(requested)), True
+                shows = _shows(settings, step)
+                if last or stop or shows or step % settings.checkpoint_every == 0:
+                    trainer.reduce_window()
+                    save()
+                    group.barrier()
+                told("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
+                if shows:
+                    drawn, stop = (False, True) if stop else show()
+                if stop and not (last and drawn):
+                    raise halt(requested[0] if requested else signal.SIGTERM)
+        except StopRequest as request:
+            raise halt(request.number) from request
+
+
+def _shows(settings: TrainSettings, step: int) -> bool:
+    """Whether there is a preview of this step."""
+    return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
+
+
+def resuming(run: Run, change: str = "") -> str:
+    """The command that goes on with a run; ``change`` is a setting that it is to have from there on."""
+    return command("train", "--resume", run.path, *(["--set", change] if change else []))
 
 
 @contextmanager
@@ -327,14 +451,81 @@ def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
     """
     try:
         yield
-    except Exception:
-        save()
+    except Exception as error:
+        _save_after(error, save)
         raise
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        failed = failure(error)
+        _save_after(failed, save)
+        raise failed from error
+
+
+def _save_after(error: Exception, save: Callable[[], None]) -> None:
+    """Save, and where that fails too, say so with the error that came first."""
+    try:
         save()
-        raise failure(error) from error
+    except (GendiffError, OSError) as second:
+        if not isinstance(error, GendiffError):
+            raise
+        error.details = (*error.details, f"no checkpoint could be saved after that: {second}")
+
+
+@contextmanager
+def telling_how_to_go_on(run: Run, trainer: Trainer) -> Iterator[None]:
+    """Errors of data, disks and processes say which checkpoint there is and the command that goes on from it."""
+    try:
+        yield
+    except OSError as error:
+        if not (run.path / "config.toml").exists():
+            raise _vanished(run, trainer) from error
+        if error.errno not in disk.FULL and not str(error.filename).startswith(str(run.path)):
+            raise  # not of the run's own files
+        raise disk.refusal(error, run.path, safe=_safe(run), go_on=_on(run)) from error
+    except Stopped:
+        raise
+    except GendiffError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error, DataError):
+            if not (run.path / "config.toml").exists():
+                raise _vanished(run, trainer) from error
+            error.details = (*error.details, *_safe(run))
+            error.fix = ", then ".join(filter(None, ["make room", _on(run)]))
+        elif isinstance(error, DataError) and _safe(run):
+            error.details = (*error.details, *_safe(run))
+            error.fix = way_on(run, trainer.config, error)
+        elif isinstance(error, DataProcessDied) and _safe(run):
+            error.details = (*error.details, *_safe(run))
+            error.fix = f"{_on(run)}; or with fewer processes: {resuming(run, 'train.workers=0')}"
+        raise
+
+
+def way_on(run: Run, config: Config, error: DataError) -> str:
+    """How to go on with a run whose data became bad."""
+    if "on_bad_image" in type(config.data).model_fields:
+        return (
+            f"put it back as it was, then go on: {resuming(run)}; "
+            f"or go on without it: {resuming(run, 'data.on_bad_image=skip')}"
+        )
+    return "; ".join(filter(None, [error.fix, f"once the data are as they were, go on: {resuming(run)}"]))
+
+
+def _on(run: Run) -> str:
+    return f"go on: {resuming(run)}" if _safe(run) else ""
+
+
+def _safe(run: Run) -> list[str]:
+    """The checkpoint that a run would go on from, in one line; none where there is none."""
+    steps = checkpoint.steps(run.checkpoints)
+    return [f"the checkpoint of step {steps[0]} is safe"] if steps else []
+
+
+def _vanished(run: Run, trainer: Trainer) -> GendiffError:
+    return GendiffError(
+        f"the run directory '{run.path}' is gone: it was removed or moved, or its disk was taken away",
+        details=[f"it was noticed at step {trainer.step}; nothing was written in its place"],
+        fix=f"bring it back, then go on: {resuming(run)}",
+    )
 
 
 def _silence(hook: str, **facts: Any) -> None:
@@ -346,29 +537,74 @@ def default_workers(device: torch.device) -> int:
     return min(8, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0
 
 
-def check_disk(run: Run, trainer: Trainer) -> None:
-    """Refuse to start where the checkpoints of the whole run cannot fit."""
+def check_disk(path: Path, trainer: Trainer) -> None:
+    """Refuse to start where the checkpoints of the whole run at ``path``, which need not exist, cannot fit."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
     copies = 3 + bool(trainer.ema)  # weights, two moments, the average
-    needed = weights * copies * (trainer.settings.keep + 1)  # one more is staged before the oldest goes
+    keep = trainer.settings.keep
+    needed = weights * copies * (keep + 1)  # one more is staged before the oldest goes
     held = sum(
-        file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file()
+        file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file()
     )  # a resumed run replaces these
-    free = shutil.disk_usage(run.path).free
+    free = disk.free(path)
     if free + held < needed:
         raise GendiffError(
-            f"not enough room in '{run.path}' for the checkpoints",
-            details=[f"{needed:,} bytes needed for {trainer.settings.keep + 1} checkpoints, {free:,} free"],
-            fix="make room, choose another --out, or keep fewer: --set train.keep=1",
+            f"not enough room in '{path}' for the checkpoints",
+            details=[f"{needed:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
+            fix="make room, choose another --out, or "
+            + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
         )
 
 
-def refuse_other_data(run: Run, config: Config) -> None:
-    """A resumed run must see the data it began with."""
+def changed_data(run: Run, config: Config) -> dict[str, Any]:
+    """What has changed in the data since the run began, for its record; empty where nothing has.
+
+    A resumed run must see the data it began with. Only pictures may be missing, and only where ``on_bad_image=skip`` says so.
+
+    Raises `ConfigError` for other data, `DataError` for data that cannot be read, with how to go on.
+    """
     before = run.info.get("data", {}).get("fingerprint")
-    if before is not None and before != config.data.fingerprint:
+    try:
+        now = config.data.fingerprint
+    except DataError as error:
+        error.fix = way_on(run, config, error)
+        raise
+    if before is None or before == now:
+        return {}
+    details = [f"fingerprint then: {before}", f"fingerprint now:  {now}"]
+    if not (known := run.roll()):
+        fix = f"bring them back, then go on: {resuming(run)}; or start a new run"
+        raise ConfigError(f"the data of '{run.path}' have changed since it began", details=details, fix=fix)
+    difference = absence(known, config.data.parts)
+    if difference.strange:
+        names = ", ".join(printable(name) for name in difference.strange[:5])
+        more = f" and {len(difference.strange) - 5} more" if len(difference.strange) > 5 else ""
         raise ConfigError(
             f"the data of '{run.path}' have changed since it began",
-            details=[f"fingerprint then: {before}", f"fingerprint now:  {config.data.fingerprint}"],
-            fix="restore the data, or start a new run",
+            details=[*details, f"new, or not as they were: {names}{more}"],
+            fix=f"take these away or put them back as they were, then go on: {resuming(run, 'data.on_bad_image=skip')}",
+        )
+    if getattr(config.data, "on_bad_image", "") != "skip":
+        raise ConfigError(
+            f"{difference.count} of the pictures that '{run.path}' began with are gone",
+            details=details,
+            fix=f"put them back, then go on: {resuming(run)}; "
+            f"or go on without them: {resuming(run, 'data.on_bad_image=skip')}",
+        )
+    unreadable = [[printable(str(name)), why] for name, why in config.data.skipped]
+    return {
+        "fingerprint": now,
+        "before": before,
+        "left_out": difference.count,
+        "unreadable": unreadable[:LISTED],
+    }
+
+
+def refuse_other_data(run: Run, config: Config) -> None:
+    """Raise as `changed_data` does, and also where pictures are left out: what is compared must have seen the same."""
+    if change := changed_data(run, config):
+        raise ConfigError(
+            f"{change['left_out']} of the pictures that '{run.path}' began with are gone or cannot be read",
+            details=[f"fingerprint then: {change['before']}", f"fingerprint now:  {change['fingerprint']}"],
+            fix="put them back as they were, or compare from the beginning",
         )

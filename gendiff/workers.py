@@ -7,16 +7,20 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gendiff.errors import GendiffError
+from gendiff.stopping import STOP_SIGNALS, interruptible
 
 T = TypeVar("T")
+END = object()
 
 
 def begin_data_process(owner: int, worker: int) -> None:
@@ -29,7 +33,7 @@ def begin_data_process(owner: int, worker: int) -> None:
         owner: the id of the process that it works for.
 
     """
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in set(STOP_SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60) and None)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
@@ -47,6 +51,10 @@ def default_workers() -> int:
     """As many processes as there are cores for this one, and 16 at most; 0, which is no other process, where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores == 1 else min(cores, 16)
+
+
+class DataProcessDied(GendiffError):
+    """A process that prepares data has ended without a word (exit code 1)."""
 
 
 class InOrder(Dataset[Any], Generic[T]):
@@ -71,6 +79,7 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
 
     Raises:
         GendiffError: the first that ``work`` raises, in the order of the items, and where a process dies.
+        StopRequest: inside a block of `gendiff.stopping`, as soon as a request to stop comes while an outcome is waited for.
 
     """
     with warnings.catch_warnings():
@@ -83,24 +92,65 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
             worker_init_fn=partial(begin_data_process, os.getpid()),
             collate_fn=_as_it_is,
         )
-        outcomes = iter(loader)
-    died, threads = "", torch.get_num_threads()
+    outcomes = loaded(loader, "--workers 1")
+    del loader
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in other processes: the number changes the last bits of a sum
+    try:
+        while True:
+            with interruptible():  # one may take long, and nothing of it is lost that could not be done again
+                outcome: Any = next(outcomes, END)
+            if outcome is END:
+                return
+            yield outcome
+    finally:
+        torch.set_num_threads(threads)
+        outcomes.close()
+
+
+def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
+    """What a loader of `InOrder` gives; closing the generator ends its processes.
+
+    Args:
+        fewer: the option that asks for fewer processes.
+
+    Raises:
+        GendiffError: that which the work raised, and where a process dies, always from here: torch would raise that error
+            wherever this process happens to be, in the middle of an optimiser step too.
+
+    """
+    died, handler = "", signal.getsignal(signal.SIGCHLD)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: as it was asked
+        outcomes = iter(loader)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
     try:
         for outcome in outcomes:
             if isinstance(outcome, GendiffError):
                 raise outcome
             yield outcome
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+    ) as error:  # or a pipe that breaks, before the loader looks after its processes
+        if not str(error).startswith("DataLoader worker") and not _one_is_dead(getattr(outcomes, "_workers", ())):
             raise
-        died = str(error).partition("\n")[0]
+        died = str(error).partition("\n")[0] or "it left no word"
     finally:
-        torch.set_num_threads(threads)
         del outcomes, loader  # their processes end now, and not when the traceback of an error goes
     if died:
-        fix = "look for a lack of memory, and try fewer processes: --workers 1"
-        raise GendiffError("a data process has died", details=[died], fix=fix)
+        raise DataProcessDied(
+            "a data process has died: it was killed, most likely for want of memory, or its code crashed",
+            details=[died],
+            fix=f"make room in memory, or use fewer processes: {fewer}",
+        )
+
+
+def _one_is_dead(processes: Iterable[BaseProcess]) -> bool:
+    """Whether one of them has ended, or does within a second: a pipe breaks a moment before."""
+    return bool(wait([process.sentinel for process in processes], 1))
 
 
 def _as_it_is(outcome: T) -> T:

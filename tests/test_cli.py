@@ -88,7 +88,7 @@ MISTAKES = [
     # specs
     ("train --schedule log:f_max", 2, "cannot read 'f_max' in the spec 'log:f_max' (from --schedule)", "name:key=value"),
     ("train --schedule log:0.3", 2, "cannot read '0.3' in the spec 'log:0.3' (from --schedule)", "name:key=value"),
-    ("train --schedule ''", 2, "empty component name in '' (from --schedule)"),
+    ("train --schedule ''", 2, "--schedule is given nothing"),
     ("train --schedule log:f_max=-1", 2, "schedule 'log': f_max = -1", "greater than or equal to 0 (from --schedule)",
      "f_max: largest f"),
     ("train --schedule log:f_max=abc", 2, "f_max = 'abc'", "(from --schedule)"),
@@ -104,7 +104,7 @@ MISTAKES = [
     ("train --ema 1.5", 2, "ema = 1.5", "less than 1 (from --ema)"),
     ("train --seed -1", 2, "seed = -1", "(from --seed)"),
     ("train --precision fp64", 2, "precision = 'fp64'", "'fp32' or 'bf16' (from --precision)"),
-    ("train --steps abc", 2, "'--steps'", "valid integer"),
+    ("train --steps abc", 2, "'abc' is not allowed (from --steps)", "valid integer"),
     ("train --set train.steps=abc", 2, "steps = 'abc'", "(from --set train.steps)"),
     ("train --set foo", 2, "cannot read 'foo' (from --set)", "--set section.key=value"),
     ("train --set train.stpes=3", 2, "section 'train' has no parameter 'stpes' (from --set train.stpes)",
@@ -142,7 +142,7 @@ MISTAKES = [
     ("train --resume foreign", 2, "'foreign' is not a run directory", "run.json and config.toml"),
     ("train --resume missing", 2, "'missing' is not a run directory"),
     ("train --resume r --lr 1", 2, "--lr would change it (from --resume)", "only --steps"),
-    ("train --resume r --out x --set a=b", 2, "--set, --out would change it"),
+    ("train --resume r --out x --set a=b", 2, "--out, --set a would change it"),
     ("train --resume r", 2, "'r' has already reached step 3 (from --resume)", "gendiff train --resume r --steps 6"),
     ("train --resume no-checkpoint", 4, "no usable checkpoint"),
     # devices
@@ -154,8 +154,8 @@ MISTAKES = [
     ("sample foreign", 2, "'foreign' is not a run directory"),
     ("sample file", 2, "'file' is not a run directory"),
     ("sample no-checkpoint", 4, "no usable checkpoint"),
-    ("sample r --steps 0", 2, "'--steps'", "greater than or equal to 1"),
-    ("sample r --n 0", 2, "'--n'", "greater than or equal to 1"),
+    ("sample r --steps 0", 2, "'0' is not allowed (from --steps)", "greater than or equal to 1"),
+    ("sample r --n 0", 2, "'0' is not allowed (from --n)", "greater than or equal to 1"),
     ("sample r --steps 1001", 2, "1001 sampling steps", "between 1 and N = 1000"),
     ("sample r --sampler reverse-diffusion --steps 10",
      2, "sampler 'reverse-diffusion' has no parameter 'steps' (from --steps)", "leave it out"),
@@ -198,10 +198,11 @@ def test_a_mistake_is_explained_on_one_screen_and_leaves_nothing_behind(here, mi
     ("raised", "code", "said"),
     [
         (KeyboardInterrupt(), 130, ""),
-        (RuntimeError("boom"), 1, "error: RuntimeError: boom"),
-        (MemoryError(), 1, "error: out of memory\n  lower --batch"),
-        (OSError(28, "No space left on device", "/x"), 1, "error: No space left on device: /x"),
-        (RecursionError("deep"), 1, "error: RecursionError: deep"),
+        (RuntimeError("boom"), 1, "error: gendiff failed: RuntimeError: boom"),
+        (MemoryError(), 1, "error: out of memory\n  it asks for more than this machine has"),
+        (OSError(28, "No space left on device", "/x"), 1, "error: cannot write '/x': No space left on device\n  "),
+        (OSError(5, "Input/output error", "/x"), 1, "error: cannot use '/x': Input/output error"),
+        (RecursionError("deep"), 1, "error: gendiff failed: RecursionError: deep"),
     ],
 )
 def test_what_nobody_foresaw_is_one_line(monkeypatch, raised, code, said):
@@ -283,7 +284,10 @@ def test_training_makes_a_numbered_run_with_all_that_defines_it(tmp_path, monkey
         "step-00000002.png",
         "step-00000003.png",
     ]
-    assert [child.name for child in (path / "checkpoints").iterdir()] == ["step-000000000003"]
+    assert sorted(child.name for child in (path / "checkpoints").iterdir()) == [
+        "step-000000000002",  # before the preview of that step
+        "step-000000000003",
+    ]
     card = (path / "README.md").read_text()
     assert "| rotation | `dct` |" in card
     assert "3 steps of 4 events" in card
@@ -455,7 +459,7 @@ def test_samples_are_pictures_a_grid_and_views_of_the_way(here):
     assert done.code == 0
     facts = done.json
     folder = Path(facts["folder"])
-    assert folder == Path("r/samples/step-00000003-ddim-steps-4-seed0")
+    assert folder == Path("r/samples/step-00000003-ema-ddim-steps-4-seed0-n3")
     assert (facts["n"], facts["evaluations"], facts["step"], facts["weights"]) == (3, 4, 3, "ema")
     assert re.fullmatch("[0-9a-f]{12}", facts["weights_hash"])
     files = sorted(path.name for path in folder.iterdir())

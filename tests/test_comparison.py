@@ -35,6 +35,7 @@ from gendiff.run import Run
 from gendiff.score import GaussianScore
 from gendiff.stopping import stop_requests
 from gendiff.storage.files import Files
+from gendiff.storage.sealed import sealed
 from gendiff.training import Trainer
 
 DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples
@@ -524,3 +525,56 @@ def test_a_spectrum_is_read_by_frequency():
     assert len(found) == 10
     assert found[0] == pytest.approx(2 / 1)
     assert all(value == 0 for value in found[2:])
+
+
+class TestStrangers:
+    """What lies in a comparison may have been made by anybody."""
+
+    @pytest.fixture
+    def comparison(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "file").write_text("precious")
+        yield Comparison.create(plan_of(*TWO), tmp_path / "c", ["compare"])
+        assert (tmp_path / "out" / "file").read_text() == "precious"
+
+    @pytest.mark.parametrize("name", ["runs", "measures", "looks", "figures", "cache"])
+    def test_a_folder_that_leads_elsewhere(self, comparison, tmp_path, name):
+        (comparison.path / name).symlink_to(tmp_path / "out")
+        with pytest.raises(DataError, match="is a link") as raised, comparison.working():
+            pass
+        assert str(tmp_path / "out") in str(raised.value)
+
+    def test_what_is_removed_is_never_elsewhere(self, comparison, tmp_path):
+        cell = comparison.plan.cells()[0]
+        path = comparison.run_path(cell)
+        path.parent.mkdir()
+        path.symlink_to(tmp_path / "out")  # no run: it is made again
+        comparison.train([cell], default_registry(), CPU, Silent(), lambda: None)
+        assert Run.open(path).info["status"] == "done"
+        assert not path.is_symlink()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"seeds": ["0/../../out"]},
+            {"seeds": [0.5]},
+            {"seeds": 3},
+            {"n": "16"},
+            {"evaluations": [True]},
+            {"arms": {}},
+            {"arms": [1]},
+        ],
+        ids=str,
+    )
+    def test_a_plan_of_other_types(self, comparison, change):
+        plan = json.loads((comparison.path / "plan.json").read_text())
+        del plan["sha256"]
+        plan["plan"] |= change
+        (comparison.path / "plan.json").write_bytes(sealed(plan))
+        with pytest.raises(DataError, match="holds no plan"):
+            Comparison.open(comparison.path)
+
+    def test_a_plan_without_a_plan(self, comparison):
+        (comparison.path / "plan.json").write_bytes(sealed({"format": 1}))
+        with pytest.raises(DataError, match="holds no plan"):
+            Comparison.open(comparison.path)

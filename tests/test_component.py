@@ -272,3 +272,56 @@ def test_an_optional_component_may_be_absent():
 
     assert Holder(maybe=None).maybe is None
     assert Holder(maybe="log").maybe == component(BlurSchedule, "log")
+
+
+# --- paths and sizes ----------------------------------------------------------------------------------------------------
+
+
+def with_paths() -> list[tuple[str, str, str]]:
+    """Every component with a field that is a path."""
+    return [
+        (entry.kind, entry.name, field)
+        for entry in ENTRIES
+        for field, info in entry.load().model_fields.items()
+        if Path in (info.annotation, *get_args(info.annotation))
+    ]
+
+
+@pytest.mark.parametrize(("kind", "name", "field"), with_paths())
+def test_an_empty_path_is_not_the_working_folder(kind, name, field):
+    cls = default_registry().resolve(kind, name)
+    for given_ in (f"{name}:{field}=", f"{name}:{field}=''", {"name": name, field: ""}):
+        with pytest.raises(ConfigError, match=f"{kind} '{name}': the path '{field}' is empty") as caught:
+            cls.model_validate(given_)
+        assert caught.value.subject == f"{kind}.{field}"
+    if field == "path":
+        assert getattr(cls.model_validate(f"{name}:{field}=."), field) == Path()
+
+
+def test_there_are_paths():
+    assert {"folder", "zip", "npy", "mnist", "cifar10", "lsun", "huggingface", "packed", "inception"} <= {
+        name for _, name, _ in with_paths()
+    }
+
+
+@pytest.mark.parametrize("name", ["dead-leaves", "gaussian-field", "folder:path=.,channels=1"])
+def test_a_size_is_written_in_any_of_its_forms(name):
+    glue = "," if ":" in name else ":"
+    specs = [f"{name}{glue}size={size}" for size in ("16x24", "[16,24]", "'[16, 24]'", "'16x24'")]
+    assert {component(Data, spec).size for spec in specs} == {(16, 24)}
+    assert component(Data, f"{name}{glue}size='16'").size == 16
+    for size in ("16x", "x", "16 x 24", "axb", "-1x4", "'[16;24]'"):
+        with pytest.raises(ConfigError, match=r"write 32, or 32x48 or \[32, 48\] for height x width") as caught:
+            component(Data, f"{name}{glue}size={size}")
+        assert size.strip("'") in caught.value.what
+
+
+def test_of_several_types_the_fitting_ones_say_what_they_want():
+    with pytest.raises(ConfigError) as caught:
+        component(Data, "dead-leaves:size=4")
+    assert caught.value.what == "data 'dead-leaves': size = 4: input should be greater than or equal to 8"
+    with pytest.raises(ConfigError) as caught:
+        component(Data, "dead-leaves:size={a=1}")
+    assert caught.value.what == (
+        "data 'dead-leaves': size = {'a': 1}: input should be a valid integer; or: input should be a list"
+    )

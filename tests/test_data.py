@@ -664,14 +664,14 @@ def test_skip_leaves_bad_files_out_and_counts_them(tmp_path, monkeypatch, kind):
 def test_unreadable_file_is_named(tmp_path, monkeypatch):
     save(tmp_path / "a.png", gradient())
     save(tmp_path / "secret.png", gradient())
-    path_open = Path.open
+    os_open = os.open
 
-    def refusing(self, *arguments, **options):  # a real chmod would not stop the superuser
-        if self.name == "secret.png":
-            raise PermissionError(13, "Permission denied", str(self))
-        return path_open(self, *arguments, **options)
+    def refusing(path, *arguments, **options):  # a real chmod would not stop the superuser
+        if Path(path).name == "secret.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return os_open(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     error = error_of(lambda: Folder(path=tmp_path).length)
     assert error.details == ("secret.png: Permission denied",)
 

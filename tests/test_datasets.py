@@ -1228,7 +1228,7 @@ def test_a_bad_row_is_named(tmp_path, library, monkeypatch):
     assert torch.equal(data[1], as_event(values(H, W, 3)))
     assert "not a regular file" in str(error_of(lambda: data[2]))
     monkeypatch.setattr(huggingface, "MOST_BYTES", 10)
-    assert "more than 10 bytes" in str(error_of(lambda: data[1]))
+    assert "at most 10 are read" in str(error_of(lambda: data[1]))
     assert "row 0" in error_of(lambda: data.fingerprint).what
 
 

@@ -300,7 +300,7 @@ class TestCommand:
             (("--features", "pixel"), 2, "(from --features)"),
             (("--metric", "spectra"), 2, "(from --metric)"),
             (("--data", "dead-leaves:size=16"), 2, "of shape (1, 8, 8) cannot be compared with"),
-            (("--reference-n", 5000), 2, "have 1797 events, not 5000"),
+            (("--reference-n", 5000), 2, "digits has 1,797 events, not 5,000"),
             (("--features", "dct", "--fid-weights", "x.pth"), 2, "add --features inception"),
             (("--fid-weights", "none.pth"), 4, "none.pth"),
             (("--reference", "none.npz"), 4, "none.npz"),

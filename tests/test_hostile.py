@@ -62,6 +62,15 @@ def problems(*files: str) -> list[dict]:
     return listed.json["problems"]
 
 
+def problems_of(file: str) -> list[dict]:
+    """Of a file of which nothing can be used: given with --plugin it is an error."""
+    refused = run("-q", "--plugin", file, "plugins", "list")
+    assert (refused.code, refused.out) == (3, "")
+    told = run("plugins", "info", file, "--json").json["problems"]
+    assert all(problem["reason"][:100] in refused.err for problem in told)
+    return told
+
+
 # --- what it raises -----------------------------------------------------------------------------------------------------
 
 ENDS = {
@@ -76,7 +85,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_what_ends_other_programs_at_import_breaks_only_the_plugin(end):
     raised, told = ENDS[end]
-    (problem,) = problems(write(top=f"import sys, asyncio, pytest\n{raised}".replace("{{}}", "{}")))
+    (problem,) = problems_of(write(top=f"import sys, asyncio, pytest\n{raised}".replace("{{}}", "{}")))
     assert (problem["status"], told in problem["reason"]) == ("broken", True)
 
 
@@ -142,7 +151,7 @@ def test_a_terminal_obeys_nothing_that_a_plugin_says():
 
 
 def test_long_texts_are_cut():
-    (problem,) = problems(write(top="raise ValueError('x' * 10**6)"))
+    (problem,) = problems_of(write(top="raise ValueError('x' * 10**6)"))
     assert len(problem["reason"]) < 1000
     file = write(summary="x" * 10**6)
     assert len(run("--plugin", file, "plugins", "list").out) < 100_000
@@ -181,7 +190,7 @@ def test_a_hook_that_wraps_nothing_is_refused(kind):
     hook = "@hookimpl(wrapper=True)\n{0}def gendiff_step(self):\n{0}    yield\n"
     if kind == "plugin":
         Path("own.py").write_text("from gendiff import hookimpl\n" + hook.format("").replace("self", ""))
-        (problem,) = problems("own.py")
+        (problem,) = problems_of("own.py")
         assert "gendiff_step is a wrapper" in problem["reason"]
         return
     watcher = "class W:\n    " + hook.format("    ")
@@ -251,7 +260,7 @@ def test_one_file_named_in_several_ways_is_one_plugin(monkeypatch, tmp_path):
         ["plugins", "check", "sub/own.py"],
         ["plugins", "info", "sub/../sub/own.py"],
         ["--plugin", "./sub/own.py", "plugins", "check", "own"],
-        ["config", "show", "--config", "c.toml"],
+        ["config", "show", "--config", "c.toml"],  # whose file GENDIFF_PLUGINS has let in
     ):
         Path("sub/times").write_text("")
         done = run(*command)

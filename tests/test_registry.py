@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -144,23 +145,34 @@ def test_a_schedule_in_one_file_trains_and_samples(plugin):
         line.split() == ["schedule", "sine", "f(i)", "=", "f_max", "sin^2(pi", "i", "/", "2N)", "my_schedule.py"]
         for line in listed.splitlines()
     )
+    assert (
+        "gendiff --plugin RUN/plugins/my_schedule.py train --config RUN/config.toml" in Path("r/README.md").read_text()
+    )
     gone = run("train", "--config", "r/config.toml", "--dry-run")
     assert (gone.code, "unknown schedule 'sine' (from r/config.toml)" in gone.err) == (2, True)
 
 
+#: Files of which nothing can be used, and the reason with the line where there is one.
+UNUSABLE = {
+    "import error": ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name' (my_sched"),
+    "syntax error": ("def f(:\n", "SyntaxError: invalid syntax (my_schedule.py, line 1)"),
+    "no text": ("x = '\0'", "SyntaxError"),
+    "exit": ("\nraise SystemExit(7)", "SystemExit: 7 (my_schedule.py, line 2)"),
+    "misspelt hook": (SINE.replace("def gendiff_components", "def gendiff_component"), "'gendiff_component' in plugin"),
+    "where a misspelt hook is": (SINE.replace("def gendiff_components", "def gendiff_component"), "(my_schedule.py, line 12)"),
+    "wrong arguments": (SINE.replace("components()", "components(registry)"), "registry"),
+    "raises": (SINE.replace("return [Sine]", "raise ValueError('oh\\nno')"), "ValueError: oh no (my_schedule.py, line 14)"),
+    "junk": (SINE.replace("[Sine]", "3"), "TypeError: 'int' object is not iterable"),
+    "no annotation": (SINE.replace(": float", ""), "non-annotated attribute was detected: `f_max = 0.14`"),
+    "another version": ("gendiff_api_version = 99\n" + SINE, "it needs version 99 of gendiff's plugin interface"),
+}  # fmt: skip
+
+#: Files of which a part cannot be used.
 BROKEN = {
-    "import error": ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name' (my_sched", 2),
-    "syntax error": ("def f(:\n", "SyntaxError: invalid syntax (my_schedule.py, line 1)", 2),
-    "exit": ("\nraise SystemExit(7)", "SystemExit: 7 (my_schedule.py, line 2)", 2),
-    "misspelt hook": (SINE.replace("def gendiff_components", "def gendiff_component"), "gendiff_component", 2),
-    "wrong arguments": (SINE.replace("components()", "components(registry)"), "registry", 2),
-    "raises": (SINE.replace("return [Sine]", "raise ValueError('oh\\nno')"), "ValueError: oh no (my_schedule.py, line 14)", 2),
-    "junk": (SINE.replace("[Sine]", "3"), "TypeError: 'int' object is not iterable", 2),
     "no component": (SINE.replace("[Sine]", "[3]"), "3 is not a component class", 2),
     "no name": (SINE.replace('name = "sine"', ""), "has no kind and name", 2),
     "a name that is no text": (SINE.replace('name = "sine"', "name = 3"), "has no kind and name", 2),
     "a method missing": (SINE.replace("def f(", "def g("), "lacks f", 2),
-    "no annotation": (SINE.replace(": float", ""), "non-annotated attribute was detected: `f_max = 0.14`", 2),
     "an announced name that is no text": (LAZY.format(target="a:B").replace('"sine"', "3"), "has no kind and name", 2),
     "missing module": (LAZY.format(target="nothing:Sine"), "schedule 'sine': ModuleNotFoundError: No module named 'nothing'", 3),
     "missing attribute": (LAZY.format(target="gendiff.schedule:Sine"), "has no attribute 'Sine'", 3),
@@ -169,6 +181,27 @@ BROKEN = {
     "another name": (LAZY.format(target="gendiff_plugins.schedules.paper:Log"), "says it is schedule 'log'", 3),
     "abstract": (LAZY.format(target="gendiff.schedule:BlurSchedule"), "has no kind and name", 3),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_a_plugin_file_that_was_asked_for_and_cannot_be_used_is_an_error(plugin, fault, monkeypatch):
+    source, reason = UNUSABLE[fault]
+    file = plugin(source)
+    for command in (["-q", "--plugin", file, "config", "show"], ["--plugin", file, "plugins", "list"]):
+        done = run(*command)
+        assert (done.code, done.out) == (3, "")
+        assert done.err.startswith("error: the plugin file 'my_schedule.py' cannot be used (from --plugin)\n")
+        assert reason in done.err
+        assert "Traceback" not in done.err
+    monkeypatch.setenv("GENDIFF_PLUGINS", file)
+    named = run("config", "show")
+    assert (named.code, reason in named.err, "(from GENDIFF_PLUGINS)" in named.err) == (3, True, True)
+    assert run("--no-plugins", "config", "show").code == 0
+    monkeypatch.delenv("GENDIFF_PLUGINS")
+    assert run("--plugin", file, "--block", file, "config", "show").code == 0
+    told = run("plugins", "info", file, "--json")
+    assert (told.code, [problem["provider"] for problem in told.json["problems"]]) == (0, ["my_schedule.py"])
+    assert run("plugins", "check", file).code == 5
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -249,7 +282,17 @@ def test_a_plugin_file_that_is_not_there_is_an_error(path):
 
 def test_a_plugin_file_of_another_kind_is_named(plugin):
     file = plugin("hello", "notes.txt")
-    assert "notes.txt is not a Python file" in run("--plugin", file, "plugins", "list").out
+    done = run("--plugin", file, "plugins", "list")
+    assert (done.code, "notes.txt is not a Python file" in done.err) == (3, True)
+
+
+def test_only_a_regular_file_is_read_as_a_plugin(plugin):
+    os.mkfifo("pipe.py")
+    plugin("", "large.py")
+    os.truncate("large.py", 1 << 40)
+    for file in ("pipe.py", "/dev/zero", "large.py", ""):
+        done = run("--plugin", file, "config", "show")
+        assert (done.code, done.err.startswith("error: no plugin file '")) == (3, True), done.err
 
 
 # --- installed distributions ------------------------------------------------------------------------------------------
@@ -315,6 +358,65 @@ def test_a_damaged_installation_does_not_stop_gendiff(install, points, metadata)
     assert listed.code == 0
     assert "broken: " in listed.out
     assert len(Registry().entries()) == len(ENTRIES)
+
+
+DAMAGE = {
+    "no METADATA": ({}, "it has no METADATA"),
+    "an empty one": ({"METADATA": b""}, "it has no METADATA"),
+    "no name": ({"METADATA": b"Metadata-Version: 2.1\n\n# a page\n"}, "its METADATA does not say its name"),
+    "METADATA that are no text": ({"METADATA": b"Name: \xff\xfe"}, "its METADATA: UnicodeDecodeError"),
+    "entry points that are no text": (
+        {"entry_points.txt": b"[console_scripts]\nx = \xff"},
+        "its entry_points.txt: Unicode",
+    ),
+    "a line that says nothing": ({"entry_points.txt": b"[console_scripts]\nsomething\n"}, "its entry_points.txt: "),
+    "no section": ({"entry_points.txt": b"a = b\n[pydantic]\nx\n"}, "its entry_points.txt: "),
+}
+
+
+def damaged(site: Path, fault: str) -> Path:
+    folder = site / "acme_widgets-1.0.dist-info"
+    folder.mkdir(parents=True)
+    files = DAMAGE[fault][0]
+    whole = (
+        {"METADATA": b"Metadata-Version: 2.1\nName: acme-widgets\nVersion: 1.0\n"}
+        if "entry_points.txt" in files
+        else {}
+    )
+    for name, content in {**whole, **files}.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_distribution_with_damaged_metadata_is_named(tmp_path, monkeypatch, fault):
+    """Also one that has nothing to do with gendiff: nobody can know."""
+    folder = damaged(tmp_path / "site", fault)
+    monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
+    shown = run("config", "show", "--schedule", "log")
+    assert shown.code == 0
+    assert f"note: the installed distribution {folder} is damaged: {DAMAGE[fault][1]}" in shown.err
+    assert run("-q", "config", "show").err == ""
+    assert f"broken: acme_widgets-1.0.dist-info ({folder}): {DAMAGE[fault][1]}" in run("plugins", "list").out
+    assert "acme" not in run("--no-plugins", "config", "show").err
+
+
+def test_damaged_metadata_stop_no_import(tmp_path):
+    """pydantic and torch read the entry points of everything installed, whatever they want there."""
+    folder = damaged(tmp_path / "site", "entry points that are no text")
+    path = os.pathsep.join([str(folder.parent), *sys.path])
+    code = (
+        "from gendiff_cli.app import main; import sys\n"
+        "sys.argv = ['gendiff', 'process', 'show', '--json', '--data', 'digits']; main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    assert "is damaged: its entry_points.txt: UnicodeDecodeError" in done.stderr
 
 
 # --- in Python --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import pytest
 from command import TINY, run
@@ -39,6 +41,88 @@ def test_list_shows_each_run_and_passes_over_what_is_none(here):
     found = run("runs", "list", "--json").json["runs"]
     assert [entry["process"] for entry in found] == ["identity blur quartic", "dct blur log"]
     assert all(0 < entry["loss"] < 10 for entry in found)
+
+
+STRANGE = {
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "endless": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a hole": lambda path: os.truncate(path, 40 * 2**30),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "nested": lambda path: path.write_bytes((b"a=" if path.suffix == ".toml" else b"") + b"[" * 100_000),
+    "a list": lambda path: path.write_bytes(b"[1, 2]"),
+    "no text": lambda path: path.write_bytes(b"\xff\0" * 9),
+}
+
+
+@pytest.mark.parametrize("file", ["run.json", "config.toml", "metrics.jsonl", "process.safetensors"])
+@pytest.mark.parametrize("how", STRANGE)
+def test_a_strange_run_hides_no_other(folder, tmp_path, monkeypatch, file, how):
+    monkeypatch.chdir(tmp_path)
+    for name in ("good", "strange"):
+        shutil.copytree(folder / "runs" / "00001-digits-identity-s0", tmp_path / "runs" / name)
+    STRANGE[how](tmp_path / "runs" / "strange" / file)
+    listed, shown = run("runs", "list"), run("runs", "show", "runs/strange")
+    assert (listed.code, "runs/good" in listed.out) == (0, True)
+    harmless = file == "metrics.jsonl" and how in ("nested", "a list", "no text")  # a torn line is passed over
+    if not harmless:
+        assert (shown.code, shown.err.startswith("error: ")) == (4, True)
+        assert f"runs/strange/{file}" in shown.err.splitlines()[0]
+        assert ("runs/strange" in listed.out) == (file == "process.safetensors"), "the list does not look at it"
+    assert ("left out: " in listed.err) == ("runs/strange" not in listed.out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 5},
+        {"status": ["done"]},
+        {"status": "x" * 10_000},
+        {"versions": {"torch": 2}},
+        {"data": {"fingerprint": 1}},
+        {"data": {}},
+        {"data": {"fingerprint": "x", "event_shape": [1, 10**6, 10**6]}},
+        {"data": {"fingerprint": "x", "event_shape": "1x8x8"}},
+        {"data": {"fingerprint": "x", "event_shape": [1, 8, 8], "value_range": 1}},
+        {"providers": {"model mlp": "gendiff"}},
+        {
+            "plugin_files": {
+                "a": dict.fromkeys(("plugin", "given", "origin", "sha256"), "x") | {"copy": "plugins/../../a"}
+            }
+        },
+        {"process": {"sha256": 1}},
+        {"switched_off": {"a": {}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_run_json_of_other_types(folder, tmp_path, change):
+    path = tmp_path / "strange"
+    shutil.copytree(folder / "runs" / "00001-digits-identity-s0", path)
+    (path / "run.json").write_text(json.dumps({**json.loads((path / "run.json").read_text()), **change}))
+    shown = run("runs", "show", path)
+    assert (shown.code, "run.json' does not describe a run: " in shown.err) == (4, True)
+    assert "left out" in run("runs", "list", tmp_path).err
+
+
+def test_what_else_lies_among_runs(folder, tmp_path):
+    shutil.copytree(folder / "runs" / "00001-digits-identity-s0", tmp_path / "good")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "lost").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    listed = run("runs", "list", tmp_path, "--json")
+    assert (listed.code, [entry["run"] for entry in listed.json["runs"]]) == (0, [str(tmp_path / "good")])
+
+
+@pytest.mark.parametrize("loss", ["NaN", "-Infinity", "1e999", '"low"', "[1]", "null"])
+def test_a_loss_that_is_no_number(folder, tmp_path, loss):
+    shutil.copytree(folder / "runs" / "00001-digits-identity-s0", tmp_path / "x")
+    (tmp_path / "x" / "metrics.jsonl").write_text(f'{{"step": 1, "loss": {loss}}}\n')
+    for command in (("runs", "list", tmp_path), ("runs", "show", tmp_path / "x")):
+        printed = run(*command, "--json")
+        facts = json.loads(printed.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert facts.get("runs", [facts])[0]["loss"] is None
+        assert run(*command).code == 0
 
 
 def test_show_says_who_provided_what(here):

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -399,43 +400,65 @@ def test_the_environment_names_plugin_files(tmp_path, monkeypatch):
     one_screen(run("plugins", "list"), 3, "no plugin file 'missing.py'", "GENDIFF_PLUGINS")
 
 
-@pytest.mark.parametrize("how", ["--plugin", "GENDIFF_PLUGINS", "--config"])
+@pytest.mark.parametrize("how", ["--plugin", "GENDIFF_PLUGINS"])
 def test_a_file_can_be_blocked_however_it_was_named(tmp_path, monkeypatch, how):
     monkeypatch.setenv("ACME_MARKER", str(tmp_path / "marker"))
     write("mine.py", schedule("mine", top=MARK))
     options, command = ["--block", "mine.py"], ["config", "show"]
     if how == "--plugin":
         options += ["--plugin", "mine.py"]
-    elif how == "GENDIFF_PLUGINS":
-        monkeypatch.setenv("GENDIFF_PLUGINS", "mine.py")
     else:
-        write("c.toml", 'plugins = ["mine.py"]\n')
-        command += ["--config", "c.toml"]
+        monkeypatch.setenv("GENDIFF_PLUGINS", "mine.py")
     done = run(*options, *command)
     assert done.code == 0, done.err
     assert not (tmp_path / "marker").exists()
 
 
-def test_a_configuration_names_plugin_files_relative_to_it(tmp_path, monkeypatch):
+NAMING = {
+    "config show": ["config", "show", "--config", "deep in/c.toml"],
+    "train": ["train", "--dry-run", *TINY, "--config", "deep in/c.toml"],
+    "process show": ["process", "show", "--config", "deep in/c.toml"],
+    "compare": ["compare", "--arm", "dct", "--arm", "identity", "--dry-run", "--config", "deep in/c.toml"],
+}
+
+
+@pytest.mark.parametrize("command", NAMING)
+def test_a_configuration_that_names_plugin_files_runs_none(tmp_path, monkeypatch, command):
     monkeypatch.setenv("ACME_MARKER", str(tmp_path / "marker"))
     source = schedule("mine", top=MARK)
-    write("deep/files/mine.py", source)
-    write("deep/c.toml", 'plugins = ["files/mine.py"]\nrotation = "dct"\n[velocity]\nschedule = "mine"\n')
-    done = run("train", "--config", "deep/c.toml", *TINY, "--out", "r")
-    assert done.code == 0, done.err
+    write("deep in/files/mine.py", source)
+    write("deep in/c.toml", 'plugins = ["files/mine.py"]\nrotation = "dct"\n[velocity]\nschedule = "mine"\n')
     digest = hashlib.sha256(source.encode()).hexdigest()
-    assert f"deep/c.toml loads the plugin file deep/files/mine.py (SHA-256 {digest[:12]})" in done.err
+    whole = shlex.join(["gendiff", "--plugin", "deep in/files/mine.py", *map(str, NAMING[command])])
+    for options in ([], ["-q"], ["--no-plugins"], ["--block", "mine.py"]):
+        done = run(*options, *NAMING[command])
+        named = "'deep in/c.toml' needs the plugin file 'deep in/files/mine.py', and a configuration never runs code"
+        one_screen(done, 3, named, f"SHA-256 of deep in/files/mine.py: {digest}")
+        assert options or done.err.splitlines()[-1] == f"  give it yourself: {whole}"
+        assert not (tmp_path / "marker").exists()
+    write("another name.py", source)  # what it holds is what counts
+    done = run("--plugin", "another name.py", *NAMING[command])
+    assert done.code == 0, done.err
+    write("deep in/files/mine.py", source + "# changed since\n")
+    assert run("--plugin", "another name.py", *NAMING[command]).code == 3
+
+
+def test_a_run_that_a_configuration_with_plugins_made_names_the_plugin_again(tmp_path):
+    write("mine.py", component("objective", "mine"))
+    write("c.toml", 'plugins = ["mine.py"]\nobjective = "mine"\n')
+    done = run("--plugin", "mine.py", "train", "--config", "c.toml", *TINY, "--out", "r")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-1] == "next: gendiff --plugin mine.py sample r"
     assert "plugins" not in (Path("r") / "config.toml").read_text().split("\n[")[0]
-    assert info("r")["plugin_files"]["mine.py"]["sha256"] == digest
-
-    (tmp_path / "marker").unlink()
+    assert (
+        "gendiff --plugin RUN/plugins/mine.py train --config RUN/config.toml" in (Path("r") / "README.md").read_text()
+    )
     forget()
-    refused = run("--no-plugins", "train", "--config", "deep/c.toml", *TINY, "--out", "other")
-    one_screen(refused, 2, "unknown schedule 'mine'")
-    assert not (tmp_path / "marker").exists()
+    refused = run("train", "--resume", "r", "--steps", 5)
+    one_screen(refused, 3, "gendiff --plugin r/plugins/mine.py train --resume r --steps 5")
 
 
-@pytest.mark.parametrize("value", ['"mine.py"', "[3]", "{ a = 1 }", "true", "[[]]"])
+@pytest.mark.parametrize("value", ['"mine.py"', "[3]", "{ a = 1 }", "true", "[[]]", '[""]'])
 @pytest.mark.parametrize("options", [[], ["--no-plugins"]])
 def test_a_list_of_plugins_of_another_type_is_an_error(value, options):
     write("mine.py", schedule("mine"))
@@ -445,9 +468,23 @@ def test_a_list_of_plugins_of_another_type_is_an_error(value, options):
     )
 
 
-def test_a_listed_plugin_file_that_is_not_there_is_an_error():
-    write("c.toml", 'plugins = ["mine.py"]\n')
-    one_screen(run("config", "show", "--config", "c.toml"), 3, "no plugin file 'mine.py'", "(from c.toml)")
+@pytest.mark.parametrize("name", ["mine.py", "/dev/zero", ".", "a\\u0000b"])
+def test_a_listed_plugin_file_that_is_none_is_an_error(name):
+    write("c.toml", f'plugins = ["{name}"]\n')
+    one_screen(run("config", "show", "--config", "c.toml"), 3, "no plugin file '", "(from c.toml)")
+
+
+@pytest.mark.parametrize("which", ["preset", "arm"])
+def test_a_preset_runs_no_file_either(tmp_path, monkeypatch, which):
+    monkeypatch.setenv("ACME_MARKER", str(tmp_path / "marker"))
+    write("evil.py", MARK)
+    write("own.toml", '# own\nplugins = ["evil.py"]\n')
+    write("given.py", "from pathlib import Path\nfrom gendiff import hookimpl\n@hookimpl\ndef gendiff_presets():\n"
+          "    return {'own': Path(__file__).with_name('own.toml')}\n")  # fmt: skip
+    arms = ["compare", "--arm", "preset=own", "--arm", "dct", "--dry-run"]
+    done = run("--plugin", "given.py", *(["config", "show", "--preset", "own"] if which == "preset" else arms))
+    one_screen(done, 3, "needs the plugin file")
+    assert not (tmp_path / "marker").exists()
 
 
 JUNK = {
@@ -463,8 +500,6 @@ JUNK = {
     "{hook}def gendiff_components():\n    return [Lazy('schedule', 'own', 3)]",
     "a component that cannot be shown": "class Mute:\n    def __repr__(self):\n        raise ValueError\n"
     "{hook}def gendiff_components():\n    return [Mute()]",
-    "a version that is no number": "gendiff_api_version = '1'",
-    "a hook that exits": "{hook}def gendiff_components():\n    raise SystemExit(0)",
 }
 
 

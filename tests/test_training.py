@@ -50,7 +50,8 @@ from gendiff.config import TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.generation import TrainedModel, generate
 from gendiff.objective import Loss
-from gendiff.run import Run
+from gendiff.run import Run, numbers
+from gendiff.storage.files import to_become
 from gendiff.training import PATIENCE, Trainer, Window, check_disk, ema_decay, learning_rate, refuse_other_data
 
 
@@ -185,7 +186,7 @@ class TestExactResume:
                 Trainer(other, CPU, ALONE).restore(checkpoint.newest(run.checkpoints))
         without = create(tmp_path / "without", settings(steps=2, ema=0))
         train(without)
-        with pytest.raises(DataError, match="averaged weights"):
+        with pytest.raises(DataError, match=r"ema\.safetensors, the checkpoint of step"):
             Trainer(settings(), CPU, ALONE).restore(checkpoint.newest(without.checkpoints))
 
     def test_a_torn_last_line_is_dropped(self, whole, tmp_path):
@@ -208,7 +209,7 @@ class TestExactResume:
         train(create(tmp_path / "run", settings(steps=3)))
         assert "metrics.jsonl" in synced[: synced.index("MANIFEST.json")]
         assert "config.toml" not in synced  # it is written under another name first
-        assert {".config.toml.staged", ".run.json.staged"} <= set(synced)
+        assert {"config.toml", "run.json"} <= {to_become(name) for name in synced}
 
 
 class TestStopRequests:
@@ -283,9 +284,20 @@ class TestStopRequests:
         assert [signal.getsignal(number) for number in numbers] == before
 
     def test_a_request_at_the_last_step_finds_the_run_done(self, whole, tmp_path):
-        run = create(tmp_path / "run", SETTINGS["mlp"])
+        run = create(tmp_path / "run", settings())
         train(run, prepare=asked_to_stop_in(20))
+        assert run.info["status"] == "done"
+        assert final(run) == final(whole(settings()))
+
+    def test_before_the_last_preview_it_is_heard_and_the_preview_is_left_for_later(self, whole, tmp_path):
+        run = create(tmp_path / "run", SETTINGS["mlp"])
+        with pytest.raises(Stopped):
+            train(run, prepare=asked_to_stop_in(20))
         assert final(run) == final(whole(SETTINGS["mlp"]))
+        assert not grid(run, 20).exists()
+        train(run)
+        assert run.info["status"] == "done"
+        assert grid(run, 20).read_bytes() == grid(whole(SETTINGS["mlp"]), 20).read_bytes()
 
 
 class TestKill:
@@ -548,8 +560,22 @@ class TestNonFinite:
         run = create(tmp_path / "run", settings())
         train(run, prepare=poisoned([1, 2, 5, 10, 11, 12, 20], value))
         assert [row["skipped"] for row in rows(run)] == [2, 1, 0, 3, 0, 0, 1]
-        assert all(math.isfinite(row["loss"]) for row in rows(run))
-        assert rows(run)[3]["loss"] == 0.0 != rows(run)[0]["loss"]
+        for number, row in enumerate(rows(run)):
+            values = [row["loss"], row["grad_norm"], *(row["loss_bands"] or [None])]
+            if number == 3:  # none of its steps was applied
+                assert set(values) == {None}
+                assert numbers(row) == {"images": 48.0, "skipped": 3.0, "lr": 1e-3 * 12 / 100}
+            else:
+                assert all(math.isfinite(value) and value > 0 for value in values)
+
+    def test_a_row_is_the_mean_over_the_applied_steps(self, tmp_path):
+        alone, both = (
+            create(tmp_path / name, settings(steps=2, log_every=every)) for name, every in (("1", 1), ("2", 2))
+        )
+        for run in (alone, both):
+            train(run, prepare=poisoned([1]))
+        assert [row["skipped"] for row in rows(alone)] == [1, 0]
+        assert (rows(both)[0]["skipped"], rows(both)[0]["loss"]) == (1, rows(alone)[1]["loss"])
 
     def test_a_finite_gradient_does_not_excuse_an_infinite_loss(self, monkeypatch):
         trainer = Trainer(settings(warmup=0), CPU, ALONE)
@@ -672,14 +698,14 @@ class TestFailingDisk:
         needed = 4 * parameters * 4 * 4  # float32; weights, two moments, the average; three kept and one staged
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed))
-        check_disk(run, trainer)
+        check_disk(run.path, trainer)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed - 1))
         with pytest.raises(GendiffError, match="not enough room") as caught:
-            check_disk(run, trainer)
+            check_disk(run.path, trainer)
         assert caught.value.exit_code == 1
         assert f"{needed:,} bytes needed for 4 checkpoints, {needed - 1:,} free" in str(caught.value)
         without = Trainer(settings(keep=3, ema=0), CPU, ALONE)
-        check_disk(run, without)
+        check_disk(run.path, without)
 
     def test_a_resumed_run_needs_no_room_for_what_it_replaces(self, tmp_path, monkeypatch):
         run = create(tmp_path / "run", settings(steps=10))
@@ -688,10 +714,10 @@ class TestFailingDisk:
         size = sum(parameter.numel() * 16 for parameter in trainer.network.parameters())
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, size))
-        check_disk(run, trainer)
+        check_disk(run.path, trainer)
         shutil.rmtree(run.checkpoints)
         with pytest.raises(GendiffError, match="not enough room"):
-            check_disk(run, trainer)
+            check_disk(run.path, trainer)
 
 
 class TestPureFunctionsOfTheStep:

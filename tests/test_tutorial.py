@@ -140,10 +140,11 @@ def test_a_run_directory_executes_nothing(tmp_path, monkeypatch):
     assert [run(*command).code for command in commands] == [0, 0, 0]
     config = Path("r/config.toml")
     config.write_text('plugins = ["plugins/mine.py"]\n' + config.read_text())
-    assert [run(*command).code for command in commands] == [2, 2, 2]
+    commands += [("train", "--config", config, "--dry-run"), ("config", "show", "r"), ("runs", "list", ".")]
+    assert [run(*command).code for command in commands] == [3, 3, 3, 3, 3, 0]
     assert not Path("executed").exists()
-    run("train", "--config", config, "--dry-run")
-    assert Path("executed").exists(), "but --config executes what it names"
+    assert run("--plugin", "mine.py", "train", "--config", config, "--dry-run").code == 0
+    assert Path("executed").exists(), "which the user has named"
 
 
 def test_there_is_something_to_run(page):

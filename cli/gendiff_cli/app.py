@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,27 +15,74 @@ from typer.core import TyperCommand
 
 from gendiff import __version__, discovery
 from gendiff.blame import culprit
+from gendiff.command import again, keep, started
 from gendiff.component import set_default_resolver
-from gendiff.errors import GendiffError, PluginError, failure, reason
-from gendiff.registry import Entry, Registry
+from gendiff.errors import ConfigError, GendiffError, PluginError, failure, reason
+from gendiff.memory import out_of_memory, shortage
+from gendiff.registry import Entry, Problem, Registry
+from gendiff.stopping import StopRequest, interruptible, stopped
+from gendiff.storage.disk import FULL, refusal
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone
+from gendiff_cli.descriptors import results_apart
+from gendiff_cli.refusal import refused
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
 
 
 class Command(TyperCommand):
-    """A command in which components cannot write to stdout, and end the program only by an error."""
+    """A command in which components cannot write to stdout, end the program only by an error, and are stopped on request.
+
+    No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the command line; a value that an option does not take is repeated in the error."""
+        words = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except typer.BadParameter as error:
+            if (
+                type(error) is typer.BadParameter
+                and error.param is not None
+                and error.param.param_type_name == "option"
+            ):
+                raise refused(error, words) from error
+            raise
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; what is empty is refused."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        if any(word == "" or word.endswith("=") for word in words) and not ctx.resilient_parsing:
+            _refuse_empty(self.make_parser(ctx).parse_args(words)[0], self.params)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         with results_alone():
             try:
-                return super().invoke(ctx)
+                with interruptible():
+                    return super().invoke(ctx)
+            except StopRequest as stop:
+                raise stopped("", stop.number, "every file that was written is whole") from stop
             except (Exception, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 raise failure(error) from error
+
+
+def _refuse_empty(given: Mapping[str, Any], parameters: Sequence[Any]) -> None:
+    for parameter in parameters:
+        value = given.get(parameter.name)
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            option = parameter.param_type_name == "option"
+            name = max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name.upper())
+            raise ConfigError(
+                f"{name} is given nothing",
+                details=["a shell variable that is not set gives nothing"],
+                fix="give it a value" + (", or leave the option out" if option else ""),
+            )
 
 
 app = typer.Typer(
@@ -83,24 +131,47 @@ def gendiff(
 ) -> None:
     """Generalized diffusion in a rotated coordinate system, each component at its own speed."""
     Verbosity.level = 1 if verbose else -1 if quiet else 0
+    files = [word for file in plugin or () for word in ("--plugin", str(file))]
+    blocked = [word for name in block or () for word in ("--block", name)]
+    keep([*files, *(["--no-plugins"] if no_plugins else []), *blocked])
+    discovery.begin_anew()
     named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
     plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
     registry = Registry(files=plugin or (), third_party=not no_plugins, block=block or (), plugins=plugins)
     for problem in registry.problems:
-        if problem.provider.sha256 and problem.status == "broken":
-            note(f"the plugin file {problem.provider.origin} is broken: {problem.why}")  # it was asked for by name
+        if isinstance(problem.cause, discovery.Damaged):
+            note(f"the installed distribution {problem.provider.origin} is damaged: {problem.why}")
+        elif problem.provider.sha256 and problem.status == "broken":  # it was asked for by name
+            _file_problem(problem, "--plugin" if Path(problem.provider.origin) in (plugin or ()) else "GENDIFF_PLUGINS")
     set_default_resolver(registry.resolve)
     _registry[:] = [registry]
     context.obj = registry
 
 
+def _file_problem(problem: Problem, where: str) -> None:
+    """Say what is wrong with a plugin file that the user gave; raises `PluginError` where nothing of it can be used."""
+    if problem.cause is None:
+        note(f"the plugin file {problem.provider.origin} is broken: {problem.why}")
+        return
+    raise PluginError(
+        f"the plugin file '{problem.provider.origin}' cannot be used",
+        where=where,
+        details=[problem.why],
+        fix=f"correct it, or leave it out{'' if Verbosity.level > 0 else '; see the traceback: ' + again('-v')}",
+    ) from problem.cause
+
+
 def main() -> None:
     """Run the command line; never returns."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that is no text is no reason to fail
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")  # a name that is no text is no reason to fail
+    with started(sys.argv[1:]):
+        _run()
+
+
+def _run() -> None:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), results_apart():
             if not {"-v", "--verbose"} & set(sys.argv):
                 warnings.showwarning = _as_note
             app(prog_name="gendiff")
@@ -139,18 +210,19 @@ def _culprit(error: BaseException) -> Entry | None:
 
 def _unexpected(error: Exception) -> GendiffError:
     """An error that nobody foresaw, with its cause kept for ``-v``."""
-    if type(error).__name__ == "OutOfMemoryError":
-        wrapped = GendiffError("the GPU is out of memory", fix="lower --batch, or use --precision bf16")
-    elif isinstance(error, MemoryError):
-        wrapped = GendiffError("out of memory", fix="lower --batch")
+    if asked := shortage(error):
+        wrapped = out_of_memory(asked)
+    elif isinstance(error, OSError) and error.errno in FULL:
+        wrapped = refusal(error)
     elif entry := _culprit(error):
         wrapped = PluginError(
             f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",
-            fix="see the traceback: gendiff -v ...",
+            fix=f"see the traceback: {again('-v')}",
         )
     elif isinstance(error, OSError):
-        wrapped = GendiffError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        file = f" '{error.filename}'" if error.filename else " a file"
+        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}")
     else:
-        wrapped = GendiffError(f"{type(error).__name__}: {error}", fix="see the traceback: gendiff -v ...")
+        wrapped = GendiffError(f"gendiff failed: {reason(error)}", fix=f"see the traceback: {again('-v')}")
     wrapped.__cause__ = error
     return wrapped

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gendiff.command import look_at, quoted
 from gendiff.errors import CheckError
 from gendiff_cli.console import json_result, next_step, result, table
 
@@ -85,9 +86,9 @@ def report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
                 for arm in one["arms"]
                 if not arm["passed"]
             ],
-            fix=f"see {files[1]}",
+            fix=f"see {quoted(files[1])}",
         )
-    next_step(f"open {files[1]} in a browser")
+    next_step(look_at(files[1]))
 
 
 def warning(label: str, finding: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.registry import Registry
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import (
@@ -95,7 +95,7 @@ def show(
     for line in _commented(resolved.config.toml(), resolved.origins):
         result(line)
     options = sys.argv[sys.argv.index("show") + 1 :]
-    next_step("gendiff train " + (f"--config {run / 'config.toml'}" if run else shlex.join(options)))
+    next_step(command("train", *(("--config", run / "config.toml") if run else options)))
 
 
 def _list_presets(registry: Registry, json: bool) -> None:

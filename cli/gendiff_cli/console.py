@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import textwrap
@@ -12,13 +13,32 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich import markup
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
 from gendiff.errors import GendiffError, printable
 
-out = Console(highlight=False, soft_wrap=True)
+
+class _Results(Console):
+    """The console of stdout, which is not at descriptor 1 (`gendiff_cli.descriptors`), where rich looks for its width."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        try:
+            columns, lines = os.get_terminal_size(self.file.fileno())
+        except (AttributeError, OSError, ValueError):  # no terminal, and perhaps no file
+            columns = lines = 0
+        if self._width is not None or self.is_dumb_terminal or not columns or not lines:
+            return super().size
+        return ConsoleDimensions(columns, lines)
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self.width, self.height = new
+
+
+out = _Results(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
@@ -53,9 +73,9 @@ def is_main_process() -> bool:
 
 
 def note(text: str) -> None:
-    """A remark on stderr, silent under -q."""
+    """A remark on stderr, one line, silent under -q."""
     if Verbosity.level >= 0 and is_main_process():
-        err.print(f"[dim]note:[/] {escape(text)}")
+        err.print(f"[dim]note:[/] {escape(printable(text))}")
 
 
 def busy(doing: str) -> AbstractContextManager[object]:
@@ -95,23 +115,34 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         whole = column.strip() in ("kind", "name", "parameter", "provided by")
         grid.add_column(column, no_wrap=whole, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(printable(cell, "\n")) for cell in row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     if not out.is_terminal:
         out.width = MAX_LINE
     out.print(grid, soft_wrap=False)
 
 
 def json_result(value: Any) -> None:
-    """The result as the only JSON object on stdout."""
-    if is_main_process():
-        out.print_json(data=value) if out.is_terminal else out.file.write(_dumps(value) + "\n")
+    """The result as the only JSON object on stdout; numbers that are not finite are null, and a note says so."""
+    import json
+
+    from gendiff.storage.plain import json_text
+
+    if not is_main_process():
+        return
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError:
+        text = json_text(value, indent=1)
+        note("numbers that are not finite are null in the JSON")
+    out.print_json(text) if out.is_terminal else out.file.write(text + "\n")
 
 
 def fail(error: GendiffError) -> int:
-    """Print an error and return its exit code."""
+    """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line."""
     if Verbosity.level > 0:
         err.print(escape("".join(traceback.format_exception(error))))
-    head, *rest = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in str(error).splitlines()]
+    lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in map(printable, error.lines)]
+    head, rest = lines[0], [*lines[1:], *([f"  {printable(error.fix)}"] if error.fix else [])]  # a command is whole
     label = "" if error.exit_code in (75, 130) else "[bold red]error:[/] "  # a stop on request is no error
     err.print(f"{label}{escape(head)}")
     for line in rest:
@@ -119,7 +150,7 @@ def fail(error: GendiffError) -> int:
     return error.exit_code
 
 
-def _dumps(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1)
+def shown(value: Any, form: str = ".4f") -> str:
+    """A number as a table shows it; "-" where there is none, or one that is not finite."""
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:{form}}" if real and math.isfinite(value) else "-"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command
+from gendiff.component import spec_value
 from gendiff.errors import ConfigError, PluginError
 from gendiff.registry import Registry
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, table
@@ -140,7 +141,7 @@ def prepare(
     if not watch.called:
         note(f"'{dest}' holds all of it already")
     _report(packed, json)
-    next_step(f"gendiff train --data {shlex.quote(f'packed:path={dest}')}")
+    next_step(command("train", "--data", f"packed:path={spec_value(str(dest))}"))
 
 
 @app.command()
@@ -194,10 +195,10 @@ def info(
     else:
         _show(facts)
     if chosen.name != "packed" and chosen.value_range is not None:
-        needed = (" --n 10000" if chosen.length is None else "") + (" --on-bad-image skip" if bad else "")
-        next_step(f"gendiff data prepare {shlex.quote(source)} NEW{needed}")
+        needed = [*(["--n", 10000] if chosen.length is None else []), *(["--on-bad-image", "skip"] if bad else [])]
+        next_step(command("data", "prepare", Path(source) if source.startswith("-") else source, "NEW", *needed))
     else:
-        next_step(f"gendiff train --data {shlex.quote(chosen.spec)}")
+        next_step(command("train", "--data", chosen.spec))
 
 
 # --- from words to data -----------------------------------------------------------------------------------------------

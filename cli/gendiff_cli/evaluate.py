@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.command import command, quoted
+from gendiff.errors import ConfigError, DataError
+from gendiff.storage import disk
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
-from gendiff_cli.measured import MOST, chosen_instruments, event_set, reference_set, trained_model
+from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_model
 from gendiff_cli.numbers import show_numbers
 from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption, complete
 from gendiff_cli.sample import chosen_sampler
@@ -32,7 +35,8 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 def evaluate(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="Run directory, folder of samples, or data.", metavar="RUN|FOLDER|SPEC")
+        str,
+        typer.Argument(help="A run directory, a folder or archive of samples, or a SPEC of data.", metavar="SOURCE"),
     ],
     data: Annotated[
         str | None,
@@ -102,11 +106,17 @@ def evaluate(
     from gendiff.evaluation.event_set import EventSet
     from gendiff.process_group import process_group
     from gendiff.storage.cache import Cache
+    from gendiff.storage.folder import inside
 
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
     with process_group(device) as group, _Progress() as progress:
         model = trained_model(source, ema, group)
+        if model is None:
+            _refuse_drawing(source, {"sampler": sampler, "steps": steps, "grid": grid, "prior": prior}, ema)
+        samples = None if model else event_set(context.obj, source, SOURCE, n)
+        if model and not out:
+            inside(model.run.path, model.run.evaluations)  # before hours of drawing
         samples = None if model else event_set(context.obj, source, "SOURCE", n)
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
         theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
@@ -143,7 +153,8 @@ def evaluate(
                     f"{samples.n} samples in {rows.shape[1]} dimensions: a Fréchet distance is far too large by its bias"
                 )
         if save_statistics:
-            _statistics(ours, instruments).save(save_statistics)
+            with disk.writing(save_statistics, go_on="measure again, or choose another file"):
+                _statistics(ours, instruments).save(save_statistics)
         found = None
         if seen is not None:
             found = measuring.evaluate(
@@ -164,6 +175,19 @@ def evaluate(
         _report(source, found, model.run if model else None, out, save_statistics, replicates, json)
 
 
+def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
+    """Raise `ConfigError` for options that say how to draw samples, where they are there already."""
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    given += [] if ema else ["--no-ema"]
+    if given:
+        raise ConfigError(
+            f"'{source}' is no run directory, and its events are measured as they are",
+            where=" ".join(given),
+            details=["such options say how samples are drawn from a run"],
+            fix=f"leave {'it' if len(given) == 1 else 'them'} out, or give the directory that gendiff train made",
+        )
+
+
 def _statistics(seen: Seen, instruments: Sequence[Features | Metric]) -> Statistics:
     """Those of the first features."""
     from gendiff.features import Features
@@ -178,7 +202,7 @@ def _report_statistics(source: str, file: Path | None, json: bool) -> None:
         json_result({"source": source, "statistics": str(file)})
     else:
         result(str(file))
-    next_step(f"gendiff evaluate RUN --reference {file}")
+    next_step(command("evaluate", "RUN", "--reference", file))
 
 
 def _report(
@@ -190,13 +214,14 @@ def _report(
     replicates: int,
     json: bool,
 ) -> None:
+    from gendiff.storage.folder import make_inside
+
     file = out or (run.evaluations / _name(found) if run else None)
     if file:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with disk.writing(file, go_on="measure again, or choose another --out"):
+            if run and not out:
+                make_inside(run.path, file.parent)
             found.save(file)
-        except OSError as error:
-            raise GendiffError(f"cannot write '{file}': {error.strerror}", fix="choose another --out") from error
     written = {name: str(path) for name, path in (("file", file), ("statistics", statistics)) if path}
     if json:
         json_result({**found.json(), **written})
@@ -206,7 +231,8 @@ def _report(
             result(f"{name:10} {path}")
         for alarm in found.alarms:
             result(f"warning: {alarm}")
-    next_step(f"gendiff runs show {run.path}" if run else f"gendiff evaluate {source} ... --out numbers.json")
+    more = ["plugins", "list", "--kind", "metric"] if out else [*sys.argv[1:], "--out", "numbers.json"]
+    next_step(command("runs", "show", run.path) if run else quoted("gendiff", *more))
 
 
 def _name(found: Evaluation) -> str:
@@ -228,7 +254,9 @@ def _check_file(file: Path | None, option: str, suffix: str) -> None:
     if file is None:
         return
     if file.suffix != suffix:
-        raise ConfigError(f"'{file}' does not end in {suffix}", where=option, fix=f"call it {file.with_suffix(suffix)}")
+        raise ConfigError(
+            f"'{file}' does not end in {suffix}", where=option, fix=f"call it {quoted(file.with_suffix(suffix))}"
+        )
     if file.exists():
         try:
             Statistics.load(file) if suffix == ".npz" else Evaluation.load(file)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +14,8 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import note
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gendiff.data import Data
     from gendiff.evaluation.event_set import EventSet, KnownStatistics
     from gendiff.features import Features
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from gendiff.statistics import Statistics
 
 C = TypeVar("C", bound=Component)
+
+SOURCE = "SOURCE"  # what is measured, as the help calls it
 
 MOST = 10_000  # samples, and events of endless data, unless more are asked for
 MOST_REFERENCE = 50_000
@@ -62,21 +67,56 @@ def event_set(registry: Registry, text: str, where: str, n: int | None, shape: E
     path = Path(text).expanduser()
     if text.partition(":")[0].strip() in registry.names("data"):
         return _data_set(registry, text, where, n, shape)
-    if path.suffix == ".npz" and path.is_file():
-        return event_files.of_array(path).some(n or MOST_REFERENCE, exact=n is not None)
-    if event_files.holds_events(path):
-        channels = shape[0] if shape and shape[0] in (1, 3) else None
-        return event_files.of_files(path, channels).some(n or MOST_REFERENCE, exact=n is not None)
+    with _argument(where):
+        if path.suffix == ".npz" and path.is_file():
+            return _some(event_files.of_array(path), where, n)
+        if event_files.holds_events(path):
+            channels = shape[0] if shape and shape[0] in (1, 3) else None
+            return _some(event_files.of_files(path, channels), where, n)
     return _data_set(registry, text, where, n, shape)
+
+
+def _some(events: EventSet, where: str, n: int | None) -> EventSet:
+    """``n`` of the events of an argument; all, and at most 50 000, where None is said; their errors name the argument."""
+    from gendiff.evaluation.event_set import EventSet
+
+    if n is not None and n > events.n:
+        raise _too_few(events.about.spec, events.n, n, where)
+    some = events.some(n or MOST_REFERENCE, exact=False)
+
+    def at(numbers: Sequence[int]) -> Iterator[Tensor]:
+        with _argument(where):
+            yield from some.at(numbers)
+
+    return EventSet(some.about, some.event_shape, at)
+
+
+def _too_few(spec: str, there: int, n: int, where: str) -> ConfigError:
+    option = "--n" if where == SOURCE else "--reference-n"
+    return ConfigError(
+        f"{spec} has {there:,} events, not {n:,}",
+        where=f"{option} {n}",
+        fix=f"write {option} {there} or less, or leave it out",
+    )
+
+
+@contextmanager
+def _argument(where: str) -> Iterator[None]:
+    """Errors of what an argument names say which argument that is."""
+    try:
+        yield
+    except GendiffError as error:
+        if not error.where.startswith(where) and not error.where.startswith("--"):
+            error.where = f"{where}: {error.where}" if error.where else where
+        raise
 
 
 def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape) -> EventSet:
     """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
     from gendiff.data import Data
     from gendiff.datasets.sources import called_like_a_path, source
-    from gendiff.evaluation.event_set import EventSet
 
-    also = "or a run directory: gendiff runs list shows them" if where == "SOURCE" else ""
+    also = "or a run directory: gendiff runs list shows them" if where == SOURCE else ""
 
     def make() -> Data:
         table = source(registry, text, also)
@@ -88,8 +128,16 @@ def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: E
         with called_like_a_path(text, table["name"]):
             return Data.model_validate(table)
 
-    data = _located(make, where)
-    return EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE))
+    return _of_data(_located(make, where), where, n)
+
+
+def _of_data(data: Data, where: str, n: int | None) -> EventSet:
+    from gendiff.evaluation.event_set import EventSet
+
+    with _argument(where):
+        if n is not None and data.length is not None and n > data.length:
+            raise _too_few(data.spec, data.length, n, where)
+        return _some(EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE)), where, n)
 
 
 def _located(make: Callable[[], C], where: str) -> C:
@@ -97,7 +145,8 @@ def _located(make: Callable[[], C], where: str) -> C:
     try:
         return make()
     except GendiffError as error:
-        error.where = error.where or where
+        if not error.where.startswith("--"):
+            error.where = f"{where}: {error.where}" if error.where else where
         raise
 
 
@@ -109,11 +158,17 @@ def reference_set(
     from gendiff.evaluation.event_set import KnownStatistics
 
     if data is not None and reference is not None:
-        raise ConfigError("both --data and --reference are given", fix="give one of them")
+        raise ConfigError(
+            "both --data and --reference are given",
+            where=f"--data {data} --reference {reference}",
+            details=["samples are compared with one of them"],
+            fix="leave one of them out",
+        )
     if reference is not None:
         path = Path(reference).expanduser()
-        if path.suffix == ".npz" and event_files.holds_statistics(path):
-            return KnownStatistics.load(path)
+        with _argument("--reference"):
+            if path.suffix == ".npz" and event_files.holds_statistics(path):
+                return KnownStatistics.load(path)
         return event_set(registry, reference, "--reference", n, shape)
     if data is not None:
         return _data_set(registry, data, "--data", n, shape)
@@ -123,7 +178,6 @@ def reference_set(
 def _of_run(run: Run, n: int | None) -> EventSet:
     """The data that a run was trained on."""
     from gendiff.config import Layer, resolve
-    from gendiff.evaluation.event_set import EventSet
 
     trained_on = run.info["data"]["fingerprint"]
     try:
@@ -134,7 +188,7 @@ def _of_run(run: Run, n: int | None) -> EventSet:
         raise
     if found != trained_on:
         note(f"the data are not those that the run was trained on: {found}, not {trained_on}")
-    return EventSet.of_data(data, n or min(data.length or MOST, MOST_REFERENCE))
+    return _of_data(data, "--reference-n" if n else "the data of the run", n)
 
 
 def chosen_instruments(

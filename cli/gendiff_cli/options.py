@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gendiff import discovery
 from gendiff.errors import ConfigError
 from gendiff.registry import Registry, default_registry
-from gendiff_cli.console import note
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
@@ -103,29 +101,9 @@ def layers(
     refuse_second_velocity(flags.get("process"), flags.get("velocity"), "--velocity")
     found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]
     if file is not None:
-        layer = Layer.from_file(file)
-        _load_plugins(layer.table.get("plugins", []), file, registry)
-        found.append(Layer(layer.origin, {key: value for key, value in layer.table.items() if key != "plugins"}))
+        found.append(Layer.from_file(file))
     found += [Layer.from_assignment(assignment) for assignment in assignments or []]
     for flag, value in flags.items():
         if value is not None:
             found.append(Layer.at(f"--{flag}", PATHS[flag], parse_size(value) if flag == "size" else value))
     return found
-
-
-def _load_plugins(paths: Any, file: Path, registry: Registry) -> None:
-    """Load the plugin files that a configuration names, relative to it; says so, since a plugin is code that runs."""
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ConfigError(
-            "'plugins' must be a list of paths",
-            where=str(file),
-            fix='write plugins = ["my_schedule.py"]',
-            subject="plugins",
-        )
-    if paths and not registry.third_party:
-        note(f"--no-plugins: the plugins that {file} names are left out")
-        return
-    for path in paths:
-        plugin = discovery.file(file.parent / path, str(file))
-        note(f"{file} loads the plugin file {plugin.provider.origin} (SHA-256 {plugin.provider.sha256[:12]})")
-        registry.add(plugin)

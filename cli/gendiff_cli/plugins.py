@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff import discovery
+from gendiff.command import command, quoted
 from gendiff.discovery import Provider
 from gendiff.errors import CheckError, ConfigError, GendiffError, PluginError, did_you_mean
 from gendiff.hookspecs import LIFECYCLE
@@ -119,9 +119,10 @@ def info(
         result(f"{provider} listens to {', '.join(hooks)}")
     if found:
         first = found[0]
-        given = f" --plugin {shlex.quote(first['origin'])}" if first.get("sha256") else ""
-        checked = f"gendiff{given} plugins check {first['name']} --kind {first['kind']}"
-        next_step(f"gendiff train --preset {first['name']}" if first["kind"] == "preset" else checked)
+        files = [first["origin"]] if first.get("sha256") else []
+        checked = ["plugins", "check", first["name"], "--kind", first["kind"]]
+        words = ["train", "--preset", first["name"]] if first["kind"] == "preset" else checked
+        next_step(command(*words, plugins=files))
 
 
 @app.command()
@@ -146,9 +147,9 @@ def new(
         result(str(folder))
         for file in files:
             result(f"  {file}")
-    next_step(f"cd {folder}")
+    next_step(quoted("cd", folder))
     next_step("pip install -e '.[test]' && pytest")
-    next_step(f"gendiff plugins check {name}")
+    next_step(command("plugins", "check", name))
 
 
 @app.command()
@@ -206,9 +207,9 @@ def check(
     shown = [made for _, made in subjects if not isinstance(made, Path | GendiffError) and made.kind in kinds]
     if shown:
         owner = registry.provider(shown[0])
-        given = f" --plugin {shlex.quote(owner.origin)}" if owner and owner.sha256 else ""
-        basis = "" if shown[0].kind in ("rotation", "process") else " --rotation dct"
-        next_step(f"gendiff{given} process show{basis} --{shown[0].kind} {shlex.quote(shown[0].spec)}")
+        files = [owner.origin] if owner and owner.sha256 else []
+        basis = [] if shown[0].kind in ("rotation", "process") else ["--rotation", "dct"]
+        next_step(command("process", "show", *basis, f"--{shown[0].kind}", shown[0].spec, plugins=files))
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gendiff.command import command, look_at
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.registry import Registry
 from gendiff_cli.bars import Bars
@@ -103,7 +104,7 @@ def reproduce(
                 result("the two sides are of different data, features and budgets: compare arms, not columns")
         for file in files:
             result(str(file))
-    next_step("gendiff reproduce table1" if target != "table1" else f"open {folder / 'report.html'} in a browser")
+    next_step(command("reproduce", "table1") if target != "table1" else look_at(folder / "report.html"))
 
 
 def _comparison(

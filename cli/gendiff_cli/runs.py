@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError, GendiffError
-from gendiff_cli.console import json_result, next_step, note, result, table
+from gendiff.command import command
+from gendiff.errors import ConfigError, GendiffError, printable
+from gendiff_cli.console import json_result, next_step, note, result, shown, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
+
+LONGEST = 100  # characters of a name that a file may hold anything for
 
 app = typer.Typer(no_args_is_help=True, help="What was trained.")
 
@@ -31,18 +34,19 @@ def list_(
     if not folder.is_dir():
         raise ConfigError(f"no folder '{folder}'", fix="train something first: gendiff train")
     found = []
-    for path in sorted(child for child in folder.iterdir() if (child / "run.json").is_file()):
+    for path in _children(folder):
         try:
-            found.append(_summary(path))
-        except GendiffError as error:
-            note(f"left out: {error.what}")
+            if _is_run(path):
+                found.append(_summary(path))
+        except (GendiffError, OSError) as error:
+            note(f"left out: {error.what if isinstance(error, GendiffError) else error}")
     if json:
         json_result({"runs": found})
         return
-    rows = [(r["run"], r["status"], f"{r['step']:,}", _loss(r["loss"]), r["process"], r["created"]) for r in found]
+    rows = [(r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"]) for r in found]
     table(["name", "status", "step", "loss", "process", "created"], rows)
     if found:
-        next_step(f"gendiff runs show {found[-1]['run']}")
+        next_step(command("runs", "show", Path(found[-1]["run"])))
 
 
 @app.command()
@@ -69,8 +73,8 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
         json_result(facts)
         return
     for key in ("run", "id", "status", "step", "loss", "process", "created", "ended", "host"):
-        if facts.get(key) is not None:
-            result(f"{key:9} {_loss(facts[key]) if key == 'loss' else facts[key]}")
+        if facts.get(key) is not None or (key == "loss" and summary["step"]):
+            result(f"{key:9} {shown(facts[key]) if key == 'loss' else facts[key]}")
     result(f"data      {tuple(info['data']['event_shape'])}, fingerprint {info['data']['fingerprint']}")
     result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
     result("")
@@ -87,7 +91,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
         list_evaluations(evaluations)
     for text in opened.notes:
         note(text)
-    next_step(f"gendiff sample {run}" if evaluations else f"gendiff evaluate {run}")
+    next_step(command("sample" if evaluations else "evaluate", run))
 
 
 @app.command()
@@ -102,9 +106,28 @@ def diff(
     if json:
         json_result({key: [table.get(key) for table in tables] for key in keys})
         return
-    table(["name", str(one), str(other)], [(key, *(str(t.get(key, "-")) for t in tables)) for key in keys])
+    table(["name", str(one), str(other)], [(key, *(_cell(t.get(key)) for t in tables)) for key in keys])
     if not keys:
         result("the same configuration")
+
+
+def _children(folder: Path) -> list[Path]:
+    """What may be runs; raises `ConfigError` where the folder cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot list the folder '{folder}': {error.strerror}", fix="check its permissions"
+        ) from error
+
+
+def _is_run(path: Path) -> bool:
+    """Whether there is a run.json in it, of whatever kind; raises `OSError` where that cannot be known."""
+    try:
+        os.lstat(path / "run.json")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _summary(path: Path) -> dict[str, Any]:
@@ -113,14 +136,14 @@ def _summary(path: Path) -> dict[str, Any]:
 
     run = Run(path, Config.model_construct(), _config(path))
     info, last = run.info, run.last_training_row()
-    velocity = run.table.get("velocity", {})
+    velocity, loss = run.table.get("velocity", {}), last.get("loss")
     parts = [_name(run.table.get("rotation")), _name(velocity)]
     parts += [_name(velocity["schedule"])] if isinstance(velocity, dict) and "schedule" in velocity else []
     return {
         "run": str(path),
         "status": info["status"],
         "step": last.get("step", 0),
-        "loss": last.get("loss"),
+        "loss": loss if type(loss) in (int, float) else None,
         "process": " ".join(filter(None, parts)),
         "created": info.get("created"),
         "ended": info.get("ended"),
@@ -128,19 +151,22 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.toml"
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"'{path}' is not a run directory: {error}", fix="list runs: gendiff runs list") from error
+    from gendiff.run import Run
+
+    if not os.path.lexists(path / "config.toml"):
+        raise ConfigError(
+            f"'{path}' is not a run directory: there is no config.toml", fix="list runs: gendiff runs list"
+        )
+    return Run.stored_table(path)
 
 
 def _name(spec: Any) -> str:
-    return str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+    name = str(spec.get("name", "")) if isinstance(spec, dict) else str(spec or "")
+    return printable(name if len(name) <= LONGEST else f"{name[:LONGEST]} ...")
 
 
-def _loss(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "-"
+def _cell(value: Any) -> str:
+    return shown(value) if value is None or value != value else str(value)
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

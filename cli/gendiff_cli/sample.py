@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
 from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption
 
 if TYPE_CHECKING:
     from gendiff.generation import TrainedModel, Trajectory
-    from gendiff.process_group import ProcessGroup
     from gendiff.run import Run
     from gendiff.sampler import Sampler
 
 #: The folder of the events alone: other tools read every picture that they find.
 EVENTS = "events"
+GRID, STRIP, ANIMATION = "grid.png", "trajectory.png", "trajectory.gif"
+#: What each file that shows many events is called in the result.
+DRAWN = {GRID: "grid", STRIP: "trajectory", ANIMATION: "gif"}
+LONGEST = 60  # characters of a sampler in the name of a folder
 
 
 def sample(
@@ -39,10 +47,15 @@ def sample(
     device: DeviceOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64."""
-    from gendiff.generation import TrainedModel
+    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.
+
+    The folder's name holds all that decides what is in it; the same command again replaces it as a whole.
+    """
+    from gendiff.generation import TrainedModel, Trajectory
     from gendiff.process_group import process_group
     from gendiff.run import Run
+    from gendiff.storage.folder import inside
+    from gendiff.storage.staging import aside, whole
 
     opened = Run.open(run)
     for text in opened.notes:
@@ -53,13 +66,23 @@ def sample(
         model = TrainedModel.load(opened, group.device, ema, problems)
         for problem in problems:
             note(f"a damaged checkpoint was passed over: {problem}")
-        folder = out or opened.samples / f"step-{model.step:08d}-{_folder_name(chosen)}-seed{seed}"
-        _check_folder(folder, out is not None)
-        group.barrier()
-        views = _draw(model, chosen, seed, n, batch, folder, group, (11 if trajectory else 0) or (40 if gif else 0))
-        group.barrier()
+        folder, given = out or opened.samples / _folder_name(model, chosen, seed, n), out is not None
+        _check_folder(folder, given)
+        if not given:
+            inside(opened.path, folder / EVENTS)
+        views = (
+            Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if group.main and (trajectory or gif) else None
+        )
+        evaluations = sum(
+            1 for _ in chosen.plan(model.denoiser.diffusion)
+        )  # a sampler that does not fit leaves nothing behind
+        with whole(folder, given) if group.main else nullcontext(aside(folder, given)) as stage:
+            group.barrier()
+            _draw(model, chosen, seed, range(group.rank, n, group.world), batch, stage, evaluations, views)
+            group.barrier()
+            files = _draw_together(stage, n, views, trajectory, gif) if group.main else []
         if group.main:
-            _report(model, chosen, seed, n, folder, views, trajectory, gif, json)
+            _report(model, chosen, seed, n, folder, files, evaluations, json)
 
 
 def chosen_sampler(
@@ -67,6 +90,7 @@ def chosen_sampler(
 ) -> Sampler:
     """The run's sampler, or the one asked for, with its number of steps, its grid and where it starts."""
     from gendiff.config import Layer, resolve
+    from gendiff.sampler import GridSampler
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
     if spec is not None:
@@ -74,31 +98,35 @@ def chosen_sampler(
     for part, value in {"steps": steps, "grid": grid, "prior": prior}.items():
         if value is not None:
             table.append(Layer.at(f"--{part}", f"sampler.{part}", value))
-    return resolve(table).config.sampler
+    resolved = resolve(table)
+    chosen = resolved.config.sampler
+    if len(table) > 1:
+        with resolved.locating():  # such as more steps than the process has
+            next(iter(chosen.plan(run.config.diffusion())), None)
+    if isinstance(chosen, GridSampler) and chosen.left_out:
+        note(chosen.left_out)
+    return chosen
 
 
 def _draw(
     model: TrainedModel,
     sampler: Sampler,
     seed: int,
-    n: int,
+    images: Sequence[int],
     batch: int,
     folder: Path,
-    group: ProcessGroup,
-    moments: int,
-) -> Trajectory | None:
+    evaluations: int,
+    views: Trajectory | None,
+) -> None:
     from rich.progress import Progress
 
     from gendiff import pictures
-    from gendiff.generation import Trajectory, generate
+    from gendiff.generation import generate
 
-    views = Trajectory(model.denoiser, sampler, moments) if moments and group.main else None
-    mine = range(group.rank, n, group.world)
-    evaluations = sum(1 for _ in sampler.plan(model.denoiser.diffusion)) * len(mine)
-    _make(folder)  # only now: a sampler that does not fit leaves nothing behind
+    (folder / EVENTS).mkdir(exist_ok=True)
     hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
     with Progress(console=err, disable=hidden, transient=True) as bar:
-        task = bar.add_task("sampling", total=evaluations)
+        task = bar.add_task("sampling", total=evaluations * len(images))
 
         def watch(moment: Any) -> None:
             if moment.pivot is not None:
@@ -106,11 +134,28 @@ def _draw(
             if views is not None:
                 views(moment)
 
-        numbers = iter(mine)
-        for events in generate(model.denoiser, model.run, sampler, seed, mine, batch, watch):
+        numbers = iter(images)
+        for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch):
             for event in events:
                 pictures.save_event(folder / EVENTS, next(numbers), event)
-    return views
+
+
+def _draw_together(folder: Path, n: int, views: Trajectory | None, trajectory: bool, gif: bool) -> list[str]:
+    """Draw what shows many events in one picture; returns the names of these files."""
+    import torch
+
+    from gendiff import pictures
+
+    files = [GRID]
+    shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
+    pictures.grid(torch.stack(shown)).save(folder / GRID)
+    if views is not None and trajectory:
+        files.append(STRIP)
+        pictures.strip(views.moments).save(folder / STRIP)
+    if views is not None and gif:
+        files.append(ANIMATION)
+        pictures.save_animation(folder / ANIMATION, views.moments)
+    return files
 
 
 def _report(
@@ -119,30 +164,17 @@ def _report(
     seed: int,
     n: int,
     folder: Path,
-    views: Trajectory | None,
-    trajectory: bool,
-    gif: bool,
+    files: Sequence[str],
+    evaluations: int,
     json: bool,
 ) -> None:
-    import torch
-
-    from gendiff import pictures
-
-    paths = {"folder": folder, "grid": folder / "grid.png"}
-    shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
-    pictures.grid(torch.stack(shown)).save(paths["grid"])
-    if views is not None and trajectory:
-        paths["trajectory"] = folder / "trajectory.png"
-        pictures.strip(views.moments).save(paths["trajectory"])
-    if views is not None and gif:
-        paths["gif"] = folder / "trajectory.gif"
-        pictures.save_animation(paths["gif"], views.moments)
+    paths = {"folder": folder, **{DRAWN[name]: folder / name for name in files}}
     facts = {
         "run": str(model.run.path),
         "n": n,
         "seed": seed,
         "sampler": sampler.spec,
-        "evaluations": sum(1 for _ in sampler.plan(model.denoiser.diffusion)),
+        "evaluations": evaluations,
         "weights": model.weights,
         "weights_hash": model.weights_hash,
         "step": model.step,
@@ -154,23 +186,42 @@ def _report(
     else:
         for name in paths:
             result(str(paths[name]))
-    next_step(f"gendiff sample {model.run.path} --trajectory --gif")
+    next_step(command("sample", model.run.path, "--trajectory", "--gif"))
 
 
-def _folder_name(sampler: Sampler) -> str:
-    return "".join(c if c.isalnum() or c in "-." else "-" for c in sampler.spec)
+def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:
+    """Everything that decides which pictures are drawn."""
+    spec, weights = sampler.spec, "ema" if model.weights == "ema" else "raw"
+    name = re.sub("[:=,]", "-", spec)
+    if len(name) > LONGEST or not re.fullmatch(
+        r"[\w.+-]+", name, re.ASCII
+    ):  # then cut, and two specs must not be one name
+        mark = hashlib.sha256(spec.encode()).hexdigest()[:6]
+        name = f"{re.sub(r'[^A-Za-z0-9_.+]+', '-', name)[:LONGEST].strip('-')}-{mark}"
+    return f"step-{model.step:08d}-{weights}-{name}-seed{seed}-n{n}"
 
 
-def _check_folder(folder: Path, asked: bool) -> None:
-    """Samples go into a new or empty directory, or replace those of the same name in the run's own."""
-    if asked and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        reason = "exists and is not empty" if folder.is_dir() else "is a file"
-        raise ConfigError(f"'{folder}' {reason}", where="--out", fix="choose a new directory")
+def _check_folder(folder: Path, given: bool) -> None:
+    """Samples go into a new or empty directory, or replace those of the same command in the run's own."""
+    from gendiff.storage.staging import is_empty
+
+    if not folder.exists() and not folder.is_symlink():
+        return
+    where = "--out" if given else ""
+    fix = "choose a new directory" if given else "move it to another place, or choose a new directory: --out DIR"
+    if not folder.is_dir() or (folder.is_symlink() and not given):
+        what = "is a link" if folder.is_symlink() else "is a file"
+        raise ConfigError(f"'{folder}' {what}", where=where, fix=fix)
+    if given and not is_empty(folder):
+        raise ConfigError(f"'{folder}' exists and is not empty", where=where, fix=fix)
+    if not given and (foreign := _foreign(folder)):
+        what = f"'{folder}' holds what gendiff sample does not write"
+        raise ConfigError(what, where=where, details=[f"such as {foreign[0]}"], fix=fix)
 
 
-def _make(folder: Path) -> None:
-    try:
-        (folder / EVENTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"cannot make the directory '{folder}': {error.strerror}"
-        raise ConfigError(what, where="--out", fix="choose a directory that can be made: --out DIR") from error
+def _foreign(folder: Path) -> list[str]:
+    """What is in a folder of samples and is no picture that this command draws."""
+    inside = [path for path in folder.iterdir() if path.name not in {EVENTS, *DRAWN}]
+    if (folder / EVENTS).is_dir():
+        inside += [path for path in (folder / EVENTS).iterdir() if not re.fullmatch(r"\d{6,}\.(png|npy)", path.name)]
+    return sorted(str(path.relative_to(folder)) for path in inside)

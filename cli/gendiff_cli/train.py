@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from gendiff.errors import ConfigError
+from gendiff.command import command
+from gendiff.errors import ConfigError, GendiffError
 from gendiff.hookspecs import hookimpl
 from gendiff.registry import Registry
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
+from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, shown
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -37,10 +41,25 @@ from gendiff_cli.options import (
 from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
-    from gendiff.config import Config
+    from rich.progress import TaskID
+
+    from gendiff.config import Config, Layer
     from gendiff.process_group import ProcessGroup
     from gendiff.run import Run
     from gendiff.training import Trainer
+
+SECONDS = 10  # between two lines that say how far a preview is
+#: What may be set for the rest of a run: where it is kept and watched, and bad pictures that are to be left out.
+CHANGEABLE = (
+    "data.on_bad_image",
+    "train.workers",
+    "train.keep",
+    "train.checkpoint_every",
+    "train.sample_every",
+    "train.preview",
+    "train.metrics",
+    "train.loggers",
+)
 
 _training = {"rich_help_panel": "Training"}
 
@@ -104,13 +123,16 @@ def train(
     }
     registry: Registry = context.obj
     if resume is not None:
-        _refuse_changes(flags, preset, config_file, assignments, out)
+        changes = _changes(flags, preset, config_file, assignments, out)
         from gendiff.run import Run
+        from gendiff.training import changed_data
 
-        run = Run.open(resume, training=True, steps=steps)
+        run = Run.open(resume, training=True, steps=steps, changes=changes)
         for text in run.notes:
             note(text)
-        _start(run.config, run, registry, device, out, dry_run, json)
+        settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
+        change = Change(settings, changed_data(run, run.config))
+        _start(run.config, run, registry, device, out, dry_run, json, change)
     else:
         from gendiff.config import resolve
 
@@ -119,8 +141,32 @@ def train(
             _start(resolved.config, None, registry, device, out, dry_run, json)
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a resumed run does not go on with as it was: settings by key, and what `gendiff.training.changed_data` says."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def keep(self, run: Run, step: int) -> None:
+        """Write it into the run's record, and say what of the data is left out."""
+        if self.settings or self.data:
+            run.record(step, self.settings, self.data)
+        if self.data:
+            missing = self.data["left_out"]
+            what = f"{missing} of the pictures that it began with" if missing else "none of its pictures any more"
+            note(f"from step {step} on, '{run.path}' leaves out {what}")
+
+
 def _start(
-    config: Config, run: Run | None, registry: Registry, device: str | None, out: Path | None, dry_run: bool, json: bool
+    config: Config,
+    run: Run | None,
+    registry: Registry,
+    device: str | None,
+    out: Path | None,
+    dry_run: bool,
+    json: bool,
+    change: Change | None = None,
 ) -> None:
     from gendiff.process_group import process_group
 
@@ -129,7 +175,7 @@ def _start(
         logger.ready()
     config = config.fitted()
     with process_group(device) as group:
-        _together(group, config, run, registry, out, dry_run, json)
+        _together(group, config, run, registry, out, dry_run, json, change or Change())
 
 
 def _together(
@@ -140,46 +186,66 @@ def _together(
     out: Path | None,
     dry_run: bool,
     json: bool,
+    change: Change,
 ) -> None:
     """What each process does; a function of its own, so that the trainer is gone before the group is."""
     from gendiff import checkpoint
     from gendiff.run import Run
-    from gendiff.training import Trainer, check_disk, refuse_other_data
+    from gendiff.training import Trainer, check_disk, resuming
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
         if run is not None:
-            refuse_other_data(run, config)
             problems: list[str] = []
             trainer.restore(checkpoint.newest(run.checkpoints, problems))
             for problem in problems:
                 note(f"a damaged checkpoint was passed over: {problem}")
-            # A run that was killed between its last checkpoint and its end is finished below.
-            if trainer.step > config.train.steps or (
-                trainer.step == config.train.steps and run.info["status"] == "done"
-            ):
+            # A run that was ended between its last checkpoint and its last preview is finished below.
+            shown = not config.train.sample_every or run.grid(trainer.step).exists()
+            finished = trainer.step == config.train.steps and run.info["status"] == "done" and shown
+            if trainer.step > config.train.steps or finished:
                 raise ConfigError(
                     f"'{run.path}' has already reached step {trainer.step}",
                     where="--resume",
-                    fix=f"train longer: gendiff train --resume {run.path} --steps {2 * trainer.step}",
+                    fix=f"train longer: {resuming(run)} --steps {2 * trainer.step}",
                 )
         if dry_run:
             _describe(config, trainer, json)
             return
         if run is None:
+            check_disk(out or Path("runs"), trainer)  # before anything is made
             run = Run.create(config, registry, out, sys.argv[1:]) if group.main else None
+            if run is not None:
+                stack.enter_context(_taken_away_where_nothing_is_saved(run))
             path = group.broadcast(str(run.path) if run else "")
             run = run or Run.open(Path(path), training=True)
+        else:
+            check_disk(run.path, trainer)
         if group.main:
             stack.enter_context(run.lock())
-            run.save_config()  # resumed with more --steps, it has changed
-            check_disk(run, trainer)
+            run.save_config()  # resumed with other settings, it has changed
+            change.keep(run, trainer.step)
             run.forget_after(trainer.step)
         watched(run, trainer, registry)
         if group.main:
             _finish(run, trainer, json)
+
+
+@contextmanager
+def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
+    """A new run that fails before there is anything to go on from leaves no directory that would refuse the next attempt."""
+    from gendiff import checkpoint
+
+    try:
+        yield
+    except Exception as error:
+        if not checkpoint.steps(run.checkpoints):
+            run.take_away()
+            if isinstance(error, GendiffError):
+                error.details = (*error.details, f"no step was saved, and '{run.path}' was taken away again")
+        raise
 
 
 def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> None:
@@ -199,17 +265,17 @@ def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> N
                 observers.add(name, plugin)
             for logger in trainer.settings.loggers:
                 observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
-        fit(run, trainer, observers, Preview(run, observers))
+        fit(run, trainer, observers, Preview(run, observers, bar.drawn))
 
 
 def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     run.write_card()
     last = run.last_training_row()
     if json:
-        json_result({"run": str(run.path), "steps": trainer.step, "loss": last["loss"], "status": "done"})
+        json_result({"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"})
     else:
         result(str(run.path))
-    next_step(f"gendiff sample {run.path}")
+    next_step(command("sample", run.path))
 
 
 class ProgressBar:
@@ -226,13 +292,15 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
             console=err,
             disable=not self.live,
         )
-        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss=float("nan"), speed=0.0)
+        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
+        self.preview: TaskID | None = None
+        self.told = 0.0  # when a line last said how far a preview is
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()
@@ -243,9 +311,25 @@ class ProgressBar:
 
     @hookimpl
     def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
-        self.bar.update(self.task, completed=step, loss=loss, speed=images_per_s)
+        self.bar.update(self.task, completed=step, loss=shown(loss), speed=images_per_s)
         if self.plain and (step % self.every == 0 or step == self.last):
-            err.print(f"step {step}/{self.last}  loss {loss:.4f}  {images_per_s:.0f} images/s")
+            err.print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
+
+    def drawn(self, step: int, done: int, total: int) -> None:
+        """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
+        now = time.monotonic()
+        if done == 0:
+            self.told = now
+        if self.live and self.preview is None:
+            self.preview = self.bar.add_task("preview", total=total, loss="-", speed=0.0)
+        if self.preview is not None:
+            self.bar.update(self.preview, completed=done, total=total)
+            if done == total:
+                self.bar.remove_task(self.preview)
+                self.preview = None
+        if self.plain and now - self.told >= SECONDS:
+            self.told = now
+            err.print(f"preview of step {step}: {done}/{total} evaluations")
 
     @hookimpl
     def gendiff_samples_ready(self, picture: Path) -> None:
@@ -283,16 +367,34 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
     result("nothing was written")
 
 
-def _refuse_changes(
+def said(change: Layer) -> Any:
+    """The value that a layer of one setting gives."""
+    value: Any = change.table
+    for part in change.origin.removeprefix("--set ").split("."):
+        value = value[part]
+    return value
+
+
+def _changes(
     flags: dict[str, Any], preset: list[str] | None, file: Path | None, assignments: list[str] | None, out: Path | None
-) -> None:
+) -> list[Layer]:
+    """The settings that are given with --resume; raises `ConfigError` for what would change what is trained."""
+    from gendiff.config import Layer
+
+    changes = [Layer.from_assignment(assignment) for assignment in assignments or ()]
+    keys = [change.origin.removeprefix("--set ") for change in changes]
     given = [f"--{flag}" for flag, value in flags.items() if value is not None and flag != "steps"]
-    others = {"--preset": preset, "--config": file, "--set": assignments, "--out": out}
+    others: dict[str, Any] = {"--preset": preset, "--config": file, "--out": out}
+    others |= {f"--set {key}": not key.startswith(CHANGEABLE) for key in keys}
     given += [flag for flag, value in others.items() if value]
     if given:
         raise ConfigError(
             f"a resumed run keeps its configuration; {', '.join(given)} would change it",
             where="--resume",
-            details=["only --steps and --device may be given with --resume"],
+            details=[
+                "only --steps and --device may be given with --resume, and --set of what does not change what is trained: "
+                + ", ".join(CHANGEABLE)
+            ],
             fix="leave it out, or start a new run",
         )
+    return changes

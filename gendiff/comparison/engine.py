@@ -13,7 +13,7 @@ Each file is written whole or not at all, and what is there is not done again.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -23,25 +23,26 @@ from typing import Any, Protocol
 import torch
 
 from gendiff import checkpoint
+from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
-from gendiff.generation import TrainedModel
+from gendiff.generation import NotFinite, TrainedModel
 from gendiff.process_group import ProcessGroup
 from gendiff.registry import Registry
 from gendiff.run import Run, now
 from gendiff.sampler import Sampler, Snapshot
-from gendiff.stopping import stop_requests, stopped
+from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
-from gendiff.storage.files import Files
-from gendiff.storage.folder import check_empty, empty, numbered
+from gendiff.storage.files import Files, to_become
+from gendiff.storage.folder import check_empty, empty, inside, numbered
 from gendiff.storage.lock import locked
 from gendiff.training import Trainer, check_disk, fit, refuse_other_data
 
 PLAN = "plan.json"
-STAGED = f".{PLAN}.staged"  # all that there is where a comparison was killed while it was made
+FOLDERS = ("runs", "measures", "looks", "figures", "cache")
 
 
 class Listener(Protocol):
@@ -85,7 +86,8 @@ class Comparison:
         if out is not None and (known := cls.held(plan, out)):
             return known
         if out is not None:
-            (out / STAGED).unlink(missing_ok=True)
+            for left in _staged(out):
+                left.unlink()
         path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
         about = {"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()}
         Files().replace(path / PLAN, sealed.sealed(about))
@@ -94,8 +96,8 @@ class Comparison:
     @classmethod
     def held(cls, plan: Plan, out: Path) -> Comparison | None:
         """The comparison of this plan in ``out``; None where there is room for it. Raises as `create` does, and makes nothing."""
-        if not (out / PLAN).is_file():
-            if not (out / STAGED).is_file() or len(list(out.iterdir())) > 1:
+        if not os.path.lexists(out / PLAN):
+            if not (left := _staged(out)) or len(left) < len(list(out.iterdir())):
                 check_empty(out)
             return None
         known = cls.open(out)
@@ -105,14 +107,14 @@ class Comparison:
                 f"'{out}' holds another comparison",
                 where="--out",
                 details=[f"it differs in: {', '.join(changed)}"],
-                fix=f"choose a new directory, or go on with the old one: gendiff compare --resume {out}",
+                fix=f"choose a new directory, or go on with the old one: {command('compare', '--resume', out)}",
             )
         return known
 
     @classmethod
     def open(cls, path: Path) -> Comparison:
         """A comparison that exists; raises `ConfigError` where ``path`` is none, `DataError` where its plan is damaged."""
-        if not (path / PLAN).is_file():
+        if not os.path.lexists(path / PLAN):
             raise ConfigError(
                 f"'{path}' is not a comparison directory",
                 details=[f"a comparison directory holds {PLAN}"],
@@ -121,7 +123,7 @@ class Comparison:
         table = _about(path)
         if table.get("format") != FORMAT:
             raise ConfigError(f"'{path}' has format {table.get('format')!r:.20}; this gendiff reads format {FORMAT}")
-        return cls(path, Plan.of_table(table["plan"], str(path / PLAN)))
+        return cls(path, Plan.of_table(table.get("plan", {}), str(path / PLAN)))
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -174,19 +176,23 @@ class Comparison:
         """Hold the directory inside the block; what it returns is to be called between pieces of work, and raises on request.
 
         Raises:
-            Stopped: on SIGTERM, SIGINT or SIGUSR1; everything that is needed to go on is saved.
+            Stopped: on a request to stop, wherever it comes; everything that is needed to go on is saved.
             GendiffError: where another process holds it.
 
         """
+        for name in FOLDERS:
+            inside(self.path, self.path / name)
         with locked(self.path, "worked on", "wait for it, stop it, or choose another --out"), stop_requests() as asked:
+            # Every file is written whole or not at all: work may end anywhere.
 
             def heed() -> None:
                 if asked:
                     raise self._stopped(asked[0])
 
             try:
-                yield heed
-            except Stopped as stop:  # of a run, which says how to go on with that run alone
+                with interruptible():
+                    yield heed
+            except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
                 raise self._stopped(asked[0]) from stop
 
     def finish(self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]) -> None:
@@ -213,15 +219,15 @@ class Comparison:
             heed()
 
     def _stopped(self, number: int) -> Stopped:
-        return stopped("the comparison", number, "what was reached is saved", f"gendiff compare --resume {self.path}")
+        return stopped("the comparison", number, "what was reached is saved", command("compare", "--resume", self.path))
 
     def _train(self, cell: Cell, what: str, registry: Registry, device: torch.device, listener: Listener) -> None:
         path = self.run_path(cell)
         if not (path / "run.json").is_file():
-            if path.exists():
-                shutil.rmtree(path)  # killed while it was made: run.json comes last
+            if os.path.lexists(path):
+                Files().remove_tree(path)  # killed while it was made: run.json comes last
             Run.create(cell.contender.with_seed(cell.seed), registry, path, self.about["argv"])
-        run = Run.open(path, training=True)
+        run = Run.open(inside(self.path, path), training=True)
         if run.info["status"] == "done":
             return
         refuse_other_data(run, run.config)
@@ -229,7 +235,7 @@ class Comparison:
         if any(run.checkpoints.glob("step-*")):
             trainer.restore(checkpoint.newest(run.checkpoints))
         with run.lock():
-            check_disk(run, trainer)
+            check_disk(run.path, trainer)
             run.forget_after(trainer.step)
             listener.train(what, run, trainer)
         run.write_card()
@@ -241,6 +247,7 @@ class Comparison:
         key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, self.plan.reference)
         if Measure.load(path, key):
             return
+        blocks = inside(self.path, path.with_name(f"{path.stem}.{key}"))
         model = TrainedModel.load(run, device)
         evaluations = cell.contender.evaluations(sampler)
         with listener.working(
@@ -252,25 +259,34 @@ class Comparison:
                 if seen.pivot is not None:
                     done(len(seen.x_bar))
 
-            found = measure(
-                model,
-                sampler,
-                plan.n,
-                cell.seed,
-                plan.instruments,
-                self.plan.reference,
-                path.with_name(f"{path.stem}.{key}"),
-                Cache(self.path / "cache"),
-                watch,
-                lambda count: done(count * evaluations),
-            )
+            try:
+                found = measure(
+                    model,
+                    sampler,
+                    plan.n,
+                    cell.seed,
+                    plan.instruments,
+                    self.plan.reference,
+                    blocks,
+                    Cache(self.path / "cache"),
+                    watch,
+                    lambda count: done(count * evaluations),
+                )
+            except NotFinite as error:
+                error.where = f"{cell.contender.label}, seed {cell.seed}"
+                raise
         found.save(path, key)
-        for blocks in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
-            shutil.rmtree(blocks)
+        for old in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
+            Files().remove_tree(old)
 
     def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
         mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long
         return self.path / "measures" / cell.name / f"{slug(sampler.spec)}-{mark}.npz"
+
+
+def _staged(out: Path) -> list[Path]:
+    """All that there is where a comparison was killed while it was made."""
+    return [path for path in out.iterdir() if to_become(path.name) == PLAN] if out.is_dir() else []
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from gendiff.generation import ImageNoise, TrainedModel, generate
 from gendiff.rotation import dct
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.score import NetworkScore
+from gendiff.storage.arrays import npz
 from gendiff.storage.files import Files
 from gendiff.streams import stream
 
@@ -80,12 +81,20 @@ class Look:
     def load(cls, path: Path, key: str) -> Look | None:
         """Read it back; None where it is missing, damaged, or depends on something else than ``key``."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                if str(arrays["key"]) != key:
+            with npz(path) as arrays:
+                if arrays.text("key") != key:
                     return None
-                return cls(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(cls)})
+                kept = cls(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(cls)})
+                return kept if kept._fits() else None
         except Exception:  # it is looked at again; zipfile, zlib and NumPy raise whatever they trip over
             return None
+
+    def _fits(self) -> bool:
+        """Whether the shapes are those that there are: it was read from a file."""
+        M, L = len(self.steps), len(self.levels)
+        shown = self.forward.shape == self.reverse.shape == self.belief.shape and self.forward.ndim > 2
+        lengths = self.steps.shape == self.visited.shape == (M,) == self.forward.shape[:1] and self.levels.ndim == 1
+        return shown and lengths and M > 0 and self.loss.shape == self.floor.shape == (L, BANDS)
 
 
 def look(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +32,11 @@ from gendiff.metric import Metric
 from gendiff.rotation import dct
 from gendiff.run import Run
 from gendiff.sampler import Sampler, Snapshot
+from gendiff.storage import reading
+from gendiff.storage.arrays import HEADER, npy, npz
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files
+from gendiff.storage.plain import json_text, json_value
 
 BLOCK = 256  # samples that are drawn and kept together
 FIRST = 64  # samples that are kept for the eye
@@ -61,7 +65,7 @@ class Measure:
         np.savez(
             content,
             key=np.str_(key),
-            evaluation=np.str_(json.dumps(self.evaluation.json())),
+            evaluation=np.str_(json_text(self.evaluation.json())),
             power=self.power.numpy(),
             first=self.first.numpy(),
         )
@@ -72,14 +76,15 @@ class Measure:
     def load(cls, path: Path, key: str | None = None) -> Measure | None:
         """Read it back; None where it is missing, damaged, or depends on something else than ``key``."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                if key is not None and str(arrays["key"]) != key:
+            with npz(path) as arrays:
+                if key is not None and arrays.text("key") != key:
                     return None
-                evaluation = Evaluation.of_json(json.loads(str(arrays["evaluation"])))
+                evaluation = Evaluation.of_json(json_value(arrays.text("evaluation")))
                 power, first = torch.from_numpy(arrays["power"]), torch.from_numpy(arrays["first"])
         except Exception:  # it is measured again; zipfile, zlib and NumPy raise whatever they trip over
             return None
-        return cls(evaluation, power, first)
+        fits = evaluation.numbers and len(first) and first.shape[1:] == power.shape
+        return cls(evaluation, power, first) if fits else None
 
 
 def key_of(
@@ -101,7 +106,10 @@ def _weights(run: Run) -> Any:
     """The step of the newest checkpoint and the hash of its manifest, which holds those of the weights."""
     newest = max(run.checkpoints.glob("step-*"), default=run.checkpoints)
     manifest = newest / checkpoint.MANIFEST
-    return [newest.name, hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""]
+    return [
+        newest.name,
+        hashlib.sha256(reading.content(manifest, reading.JSON)).hexdigest() if manifest.is_file() else "",
+    ]
 
 
 def measure(
@@ -174,9 +182,9 @@ class _Kept:
 
     def _block(self, block: int) -> Tensor:
         path = self.folder / f"{block:06d}.npy"
-        events = _read(path)
+        numbers = range(block * BLOCK, min((block + 1) * BLOCK, self.samples.n))
+        events = _read(path, (len(numbers), *self.samples.event_shape))
         if events is None:
-            numbers = range(block * BLOCK, min((block + 1) * BLOCK, self.samples.n))
             events = torch.cat([part.cpu() for part in self.samples.at(numbers)])
             content = io.BytesIO()
             np.save(content, events.numpy(), allow_pickle=False)
@@ -191,9 +199,10 @@ class _Kept:
         return events
 
 
-def _read(path: Path) -> Tensor | None:
-    """A block; None where there is none that is whole."""
+def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """A block of this shape; None where there is none that is whole."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+        values = npy(path, most=math.prod(shape) * 4 + HEADER)
+    except (OSError, ValueError):
         return None
+    return torch.from_numpy(values) if values.shape == shape and values.dtype == np.float32 else None

@@ -13,7 +13,7 @@ from gendiff.arm import Arm
 from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, DataError
 from gendiff.evaluation.event_set import EventSet
 from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
@@ -171,8 +171,16 @@ class Plan:
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any], origin: str) -> Plan:
-        """The plan that `table` describes; raises `ConfigError` where it cannot be made any more."""
+        """The plan that `table` describes.
+
+        Raises:
+            ConfigError: where it cannot be made any more.
+            DataError: where it describes none.
+
+        """
         try:
+            if not all(type(count) is int for count in (table["n"], *table["seeds"], *table["evaluations"])):
+                raise TypeError("n, seeds and evaluations are whole numbers")
             return cls(
                 contenders=tuple(Contender.of_table(one, origin) for one in table["arms"]),
                 seeds=tuple(table["seeds"]),
@@ -183,7 +191,8 @@ class Plan:
                 allowed=tuple(table["allowed"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"'{origin}' holds no plan of a comparison: {error!r:.100}") from error
+            fix = "restore it from a copy, or make a new comparison"
+            raise DataError(f"'{origin}' holds no plan of a comparison: {error!r:.100}", fix=fix) from error
 
     def table(self) -> dict[str, Any]:
         """Plain values, from which `of_table` makes the plan again."""

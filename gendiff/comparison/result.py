@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gendiff.blur import frequency_bands
+from gendiff.command import command
 from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.fairness import Unequal
@@ -19,6 +19,7 @@ from gendiff.comparison.gate import Gate
 from gendiff.comparison.measure import REPLICATES, Measure
 from gendiff.comparison.plan import FORMAT, LEVEL, Cell, differences
 from gendiff.comparison.verdict import verdict
+from gendiff.discovery import version
 from gendiff.errors import DataError
 from gendiff.evaluation.event_set import spread
 from gendiff.evaluation.number import Number, comparable
@@ -113,7 +114,7 @@ def _measures(comparison: Comparison, cell: Cell) -> list[Measure]:
     whole = [measure for measure in found if measure is not None]
     if len(whole) < len(found):
         raise DataError(
-            f"'{comparison.path}' lacks measures of {cell.name}", fix=f"gendiff compare --resume {comparison.path}"
+            f"'{comparison.path}' lacks measures of {cell.name}", fix=command("compare", "--resume", comparison.path)
         )
     return whole
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
 from gendiff.errors import DataError
-from gendiff.stopping import stop_requests, stopped
+from gendiff.stopping import StopRequest, stop_requests, stopped
 from gendiff.workers import in_order
 
 CHUNK = 64  # events that a process looks at, at a time; sums are taken over these, so it is part of the last bits
@@ -146,7 +146,7 @@ def census(
 
     Raises:
         DataError: where no event can be read, with what is wrong with the first.
-        Stopped: on SIGTERM, SIGINT or SIGUSR1.
+        Stopped: on a request to stop.
 
     """
     if data.length is None and n is None:
@@ -158,17 +158,18 @@ def census(
     digests = bytearray()
     bad: list[tuple[str, DataError]] = []
     watch(0, len(indices))
-    with stop_requests() as requested, closing(in_order(Looking(data), chunks, workers)) as looks:
-        for look in looks:
-            if look.sums is not None:
-                sums = sums.merged(look.sums) if sums else look.sums
-            good += look.indices
-            digests += look.digests
-            bad += look.bad
-            watch(len(good) + len(bad), len(indices))
-            if requested:
-                where = f"after {len(good) + len(bad):,} of {len(indices):,} events"
-                raise stopped(where, requested[0], "nothing was written", "look at fewer, with --n")
+    with stop_requests(), closing(in_order(Looking(data), chunks, workers)) as looks:
+        try:
+            for look in looks:
+                if look.sums is not None:
+                    sums = sums.merged(look.sums) if sums else look.sums
+                good += look.indices
+                digests += look.digests
+                bad += look.bad
+                watch(len(good) + len(bad), len(indices))
+        except StopRequest as request:
+            where = f"after {len(good) + len(bad):,} of {len(indices):,} events"
+            raise stopped(where, request.number, "nothing was written", "look at fewer, with --n") from request
     if sums is None:
         raise bad[0][1]
     return Census(

@@ -25,20 +25,22 @@ from gendiff import __version__
 from gendiff.data import Data
 from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
 from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.images import reason
 from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
 from gendiff.shapes import EventShape
-from gendiff.stopping import stop_requests, stopped
-from gendiff.storage.files import Files
+from gendiff.stopping import StopRequest, stop_requests, stopped
+from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import NAME as LOCK
 from gendiff.storage.lock import locked
+from gendiff.storage.reading import opened
 from gendiff.storage.sealed import check_seal, parsed, read, sealed
 from gendiff.workers import in_order
 
 CHUNK, CHUNK_BYTES = 64, 2**20  # events, and about how many bytes, that a process prepares at a time
 BLOCK_BYTES, BLOCK_SECONDS = 2**26, 2.0  # how much, and how long, is gathered before it is forced to the disk
 LISTED = 1000  # events left out that are listed by name; the others are counted
-OWN = {VALUES, CHECKS, MANIFEST, JOURNAL, LOCK, *(f".{name}.staged" for name in (CHECKS, MANIFEST, JOURNAL))}
-FIRST = {LOCK, f".{JOURNAL}.staged"}  # what may be there before packing.json is, which every other file needs
+OWN = {VALUES, CHECKS, MANIFEST, JOURNAL, LOCK}
+FIRST = {LOCK, JOURNAL}  # what may be there, or begun, before packing.json is, which every other file needs
 
 Watch = Callable[[int, int], None]
 
@@ -102,7 +104,7 @@ def pack(
         ConfigError: where ``folder`` holds something else, and for data that 8 bits cannot hold.
         DataError: for an event that cannot be read, and where a set is damaged.
         GendiffError: where the disk refuses, and where another process packs there.
-        Stopped: on SIGTERM, SIGINT or SIGUSR1.
+        Stopped: on a request to stop.
 
     """
     files = files or Files()
@@ -185,18 +187,22 @@ class _Packer:
         spans = [(start, min(start + size, self.total)) for start in range(self.progress.read, self.total, size)]
         watch(self.progress.read, self.total)
         flushed = time.monotonic()
-        with stop_requests() as requested, closing(in_order(work, spans, workers)) as chunks:
-            for chunk in chunks:
-                if chunk.bad and not skip_bad:
-                    self._fail(chunk)
-                self._gather(chunk)
-                watch(chunk.stop, self.total)
-                if requested or self.gathered >= BLOCK_BYTES or time.monotonic() - flushed >= BLOCK_SECONDS:
-                    self._flush()
-                    flushed = time.monotonic()
-                if requested and chunk.stop < self.total:
-                    where = f"at event {chunk.stop:,} of {self.total:,}"
-                    raise stopped(where, requested[0], "what was packed is kept", "run the same command again")
+        with stop_requests(), closing(in_order(work, spans, workers)) as chunks:
+            try:
+                for chunk in chunks:
+                    if chunk.bad and not skip_bad:
+                        self._fail(chunk)
+                    self._gather(chunk)
+                    watch(chunk.stop, self.total)
+                    if self.gathered >= BLOCK_BYTES or time.monotonic() - flushed >= BLOCK_SECONDS:
+                        self._flush()
+                        flushed = time.monotonic()
+            except StopRequest as request:
+                self._flush()
+                if self.progress.read < self.total:
+                    where = f"at event {self.progress.read:,} of {self.total:,}"
+                    kept = "what was packed is kept"
+                    raise stopped(where, request.number, kept, "run the same command again") from request
         self._flush()
 
     def finish(self) -> PackedSet:
@@ -238,14 +244,14 @@ class _Packer:
             raise _unusable(self.folder, str(error)) from error
         _refuse_another(self.folder, source, self.source)
         try:
-            with (self.folder / VALUES).open("rb") as file:
+            with opened(self.folder / VALUES) as file:
                 file.seek(HEADER)
                 for index in range(self.progress.written):
                     self._check(index, file.read(self.event_bytes))
         except FileNotFoundError:
             pass  # it was interrupted before there was one
-        except OSError as error:
-            raise _unusable(self.folder, f"{VALUES}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise _unusable(self.folder, f"{VALUES}: {reason(error)}") from error
         if self.progress.content != self.sha256.hexdigest():
             raise _unusable(
                 self.folder, f"the first {self.progress.written:,} events in {VALUES} are not what was written"
@@ -316,8 +322,9 @@ def _refuse_foreign(folder: Path) -> None:
     """A set goes into a new or empty directory, or where one was begun."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"'{folder}' is a file", where="DEST", fix="choose a new directory")
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if others := sorted(found - (OWN if {MANIFEST, JOURNAL} & found else FIRST)):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    allowed = OWN if {MANIFEST, JOURNAL} & names else FIRST
+    if others := sorted(name for name in names if (to_become(name) or name) not in allowed):
         raise ConfigError(
             f"'{folder}' exists and holds something else",
             where="DEST",

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gendiff.component import parse_spec
+from gendiff.command import quoted
+from gendiff.component import parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.images import located, reason
@@ -69,7 +70,7 @@ def _recognised(registry: Registry, path: Path, also: str) -> dict[str, Any]:
         except Exception:
             continue  # a broken plugin breaks only itself, and was not asked for
     if len(found) > 1:
-        specs = ", ".join(f"{name}:path={parameters['path']}" for name, parameters in found.items())
+        specs = ", ".join(quoted(f"{name}:path={spec_value(str(it['path']))}") for name, it in found.items())
         what = f"'{path}' can be read in more than one way"
         raise ConfigError(what, details=[f"as {', '.join(found)}"], fix=f"say which: {specs}")
     if not found:

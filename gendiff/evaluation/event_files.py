@@ -11,22 +11,36 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import ExifTags
 from torch import Tensor
 
-from gendiff.errors import DataError
+from gendiff.errors import DataError, printable
 from gendiff.evaluation.event_set import READ, EventSet, parts
 from gendiff.evaluation.number import Events
-from gendiff.images import ENDINGS, MOST_BYTES, eight_bit, event_of, located, opened_bytes, reason
+from gendiff.images import (
+    ENDINGS,
+    HEADERS,
+    MOST_BYTES,
+    SHOWN,
+    as_bytes,
+    eight_bit,
+    event_of,
+    located,
+    opened_bytes,
+    reason,
+)
+from gendiff.storage import reading
+from gendiff.storage.arrays import Header, npy_in, npz
 
+ARRAYS = 20  # arrays of a file that are looked at
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
-T = TypeVar("T")
 
 FIX = "make it again, or take it away"
 
@@ -35,7 +49,9 @@ def holds_events(path: Path) -> bool:
     """Whether it is a folder or a zip archive with image files or numbered ``.npy`` files, at any depth."""
     if path.is_dir():
         return bool(_in_folder(path).names)
-    return zipfile.is_zipfile(path) and path.suffix.lower() == ".zip" and bool(_in_archive(path).names)
+    return (
+        path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path) and bool(_in_archive(path).names)
+    )
 
 
 def of_files(path: Path, channels: int | None = None) -> EventSet:
@@ -44,13 +60,14 @@ def of_files(path: Path, channels: int | None = None) -> EventSet:
     Args:
         channels: 1 or 3: pictures become grey or RGB; by default as the first picture is.
 
-    Raises `DataError` where there are none, for one that cannot be read, and where two differ in shape.
+    Raises `DataError` where there are none, for those that cannot be read, and where they are of several sizes.
     """
     root = located(path)
     found = _in_folder(root) if root.is_dir() else _in_archive(root)
     if not found.names:
         fix = "give a folder of pictures, or of what gendiff sample wrote"
         raise DataError(f"no events in '{path}'", details=[f"allowed: {' '.join(sorted(ENDINGS))}"], fix=fix)
+    found.refuse_several_sizes()
     first = found.event(found.names[0], channels)
     if channels is None and not found.names[0].endswith(".npy"):
         channels = len(first)
@@ -61,8 +78,7 @@ def of_files(path: Path, channels: int | None = None) -> EventSet:
             for k, event in zip(part, events, strict=True):
                 if event.shape != first.shape:
                     told = f"{found.names[0]} is of {tuple(first.shape)}, {found.names[k]} of {tuple(event.shape)}"
-                    fix = "give pictures of one size; to resize them: --data folder:path=FOLDER,size=SIZE"
-                    raise DataError("pictures of different sizes", where=str(path), details=[told], fix=fix)
+                    raise DataError("events of different shapes", where=str(path), details=[told], fix="give one shape")
             yield torch.stack(events)
 
     return EventSet(Events(str(path), found.fingerprint(channels), len(found.names)), tuple(first.shape), at)
@@ -80,13 +96,41 @@ class _Files:
         try:
             content = self.read(name)
             if name.endswith(".npy"):
-                return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False)).float()
+                return torch.from_numpy(npy_in(io.BytesIO(content), len(content))).float()
             with opened_bytes(content) as image:
                 picture = eight_bit(image)
                 grey = picture.mode in ("1", "L") if channels is None else channels == 1
                 return event_of(np.array(picture.convert("L" if grey else "RGB")))
         except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
             raise DataError(f"cannot read '{name}'", where=str(self.where), details=[reason(error)], fix=FIX) from error
+
+    def refuse_several_sizes(self) -> None:
+        """Look at all headers; raises `DataError` for files that cannot be read, and where they are of several sizes."""
+        sizes, bad = Counter[tuple[int, ...]](), list[str]()
+        for name in self.names:
+            try:
+                sizes[_size(name, self.read(name))] += 1
+            except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
+                bad.append(f"{printable(name)}: {reason(error)}")
+        if bad:
+            more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+            raise DataError(
+                f"{len(bad)} of {len(self.names)} files cannot be read",
+                where=str(self.where),
+                details=[*bad[:SHOWN], *more, *([HEADERS] if sizes else [])],
+                fix="make them again, or take them away",
+            )
+        if len(sizes) > 1:
+            counts = [f"{count} of {'x'.join(map(str, size))}" for size, count in sizes.most_common()]
+            more = [f"{len(counts) - SHOWN} more sizes"] if len(counts) > SHOWN else []
+            size = ",".join(map(str, sizes.most_common(1)[0][0]))
+            kind = "folder" if self.where.is_dir() else "zip"
+            raise DataError(
+                f"{len(self.names)} pictures of {len(counts)} sizes, which are compared as they are",
+                where=str(self.where),
+                details=[f"height x width: {', '.join([*counts[:SHOWN], *more])}"],
+                fix=f"give pictures of one size, or let them be resized: {kind}:path={self.where},size=[{size}]",
+            )
 
     def fingerprint(self, channels: int | None) -> str:
         """Of names and contents: a few seconds for what takes minutes to decode."""
@@ -96,29 +140,29 @@ class _Files:
         return f"files/1 {len(self.names)} {digest.hexdigest()[:16]}"
 
 
+def _size(name: str, content: bytes) -> tuple[int, ...]:
+    """Height and width of a picture, as it is shown; the shape of an array. Its header alone is read."""
+    if name.endswith(".npy"):
+        return tuple(np.load(io.BytesIO(content), allow_pickle=False).shape)
+    with opened_bytes(content) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size if turned else image.size[::-1]
+
+
 def _in_folder(root: Path) -> _Files:
     found = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [Path(folder, name).relative_to(root).as_posix() for name in names]
-    return _Files(root, _chosen(found), lambda name: _limited(root / name, (root / name).stat().st_size).read_bytes())
+    return _Files(root, _chosen(found), lambda name: reading.content(root / name, MOST_BYTES))
 
 
 def _in_archive(path: Path) -> _Files:
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        archive = reading.archive(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError("cannot read the archive", where=str(path), details=[reason(error)], fix=FIX) from error
-    return _Files(
-        path, _chosen(archive.namelist()), lambda name: archive.read(_limited(name, archive.getinfo(name).file_size))
-    )
-
-
-def _limited(file: T, size: int) -> T:
-    """The same, where it has no more bytes than a picture needs."""
-    if size > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes, more than the limit of {MOST_BYTES:,}")
-    return file
+    return _Files(path, _chosen(archive.namelist()), lambda name: reading.member(archive, name, MOST_BYTES))
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -134,18 +178,19 @@ def of_array(path: Path) -> EventSet:
     Raises `DataError` where it holds anything else.
     """
     try:
-        with np.load(located(path), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+        with npz(located(path)) as arrays:
+            headers = {name: arrays.header(name) for name in arrays.names[:ARRAYS]}
+            wanted = [name for name, one in headers.items() if one.dtype == np.uint8 and len(one.shape) in (3, 4)]
+            pictures = [arrays[name] for name in wanted] if len(wanted) == 1 else []
     except Exception as error:  # zipfile, zlib and NumPy raise whatever they trip over
         raise DataError("cannot read the pictures", where=str(path), details=[reason(error)], fix=FIX) from error
-    pictures = [array for array in found.values() if array.dtype == np.uint8 and array.ndim in (3, 4)]
     if len(pictures) != 1:
-        held = ", ".join(f"{name}: {array.dtype} {array.shape}" for name, array in found.items())
+        held = ", ".join(f"{name:.40}: {one.dtype} {one.shape}" for name, one in headers.items())
         raise DataError(
             "not an array of pictures",
             where=str(path),
             details=[f"it holds {held or 'nothing'}", "allowed: one array of uint8, (n, H, W) or (n, H, W, C)"],
-            fix="save it so: numpy.savez(file, pictures)",
+            fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(headers)}",
         )
     v = pictures[0]
 
@@ -157,11 +202,17 @@ def of_array(path: Path) -> EventSet:
     return EventSet(Events(str(path), "", len(v)), shape, at)
 
 
+def _conversion(headers: Mapping[str, Header]) -> str:
+    """How the first of some arrays becomes one of pictures."""
+    numbers = [one.dtype for one in headers.values() if one.dtype != np.uint8 and one.dtype.kind in "biuf"]
+    return as_bytes(numbers[0]) if numbers else "an array of uint8"
+
+
 def holds_statistics(path: Path) -> bool:
     """Whether it is an ``.npz`` file of statistics; raises `DataError` where it cannot be read."""
     try:
-        with np.load(located(path), allow_pickle=False) as arrays:
-            return {"mu", "sigma"} <= set(arrays.files)
+        with npz(located(path)) as arrays:
+            return "mu" in arrays and "sigma" in arrays
     except FileNotFoundError as error:
         raise DataError(
             f"there is no '{path}'", fix=f"correct the path (the working folder is {Path.cwd()})"

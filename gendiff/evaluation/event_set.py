@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.errors import ConfigError, DataError
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.evaluation.number import Events
 from gendiff.features import Features
 from gendiff.shapes import EventShape
@@ -20,6 +20,8 @@ from gendiff.storage.cache import Cache
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events whose features are computed at once; part of what makes a row reproducible
 READ = 64  # events read at once
+LOOKED = 256  # events that are gone through where one is not finite, to say which are not
+SHOWN = 20  # numbers of events in one message
 SAME = 1e-3  # largest difference, relative to the largest value of a row, that other hardware makes
 
 Watch = Callable[[int], object]  # hears how many more events were gone through
@@ -129,7 +131,8 @@ def go_through(
     fingerprints of events and features. Fingerprints may miss a change (that of a folder knows names and sizes of its files), so
     a few rows, spread over the set, are computed again, and cached ones are used where these agree.
 
-    Raises `DataError` for values that are not finite, and where there are no ``n`` events.
+    Raises `DataError` for values that are not finite, and where there are no ``n`` events; `GendiffError` for features that are
+    not finite.
     """
     if cache is None or not events.about.fingerprint:
         return _go_through(events, features, device, keep, watch)
@@ -152,17 +155,34 @@ def _go_through(
     events: EventSet, features: Sequence[Features], device: torch.device, keep: Sequence[int], watch: Watch
 ) -> Seen:
     digest, rows, kept = hashlib.sha256(), [list[Tensor]() for _ in features], list[Tensor]()
-    wanted, seen, where = set(keep), 0, events.about.spec
+    wanted, seen, where, lost = set(keep), 0, events.about.spec, list[int]()
     for chunk in _chunks(events.at(range(events.n)), CHUNK[device.type]):
-        if not bool(torch.isfinite(chunk).all()):
-            bad = seen + int(torch.isfinite(chunk.flatten(1)).all(1).logical_not().nonzero()[0])
-            raise DataError(f"event {bad} holds values that are not finite", where=where, fix="look at that event")
+        lost += [seen + k for k in _not_finite(chunk)]
+        if lost:
+            seen += len(chunk)
+            if seen < LOOKED:  # to say which others are not
+                continue
+            break
         digest.update(chunk.contiguous().numpy().tobytes())
         for one, found in zip(features, rows, strict=True):
             found.append(extract(one, chunk, device))
+            if odd := _not_finite(found[-1]):
+                raise GendiffError(
+                    f"the features of {len(odd)} of {len(chunk)} events are not finite",
+                    where=one.spec,
+                    details=[f"events {_some([seen + k for k in odd])} of {where}, whose own values are finite"],
+                    fix="choose other features: --features SPEC",
+                )
         kept += [event for k, event in enumerate(chunk, start=seen) if k in wanted]
         seen += len(chunk)
         watch(len(chunk))
+    if lost:
+        raise DataError(
+            f"{len(lost)} of {'' if seen == events.n else 'the first '}{seen} events hold values that are not finite",
+            where=where,
+            details=[f"events {_some(lost)}"],
+            fix="look at them, or take them out",
+        )
     if seen != events.n:
         raise DataError(f"there are {seen} events, not {events.n}", where=where, fix="look whether they have changed")
     about = events.about
@@ -172,6 +192,17 @@ def _go_through(
     return Seen(about, events.event_shape, together, torch.stack(kept) if kept else torch.empty(0))
 
 
+def _not_finite(rows: Tensor) -> list[int]:
+    """The numbers of the rows, or events, with values that are not finite."""
+    found: list[int] = (~rows.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+    return found
+
+
+def _some(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return f"{', '.join(map(str, numbers[:SHOWN]))}{more}"
+
+
 def _key(about: Events, features: Features) -> str:
     return "\n".join(["rows/1", about.fingerprint, str(about.n), features.fingerprint])
 
@@ -179,7 +210,7 @@ def _key(about: Events, features: Features) -> str:
 def _cached(cache: Cache, events: EventSet, features: Features, device: torch.device) -> Tensor | None:
     """The rows that were kept, where some of them, computed again, are still the same; None otherwise."""
     found = (cache.read(_key(events.about, features)) or {}).get("rows")
-    if found is None or found.ndim != 2 or len(found) != events.n or found.dtype != torch.float32:
+    if found is None or found.ndim != 2 or len(found) != events.n or found.dtype != torch.float32 or _not_finite(found):
         return None
     places = spread(min(CHUNK[device.type], events.n), events.n)
     again = extract(features, torch.cat([some.cpu() for some in events.at(places)]), device)

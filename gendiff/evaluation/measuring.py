@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
-from gendiff.errors import ConfigError, DataError, PluginError
+from gendiff.discovery import version
+from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.evaluation.distances import (
     Interval,
     effective_events,
@@ -107,7 +107,9 @@ def evaluate(
 
     Raises:
         ConfigError: for fewer than 8 samples, events of different shapes, and those that an instrument does not take.
-        DataError: where an instrument needs a file that is not there, or the reference is of other features.
+        DataError: where an instrument needs a file that is not there, the reference is of other features, and for events that
+            hold values which are not finite.
+        GendiffError: where features or a number come out not finite.
 
     """
     device, (features, metrics) = torch.device(device), _sorted(instruments)
@@ -249,6 +251,13 @@ class _Measuring:
         bounds: tuple[float, float] = (-math.inf, math.inf),
     ) -> Number:
         found_in = Interval.of(value, found, len(x), len(x) // 2, self.level, bounds)
+        if not all(map(math.isfinite, (value, found_in.low, found_in.high))):
+            raise GendiffError(
+                f"{name} came out as {float(value):g}, between {found_in.low:g} and {found_in.high:g}: that is no number",
+                where=by.spec,
+                details=[f"{len(x)} samples of {self.samples.spec} against {self.reference.spec}"],
+                fix="look for very large values in them, or leave this out with --features or --metric",
+            )
         return Number(
             name=name,
             value=float(value),

@@ -10,18 +10,21 @@ This module does not import torch, so that stored numbers can be listed in a ten
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gendiff.errors import DataError, reason
+from gendiff.errors import DataError
+from gendiff.storage import reading
 from gendiff.storage.files import Files
+from gendiff.storage.plain import json_text, shown
 
 FORMAT = 1  # of the JSON
-MAX_BYTES = 16 * 2**20  # of a file; a real one has a few thousand
+
+#: What JSON has for a field of such a type; the others are tables.
+KINDS = {"str": str, "int": int, "int | None": int | None, "Better": str}
 
 Better = Literal["lower", "higher", ""]
 
@@ -182,24 +185,15 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write a JSON file; an older one is replaced at once."""
-        Files().replace(path, json.dumps(self.json(), indent=1, allow_nan=False).encode())
+        Files().replace(path, json_text(self.json(), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; raises `DataError` where it is missing, damaged or something else."""
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise DataError("it is larger than an evaluation", fix="measure again: gendiff evaluate")
-            return cls.of_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(
-                "cannot read the evaluation",
-                where=str(path),
-                details=[reason(error)],
-                fix="measure again: gendiff evaluate",
-            ) from error
+            return cls.of_json(shown(reading.json_file(path)))
         except DataError as error:
-            error.where = str(path)
+            error.where, error.fix = str(path), "measure again: gendiff evaluate"
             raise
 
 
@@ -211,4 +205,7 @@ def _table(cls: type, table: Any) -> Mapping[str, Any]:
             details=[f"it should hold {', '.join(sorted(names))}"],
             fix="measure again: gendiff evaluate",
         )
+    for field in fields(cls):
+        if not isinstance(table[field.name], KINDS.get(str(field.type), object)):
+            raise DataError(f"'{field.name}' is {table[field.name]!r:.40}", fix="measure again: gendiff evaluate")
     return table

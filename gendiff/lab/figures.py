@@ -22,6 +22,7 @@ from gendiff import pictures
 from gendiff.errors import ConfigError
 from gendiff.lab.forward import BandSNR
 from gendiff.schedule import BlurSchedule
+from gendiff.storage.files import saved
 
 FORMATS = (".png", ".pdf")
 LIMIT = 40.0  # decibel: beyond it a component is clean, or noise
@@ -34,7 +35,8 @@ def save(figure: Figure, path: Path) -> None:
         raise ConfigError(f"cannot write '{path}': a figure is a PNG or a PDF", fix=f"end it in {' or '.join(FORMATS)}")
     try:
         # No date in it: the same figure is the same file.
-        figure.savefig(path, metadata={"CreationDate": None} if path.suffix.lower() == ".pdf" else None)
+        metadata = {"CreationDate": None} if path.suffix.lower() == ".pdf" else None
+        saved(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), metadata=metadata))
     except OSError as error:
         raise ConfigError(
             f"cannot write '{path}': {error.strerror}", fix="give a path in a folder that exists"

@@ -179,6 +179,7 @@ def fit(
 
     Raises:
         ConfigError: where the sampler cannot sample the process, and where no process that ends was found.
+        GendiffError: where the error is not finite whatever the parameters.
 
     """
     start = config.diffusion()
@@ -231,9 +232,14 @@ def fit(
             fix="vary its noise too, or start chains from what the process ends in: --prior matched",
             subject="sampler.prior",
         )
+    if not math.isfinite(after := error(best)[0]):
+        raise GendiffError(
+            "no parameters were found for which the predicted error is finite",
+            fix="vary fewer of them, or in narrower ranges: --vary NAME=LOW:HIGH",
+        )
     found = {parameter.path: parameter.value for parameter in parameters(best.velocity)}
     values = {parameter.path: found[parameter.path] for parameter in free}
-    return Fit(best.model_copy(update={"sampler": sampler}), values, before, error(best)[0], count)
+    return Fit(best.model_copy(update={"sampler": sampler}), values, before, after, count)
 
 
 def _search(cost: Callable[[np.ndarray], float], free: Sequence[Parameter], evaluations: int) -> None:

@@ -31,10 +31,12 @@ import torch
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
+from gendiff.errors import GendiffError
 from gendiff.score import ScoreModel
 from gendiff.streams import stream
 
 LEVELS = 256  # values of a byte
+SHOWN = 20  # numbers of events in one message
 HALF_BIN = 1 / (LEVELS - 1)
 UNIFORM = 0.2  # share of the steps that are drawn evenly: the weight of no step is above 5 times the even one
 
@@ -168,6 +170,9 @@ def bound(
         chunk: how many events are computed at once.
         watch: called with the number of events that are done.
 
+    Raises:
+        GendiffError: where the bound of an event is not finite.
+
     """
     drawn = proposal(diffusion)
     cumulative, weight = drawn.cumsum(0), 1 / drawn
@@ -197,6 +202,13 @@ def bound(
         if watch:
             watch(start + len(part))
     nats = torch.cat(parts, dim=1)
+    if odd := (~nats.isfinite().all(0)).nonzero()[:, 0].tolist():
+        some = ", ".join(str(indices[k]) for k in odd[:SHOWN]) + (" ..." if len(odd) > SHOWN else "")
+        raise GendiffError(
+            f"the bound is not finite for {len(odd)} of {len(indices)} events",
+            details=[f"events {some}"],
+            fix="look whether the data hold such values; else the network returns them: train again with a lower --lr",
+        )
     total, prior_part, steps_part, decoder_part = (_part(row, diffusion) for row in (nats.sum(0), *nats))
     return Bound(total, prior_part, steps_part, decoder_part, len(indices), draws)
 

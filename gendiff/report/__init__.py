@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gendiff.command import command
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.look import Look
 from gendiff.errors import DataError
 from gendiff.report import figures, page
 from gendiff.storage.files import Files
+from gendiff.storage.plain import json_text
 
 DATA = 64  # events of the data that are shown, at most
 
@@ -29,11 +30,11 @@ def write(comparison: Comparison, result: dict[str, Any], looks: Sequence[Look])
     measures = [comparison.measured(cell, comparison.plan.samplers(cell.contender)[-1]) for cell in comparison.shown()]
     samples = [measure.first for measure in measures if measure is not None]
     if len(samples) < len(measures):
-        raise DataError(f"'{comparison.path}' lacks measures", fix=f"gendiff compare --resume {comparison.path}")
+        raise DataError(f"'{comparison.path}' lacks measures", fix=command("compare", "--resume", comparison.path))
     reference = comparison.plan.reference
     count = min(DATA, reference.n)
     data = torch.cat([events.cpu() for events in reference.at([k * reference.n // count for k in range(count)])])
     found, shown = comparison.path / "compare.json", comparison.path / "report.html"
-    Files().replace(found, json.dumps(result, indent=1, allow_nan=False).encode())
+    Files().replace(found, json_text(result, indent=1).encode())
     page.write(shown, result, looks, samples, data)
     return [found, shown, *figures.write(comparison.path / "figures", result, looks, samples, data)]

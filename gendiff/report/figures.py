@@ -14,6 +14,7 @@ from torch import Tensor
 from gendiff.comparison.look import Look
 from gendiff.report import sheets
 from gendiff.report.page import excess, frequencies, largest_excess
+from gendiff.storage.folder import make_inside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def write(
     """Write every figure that the result has; returns the files. Arguments as for `gendiff.report.page.write`."""
     import matplotlib
 
-    folder.mkdir(exist_ok=True)
+    make_inside(folder.parent, folder)
     arms = result["arms"]
     with matplotlib.rc_context(STYLE):
         drawn = {

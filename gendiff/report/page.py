@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,12 @@ import jinja2
 from markupsafe import Markup
 from torch import Tensor
 
+from gendiff.command import quoted
 from gendiff.comparison.look import BANDS, Look
 from gendiff.comparison.verdict import number, signed
 from gendiff.report import charts, sheets
 from gendiff.storage.files import Files
+from gendiff.storage.plain import json_text
 
 TEMPLATE = "page.html.j2"
 GRID_BUDGET, TRAJECTORY_BUDGET = 900_000, 2_200_000  # bytes of pictures before they are text
@@ -61,13 +61,13 @@ def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tens
         curve=_curve(result),
         spectrum=_spectrum(result),
         heat_maps=_heat_maps(arms, looks),
-        command=shlex.join(["gendiff", *result["reproduce"]["command"]]),
-        json=lambda value: Markup(json.dumps(value).replace("<", "\\u003c")),
+        command=quoted("gendiff", *result["reproduce"]["command"]),
+        json=lambda value: Markup(json_text(value).replace("<", "\\u003c")),
     )
 
 
 def _setting(value: Any) -> str:
-    return "—" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return "—" if value is None else value if isinstance(value, str) else json_text(value)
 
 
 #: What a chain with each prior begins as.

@@ -16,7 +16,11 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gendiff.storage.files import put
+from gendiff.storage.reading import hollow, opened
+
 VARIABLE = "GENDIFF_CACHE"
+MOST_BYTES = 2**34  # of one file: rows of a million events
 LENGTH = hashlib.sha256().digest_size
 
 
@@ -37,7 +41,10 @@ class Cache:
     def read(self, key: str) -> dict[str, Tensor] | None:
         """What was written under the key; None where nothing was, or where it is damaged."""
         try:
-            content = self._file(key).read_bytes()
+            with opened(self._file(key), MOST_BYTES) as file:
+                if hollow(file, os.fstat(file.fileno()).st_size):
+                    return None
+                content = file.read()
             if hashlib.sha256(content[LENGTH:]).digest() != content[:LENGTH]:
                 return None
             return safetensors.torch.load(content[LENGTH:])
@@ -48,14 +55,9 @@ class Cache:
         """Keep tensors under the key; returns whether that worked: a full disk is no reason to stop."""
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
         file = self._file(key)
-        staged = file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                staged.write_bytes(hashlib.sha256(content).digest() + content)
-                staged.replace(file)
-            finally:
-                staged.unlink(missing_ok=True)
+            put(file, hashlib.sha256(content).digest() + content)
         except OSError:
             return False
         return True

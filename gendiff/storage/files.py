@@ -1,14 +1,29 @@
-"""File operations that survive a crash.
+"""File operations that survive a crash, and that touch nothing but what they name.
 
-All that must outlive a crash is written through `Files`, so that tests can record, fail and replay every operation.
+All that must outlive a crash is written through `Files`, so that tests can record, fail and replay every operation. A folder may
+come from a stranger: nothing here writes through a link, into a pipe or device, or into a file that has another name elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from gendiff.storage.disk import Refused
+
+_STAGED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.staged")
+
+
+class Elsewhere(OSError):
+    """What would be written is not a file of its own: a link, a pipe, a device, a file with two names."""
 
 
 class Files:
@@ -22,22 +37,27 @@ class Files:
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a new file and force it to the disk; raises OSError where the disk takes less than all of it."""
-        with path.open("xb") as file:
-            self._put(file, path, content)
+        with _new(path) as file:
+            _put(file, path, content)
 
     def append(self, path: Path, content: bytes, at: int) -> None:
         """Write at byte ``at``, the end of a file, and force it to the disk; what a crash left beyond is cut off first."""
-        with path.open("r+b") as file:
+        with in_place(path) as file:
             if file.seek(0, os.SEEK_END) < at:
                 raise OSError(f"the file is shorter than {at:,} bytes: {path}")
             file.truncate(at)
             file.seek(at)
-            self._put(file, path, content)
+            _put(file, path, content)
+
+    def add(self, path: Path, content: bytes) -> None:
+        """Write at the end of a file, which need not exist, and force it to the disk."""
+        with in_place(path, os.O_CREAT | os.O_APPEND) as file:
+            _put(file, path, content)
 
     def overwrite(self, path: Path, content: bytes) -> None:
         """Write over the first bytes of a file, and force them to the disk; a crash may leave a part of both."""
-        with path.open("r+b") as file:
-            self._put(file, path, content)
+        with in_place(path) as file:
+            _put(file, path, content)
 
     def sync_directory(self, path: Path) -> None:
         """Force the names in a directory to the disk."""
@@ -48,7 +68,7 @@ class Files:
             os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file or directory its final name, in one step; a file replaces an older one."""
+        """Give a file or directory its final name, in one step; a file replaces an older one, or a link to one."""
         source.replace(target)
 
     def remove(self, path: Path) -> None:
@@ -56,20 +76,89 @@ class Files:
         path.unlink()
 
     def remove_tree(self, path: Path) -> None:
-        """Delete a directory and all it holds."""
-        shutil.rmtree(path)
+        """Delete a directory and all it holds; of a link, the link."""
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file so that a crash leaves either the old or the new content."""
-        staged = path.with_name(f".{path.name}.staged")
-        staged.unlink(missing_ok=True)
-        self.write(staged, content)
-        self.rename(staged, path)
+        with _staged(path) as staged:
+            self.write(staged, content)
+            self.rename(staged, path)
         self.sync_directory(path.parent)
 
-    def _put(self, file: IO[bytes], path: Path, content: bytes) -> None:
+
+def put(path: Path, content: bytes) -> None:
+    """Replace a file without waiting for the disk: for what can be made again. Nobody sees half of it."""
+    with _staged(path) as staged:
+        with _new(staged) as file:
+            _put(file, staged, content, durable=False)
+        staged.replace(path)
+
+
+def saved(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """The same, with the content that ``save`` writes into a file, from any place in it."""
+    with _staged(path) as staged:
+        with _new(staged) as file:
+            save(file)
+        staged.replace(path)
+
+
+def to_become(name: str) -> str | None:
+    """The name of the file that a staged one was to become, where the process was killed; None for any other file."""
+    match = _STAGED.fullmatch(name)
+    return match and match[1]
+
+
+@contextmanager
+def in_place(path: Path, flags: int = 0) -> Iterator[IO[bytes]]:
+    """A file to read and write where it is; raises `Elsewhere` where that would touch something else."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
+    except OSError as error:
+        why = {errno.ELOOP: "a link", errno.EISDIR: "a directory", errno.ENXIO: "not a regular file"}
+        if error.errno in why:
+            raise Elsewhere(error.errno, why[error.errno], str(path)) from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Elsewhere(errno.EINVAL, "not a regular file", str(path))
+        if status.st_nlink > 1:
+            raise Elsewhere(errno.EMLINK, "a file that has another name, and would change there too", str(path))
+    except OSError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "r+b") as file:
+        yield file
+
+
+def _new(path: Path) -> IO[bytes]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "w+b")
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that nobody can know before; nothing is left there where the disk refuses."""
+    staged = path.with_name(f".{path.name[:50]}.{os.urandom(4).hex()}.staged")
+    try:
+        yield staged
+    except (Exception, KeyboardInterrupt):
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise
+
+
+def _put(file: IO[bytes], path: Path, content: bytes, durable: bool = True) -> None:
+    try:
         written = file.write(content)
         if written != len(content):
-            raise OSError(f"short write: {written} of {len(content)} bytes to {path}")
+            raise OSError(f"short write: {written} of {len(content)} bytes")
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
+    except OSError as error:  # the system does not say of which file
+        raise Refused(error, path, len(content)) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, DataError
 from gendiff.storage.files import Files
 
+FOLLOW = "GENDIFF_FOLLOW_LINKS"
 _NUMBERED = re.compile(r"(\d{5})-.*")
 
 
@@ -49,3 +51,29 @@ def empty(out: Path, go_on: str = "") -> Path:
     except OSError as error:
         raise ConfigError(f"cannot make the directory '{out}': {error.strerror}", where="--out") from error
     return out
+
+
+def inside(root: Path, path: Path) -> Path:
+    """``path``, which lies in the folder ``root`` of ours: nothing is written through a link between the two.
+
+    What links lead to is no part of a run, and a stranger may have made them. `FOLLOW` says that one's own are to be followed.
+
+    Raises:
+        DataError: for a link, saying where it leads.
+
+    """
+    for part in (path, *path.parents):
+        if part == root or os.environ.get(FOLLOW) == "1":
+            break
+        if part.is_symlink():
+            raise DataError(
+                f"'{part}' is a link, and gendiff writes only into the folder itself",
+                details=[f"it leads to {os.path.realpath(part)}"],
+                fix=f"put a folder in its place, or, where the link is your own, set {FOLLOW}=1",
+            )
+    return path
+
+
+def make_inside(root: Path, path: Path) -> None:
+    """Make the folder ``path`` and its parents inside ``root``; raises as `inside` does."""
+    Files().make_directory(inside(root, path))

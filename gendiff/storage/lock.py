@@ -6,34 +6,49 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gendiff.errors import GendiffError
+from gendiff.errors import DataError, GendiffError, printable
+from gendiff.storage.files import Elsewhere, in_place, to_become
 
 NAME = ".lock"
+OWNER = 200  # characters that are read of who holds it
 
 
 @contextmanager
 def locked(folder: Path, doing: str, fix: str) -> Iterator[None]:
     """Hold the lock of ``folder`` inside the block; it dies with its process, whatever kills it.
 
-    Raises `GendiffError` where another process holds it, and says who; ``doing`` is the word for what that one does.
+    Raises:
+        GendiffError: where another process holds it, and says who; ``doing`` is the word for what that one does.
+        DataError: for a lock that leads somewhere else: a stranger's folder must not make us write there.
+
     """
-    with (folder / NAME).open("a+", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(in_place(folder / NAME, os.O_CREAT))
+        except Elsewhere as error:
+            raise DataError(
+                f"'{folder / NAME}' is {error.strerror}",
+                details=["gendiff writes who holds a directory into it, and follows it nowhere"],
+                fix="remove it, if no other process writes there",
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            file.seek(0)
+            owner = file.read(OWNER).decode(errors="replace").strip()
             raise GendiffError(
                 f"'{folder}' is being {doing} by another process",
-                details=[f"owner: {file.read().strip() or 'unknown'}"],
+                details=[f"owner: {printable(owner) or 'unknown'}"],
                 fix=fix,
             ) from error
         os.register_at_fork(after_in_child=file.close)  # a data worker must not hold the lock of a killed owner
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
         file.flush()
+        for left in [path for path in folder.iterdir() if to_become(path.name) and path.is_file()]:
+            left.unlink(missing_ok=True)  # of a process that was killed; a living one would hold the lock
         yield

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gendiff.errors import DataError
-
-MAX_JSON = 16 * 2**20  # bytes: a manifest larger than this is not ours
+from gendiff.storage.plain import json_object
+from gendiff.storage.reading import JSON, content, hollow, opened, unreadable
 
 
 def plain(table: Mapping[str, Any]) -> bytes:
@@ -37,29 +38,23 @@ def check_seal(file: Path, content: bytes, table: Mapping[str, Any]) -> dict[str
 
 def read(file: Path, size: Any = None) -> bytes:
     """A regular file, of exactly ``size`` bytes where that is known; raises `DataError`."""
+    if size is None:
+        return content(file, JSON)
     try:
-        if not file.is_file():  # a missing file, or a pipe or device that a stranger put there
-            raise DataError(f"{file} is missing or not a regular file")
-        found = file.stat().st_size
-        if file.suffix == ".json" and found > MAX_JSON:
-            raise DataError(f"{file} is implausibly large")
-        if size is not None and found != size:
-            raise DataError(f"{file} has {found:,} bytes, its manifest says {size!r:.20}")
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+        with opened(file, JSON if file.suffix == ".json" else None) as open_file:
+            actual = os.fstat(open_file.fileno()).st_size
+            if actual != size:
+                raise DataError(f"{file} has {actual:,} bytes, its manifest says {size!r:.20}")
+            if hollow(open_file, actual):
+                raise DataError(f"{file} is a hole of {actual:,} bytes, with next to nothing in it")
+            return open_file.read(actual)
+    except (OSError, ValueError) as error:
+        raise unreadable(file, error) from error
 
 
 def parsed(file: Path, content: bytes) -> dict[str, Any]:
     """The object in ``content``, which was read from ``file``; raises `DataError`."""
     try:
-        value = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{file} is not a JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+        return json_object(content)
+    except ValueError as error:
+        raise DataError(f"{file} is {error}") from error

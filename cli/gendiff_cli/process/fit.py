@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.errors import ConfigError
-from gendiff_cli.console import busy, json_result, next_step, paragraph, result, table
+from gendiff_cli.console import busy, json_result, next_step, paragraph, result, shown, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -146,14 +146,17 @@ def _range(text: str) -> tuple[str, tuple[float, float] | None]:
 
 def _refuse_foreign(path: Path) -> None:
     """Raise `ConfigError` where a file is there that is no earlier fit, or no folder for one."""
+    from gendiff.storage.reading import opened
+
     head = f"{HEAD}\n".encode()
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             earlier = file.read(len(head)) == head
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if not path.exists() and path.parent.is_dir():
             return
-        raise ConfigError(f"cannot write '{path}': {error.strerror}", where="--out", fix="give another path") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot write '{path}': {why}", where="--out", fix="give another path") from error
     if not earlier:
         raise ConfigError(
             f"'{path}' is there, and no file of an earlier fit",
@@ -167,10 +170,12 @@ def _write(config: Config, path: Path) -> None:
     """What the fit is about: process, data and sampler; all else is left to whoever trains."""
     import tomli_w
 
+    from gendiff.storage.files import put
+
     kept = {"N", "rotation", "velocity", "objective", "data", "sampler"}
     table = {key: value for key, value in config.table().items() if key in kept}
     try:
-        path.write_text(f"{HEAD}\n{tomli_w.dumps(table)}", encoding="utf-8")
+        put(path, f"{HEAD}\n{tomli_w.dumps(table)}".encode())
     except OSError as error:
         raise ConfigError(f"cannot write '{path}': {error.strerror}", where="--out", fix="give another path") from error
 
@@ -195,8 +200,8 @@ def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong:
             [[name, f"{before[name]:.6g}", f"{value:.6g}"] for name, value in found.values.items()],
         )
         paragraph(
-            f"predicted error {found.before:.4g} -> {found.after:.4g} with {found.config.sampler.spec} and "
+            f"predicted error {shown(found.before, '.4g')} -> {found.after:.4g} with {found.config.sampler.spec} and "
             f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {found.evaluations} evaluations of it"
         )
         result(str(out))
-    next_step(f"gendiff train --config {shlex.quote(str(out))}")
+    next_step(command("train", "--config", out))

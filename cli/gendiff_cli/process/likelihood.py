@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, paragraph, result
 from gendiff_cli.measured import trained_model
@@ -155,4 +155,4 @@ def _report(facts: dict[str, Any], json: bool) -> None:
         f"{facts['events']} events of {facts['data']}, {seen}; {facts['draws']} of the steps each, from the {facts['start']} "
         f"prior; {unit}"
     )
-    next_step(f"gendiff sample {shlex.quote(facts['run'])}")
+    next_step(command("sample", Path(facts["run"])))

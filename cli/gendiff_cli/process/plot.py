@@ -132,7 +132,7 @@ def plot(
     else:
         result(str(out))
     options = {"--moments", "--picture", "--out", "--at", *(("--schedule",) if several else ())}
-    next_step(f"gendiff {again('process plot', 'process show' if arms else 'train', options, _kinds())}")
+    next_step(again("process plot", "process show" if arms else "train", options, _kinds()))
 
 
 def _refuse_unused(kind: Kind, options: dict[str, Any]) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError
-from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, table
+from gendiff.command import quoted
+from gendiff.errors import ConfigError, GendiffError
+from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, shown, table
 from gendiff_cli.options import (
     ConfigOption,
     DataOption,
@@ -142,11 +142,20 @@ def predict(
             results += [{**row, "data": data_spec, "covariance": "dense" if dense else "diagonal"} for row in rows]
     for text in _remarks(results, counts):
         note(text)
+    lost = [row for row in results if not _finite(row)]
+    for row in lost:
+        note(f"{row['process']}, {row['sampler']}, {row['asked']} steps: the predicted error is not finite")
+    if len(lost) == len(results):
+        raise GendiffError(
+            "no predicted error is finite",
+            details=[f"process {results[0]['process']}, data {data_spec}"],
+            fix="look at the process: gendiff process show; SNR, scales and moments must be finite",
+        )
     if json:
         json_result({"predictions": results})
         return
     _print(results, bands)
-    next_step(f"gendiff {_following(arms or [])}")
+    next_step(_following(arms or []))
 
 
 def _samplers(
@@ -274,7 +283,7 @@ def _predictions(
         with subject.resolved.locating():
             found = prediction.predict(diffusion, by, target, bands)
         told: dict[str, Any] = {"evaluations": found.evaluations, "grid": found.steps, "error": found.total}
-        told |= {"of_variance": found.total / variance, "bands": found.bands}
+        told |= {"of_variance": found.total / variance if variance else None, "bands": found.bands}
         if wrong is not None:
             off = prediction.predict(diffusion, by, target, bands, wrong)
             told["off"] = {"network_error": wrong.std, "error": off.total, "bands": off.bands}
@@ -295,6 +304,11 @@ def _predictions(
             row["best"] = errors(prediction.at(sampler, grid))
         rows.append(row)
     return rows
+
+
+def _finite(row: dict[str, Any]) -> bool:
+    """Whether all errors of a row are numbers."""
+    return all(math.isfinite(_at(row, keys) or 0.0) for _, keys in _lines("", row))
 
 
 def _name(sampler: Sampler) -> str:
@@ -340,7 +354,7 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
     for row in rows:
         if "best" in row:
             grid = ",".join(map(str, row["best"]["grid"]))
-            words = shlex.join(["--sampler", _without_grid(row["sampler"]), "--grid", f"explicit:at=[{grid}]"])
+            words = quoted("--sampler", _without_grid(row["sampler"]), "--grid", f"explicit:at=[{grid}]")
             paragraph(f"{names[row['process'], row['sampler']]}, {row['asked']}: {words}")
 
 
@@ -380,4 +394,4 @@ def _print_bands(rows: list[dict[str, Any]], bands: int) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1e5 else f"{value:.0e}"
+    return shown(value, ".3g" if value < 1e5 else ".0e")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,7 +73,7 @@ def show(
         if not subject.config.rotation.diagonalises_blur and fact["basis"] == subject.config.rotation.spec:
             name = subject.config.rotation.name
             note(f"rotation '{name}' does not diagonalise a blur: D is what a component keeps of its own energy")
-    next_step(f"gendiff {again('process show', 'process plot', {'--bands', '--moments'})}")
+    next_step(again("process show", "process plot", {"--bands", "--moments"}))
 
 
 def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
@@ -175,4 +176,4 @@ def _step(i: int | None, components: int, sign: str = "") -> str:
 
 
 def _decibel(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.1f}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import quoted
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.registry import Registry
 from gendiff_cli.console import note
@@ -176,4 +176,6 @@ def again(command: str, following: str, own: set[str], arguments: Iterable[str] 
     if following == "train" and "--size" in kept and "--data" not in kept:
         place = kept.index("--size")
         kept[place : place + 2] = []  # the default data of train have one size
-    return shlex.join(kept).replace(command, following, 1)
+    old, new = command.split(), following.split()
+    place = next(k for k in range(len(kept)) if kept[k : k + len(old)] == old)
+    return quoted("gendiff", *kept[:place], *new, *kept[place + len(old) :])

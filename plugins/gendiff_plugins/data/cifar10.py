@@ -24,6 +24,7 @@ from gendiff.data import Data
 from gendiff.errors import DataError, printable
 from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
+from gendiff.storage.reading import opened
 
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")
@@ -118,7 +119,7 @@ def _read(files: tuple[tuple[Path, Mark], ...], split: str) -> np.ndarray:
         return np.concatenate(_from_archive(files[0][0], names))
     batches = []
     for file, _ in files:
-        with _naming(file.name, file), file.open("rb") as content:
+        with _naming(file.name, file), opened(file) as content:
             batches.append(_batch(file.name, content.read(MOST_BYTES + 1)))
     return np.concatenate(batches)
 
@@ -165,7 +166,7 @@ def _naming(name: str, path: Path) -> Iterator[None]:
 
 def _from_archive(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    with _naming(path.name, path), path.open("rb") as file:
+    with _naming(path.name, path), opened(path) as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         unpacked = gzip.GzipFile(fileobj=file) if packed else file

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.shapes import EventShape, event_of_size
+from gendiff.shapes import AsText, EventShape, event_of_size
 from gendiff.streams import stream
 
 SUPERSAMPLING = 2  # subpixels per pixel and axis
@@ -40,7 +40,7 @@ class DeadLeaves(Data):
 
     name = "dead-leaves"
 
-    size: Side | tuple[Side, Side] = Field(32, description="pixels: n for n x n, or [height, width]")
+    size: Annotated[Side | tuple[Side, Side], AsText] = Field(32, description="pixels: n for n x n, or [height, width]")
     channels: int = Field(3, ge=1, le=4, description="3: colour, 1: grey")
     r_min: float = Field(1.0, ge=0.25, le=1.5, description="smallest radius in pixels")
     r_max: float = Field(2.0, ge=0.25, le=4, description="largest radius as a fraction of the longer side")

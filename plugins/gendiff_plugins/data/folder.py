@@ -15,6 +15,7 @@ from pydantic import Field
 
 from gendiff.errors import DataError, printable
 from gendiff.images import ENDINGS, none_found, opened, reason
+from gendiff.storage import reading
 from gendiff_plugins.data.picture_files import PictureFiles
 
 ENDS = 4096  # bytes at each end of a file that are part of the fingerprint
@@ -63,7 +64,7 @@ class Folder(PictureFiles):
 
     def _trace(self, name: str) -> int:
         """The size of a file, and a check sum of both its ends: another picture may have the same size."""
-        with (self._root / name).open("rb") as file:
+        with reading.opened(self._root / name) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             head = file.read(ENDS)

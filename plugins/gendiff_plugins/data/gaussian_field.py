@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gendiff.blur import dct_frequency, dct_matrix, radius
 from gendiff.data import Data
-from gendiff.shapes import EventShape, event_of_size, spatial
+from gendiff.shapes import AsText, EventShape, event_of_size, spatial
 from gendiff.streams import stream
 
 Side = Annotated[int, Field(ge=2, le=1024)]
@@ -35,7 +35,7 @@ class GaussianField(Data):
     name = "gaussian-field"
     value_range: ClassVar[tuple[float, float] | None] = None
 
-    size: Side | tuple[Side] | tuple[Side, Side] = Field(
+    size: Annotated[Side | tuple[Side] | tuple[Side, Side], AsText] = Field(
         32, description="pixels: n for n x n, [height, width] for a picture, [length] for a 1-D signal"
     )
     channels: int = Field(1, ge=1, le=16, description="independent channels")

@@ -16,6 +16,7 @@ from torch import Tensor
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.images import MOST_BYTES, Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.shapes import EventShape
+from gendiff.storage import reading
 
 ALLOWED = "a folder written by save_to_disk, or the name of a data set on the hub, such as ylecun/mnist"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -71,9 +72,8 @@ class HuggingFace(Pictures):
             if picture["bytes"] is not None:
                 return bytes(picture["bytes"])
             file = Path(picture["path"])
-            if mark(file)[2] > MOST_BYTES:
-                raise ValueError(f"'{file}' has more than {MOST_BYTES:,} bytes")
-            return file.read_bytes()
+            with reading.opened(file, MOST_BYTES) as content:
+                return content.read()
         except GendiffError:
             raise
         except Exception as error:

@@ -18,11 +18,11 @@ from gendiff.data import Data
 from gendiff.errors import DataError
 from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
+from gendiff.storage.reading import hollow, inflated, opened
 
 MAGIC = 0x00000803  # bytes, three axes
 NAMES = {"train": "train-images", "test": "t10k-images"}
 MOST_BYTES = 2**31  # of pixels; MNIST has 47 million
-MOST_DEFLATED = 1032  # bytes out of one byte: what DEFLATE reaches at best
 
 
 class Idx(Data):
@@ -136,13 +136,15 @@ def _read(file: Path, _: Mark, source: str) -> np.ndarray:
         size = file.stat().st_size
         if size == 0:
             raise ValueError("the file is empty (0 bytes)")
-        with file.open("rb") as content:
+        with opened(file) as content:
             packed = content.read(2) == b"\x1f\x8b"
             content.seek(0)
+            if hollow(content, size):
+                raise ValueError("there is next to nothing in it but a hole")
             if not packed:
                 return _parsed(content, size)
             with gzip.GzipFile(fileobj=content) as unpacked:
-                return _parsed(unpacked, size * MOST_DEFLATED)
+                return _parsed(unpacked, inflated(size))
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise _damaged(file, error, source) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import warnings
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,14 +15,17 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.errors import DataError
-from gendiff.images import Mark, event_of, located, mark, missing, reason
+from gendiff.errors import OBJECTS, DataError
+from gendiff.images import Mark, as_bytes, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
+from gendiff.storage import reading
+from gendiff.storage.arrays import header as array_header
 
 LAYOUTS = ("nhw", "nhwc", "nchw")
 FEW = 4  # channels that a picture has at most where the layout is not given
 HASHED_WHOLE = 2**30  # bytes; of a larger array the fingerprint covers parts
 PARTS, PART = 4096, 2**16
+LOOKED = 64  # events whose values are looked at for their range
 ROUNDING = 1e-5  # how far values may lie outside, as a fraction of the bounds
 FIX = "write it again with numpy.save"
 
@@ -36,6 +39,7 @@ class Npy(Data):
 
     Values are 8 bits, or floating point of any precision. ``bounds`` are the values that become -1 and 1, by default 0 and 255
     for 8 bits (``x = v/127.5 - 1``) and -1 and 1 for floating point. An event with values outside or not finite is a damaged one.
+    A warning says where values of an array without ``bounds`` all lie in [0, 1], for they are taken for grey and white.
 
     The file is mapped into memory, not loaded: an event is read when it is wanted, and the array may be larger than memory.
     Objects are never unpickled. The fingerprint covers every value, but only 4096 parts spread over an array of more than a
@@ -112,7 +116,21 @@ class Npy(Data):
                         digest.update(file.read(PART))
         except OSError as error:
             raise _damaged(self._file, error) from error
+        self._remark_range()
         return f"npy/1 {self.length} {'x'.join(map(str, self.event_shape))} {digest.hexdigest()[:16]}"
+
+    def _remark_range(self) -> None:
+        """Warn where values look like those between 0 and 1, and are taken for those between -1 and 1."""
+        if self.bounds is not None or self._array.dtype == np.uint8:
+            return
+        some = np.stack([self._array[index] for index in self.spread(LOOKED)])
+        low, high = float(some.min()), float(some.max())  # NaN compares as false, and is refused with its event
+        if low >= 0 and 0.5 < high <= 1 + ROUNDING:
+            warnings.warn(
+                f"the values of '{self.path}' lie in {low:.3g}..{high:.3g}, and -1 is black: where 0 is black, write "
+                f"npy:path={self.path},bounds=[0,1]",
+                stacklevel=3,
+            )
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:
@@ -158,34 +176,32 @@ class Npy(Data):
 def _mapped(file: Path, mark: Mark) -> np.memmap:
     """The array, whose header has been checked against the file; a process that is forked may go on using the map."""
     size = mark[2]
-    with file.open("rb") as content:
-        start = content.read(12)
+    with reading.opened(file) as content:
+        start = content.read(8)
         content.seek(0)
         if not start.startswith(b"\x93NUMPY"):
             found = "a zip archive, as numpy.savez makes" if start.startswith(b"PK") else "another kind of file"
             raise ValueError("the file is empty (0 bytes)" if size == 0 else f"not an array in npy form, but {found}")
-        version = np.lib.format.read_magic(content)
-        if version not in {(1, 0), (2, 0)}:
-            raise ValueError(f"the version {version[0]}.{version[1]} of the npy form is not known")
-        if int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little") > size:
-            raise ValueError("its header is longer than the file")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        try:
-            shape, fortran, dtype = read(content)
-        except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
-            raise ValueError("its header cannot be read") from error
-        offset = content.tell()
+        header = array_header(content, size)
+        if reading.hollow(content, size):
+            raise ValueError("there is next to nothing in it but a hole")
+    shape, dtype = header.shape, header.dtype
     if dtype != np.uint8 and dtype.kind != "f":
-        raise ValueError(
-            f"it holds {'objects' if dtype.hasobject else dtype}, and allowed are uint8 and floating point"
-        )
+        told = OBJECTS if dtype.hasobject else f"it holds {dtype}, and allowed are uint8 and floating point"
+        raise _WrongType(told, FIX if dtype.hasobject else f"convert it, and write it again: {as_bytes(dtype)}")
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise ValueError(f"it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W)")
-    wanted = math.prod(shape) * dtype.itemsize
-    if size < offset + wanted:
-        raise ValueError(f"its header tells of {wanted:,} bytes, and {size - offset:,} follow")
-    return np.memmap(file, dtype, "r", offset, shape, "F" if fortran else "C")
+    return np.memmap(file, dtype, "r", header.offset, shape, "F" if header.fortran else "C")
+
+
+class _WrongType(ValueError):
+    """An array of numbers that are no pictures; ``fix`` says how they become some."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read the array '{file.name}'", where=str(file), details=[reason(error)], fix=FIX)
+    fix = error.fix if isinstance(error, _WrongType) else FIX
+    return DataError(f"cannot read the array '{file.name}'", where=str(file), details=[reason(error)], fix=fix)

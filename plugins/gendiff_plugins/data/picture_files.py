@@ -66,7 +66,8 @@ class PictureFiles(Pictures):
             raise
         except Exception as error:
             what = f"cannot read the picture '{self.origin(index)}'"
-            raise DataError(what, where=self._where(name), details=[reason(error)], fix=FIX) from error
+            details = [reason(error), "it is the first that was met: only the headers of the others were looked at"]
+            raise DataError(what, where=self._where(name), details=details, fix=FIX) from error
 
     def origin(self, index: int) -> str:
         return printable(self._names[index])
@@ -75,6 +76,10 @@ class PictureFiles(Pictures):
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """``(name, reason)`` of every file left out with ``on_bad_image="skip"``."""
         return self._scan.skipped
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        return self._scan.files
 
     @property
     def passed_over(self) -> Mapping[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -27,10 +26,10 @@ from gendiff.images import (
     opened_bytes,
     reason,
 )
+from gendiff.storage import reading
 from gendiff_plugins.data.picture_files import PictureFiles
 
 HEAD = 2**16  # bytes that hold the header of nearly every picture
-METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
 class Zip(PictureFiles):
@@ -100,7 +99,7 @@ def _archive_at(path: Path, mark: Mark, process: int) -> zipfile.ZipFile:
     """The archive, once per process: forked ones would move each other's position in the file."""
     if mark[2] == 0:
         raise ValueError("the file is empty (0 bytes)")
-    return zipfile.ZipFile(path)
+    return reading.archive(path)
 
 
 def _pictures_in(archive: zipfile.ZipFile, where: str) -> tuple[list[str], Mapping[str, int]]:
@@ -131,13 +130,7 @@ def _pictures_in(archive: zipfile.ZipFile, where: str) -> tuple[list[str], Mappi
 
 def _content(archive: zipfile.ZipFile, name: str, most: int | None = None) -> bytes:
     """A file of the archive, or its first ``most`` bytes; raises `ValueError` and what zipfile raises."""
-    info = archive.getinfo(name)
-    if stat.S_ISLNK(info.external_attr >> 16):
-        raise ValueError("a link, which is not followed")
-    if info.flag_bits & 1:
-        raise ValueError("it is encrypted")
-    if info.compress_type not in METHODS:
-        raise ValueError(f"it is packed by method {info.compress_type}, and allowed is DEFLATE")
+    info = reading.sound(archive.getinfo(name))
     if info.file_size > MOST_BYTES:
         raise ValueError(f"{info.file_size:,} bytes, more than the limit of {MOST_BYTES:,}")
     wanted = info.file_size if most is None else min(most, info.file_size)

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.errors import ConfigError, DataError, reason
+from gendiff.errors import OBJECTS, ConfigError, DataError, reason
 from gendiff.features import Features, exact_network
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 PUBLISHED = "6726825d0af5f729"  # the SHA-256 of the published file begins so
 VARIABLE = "GENDIFF_FID_WEIGHTS"
+MOST_BYTES = 2**30  # of the file; the published one has 95 million
 BATCH = 32  # pictures of 299 x 299 at once
 _building = threading.Lock()
 
@@ -101,6 +102,10 @@ def _missing(path: Path, details: list[str]) -> DataError:
 def _identity(path: Path) -> tuple[Path, int, int]:
     """The file as it is now: what is cached for it is no longer good for another."""
     status = path.stat()
+    if status.st_size > MOST_BYTES:
+        raise DataError(
+            f"'{path}' holds no Inception weights: it has {status.st_size:,} bytes", fix=f"put {FILE} there"
+        )
     return path, status.st_size, status.st_mtime_ns
 
 
@@ -119,10 +124,18 @@ def _network(path: Path, size: int, changed: int, device: torch.device) -> nn.Mo
         raise DataError(
             "cannot read the Inception weights",
             where=str(path),
-            details=[reason(error)[:300]],
+            details=[_flaw(error)],
             fix=f"replace the file by {FILE} of pytorch-fid",
         ) from error
     return network.to(device)
+
+
+def _flaw(error: Exception) -> str:
+    """What is wrong with the file; what torch says of one that is no file of its own is of no use to anybody."""
+    told = reason(error)
+    if told.startswith(OBJECTS) or not isinstance(error, RuntimeError):
+        return OBJECTS if told.startswith(OBJECTS) else "it is no file of tensors"
+    return f"it holds other tensors: {told[:200]}"
 
 
 def _built(state: dict[str, Any]) -> nn.Module:

@@ -15,6 +15,7 @@ from pydantic import Field
 from gendiff.errors import ConfigError
 from gendiff.hookspecs import hookimpl
 from gendiff.logger import Logger
+from gendiff.storage.folder import inside
 
 
 class TensorBoard(Logger):
@@ -36,7 +37,7 @@ class TensorBoard(Logger):
             )
 
     def observer(self, run: Path) -> object:
-        return _Observer(run / "tensorboard", self.images)
+        return _Observer(inside(run, run / "tensorboard"), self.images)
 
 
 class _Observer:

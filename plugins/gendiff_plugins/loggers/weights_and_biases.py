@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,8 @@ from pydantic import Field
 from gendiff.errors import ConfigError
 from gendiff.hookspecs import hookimpl
 from gendiff.logger import Logger
+from gendiff.storage.folder import inside
+from gendiff.storage.reading import json_file
 
 
 class WeightsAndBiases(Logger):
@@ -66,10 +67,10 @@ class _Observer:
         self.session = wandb.init(
             project=self.settings.project,
             name=run.name,
-            id=json.loads((run / "run.json").read_text(encoding="utf-8"))["id"],
+            id=str(json_file(run / "run.json")["id"]),
             resume="allow",
             mode=self.settings.mode,
-            dir=str(run),
+            dir=str(inside(run, run / "wandb").parent),
             config=dict(config),
         )
 

@@ -1,0 +1,79 @@
+r"""Command: what a user pastes into a shell to go on, whatever the files in it are called.
+
+    gendiff --plugin mine.py sample 'my runs/a'
+
+Every command that gendiff suggests is made here, of words. A word that a shell would take apart or obey is quoted; one with
+characters that a terminal would obey, such as a newline, is written out as ``$'a\nb'``; a path cannot be taken for an option.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_options: list[str] = []
+_words: list[str] = []
+
+
+@contextmanager
+def started(words: Sequence[str]) -> Iterator[None]:
+    """Inside the block this program is one that was started as ``gendiff`` with these words."""
+    _words[:] = words
+    try:
+        yield
+    finally:
+        _words.clear()
+        _options.clear()
+
+
+def keep(options: Sequence[str]) -> None:
+    """Put these options of gendiff itself, ``--plugin FILE`` and the like, into every command from now on."""
+    _options[:] = options
+
+
+def command(*words: object, plugins: Iterable[object] = ()) -> str:
+    """``gendiff`` with these words, and the options that this program was started with and that are needed to go on.
+
+    Args:
+        words: what they say; a `Path` that begins with a dash gets ``./`` before it.
+        plugins: plugin files that are needed too.
+
+    """
+    more = [word for file in plugins if str(file) not in _options for word in ("--plugin", file)]
+    return quoted("gendiff", *_options, *more, *words)
+
+
+def again(*options: object) -> str:
+    """The command that this program was started with, and these options of gendiff itself too."""
+    return quoted("gendiff", *options, *_words) if _words else f"{quoted('gendiff', *options)} ..."
+
+
+def look_at(page: Path) -> str:
+    """The command that shows a page in a browser."""
+    return quoted("python", "-m", "webbrowser", page.absolute().as_uri())
+
+
+def quoted(*words: object) -> str:
+    """Words as a shell takes them."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: object) -> str:
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_written_out, text))}'"
+
+
+def _written_out(character: str) -> str:
+    if character.isprintable() and character not in "\\'":
+        return character
+    if character in "\n\t":
+        return {"\n": "\\n", "\t": "\\t"}[character]
+    byte_of_a_name = "\udc80" <= character <= "\udcff"  # one that is no text
+    code = character.encode(errors="surrogateescape" if byte_of_a_name else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in code)

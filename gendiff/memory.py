@@ -1,0 +1,53 @@
+"""Memory: an allocation that fails, whoever asked for it, said as what was too large and what makes it smaller."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gendiff.errors import GendiffError
+
+#: What torch, CUDA and C++ say of sizes that cannot be had, or not even be counted.
+_SAID = re.compile(
+    r"out of memory|can(no|')t allocate memory|not enough memory|bad_alloc|Unable to allocate"
+    r"|Storage size calculation overflowed|numel: integer multiplication overflow|Overflow when unpacking long",
+    re.IGNORECASE,
+)
+_BYTES = re.compile(r"(?:tried to allocate|Unable to allocate) ([\d.,]+) ?(\w+)", re.IGNORECASE)
+
+
+def shortage(error: BaseException | None) -> str:
+    """How much memory was asked for in vain, or that it was too much, in one line; empty where that is not what happened."""
+    while error is not None:
+        if isinstance(error, GendiffError):
+            return ""  # said already
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _SAID.search(str(error))):
+            asked = _BYTES.search(str(error))
+            device = "the GPU" if "CUDA" in str(error) else "this machine"
+            if asked is None:
+                return f"it asks for more than {device} has"
+            size = f"{int(asked[1]):,}" if asked[1].isdecimal() else asked[1]
+            return f"it asks for {size} {asked[2]}, more than {device} has left"
+        error = error.__cause__
+    return ""
+
+
+def out_of_memory(asked: str, what: str = "", fix: str = "") -> GendiffError:
+    """The error for a shortage: ``what`` was too large, in which setting is ``fix``."""
+    return GendiffError(
+        f"out of memory: {what}" if what else "out of memory",
+        details=[asked],
+        fix=fix or "ask for less at a time, or use a machine with more memory",
+    )
+
+
+@contextmanager
+def memory_for(what: str, fix: str) -> Iterator[None]:
+    """An allocation that fails inside the block is told as too little memory for ``what``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if asked := shortage(error):
+            raise out_of_memory(asked, what, fix) from error
+        raise

@@ -1,0 +1,64 @@
+"""Disk: what a file system refuses, in words that somebody can act on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gendiff.errors import GendiffError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Refused(OSError):
+    """A disk that took less than all of a file of ``needed`` bytes."""
+
+    def __init__(self, error: OSError, path: Path, needed: int) -> None:
+        super().__init__(error.errno, error.strerror or str(error), str(path))
+        self.needed = needed
+
+
+def free(path: Path) -> int:
+    """Bytes that are left where ``path`` is or would be; endless where the file system counts none, as that of processes."""
+    path = path.absolute()
+    usage = shutil.disk_usage(next(part for part in (path, *path.parents) if part.exists()))
+    return usage.free if usage.total else sys.maxsize
+
+
+def refusal(
+    error: OSError, path: Path | None = None, needed: int | None = None, safe: Iterable[str] = (), go_on: str = ""
+) -> GendiffError:
+    """What to raise in place of ``error``: the path, the bytes that are needed and free, what is safe, how to go on.
+
+    Args:
+        path: what was written, where the error does not name it.
+        needed: its size, where that is known and the error does not have it.
+        safe: what is on the disk already, a line each.
+        go_on: what to do once there is room.
+
+    """
+    place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    needed = error.needed if isinstance(error, Refused) else needed
+    why = error.strerror or str(error)
+    room = [f"{needed:,} bytes needed"] if needed is not None else []
+    room += [f"{free(place):,} bytes free"] if place is not None else []
+    mend = "make room" if error.errno in FULL else "see that the folder is there and can be written to"
+    return GendiffError(
+        f"cannot write '{place}': {why}" if place is not None else f"the disk refuses: {why}",
+        details=[", ".join(room), *safe],
+        fix=", then ".join(filter(None, [mend, go_on])),
+    )
+
+
+@contextmanager
+def writing(path: Path, needed: int | None = None, safe: Iterable[str] = (), go_on: str = "") -> Iterator[None]:
+    """Whatever the disk refuses inside the block is raised as `refusal` says it."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(error, path, needed, safe, go_on) from error

@@ -1,0 +1,103 @@
+"""Staging: a folder that is whole or not there.
+
+What is to be in it is written aside, under a name that begins with a dot, which no reader of samples looks at, and gets its place
+at the end. A process that is killed in between leaves what is aside, and the next one that fills the same folder takes it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gendiff.errors import ConfigError, GendiffError
+from gendiff.storage.disk import refusal
+
+_INSIDE = ".gendiff.staged"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def aside(folder: Path, inside: bool = False) -> Path:
+    """Where `whole` lets the content of ``folder`` be written; arguments as there."""
+    return folder / _INSIDE if inside else folder.with_name(f".{folder.name}.staged")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a directory holds nothing but what an interrupted `whole` left in it."""
+    return all(path.name == _INSIDE for path in folder.iterdir())
+
+
+@contextmanager
+def whole(folder: Path, inside: bool = False) -> Iterator[Path]:
+    """A directory whose content takes the place of ``folder`` when the block ends; where it fails, all is as it was before.
+
+    Args:
+        inside: ``folder`` is new or empty, and is filled, not replaced: it may be the working folder, or a disk of its own.
+
+    Raises:
+        ConfigError: where the directory cannot be made.
+        GendiffError: where another process fills the same folder, and where the disk takes no more.
+
+    """
+    stage, absent = aside(folder, inside), not folder.exists()
+    try:
+        stage.mkdir(parents=True, exist_ok=True)
+        held = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        what = f"cannot make the directory '{folder}': {error.strerror}"
+        raise ConfigError(what, where="--out", fix="choose a directory that can be made: --out DIR") from error
+    try:
+        _hold(held, folder)
+        for leftover in stage.iterdir():
+            _remove(leftover)
+        try:
+            yield stage
+            _move(stage, folder, inside)
+        except BaseException as error:
+            shutil.rmtree(stage, ignore_errors=True)
+            if absent and inside:
+                folder.rmdir()
+            if isinstance(error, OSError) and error.errno in _FULL:
+                go_on = "choose another directory: --out DIR"
+                raise refusal(error, folder, safe=["what was written is removed"], go_on=go_on) from error
+            raise
+    finally:
+        os.close(held)
+
+
+def _hold(directory: int, folder: Path) -> None:
+    """Hold the lock of an open directory, which ends with it; a file system without such locks has none."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise GendiffError(
+            f"'{folder}' is being filled by another process", fix="wait for it, or choose another directory: --out DIR"
+        ) from error
+    except OSError:
+        pass
+
+
+def _move(stage: Path, folder: Path, inside: bool) -> None:
+    if inside:
+        for path in sorted(stage.iterdir(), key=Path.is_dir):  # directories last: without them it is not whole
+            path.rename(folder / path.name)
+        stage.rmdir()
+        return
+    before = folder.with_name(f".{folder.name}.removed")
+    if before.exists():
+        _remove(before)
+    if folder.exists():
+        folder.rename(before)
+    stage.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,216 @@
+"""Folders of samples: one name for one set of pictures, whole or not there, and nobody else's files in it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from command import TINY, run
+
+from gendiff import pictures
+from gendiff.errors import ConfigError, GendiffError
+from gendiff.storage.staging import aside, is_empty, whole
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "r"
+    options = (
+        "--set",
+        "train.ema=0.9",
+        "--lr",
+        0.05,
+        "--set",
+        "train.warmup=0",
+        "--schedule",
+        "log",
+        "--rotation",
+        "dct",
+    )
+    assert run("train", *TINY, *options, "--out", path).code == 0
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, trained):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "r")
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def drawn(*more: object) -> Path:
+    done = run("sample", "r", "--n", 3, "--sampler", "ddim:steps=2", *more, "--json")
+    assert done.code == 0, done.err
+    return Path(done.json["folder"])
+
+
+class TestName:
+    def test_whatever_decides_the_pictures_is_in_it(self, here):
+        options = [
+            (),
+            ("--no-ema",),
+            ("--n", 4),
+            ("--seed", 1),
+            ("--steps", 3),
+            ("--grid", "lambda"),
+            ("--prior", "matched"),
+            ("--sampler", "ddim:steps=2,clip=false"),
+        ]
+        folders = [drawn(*more) for more in options]
+        assert len(set(folders)) == len(folders)
+        assert folders[0] == Path("r/samples/step-00000003-ema-ddim-steps-2-seed0-n3")
+        assert folders[1] == Path("r/samples/step-00000003-raw-ddim-steps-2-seed0-n3")
+        for folder, more in zip(folders, options, strict=True):
+            assert len(list((folder / "events").iterdir())) == (4 if "--n" in more else 3)
+
+    def test_raw_weights_leave_the_pictures_of_averaged_ones_alone(self, here):
+        averaged = drawn("--n", 6)
+        before = tree(averaged)
+        raw = drawn("--no-ema")
+        assert tree(averaged) == before
+        assert len(list((raw / "events").iterdir())) == 3
+        assert (raw / "events/000000.png").read_bytes() != before["events/000000.png"]
+
+    def test_an_image_is_the_same_in_each(self, here):
+        few, many = drawn("--n", 2), drawn("--n", 5)
+        for name in ("000000.png", "000001.png"):
+            assert (few / "events" / name).read_bytes() == (many / "events" / name).read_bytes()
+
+    def test_long_specs_have_short_names_that_differ(self):
+        from types import SimpleNamespace
+
+        from gendiff_cli.sample import _folder_name
+
+        model = SimpleNamespace(step=1, weights="ema")
+        specs = ["a:grid='[1,2]'", "a:grid='[1;2]'", f"a:{'x' * 300}=1", f"a:{'x' * 300}=2", "a:b=../..", "a: b=é"]
+        names = [_folder_name(model, SimpleNamespace(spec=spec), 0, 1) for spec in specs]
+        assert len(set(names)) == len(names)
+        assert all(len(name) < 120 and "/" not in name and name.isascii() and " " not in name for name in names)
+
+
+class TestContent:
+    def test_the_same_command_again_draws_the_same_and_leaves_no_more(self, here):
+        folder = drawn("--trajectory")
+        before = tree(folder)
+        (folder / "events/000007.png").write_bytes(b"of another time")
+        again = drawn()
+        assert again == folder
+        assert tree(folder) == {name: content for name, content in before.items() if name != "trajectory.png"}
+        assert sorted(path.name for path in Path("r/samples").iterdir()) == [folder.name]
+
+    def test_files_of_somebody_else_are_not_removed(self, here):
+        folder = drawn()
+        (folder / "events/notes.txt").write_text("mine")
+        before = tree(folder)
+        done = run("sample", "r", "--n", 3, "--sampler", "ddim:steps=2")
+        assert done.code == 2
+        assert "such as events/notes.txt" in done.err
+        assert "--out DIR" in done.err
+        assert tree(folder) == before
+
+    def test_an_interrupted_drawing_leaves_no_folder(self, here, monkeypatch):
+        save = pictures.save_event
+
+        def interrupted(folder, number, event):
+            if number == 2:
+                raise KeyboardInterrupt
+            save(folder, number, event)
+
+        monkeypatch.setattr(pictures, "save_event", interrupted)
+        for more in ((), ("--out", "mine"), ("--out", "there")):
+            Path("there").mkdir(exist_ok=True)
+            assert run("sample", "r", "--n", 3, "--steps", 2, *more).code == 130
+            assert not list(Path("r/samples").glob("*"))
+            assert not Path("mine").exists()
+            assert not list(Path("there").iterdir())
+
+    def test_what_a_killed_drawing_left_is_taken_away(self, here):
+        stage = Path("r/samples/.step-00000003-ema-ddim-steps-2-seed0-n3.staged")
+        (stage / "events").mkdir(parents=True)
+        (stage / "events/000009.png").write_bytes(b"half")
+        (stage / "link").symlink_to("/nowhere")
+        folder = drawn()
+        assert sorted(tree(folder)) == ["events/000000.png", "events/000001.png", "events/000002.png", "grid.png"]
+        assert not stage.exists()
+
+    def test_a_link_in_place_of_a_folder_is_not_followed(self, here):
+        Path("elsewhere").mkdir()
+        Path("r/samples").mkdir()
+        folder = Path("r/samples/step-00000003-ema-ddim-steps-2-seed0-n3")
+        for link in (folder, aside(folder)):
+            link.symlink_to(Path("elsewhere").absolute())
+            done = run("sample", "r", "--n", 3, "--sampler", "ddim:steps=2")
+            assert done.code == 2
+            assert not list(Path("elsewhere").iterdir())
+            link.unlink()
+
+
+class TestOut:
+    def test_new_and_empty_directories_are_filled(self, here):
+        Path("empty").mkdir()
+        inode = Path("empty").stat().st_ino
+        for out in ("new/deep", "empty"):
+            assert drawn("--out", out) == Path(out)
+            assert sorted(path.name for path in Path(out).iterdir()) == ["events", "grid.png"]
+        assert Path("empty").stat().st_ino == inode  # it may be somebody's working folder
+
+    def test_foreign_ones_are_not(self, here):
+        Path("full").mkdir()
+        Path("full/x").write_text("x")
+        Path("file").write_text("x")
+        for out in ("full", "file"):
+            done = run("sample", "r", "--n", 1, "--steps", 1, "--out", out)
+            assert (done.code, "(from --out)" in done.err, "choose a new directory" in done.err) == (2, True, True)
+        assert Path("full/x").read_text() == "x"
+
+
+class TestWhole:
+    def test_two_processes_do_not_fill_the_same_folder(self, tmp_path):
+        with whole(tmp_path / "x"), pytest.raises(GendiffError, match="by another process"), whole(tmp_path / "x"):
+            pass
+        assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+    def test_a_file_system_without_locks_is_no_reason_to_fail(self, tmp_path, monkeypatch):
+        def refuse(*args):
+            raise OSError(errno.ENOLCK, "no locks")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with whole(tmp_path / "x") as stage:
+            (stage / "a").touch()
+        assert (tmp_path / "x/a").exists()
+
+    def test_a_full_disk_is_said_with_what_is_free_and_leaves_nothing(self, tmp_path):
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old/a").write_text("kept")
+        for inside, name in ((False, "old"), (False, "new"), (True, "given")):
+            with pytest.raises(GendiffError, match="No space left") as caught, whole(tmp_path / name, inside):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            assert "bytes are free there" in str(caught.value)
+            assert "make room" in caught.value.fix
+        assert tree(tmp_path) == {"old/a": b"kept"}
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]
+
+    def test_other_errors_are_left_as_they_are(self, tmp_path):
+        with pytest.raises(PermissionError), whole(tmp_path / "x"):
+            raise PermissionError(errno.EACCES, "of something else")
+
+    def test_a_directory_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigError, match="cannot make the directory"), whole(tmp_path / "file/x"):
+            pass
+
+    def test_a_folder_with_nothing_but_what_was_interrupted_is_empty(self, tmp_path):
+        aside(tmp_path, inside=True).mkdir()
+        assert is_empty(tmp_path)
+        (tmp_path / "x").touch()
+        assert not is_empty(tmp_path)
