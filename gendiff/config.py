@@ -138,7 +138,7 @@ class Layer:
             raise ConfigError(
                 f"'{path}' is not valid TOML: {error}", fix="see how one looks: gendiff config show"
             ) from error
-        _refuse_plugins(table.pop("plugins", []), path)
+        refuse_plugins(table.pop("plugins", []), path)
         return cls(origin, table)
 
     @classmethod
@@ -216,7 +216,7 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise ConfigError("the configuration is nested too deeply") from error
 
 
-def _refuse_plugins(names: Any, path: Path) -> None:
+def refuse_plugins(names: Any, path: Path) -> None:
     """Raise `PluginError` for the plugin files that a configuration names, unless the user gave files of the same content."""
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(

@@ -34,7 +34,7 @@ import tomli_w
 from gendiff import stored
 from gendiff.command import command, quoted
 from gendiff.component import Component, Settings
-from gendiff.config import Config, Layer, overlaid, resolve
+from gendiff.config import Config, Layer, overlaid, refuse_plugins, resolve
 from gendiff.data import Data
 from gendiff.discovery import version
 from gendiff.errors import ConfigError, DataError, GendiffError, printable
@@ -181,8 +181,12 @@ class Run:
 
     @staticmethod
     def stored_table(path: Path) -> dict[str, Any]:
-        """What config.toml of the run at ``path`` says; raises `DataError` where it cannot be read."""
+        """What config.toml of the run at ``path`` says; raises `DataError` where it cannot be read.
+
+        And `PluginError` where somebody wrote plugin files into it.
+        """
         table = reading.toml_file(path / CONFIG)
+        refuse_plugins(table.pop("plugins", []), path / CONFIG)
         if not isinstance(table.get("train", {}), dict):
             raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
         return table

@@ -136,7 +136,7 @@ MISTAKES = [
     ("train --out file/x", 2, "cannot make the directory 'file/x'", "(from --out)"),
     ("train --out /proc/nothing/x", 2, "cannot make the directory '/proc/nothing/x'", "(from --out)"),
     ("train --config missing.toml", 2, "cannot read the configuration 'missing.toml': No such file"),
-    ("train --config empty", 2, "cannot read the configuration 'empty': Is a directory"),
+    ("train --config empty", 2, "cannot read the configuration 'empty': not a regular file"),
     ("train --config bad/x.png", 2, "'bad/x.png' is not valid TOML", "gendiff config show"),
     # resuming
     ("train --resume foreign", 2, "'foreign' is not a run directory", "run.json and config.toml"),

@@ -673,7 +673,7 @@ def test_unreadable_file_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refusing)
     error = error_of(lambda: Folder(path=tmp_path).length)
-    assert error.details == ("secret.png: Permission denied",)
+    assert error.details[0] == "secret.png: Permission denied"
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "gif", "tif", "webp", "bmp", "ppm"])

@@ -190,6 +190,17 @@ def test_for_a_fixed_belief_the_sum_over_steps_telescopes(rng):
     assert (found.events, found.draws) == (6, 120)
 
 
+def test_the_decoder_is_of_bytes_or_of_numbers_as_asked(rng):
+    """For a fixed belief it does not depend on the noise."""
+    process = gaussian(20)
+    events = torch.rand(4, *EVENT, generator=rng) * 2 - 1
+    model = Fixed(process.rotate(events.mean(0, keepdim=True))[0])
+    for eight_bit, x_0, decoder in ((True, to_bytes(events), byte_decoder), (False, events, continuous_decoder)):
+        found = bound(process, model, lambda k: events[k], range(4), eight_bit=eight_bit, draws=1)
+        nats = decoder(process, model, x_0, torch.zeros_like(x_0))
+        assert found.decoder.bits == pytest.approx(float(nats.mean()) / (30 * math.log(2)), rel=1e-5)
+
+
 def test_the_estimate_does_not_depend_on_how_many_events_are_computed_at_once(rng):
     process = gaussian(25)
     events = torch.randn(5, *EVENT, generator=rng)

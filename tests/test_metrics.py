@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -39,6 +40,12 @@ class TestSpectrum:
         assert bands[0] > -4
         assert bands[-1] < -10
 
+    def test_what_is_added_to_each_power(self):
+        """Two pixels v and -v: one component, of power 2 v²."""
+        x = torch.tensor([0.3, -0.3]).reshape(1, 1, 2).expand(4, 1, 2)
+        found = component(Metric, "spectrum:bands=1").measure(0 * x, x)["band_0"]
+        assert found == pytest.approx(10 * math.log10(1e-8 / (2 * 0.09 + 1e-8)), abs=1e-6)
+
     def test_an_empty_band_is_finite(self, rng):
         found = component(Metric, "spectrum:bands=64").measure(white(3, (1, 4, 4), rng), white(3, (1, 4, 4), rng))
         assert all(abs(value) < 100 for value in found.values())
@@ -69,6 +76,37 @@ def test_the_errors_of_brightness_and_contrast_are_how_they_scatter(rng):
     alone = Levels.of(draw()[:1])
     assert not alone.mean_error.any()
     assert not alone.contrast_error.any()
+
+
+class TestAlarms:
+    """Of a reference of -1/2 and 1/2 in every event: brightness 0, contrast 1/2, and no scatter; all in units of the contrast."""
+
+    def of(self, shift=(0.0,), gain=(1.0,), channels=3, scatter=0.0, n=40):
+        x = torch.tensor([-1.0, 1.0]).repeat(n, channels, 8).double().reshape(n, channels, 4, 4)
+        shift, gain = (torch.tensor(values).double().expand(channels).reshape(-1, 1, 1) for values in (shift, gain))
+        events = torch.tensor([-scatter, scatter]).repeat(n // 2).double().reshape(-1, 1, 1, 1)
+        return [
+            text.partition(",")[0]
+            for text in component(Metric, "moments").alarms((gain * x + shift + events) / 2, x / 2)
+        ]
+
+    def test_each_rings_beyond_a_tenth_of_the_contrast(self):
+        of = "of the contrast of the reference (the alarm rings from 0.1)"
+        assert self.of() == self.of(shift=(0.099,)) == self.of(shift=(-0.099,)) == self.of(gain=(1.099,)) == []
+        assert self.of(shift=(0.101,)) == [f"bright samples: their mean is off by +0.10 {of}"]
+        assert self.of(shift=(-0.2,)) == [f"dark samples: their mean is off by -0.20 {of}"]
+        assert self.of(gain=(0.8, 1.0, 1.1)) == [f"pale samples: the contrast of channel 0 is off by -0.20 {of}"]
+        assert self.of(gain=(0.9, 1.0, 1.3)) == [f"harsh samples: the contrast of channel 2 is off by +0.30 {of}"]
+        assert self.of(shift=(0.04, 0.02, -0.15)) == ["tinted samples: blue is off by -0.12"]
+        assert self.of(shift=(0.3, 0.0), channels=2) == [
+            *(f"bright samples: their mean is off by +0.15 {of}", "tinted samples: channel 0 is off by +0.15"),
+        ]
+
+    def test_none_rings_within_four_standard_errors(self):
+        """Events that are half a contrast brighter or darker in turn: 4 · 0.5/sqrt(n), and the contrast grows by it."""
+        assert not [text for text in self.of(shift=(0.31,), scatter=0.5) if "mean" in text]
+        assert [text for text in self.of(shift=(0.33,), scatter=0.5) if "mean" in text]
+        assert [text for text in self.of(shift=(0.2,), scatter=0.5, n=160) if "mean" in text]
 
 
 def test_the_contrast_of_a_reference_counts_as_a_grey_level_at_least():

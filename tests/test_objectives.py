@@ -10,7 +10,7 @@ from torch import nn
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
-from gendiff.score import Clamped, Denoiser, NetworkScore, encode
+from gendiff.score import Clamped, Denoiser, NetworkScore, decode, encode
 from gendiff.testing import level
 
 EVENT = (2, 3, 5)
@@ -142,6 +142,17 @@ def test_the_first_step_of_the_elbo_has_no_step_before(velocity):
     sin_1, sin_2 = (s**2 / (a**2 * c + s**2) for a, s in ((a_1, s_1), (a_2, s_2)))
     torch.testing.assert_close(weight[0], 10 * (a_1 / s_1) ** 2 * c * sin_1, rtol=1e-9, atol=0)
     torch.testing.assert_close(weight[1], 10 * ((a_1 / s_1) ** 2 - (a_2 / s_2) ** 2) * c * sin_2, rtol=1e-7, atol=1e-12)
+
+
+def test_epsilon_says_nothing_of_x_0_where_the_signal_has_vanished(rng):
+    """x̂_0 = m and ε̂ = (x̄ - a m)/s below log a = -14, and what is said above."""
+    at = level(torch.tensor([1e-9, 9e-7]), torch.tensor([0.5, 0.8]), mean=2.0)
+    x_bar, eps = torch.randn(2, 3, 2, generator=rng, dtype=torch.float64)
+    pivot = decode(Parametrization.EPS, eps, x_bar, at)
+    torch.testing.assert_close(pivot.x_0[:, 0], torch.full((3,), 2.0, dtype=torch.float64))
+    torch.testing.assert_close(pivot.eps[:, 0], (x_bar[:, 0] - 2e-9) / 0.5, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(pivot.eps[:, 1], eps[:, 1])
+    torch.testing.assert_close(pivot.x_0[:, 1], (x_bar[:, 1] - 0.8 * eps[:, 1]) / 9e-7, rtol=1e-6, atol=0)
 
 
 def test_min_snr_weighs_errors_of_x_0_by_the_smaller_of_snr_and_gamma():

@@ -389,7 +389,7 @@ def test_predict_fits_a_terminal(columns, monkeypatch):
         (("--steps", "5,x"), 2, "cannot read the numbers '5,x'"),
         (("--steps", "0"), 2, "different whole numbers from 1 on"),
         (("--steps", "5,5"), 2, "different whole numbers from 1 on"),
-        (("--steps", ""), 2, "write --steps 5,10,20"),
+        (("--steps", ","), 2, "write --steps 5,10,20"),
         (("--steps", "5000"), 2, "5000"),
         (("--sampler", "ddmi"), 2, "did you mean 'ddim'?"),
         (("--grid", "even"), 2, "unknown grid 'even'"),

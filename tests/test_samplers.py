@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -85,6 +86,28 @@ def test_the_loop_does_what_the_recursion_says(rotation, velocity, spec, rng):
     x_bar = process.rotate(sample(process, model, sampler, noise, dtype=torch.float64))
     torch.testing.assert_close(x_bar[0], mean, rtol=0, atol=1e-10)
     torch.testing.assert_close(((x_bar[1:] - x_bar[0]) ** 2).sum(0), variance, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("spec", SAMPLERS)
+def test_every_update_begins_where_the_last_one_ended(spec):
+    updates = list(component(Sampler, spec).plan(diffusion("dct", "blur", EVENT)))
+    assert updates[0].i == N
+    assert updates[-1].j == 0
+    assert all(before.j == update.i for before, update in pairwise(updates))
+    assert all(update.j <= update.i for update in updates)
+
+
+def test_noise_that_differs_at_one_step_is_not_constant():
+    """Wherever the step is; those after the first are none at which a `Diffusion` looks."""
+    heat = diffusion("dct", "heat", EVENT)
+    sampler = component(Sampler, "heat-dissipation")
+    assert [(update.i, update.j) for update in sampler.plan(heat)] == [(i, i - 1) for i in range(N, 0, -1)]
+    for step in (1, 20, N - 2):
+        log_s = heat.scales.log_s_common.clone()
+        log_s[step] -= 1e-6
+        other = Diffusion(heat.rotation, replace(heat.scales, log_s_common=log_s), EVENT)
+        with pytest.raises(ConfigError, match="noise is the same at every step"):
+            list(sampler.plan(other))
 
 
 @pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), ("blur-eigen", "isotropic")])
@@ -463,6 +486,23 @@ def test_a_component_that_was_pure_prior_is_not_extrapolated():
                 q = update.past[0].q.flatten()
                 assert (float(q[0]) == 0) == dead[before.i]
                 assert float(q[1]) != 0
+
+
+def test_an_angle_that_did_not_turn_is_not_extrapolated():
+    """Of pure prior θ is π/2 to the last bit: where it turns at last, ab2 is of first order."""
+    event = (1, 1, 2)
+    first, last = torch.full(event, 3.0).double(), torch.tensor([-90.0, -3.0]).double().reshape(event)
+    process = Diffusion(diffusion("identity", "blur", event).rotation, SteadyScales(13, first, last), event)
+    updates = list(component(Sampler, "trig:solver=ab2,grid=uniform,steps=13").plan(process))
+    theta = {i: process.at(i, torch.float64).theta.flatten() for i in range(14)}
+    still = 0
+    for before, update in pairwise(updates[:-1]):
+        turned = theta[before.i] - theta[update.i]
+        assert float(turned[1]) > 0 != float(update.past[0].b.flatten()[1])
+        if float(turned[0]) == 0 < float(theta[update.i][0] - theta[update.j][0]):
+            still += 1
+            assert float(update.past[0].b.flatten()[0]) == 0
+    assert still
 
 
 @pytest.mark.parametrize("h", [3e-5, 9e-4, 1.1e-3, 0.05, 1.0])

@@ -12,7 +12,7 @@ from gendiff.errors import ConfigError
 def refused(error: Any, words: Sequence[str]) -> ConfigError:
     """The same error in four parts; ``error`` is typer's ``BadParameter`` of an option, ``words`` the command line."""
     option = max(error.param.opts, key=len)
-    allowed, _, _ = re.sub("^Input should be ", "", error.message).partition(", unable to parse")
+    allowed, _, _ = re.sub("^(Input should be |Value error, )", "", error.message).partition(", unable to parse")
     if bound := re.fullmatch(r"(greater|less) than (or equal to )?(\S+)", allowed):
         end = {"greater": "more", "less": "less"}[bound[1]]
         fix = f"write {option} {bound[3]} or {end}" if bound[2] else f"write {option} with {end} than {bound[3]}"

@@ -97,7 +97,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
 @app.command()
 def diff(
     one: RunArgument,
-    other: RunArgument,
+    other: Annotated[Path, typer.Argument(help="Run directory.", metavar="OTHER")],
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show in which settings two runs differ."""

@@ -180,7 +180,7 @@ def census(
         sums.greatest,
         slope(sums.power),
         same(np.array(good), bytes(digests)),
-        [(name, "; ".join(error.details) or error.what) for name, error in bad],
+        [(name, (*error.details, error.what)[0]) for name, error in bad],
     )
 
 

@@ -269,7 +269,7 @@ class _Packer:
             self.gathered += len(content)
             self.progress.written += 1
         for _, name, error in chunk.bad:
-            self.progress.skip(name, "; ".join(error.details) or error.what)
+            self.progress.skip(name, (*error.details, error.what)[0])
         self.progress.rounding = max(self.progress.rounding, chunk.rounding)
         self.progress.read = chunk.stop
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from gendiff.errors import OBJECTS
 from gendiff.storage import reading
 
 HEADER = 10_000  # bytes of a header at most, as NumPy has it
@@ -58,8 +59,10 @@ def header(file: IO[bytes], size: int) -> Header:
         shape, fortran, dtype = read(io.BytesIO(length + text))
     except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
         raise ValueError("its header cannot be read") from error
-    if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise ValueError(f"it holds {'objects' if dtype.hasobject else dtype}, and allowed are numbers and text")
+    if dtype.hasobject:
+        raise ValueError(OBJECTS)
+    if dtype.names or dtype.subdtype:
+        raise ValueError(f"it holds {dtype}, and allowed are numbers and text")
     if len(shape) > AXES or min(shape, default=0) < 0 or (shape and not dtype.itemsize):
         raise ValueError(f"its header tells of an impossible shape {shape!s:.100}")
     found = Header(dtype, shape, fortran, 8 + len(length) + count)

@@ -146,9 +146,11 @@ def _staged(path: Path) -> Iterator[Path]:
     staged = path.with_name(f".{path.name[:50]}.{os.urandom(4).hex()}.staged")
     try:
         yield staged
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         with contextlib.suppress(OSError):
             staged.unlink()
+        if isinstance(error, OSError) and error.filename == str(staged):
+            error.filename, error.filename2 = str(path), None  # what was to be written, not where
         raise
 
 

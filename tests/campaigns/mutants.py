@@ -89,7 +89,7 @@ TABLE = {
     f"{PLUGINS}/processes": PROCESSES,
     f"{PLUGINS}/rotations": f"{BASES} test_golden",
     f"{PLUGINS}/objectives": "test_dense test_objectives",
-    f"{PLUGINS}/grids": "test_grids test_samplers",
+    f"{PLUGINS}/grids": "test_grids test_samplers test_prediction",
     f"{PLUGINS}/samplers": f"{LAWS} test_relatives",
     f"{PLUGINS}/metrics": "test_metrics",
     f"{PLUGINS}/models/mlp.py": "test_models",

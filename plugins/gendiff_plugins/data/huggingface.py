@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError, without_advice
 from gendiff.images import MOST_BYTES, Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
@@ -130,7 +130,7 @@ def _loaded(path: str, marks: tuple[Mark, ...] | None, column: str, split: str) 
     except Exception as error:
         what = f"cannot load the data set '{path}'"
         fix = "check the name and the connection" if marks is None else "write it again with save_to_disk"
-        why = reason(error).strip().partition("\n")[0]
+        why = without_advice(str(error).strip().partition("\n")[0]) or type(error).__name__
         raise DataError(what, subject="data.path", details=[why, f"allowed: {ALLOWED}"], fix=fix) from error
     feature = rows.features.get(column)
     if type(feature).__name__ != "Image":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
@@ -17,7 +17,7 @@ class Explicit(Grid):
     """the steps that are given.
 
     ``explicit:at=[1000, 600, 300, 100, 20]``: the model is evaluated there, in falling order, and the number of steps is left
-    out. The largest must be N, where the prior is.
+    out. The largest must be N, where the prior is; one that comes twice counts once.
     """
 
     name = "explicit"
@@ -42,13 +42,6 @@ class Explicit(Grid):
             )
         return [*falling, 0]
 
-    @field_validator("at")
-    @classmethod
-    def _once(cls, at: tuple[int, ...]) -> tuple[int, ...]:
-        if twice := [step for step in dict.fromkeys(at) if at.count(step) > 1]:
-            raise ValueError(f"step {twice[0]} is given more than once")
-        return at
-
     @property
     def _falling(self) -> list[int]:
-        return sorted(self.at, reverse=True)
+        return sorted(set(self.at), reverse=True)
