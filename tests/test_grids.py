@@ -81,7 +81,7 @@ def test_arc_length_counts_components_by_their_variance():
     c[1, 1, 2] = 4.0
     process = steady(1001, Moments(0 * c, c, 1))
     steps = component(Grid, "arc-length").steps(process, 4)
-    theta = [float(process.at(i, torch.float64).theta[0, 1, 1, 2]) for i in steps]
+    theta = [float(process.at(i, torch.float64).theta[1, 1, 2]) for i in steps]
     turns = [before - after for before, after in pairwise(theta)]
     assert turns == pytest.approx([theta[0] / 4] * 4, rel=0.03)
     other = component(Grid, "arc-length").steps(steady(1001), 4)
@@ -92,10 +92,8 @@ def test_the_way_begins_at_the_data():
     """ℓ(i) = Σ_{j<=i} sqrt(Σ_k c_k (θ_j - θ_{j-1})²), its first stretch from step 0; with NumPy."""
     c = torch.linspace(0.2, 3, 30, dtype=torch.float64).reshape(EVENT)
     process = steady(40, Moments(0 * c, c, 1))
-    a, s = (
-        np.stack([np.broadcast_to(f(i).exp().numpy(), EVENT) for i in range(41)])
-        for f in (process.log_a, process.log_s)
-    )
+    at = process.at(torch.arange(41), torch.float64)
+    a, s = (np.broadcast_to(values.numpy(), (41, *EVENT)) for values in (at.a, at.s))
     theta = np.arctan2(s, a * np.sqrt(c.numpy()))
     way = np.sqrt((c.numpy() * np.diff(theta, axis=0) ** 2).reshape(40, -1).sum(1)).cumsum()
     assert way[0] > 0
