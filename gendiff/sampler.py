@@ -14,18 +14,17 @@ arrived: the second stage of Heun is an update j -> j, affine in the guess and i
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.component import Component, by_name
+from gendiff.component import Component, abstractmethod, by_name
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, PluginError
 from gendiff.grid import Grid
@@ -71,6 +70,11 @@ class Sampler(Component):
     """An author gives `updates`; clamping is in event space, and data without a range are never clamped."""
 
     kind: ClassVar[str] = "sampler"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     #: Observed order: the error of the sampled distribution falls like (number of steps)^-order; 0 claims no convergence.
     order: ClassVar[int] = 1
     clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step")
