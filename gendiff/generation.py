@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,15 +21,13 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
-from gendiff.sampler import Sampler, Snapshot, sample
-from gendiff.score import Denoiser, NetworkScore, Pivot
-from gendiff.shapes import EventShape
+from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
+from gendiff.score import Denoiser, NetworkScore
 from gendiff.stopping import heed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
-from gendiff.streams import stream
+from gendiff.streams import ImageNoise, stream
 
-CHUNK = {"cpu": 16, "cuda": 64}  # events computed at once; part of what makes an image reproducible
 HOPELESS = 16  # images, from the first on, that are not finite: then no more are drawn
 LOOKED = 256  # images that are drawn where one is not finite, to say which are not
 SHOWN = 20  # numbers of images in one message
@@ -37,22 +35,6 @@ SHOWN = 20  # numbers of images in one message
 
 class NotFinite(GendiffError):
     """Images that were drawn hold values that are not finite (exit code 1)."""
-
-
-class ImageNoise:
-    """Event-space noise for the images ``images``: each has its own stream, keyed by (seed, image).
-
-    Every call draws the next ``(len(images), *event)``.
-    """
-
-    def __init__(self, seed: int, images: Sequence[int], event_shape: EventShape, device: torch.device) -> None:
-        self.streams = [stream(seed, "sample", image) for image in images]
-        self.event_shape = event_shape
-        self.device = device
-
-    def __call__(self) -> Tensor:
-        drawn = [torch.randn(self.event_shape, generator=generator) for generator in self.streams]
-        return torch.stack(drawn).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -156,10 +138,8 @@ def _first(count: int, watch: Callable[[Snapshot], None] | None) -> Callable[[Sn
 
     def seen(moment: Snapshot) -> None:
         heed()
-        if watch is None:
-            return
-        pivot = moment.pivot and Pivot(moment.pivot.x_0[:count], moment.pivot.eps[:count])
-        watch(replace(moment, x_bar=moment.x_bar[:count], pivot=pivot))
+        if watch is not None:
+            watch(moment.first(count))
 
     return seen
 

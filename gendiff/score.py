@@ -263,7 +263,7 @@ class NetworkScore(ScoreModel):
         self,
         denoiser: nn.Module,
         diffusion: Diffusion,
-        parametrization: Parametrization,
+        parametrization: Parametrization | str,
         value_range: tuple[float, float] | None = (-1.0, 1.0),
     ) -> None:
         self.denoiser = denoiser

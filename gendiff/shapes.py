@@ -116,6 +116,19 @@ def check_count(N: SupportsIndex) -> int:
     return count
 
 
+def check_number(n: SupportsIndex, name: str) -> int:
+    """How many events there are to be, as an int; raises `ArgumentError` where it is no whole number >= 1."""
+    try:
+        count = operator.index(n)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{name} = {n!r} is no whole number", details=["a number of events is 1 or more"]
+        ) from error
+    if count < 1:
+        raise ArgumentError(f"{name} = {count}", details=["a number of events is 1 or more"])
+    return count
+
+
 def sides(text: str) -> int | list[int]:
     """``"32"`` as 32, and ``"32x48"`` or ``"[32, 48]"`` as [32, 48]; raises ValueError where it is no size."""
     if re.fullmatch(r"\s*\d+\s*", text):
