@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final, get_args, get_origin
 
@@ -50,6 +51,11 @@ else:
 Resolver = Callable[[str, str], "type[Component]"]
 _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
 _default_resolver: list[Resolver] = []
+#: What no list offers: what stands in a configuration for an object that somebody gave in Python.
+_PYTHON = {
+    ("data", "python-events"): "gendiff.tensor_data:TensorData",
+    ("model", "python-module"): "gendiff.torch_module:TorchModule",
+}
 
 
 def set_default_resolver(resolver: Resolver) -> None:
@@ -69,6 +75,9 @@ def resolving_with(resolver: Resolver) -> Iterator[None]:
 
 def resolve(kind: str, name: str) -> type[Component]:
     """Return the component class of that kind and name; raise `ConfigError` or `PluginError` if there is none."""
+    if target := _PYTHON.get((kind, name)):
+        module, _, own = target.partition(":")
+        return getattr(import_module(module), own)  # type: ignore[no-any-return]  # a class of that kind
     resolver = _resolver.get() or (_default_resolver[0] if _default_resolver else None)
     if resolver is None:
         raise PluginError(f"no registry in force while looking up {kind} '{name}'")
@@ -240,7 +249,6 @@ class Component(Settings, metaclass=ComponentType):
                 parameters.append(f"{field}={spec_value(text)}")
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
 
-    @final
     def __repr__(self) -> str:
         # As it is written in Python: the interface, and the spec.
         interface = next(base for base in reversed(type(self).__mro__) if getattr(base, "kind", "") == self.kind)

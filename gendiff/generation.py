@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gendiff import checkpoint, pictures
+from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
@@ -23,6 +24,7 @@ from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore
+from gendiff.shapes import check_number
 from gendiff.stopping import heed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
@@ -38,8 +40,19 @@ class NotFinite(GendiffError):
 
 
 @dataclass(frozen=True)
+class Belief:
+    """What a network believes of events that it sees corrupted, in event space: x̂_0 and ε̂, each ``(B, *event)``."""
+
+    x_0: Tensor
+    eps: Tensor
+
+    def __repr__(self) -> str:
+        return f"Belief(x_0 and eps, each {tuple(self.x_0.shape)})"
+
+
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
-    """A run's network, ready to sample.
+    """A run's network, ready to sample: what `gendiff.load` and `gendiff.train` give.
 
     Args:
         weights: ``"ema"`` or ``"model"``, with the hash that the checkpoint's manifest has.
@@ -66,6 +79,68 @@ class TrainedModel:
         hashed = checkpoint.weights_hash(path, group)
         return cls(run, denoiser.eval(), saved.step, group, hashed)
 
+    def __repr__(self) -> str:
+        weights = "averaged" if self.weights == "ema" else "current"
+        return f"TrainedModel({str(self.run.path)!r}, step {self.step}, {weights} weights, {self.diffusion})"
+
+    @property
+    def config(self) -> Config:
+        """All that defines the run."""
+        return self.run.config
+
+    @property
+    def data(self) -> Data:
+        """What it was trained on; raises `DataError` where they are gone, or not as they were."""
+        return self.run.data()
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The process of the run, on the device of the network."""
+        return self.denoiser.diffusion
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, with these weights."""
+        return self.denoiser.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def score(self) -> NetworkScore:
+        """The network as a score model, for `sample` and all else that asks one."""
+        objective, data = self.config.objective, self.config.data
+        return NetworkScore(self.denoiser, self.diffusion, objective.parametrization, data.value_range)
+
+    def sample(self, n: int = 64, sampler: Sampler | str | None = None, seed: int = 0) -> Tensor:
+        """The first ``n`` events of a seed, ``(n, *event)`` on the CPU, equal to what ``gendiff sample`` draws before it rounds.
+
+        Args:
+            sampler: a sampler or its spec; left out, the one of the run.
+
+        Raises:
+            ConfigError: for a sampler that cannot sample this process.
+            NotFinite: where events are not finite.
+
+        """
+        chosen = self.config.sampler if sampler is None else sampler
+        if isinstance(chosen, str):
+            own = {"N": self.config.N, "sampler": self.config.sampler.table()}
+            chosen = resolve([Layer("the run", own), Layer("sampler", {"sampler": chosen})]).config.sampler
+        images = range(check_number(n, "n"))
+        return torch.cat([events.cpu() for events in generate(self.denoiser, self.run, chosen, seed, images, n)])
+
+    def predict(self, x: Tensor, i: int | Tensor) -> Belief:
+        """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
+
+        Autograd follows where ``x`` requires a gradient.
+        """
+        with torch.set_grad_enabled(x.requires_grad):
+            pivot = self.score.predict(self.diffusion.rotate(x), i)
+            return Belief(self.diffusion.unrotate(pivot.x_0), self.diffusion.unrotate(pivot.eps))
+
 
 def generate(
     denoiser: Denoiser,
@@ -87,12 +162,7 @@ def generate(
     """
     config = run.config
     device = next(denoiser.parameters()).device
-    model = NetworkScore(
-        denoiser,
-        denoiser.diffusion,
-        config.objective.parametrization,
-        config.data.value_range,
-    )
+    model = NetworkScore(denoiser, denoiser.diffusion, config.objective.parametrization, config.data.value_range)
     chunk = chunk or CHUNK[device.type]
     size, lost = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
