@@ -24,7 +24,7 @@ from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore
-from gendiff.shapes import check_number
+from gendiff.shapes import ShownByShape, check_number
 from gendiff.stopping import heed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
@@ -39,15 +39,12 @@ class NotFinite(GendiffError):
     """Images that were drawn hold values that are not finite (exit code 1)."""
 
 
-@dataclass(frozen=True)
-class Belief:
+@dataclass(frozen=True, repr=False)
+class Belief(ShownByShape):
     """What a network believes of events that it sees corrupted, in event space: x̂_0 and ε̂, each ``(B, *event)``."""
 
     x_0: Tensor
     eps: Tensor
-
-    def __repr__(self) -> str:
-        return f"Belief(x_0 and eps, each {tuple(self.x_0.shape)})"
 
 
 @dataclass(frozen=True, repr=False)

@@ -39,7 +39,7 @@ from gendiff.training import Trainer, changed_data, check_disk, fit
 from gendiff.velocity import Velocity
 
 LINES = 10  # of progress
-BATCH = 64
+BATCH, STEPS = 64, 50  # where there are as many events, and as many steps
 
 
 class Progress:
@@ -63,7 +63,7 @@ def train(
     rotation: Rotation | str = "identity",
     velocity: Velocity | str = "blur",
     objective: Objective | str = "wiener",
-    sampler: Sampler | str = "trig:solver=ab2,steps=50",
+    sampler: Sampler | str | None = None,
     N: int = 1000,
     out: str | PathLike[str] | None = None,
     device: str | None = None,
@@ -75,7 +75,8 @@ def train(
     Args:
         data: a tensor, an array, a data set of torch, data or their spec: what `as_data` takes.
         model: a module that maps ``(x, i)`` to the shape of x, which is copied, or a model or its spec.
-        rotation, velocity, objective, sampler: components or their specs.
+        rotation, velocity, objective: components or their specs.
+        sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
         N: the steps of the process.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
@@ -94,13 +95,15 @@ def train(
     source = as_data(data)
     if source.length is not None:
         training.setdefault("batch", min(BATCH, source.length))
+    default = f"trig:solver=ab2,steps={min(STEPS, N) if isinstance(N, int) and N > 0 else STEPS}"
+    training.setdefault("preview", default)
     table = {
         "data": source,
         "model": as_model(model),
         "rotation": rotation,
         "velocity": velocity,
         "objective": objective,
-        "sampler": sampler,
+        "sampler": default if sampler is None else sampler,
         "N": N,
         "train": training,
     }

@@ -65,6 +65,9 @@ class Modes:
             and torch.equal(self.weight, other.weight)
         )
 
+    def __repr__(self) -> str:
+        return f"Modes({len(self.variance)} variances)"
+
     def to(self, device: torch.device) -> Modes:
         """The same modes on ``device``."""
         return Modes(self.variance.to(device), self.weight.to(device))
@@ -126,6 +129,9 @@ class Moments:
             and torch.equal(self.variance, other.variance)
             and self.modes == other.modes
         )
+
+    def __repr__(self) -> str:
+        return f"Moments(of {self.count:,} events)" if self.measured else "Moments(assumed)"
 
     def __hash__(self) -> int:
         return hash((self.count, self.fingerprint))

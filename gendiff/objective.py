@@ -20,10 +20,11 @@ from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.level import Level
 from gendiff.score import Parametrization, Pivot, ask, check_moments, encode, network_input
+from gendiff.shapes import ShownByShape
 
 
-@dataclass(frozen=True)
-class Loss:
+@dataclass(frozen=True, repr=False)
+class Loss(ShownByShape):
     """What one batch says.
 
     Args:

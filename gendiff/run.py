@@ -199,6 +199,8 @@ class Run:
         run = cls(path, Config.model_construct(), table, given=given)
         recalled = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
         run.config, run.notes = recalled.config, recalled.notes
+        if training and isinstance(run.config.data, TensorData):
+            run.config.data.require()
         return run
 
     @staticmethod
@@ -208,6 +210,11 @@ class Run:
         if not isinstance(table.get("train", {}), dict):
             raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
         return table
+
+    @property
+    def in_python(self) -> dict[str, Any]:
+        """Model and data that were given in Python, and how the run is opened again; empty where there are none."""
+        return _given(self.config, self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -262,6 +269,8 @@ class Run:
             table = self.given.get("data") or self.table.get("data", data.table())
             layer = Layer(str(self.path / CONFIG), {"data": table})
             data = resolve([layer]).config.data
+        if isinstance(data, TensorData):
+            data.require()
         if data.fingerprint != known:
             raise DataError(
                 f"the data of '{self.path}' are not those that it was trained on",

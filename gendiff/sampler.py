@@ -29,12 +29,12 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid
 from gendiff.score import Clamped, Parametrization, Pivot, ScoreModel, encode, normalized
-from gendiff.shapes import check_events, check_number
+from gendiff.shapes import ShownByShape, check_events, check_number
 from gendiff.streams import ImageNoise
 
 
-@dataclass(frozen=True)
-class Past:
+@dataclass(frozen=True, repr=False)
+class Past(ShownByShape):
     """The coefficients of an earlier evaluation in an update: of its x̂_0 and of its ε̂."""
 
     q: Tensor | None = None
@@ -60,6 +60,21 @@ class Update:
     e: Tensor | None = None
     constant: Tensor | None = None
     past: tuple[Past, ...] = ()
+
+    def __repr__(self) -> str:
+        # As the formula of the module, without what is absent; ' is an evaluation earlier.
+        terms = ["constant"] if self.constant is not None else []
+        terms += [
+            f"{name} {of}" for name, of in (("p", "x"), ("q", "x_0"), ("b", "eps")) if getattr(self, name) is not None
+        ]
+        for back, past in enumerate(self.past, 1):
+            terms += [
+                f"{name} {of}" + "'" * back
+                for name, of in (("q", "x_0"), ("b", "eps"))
+                if getattr(past, name) is not None
+            ]
+        terms += ["e z"] if self.e is not None else []
+        return f"Update({self.i} -> {self.j}: {' + '.join(terms) or '0'})"
 
 
 #: ``standard``: N(0, s_N²). ``matched``: N(a_N m, a_N² c + s_N²), the moments that the data have at N. ``data``: an event of the
@@ -128,8 +143,8 @@ class GridSampler(Sampler):
         return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
 
 
-@dataclass(frozen=True)
-class Snapshot:
+@dataclass(frozen=True, repr=False)
+class Snapshot(ShownByShape):
     """A look at the chain: after the update to step ``j``, the ``number``-th, ``x̄_j`` and the pivot it was made from."""
 
     number: int

@@ -53,14 +53,18 @@ class TensorData(Data):
     def fingerprint(self) -> str:
         return self.mark
 
-    def __getitem__(self, index: int) -> Tensor:
+    def require(self) -> None:
+        """Raise `DataError` where the events are not here."""
         if self._events is None:
             raise DataError(
                 f"these events were given in Python, as a {self.source}, and are not here",
                 details=[f"{self.count:,} events {self.shape}, fingerprint {self.mark}"],
-                fix="give them again: gendiff.load(RUN, data=x), gendiff.resume(RUN, data=x)",
+                fix="give them again in Python: gendiff.load(RUN, data=x), gendiff.resume(RUN, data=x)",
                 subject="data.name",
             )
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.require()
         if not 0 <= index < self.count:
             raise IndexError(f"event {index} of {self.count}")
         event = _event(self._events[index], f"event {index}")

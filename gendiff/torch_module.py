@@ -30,6 +30,11 @@ class TorchModule(Model):
 
     _network: nn.Module | None = PrivateAttr(None)
 
+    def __repr__(self) -> str:
+        return f"TorchModule({self.module}, {self.parameters:,} parameters{'' if self._network is not None else ', not here'})"
+
+    __str__ = __repr__
+
     def build(self, event_shape: EventShape) -> nn.Module:
         if self._network is None:
             own = self.module.rpartition(":")[2].rpartition(".")[2]
@@ -37,7 +42,7 @@ class TorchModule(Model):
             raise ConfigError(
                 f"the network was given in Python, a {self.module} with {self.parameters:,} parameters, and is not here",
                 details=source,
-                fix=f"give it again: gendiff.load(RUN, model={own}(...)), gendiff.resume(RUN, model={own}(...))",
+                fix=f"give it again in Python: gendiff.load(RUN, model={own}(...)), gendiff.resume(RUN, model={own}(...))",
                 subject="model.name",
             )
         return deepcopy(self._network)
