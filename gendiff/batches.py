@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
+from gendiff.shapes import ShownByShape
 from gendiff.streams import stream
 from gendiff.workers import InOrder, begin_data_process, loaded
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, repr=False)
+class Batch(ShownByShape):
     """One process's share of a global batch.
 
     Args:

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self, final, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -34,12 +35,27 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, PluginError, did_you_mean
 from gendiff.storage.plain import toml_table
+
+if TYPE_CHECKING:
+    F = TypeVar("F")
+
+    def abstractmethod(method: F) -> F:
+        """What an author gives. Of type checkers it is hidden, or they would refuse ``Rotation("dct")``."""
+        return method
+else:
+    from abc import abstractmethod as abstractmethod
 
 Resolver = Callable[[str, str], "type[Component]"]
 _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
 _default_resolver: list[Resolver] = []
+#: What no list offers: what stands in a configuration for an object that somebody gave in Python.
+_PYTHON = {
+    ("data", "python-events"): "gendiff.tensor_data:TensorData",
+    ("model", "python-module"): "gendiff.torch_module:TorchModule",
+}
 
 
 def set_default_resolver(resolver: Resolver) -> None:
@@ -59,6 +75,9 @@ def resolving_with(resolver: Resolver) -> Iterator[None]:
 
 def resolve(kind: str, name: str) -> type[Component]:
     """Return the component class of that kind and name; raise `ConfigError` or `PluginError` if there is none."""
+    if target := _PYTHON.get((kind, name)):
+        module, _, own = target.partition(":")
+        return getattr(import_module(module), own)  # type: ignore[no-any-return]  # a class of that kind
     resolver = _resolver.get() or (_default_resolver[0] if _default_resolver else None)
     if resolver is None:
         raise PluginError(f"no registry in force while looking up {kind} '{name}'")
@@ -116,8 +135,25 @@ def by_name(default: str, description: str) -> Any:
     return Field(default, description=description)
 
 
-class Component(Settings):
-    """Base of every pluggable thing."""
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as ComponentType
+else:
+
+    class ComponentType(type(BaseModel)):
+        """The type of component classes: an interface that is called with a spec gives the component that it names."""
+
+        def __call__(cls, *spec: Any, **parameters: Any) -> Component:
+            if not spec and (cls.name or not cls.kind):
+                return super().__call__(**parameters)
+            return cls._of(*spec, **parameters)
+
+
+class Component(Settings, metaclass=ComponentType):
+    """Base of every pluggable thing.
+
+    An interface is called with what names a component: ``Rotation("dct")``, ``Velocity("blur:schedule=log")``,
+    ``Sampler("ddim", steps=20)``, a table, or a component, which is given back. A class of one's own takes its parameters.
+    """
 
     name: ClassVar[str] = ""
     _learned: Mapping[str, Any] = PrivateAttr(default_factory=dict)
@@ -145,6 +181,32 @@ class Component(Settings):
                 fix="fit it first: component.with_learned(component.fit(...)), or Config.fitted()",
             )
         return self._learned
+
+    @classmethod
+    def _of(cls, *spec: Any, **parameters: Any) -> Component:
+        """What ``cls(spec, **parameters)`` gives; raises `ConfigError` where that names no component of this class."""
+        one, *more = spec or (parameters,)
+        example = (
+            f"write it as {cls.__name__}('NAME'), {cls.__name__}('NAME:KEY=VALUE') or {cls.__name__}('NAME', KEY=VALUE)"
+        )
+        if more or not isinstance(one, str | Mapping | Component) or (isinstance(one, Component) and parameters):
+            shown = ", ".join([*map(repr, spec), *parameters])
+            raise ConfigError(f"{cls.__name__}({shown:.80}) names no {cls.kind}", fix=example, subject=cls.kind)
+        if isinstance(one, Component):
+            table: Any = one
+        else:
+            table = {**(parse_spec(one) if isinstance(one, str) else one), **parameters}
+            if not cls.name and "name" not in table:
+                raise ConfigError(
+                    f"which {cls.kind}? {cls.__name__} is what all of them have in common",
+                    details=[f"all that can be named: {command('plugins', 'list', '--kind', cls.kind)}"],
+                    fix=example,
+                    subject=cls.kind,
+                )
+        made = table if isinstance(table, Component) else cls.model_validate(table)
+        if not isinstance(made, cls):
+            raise ConfigError(f"{made!r} is no {cls.__name__}", fix=example, subject=cls.kind)
+        return made
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -186,6 +248,13 @@ class Component(Settings):
             if value != info.default and text != info.default and text is not None:
                 parameters.append(f"{field}={spec_value(text)}")
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
+
+    def __repr__(self) -> str:
+        # As it is written in Python: the interface, and the spec.
+        interface = next(base for base in reversed(type(self).__mro__) if getattr(base, "kind", "") == self.kind)
+        return f"{interface.__name__}({self.spec!r})"
+
+    __str__ = __repr__
 
     def __eq__(self, other: object) -> bool:
         # By parameters and what was learned: what a component has loaded and cached is no part of what it is.

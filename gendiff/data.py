@@ -7,16 +7,15 @@ component's own parameters), a run is reproducible without any loader state.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 from pydantic import ModelWrapValidatorHandler
 from torch import Tensor
 
 from gendiff.command import command
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.errors import ConfigError
 from gendiff.shapes import EventShape
 
@@ -29,6 +28,11 @@ class Data(Component):
     """
 
     kind: ClassVar[str] = "data"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     @property

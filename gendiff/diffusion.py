@@ -28,21 +28,21 @@ from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
-from gendiff.shapes import EventShape, broadcasts, check_count, check_events, check_step, check_steps
+from gendiff.shapes import EventShape, ShownByShape, broadcasts, check_count, check_events, check_step, check_steps
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
 
-@dataclass(frozen=True)
-class Kernel:
+@dataclass(frozen=True, repr=False)
+class Kernel(ShownByShape):
     """``q(x̄_i | x̄_j) = N(scale x̄_j, std²)``, j < i; float64 diagonals."""
 
     scale: Tensor
     std: Tensor
 
 
-@dataclass(frozen=True)
-class Posterior:
+@dataclass(frozen=True, repr=False)
+class Posterior(ShownByShape):
     """``q(x̄_j | x̄_i, x̄_0) = N(p x̄_i + q x̄_0, std²)``, j < i; float64 diagonals."""
 
     p: Tensor
@@ -80,16 +80,26 @@ class Diffusion:
     @classmethod
     def of(
         cls,
-        rotation: Rotation,
-        velocity: Velocity,
+        rotation: Rotation | str,
+        velocity: Velocity | str,
         event_shape: EventShape,
         N: int = 1000,
         moments: Moments | None = None,
     ) -> Self:
-        """The diffusion of a recipe: the scales that ``velocity`` gives in the coordinates of ``rotation``, in N steps."""
+        """The diffusion of a recipe: the scales that ``velocity`` gives in the coordinates of ``rotation``, in N steps.
+
+        Both are components or their specs.
+        """
+        rotation, velocity = Rotation(rotation), Velocity(velocity)
         event_shape = tuple(event_shape)
         _check_shape(event_shape)
         return cls(rotation, velocity.scales(rotation, event_shape, check_count(N)), event_shape, moments)
+
+    def __repr__(self) -> str:
+        moments = f", {self.moments}" if self.knows_data else ""
+        return (
+            f"Diffusion({self.rotation}, {type(self.scales).__name__}, events {self.event_shape}, N={self.N}{moments})"
+        )
 
     @property
     def N(self) -> int:

@@ -10,15 +10,14 @@ other features is called ``fd-<name>``.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.rotation import full_precision
 
 
@@ -26,6 +25,10 @@ class Features(Component):
     """A map from an event to d numbers; an author gives `extract` and `fingerprint`."""
 
     kind: ClassVar[str] = "features"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     @abstractmethod
     def extract(self, events: Tensor) -> Tensor:

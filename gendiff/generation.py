@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gendiff import checkpoint, pictures
+from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.network import build_denoiser, load_weights
 from gendiff.run import Run
-from gendiff.sampler import Sampler, Snapshot, sample
-from gendiff.score import Denoiser, NetworkScore, Pivot
-from gendiff.shapes import EventShape
+from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
+from gendiff.score import Denoiser, NetworkScore
+from gendiff.shapes import ShownByShape, check_number
 from gendiff.stopping import heed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
-from gendiff.streams import stream
+from gendiff.streams import ImageNoise, stream
 
-CHUNK = {"cpu": 16, "cuda": 64}  # events computed at once; part of what makes an image reproducible
 HOPELESS = 16  # images, from the first on, that are not finite: then no more are drawn
 LOOKED = 256  # images that are drawn where one is not finite, to say which are not
 SHOWN = 20  # numbers of images in one message
@@ -39,25 +39,17 @@ class NotFinite(GendiffError):
     """Images that were drawn hold values that are not finite (exit code 1)."""
 
 
-class ImageNoise:
-    """Event-space noise for the images ``images``: each has its own stream, keyed by (seed, image).
+@dataclass(frozen=True, repr=False)
+class Belief(ShownByShape):
+    """What a network believes of events that it sees corrupted, in event space: x̂_0 and ε̂, each ``(B, *event)``."""
 
-    Every call draws the next ``(len(images), *event)``.
-    """
-
-    def __init__(self, seed: int, images: Sequence[int], event_shape: EventShape, device: torch.device) -> None:
-        self.streams = [stream(seed, "sample", image) for image in images]
-        self.event_shape = event_shape
-        self.device = device
-
-    def __call__(self) -> Tensor:
-        drawn = [torch.randn(self.event_shape, generator=generator) for generator in self.streams]
-        return torch.stack(drawn).to(self.device)
+    x_0: Tensor
+    eps: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
-    """A run's network, ready to sample.
+    """A run's network, ready to sample: what `gendiff.load` and `gendiff.train` give.
 
     Args:
         weights: ``"ema"`` or ``"model"``, with the hash that the checkpoint's manifest has.
@@ -84,6 +76,68 @@ class TrainedModel:
         hashed = checkpoint.weights_hash(path, group)
         return cls(run, denoiser.eval(), saved.step, group, hashed)
 
+    def __repr__(self) -> str:
+        weights = "averaged" if self.weights == "ema" else "current"
+        return f"TrainedModel({str(self.run.path)!r}, step {self.step}, {weights} weights, {self.diffusion})"
+
+    @property
+    def config(self) -> Config:
+        """All that defines the run."""
+        return self.run.config
+
+    @property
+    def data(self) -> Data:
+        """What it was trained on; raises `DataError` where they are gone, or not as they were."""
+        return self.run.data()
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The process of the run, on the device of the network."""
+        return self.denoiser.diffusion
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, with these weights."""
+        return self.denoiser.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def score(self) -> NetworkScore:
+        """The network as a score model, for `sample` and all else that asks one."""
+        objective, data = self.config.objective, self.config.data
+        return NetworkScore(self.denoiser, self.diffusion, objective.parametrization, data.value_range)
+
+    def sample(self, n: int = 64, sampler: Sampler | str | None = None, seed: int = 0) -> Tensor:
+        """The first ``n`` events of a seed, ``(n, *event)`` on the CPU, equal to what ``gendiff sample`` draws before it rounds.
+
+        Args:
+            sampler: a sampler or its spec; left out, the one of the run.
+
+        Raises:
+            ConfigError: for a sampler that cannot sample this process.
+            NotFinite: where events are not finite.
+
+        """
+        chosen = self.config.sampler if sampler is None else sampler
+        if isinstance(chosen, str):
+            own = {"N": self.config.N, "sampler": self.config.sampler.table()}
+            chosen = resolve([Layer("the run", own), Layer("sampler", {"sampler": chosen})]).config.sampler
+        images = range(check_number(n, "n"))
+        return torch.cat([events.cpu() for events in generate(self.denoiser, self.run, chosen, seed, images, n)])
+
+    def predict(self, x: Tensor, i: int | Tensor) -> Belief:
+        """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
+
+        Autograd follows where ``x`` requires a gradient.
+        """
+        with torch.set_grad_enabled(x.requires_grad):
+            pivot = self.score.predict(self.diffusion.rotate(x), i)
+            return Belief(self.diffusion.unrotate(pivot.x_0), self.diffusion.unrotate(pivot.eps))
+
 
 def generate(
     denoiser: Denoiser,
@@ -105,12 +159,7 @@ def generate(
     """
     config = run.config
     device = next(denoiser.parameters()).device
-    model = NetworkScore(
-        denoiser,
-        denoiser.diffusion,
-        config.objective.parametrization,
-        config.data.value_range,
-    )
+    model = NetworkScore(denoiser, denoiser.diffusion, config.objective.parametrization, config.data.value_range)
     chunk = chunk or CHUNK[device.type]
     size, lost = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
@@ -156,10 +205,8 @@ def _first(count: int, watch: Callable[[Snapshot], None] | None) -> Callable[[Sn
 
     def seen(moment: Snapshot) -> None:
         heed()
-        if watch is None:
-            return
-        pivot = moment.pivot and Pivot(moment.pivot.x_0[:count], moment.pivot.eps[:count])
-        watch(replace(moment, x_bar=moment.x_bar[:count], pivot=pivot))
+        if watch is not None:
+            watch(moment.first(count))
 
     return seen
 

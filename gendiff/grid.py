@@ -7,15 +7,14 @@ same one they make room for each other: n evaluations are at n different steps, 
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.level import Level
@@ -27,6 +26,11 @@ class Grid(Component):
     """n of the steps N..1; an author gives `positions`."""
 
     kind: ClassVar[str] = "grid"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     #: Whether it says by itself how many steps there are.
     counted: ClassVar[bool] = False
 

@@ -30,12 +30,12 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 @hookspec
-def gendiff_components() -> Iterable[type[Component] | Lazy]:  # type: ignore[empty-body]  # a specification has no body
+def gendiff_components() -> Iterable[type[Component] | Lazy]:
     """The components that this plugin provides: classes, or `Lazy` announcements that cost no import."""
 
 
 @hookspec
-def gendiff_presets() -> Mapping[str, Path]:  # type: ignore[empty-body]  # a specification has no body
+def gendiff_presets() -> Mapping[str, Path]:
     """Named TOML files, each a complete or partial configuration for ``--preset``."""
 
 

@@ -42,6 +42,10 @@ class Level:
         self.dtype = dtype
         self.one = one
 
+    def __repr__(self) -> str:
+        steps = f"i={int(self.i[0])}" if self.one else f"{len(self.i)} steps i"
+        return f"Level({steps} of {self.N}, {self.dtype})".replace("torch.", "")
+
     @property
     def N(self) -> int:
         """The number of steps of the process."""

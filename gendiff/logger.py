@@ -7,17 +7,21 @@ off for the rest of the run, and run.json says so.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 
 
 class Logger(Component):
     """Makes an observer; an author gives `observer`."""
 
     kind: ClassVar[str] = "logger"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     def ready(self) -> None:
         """Raise `ConfigError` where a library it needs is missing; asked before a run is made."""

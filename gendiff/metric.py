@@ -6,18 +6,23 @@ there are: numbers of different n must never be compared, so whoever reports one
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 
 
 class Metric(Component):
     """A comparison of samples with data; an author gives `measure`."""
 
     kind: ClassVar[str] = "metric"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     #: Whether the first of its numbers is better when larger.
     larger_is_better: ClassVar[bool] = False
 

@@ -7,12 +7,12 @@ shape ``(B, in_channels, *spatial)`` and ``i`` is the step, shape ``(B,)``, a fl
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.shapes import EventShape
 
 
@@ -20,6 +20,11 @@ class Model(Component):
     """Builds a network for events of a given shape."""
 
     kind: ClassVar[str] = "model"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     #: Concatenate the rotated input U^T x to x along the channels: the network then has ``2 C`` input channels.
     frequency_features: bool = False
 

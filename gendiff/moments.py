@@ -35,6 +35,7 @@ from gendiff.errors import DataError
 from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, spatial
 from gendiff.storage.cache import Cache
+from gendiff.tensor_data import as_data
 
 MOST_EVENTS = 2048  # of a finite set that are looked at
 MOST_ENDLESS = 512  # of an endless source, whose events have to be made
@@ -63,6 +64,9 @@ class Modes:
             and torch.equal(self.variance, other.variance)
             and torch.equal(self.weight, other.weight)
         )
+
+    def __repr__(self) -> str:
+        return f"Modes({len(self.variance)} variances)"
 
     def to(self, device: torch.device) -> Modes:
         """The same modes on ``device``."""
@@ -99,13 +103,14 @@ class Moments:
         return cls(torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
     @classmethod
-    def fit(cls, data: Data, rotation: Rotation) -> Self:
+    def fit(cls, data: Data | Tensor, rotation: Rotation) -> Self:
         """Measure them on at most 2048 events, equally spread over a finite set, the first 512 of an endless one.
 
-        A pure function of both.
+        A pure function of both; of a tensor of events ``(n, *event)`` too, whatever its values (`as_data`).
 
         Raises `DataError` where there is no event, or events are not finite.
         """
+        data = as_data(data, value_range=None)
         shape = data.event_shape
         mean, variance, in_dct, count = _measured(data, rotation, data.fingerprint)
         modes = None
@@ -124,6 +129,9 @@ class Moments:
             and torch.equal(self.variance, other.variance)
             and self.modes == other.modes
         )
+
+    def __repr__(self) -> str:
+        return f"Moments(of {self.count:,} events)" if self.measured else "Moments(assumed)"
 
     def __hash__(self) -> int:
         return hash((self.count, self.fingerprint))

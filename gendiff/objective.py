@@ -9,8 +9,9 @@ errors depend on the basis, and are those of the pictures. A sum over k instead 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,11 @@ from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.level import Level
 from gendiff.score import Parametrization, Pivot, ask, check_moments, encode, network_input
+from gendiff.shapes import ShownByShape
 
 
-@dataclass(frozen=True)
-class Loss:
+@dataclass(frozen=True, repr=False)
+class Loss(ShownByShape):
     """What one batch says.
 
     Args:
@@ -39,6 +41,11 @@ class Objective(Component):
     """A parametrization and a weight; an author sets the first and may override the second."""
 
     kind: ClassVar[str] = "objective"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     parametrization: ClassVar[Parametrization]
     #: The power of an error in the loss: 2, or 1 for absolute errors, in event space.
     power: ClassVar[Literal[1, 2]] = 2

@@ -7,10 +7,10 @@ replaced by them before anything else happens, and a run stores the parts.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.rotation import Rotation
 from gendiff.velocity import Velocity
 
@@ -19,6 +19,10 @@ class Process(Component):
     """A named pair; an author gives `parts`."""
 
     kind: ClassVar[str] = "process"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     @abstractmethod
     def parts(self) -> tuple[Rotation, Velocity]:

@@ -12,11 +12,10 @@ percent, in float32 by 1e-6.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ from gendiff.blur import (
     symmetric_blur,
     symmetric_blur_matrix,
 )
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.data import Data
 from gendiff.errors import ConfigError, PluginError
 from gendiff.shapes import EventShape, spatial
@@ -57,6 +56,11 @@ class Rotation(Component):
     """An orthogonal map U; an author gives `rotate` (U^T x) and `unrotate` (U x̄)."""
 
     kind: ClassVar[str] = "rotation"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     #: Whether a Gaussian blur is exactly diagonal in this basis, and so an operator this rotation applies exactly.
     diagonalises_blur: ClassVar[bool] = False
 

@@ -46,6 +46,8 @@ from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, numbered
 from gendiff.storage.lock import locked
 from gendiff.storage.plain import json_bytes, json_line, json_object, shown
+from gendiff.tensor_data import TensorData
+from gendiff.torch_module import TorchModule
 
 RECORD, CONFIG, CARD = "run.json", "config.toml", "README.md"
 RESTORE = "restore it from a copy, or start a new run"
@@ -58,6 +60,7 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "providers": ("plugin", "distribution", "version", "origin"),
     "plugin_files": ("plugin", "given", "origin", "sha256", "copy"),
     "data": None,
+    "given": None,
 }
 PLUGIN = 2**24  # bytes of a plugin file
 VALUES = 2**28  # of an event
@@ -69,13 +72,22 @@ class Run:
     """A run directory. Use `Run.create` or `Run.open`."""
 
     def __init__(
-        self, path: Path, config: Config, table: Mapping[str, Any] | None = None, notes: Iterable[str] = ()
+        self,
+        path: Path,
+        config: Config,
+        table: Mapping[str, Any] | None = None,
+        notes: Iterable[str] = (),
+        given: Mapping[str, Component] | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
+        self.given = dict(given or {})  # model and data that were given in Python
         self.made = False  # whether its directory was not there before
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
 
     @classmethod
     def create(cls, config: Config, registry: Registry, out: Path | None = None, argv: Sequence[str] = ()) -> Run:
@@ -132,6 +144,7 @@ class Run:
                     **({"parts": len(parts)} if parts else {}),
                 },
                 "predicts": config.objective.parametrization,
+                **({"given": given} if (given := _given(config, path)) else {}),
             }
         )
 
@@ -147,7 +160,14 @@ class Run:
                 self.path.rmdir()
 
     @classmethod
-    def open(cls, path: Path, training: bool = False, steps: int | None = None, changes: Iterable[Layer] = ()) -> Run:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        training: bool = False,
+        steps: int | None = None,
+        changes: Iterable[Layer] = (),
+        given: Mapping[str, Component] | None = None,
+    ) -> Run:
         """An existing run, with its process as it was trained.
 
         To sample, stored numbers stand in for data, and for a rotation, velocity or objective whose plugin is gone or gives other
@@ -156,6 +176,7 @@ class Run:
         Args:
             steps: the number of optimiser steps, where it is to change.
             changes: other settings that are to change.
+            given: ``model`` and ``data`` in place of those that the run was given in Python, and cannot store.
 
         Raises:
             ConfigError: where ``path`` is not a run.
@@ -163,6 +184,7 @@ class Run:
             PluginError: where a component is missing that nothing can stand in for.
 
         """
+        path = Path(path)
         if not os.path.lexists(path / CONFIG) or not os.path.lexists(path / RECORD):
             raise ConfigError(
                 f"'{path}' is not a run directory",
@@ -174,9 +196,11 @@ class Run:
             table["train"] = {**table.get("train", {}), "steps": steps}
         for change in changes:
             table = overlaid(table, change)
-        run = cls(path, Config.model_construct(), table)
-        recalled = recall(path, Layer(str(path / CONFIG), table), run.info, training)
+        run = cls(path, Config.model_construct(), table, given=given)
+        recalled = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
         run.config, run.notes = recalled.config, recalled.notes
+        if training and isinstance(run.config.data, TensorData):
+            run.config.data.require()
         return run
 
     @staticmethod
@@ -190,6 +214,11 @@ class Run:
         if not isinstance(table.get("train", {}), dict):
             raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
         return table
+
+    @property
+    def in_python(self) -> dict[str, Any]:
+        """Model and data that were given in Python, and how the run is opened again; empty where there are none."""
+        return _given(self.config, self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -241,8 +270,11 @@ class Run:
         """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
         data, known = self.config.data, self.info["data"]["fingerprint"]
         if isinstance(data, stored.StoredData):
-            layer = Layer(str(self.path / CONFIG), {"data": self.table.get("data", data.table())})
+            table = self.given.get("data") or self.table.get("data", data.table())
+            layer = Layer(str(self.path / CONFIG), {"data": table})
             data = resolve([layer]).config.data
+        if isinstance(data, TensorData):
+            data.require()
         if data.fingerprint != known:
             raise DataError(
                 f"the data of '{self.path}' are not those that it was trained on",
@@ -321,7 +353,9 @@ class Run:
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             "",
-            f"Sample from it: `gendiff sample RUN`. Train it again: `{again}`.",
+            f"Open it in Python: `{given.get('open')}`; go on: `{given.get('resume')}`."
+            if (given := info.get("given"))
+            else f"Sample from it: `gendiff sample RUN`. Train it again: `{again}`.",
             "",
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
@@ -346,6 +380,15 @@ def _components(settings: Settings) -> Iterator[Component]:
                 yield part
             if isinstance(part, Settings):
                 yield from _components(part)
+
+
+def _given(config: Config, path: Path) -> dict[str, Any]:
+    """What was given in Python and is not stored, and how the run is opened again."""
+    parts = {"model": config.model, "data": config.data}
+    given = {key: part.table() for key, part in parts.items() if isinstance(part, TorchModule | TensorData)}
+    words = {"model": "model=net", "data": "data=x"}
+    opened = ", ".join([repr(str(path)), *(words[key] for key in given)])
+    return {**given, "open": f"gendiff.load({opened})", "resume": f"gendiff.resume({opened})"} if given else {}
 
 
 def _providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:

@@ -14,27 +14,27 @@ arrived: the second stage of Heun is an update j -> j, affine in the guess and i
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import pairwise
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.component import Component, by_name
+from gendiff.component import Component, abstractmethod, by_name
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid
 from gendiff.score import Clamped, Parametrization, Pivot, ScoreModel, encode, normalized
-from gendiff.shapes import check_events
+from gendiff.shapes import ShownByShape, check_events, check_number
+from gendiff.streams import ImageNoise
 
 
-@dataclass(frozen=True)
-class Past:
+@dataclass(frozen=True, repr=False)
+class Past(ShownByShape):
     """The coefficients of an earlier evaluation in an update: of its x̂_0 and of its ε̂."""
 
     q: Tensor | None = None
@@ -61,6 +61,21 @@ class Update:
     constant: Tensor | None = None
     past: tuple[Past, ...] = ()
 
+    def __repr__(self) -> str:
+        # As the formula of the module, without what is absent; ' is an evaluation earlier.
+        terms = ["constant"] if self.constant is not None else []
+        terms += [
+            f"{name} {of}" for name, of in (("p", "x"), ("q", "x_0"), ("b", "eps")) if getattr(self, name) is not None
+        ]
+        for back, past in enumerate(self.past, 1):
+            terms += [
+                f"{name} {of}" + "'" * back
+                for name, of in (("q", "x_0"), ("b", "eps"))
+                if getattr(past, name) is not None
+            ]
+        terms += ["e z"] if self.e is not None else []
+        return f"Update({self.i} -> {self.j}: {' + '.join(terms) or '0'})"
+
 
 #: ``standard``: N(0, s_N²). ``matched``: N(a_N m, a_N² c + s_N²), the moments that the data have at N. ``data``: an event of the
 #: data brought to N without noise, ``a_N x̄_0``.
@@ -71,6 +86,11 @@ class Sampler(Component):
     """An author gives `updates`; clamping is in event space, and data without a range are never clamped."""
 
     kind: ClassVar[str] = "sampler"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
+
     #: Observed order: the error of the sampled distribution falls like (number of steps)^-order; 0 claims no convergence.
     order: ClassVar[int] = 1
     clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step")
@@ -123,8 +143,8 @@ class GridSampler(Sampler):
         return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
 
 
-@dataclass(frozen=True)
-class Snapshot:
+@dataclass(frozen=True, repr=False)
+class Snapshot(ShownByShape):
     """A look at the chain: after the update to step ``j``, the ``number``-th, ``x̄_j`` and the pivot it was made from."""
 
     number: int
@@ -132,21 +152,37 @@ class Snapshot:
     x_bar: Tensor
     pivot: Pivot | None
 
+    def first(self, count: int) -> Snapshot:
+        """The same look at the first ``count`` events alone."""
+        pivot = self.pivot and Pivot(self.pivot.x_0[:count], self.pivot.eps[:count])
+        return replace(self, x_bar=self.x_bar[:count], pivot=pivot)
+
+
+#: Events computed at once: the last bits of a convolution and of a matrix product depend on it.
+CHUNK = {"cpu": 16, "cuda": 64}
+
 
 def sample(
     diffusion: Diffusion,
     model: ScoreModel,
     sampler: Sampler,
-    noise: Callable[[], Tensor],
+    noise: Callable[[], Tensor] | None = None,
     *,
+    n: int | None = None,
+    seed: int = 0,
     start: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     watch: Callable[[Snapshot], None] | None = None,
     graph: bool | None = None,
 ) -> Tensor:
-    """Run a sampler from the prior to the data.
+    """Run a sampler from the prior to the data, ``n`` events of a seed or with noise of one's own.
+
+    Event k of a seed is the same for every n, to the bit, and that of ``gendiff sample`` where network and process are: it has
+    noise of its own, and events are computed 16 at a time (64 on a GPU), made up to that number.
 
     Args:
+        n: how many events; left out where ``noise`` or ``start`` say it.
+        seed: what the noise of event k follows from, and k; of no meaning where there is ``noise``.
         noise: each call returns fresh **event-space** N(0, I) noise of shape ``(B, *event)`` on the right device; the first
             draw makes the prior, where it is drawn here, later ones are the sampler's z. Equal noise gives comparable pictures
             across rotations.
@@ -161,20 +197,29 @@ def sample(
         x_0 of shape ``(B, *event)``.
 
     Raises:
-        ArgumentError: where noise or ``start`` are no batch of events, in ``dtype`` float32 or float64.
+        ArgumentError: where it is not said once how many events, or noise or ``start`` are no batch of events, in ``dtype``
+            float32 or float64.
         ConfigError: where the sampler cannot sample this process, or its prior needs events.
 
     """
+    if (n is None) == (noise is None and start is None):
+        raise ArgumentError(
+            "sample wants to be told once how many events",
+            fix="write sample(diffusion, model, sampler, n=16), or give a function that draws noise (B, *event), or a start",
+        )
     if start is None and sampler.prior == "data":
         raise ConfigError(
             "prior 'data' starts from events of the data, and there are none here",
             fix="use the moments of the data instead: prior=matched",
             subject="sampler.prior",
         )
-    if start is None:
-        x_bar = diffusion.prior(noise().to(dtype), sampler.prior == "matched")
-    else:
-        check_events(x_bar := start.to(dtype), diffusion.event_shape, "start")
+    if n is not None:
+        return torch.cat(list(_of_seed(diffusion, model, sampler, n, seed, dtype, watch, graph)))
+    if start is not None:
+        check_events(start := start.to(dtype), diffusion.event_shape, "start")
+    images = range(0 if start is None else len(start))
+    draw = noise or ImageNoise(seed, images, diffusion.event_shape, diffusion.scales.device)
+    x_bar = diffusion.prior(draw().to(dtype), sampler.prior == "matched") if start is None else start
     if watch:
         watch(Snapshot(0, diffusion.N, x_bar, None))
     if sampler.clip:
@@ -183,12 +228,37 @@ def sample(
     with torch.set_grad_enabled(x_bar.requires_grad if graph is None else graph):
         for number, update in enumerate(sampler.plan(diffusion), 1):
             pivots.insert(0, model.predict(x_bar, update.i))
-            z_bar = None if update.e is None else diffusion.rotate(noise().to(dtype))
+            z_bar = None if update.e is None else diffusion.rotate(draw().to(dtype))
             x_bar = apply(update, x_bar, pivots, z_bar)
             if watch:
                 watch(Snapshot(number, update.j, x_bar, pivots[0]))
             del pivots[len(update.past) + 1 :]
         return diffusion.unrotate(x_bar)
+
+
+def _of_seed(
+    diffusion: Diffusion,
+    model: ScoreModel,
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    dtype: torch.dtype,
+    watch: Callable[[Snapshot], None] | None,
+    graph: bool | None,
+) -> Iterator[Tensor]:
+    """The first ``n`` events of a seed, a chunk at a time."""
+    device = diffusion.scales.device
+    size, count = CHUNK.get(device.type, 16), check_number(n, "n")
+    for first in range(0, count, size):
+        part = range(first, min(first + size, count))
+        images = [*part, *[part[0]] * (size - len(part))]
+        noise = ImageNoise(seed, images, diffusion.event_shape, device)
+        own = None if watch is None else partial(_look, watch, len(part))
+        yield sample(diffusion, model, sampler, noise, dtype=dtype, watch=own, graph=graph)[: len(part)]
+
+
+def _look(watch: Callable[[Snapshot], None], count: int, moment: Snapshot) -> None:
+    watch(moment.first(count))
 
 
 def invert(

@@ -54,6 +54,10 @@ class Scales(ABC):
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in held.items() if isinstance(value, Tensor | Scales)}
 
+    def __repr__(self) -> str:
+        diagonal = self.log_a(torch.tensor([self.N], device=self.device)).shape[1:]
+        return f"{type(self).__name__}(N={self.N}, diagonal {tuple(diagonal)})"
+
     @final
     def half_log_snr(self, i: Tensor) -> Tensor:
         """``λ_i = log a_i - log s_i``; +inf where there is no noise."""
@@ -76,7 +80,7 @@ class VariancePreserving(Scales):
         return 0.5 * torch.log(-torch.expm1(self.log_alpha_bar(i)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BlurScales(VariancePreserving):
     r"""``L_{i,k} = log ᾱ_i + 2 F_i log D_k``: two vectors over time and one over components, never an N x d table.
 
@@ -100,7 +104,7 @@ class BlurScales(VariancePreserving):
         return per_event(self.log_alpha_bar_noise[i], ndim) + 2 * per_event(self.F[i], ndim) * self.log_D
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DissipatingScales(Scales):
     r"""``a_{i,k} = a_i ((1 - d) exp(-μ_k τ_i) + d)`` and ``s_{i,k} = s_i``: heat spreads for a time τ, noise is the same for all.
 
@@ -133,7 +137,7 @@ class DissipatingScales(Scales):
         return per_event(self.log_s_common[i], self.mu.ndim).expand(-1, *self.mu.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ColouredScales(Scales):
     r"""``a_{i,k} = sqrt(ᾱ_i)`` and ``s_{i,k} = sqrt((1 - ᾱ_i) C_k)``: noise with a spectrum of its own.
 
@@ -159,7 +163,7 @@ class ColouredScales(Scales):
         return 0.5 * (torch.log(-torch.expm1(log_alpha_bar)) + self.log_C)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LinearLogSNRScales(VariancePreserving):
     r"""``log(s²/a²) = max(γ_k + t_i Δ, -24)``: every component falls at the same pace, each from a level of its own.
 
@@ -187,7 +191,7 @@ class LinearLogSNRScales(VariancePreserving):
         return L
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GeodesicScales(VariancePreserving):
     r"""``a² = (1 - S^τ)/(1 - S)``: data of variance S have variance ``S^τ_i``, from S at τ = 1 to 1 at τ = 0.
 
@@ -211,7 +215,7 @@ class GeodesicScales(VariancePreserving):
         return L.clamp_min(2 * LOG_FLOOR)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PermutedScales(Scales):
     """Component k takes the scales of another, ``partner[k]``, in every channel alike.
 
@@ -235,7 +239,7 @@ class PermutedScales(Scales):
         return _dealt(self.inner.log_s(i), self.partner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PermutedVariancePreserving(VariancePreserving):
     """`PermutedScales` of scales that are variance-preserving, and so are these.
 

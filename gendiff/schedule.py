@@ -9,14 +9,13 @@ sums, which the base classes derive in float64 with entry 0 for clean data:
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.errors import PluginError
 from gendiff.shapes import check_count
 
@@ -25,6 +24,10 @@ class NoiseSchedule(Component):
     """β_i; an author gives `beta`."""
 
     kind: ClassVar[str] = "noise"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     @abstractmethod
     def beta(self, i: Tensor, N: int) -> Tensor:
@@ -41,6 +44,10 @@ class BlurSchedule(Component):
     """f(i); an author gives `f`."""
 
     kind: ClassVar[str] = "schedule"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     @abstractmethod
     def f(self, i: Tensor, N: int) -> Tensor:

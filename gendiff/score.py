@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, ShownByShape
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -50,8 +50,8 @@ class Parametrization(StrEnum):
         raise ArgumentError(f"unknown parametrization {value!r}", details=[f"known: {', '.join(cls)}"])
 
 
-@dataclass(frozen=True)
-class Pivot:
+@dataclass(frozen=True, repr=False)
+class Pivot(ShownByShape):
     """The belief ``(x̂_0, ε̂)`` in rotated coordinates, each ``(B, *event)``."""
 
     x_0: Tensor
@@ -206,6 +206,9 @@ class Clamped(ScoreModel):
         self.diffusion = diffusion
         self.value_range = model.value_range
 
+    def __repr__(self) -> str:
+        return f"Clamped({self.model})"
+
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         pivot = self.model.predict(x_bar, i)
         if self.value_range is None:
@@ -238,6 +241,10 @@ class Denoiser(nn.Module):
         self.diffusion = self.diffusion.to(device)
         return super().to(device)
 
+    def extra_repr(self) -> str:
+        """The process, for the repr of the module."""
+        return repr(self.diffusion)
+
     def forward(self, x: Tensor, i: Tensor) -> Tensor:
         """The raw output in event space, float32, for ``x`` of shape ``(B, *event)`` and steps ``i`` of shape ``(B,)``."""
         if self.frequency_features:
@@ -263,7 +270,7 @@ class NetworkScore(ScoreModel):
         self,
         denoiser: nn.Module,
         diffusion: Diffusion,
-        parametrization: Parametrization,
+        parametrization: Parametrization | str,
         value_range: tuple[float, float] | None = (-1.0, 1.0),
     ) -> None:
         self.denoiser = denoiser
@@ -271,6 +278,11 @@ class NetworkScore(ScoreModel):
         self.parametrization = Parametrization(parametrization)
         self.value_range = value_range
         check_moments(self.parametrization, diffusion)
+
+    def __repr__(self) -> str:
+        inner = self.denoiser.network if isinstance(self.denoiser, Denoiser) else self.denoiser
+        size = sum(parameter.numel() for parameter in inner.parameters()) if isinstance(inner, nn.Module) else 0
+        return f"NetworkScore({type(inner).__name__} with {size:,} parameters, predicts {self.parametrization}, {self.diffusion})"
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)
@@ -293,6 +305,9 @@ class GaussianScore(ScoreModel):
         self.diffusion = diffusion
         self.mean = mean
         self.variance = variance
+
+    def __repr__(self) -> str:
+        return f"GaussianScore({self.diffusion})"
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, SupportsIndex
 
 import torch
@@ -27,6 +28,19 @@ from gendiff.errors import ArgumentError
 EventShape = tuple[int, ...]
 
 HOW = "write 32, or 32x48 or [32, 48] for height x width"
+
+
+class ShownByShape:
+    """A dataclass whose repr gives the shapes of its tensors, not their values."""
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]  # a dataclass
+        parts = (f"{name}={_shape(value)}" for name, value in values.items() if value is not None)
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else repr(value)
 
 
 def per_event(values: Tensor, event_ndim: int) -> Tensor:
@@ -113,6 +127,19 @@ def check_count(N: SupportsIndex) -> int:
         raise ArgumentError(f"N = {N!r} is no whole number", details=["a diffusion has N >= 2 steps"]) from error
     if count < 2:
         raise ArgumentError(f"N = {count} steps", details=["a diffusion has N >= 2 steps"])
+    return count
+
+
+def check_number(n: SupportsIndex, name: str) -> int:
+    """How many events there are to be, as an int; raises `ArgumentError` where it is no whole number >= 1."""
+    try:
+        count = operator.index(n)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{name} = {n!r} is no whole number", details=["a number of events is 1 or more"]
+        ) from error
+    if count < 1:
+        raise ArgumentError(f"{name} = {count}", details=["a number of events is 1 or more"])
     return count
 
 

@@ -144,7 +144,7 @@ class StoredObjective(Objective):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableVariancePreserving(VariancePreserving):
     """Scales looked up in a table of ``log Ā_i``, shape ``(N+1, K)``, by the class of each component."""
 
@@ -160,7 +160,7 @@ class TableVariancePreserving(VariancePreserving):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableScales(Scales):
     """Scales looked up in tables of log a and log s, each ``(N+1, K)``, by the class of each component."""
 

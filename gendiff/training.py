@@ -448,7 +448,8 @@ def _shows(settings: TrainSettings, step: int) -> bool:
 
 def resuming(run: Run, change: str = "") -> str:
     """The command that goes on with a run; ``change`` is a setting that it is to have from there on."""
-    return command("train", "--resume", run.path, *(["--set", change] if change else []))
+    own: str = run.in_python.get("resume", "")
+    return own or command("train", "--resume", run.path, *(["--set", change] if change else []))
 
 
 @contextmanager

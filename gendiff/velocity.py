@@ -8,15 +8,14 @@ blur schedule cannot be given one.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from gendiff.component import Component
+from gendiff.component import Component, abstractmethod
 from gendiff.data import Data
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
@@ -46,6 +45,10 @@ class Velocity(Component):
     """The recipe of the scales."""
 
     kind: ClassVar[str] = "velocity"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
         """What this velocity learns from the data of a run in the coordinates of ``rotation``, tensors by name; here nothing.

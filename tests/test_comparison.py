@@ -27,7 +27,7 @@ from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.features import Features
-from gendiff.generation import ImageNoise, TrainedModel, generate
+from gendiff.generation import TrainedModel, generate
 from gendiff.metric import Metric
 from gendiff.network import build_denoiser
 from gendiff.registry import default_registry
@@ -36,6 +36,7 @@ from gendiff.score import GaussianScore
 from gendiff.stopping import stop_requests
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import sealed
+from gendiff.streams import ImageNoise
 from gendiff.training import Trainer
 
 DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples

@@ -8,9 +8,10 @@ from runs import CPU, UNET, create, settings, train
 
 from gendiff import Sampler, checkpoint
 from gendiff.errors import ConfigError, DataError
-from gendiff.generation import ImageNoise, TrainedModel, Trajectory, draw_grid, generate
+from gendiff.generation import TrainedModel, Trajectory, draw_grid, generate
 from gendiff.network import build_denoiser
 from gendiff.run import Run
+from gendiff.streams import ImageNoise
 
 ARMS = [
     ("digits", "identity", UNET),

@@ -22,12 +22,12 @@ from torch import nn
 
 from gendiff import Diffusion, GaussianScore, NetworkScore, Sampler, VariancePreserving, sample
 from gendiff.errors import ConfigError, PluginError
-from gendiff.generation import ImageNoise
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
 from gendiff.sampler import Past, Update, apply, invert
 from gendiff.score import Parametrization, Pivot, ScoreModel, from_eps, from_x_0
+from gendiff.streams import ImageNoise
 from gendiff.testing.probes import SteadyScales
 
 EVENT = (2, 3, 5)

@@ -32,13 +32,13 @@ from gendiff.blur import dct_frequency, radius
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.evaluation.event_set import EventSet
-from gendiff.generation import ImageNoise, TrainedModel, generate
+from gendiff.generation import TrainedModel, generate
 from gendiff.rotation import dct
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.score import NetworkScore
 from gendiff.storage.arrays import npz
 from gendiff.storage.files import Files
-from gendiff.streams import stream
+from gendiff.streams import ImageNoise, stream
 
 MOMENTS = 25  # steps of a trajectory that are shown, at most
 ROWS = 4  # events of it

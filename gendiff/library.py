@@ -1,0 +1,219 @@
+"""Library: what the commands do with a run, from Python.
+
+run = gendiff.train(x, model=net, rotation="dct", velocity="blur", out="runs/mine")
+run.sample(16)
+
+gendiff.load("runs/mine", model=net).sample(64, sampler="ddim:steps=20")
+gendiff.resume("runs/mine", model=net, data=x, steps=4000)
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gendiff import checkpoint
+from gendiff.component import Component
+from gendiff.config import Config, Layer, resolve
+from gendiff.generation import TrainedModel
+from gendiff.hookspecs import hookimpl
+from gendiff.model import Model
+from gendiff.objective import Objective
+from gendiff.observers import Observers
+from gendiff.preview import Preview
+from gendiff.process_group import ProcessGroup, choose_device
+from gendiff.registry import default_registry
+from gendiff.rotation import Rotation
+from gendiff.run import Run
+from gendiff.sampler import Sampler
+from gendiff.tensor_data import as_data
+from gendiff.torch_module import as_model
+from gendiff.training import Trainer, changed_data, check_disk, fit
+from gendiff.velocity import Velocity
+
+LINES = 10  # of progress
+BATCH, STEPS = 64, 50  # where there are as many events, and as many steps
+
+
+class Progress:
+    """Says on stderr, in ten lines, how far a training is."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.every = max(1, last // LINES)
+
+    @hookimpl
+    def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
+        """Say it now and then."""
+        if step % self.every == 0 or step == self.last:
+            print(f"step {step}/{self.last}  loss {loss:.4f}  {images_per_s:.0f} images/s", file=sys.stderr, flush=True)
+
+
+def train(
+    data: Any,
+    *,
+    model: nn.Module | Model | str = "unet",
+    rotation: Rotation | str = "identity",
+    velocity: Velocity | str = "blur",
+    objective: Objective | str = "wiener",
+    sampler: Sampler | str | None = None,
+    N: int = 1000,
+    out: str | PathLike[str] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    **training: Any,
+) -> TrainedModel:
+    """Train a network on events, as ``gendiff train`` does: with checkpoints, previews and a run directory.
+
+    Args:
+        data: a tensor, an array, a data set of torch, data or their spec: what `as_data` takes.
+        model: a module that maps ``(x, i)`` to the shape of x, which is copied, or a model or its spec.
+        rotation, velocity, objective: components or their specs.
+        sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
+        N: the steps of the process.
+        out: the run directory; left out, the next number under ``runs/``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
+        progress: whether stderr hears how far it is.
+        training: settings of the section ``train`` (``gendiff config show`` lists them), such as ``steps``, ``batch``, ``lr``,
+            ``seed``, ``sample_every``.
+
+    Returns:
+        The trained model, its weights averaged.
+
+    Raises:
+        ConfigError: for settings that do not fit.
+        Stopped: on Ctrl-C or SIGTERM, after a checkpoint was saved; `resume` goes on.
+
+    """
+    source = as_data(data)
+    if source.length is not None:
+        training.setdefault("batch", min(BATCH, source.length))
+    default = f"trig:solver=ab2,steps={min(STEPS, N) if isinstance(N, int) and N > 0 else STEPS}"
+    training.setdefault("preview", default)
+    table = {
+        "data": source,
+        "model": as_model(model),
+        "rotation": rotation,
+        "velocity": velocity,
+        "objective": objective,
+        "sampler": default if sampler is None else sampler,
+        "N": N,
+        "train": training,
+    }
+    resolved = resolve([Layer("gendiff.train", table)])
+    with resolved.locating():
+        config = resolved.config.fitted()
+        trainer = _trainer(config, device)
+    folder = None if out is None else Path(out)
+    check_disk(folder or Path("runs"), trainer)
+    run = Run.create(config, default_registry(), folder)
+    try:
+        return _finished(run, trainer, progress)
+    except Exception:
+        if not checkpoint.steps(run.checkpoints):
+            run.take_away()
+        raise
+
+
+def resume(
+    path: str | PathLike[str],
+    *,
+    model: nn.Module | Model | str | None = None,
+    data: Any = None,
+    steps: int | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> TrainedModel:
+    """Go on with a run from its newest checkpoint, to the same bits as if it had not been stopped.
+
+    Args:
+        path: the run directory.
+        model, data: again, where they were given in Python.
+        steps: train up to this step; left out, as far as it was to go.
+        device, progress: as of `train`.
+
+    Raises:
+        ConfigError: where ``path`` is no run, or model or data are needed.
+        DataError: where there is no checkpoint, or the data are not those that it began with.
+
+    """
+    run = Run.open(path, training=True, steps=steps, given=_given(model, data))
+    change = changed_data(run, run.config)
+    trainer = _trainer(run.config, device)
+    trainer.restore(checkpoint.newest(run.checkpoints))
+    if change:
+        run.record(trainer.step, {}, change)
+    return _finished(run, trainer, progress)
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    model: nn.Module | Model | str | None = None,
+    data: Any = None,
+    ema: bool = True,
+    device: str | None = None,
+) -> TrainedModel:
+    """Open a trained run, to sample and to predict.
+
+    What is not as it was when the run was made is said in a warning.
+
+    Args:
+        path: the run directory.
+        model, data: again, where they were given in Python; data are needed for `TrainedModel.data` alone.
+        ema: whether to take the averaged weights, where the run has them.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
+
+    Raises:
+        ConfigError: where ``path`` is no run, or its network was given in Python and is not here.
+        DataError: where there is no checkpoint, or it is damaged.
+
+    """
+    run, problems = Run.open(path, given=_given(model, data)), list[str]()
+    trained = TrainedModel.load(run, choose_device(device), ema, problems)
+    for text in (*run.notes, *(f"a damaged checkpoint was passed over: {problem}" for problem in problems)):
+        warnings.warn(text, stacklevel=2)
+    return trained
+
+
+def _given(model: Any, data: Any) -> Mapping[str, Component]:
+    given: dict[str, Component] = {}
+    if model is not None:
+        given["model"] = as_model(model)
+    if data is not None:
+        given["data"] = as_data(data)
+    return given
+
+
+def _trainer(config: Config, device: str | None) -> Trainer:
+    chosen = choose_device(device)
+    return Trainer(config, chosen, ProcessGroup(0, 1, chosen))
+
+
+def _finished(run: Run, trainer: Trainer, progress: bool) -> TrainedModel:
+    """Train to the last step, where that is not reached yet."""
+    with run.lock():
+        run.save_config()
+        run.forget_after(trainer.step)
+        observers = Observers(failed=partial(_failed, run))
+        if progress:
+            observers.add("progress", Progress(trainer.settings.steps))
+        for name, plugin in default_registry().observers():
+            observers.add(name, plugin)
+        for logger in trainer.settings.loggers:
+            observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
+        fit(run, trainer, observers, Preview(run, observers))
+        run.write_card()
+    return TrainedModel.load(run, trainer.device)
+
+
+def _failed(run: Run, name: str, why: str) -> None:
+    run.switch_off(name, why)
+    warnings.warn(f"{name} failed and is switched off for this run: {why}", stacklevel=2)
