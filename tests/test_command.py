@@ -252,7 +252,10 @@ def test_a_reader_that_has_seen_enough_and_a_full_disk():
     assert gone.stderr == b""
     with Path("/dev/full").open("wb") as full:
         refused = started(words, stdout=full, stderr=subprocess.PIPE)
-    assert (refused.returncode, refused.stderr) == (1, b"error: No space left on device\n")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        b"error: the disk refuses: No space left on device\n  make room\n",
+    )
 
 
 def test_a_terminal_is_seen_as_one(tmp_path):
@@ -287,7 +290,7 @@ NOTHING = [
     (["train", "--data", ""], "--data"),
     (["sample", ""], "RUN"),
     (["sample", ".", "--out", ""], "--out"),
-    (["evaluate", ""], "RUN|FOLDER|SPEC"),
+    (["evaluate", ""], "SOURCE"),
     (["evaluate", "digits", "--reference", ""], "--reference"),
     (["runs", "list", ""], "FOLDER"),
     (["runs", "show", ""], "RUN"),

@@ -1,8 +1,8 @@
 """Descriptors: who may write where.
 
 Descriptor 1 is for results, and a component, or a C library or another program that it calls, writes to it without asking Python.
-So while gendiff runs, descriptor 1 is stderr, and the real stdout is reached through ``sys.stdout`` alone. It is stderr again when
-the program ends: what a component does then, and what a C library still holds, is no result either.
+So while gendiff runs, descriptor 1 is stderr, and the real stdout is reached through ``sys.stdout`` alone. It is stderr again
+when the program ends: what a component does then, and what a C library still holds, is no result either.
 """
 
 from __future__ import annotations
