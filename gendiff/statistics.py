@@ -29,6 +29,7 @@ from gendiff.storage.files import Files
 
 HELD = ("mu", "sigma", "n", "features", "fingerprint")  # what is read of a file; pytorch-fid writes the first two
 WIDEST = 2**14  # dimensions; the Inception network has 2048
+LARGEST = 1e100  # of a value: of larger ones no square is finite, and no eigenvalue comes out
 BLOCK = 256  # rows that are summed at once, at least: what is added rarely is added exactly
 
 
@@ -158,6 +159,8 @@ def _flaw(found: dict[str, np.ndarray]) -> str:
     for key in ("mu", "sigma"):
         if not np.isfinite(found[key]).all():
             return f"'{key}' is not finite"
+        if np.abs(found[key]).max() > LARGEST:
+            return f"'{key}' holds values beyond {LARGEST:g}"
     sigma = found["sigma"]
     if np.abs(sigma - sigma.T).max() > 1e-4 * np.abs(sigma).max() or sigma.diagonal().min() < 0:
         return "'sigma' is no covariance"

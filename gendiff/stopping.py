@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,8 @@ from gendiff.errors import Stopped
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
 )
+TOGETHER = 0.2  # seconds in which signals are one request
+_listening: list[int] = []  # the signal whose companions are waited for, if one is
 _requests: list[int] = []  # since the outermost block began
 _blocks: list[bool] = []  # whether each, the innermost last, is interruptible
 
@@ -76,9 +79,17 @@ def _block(at_once: bool) -> Iterator[None]:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
+    if _listening or (_requests and number == getattr(signal, "SIGHUP", None)):
+        return
     _requests.append(number)
     if len(_requests) > 1:
         os._exit(128 + number)
+    if TOGETHER:
+        _listening.append(number)
+        try:
+            time.sleep(TOGETHER)  # in which this function is called for each companion
+        finally:
+            _listening.clear()
     heed()
 
 

@@ -203,6 +203,29 @@ print("and printed")
     assert done.stderr.count(b"noise of a child") == 3
 
 
+LATE = """
+import atexit, ctypes, os, sys
+
+sys.__stdout__.write("clamour that is kept back\\n")
+ctypes.CDLL(None).printf(b"clamour of a library that is kept back\\n")
+
+@atexit.register
+def bye():
+    os.system("echo clamour of a child at the end")
+    print("clamour at the end")
+"""
+
+
+def test_descriptor_one_is_out_of_reach_when_the_program_ends(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    words = "sys.argv = ['gendiff', '--plugin', 'late.py', 'config', 'show', '--json']; main()"
+    done = started(words, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"clamour" not in done.stdout
+    assert done.stdout.endswith(b"}\n")
+    assert done.stderr.count(b"clamour") == 4
+
+
 CLOSED = """
 import subprocess
 os.close(1)
@@ -271,7 +294,7 @@ NOTHING = [
     (["evaluate", "digits", "--reference", ""], "--reference"),
     (["runs", "list", ""], "FOLDER"),
     (["runs", "show", ""], "RUN"),
-    (["runs", "diff", ".", ""], "OTHER"),
+    (["runs", "diff", ".", ""], "RUN"),
     (["data", "info", ""], "SOURCE"),
     (["data", "prepare", "digits", ""], "DEST"),
     (["compare", "--resume", ""], "--resume"),

@@ -212,6 +212,7 @@ class TestStatistics:
             ({"mu": np.zeros((1, 3)), "sigma": np.eye(3)}, "of shape"),
             ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "of shape"),
             ({"mu": np.array([0, np.nan]), "sigma": np.eye(2)}, "not finite"),
+            ({"mu": np.zeros(2), "sigma": 1e308 * np.eye(2)}, "holds values beyond"),
             ({"mu": np.zeros(2), "sigma": np.array([[1, 5], [0, 1.0]])}, "no covariance"),
             ({"mu": np.zeros(2), "sigma": -np.eye(2)}, "no covariance"),
             ({"mu": np.zeros(2), "sigma": np.eye(2) * 1j}, "not real"),

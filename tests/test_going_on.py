@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -27,7 +28,8 @@ from gendiff.process_group import ProcessGroup
 from gendiff.roll import absence, roll
 from gendiff.run import Run
 from gendiff.storage import disk
-from gendiff.storage.files import Files
+from gendiff.storage.files import Files, put, saved
+from gendiff.storage.lock import locked
 from gendiff.training import Trainer, changed_data, refuse_other_data, resuming
 from gendiff.workers import DataProcessDied, in_order
 
@@ -313,6 +315,15 @@ class TestTorn:
         assert (taken.state["window"]["loss"], taken.state["window"]["bands"]) == loss
 
 
+def write_saved(path: Path, content: bytes) -> None:
+    saved(path, lambda file: file.write(content))
+
+
+def lock_anew(path: Path, content: bytes) -> None:
+    with locked(path.parent, "used", ""):
+        pass
+
+
 def full(path):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -397,6 +408,19 @@ class TestDisk:
             5,
             errno.ENOSPC,
         )
+
+    @pytest.mark.parametrize("write", [Files().write, Files().replace, Files().add, put, write_saved, lock_anew])
+    def test_a_disk_that_takes_nothing_is_said_with_the_path(self, tmp_path, write):
+        """Of few bytes, which are written when the file is closed, if nobody looks before."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            with pytest.raises((OSError, GendiffError)) as caught:
+                write(tmp_path / "file", b"12345")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert str(tmp_path) in str(caught.value)
+        assert os.strerror(errno.EFBIG) in str(caught.value)
 
     def test_nobody_else_is_blamed(self, tmp_path, monkeypatch):
         """Whoever's code was writing."""

@@ -166,6 +166,14 @@ def array(values: np.ndarray) -> bytes:
 MU = array(np.zeros(4))
 
 
+def test_an_axis_that_is_true_or_false(tmp_path):
+    """NumPy takes it for a number in a header, and for none where it maps the file."""
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 3)}".ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(12))
+    with pytest.raises(ValueError, match="impossible shape"):
+        npy(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -14,7 +14,7 @@ import torch
 from command import TINY, run
 from runs import CPU, create, exit_code, forked, grid, restored, settings, train
 
-from gendiff import checkpoint, process_state
+from gendiff import checkpoint, process_state, stopping
 from gendiff.comparison.engine import Comparison
 from gendiff.datasets import packing
 from gendiff.datasets.packing import pack
@@ -87,7 +87,27 @@ class TestBlocks:
         with stop_requests() as requests:
             assert requests == []
 
-    def test_the_second_leaves_at_once(self):
+    @pytest.mark.parametrize("block", [stop_requests, interruptible])
+    def test_signals_of_one_act_are_one_request(self, monkeypatch, block):
+        """As those of ``timeout``, of a service manager, and of a closed terminal."""
+        calls = []
+
+        def companions(seconds):
+            calls.append(seconds)
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(stopping.time, "sleep", companions)
+        monkeypatch.setattr(os, "_exit", lambda code: calls.append(f"left with {code}"))
+        with suppress(StopRequest), block() as requests:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)  # however late
+            assert requests == [signal.SIGTERM]
+        assert calls == [stopping.TOGETHER]
+
+    def test_the_second_leaves_at_once(self, monkeypatch):
+        monkeypatch.setattr(stopping, "TOGETHER", 0)
+
         def twice():
             with stop_requests():
                 signal.raise_signal(signal.SIGHUP)

@@ -44,7 +44,7 @@ from runs import (
     train,
 )
 
-from gendiff import Diffusion, Objective, Sampler, checkpoint, pictures
+from gendiff import Diffusion, Objective, Sampler, checkpoint, pictures, stopping
 from gendiff.batches import Batches
 from gendiff.config import TrainSettings
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
@@ -259,7 +259,8 @@ class TestStopRequests:
         train(other)
         assert final(run) == final(other)
 
-    def test_the_second_signal_leaves_at_once(self, tmp_path):
+    def test_the_second_signal_leaves_at_once(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(stopping, "TOGETHER", 0)
         run = create(tmp_path / "run", settings())
         reading, writing = os.pipe()
 

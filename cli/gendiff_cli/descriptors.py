@@ -1,11 +1,13 @@
 """Descriptors: who may write where.
 
 Descriptor 1 is for results, and a component, or a C library or another program that it calls, writes to it without asking Python.
-So while gendiff runs, descriptor 1 is stderr, and the real stdout is reached through ``sys.stdout`` alone.
+So while gendiff runs, descriptor 1 is stderr, and the real stdout is reached through ``sys.stdout`` alone. It is stderr again
+when the program ends: what a component does then, and what a C library still holds, is no result either.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
@@ -41,7 +43,11 @@ def results_apart() -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError, ValueError):
+            before.flush()  # a component can reach it as sys.__stdout__
         sys.stdout = before
+        atexit.unregister(_end)
+        atexit.register(_end)  # the last one to be registered is called first, before those of components
         try:
             own.flush()
         except BrokenPipeError:
@@ -50,6 +56,15 @@ def results_apart() -> Iterator[None]:
             os.dup2(real, 1)
             with contextlib.suppress(OSError):  # what could not be written is given up, and said above
                 own.close()
+
+
+def _end() -> None:
+    """Nothing more is a result."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)
+    sys.stdout = sys.stderr
 
 
 def _occupy(descriptor: int) -> None:

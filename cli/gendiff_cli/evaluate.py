@@ -117,7 +117,6 @@ def evaluate(
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
-        samples = None if model else event_set(context.obj, source, "SOURCE", n)
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
         theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
         if theirs is None and save_statistics is None:

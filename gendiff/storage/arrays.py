@@ -63,7 +63,8 @@ def header(file: IO[bytes], size: int) -> Header:
         raise ValueError(OBJECTS)
     if dtype.names or dtype.subdtype:
         raise ValueError(f"it holds {dtype}, and allowed are numbers and text")
-    if len(shape) > AXES or min(shape, default=0) < 0 or (shape and not dtype.itemsize):
+    whole = all(type(side) is int and side >= 0 for side in shape)  # numpy takes True for 1 here, and nowhere else
+    if len(shape) > AXES or not whole or (shape and not dtype.itemsize):
         raise ValueError(f"its header tells of an impossible shape {shape!s:.100}")
     found = Header(dtype, shape, fortran, 8 + len(length) + count)
     if size < found.offset + found.size:

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from gendiff.storage.disk import Refused
 
@@ -102,7 +102,13 @@ def saved(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     """The same, with the content that ``save`` writes into a file, from any place in it."""
     with _staged(path) as staged:
         with _new(staged) as file:
-            save(file)
+            try:
+                save(file)
+                file.flush()
+            except OSError as error:  # the system does not say of which file
+                if error.filename is not None or error.errno is None:
+                    raise
+                raise OSError(error.errno, error.strerror, str(staged)) from error
         staged.replace(path)
 
 
@@ -131,13 +137,26 @@ def in_place(path: Path, flags: int = 0) -> Iterator[IO[bytes]]:
     except OSError:
         os.close(descriptor)
         raise
-    with os.fdopen(descriptor, "r+b") as file:
+    with _closing(os.fdopen(descriptor, "r+b")) as file:
         yield file
 
 
-def _new(path: Path) -> IO[bytes]:
+@contextmanager
+def _new(path: Path) -> Iterator[IO[bytes]]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o666), "w+b")
+    with _closing(os.fdopen(os.open(path, flags, 0o666), "w+b")) as file:
+        yield file
+
+
+@contextmanager
+def _closing(file: Any) -> Iterator[IO[bytes]]:
+    """Close the file; where the block fails, without a second try to write, which would fail too and not say where."""
+    try:
+        yield file
+    except BaseException:
+        file.raw.close()
+        raise
+    file.close()
 
 
 @contextmanager

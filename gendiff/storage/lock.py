@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gendiff.errors import DataError, GendiffError, printable
+from gendiff.storage import disk
 from gendiff.storage.files import Elsewhere, in_place, to_become
 
 NAME = ".lock"
@@ -47,8 +48,9 @@ def locked(folder: Path, doing: str, fix: str) -> Iterator[None]:
         os.register_at_fork(after_in_child=file.close)  # a data worker must not hold the lock of a killed owner
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
-        file.flush()
+        with disk.writing(folder / NAME):
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
+            file.flush()
         for left in [path for path in folder.iterdir() if to_become(path.name) and path.is_file()]:
             left.unlink(missing_ok=True)  # of a process that was killed; a living one would hold the lock
         yield
