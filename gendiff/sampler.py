@@ -26,10 +26,10 @@ from torch import Tensor
 
 from gendiff.component import Component, by_name
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid
-from gendiff.score import Parametrization, Pivot, ScoreModel, encode, normalized
-from gendiff.shapes import check_events
+from gendiff.score import Parametrization, Pivot, ScoreModel, believe, encode, normalized
+from gendiff.shapes import check_events, check_kind, check_step
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,14 @@ def sample(
         ConfigError: where the sampler cannot sample this process, or its prior needs events.
 
     """
+    for name, value, kind in (
+        ("diffusion", diffusion, Diffusion),
+        ("sampler", sampler, Sampler),
+        ("model", model, ScoreModel),
+    ):
+        check_kind(value, kind, name)
+    if dtype not in (torch.float32, torch.float64):
+        raise ArgumentError(f"dtype is {dtype!r}", details=["torch.float32 or torch.float64"])
     if start is None and sampler.prior == "data":
         raise ConfigError(
             "prior 'data' starts from events of the data, and there are none here",
@@ -161,21 +169,37 @@ def sample(
             subject="sampler.prior",
         )
     if start is None:
-        x_bar = diffusion.prior(noise().to(dtype), sampler.prior == "matched")
+        x_bar = diffusion.prior(_drawn(noise, diffusion).to(dtype), sampler.prior == "matched")
     else:
-        check_events(x_bar := start.to(dtype), diffusion.event_shape, "start")
+        check_events(start, diffusion.event_shape, "start")
+        x_bar = start.to(dtype)
     if watch:
         watch(Snapshot(0, diffusion.N, x_bar, None))
     pivots: list[Pivot] = []
     with torch.set_grad_enabled(x_bar.requires_grad if graph is None else graph):
         for number, update in enumerate(sampler.plan(diffusion), 1):
-            pivots.insert(0, model.predict(x_bar, update.i))
-            z_bar = None if update.e is None else diffusion.rotate(noise().to(dtype))
+            pivots.insert(0, believe(model, x_bar, update.i))
+            z_bar = None if update.e is None else diffusion.rotate(_drawn(noise, diffusion, len(x_bar)).to(dtype))
             x_bar = apply(update, x_bar, pivots, z_bar)
             if watch:
                 watch(Snapshot(number, update.j, x_bar, pivots[0]))
             del pivots[len(update.past) + 1 :]
         return diffusion.unrotate(x_bar)
+
+
+def _drawn(noise: Callable[[], Tensor], diffusion: Diffusion, count: int | None = None) -> Tensor:
+    """What ``noise`` draws, looked at: ``(B, *event)``, B being ``count`` where that is known."""
+    if not callable(noise):
+        raise ArgumentError(
+            f"noise is a {type(noise).__name__}",
+            details=["a function without arguments, which draws anew at each call"],
+            fix=f"write lambda: torch.randn(B, {', '.join(map(str, diffusion.event_shape))})",
+        )
+    z = noise()
+    check_events(z, diffusion.event_shape, "the noise that is drawn")
+    if count is not None and len(z) != count:
+        raise ArgumentError(f"noise for {len(z)} events is drawn, where there are {count}")
+    return z
 
 
 def invert(
@@ -191,16 +215,33 @@ def invert(
         steps: from N down to 0, as `Grid.steps` gives them.
         graph: as of `sample`: left out, autograd follows where ``x_0`` requires a gradient.
 
+    Raises:
+        ArgumentError: where ``x_0`` are no events, or ``steps`` do not fall from N to 0.
+
     """
+    check_kind(diffusion, Diffusion, "diffusion")
+    steps = _falling(steps, diffusion.N)
     x_bar, here = diffusion.rotate(x_0), diffusion.at(0, x_0.dtype)
     y = normalized(x_bar, here)
     with torch.set_grad_enabled(x_0.requires_grad if graph is None else graph):
         for j, i in pairwise(reversed(steps)):
             asked, there = max(j, 1), diffusion.at(i, x_0.dtype)
-            T = encode(Parametrization.WIENER, model.predict(x_bar, asked), diffusion.at(asked, x_0.dtype))
+            T = encode(Parametrization.WIENER, believe(model, x_bar, asked), diffusion.at(asked, x_0.dtype))
             y = y - (there.theta - here.theta).to(y) * T
             x_bar, here = there.a * there.m + there.v.sqrt() * y, there
     return x_bar
+
+
+def _falling(steps: Sequence[int], N: int) -> list[int]:
+    try:
+        falling = [check_step(step, N) for step in steps]
+    except TypeError:  # no sequence
+        falling = []
+    if falling[:1] != [N] or falling[-1:] != [0] or any(j >= i for i, j in pairwise(falling)):
+        raise ArgumentError(
+            f"the steps {str(steps)[:80]} do not fall from N = {N} to 0", fix="write grid.steps(diffusion, n)"
+        )
+    return falling
 
 
 def apply(update: Update, x_bar: Tensor, pivots: Sequence[Pivot], z_bar: Tensor | None) -> Tensor:

@@ -17,7 +17,9 @@ variance too (`network_input`). Isotropic, with a = 1 and m = 0, it is the preco
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, check_kind
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -163,12 +165,18 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
 
     """
     weights = network.parameters() if isinstance(network, nn.Module) else ()
+    if isinstance(network, type) or not callable(network):
+        check_kind(network, nn.Module, "the network")
     x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
     output: Tensor = network(x, i)
     expected = (len(x), *event_shape)
     fault = ""
     if not isinstance(output, Tensor):
         fault = f"a {type(output).__name__}"
+    elif output.device != x.device:
+        fault = f"a tensor on {output.device}"
+    elif output.layout != torch.strided:
+        fault = "a sparse tensor"
     elif output.shape != expected:
         fault = f"a tensor of shape {tuple(output.shape)}"
     elif output.dtype not in (torch.float32, torch.float64, x.dtype, dtype):
@@ -181,6 +189,32 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
             subject="model.name",
         )
     return output
+
+
+def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    """What a model believes of ``x̄_i``, looked at before anything is made of it.
+
+    Raises:
+        ArgumentError: where ``model`` is no score model.
+        PluginError: where its answer is anything but a `Pivot` of two tensors like ``x_bar``.
+
+    """
+    check_kind(model, ScoreModel, "model")
+    pivot = model.predict(x_bar, i)
+    fault = "" if isinstance(pivot, Pivot) else f"a {type(pivot).__name__}"
+    for name, value in (("x_0", pivot.x_0), ("eps", pivot.eps)) if not fault else ():
+        if not isinstance(value, Tensor):
+            fault = fault or f"a {type(value).__name__} as {name}"
+        elif (value.shape, value.dtype, value.device) != (x_bar.shape, x_bar.dtype, x_bar.device):
+            fault = fault or f"{name} of shape {tuple(value.shape)}, {value.dtype}, on {value.device}"
+    if fault:
+        expected = f"a Pivot of two tensors of shape {tuple(x_bar.shape)}, {x_bar.dtype}, on {x_bar.device}"
+        raise PluginError(
+            f"the score model returned {fault}".replace("torch.", ""),
+            details=[f"expected: {expected}".replace("torch.", "")],
+            fix="return that from its predict(x_bar, i)",
+        )
+    return pivot
 
 
 class Denoiser(nn.Module):
@@ -222,6 +256,10 @@ class NetworkScore(ScoreModel):
     Args:
         denoiser: maps what it sees of ``x_i`` (`network_input`), and i, in event space to what ``parametrization`` says.
         clip: clamp x̂_0 to this range **in event space** and recompute ε̂; None never clips.
+
+    Raises:
+        ArgumentError: where one of these is not that.
+
     """
 
     def __init__(
@@ -231,6 +269,9 @@ class NetworkScore(ScoreModel):
         parametrization: Parametrization,
         clip: tuple[float, float] | None = None,
     ) -> None:
+        check_kind(diffusion, Diffusion, "diffusion")
+        if clip is not None and not _is_range(clip):
+            raise ArgumentError(f"clip is {clip!r}", details=["two finite numbers, the lower first, such as (-1, 1)"])
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.parametrization = Parametrization(parametrization)
@@ -247,17 +288,43 @@ class NetworkScore(ScoreModel):
         return from_x_0(self.diffusion.rotate(x_0), x_bar, at)
 
 
+def _spreads(shape: Sequence[int], event_shape: EventShape) -> bool:
+    """Whether a tensor of that shape broadcasts to the event, and not beyond."""
+    return len(shape) <= len(event_shape) and all(
+        own in (1, size) for own, size in zip(reversed(shape), reversed(event_shape), strict=False)
+    )
+
+
+def _is_range(clip: object) -> bool:
+    numbers = isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(end, int | float) for end in clip)
+    return numbers and math.isfinite(clip[0]) and math.isfinite(clip[1]) and clip[0] < clip[1]  # type: ignore[index]
+
+
 class GaussianScore(ScoreModel):
     r"""The optimal model of Gaussian data ``x̄_0 ~ N(m, diag c)``, diagonal in the rotation of the process.
 
     ``x̂_0 = m + (a c / v)(x̄ - a m)`` and ``ε̂ = (s / v)(x̄ - a m)`` with ``v = a² c + s²``.
 
     Args:
-        mean, variance: m and c, broadcasting to the event.
+        mean, variance: m and c >= 0, finite, broadcasting to the event.
+
+    Raises:
+        ArgumentError: where one of these is not that.
 
     """
 
     def __init__(self, diffusion: Diffusion, mean: Tensor, variance: Tensor) -> None:
+        check_kind(diffusion, Diffusion, "diffusion")
+        for name, value in (("mean", mean), ("variance", variance)):
+            check_kind(value, Tensor, name)
+            if not _spreads(value.shape, diffusion.event_shape):
+                raise ArgumentError(
+                    f"{name} has the shape {tuple(value.shape)}", details=[f"events have {diffusion.event_shape}"]
+                )
+            if not value.isfinite().all():
+                raise ArgumentError(f"{name} is not finite")
+        if (variance < 0).any():
+            raise ArgumentError("variance is below 0")
         self.diffusion = diffusion
         self.mean = mean
         self.variance = variance
