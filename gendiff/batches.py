@@ -6,6 +6,7 @@ the number of data workers or processes, and a run can go on from any step witho
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -17,9 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
+from gendiff.memory import check_memory
 from gendiff.shapes import ShownByShape
 from gendiff.streams import stream
 from gendiff.workers import InOrder, begin_data_process, loaded
+
+FLOAT = 4  # bytes of a number of an event, or of its noise
+GENERATOR = 5000  # bytes of the stream that each event has of its own
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +61,7 @@ class Batches(Dataset[Batch]):
         rank, world: this process takes the ``rank``-th of ``world`` equal parts.
 
     Raises:
-        ConfigError: where the batch cannot be split evenly or is larger than the data.
+        ConfigError: where the batch cannot be split evenly, or is larger than the data or the memory of this machine.
 
     """
 
@@ -76,6 +81,13 @@ class Batches(Dataset[Batch]):
                 fix=f"choose --batch {data.length} or less",
                 subject="train.batch",
             )
+        share = batch // world
+        check_memory(
+            share * (2 * math.prod(data.event_shape) * FLOAT + GENERATOR),
+            f"a batch of {batch} events of {'x'.join(map(str, data.event_shape))} is too large",
+            "choose a smaller --batch",
+            "train.batch",
+        )
         self.data = data
         self.N = N
         self.seed = seed

@@ -32,6 +32,7 @@ from gendiff.objective import Objective
 from gendiff.process import Process
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
+from gendiff.shapes import MOST_STEPS
 from gendiff.storage import reading
 from gendiff.storage.plain import toml_table
 from gendiff.velocity import Velocity
@@ -65,7 +66,7 @@ class TrainSettings(Settings):
 class Config(Settings):
     """Everything that defines a run."""
 
-    N: int = Field(1000, ge=2, le=1_000_000, description="steps of the diffusion; schedules are per step")
+    N: int = Field(1000, ge=2, le=MOST_STEPS, description="steps of the diffusion; schedules are per step")
     rotation: Rotation = by_name("identity", "coordinate system U")
     velocity: Velocity = by_name("blur", "speed of each component")
     objective: Objective = by_name("wiener", "what the network predicts")

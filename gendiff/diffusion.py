@@ -28,7 +28,17 @@ from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
-from gendiff.shapes import EventShape, ShownByShape, broadcasts, check_count, check_events, check_step, check_steps
+from gendiff.shapes import (
+    EventShape,
+    ShownByShape,
+    broadcasts,
+    check_count,
+    check_events,
+    check_kind,
+    check_shape,
+    check_step,
+    check_steps,
+)
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
@@ -70,11 +80,13 @@ class Diffusion:
     def __init__(
         self, rotation: Rotation, scales: Scales, event_shape: EventShape, moments: Moments | None = None
     ) -> None:
+        self.event_shape = check_shape(event_shape)
         self.rotation = rotation
         self.scales = scales
-        self.event_shape = tuple(event_shape)
-        self.moments = moments or Moments.standard(event_shape)
+        self.moments = Moments.standard(self.event_shape) if moments is None else moments
         self.knows_data = moments is not None
+        for name, kind in (("rotation", Rotation), ("scales", Scales), ("moments", Moments)):
+            check_kind(getattr(self, name), kind, name)
         self._check()
 
     @classmethod
@@ -91,8 +103,7 @@ class Diffusion:
         Both are components or their specs.
         """
         rotation, velocity = Rotation(rotation), Velocity(velocity)
-        event_shape = tuple(event_shape)
-        _check_shape(event_shape)
+        event_shape = check_shape(event_shape)
         return cls(rotation, velocity.scales(rotation, event_shape, check_count(N)), event_shape, moments)
 
     def __repr__(self) -> str:
@@ -149,13 +160,7 @@ class Diffusion:
             ArgumentError: where a step is outside 1..N, or ``x_bar`` is no batch of events with as many steps.
 
         """
-        check_events(x_bar, self.event_shape, "x_bar")
-        at = self._level(i, x_bar.dtype, least=1)
-        if len(at.i) not in (1, len(x_bar)):
-            raise ArgumentError(
-                f"{len(x_bar)} events and {len(at.i)} steps", details=["one step, or one for each event"]
-            )
-        return at
+        return self._of_each(x_bar, i, "x_bar", least=1)
 
     # --- forward -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +171,7 @@ class Diffusion:
             ArgumentError: where a step is outside 0..N, or events or noise are not ``(B, *event)`` in float32 or float64.
 
         """
-        return self.unrotate(self.corrupted(self.at(i, x_0.dtype), self.rotate(x_0), self.rotate(eps)))
+        return self.unrotate(self.corrupted(self._of_each(x_0, i, "x_0"), self.rotate(x_0), self._rotated(eps, "eps")))
 
     def corrupted(self, at: Level, x_bar_0: Tensor, eps_bar: Tensor) -> Tensor:
         """``x̄_i = a x̄_0 + s ε̄`` at the steps ``at``, in rotated coordinates."""
@@ -179,7 +184,8 @@ class Diffusion:
 
     def score(self, i: int | Tensor, eps: Tensor) -> Tensor:
         """``∇ log q(x_i | x_0) = -U s_i^{-1} U^T ε`` in event space, i >= 1."""
-        return self.unrotate(-self.rotate(eps) / self._level(i, eps.dtype, least=1).s)
+        at = self._of_each(eps, i, "eps", least=1)
+        return self.unrotate(-self.rotate(eps) / at.s)
 
     def kernel(self, i: int, j: int) -> Kernel:
         """``q(x̄_i | x̄_j)`` for 0 <= j < i <= N; ``kernel(i, i-1)`` is the paper's one step (A_i^{1/2}, B_i^{1/2})."""
@@ -204,6 +210,7 @@ class Diffusion:
         Then ``x̄_N = a_N m + sqrt(a_N² c + s_N²) U^T z``: exact for Gaussian data that are diagonal in U, where the standard prior
         lacks what a_N > 0 leaves of the data.
         """
+        check_events(z, self.event_shape, "z")
         end = self.at(self.N, z.dtype)
         return end.a * end.m + end.v.sqrt() * self.rotate(z) if matched else end.s * self.rotate(z)
 
@@ -211,9 +218,31 @@ class Diffusion:
 
     def _level(self, i: int | Tensor, dtype: torch.dtype, least: int = 0) -> Level:
         if isinstance(i, Tensor):
+            if i.device.type != "cpu" and i.device != self.scales.device:
+                raise ArgumentError(
+                    f"steps are on {i.device}, the process on {self.scales.device}",
+                    fix="move the process: diffusion.to(i.device)",
+                )
             return Level(self.scales, self.moments, check_steps(i, self.N, least), dtype)
         step = torch.tensor([check_step(i, self.N, least)], device=self.scales.device)
         return Level(self.scales, self.moments, step, dtype, one=True)
+
+    def _of_each(self, x: Tensor, i: int | Tensor, name: str, least: int = 0) -> Level:
+        """The level of each event of ``x``, in its precision."""
+        check_events(x, self.event_shape, name)
+        if x.device != self.scales.device:
+            raise ArgumentError(
+                f"{name} is on {x.device}, the process on {self.scales.device}",
+                fix=f"move the process: diffusion.to({name}.device)",
+            )
+        at = self._level(i, x.dtype, least)
+        if len(at.i) not in (1, len(x)):
+            raise ArgumentError(f"{len(x)} events and {len(at.i)} steps", details=["one step, or one for each event"])
+        return at
+
+    def _rotated(self, x: Tensor, name: str) -> Tensor:
+        check_events(x, self.event_shape, name)
+        return self.rotation.rotate(x)
 
     def _log_r(self, i: int, j: int) -> Tensor:
         if not check_step(j, self.N) < check_step(i, self.N):
@@ -235,10 +264,14 @@ class Diffusion:
     def _check_shapes(self) -> None:
         check_count(self.N)
         shape = self.event_shape
-        _check_shape(shape)
         for name, values in (("mean", self.moments.mean), ("variance", self.moments.variance)):
+            check_kind(values, Tensor, f"the {name} of the data")
             if not broadcasts(values.shape, shape):
                 raise ArgumentError(f"the {name} of the data has the shape {tuple(values.shape)}, events have {shape}")
+            if not values.isfinite().all():
+                raise ArgumentError(f"the {name} of the data is not finite")
+        if not (self.moments.variance > 0).all():
+            raise ArgumentError("the variance of the data is not positive", details=["c > 0 for every component"])
 
     def _check_rotation(self) -> None:
         """Whether U keeps the length of one vector and gives it back: what can be seen without the whole matrix."""
@@ -279,11 +312,3 @@ class Diffusion:
                     subject="velocity.name",
                 )
             previous = lam
-
-
-def _check_shape(event_shape: EventShape) -> None:
-    if len(event_shape) < 2 or not all(isinstance(size, int) and size >= 1 for size in event_shape):
-        raise ArgumentError(
-            f"{event_shape} is no shape of an event",
-            details=["an event is (C, *spatial): (3, 64, 64), or (1, 48) for a signal"],
-        )

@@ -18,6 +18,7 @@ from gendiff.component import Component, abstractmethod
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.level import Level
+from gendiff.shapes import check_kind, whole
 
 CHUNK = 2**22  # numbers of a process held at a time
 
@@ -42,20 +43,23 @@ class Grid(Component):
         """Different steps from N down to 0: ``n`` at which the model is evaluated, and 0; every step where n is None.
 
         Raises:
+            ArgumentError: where n is no whole number.
             ConfigError: where n is not between 1 and N.
             PluginError: where `positions` are not what they should be.
 
         """
+        check_kind(diffusion, Diffusion, "diffusion")
+        try:
+            n = n if n is None else whole(n)
+        except TypeError:
+            allowed = f"a whole number between 1 and N = {diffusion.N}, or None for every step"
+            raise ArgumentError(f"{n!r} evaluations", details=[allowed]) from None
         return list(_steps(self, diffusion, n))
 
 
 @lru_cache(maxsize=32)
 def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[int, ...]:
     N = diffusion.N
-    if not isinstance(n, int | None):
-        raise ArgumentError(
-            f"{n!r} evaluations", details=[f"a whole number between 1 and N = {N}, or None for every step"]
-        )
     if n is None or n == N:
         return tuple(range(N, -1, -1))
     if not 1 <= n <= N:

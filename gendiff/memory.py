@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from gendiff.errors import GendiffError
+from gendiff.errors import ConfigError, GendiffError
 
 #: What torch, CUDA and C++ say of sizes that cannot be had, or not even be counted.
 _SAID = re.compile(
@@ -40,6 +41,29 @@ def out_of_memory(asked: str, what: str = "", fix: str = "") -> GendiffError:
         details=[asked],
         fix=fix or "ask for less at a time, or use a machine with more memory",
     )
+
+
+def available() -> float:
+    """Bytes of memory that this machine, or the container, could still give: at most; infinite where nobody says."""
+    most = [float("inf")]
+    with suppress(OSError):
+        said = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        most += [int(said[1]) * 1024] if said else []
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            most.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(most)
+
+
+def check_memory(needed: int, what: str, fix: str, subject: str = "") -> None:
+    """Raise `ConfigError` where ``needed`` bytes are more than there are: asked before hours of filling them."""
+    if needed > (free := available()):
+        raise ConfigError(
+            f"out of memory: {what}",
+            details=[f"it needs {needed:,} bytes at least, and {int(free):,} are free"],
+            fix=fix,
+            subject=subject,
+        )
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
 from gendiff.errors import DataError
 from gendiff.rotation import Rotation
-from gendiff.shapes import EventShape, spatial
+from gendiff.shapes import EventShape, check_kind, check_shape, spatial
 from gendiff.storage.cache import Cache
 from gendiff.tensor_data import as_data
 
@@ -99,7 +99,7 @@ class Moments:
     @classmethod
     def standard(cls, event_shape: EventShape) -> Self:
         """What is assumed of data that nobody looked at: m = 0, c = 1."""
-        shape = [1] * len(event_shape)
+        shape = [1] * len(check_shape(event_shape))
         return cls(torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
     @classmethod
@@ -111,6 +111,8 @@ class Moments:
         Raises `DataError` where there is no event, or events are not finite.
         """
         data = as_data(data, value_range=None)
+        check_kind(data, Data, "data")
+        check_kind(rotation, Rotation, "rotation")
         shape = data.event_shape
         mean, variance, in_dct, count = _measured(data, rotation, data.fingerprint)
         modes = None

@@ -33,8 +33,8 @@ from gendiff.blur import (
 )
 from gendiff.component import Component, abstractmethod
 from gendiff.data import Data
-from gendiff.errors import ConfigError, PluginError
-from gendiff.shapes import EventShape, spatial
+from gendiff.errors import ArgumentError, ConfigError, PluginError
+from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, in_full, spatial
 
 
 @contextmanager
@@ -83,7 +83,11 @@ class Rotation(Component):
     @final
     def apply_diagonal(self, x: Tensor, diagonal: Tensor) -> Tensor:
         """``U diag U^T x``; ``diagonal`` broadcasts to the event."""
-        x_bar = self.rotate(x)
+        x = in_full(x)
+        x_bar, event = self.rotate(x), tuple(x.shape[1:])
+        check_kind(diagonal, Tensor, "diagonal")
+        if not broadcasts(diagonal.shape, event):
+            raise ArgumentError(f"diagonal has the shape {tuple(diagonal.shape)}", details=[f"events have {event}"])
         return self.unrotate(diagonal.to(x_bar) * x_bar)
 
     def log_blur_spectrum(self, event_shape: EventShape, sigma: float) -> Tensor:
@@ -121,7 +125,7 @@ class Rotation(Component):
 
     def _quadratic_form(self, event_shape: EventShape, operator: Callable[[Tensor], Tensor]) -> Tensor:
         """``u_k^T M u_k`` for every component k, in the shape of the event; ``operator`` applies M to ``(B, *event)``."""
-        count = torch.Size(event_shape).numel()
+        count = torch.Size(check_shape(event_shape)).numel()
         forms = []
         for chunk in torch.arange(count).split(256):  # not all at once: a basis is as large as a dense U
             u = self.unrotate(one_hot(chunk, count).double().reshape(-1, *event_shape))
@@ -151,12 +155,12 @@ class SeparableRotation(Rotation):
         return (U * (laplacian_matrix(n) @ U)).sum(0).clamp_min(0).sqrt()
 
     def log_blur_spectrum(self, event_shape: EventShape, sigma: float) -> Tensor:
-        per_axis = [self.axis_log_blur(n, sigma) for n in spatial(event_shape)]
+        per_axis = [self.axis_log_blur(n, sigma) for n in spatial(check_shape(event_shape))]
         grids = torch.meshgrid(*per_axis, indexing="ij")
         return torch.stack(grids).sum(0).clamp_min(LOG_FLOOR)[None]
 
     def frequencies(self, event_shape: EventShape) -> Tensor:
-        return radius([self.axis_frequency(n) for n in spatial(event_shape)])[None]
+        return radius([self.axis_frequency(n) for n in spatial(check_shape(event_shape))])[None]
 
     @final
     def rotate(self, x: Tensor) -> Tensor:
@@ -167,7 +171,7 @@ class SeparableRotation(Rotation):
         return self._apply(x_bar, transpose=True)
 
     def _apply(self, x: Tensor, transpose: bool) -> Tensor:
-        x = x if x.dtype == torch.float64 else x.float()
+        x = in_full(x)
         matrices = [_cast_matrix(self, n, x.dtype, x.device) for n in x.shape[2:]]
         with full_precision(x.device):
             return apply_per_axis(x, [matrix.T for matrix in matrices] if transpose else matrices)

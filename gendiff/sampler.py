@@ -28,8 +28,8 @@ from gendiff.component import Component, abstractmethod, by_name
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid
-from gendiff.score import Clamped, Parametrization, Pivot, ScoreModel, encode, normalized
-from gendiff.shapes import ShownByShape, check_events, check_number
+from gendiff.score import Clamped, Parametrization, Pivot, ScoreModel, believe, encode, normalized
+from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_step
 from gendiff.streams import ImageNoise
 
 
@@ -207,6 +207,14 @@ def sample(
             "sample wants to be told once how many events",
             fix="write sample(diffusion, model, sampler, n=16), or give a function that draws noise (B, *event), or a start",
         )
+    for name, value, kind in (
+        ("diffusion", diffusion, Diffusion),
+        ("sampler", sampler, Sampler),
+        ("model", model, ScoreModel),
+    ):
+        check_kind(value, kind, name)
+    if dtype not in (torch.float32, torch.float64):
+        raise ArgumentError(f"dtype is {dtype!r}", details=["torch.float32 or torch.float64"])
     if start is None and sampler.prior == "data":
         raise ConfigError(
             "prior 'data' starts from events of the data, and there are none here",
@@ -216,10 +224,12 @@ def sample(
     if n is not None:
         return torch.cat(list(_of_seed(diffusion, model, sampler, n, seed, dtype, watch, graph)))
     if start is not None:
-        check_events(start := start.to(dtype), diffusion.event_shape, "start")
+        check_events(start, diffusion.event_shape, "start")
+        start = start.to(dtype)
     images = range(0 if start is None else len(start))
     draw = noise or ImageNoise(seed, images, diffusion.event_shape, diffusion.scales.device)
-    x_bar = diffusion.prior(draw().to(dtype), sampler.prior == "matched") if start is None else start
+    matched = sampler.prior == "matched"
+    x_bar = diffusion.prior(_drawn(draw, diffusion).to(dtype), matched) if start is None else start
     if watch:
         watch(Snapshot(0, diffusion.N, x_bar, None))
     if sampler.clip:
@@ -227,8 +237,8 @@ def sample(
     pivots: list[Pivot] = []
     with torch.set_grad_enabled(x_bar.requires_grad if graph is None else graph):
         for number, update in enumerate(sampler.plan(diffusion), 1):
-            pivots.insert(0, model.predict(x_bar, update.i))
-            z_bar = None if update.e is None else diffusion.rotate(draw().to(dtype))
+            pivots.insert(0, believe(model, x_bar, update.i))
+            z_bar = None if update.e is None else diffusion.rotate(_drawn(draw, diffusion, len(x_bar)).to(dtype))
             x_bar = apply(update, x_bar, pivots, z_bar)
             if watch:
                 watch(Snapshot(number, update.j, x_bar, pivots[0]))
@@ -257,6 +267,21 @@ def _of_seed(
         yield sample(diffusion, model, sampler, noise, dtype=dtype, watch=own, graph=graph)[: len(part)]
 
 
+def _drawn(noise: Callable[[], Tensor], diffusion: Diffusion, count: int | None = None) -> Tensor:
+    """What ``noise`` draws, looked at: ``(B, *event)``, B being ``count`` where that is known."""
+    if not callable(noise):
+        raise ArgumentError(
+            f"noise is a {type(noise).__name__}",
+            details=["a function without arguments, which draws anew at each call"],
+            fix=f"write lambda: torch.randn(B, {', '.join(map(str, diffusion.event_shape))})",
+        )
+    z = noise()
+    check_events(z, diffusion.event_shape, "the noise that is drawn")
+    if count is not None and len(z) != count:
+        raise ArgumentError(f"noise for {len(z)} events is drawn, where there are {count}")
+    return z
+
+
 def _look(watch: Callable[[Snapshot], None], count: int, moment: Snapshot) -> None:
     watch(moment.first(count))
 
@@ -274,16 +299,33 @@ def invert(
         steps: from N down to 0, as `Grid.steps` gives them.
         graph: as of `sample`: left out, autograd follows where ``x_0`` requires a gradient.
 
+    Raises:
+        ArgumentError: where ``x_0`` are no events, or ``steps`` do not fall from N to 0.
+
     """
+    check_kind(diffusion, Diffusion, "diffusion")
+    steps = _falling(steps, diffusion.N)
     x_bar, here = diffusion.rotate(x_0), diffusion.at(0, x_0.dtype)
     y = normalized(x_bar, here)
     with torch.set_grad_enabled(x_0.requires_grad if graph is None else graph):
         for j, i in pairwise(reversed(steps)):
             asked, there = max(j, 1), diffusion.at(i, x_0.dtype)
-            T = encode(Parametrization.WIENER, model.predict(x_bar, asked), diffusion.at(asked, x_0.dtype))
+            T = encode(Parametrization.WIENER, believe(model, x_bar, asked), diffusion.at(asked, x_0.dtype))
             y = y - (there.theta - here.theta).to(y) * T
             x_bar, here = there.a * there.m + there.v.sqrt() * y, there
     return x_bar
+
+
+def _falling(steps: Sequence[int], N: int) -> list[int]:
+    try:
+        falling = [check_step(step, N) for step in steps]
+    except TypeError:  # no sequence
+        falling = []
+    if falling[:1] != [N] or falling[-1:] != [0] or any(j >= i for i, j in pairwise(falling)):
+        raise ArgumentError(
+            f"the steps {str(steps)[:80]} do not fall from N = {N} to 0", fix="write grid.steps(diffusion, n)"
+        )
+    return falling
 
 
 def apply(update: Update, x_bar: Tensor, pivots: Sequence[Pivot], z_bar: Tensor | None) -> Tensor:

@@ -17,7 +17,9 @@ variance too (`network_input`). Isotropic, with a = 1 and m = 0, it is the preco
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import EventShape, ShownByShape
+from gendiff.shapes import EventShape, ShownByShape, check_kind
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -178,12 +180,18 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
 
     """
     weights = network.parameters() if isinstance(network, nn.Module) else ()
+    if isinstance(network, type) or not callable(network):
+        check_kind(network, nn.Module, "the network")
     x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
     output: Tensor = network(x, i)
     expected = (len(x), *event_shape)
     fault = ""
     if not isinstance(output, Tensor):
         fault = f"a {type(output).__name__}"
+    elif output.device != x.device:
+        fault = f"a tensor on {output.device}"
+    elif output.layout != torch.strided:
+        fault = "a sparse tensor"
     elif output.shape != expected:
         fault = f"a tensor of shape {tuple(output.shape)}"
     elif output.dtype not in (torch.float32, torch.float64, x.dtype, dtype):
@@ -215,6 +223,32 @@ class Clamped(ScoreModel):
             return pivot
         x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.value_range)
         return from_x_0(self.diffusion.rotate(x_0), x_bar, self.diffusion.at(i, x_bar.dtype))
+
+
+def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    """What a model believes of ``x̄_i``, looked at before anything is made of it.
+
+    Raises:
+        ArgumentError: where ``model`` is no score model.
+        PluginError: where its answer is anything but a `Pivot` of two tensors like ``x_bar``.
+
+    """
+    check_kind(model, ScoreModel, "model")
+    pivot = model.predict(x_bar, i)
+    fault = "" if isinstance(pivot, Pivot) else f"a {type(pivot).__name__}"
+    for name, value in (("x_0", pivot.x_0), ("eps", pivot.eps)) if not fault else ():
+        if not isinstance(value, Tensor):
+            fault = fault or f"a {type(value).__name__} as {name}"
+        elif (value.shape, value.dtype, value.device) != (x_bar.shape, x_bar.dtype, x_bar.device):
+            fault = fault or f"{name} of shape {tuple(value.shape)}, {value.dtype}, on {value.device}"
+    if fault:
+        expected = f"a Pivot of two tensors of shape {tuple(x_bar.shape)}, {x_bar.dtype}, on {x_bar.device}"
+        raise PluginError(
+            f"the score model returned {fault}".replace("torch.", ""),
+            details=[f"expected: {expected}".replace("torch.", "")],
+            fix="return that from its predict(x_bar, i)",
+        )
+    return pivot
 
 
 class Denoiser(nn.Module):
@@ -262,7 +296,8 @@ class NetworkScore(ScoreModel):
         value_range: of the events, which samplers that clamp keep x̂_0 in; pictures are in [-1, 1], None has no bounds.
 
     Raises:
-        ArgumentError: where the network predicts T and nobody has told ``diffusion`` mean and variance of the data.
+        ArgumentError: where one of these is not that, or the network predicts T and nobody has told ``diffusion`` mean and
+            variance of the data.
 
     """
 
@@ -273,6 +308,10 @@ class NetworkScore(ScoreModel):
         parametrization: Parametrization | str,
         value_range: tuple[float, float] | None = (-1.0, 1.0),
     ) -> None:
+        check_kind(diffusion, Diffusion, "diffusion")
+        if value_range is not None and not _is_range(value_range):
+            details = ["two finite numbers, the lower first, such as (-1, 1), or None"]
+            raise ArgumentError(f"value_range is {value_range!r}", details=details)
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.parametrization = Parametrization(parametrization)
@@ -291,17 +330,45 @@ class NetworkScore(ScoreModel):
         return decode(self.parametrization, self.diffusion.rotate(output.to(x_bar.dtype)), x_bar, at)
 
 
+def _spreads(shape: Sequence[int], event_shape: EventShape) -> bool:
+    """Whether a tensor of that shape broadcasts to the event, and not beyond."""
+    return len(shape) <= len(event_shape) and all(
+        own in (1, size) for own, size in zip(reversed(shape), reversed(event_shape), strict=False)
+    )
+
+
+def _is_range(limits: object) -> bool:
+    numbers = (
+        isinstance(limits, tuple | list) and len(limits) == 2 and all(isinstance(end, int | float) for end in limits)
+    )
+    return numbers and math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] < limits[1]  # type: ignore[index]
+
+
 class GaussianScore(ScoreModel):
     r"""The optimal model of Gaussian data ``x̄_0 ~ N(m, diag c)``, diagonal in the rotation of the process.
 
     ``x̂_0 = m + (a c / v)(x̄ - a m)`` and ``ε̂ = (s / v)(x̄ - a m)`` with ``v = a² c + s²``.
 
     Args:
-        mean, variance: m and c, broadcasting to the event.
+        mean, variance: m and c >= 0, finite, broadcasting to the event.
+
+    Raises:
+        ArgumentError: where one of these is not that.
 
     """
 
     def __init__(self, diffusion: Diffusion, mean: Tensor, variance: Tensor) -> None:
+        check_kind(diffusion, Diffusion, "diffusion")
+        for name, value in (("mean", mean), ("variance", variance)):
+            check_kind(value, Tensor, name)
+            if not _spreads(value.shape, diffusion.event_shape):
+                raise ArgumentError(
+                    f"{name} has the shape {tuple(value.shape)}", details=[f"events have {diffusion.event_shape}"]
+                )
+            if not value.isfinite().all():
+                raise ArgumentError(f"{name} is not finite")
+        if (variance < 0).any():
+            raise ArgumentError("variance is below 0")
         self.diffusion = diffusion
         self.mean = mean
         self.variance = variance

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, SupportsIndex
 
@@ -26,6 +26,8 @@ from torch import Tensor
 from gendiff.errors import ArgumentError
 
 EventShape = tuple[int, ...]
+
+MOST_STEPS = 1_000_000  # of a diffusion
 
 HOW = "write 32, or 32x48 or [32, 48] for height x width"
 
@@ -65,8 +67,42 @@ def broadcasts(diagonal: Sequence[int], event_shape: EventShape) -> bool:
     )
 
 
-def check_events(x: Tensor, event_shape: EventShape, name: str = "x") -> None:
-    """Raise `ArgumentError` where ``x`` is not ``(B, *event)`` in float32 or float64."""
+def whole(number: SupportsIndex) -> int:
+    """``number`` as an int; raises TypeError where it is no whole number: True is none."""
+    if isinstance(number, bool):
+        raise TypeError("a truth value")
+    return operator.index(number)
+
+
+def check_kind(value: object, kind: type, name: str) -> None:
+    """Raise `ArgumentError` where ``value`` is no object of ``kind``: the text of a component is not yet one."""
+    if isinstance(value, kind):
+        return
+    given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    text = isinstance(value, str) and hasattr(kind, "kind")  # a component, which its spec gives
+    raise ArgumentError(
+        f"{name} is {given}",
+        details=[f"expected: an object of {kind.__name__}"],
+        fix=f"write {kind.__name__}({value!r})" if text else "",
+    )
+
+
+def check_shape(event_shape: Iterable[SupportsIndex]) -> EventShape:
+    """``event_shape`` as a tuple of ints; raises `ArgumentError` where it is no ``(C, *spatial)``."""
+    try:
+        shape = tuple(whole(size) for size in event_shape)
+    except TypeError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise ArgumentError(
+            f"{event_shape!r} is no shape of an event",
+            details=["an event is (C, *spatial), whole numbers: (3, 64, 64), or (1, 48) for a signal"],
+        )
+    return shape
+
+
+def check_batch(x: Tensor, name: str = "x") -> None:
+    """Raise `ArgumentError` where ``x`` is no batch of events of any shape, dense, in float32 or float64."""
     if not isinstance(x, Tensor):
         raise ArgumentError(f"{name} is a {type(x).__name__}, no tensor", fix=f"write torch.as_tensor({name})")
     if x.dtype not in (torch.float32, torch.float64):
@@ -76,8 +112,24 @@ def check_events(x: Tensor, event_shape: EventShape, name: str = "x") -> None:
             details=["events are float32 or float64"],
             fix=f"convert it: {name}.float(){pixels}",
         )
+    if x.layout != torch.strided:
+        raise ArgumentError(f"{name} is sparse", details=["events are dense tensors"], fix=f"{name}.to_dense()")
+    if x.ndim < 3:
+        raise ArgumentError(f"{name} has the shape {tuple(x.shape)}", details=["a batch of events is (B, C, *spatial)"])
+
+
+def in_full(x: Tensor) -> Tensor:
+    """A batch of floating point numbers as float32, or float64 where it is; raises `ArgumentError` as `check_batch`."""
+    x = x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
+    check_batch(x)
+    return x
+
+
+def check_events(x: Tensor, event_shape: EventShape, name: str = "x") -> None:
+    """Raise `ArgumentError` where ``x`` is not ``(B, *event)``, dense, in float32 or float64."""
+    alone = isinstance(x, Tensor) and x.shape == event_shape
+    check_batch(x[None] if alone else x, name)
     if x.shape[1:] != event_shape or x.ndim != len(event_shape) + 1:
-        alone = x.shape == event_shape
         raise ArgumentError(
             f"{name} has the shape {tuple(x.shape)}",
             details=[f"a batch of events is (B, {', '.join(map(str, event_shape))})"],
@@ -88,7 +140,7 @@ def check_events(x: Tensor, event_shape: EventShape, name: str = "x") -> None:
 def check_step(i: SupportsIndex, N: int, least: int = 0) -> int:
     """``i`` as an int; raises `ArgumentError` where it is no whole number in ``least..N``."""
     try:
-        step = operator.index(i)
+        step = whole(i)
     except TypeError as error:
         raise ArgumentError(f"step {i!r} is no whole number", details=[f"steps are {least}..{N}"]) from error
     if not least <= step <= N:
@@ -122,11 +174,11 @@ def check_steps(i: Tensor, N: int, least: int = 0) -> Tensor:
 def check_count(N: SupportsIndex) -> int:
     """``N``, the number of steps of a process, as an int; raises `ArgumentError` where it is no whole number >= 2."""
     try:
-        count = operator.index(N)
+        count = whole(N)
     except TypeError as error:
         raise ArgumentError(f"N = {N!r} is no whole number", details=["a diffusion has N >= 2 steps"]) from error
-    if count < 2:
-        raise ArgumentError(f"N = {count} steps", details=["a diffusion has N >= 2 steps"])
+    if not 2 <= count <= MOST_STEPS:
+        raise ArgumentError(f"N = {count} steps", details=[f"a diffusion has N steps, 2..{MOST_STEPS}"])
     return count
 
 

@@ -45,7 +45,7 @@ from gendiff.scales import (
     permuted,
 )
 from gendiff.score import Parametrization
-from gendiff.shapes import EventShape, spatial
+from gendiff.shapes import EventShape, in_full, spatial
 from gendiff.storage.plain import json_object, json_value
 from gendiff.storage.reading import hollow, opened
 from gendiff.streams import stream
@@ -74,7 +74,7 @@ class StoredRotation(Rotation):
         return rho
 
     def _apply(self, x: Tensor, transpose: bool) -> Tensor:
-        x = x if x.dtype == torch.float64 else x.float()
+        x = in_full(x)
         matrices = [U.T if transpose else U for U in self._matrices(x.dtype, x.device)]
         with full_precision(x.device):
             if "dense" in self.learned:
@@ -84,11 +84,12 @@ class StoredRotation(Rotation):
     def _matrices(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         key = f"{dtype} {device}"
         if key not in self._cast:
-            self._cast[key] = [
-                value.to(device=device, dtype=dtype)
-                for name, value in sorted(self.learned.items())
-                if name.startswith(("axis", "dense"))
-            ]
+            with torch.inference_mode(False):  # what is first used while sampling may later meet autograd
+                self._cast[key] = [
+                    value.to(device=device, dtype=dtype)
+                    for name, value in sorted(self.learned.items())
+                    if name.startswith(("axis", "dense"))
+                ]
         return self._cast[key]
 
     def model_post_init(self, context: Any) -> None:

@@ -8,7 +8,20 @@ import torch
 from processes import component, diffusion
 from torch import Tensor, nn
 
-from gendiff import Diffusion, GaussianScore, NetworkScore, Objective, Parametrization, Pivot, Sampler, Velocity, sample
+from gendiff import (
+    Diffusion,
+    GaussianScore,
+    Grid,
+    NetworkScore,
+    Objective,
+    Parametrization,
+    Pivot,
+    Rotation,
+    Sampler,
+    ScoreModel,
+    Velocity,
+    sample,
+)
 from gendiff.errors import ArgumentError, GendiffError, PluginError
 from gendiff.moments import Moments
 from gendiff.sampler import invert
@@ -218,7 +231,7 @@ def test_chains_start_from_a_batch_of_events(process):
         sample(process, model, ddim, lambda: EPS, start=EPS[0])
     with pytest.raises(ArgumentError, match=r"has the shape \(2, 3, 5\)"):
         sample(process, model, ddim, lambda: EPS[0])
-    with pytest.raises(ArgumentError, match="of type bfloat16"):
+    with pytest.raises(ArgumentError, match="dtype is torch"):
         sample(process, model, ddim, lambda: EPS, dtype=torch.bfloat16)
     with pytest.raises(ArgumentError, match="of type int64"):
         invert(process, model, EPS.long(), [N, 0])
@@ -235,3 +248,199 @@ def test_a_network_that_predicts_t_needs_mean_and_variance_of_the_data(process):
             call()
     standard = Diffusion(process.rotation, process.scales, EVENT, Moments.standard(EVENT))
     assert component(Objective, "wiener").loss(Echo(), standard, X, STEPS, EPS).per_event.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    "x", [3, 2.5, "abc", None, X.numpy(), X.tolist(), X.to_sparse()], ids=lambda x: type(x).__name__
+)
+@pytest.mark.parametrize(
+    "entrance", [*ENTRANCES, "rotate", "unrotate", "prior", "rotation", "diagonal", "start", "noise"]
+)
+def test_what_is_no_tensor_of_events_is_said(process, entrance, x):
+    optimal, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    ways = {name: lambda x, way=way: way(x, STEPS) for name, way in entrances(process).items()} | {
+        "rotate": process.rotate,
+        "unrotate": process.unrotate,
+        "prior": process.prior,
+        "rotation": process.rotation.rotate,
+        "diagonal": lambda x: process.rotation.apply_diagonal(x, torch.ones(1, 3, 5)),
+        "start": lambda x: sample(process, optimal, ddim, lambda: EPS, start=x),
+        "noise": lambda x: sample(process, optimal, ddim, lambda: x),
+    }
+    if entrance == "start" and x is None:
+        x = False  # None draws the prior
+    with pytest.raises(ArgumentError):
+        ways[entrance](x)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("rotation", ["dct", "identity", "blur-eigen", "hadamard"])
+def test_no_rotation_takes_numbers_that_are_not_real(rotation, dtype):
+    with pytest.raises(ArgumentError, match="x is of type"):
+        component(Rotation, rotation).rotate(torch.ones(2, 1, 8, 8).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.complex64], ids=str)
+def test_noise_and_start_are_looked_at_before_they_are_converted(process, dtype):
+    optimal, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    with pytest.raises(ArgumentError, match="noise that is drawn is of type"):
+        sample(process, optimal, ddim, lambda: EPS.to(dtype))
+    with pytest.raises(ArgumentError, match="start is of type"):
+        sample(process, optimal, ddim, lambda: EPS, start=EPS.to(dtype))
+
+
+def test_noise_is_drawn_for_as_many_events_as_there_are(process):
+    optimal, ancestral = (
+        GaussianScore(process, torch.zeros(()), torch.ones(())),
+        component(Sampler, "ancestral:steps=3"),
+    )
+    with pytest.raises(ArgumentError, match="noise for 4 events is drawn, where there are 1"):
+        sample(process, optimal, ancestral, lambda: EPS, start=X[:1])
+    with pytest.raises(ArgumentError, match="a function without arguments"):
+        sample(process, optimal, ancestral, EPS)
+
+
+def test_objects_are_not_their_names(process):
+    optimal, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    U, scales = process.rotation, process.scales
+    grid = component(Grid, "explicit:at=[20, 5]")
+    for wrong in (None, "ddim:steps=3", 3, Sampler, type(U)):
+        for call in (
+            lambda wrong=wrong: sample(process, optimal, wrong, lambda: EPS),
+            lambda wrong=wrong: sample(process, wrong, ddim, lambda: EPS),
+            lambda wrong=wrong: sample(wrong, optimal, ddim, lambda: EPS),
+            lambda wrong=wrong: Diffusion(wrong, scales, EVENT),
+            lambda wrong=wrong: Diffusion(U, wrong, EVENT),
+            lambda wrong=wrong: Diffusion(U, scales, EVENT, wrong or "none"),
+            lambda wrong=wrong: NetworkScore(Echo(), wrong, "eps"),
+            lambda wrong=wrong: NetworkScore(wrong, process, "eps").predict(X, 1),
+            lambda wrong=wrong: GaussianScore(wrong, torch.zeros(()), torch.ones(())),
+            lambda wrong=wrong: component(Grid, "uniform").steps(wrong, 3),
+            lambda wrong=wrong: grid.steps(wrong, None),
+            lambda wrong=wrong: Moments.fit(wrong, U),
+            lambda wrong=wrong: invert(process, wrong, X, [N, 0]),
+        ):
+            with pytest.raises(ArgumentError, match=r"is (a|the class) \w+"):
+                call()
+    with pytest.raises(ArgumentError, match=r"write Sampler\.model_validate\('ddim:steps=3'\)"):
+        sample(process, optimal, "ddim:steps=3", lambda: EPS)
+
+
+class Says(ScoreModel):
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def predict(self, x_bar, i):
+        return self.answer(x_bar)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: None,
+        lambda x: x,
+        lambda x: (x, x),
+        lambda x: Pivot(None, None),
+        lambda x: Pivot(x, None),
+        lambda x: Pivot(x[:, :1], x),
+        lambda x: Pivot(x[:1], x[:1]),
+        lambda x: Pivot(x, x.mean()),
+        lambda x: Pivot(x.double(), x.double()),
+        lambda x: Pivot(x.half(), x),
+        lambda x: Pivot(x, x.long()),
+        lambda x: Pivot(x.numpy(), x.numpy()),
+    ],
+)
+@pytest.mark.parametrize("sampler", ["ddim:steps=3", "trig:steps=3", "unipc-2:steps=3"])
+def test_a_score_model_returns_a_pivot_like_the_events(process, answer, sampler):
+    with pytest.raises(PluginError, match="the score model returned"):
+        sample(process, Says(answer), component(Sampler, sampler), lambda: EPS)
+    with pytest.raises(PluginError, match="the score model returned"):
+        invert(process, Says(answer), X, [N, 5, 0])
+
+
+@pytest.mark.parametrize(
+    "steps", [[], [N], [N, 5], [5, 0], [0, N], [N, N, 0], [N, 0, 5], [N + 1, 0], [N, -1], [N, 2.5, 0], "abc", None, 5]
+)
+def test_an_inversion_goes_all_the_way(process, steps):
+    optimal = GaussianScore(process, torch.zeros(()), torch.ones(()))
+    with pytest.raises(ArgumentError):
+        invert(process, optimal, X, steps)
+    assert invert(process, optimal, X, np.array([N, 5, 0])).equal(invert(process, optimal, X, [N, 5, 0]))
+
+
+@pytest.mark.parametrize("name", ["scales_at", "log_a", "log_s", "half_log_snr"])
+@pytest.mark.parametrize("i", [STEPS, STEPS[:0], True, 1.0, None])
+def test_one_step_is_one(process, name, i):
+    with pytest.raises(ArgumentError, match="is no whole number"):
+        getattr(process, name)(i)
+
+
+@pytest.mark.parametrize("n", [True, 1.0, 2.5, "3", [3], torch.ones(2)])
+@pytest.mark.parametrize("grid", ["uniform", "lambda", "karras", "arc-length"])
+def test_a_number_of_evaluations_is_whole(process, grid, n):
+    asked = component(Grid, grid)
+    assert asked.steps(process, np.int64(1)) == asked.steps(process, 1) == [N, 0]  # which are kept, and 1.0 == 1
+    with pytest.raises(ArgumentError, match="a whole number between 1 and N"):
+        asked.steps(process, n)
+
+
+@pytest.mark.parametrize("clip", [1, "yes", (1,), (1, -1), (float("nan"), 1), (None, None), True])
+def test_a_range_to_clip_to_is_one(process, clip):
+    with pytest.raises(ArgumentError, match="two finite numbers, the lower first"):
+        NetworkScore(Echo(), process, "x0", clip=clip)
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "says"),
+    [
+        (0.0, torch.ones(()), "mean is a float"),
+        (torch.zeros(()), torch.ones(1, 3, 4), "variance has the shape"),
+        (torch.zeros(4, *EVENT), torch.ones(()), "mean has the shape"),
+        (torch.tensor(float("nan")), torch.ones(()), "mean is not finite"),
+        (torch.zeros(()), torch.tensor(-1.0), "variance is below 0"),
+    ],
+)
+def test_optimal_models_have_moments_of_events(process, mean, variance, says):
+    with pytest.raises(ArgumentError, match=says):
+        GaussianScore(process, mean, variance)
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "says"),
+    [
+        (torch.full((1, 1, 1), torch.nan), torch.ones(1, 1, 1), "mean of the data is not finite"),
+        (torch.zeros(1, 1, 1), torch.full((1, 1, 1), torch.inf), "variance of the data is not finite"),
+        (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), "variance of the data is not positive"),
+        (np.zeros((1, 1, 1)), torch.ones(1, 1, 1), "mean of the data is a ndarray"),
+    ],
+)
+def test_moments_of_a_process_are_positive_and_finite(process, mean, variance, says):
+    with pytest.raises(ArgumentError, match=says):
+        Diffusion(process.rotation, process.scales, EVENT, Moments(mean, variance))
+
+
+@pytest.mark.parametrize("shape", [8, None, "3x8x8", (3,), (), (0, 8, 8), (3, -8, 8), (3.0, 8.0, 8.0), (True, 8, 8)])
+def test_shapes_are_whole_numbers_wherever_they_come_in(process, shape):
+    U = process.rotation
+    for call in (
+        lambda: Diffusion(U, process.scales, shape),
+        lambda: component(Velocity, "blur").scales(U, shape, N=10),
+        lambda: U.frequencies(shape),
+        lambda: U.log_blur_spectrum(shape, 0.4),
+        lambda: Moments.standard(shape),
+    ):
+        with pytest.raises(ArgumentError, match="is no shape of an event"):
+            call()
+
+
+def test_a_process_of_more_steps_than_can_be_is_refused():
+    with pytest.raises(ArgumentError, match=r"2\.\.1000000"):
+        component(Velocity, "blur").scales(component(Rotation, "dct"), EVENT, N=10**30)
+
+
+def test_events_are_where_the_process_is(process):
+    with pytest.raises(ArgumentError, match=r"diffusion\.to\(x_0\.device\)"):
+        process.q_sample(X.to("meta"), STEPS, EPS)
+    with pytest.raises(ArgumentError, match=r"diffusion\.to\(i\.device\)"):
+        process.at(STEPS.to("meta"))

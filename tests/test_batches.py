@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gendiff import Data, memory
 from gendiff.batches import Batch, Batches
 from gendiff.errors import ConfigError, DataError
 from gendiff.streams import stream
@@ -197,3 +198,37 @@ def test_built_in_data_can_be_sent_to_workers():
 def test_a_batch_moves_whole():
     batch = Batches(Numbers(10), 20, 7, 4)[5]
     assert equal(batch.to(CPU), batch)
+
+
+class Endless(Data):
+    name = "endless-of-a-test"
+    size: int = 64
+
+    @property
+    def event_shape(self):
+        return (3, self.size, self.size)
+
+    @property
+    def length(self):
+        return None
+
+    @property
+    def fingerprint(self):
+        return "endless"
+
+    def __getitem__(self, index):
+        raise AssertionError("nothing is read of a batch that is too large")
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_anything_is_made(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10**9)
+    with pytest.raises(ConfigError) as refused:
+        Batches(Endless(), 100, 0, 100_000)
+    assert refused.value.subject == "train.batch"
+    assert "a batch of 100000 events of 3x64x64 is too large" in str(refused.value)
+    assert "it needs 10,330,400,000 bytes at least, and 1,000,000,000 are free" in str(refused.value)
+    assert Batches(Endless(), 100, 0, 100_000, 3, 20).positions == range(15_000, 20_000)  # one of many machines
+
+
+def test_memory_is_finite_where_the_machine_says_so():
+    assert 0 < memory.available() < float("inf")

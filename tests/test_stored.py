@@ -196,3 +196,12 @@ def test_sampling_needs_no_data(tmp_path, monkeypatch):
     opened = Run.open(tmp_path / "r")
     with pytest.raises(DataError, match="were not opened"):
         opened.config.data[0]
+
+
+def test_a_stored_basis_first_used_while_sampling_meets_autograd_later(tmp_path):
+    U = restored(diffusion("dct", "blur", (1, 8, 8)), tmp_path).rotation
+    with torch.inference_mode():
+        U.rotate(torch.ones(1, 1, 8, 8))
+    x = torch.ones(1, 1, 8, 8, requires_grad=True)
+    U.rotate(x).sum().backward()
+    assert x.grad is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
+from gendiff.shapes import check_kind
 
 
 class Explicit(Grid):
@@ -29,6 +30,7 @@ class Explicit(Grid):
         return torch.tensor(self._falling, dtype=torch.float64)
 
     def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        check_kind(diffusion, Diffusion, "diffusion")
         falling = self._falling
         if falling[0] != diffusion.N:
             raise ConfigError(

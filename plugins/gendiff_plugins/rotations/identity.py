@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gendiff.blur import laplacian_matrix, radius
 from gendiff.rotation import Rotation
-from gendiff.shapes import EventShape, spatial
+from gendiff.shapes import EventShape, in_full, spatial
 
 
 class Identity(Rotation):
@@ -21,7 +21,7 @@ class Identity(Rotation):
     name = "identity"
 
     def rotate(self, x: Tensor) -> Tensor:
-        return x if x.dtype == torch.float64 else x.float()
+        return in_full(x)
 
     def unrotate(self, x_bar: Tensor) -> Tensor:
         return self.rotate(x_bar)

@@ -24,7 +24,7 @@ from gendiff.blur import (
 from gendiff.data import Data
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation, full_precision
-from gendiff.shapes import EventShape, spatial
+from gendiff.shapes import EventShape, in_full, spatial
 
 MOST_SAMPLES = 4096  # of a tile: its basis is a dense matrix of that side
 TIE_BREAK = 1e-8  # of the norm of the covariance
@@ -118,7 +118,7 @@ class KLT(Rotation):
             )
 
     def _apply(self, x: Tensor, transpose: bool) -> Tensor:
-        x = x if x.dtype == torch.float64 else x.float()
+        x = in_full(x)
         sizes = tuple(x.shape[2:])
         self._require(sizes)
         y = torch.empty_like(x)
