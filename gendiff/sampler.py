@@ -227,7 +227,7 @@ def sample(
         check_events(start, diffusion.event_shape, "start")
         start = start.to(dtype)
     images = range(0 if start is None else len(start))
-    draw = noise or ImageNoise(seed, images, diffusion.event_shape, diffusion.scales.device)
+    draw = noise if noise is not None else ImageNoise(seed, images, diffusion.event_shape, diffusion.scales.device)
     matched = sampler.prior == "matched"
     x_bar = diffusion.prior(_drawn(draw, diffusion).to(dtype), matched) if start is None else start
     if watch:

@@ -9,6 +9,7 @@ from processes import component, diffusion
 from torch import Tensor, nn
 
 from gendiff import (
+    Data,
     Diffusion,
     GaussianScore,
     Grid,
@@ -317,12 +318,12 @@ def test_objects_are_not_their_names(process):
             lambda wrong=wrong: GaussianScore(wrong, torch.zeros(()), torch.ones(())),
             lambda wrong=wrong: component(Grid, "uniform").steps(wrong, 3),
             lambda wrong=wrong: grid.steps(wrong, None),
-            lambda wrong=wrong: Moments.fit(wrong, U),
+            lambda wrong=wrong: Moments.fit(component(Data, "digits"), wrong),
             lambda wrong=wrong: invert(process, wrong, X, [N, 0]),
         ):
             with pytest.raises(ArgumentError, match=r"is (a|the class) \w+"):
                 call()
-    with pytest.raises(ArgumentError, match=r"write Sampler\.model_validate\('ddim:steps=3'\)"):
+    with pytest.raises(ArgumentError, match=r"write Sampler\('ddim:steps=3'\)"):
         sample(process, optimal, "ddim:steps=3", lambda: EPS)
 
 
@@ -369,11 +370,10 @@ def test_an_inversion_goes_all_the_way(process, steps):
     assert invert(process, optimal, X, np.array([N, 5, 0])).equal(invert(process, optimal, X, [N, 5, 0]))
 
 
-@pytest.mark.parametrize("name", ["scales_at", "log_a", "log_s", "half_log_snr"])
-@pytest.mark.parametrize("i", [STEPS, STEPS[:0], True, 1.0, None])
-def test_one_step_is_one(process, name, i):
+@pytest.mark.parametrize("i", [True, 1.0, None, "1"])
+def test_one_step_is_a_whole_number(process, i):
     with pytest.raises(ArgumentError, match="is no whole number"):
-        getattr(process, name)(i)
+        process.at(i)
 
 
 @pytest.mark.parametrize("n", [True, 1.0, 2.5, "3", [3], torch.ones(2)])
@@ -388,7 +388,7 @@ def test_a_number_of_evaluations_is_whole(process, grid, n):
 @pytest.mark.parametrize("clip", [1, "yes", (1,), (1, -1), (float("nan"), 1), (None, None), True])
 def test_a_range_to_clip_to_is_one(process, clip):
     with pytest.raises(ArgumentError, match="two finite numbers, the lower first"):
-        NetworkScore(Echo(), process, "x0", clip=clip)
+        NetworkScore(Echo(), process, "x0", value_range=clip)
 
 
 @pytest.mark.parametrize(

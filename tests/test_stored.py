@@ -199,7 +199,7 @@ def test_sampling_needs_no_data(tmp_path, monkeypatch):
 
 
 def test_a_stored_basis_first_used_while_sampling_meets_autograd_later(tmp_path):
-    U = restored(diffusion("dct", "blur", (1, 8, 8)), tmp_path).rotation
+    U = restored(diffusion("dct", "blur", (1, 8, 8)), tmp_path).diffusion().rotation
     with torch.inference_mode():
         U.rotate(torch.ones(1, 1, 8, 8))
     x = torch.ones(1, 1, 8, 8, requires_grad=True)
