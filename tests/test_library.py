@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ from gendiff.registry import default_registry
 from gendiff.run import Run
 
 SHAPE = (1, 8, 8)
+ROOT = Path(__file__).parent.parent
 
 
 class Net(nn.Module):
@@ -521,3 +523,36 @@ class TestNames:
             repr(diffusion)
             == "Diffusion(Rotation('dct'), BlurScales, events (1, 8, 8), N=20, Moments(of 1,797 events))"
         )
+
+
+class TestNotebooks:
+    """Cell by cell, in this process, with settings of seconds."""
+
+    SETTINGS = {"STEPS": 2, "N": 60, "EVENTS": 4}
+
+    @pytest.mark.parametrize("name", ["first-blur-diffusion", "process-of-your-own"])
+    def test_it_runs(self, name, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        names = {"__name__": "notebook"}
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                assert cell["outputs"] == []
+                code = "".join(cell["source"])
+                for setting, value in self.SETTINGS.items():
+                    code = re.sub(rf"(?m)^{setting} = \d+", f"{setting} = {value}", code)
+                exec(compile(code, f"{name}.ipynb", "exec"), names)
+        assert (names["STEPS"], names["N"], names["EVENTS"]) == (2, 60, 4)
+        assert len(list((tmp_path / "runs").iterdir())) == 2
+
+    @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.stem)
+    def test_it_is_a_notebook(self, path):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+        ids = [cell["id"] for cell in notebook["cells"]]
+        assert len(set(ids)) == len(ids) > 10
+        for cell in notebook["cells"]:
+            for target in (
+                re.findall(r"\]\(([^)#]+)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ()
+            ):
+                assert target.startswith("http") or (path.parent / target).exists(), target
