@@ -108,6 +108,9 @@ class Config(Settings):
         return tomli_w.dumps(self.table())
 
 
+MOST_NAMED = 10  # plugin files in one error
+
+
 @dataclass(frozen=True)
 class Layer:
     """A partial table of values and where it came from, such as ``"--schedule"`` or ``"preset digits-demo"``."""
@@ -233,11 +236,13 @@ def refuse_plugins(names: Any, path: Path) -> None:
     ]
     if missing:
         files = [Path(provider.origin) for provider in missing]
+        few = [*map(repr, map(str, files[:MOST_NAMED])), *(["others"] if len(files) > MOST_NAMED else [])]
         raise PluginError(
             f"'{path}' needs {'the plugin file' if len(files) == 1 else 'plugin files'} "
-            f"{', '.join(map(repr, map(str, files)))}, and a configuration never runs code",
+            f"{', '.join(few)}, and a configuration never runs code",
             details=[
-                *(f"SHA-256 of {provider.origin}: {provider.sha256}" for provider in missing),
+                *(f"SHA-256 of {provider.origin}: {provider.sha256}" for provider in missing[:MOST_NAMED]),
+                f"and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else "",
                 "a plugin runs with your rights: read it first",
             ],
             fix=f"give it yourself: {again(*(word for file in files for word in ('--plugin', file)))}",

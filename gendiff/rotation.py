@@ -208,13 +208,6 @@ def _dct_matrices(event_shape: EventShape, device: torch.device) -> tuple[Tensor
     return tuple(dct_matrix(n).to(device=device, dtype=torch.float32) for n in spatial(event_shape))
 
 
-def is_dct(rotation: Rotation, event_shape: EventShape) -> bool:
-    """Whether a rotation is the DCT-II itself, whatever it is called."""
-    return isinstance(rotation, SeparableRotation) and all(
-        torch.equal(rotation.matrix(n), dct_matrix(n)) for n in spatial(event_shape)
-    )
-
-
 def dct(x: Tensor) -> Tensor:
     """The DCT-II of each channel in float32: the common yardstick of frequency, whatever the rotation of a run."""
     with full_precision(x.device):

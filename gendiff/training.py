@@ -37,7 +37,7 @@ from gendiff.objective import Loss
 from gendiff.observers import Observers
 from gendiff.process_group import ProcessGroup
 from gendiff.roll import absence
-from gendiff.rotation import dct, is_dct
+from gendiff.rotation import dct
 from gendiff.run import Run, now, numbers
 from gendiff.score import Denoiser
 from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
@@ -112,7 +112,6 @@ class Trainer:
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
         self.band_means = bands / bands.sum(0).clamp_min(1)
-        self.in_dct = is_dct(self.diffusion.rotation, shape)
 
     def _build(self) -> None:
         """The network and all that is as large as it is."""
@@ -282,8 +281,8 @@ class Trainer:
 
     def _by_band(self, loss: Loss) -> list[float]:
         """The mean squared error of the batch in each band of frequencies."""
-        error = loss.error_bar if self.in_dct else dct(self.diffusion.unrotate(loss.error_bar))
-        means: list[float] = (error.float().square().mean((0, 1)).flatten() @ self.band_means).tolist()
+        error = dct(self.diffusion.unrotate(loss.error_bar))
+        means: list[float] = (error.square().mean((0, 1)).flatten() @ self.band_means).tolist()
         return means
 
     def _skip(self, batch: Batch, loss: Loss) -> None:

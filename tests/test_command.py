@@ -294,7 +294,7 @@ NOTHING = [
     (["evaluate", "digits", "--reference", ""], "--reference"),
     (["runs", "list", ""], "FOLDER"),
     (["runs", "show", ""], "RUN"),
-    (["runs", "diff", ".", ""], "RUN"),
+    (["runs", "diff", ".", ""], "OTHER"),
     (["data", "info", ""], "SOURCE"),
     (["data", "prepare", "digits", ""], "DEST"),
     (["compare", "--resume", ""], "--resume"),

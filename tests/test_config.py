@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gendiff.config import Config, Layer, resolve
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError, GendiffError, PluginError
 from gendiff.registry import default_registry
 from gendiff.storage import reading
 
@@ -327,3 +327,15 @@ def test_what_a_command_sets_is_not_lost_to_what_it_names(flag):
     assert resolve([preset, layers[1]]).config.velocity.name == "isotropic"  # a preset is there to be changed
     same = resolve([layers[0], Layer.at("--velocity", "velocity", "blur")])
     assert same.config.velocity.noise.beta_max == 0.05
+
+
+def test_many_plugin_files_are_one_screen(tmp_path):
+    names = [f"{number}.py" for number in range(30)]
+    for name in names:
+        (tmp_path / name).write_text(f"# {name}")
+    (tmp_path / "c.toml").write_text(f"plugins = {names}")
+    with pytest.raises(PluginError) as caught:
+        Layer.from_file(tmp_path / "c.toml")
+    assert len(caught.value.lines) < 20
+    assert "and 20 more" in caught.value.details
+    assert all(name in caught.value.fix for name in names)  # a command is whole

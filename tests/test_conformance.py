@@ -1410,7 +1410,7 @@ class NoParametrization(Weighed):
 class FlatError(Weighed):
     def loss(self, denoiser, diffusion, x_0, i, eps):  # type: ignore[no-untyped-def, misc]
         found = super().loss(denoiser, diffusion, x_0, i, eps)
-        return dataclasses.replace(found, error=found.error.flatten(1))
+        return dataclasses.replace(found, error_bar=found.error_bar.flatten(1))
 
 
 @fails(GROWS, "expected 4 times the loss at twice the error; seen: 2.000 times")

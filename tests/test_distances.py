@@ -218,7 +218,7 @@ class TestStatistics:
             ({"mu": np.zeros(2), "sigma": np.eye(2) * 1j}, "not real"),
             ({"mu": np.zeros(2), "sigma": np.eye(2), "n": np.array([3, 4])}, "no count"),
             ({"mu": np.zeros(2), "sigma": np.eye(2), "n": np.float64(0.5)}, "no count"),
-            ({"mu": np.array([{}, {}], dtype=object), "sigma": np.eye(2)}, "objects"),
+            ({"mu": np.array([{}, {}], dtype=object), "sigma": np.eye(2)}, "Python objects"),
         ],
     )
     def test_other_arrays_are_refused(self, arrays, said, tmp_path):

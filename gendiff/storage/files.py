@@ -154,7 +154,7 @@ def _closing(file: Any) -> Iterator[IO[bytes]]:
     try:
         yield file
     except BaseException:
-        file.raw.close()
+        getattr(file, "raw", file).close()  # what a buffer still holds is given up
         raise
     file.close()
 

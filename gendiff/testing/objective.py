@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gendiff.component import resolve
 from gendiff.diffusion import Diffusion
+from gendiff.moments import Moments
 from gendiff.objective import Objective
 from gendiff.rotation import Rotation
 from gendiff.score import Parametrization, Pivot, encode
@@ -85,7 +86,7 @@ def _diffusion() -> Diffusion:
     rate = torch.linspace(2, 12, 15, dtype=torch.float64)
     rate[-1] = 1e5  # gone long before N: a = 0 and s = 1 in float32
     rate = rate.reshape(1, 3, 5)
-    return Diffusion(dct, SmoothScales(100, rate), EVENT)
+    return Diffusion(dct, SmoothScales(100, rate), EVENT, Moments.standard(EVENT))
 
 
 def _tried(objective: Objective, size: float) -> tuple[float, float, float]:
