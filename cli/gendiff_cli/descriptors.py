@@ -53,9 +53,18 @@ def results_apart() -> Iterator[None]:
         except BrokenPipeError:
             pass  # its reader has seen enough
         finally:
+            _flush_libraries()
             os.dup2(real, 1)
             with contextlib.suppress(OSError):  # what could not be written is given up, and said above
                 own.close()
+
+
+def _flush_libraries() -> None:
+    """Write what C libraries hold back, while descriptor 1 is stderr: the interpreter does it before what is called at exit."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
 
 
 def _end() -> None:
