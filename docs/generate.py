@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
+import types
 from pathlib import Path
 from typing import Any
 
+import pluggy
 import typer
 from gendiff_cli.app import app
 
+import gendiff
 from gendiff import hookspecs
 from gendiff.component import Component
 from gendiff.hookspecs import LIFECYCLE
@@ -84,7 +88,6 @@ def _interfaces(classes: list[type[Component]]) -> list[str]:
 
 
 def _exported(cls: type) -> bool:
-    import gendiff
 
     return cls.__name__ in gendiff.__all__
 
@@ -96,7 +99,7 @@ def _function(name: str, function: Any, heading: str) -> list[str]:
     signature = re.sub(
         r"(?:gendiff|collections|torch|pathlib|typing)\.(?:\w+\.)*", "", str(inspect.signature(function))
     )
-    signature = signature.replace("'", "").replace("(self, ", "(").replace("(self)", "()")
+    signature = re.sub(r"\((?:self|cls)(?:, )?", "(", signature.replace("'", ""), count=1)
     return [f"{heading} `{name}{signature}`", "", _listed(inspect.cleandoc(function.__doc__ or "")), ""]
 
 
@@ -165,6 +168,39 @@ def _linked(reference: str) -> str:
     )
 
 
+def api() -> str:
+    """Every public name of the library."""
+    lines = [
+        "# Names",
+        "",
+        NOTE,
+        "",
+        "What `import gendiff` gives, in alphabetical order. Parameters of components are in",
+        "[the plugin reference](plugins/reference.md); how the names go together is in [library.md](library.md).",
+        "",
+    ]
+    for name in sorted(gendiff.__all__, key=str.casefold):
+        lines += _public(name, getattr(gendiff, name))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def _public(name: str, thing: Any) -> list[str]:
+    """A class with its public methods and properties, or a function; of a module what it says of itself."""
+    if not isinstance(thing, type):
+        if callable(thing) and not isinstance(thing, pluggy.HookimplMarker):
+            return _function(name, thing, "##")
+        return [f"## `{name}`", "", _listed(inspect.cleandoc(thing.__doc__ or "")), ""]
+    lines = [f"## `{name}`", "", _listed(inspect.cleandoc(thing.__doc__ or "")), ""]
+    for own, value in vars(thing).items():
+        value = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        value = property(value.func) if isinstance(value, functools.cached_property) else value
+        if own.startswith("_") or own.startswith("model_") or not isinstance(value, property | types.FunctionType):
+            continue
+        if value.__doc__:
+            lines += _function(own, value, "###")
+    return lines
+
+
 def commands() -> str:
     """Every command and its options."""
     lines = [
@@ -203,6 +239,7 @@ PAGES = {
     FOLDER / "plugins" / "reference.md": reference,
     FOLDER / "processes.md": processes,
     FOLDER / "commands.md": commands,
+    FOLDER / "api.md": api,
 }
 
 if __name__ == "__main__":

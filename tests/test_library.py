@@ -541,6 +541,7 @@ class TestNotebooks:
                 code = "".join(cell["source"])
                 for setting, value in self.SETTINGS.items():
                     code = re.sub(rf"(?m)^{setting} = \d+", f"{setting} = {value}", code)
+                code = re.sub(r'"unet:[^"]*"', '"mlp:width=8,depth=1"', code)
                 exec(compile(code, f"{name}.ipynb", "exec"), names)
         assert (names["STEPS"], names["N"], names["EVENTS"]) == (2, 60, 4)
         assert len(list((tmp_path / "runs").iterdir())) == 2
