@@ -293,7 +293,8 @@ class NetworkScore(ScoreModel):
 
     Args:
         denoiser: maps what it sees of ``x_i`` (`network_input`), and i, in event space to what ``parametrization`` says.
-        value_range: of the events, which samplers that clamp keep x̂_0 in; pictures are in [-1, 1], None has no bounds.
+        value_range: of the events, which samplers that clamp keep x̂_0 in: (-1, 1) for pictures. None, as for events without
+            bounds, clamps nothing: only who knows the data can say it.
 
     Raises:
         ArgumentError: where one of these is not that, or the network predicts T and nobody has told ``diffusion`` mean and
@@ -306,7 +307,7 @@ class NetworkScore(ScoreModel):
         denoiser: nn.Module,
         diffusion: Diffusion,
         parametrization: Parametrization | str,
-        value_range: tuple[float, float] | None = (-1.0, 1.0),
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         check_kind(diffusion, Diffusion, "diffusion")
         if value_range is not None and not _is_range(value_range):
