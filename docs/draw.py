@@ -8,12 +8,12 @@ import generate
 import torch
 from PIL import Image
 
-from gendiff import pictures
-from gendiff.config import Config, Layer, resolve
+from gendiff.datasets import pictures
 from gendiff.diffusion import Diffusion
 from gendiff.lab import figures
 from gendiff.lab.forward import BandSNR, corrupted, in_frequencies
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
+from gendiff.run.config import Config, Layer, resolve
 from gendiff.streams import stream
 
 DATA = "dead-leaves:size=32"

@@ -14,11 +14,11 @@ import typer
 from gendiff_cli.app import app
 
 import gendiff
-from gendiff import hookspecs
 from gendiff.component import Component
-from gendiff.hookspecs import LIFECYCLE
-from gendiff.reference import described
-from gendiff.registry import Registry
+from gendiff.plugin import hookspecs
+from gendiff.plugin.hookspecs import LIFECYCLE
+from gendiff.plugin.reference import described
+from gendiff.plugin.registry import Registry
 
 FOLDER = Path(__file__).parent
 #: N of the processes that are shown at another number of steps than 1000: the authors' own for pictures of 32 pixels.

@@ -42,7 +42,7 @@ def __dir__() -> list[str]:
 
 
 def _resolve_installed(kind: str, name: str) -> type[Component]:
-    from gendiff.registry import default_registry
+    from gendiff.plugin.registry import default_registry
 
     return default_registry().resolve(kind, name)
 

@@ -1,34 +1,33 @@
 """The public names, once: type checkers and editors read this file, and ``import gendiff`` takes its names from it."""
 
-from gendiff import pictures as pictures
 from gendiff.component import Component as Component
 from gendiff.component import Lazy as Lazy
-from gendiff.config import Config as Config
 from gendiff.data import Data as Data
+from gendiff.datasets import pictures as pictures
+from gendiff.datasets.tensors import as_data as as_data
 from gendiff.diffusion import Diffusion as Diffusion
 from gendiff.diffusion import Kernel as Kernel
 from gendiff.diffusion import Posterior as Posterior
 from gendiff.errors import GendiffError as GendiffError
 from gendiff.features import Features as Features
-from gendiff.generation import Belief as Belief
-from gendiff.generation import TrainedModel as TrainedModel
 from gendiff.grid import Grid as Grid
-from gendiff.hookspecs import hookimpl as hookimpl
 from gendiff.level import Level as Level
-from gendiff.library import load as load
-from gendiff.library import resume as resume
-from gendiff.library import train as train
 from gendiff.logger import Logger as Logger
 from gendiff.metric import Metric as Metric
 from gendiff.model import Model as Model
+from gendiff.module import as_model as as_model
 from gendiff.moments import Moments as Moments
 from gendiff.objective import Loss as Loss
 from gendiff.objective import Objective as Objective
+from gendiff.plugin.hookspecs import hookimpl as hookimpl
+from gendiff.plugin.registry import default_registry as default_registry
 from gendiff.process import Process as Process
-from gendiff.registry import default_registry as default_registry
 from gendiff.rotation import Rotation as Rotation
 from gendiff.rotation import SeparableRotation as SeparableRotation
-from gendiff.run import Run as Run
+from gendiff.run.config import Config as Config
+from gendiff.run.directory import Run as Run
+from gendiff.run.generation import Belief as Belief
+from gendiff.run.generation import TrainedModel as TrainedModel
 from gendiff.sampler import GridSampler as GridSampler
 from gendiff.sampler import Past as Past
 from gendiff.sampler import Sampler as Sampler
@@ -49,8 +48,9 @@ from gendiff.score import Pivot as Pivot
 from gendiff.score import ScoreModel as ScoreModel
 from gendiff.score import decode as decode
 from gendiff.score import encode as encode
-from gendiff.tensor_data import as_data as as_data
-from gendiff.torch_module import as_model as as_model
+from gendiff.training.library import load as load
+from gendiff.training.library import resume as resume
+from gendiff.training.library import train as train
 from gendiff.velocity import Velocity as Velocity
 
 __version__: str

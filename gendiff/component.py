@@ -37,7 +37,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, PluginError, did_you_mean
-from gendiff.storage.plain import toml_table
+from gendiff.plain import toml_table
 
 if TYPE_CHECKING:
     F = TypeVar("F")
@@ -53,8 +53,8 @@ _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
 _default_resolver: list[Resolver] = []
 #: What no list offers: what stands in a configuration for an object that somebody gave in Python.
 _PYTHON = {
-    ("data", "python-events"): "gendiff.tensor_data:TensorData",
-    ("model", "python-module"): "gendiff.torch_module:TorchModule",
+    ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
+    ("model", "python-module"): "gendiff.module:TorchModule",
 }
 
 

@@ -1,7 +1,7 @@
 """Data: a deterministic map from an index to an event.
 
 A data component gives the shape of its events and the event at an index, and nothing else: order, batches, workers and
-processes are the trainer's business (`gendiff.batches`). Because an event is a function of its index (and of the
+processes are the trainer's business (`gendiff.datasets.batches`). Because an event is a function of its index (and of the
 component's own parameters), a run is reproducible without any loader state.
 """
 

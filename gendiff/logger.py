@@ -1,7 +1,7 @@
 r"""Logger: someone who watches a run because the user asked for it (``--logger tensorboard``).
 
 A logger component is the recipe; what watches is the observer that it makes, an object whose methods are marked with
-``@hookimpl`` and named like the lifecycle hooks of `gendiff.hookspecs`. Observers are never needed: one that fails is switched
+``@hookimpl`` and named like the lifecycle hooks of `gendiff.plugin.hookspecs`. Observers are never needed: one that fails is switched
 off for the rest of the run, and run.json says so.
 """
 

@@ -31,11 +31,11 @@ from torch import Tensor
 
 from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
+from gendiff.datasets.tensors import as_data
 from gendiff.errors import DataError
 from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, check_kind, check_shape, spatial
 from gendiff.storage.cache import Cache
-from gendiff.tensor_data import as_data
 
 MOST_EVENTS = 2048  # of a finite set that are looked at
 MOST_ENDLESS = 512  # of an endless source, whose events have to be made

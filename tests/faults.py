@@ -18,9 +18,9 @@ import pytest
 import torch
 from runs import digest
 
-from gendiff import checkpoint
-from gendiff.checkpoint import Checkpoint
 from gendiff.errors import DataError
+from gendiff.run import checkpoint
+from gendiff.run.checkpoint import Checkpoint
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import sealed
 

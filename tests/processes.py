@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gendiff import Config, Diffusion, Rotation, Velocity
 from gendiff.moments import Moments
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.testing import fitted as ready
 from gendiff.testing import fitted_velocity
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from gendiff import checkpoint
-from gendiff.batches import Batch
-from gendiff.checkpoint import Checkpoint
-from gendiff.config import Config, Layer, resolve
-from gendiff.generation import draw_grid
-from gendiff.hookspecs import hookimpl
-from gendiff.observers import Observers
-from gendiff.process_group import ProcessGroup
-from gendiff.registry import default_registry
-from gendiff.run import Run
-from gendiff.training import Trainer, fit
+from gendiff.datasets.batches import Batch
+from gendiff.machine.process_group import ProcessGroup
+from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.observers import Observers
+from gendiff.plugin.registry import default_registry
+from gendiff.run import checkpoint
+from gendiff.run.checkpoint import Checkpoint
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.directory import Run
+from gendiff.run.generation import draw_grid
+from gendiff.training.trainer import Trainer, fit
 
 CPU = torch.device("cpu")
 ALONE = ProcessGroup(0, 1, CPU)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from runs import create, settings
 
-from gendiff.arm import Arm, parse_arms
-from gendiff.config import Layer
+from gendiff.comparison.arm import Arm, parse_arms
 from gendiff.errors import ConfigError, PluginError
+from gendiff.run.config import Layer
 
 
 def config(text: str, **below):
@@ -101,6 +101,6 @@ def test_a_broken_plugin_is_no_unknown_name(monkeypatch):
     def broken(kind, name):
         raise PluginError("it is broken")
 
-    monkeypatch.setattr("gendiff.arm.component_class", broken)
+    monkeypatch.setattr("gendiff.comparison.arm.component_class", broken)
     with pytest.raises(PluginError, match="it is broken"):
         Arm.parse("dct")

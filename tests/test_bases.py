@@ -495,7 +495,7 @@ def tiles_of(x: Tensor, p: int) -> dict[tuple[int, ...], Tensor]:
 def test_announcements_are_the_docstrings():
     from gendiff_plugins.rotations import gendiff_components
 
-    from gendiff.registry import default_registry
+    from gendiff.plugin.registry import default_registry
 
     for lazy in gendiff_components():
         cls = default_registry().resolve(lazy.kind, lazy.name)

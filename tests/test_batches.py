@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gendiff import Data, memory
-from gendiff.batches import Batch, Batches
+from gendiff import Data
+from gendiff.datasets.batches import Batch, Batches
 from gendiff.errors import ConfigError, DataError
+from gendiff.machine import memory
 from gendiff.streams import stream
 
 CPU = torch.device("cpu")

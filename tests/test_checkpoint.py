@@ -36,9 +36,9 @@ from faults import (
 )
 from runs import exit_code, forked
 
-from gendiff import checkpoint
-from gendiff.checkpoint import Checkpoint
 from gendiff.errors import DataError, GendiffError
+from gendiff.run import checkpoint
+from gendiff.run.checkpoint import Checkpoint
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import locked
 

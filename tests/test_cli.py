@@ -23,7 +23,7 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 
 COMMANDS = [
     (),

@@ -13,31 +13,31 @@ import torch
 from runs import ALONE, CPU, create, exit_code, forked, settings, train
 
 from gendiff import Sampler
-from gendiff.arm import parse_arms
 from gendiff.comparison import look as look_module
 from gendiff.comparison import measure as measure_module
+from gendiff.comparison.arm import parse_arms
 from gendiff.comparison.engine import Comparison, Silent
 from gendiff.comparison.fairness import CONDITIONS, require_fair, unequal
 from gendiff.comparison.look import BANDS, look, targets
 from gendiff.comparison.measure import rehearse
 from gendiff.comparison.plan import Contender, Plan, differences
 from gendiff.comparison.result import by_frequency, result
-from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.features import Features
-from gendiff.generation import TrainedModel, generate
+from gendiff.machine.stopping import stop_requests
 from gendiff.metric import Metric
-from gendiff.network import build_denoiser
-from gendiff.registry import default_registry
-from gendiff.run import Run
+from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.directory import Run
+from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.network import build_denoiser
 from gendiff.score import GaussianScore
-from gendiff.stopping import stop_requests
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import sealed
 from gendiff.streams import ImageNoise
-from gendiff.training import Trainer
+from gendiff.training.trainer import Trainer
 
 DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples
 TWO = ("identity", "dct schedule=log:f_max=0.6")

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from gendiff import BlurSchedule, Data, NoiseSchedule, Rotation, Sampler, Velocity
 from gendiff.component import Component, by_name, parse_spec, parse_value, resolving_with
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 
 ENTRIES = default_registry().entries()
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.sampled_from(

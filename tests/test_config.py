@@ -11,9 +11,9 @@ from command import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gendiff.config import Config, Layer, resolve
 from gendiff.errors import ConfigError, GendiffError, PluginError
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Config, Layer, resolve
 from gendiff.storage import reading
 
 

@@ -54,8 +54,8 @@ from gendiff.grid import Grid
 from gendiff.level import Level
 from gendiff.logger import Logger
 from gendiff.metric import Metric
+from gendiff.plugin.registry import default_registry
 from gendiff.process import Process
-from gendiff.registry import default_registry
 from gendiff.sampler import Past
 from gendiff.shapes import per_event
 from gendiff.streams import stream

@@ -25,8 +25,8 @@ from PIL import Image
 
 from gendiff.blur import dct_frequency, dct_matrix, radius
 from gendiff.component import summary
+from gendiff.datasets.images import SHOWN
 from gendiff.errors import ConfigError, DataError
-from gendiff.images import SHOWN
 
 H, W = 6, 10
 

@@ -18,9 +18,9 @@ from PIL import Image, ImageCms
 
 from gendiff.component import parse_spec
 from gendiff.data import Data
+from gendiff.datasets.images import ENDINGS
 from gendiff.errors import DataError
-from gendiff.images import ENDINGS
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
 H, W = 6, 10

@@ -15,7 +15,7 @@ from gendiff.lab.likelihood import continuous_decoder, prior_term, step_term
 from gendiff.lab.prediction import predict
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.sampler import sample
 from gendiff.score import GaussianScore, Pivot, ScoreModel
 from gendiff.testing.probes import SteadyScales

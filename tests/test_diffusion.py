@@ -23,7 +23,7 @@ from gendiff import (
 )
 from gendiff.blur import LOG_FLOOR
 from gendiff.errors import ArgumentError, ConfigError, PluginError
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.score import LOG_A_PRIOR, decode, encode, from_eps
 from gendiff.testing import level
 from gendiff.testing.steps import begins

@@ -29,7 +29,7 @@ from gendiff.evaluation.distances import (
     share,
     subsets,
 )
-from gendiff.statistics import Moments, Statistics
+from gendiff.evaluation.statistics import Moments, Statistics
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 
 DOCS = Path(__file__).parent.parent / "docs"
 _spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from command import TINY, run
 
-from gendiff import pictures
+from gendiff.datasets import pictures
 from gendiff.errors import DataError, GendiffError
-from gendiff.run import Run
+from gendiff.run.directory import Run
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Elsewhere, Files, put
 from gendiff.storage.folder import FOLLOW, inside

@@ -22,8 +22,8 @@ from gendiff.evaluation.distances import effective_events, frechet, interval, ki
 from gendiff.evaluation.event_set import EventSet, KnownStatistics, spread
 from gendiff.evaluation.measuring import evaluate, see
 from gendiff.evaluation.number import Evaluation, comparable
+from gendiff.evaluation.statistics import Statistics
 from gendiff.metric import Metric
-from gendiff.statistics import Statistics
 
 FEATURES = RandomConv(width=4)
 

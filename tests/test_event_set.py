@@ -14,12 +14,13 @@ from gendiff_plugins.features.random_conv import RandomConv
 from PIL import Image
 from processes import component
 
-from gendiff import Data, pictures
+from gendiff import Data
+from gendiff.datasets import pictures
 from gendiff.errors import ConfigError, DataError
 from gendiff.evaluation import event_files
 from gendiff.evaluation.event_set import CHUNK, EventSet, KnownStatistics, go_through, spread
 from gendiff.evaluation.number import Events
-from gendiff.statistics import Statistics
+from gendiff.evaluation.statistics import Statistics
 from gendiff.storage.cache import Cache
 from gendiff.testing import SmoothNoise
 

@@ -23,8 +23,8 @@ from pytorch_fid.fid_score import compute_statistics_of_path as theirs_of_path
 
 from gendiff.errors import ConfigError, DataError
 from gendiff.evaluation.distances import frechet
+from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
-from gendiff.statistics import Statistics
 from gendiff.testing import CheckFailed, checks
 
 SCIPY = tuple(map(int, scipy.__version__.split(".")[:2]))

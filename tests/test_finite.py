@@ -21,16 +21,18 @@ from gendiff_cli.train import ProgressBar
 from rich.console import Console
 from runs import CPU, create, restored, settings, train
 
-from gendiff import Features, Sampler, checkpoint, pictures
+from gendiff import Features, Sampler
+from gendiff.datasets import pictures
 from gendiff.errors import DataError, GendiffError
 from gendiff.evaluation.event_set import EventSet, _key, go_through
 from gendiff.evaluation.measuring import evaluate
 from gendiff.evaluation.number import Events
-from gendiff.generation import NotFinite, TrainedModel, draw_grid, generate
-from gendiff.network import build_denoiser, check_weights
-from gendiff.run import Run
+from gendiff.plain import json_text
+from gendiff.run import checkpoint
+from gendiff.run.directory import Run
+from gendiff.run.generation import NotFinite, TrainedModel, draw_grid, generate
+from gendiff.run.network import build_denoiser, check_weights
 from gendiff.storage.cache import Cache
-from gendiff.storage.plain import json_text
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ class TestWeights:
 @pytest.fixture
 def spoiled_images(monkeypatch):
     """The images whose numbers are in the list hold a NaN, as if a sampler had made it."""
-    import gendiff.generation as generation
+    import gendiff.run.generation as generation
 
     lost: list[int] = []
     noise, original = generation.ImageNoise, generation.sample

@@ -6,11 +6,12 @@ import pytest
 import torch
 from runs import CPU, UNET, create, settings, train
 
-from gendiff import Sampler, checkpoint
+from gendiff import Sampler
 from gendiff.errors import ConfigError, DataError
-from gendiff.generation import TrainedModel, Trajectory, draw_grid, generate
-from gendiff.network import build_denoiser
-from gendiff.run import Run
+from gendiff.run import checkpoint
+from gendiff.run.directory import Run
+from gendiff.run.generation import TrainedModel, Trajectory, draw_grid, generate
+from gendiff.run.network import build_denoiser
 from gendiff.streams import ImageNoise
 
 ARMS = [

@@ -21,17 +21,18 @@ from command import TINY, run
 from PIL import Image
 from runs import CPU, create, final, restored, rows, settings, train
 
-from gendiff import checkpoint, memory
 from gendiff.errors import ConfigError, DataError, GendiffError
-from gendiff.memory import memory_for, shortage
-from gendiff.process_group import ProcessGroup
-from gendiff.roll import absence, roll
-from gendiff.run import Run
+from gendiff.machine import memory
+from gendiff.machine.memory import memory_for, shortage
+from gendiff.machine.process_group import ProcessGroup
+from gendiff.machine.workers import DataProcessDied, in_order
+from gendiff.run import checkpoint
+from gendiff.run.directory import Run
+from gendiff.run.roll import absence, roll
 from gendiff.storage import disk
 from gendiff.storage.files import Files, put, saved
 from gendiff.storage.lock import locked
-from gendiff.training import Trainer, changed_data, refuse_other_data, resuming
-from gendiff.workers import DataProcessDied, in_order
+from gendiff.training.trainer import Trainer, changed_data, refuse_other_data, resuming
 
 ALONE = ProcessGroup(0, 1, CPU)
 ALLOCATOR = "DefaultCPUAllocator: can't allocate memory: you tried to allocate"

@@ -8,7 +8,7 @@ from processes import component, diffusion
 from torch import Tensor, nn
 
 from gendiff import Diffusion, NetworkScore, Objective, Parametrization, Rotation, Sampler, sample
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.sampler import invert
 from gendiff.score import Clamped, Denoiser
 from gendiff.testing.probes import noise

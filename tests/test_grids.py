@@ -13,11 +13,11 @@ from gendiff_plugins.grids.spaced import arc_length
 from processes import component, diffusion
 
 from gendiff import Data, Diffusion, Rotation, Sampler
-from gendiff.config import Layer, resolve
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Layer, resolve
 from gendiff.testing import SmoothNoise
 from gendiff.testing.probes import SteadyScales
 

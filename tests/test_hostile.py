@@ -14,7 +14,7 @@ import pytest
 import torch
 from command import TINY, run
 
-from gendiff.process_state import process_state
+from gendiff.plugin.import_guard import process_state
 
 FILE = '''
 {top}

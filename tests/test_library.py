@@ -32,10 +32,10 @@ from gendiff import (
     sample,
 )
 from gendiff.component import Component
+from gendiff.datasets.pictures import eight_bits, read_event
 from gendiff.errors import ArgumentError, ConfigError, DataError, GendiffError, Stopped
-from gendiff.pictures import eight_bits, read_event
-from gendiff.registry import default_registry
-from gendiff.run import Run
+from gendiff.plugin.registry import default_registry
+from gendiff.run.directory import Run
 
 SHAPE = (1, 8, 8)
 ROOT = Path(__file__).parent.parent
@@ -429,7 +429,7 @@ class TestTrain:
         assert torch.equal(whole.sample(2), parts.sample(2))
 
     def test_a_request_to_stop_says_how_to_go_on(self, tmp_path, monkeypatch):
-        from gendiff import library
+        from gendiff.training import library
 
         made = library._trainer
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from gendiff import Data
+from gendiff.datasets.images import reason as reader_reason
 from gendiff.errors import OBJECTS, reason, without_advice
-from gendiff.images import reason as reader_reason
 
 RAW = ("allow_pickle", "weights_only", "Weights only", "arbitrary code", "KeyError")
 

@@ -13,9 +13,9 @@ from processes import component
 
 from gendiff import Metric
 from gendiff.blur import symmetric_blur
-from gendiff.preview import reference
-from gendiff.run import numbers
+from gendiff.run.directory import numbers
 from gendiff.testing import SmoothNoise
+from gendiff.training.preview import reference
 
 
 def white(n: int, shape: tuple[int, ...], rng: torch.Generator) -> torch.Tensor:

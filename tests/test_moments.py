@@ -14,11 +14,11 @@ from gendiff import Config, Data, Diffusion, Rotation, Velocity
 from gendiff import moments as measuring
 from gendiff.errors import DataError
 from gendiff.moments import FLOOR, Modes, Moments, smoothed
-from gendiff.recall import PROCESS
-from gendiff.registry import default_registry
-from gendiff.run import Run
+from gendiff.plugin.registry import default_registry
+from gendiff.run.directory import Run
+from gendiff.run.recall import PROCESS
+from gendiff.run.stored import StoredProcess, dump
 from gendiff.shapes import EventShape
-from gendiff.stored import StoredProcess, dump
 from gendiff.testing import SmoothNoise
 
 EVENT = (2, 5, 7)
@@ -212,7 +212,7 @@ class TestOfARun:
         assert Run.open(tmp_path / "run", training=True).config.diffusion().moments.measured
 
     def test_a_process_too_large_to_store_keeps_them(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("gendiff.stored.MAX_DENSE", 8)
+        monkeypatch.setattr("gendiff.run.stored.MAX_DENSE", 8)
         config = self.config(rotation="klt:patch=4", velocity="isotropic")
         run = Run.create(config, default_registry(), tmp_path / "run")
         assert "too large to store" in run.info["process"]["missing"]

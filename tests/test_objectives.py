@@ -9,7 +9,7 @@ from torch import nn
 
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
 from gendiff.moments import Moments
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.score import Clamped, Denoiser, NetworkScore, decode, encode
 from gendiff.testing import level
 

@@ -25,14 +25,13 @@ from gendiff_plugins.data.packed import Packed
 from PIL import Image
 from runs import exit_code, forked
 
-from gendiff import packed
-from gendiff.batches import Batches
 from gendiff.data import Data
-from gendiff.datasets import packing
+from gendiff.datasets import packed, packing
+from gendiff.datasets.batches import Batches
+from gendiff.datasets.packed import PackedSet
 from gendiff.datasets.packing import pack
 from gendiff.datasets.preparation import Resize
 from gendiff.errors import ConfigError, DataError, GendiffError
-from gendiff.packed import PackedSet
 from gendiff.storage.lock import locked
 from gendiff.storage.sealed import sealed
 

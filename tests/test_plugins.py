@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import run
 
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.testing import checks
 
 SINE = '''

@@ -17,13 +17,13 @@ from rich.text import Text
 from runs import create, settings
 
 from gendiff import Data, GaussianScore, Sampler, sample
-from gendiff.config import Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
 from gendiff.lab.prediction import at, best_grid, dense, diagonal, predict, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
+from gendiff.run.config import Layer, resolve
 from gendiff.score import Parametrization, ScoreModel, decode, encode
 
 EVENT = (2, 4, 6)

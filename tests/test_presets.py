@@ -6,8 +6,8 @@ import pytest
 import torch
 from command import run
 
-from gendiff.config import Layer, resolve
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Layer, resolve
 
 PRESETS = default_registry().presets()
 NO_BLUR, LOG, QUARTIC = (

@@ -17,10 +17,10 @@ from PIL import Image
 from gendiff.component import parse_value
 from gendiff.errors import DataError
 from gendiff.evaluation.event_files import holds_events, holds_statistics, of_array, of_files
-from gendiff.statistics import WIDEST, Statistics
+from gendiff.evaluation.statistics import WIDEST, Statistics
+from gendiff.plain import DEEPEST, json_bytes, json_object, json_value, toml_table
 from gendiff.storage import reading, sealed
 from gendiff.storage.arrays import npy, npz
-from gendiff.storage.plain import DEEPEST, json_bytes, json_object, json_value, toml_table
 
 HUGE = 40 * 2**30
 

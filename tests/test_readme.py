@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,9 +16,9 @@ from command import TINY, run
 from pydantic_core import PydanticUndefined
 
 from gendiff.component import Component, Settings, summary
-from gendiff.config import Config, TrainSettings
 from gendiff.errors import ConfigError, PluginError
-from gendiff.registry import Registry, default_registry
+from gendiff.plugin.registry import Registry, default_registry
+from gendiff.run.config import Config, TrainSettings
 
 ENTRIES = default_registry().entries()
 SINE = '''

@@ -28,17 +28,17 @@ from gendiff import (
     Velocity,
     sample,
 )
-from gendiff.arm import Arm
 from gendiff.blur import mirrored
-from gendiff.config import Layer, resolve
+from gendiff.comparison.arm import Arm
 from gendiff.errors import ConfigError
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
+from gendiff.plugin.registry import default_registry
 from gendiff.process import Process
-from gendiff.registry import default_registry
-from gendiff.run import Run
+from gendiff.run.config import Layer, resolve
+from gendiff.run.directory import Run
+from gendiff.run.stored import difference
 from gendiff.scales import DissipatingScales, GeodesicScales
-from gendiff.stored import difference
 from gendiff.testing import SmoothNoise
 
 EVENT = (2, 5, 7)

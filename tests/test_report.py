@@ -16,9 +16,9 @@ import torch
 from command import run
 from PIL import Image
 
-from gendiff import report
+from gendiff.comparison import report
 from gendiff.comparison.engine import Comparison, Silent
-from gendiff.report import charts, page, sheets
+from gendiff.comparison.report import charts, page, sheets
 
 HOSTILE = "<b>bold</b> & \"co\" $x_1$ 'log'"
 OPTIONS = (

@@ -12,9 +12,9 @@ import torch
 from command import run
 from PIL import Image
 
-from gendiff.config import Layer, resolve
-from gendiff.registry import default_registry
-from gendiff.reproduction import ARMS, PUBLISHED, SCALES, SCHEDULES, TARGETS, markdown, plan
+from gendiff.comparison.reproduction import ARMS, PUBLISHED, SCALES, SCHEDULES, TARGETS, markdown, plan
+from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Layer, resolve
 from gendiff.schedule import BlurSchedule
 
 SMALL = ["--steps", "2", "--n", "16", "--set", "N=12", "--set", "model=mlp", "--set", "train.batch=4"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import TINY, run
 
-from gendiff import pictures
+from gendiff.datasets import pictures
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.storage.staging import aside, is_empty, whole
 

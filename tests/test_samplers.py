@@ -24,7 +24,7 @@ from gendiff import Diffusion, GaussianScore, NetworkScore, Sampler, VariancePre
 from gendiff.errors import ConfigError, PluginError
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 from gendiff.sampler import Past, Update, apply, invert
 from gendiff.score import Parametrization, Pivot, ScoreModel, from_eps, from_x_0
 from gendiff.streams import ImageNoise

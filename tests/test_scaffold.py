@@ -19,7 +19,7 @@ from gendiff_cli import scaffold
 from gendiff_cli.scaffold import COMMANDS, KINDS, create
 
 from gendiff.errors import ConfigError
-from gendiff.registry import default_registry
+from gendiff.plugin.registry import default_registry
 
 ROOT = Path(__file__).parent.parent
 MODULES = {kind: f"acme_{kind}" for kind in KINDS}

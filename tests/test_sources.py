@@ -23,10 +23,10 @@ from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.datasets.packing import pack
 from gendiff.datasets.sources import source, tolerant
-from gendiff.discovery import Plugin, Provider
 from gendiff.errors import ConfigError, DataError
-from gendiff.hookspecs import hookimpl
-from gendiff.registry import Registry, default_registry
+from gendiff.plugin.discovery import Plugin, Provider
+from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.registry import Registry, default_registry
 
 
 @pytest.fixture(scope="module")

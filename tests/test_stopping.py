@@ -14,18 +14,20 @@ import torch
 from command import TINY, run
 from runs import CPU, create, exit_code, forked, grid, restored, settings, train
 
-from gendiff import checkpoint, process_state, stopping
 from gendiff.comparison.engine import Comparison
 from gendiff.datasets import packing
+from gendiff.datasets.packed import JOURNAL
 from gendiff.datasets.packing import pack
 from gendiff.errors import GendiffError, Stopped
-from gendiff.generation import TrainedModel, generate
-from gendiff.observers import Observers
-from gendiff.packed import JOURNAL
-from gendiff.preview import Preview
-from gendiff.stopping import STOP_SIGNALS, StopRequest, heed, interruptible, stop_requests, stopped
-from gendiff.training import fit
-from gendiff.workers import begin_data_process, in_order
+from gendiff.machine import stopping
+from gendiff.machine.stopping import STOP_SIGNALS, StopRequest, heed, interruptible, stop_requests, stopped
+from gendiff.machine.workers import begin_data_process, in_order
+from gendiff.plugin import import_guard as process_state
+from gendiff.plugin.observers import Observers
+from gendiff.run import checkpoint
+from gendiff.run.generation import TrainedModel, generate
+from gendiff.training.preview import Preview
+from gendiff.training.trainer import fit
 
 NAMES = ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"]
 
@@ -284,7 +286,7 @@ class TestFirstCompile:
     """Stands in for a compiler that takes minutes: what the network does when it is called first."""
 
     def prepare(self, monkeypatch, step):
-        from gendiff.stopping import _blocks
+        from gendiff.machine.stopping import _blocks
 
         compiled = []
 
@@ -366,7 +368,7 @@ class TestElsewhere:
     @pytest.mark.parametrize("number", STOP_SIGNALS, ids=str)
     @pytest.mark.parametrize("command", ["sample", "evaluate"])
     def test_a_command_that_draws(self, trained, tmp_path, monkeypatch, command, number):
-        monkeypatch.setattr("gendiff.generation.sample", asked(number))
+        monkeypatch.setattr("gendiff.run.generation.sample", asked(number))
         told = run(command, trained.path, "--n", 16, "--steps", 2, "--device", "cpu")
         assert told.code == (130 if number == signal.SIGINT else 75)
         assert told.err.splitlines()[-1].startswith(f"stopped on {number.name}; every file that was written is whole")

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gendiff import Diffusion, Rotation, Scales, VariancePreserving, Velocity
 from gendiff.errors import DataError, GendiffError
-from gendiff.run import Run
+from gendiff.run.directory import Run
+from gendiff.run.stored import StoredProcess, TableScales, TableVariancePreserving, difference, dump
 from gendiff.scales import BlurScales
-from gendiff.stored import StoredProcess, TableScales, TableVariancePreserving, difference, dump
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ import torch
 from command import TINY, Result, run
 from distributions import PREFIX, Project, forget, gendiff, install, uninstall, wheels
 
-from gendiff import checkpoint, hookspecs
 from gendiff.component import resolving_with
-from gendiff.generation import TrainedModel, generate
-from gendiff.process_group import process_group
-from gendiff.registry import Registry
-from gendiff.run import Run
+from gendiff.machine.process_group import process_group
+from gendiff.plugin import hookspecs
+from gendiff.plugin.registry import Registry
+from gendiff.run import checkpoint
+from gendiff.run.directory import Run
+from gendiff.run.generation import TrainedModel, generate
 
 SINE = "self.f_max * torch.sin(torch.pi * i / (2 * N)) ** 2"
 

@@ -27,10 +27,10 @@ from test_packed import Made, kill_and_go_on
 from test_packed import content as files_of
 from test_training import kill_and_resume
 
-from gendiff import checkpoint
 from gendiff.datasets import packing
 from gendiff.datasets.packing import pack
 from gendiff.errors import DataError
+from gendiff.run import checkpoint
 
 pytestmark = pytest.mark.torture
 

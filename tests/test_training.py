@@ -44,15 +44,18 @@ from runs import (
     train,
 )
 
-from gendiff import Diffusion, Objective, Sampler, checkpoint, pictures, stopping
-from gendiff.batches import Batches
-from gendiff.config import TrainSettings
+from gendiff import Diffusion, Objective, Sampler
+from gendiff.datasets import pictures
+from gendiff.datasets.batches import Batches
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
-from gendiff.generation import TrainedModel, generate
+from gendiff.machine import stopping
 from gendiff.objective import Loss
-from gendiff.run import Run, numbers
+from gendiff.run import checkpoint
+from gendiff.run.config import TrainSettings
+from gendiff.run.directory import Run, numbers
+from gendiff.run.generation import TrainedModel, generate
 from gendiff.storage.files import to_become
-from gendiff.training import PATIENCE, Trainer, Window, check_disk, ema_decay, learning_rate, refuse_other_data
+from gendiff.training.trainer import PATIENCE, Trainer, Window, check_disk, ema_decay, learning_rate, refuse_other_data
 
 
 @pytest.fixture(autouse=True)

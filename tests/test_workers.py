@@ -13,7 +13,7 @@ import torch
 from runs import exit_code, forked
 
 from gendiff.errors import DataError
-from gendiff.workers import default_workers, in_order
+from gendiff.machine.workers import default_workers, in_order
 
 
 def square(k):

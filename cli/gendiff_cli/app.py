@@ -13,14 +13,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from gendiff import __version__, discovery
-from gendiff.blame import culprit
+from gendiff import __version__
 from gendiff.command import again, keep, started
 from gendiff.component import set_default_resolver
 from gendiff.errors import ConfigError, GendiffError, PluginError, failure, reason
-from gendiff.memory import out_of_memory, shortage
-from gendiff.registry import Entry, Problem, Registry
-from gendiff.stopping import StopRequest, interruptible, stopped
+from gendiff.machine.memory import out_of_memory, shortage
+from gendiff.machine.stopping import StopRequest, interruptible, stopped
+from gendiff.plugin import discovery
+from gendiff.plugin.blame import culprit
+from gendiff.plugin.registry import Entry, Problem, Registry
 from gendiff.storage.disk import FULL, refusal
 from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
 from gendiff_cli.console import Verbosity, fail, note, results_alone

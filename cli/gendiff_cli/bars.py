@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 from gendiff_cli.console import Verbosity, err, escape
 from gendiff_cli.train import watched
 
 if TYPE_CHECKING:
-    from gendiff.run import Run
-    from gendiff.training import Trainer
+    from gendiff.run.directory import Run
+    from gendiff.training.trainer import Trainer
 
 
 class Bars:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 from gendiff_cli.bars import Bars
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import note
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import Unequal
     from gendiff.comparison.plan import Contender, Plan
-    from gendiff.config import Layer
     from gendiff.features import Features
     from gendiff.metric import Metric
+    from gendiff.run.config import Layer
     from gendiff.shapes import EventShape
 
 _budget = {"rich_help_panel": "Shared by all arms"}
@@ -150,7 +150,7 @@ def compare(
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
     from gendiff.comparison.measure import rehearse
-    from gendiff.process_group import process_group
+    from gendiff.machine.process_group import process_group
 
     comparison: Comparison | None
     if resume is not None:
@@ -199,7 +199,7 @@ def _compared(
     comparison: Comparison, registry: Registry, device: torch.device, unequal: Sequence[Unequal], gates: Sequence[str]
 ) -> tuple[dict[str, Any], list[Path]]:
     """Do what is left to do, and write the report."""
-    from gendiff import report as pages
+    from gendiff.comparison import report as pages
     from gendiff.comparison.result import result as result_of
 
     listener = Bars(registry)
@@ -222,7 +222,7 @@ def _plan(
     metrics: list[str] | None,
     allow: list[str] | None,
 ) -> Plan:
-    from gendiff.arm import parse_arms
+    from gendiff.comparison.arm import parse_arms
     from gendiff.comparison.plan import Contender, Plan
 
     if len(texts) < 2:
@@ -294,7 +294,7 @@ def _refuse_unused(given: Sequence[str]) -> None:
 
 def _remark(plan: Plan) -> None:
     """Say what is odd about runs that are reused, and find out now whether loggers are there."""
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
 
     for contender in plan.contenders:
         for path in contender.runs.values():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import (
     ConfigOption,
@@ -67,7 +67,7 @@ def show(
     if presets:
         _list_presets(registry, json)
         return
-    from gendiff.config import Layer, resolve
+    from gendiff.run.config import Layer, resolve
 
     flags = {
         "process": process,
@@ -85,7 +85,7 @@ def show(
     }
     found = layers(registry, preset, config_file, assignments, flags)
     if run is not None:
-        from gendiff.run import Run
+        from gendiff.run.directory import Run
 
         found.insert(0, Layer(str(run), Run.open(run).table))
     resolved = resolve(found)

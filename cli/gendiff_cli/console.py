@@ -125,7 +125,7 @@ def json_result(value: Any) -> None:
     """The result as the only JSON object on stdout; numbers that are not finite are null, and a note says so."""
     import json
 
-    from gendiff.storage.plain import json_text
+    from gendiff.plain import json_text
 
     if not is_main_process():
         return

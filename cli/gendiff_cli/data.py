@@ -14,13 +14,13 @@ import typer
 from gendiff.command import command
 from gendiff.component import spec_value
 from gendiff.errors import ConfigError, PluginError
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, table
 
 if TYPE_CHECKING:
-    from gendiff.config import Resolved
+    from gendiff.datasets.packed import PackedSet
     from gendiff.datasets.preparation import Resize
-    from gendiff.packed import PackedSet
+    from gendiff.run.config import Resolved
 
 app = typer.Typer(no_args_is_help=True, help="Sources of events.")
 
@@ -124,7 +124,7 @@ def prepare(
     """
     from gendiff.datasets.packing import pack
     from gendiff.datasets.sources import tolerant
-    from gendiff.workers import default_workers
+    from gendiff.machine.workers import default_workers
 
     resolved, resize = _resolved(context.obj, source, size, channels, crop)
     skip = on_bad_image is OnBadImage.skip
@@ -160,9 +160,9 @@ def info(
 ) -> None:
     """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
     from gendiff.datasets.census import census
+    from gendiff.datasets.images import Pictures
     from gendiff.datasets.sources import tolerant
-    from gendiff.images import Pictures
-    from gendiff.workers import default_workers
+    from gendiff.machine.workers import default_workers
 
     resolved, resize = _resolved(context.obj, source, size, channels, crop)
     if resize is not None:
@@ -208,12 +208,12 @@ def _resolved(
     registry: Registry, text: str, size: str | None, channels: int | None, crop: Crop | None
 ) -> tuple[Resolved, Resize | None]:
     """The data of a spec or path, and how to resize them where they cannot do that themselves."""
-    from gendiff.arm import parse_size
+    from gendiff.comparison.arm import parse_size
     from gendiff.component import resolve as component_class
-    from gendiff.config import Layer, resolve
     from gendiff.datasets.preparation import Resize
     from gendiff.datasets.sources import called_like_a_path, source
     from gendiff.errors import GendiffError
+    from gendiff.run.config import Layer, resolve
 
     try:
         chosen = source(registry, text)

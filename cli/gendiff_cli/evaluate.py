@@ -23,11 +23,11 @@ from gendiff_cli.sample import chosen_sampler
 if TYPE_CHECKING:
     from gendiff.evaluation.event_set import KnownStatistics, Seen
     from gendiff.evaluation.number import Evaluation
+    from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
     from gendiff.metric import Metric
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
     from gendiff.sampler import Snapshot
-    from gendiff.statistics import Statistics
 
 LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are suggested
 
@@ -104,7 +104,7 @@ def evaluate(
     """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
     from gendiff.evaluation import measuring
     from gendiff.evaluation.event_set import EventSet
-    from gendiff.process_group import process_group
+    from gendiff.machine.process_group import process_group
     from gendiff.storage.cache import Cache
     from gendiff.storage.folder import inside
 
@@ -189,8 +189,8 @@ def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
 
 def _statistics(seen: Seen, instruments: Sequence[Features | Metric]) -> Statistics:
     """Those of the first features."""
+    from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
-    from gendiff.statistics import Statistics
 
     first = next(one for one in instruments if isinstance(one, Features))
     return Statistics.of(seen.rows[0], features=first.spec, fingerprint=first.fingerprint)
@@ -248,7 +248,7 @@ def _name(found: Evaluation) -> str:
 def _check_file(file: Path | None, option: str, suffix: str) -> None:
     """Refuse what could not be written, or would overwrite something else, before samples are drawn."""
     from gendiff.evaluation.number import Evaluation
-    from gendiff.statistics import Statistics
+    from gendiff.evaluation.statistics import Statistics
 
     if file is None:
         return

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from gendiff.data import Data
     from gendiff.evaluation.event_set import EventSet, KnownStatistics
+    from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
-    from gendiff.generation import TrainedModel
+    from gendiff.machine.process_group import ProcessGroup
     from gendiff.metric import Metric
-    from gendiff.process_group import ProcessGroup
-    from gendiff.registry import Registry
-    from gendiff.run import Run
+    from gendiff.plugin.registry import Registry
+    from gendiff.run.directory import Run
+    from gendiff.run.generation import TrainedModel
     from gendiff.shapes import EventShape
-    from gendiff.statistics import Statistics
 
 C = TypeVar("C", bound=Component)
 
@@ -38,8 +38,8 @@ SMALL = 32  # pixels: of smaller pictures the Inception network sees mostly how 
 
 def trained_model(source: str, ema: bool, group: ProcessGroup) -> TrainedModel | None:
     """The network of a run; None where the source is no run directory."""
-    from gendiff.generation import TrainedModel
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
+    from gendiff.run.generation import TrainedModel
 
     if not (Path(source) / "run.json").is_file():
         return None
@@ -177,7 +177,7 @@ def reference_set(
 
 def _of_run(run: Run, n: int | None) -> EventSet:
     """The data that a run was trained on."""
-    from gendiff.config import Layer, resolve
+    from gendiff.run.config import Layer, resolve
 
     trained_on = run.info["data"]["fingerprint"]
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff.registry import Registry, default_registry
+from gendiff.plugin.registry import Registry, default_registry
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
@@ -95,8 +95,8 @@ def layers(
     flags: Mapping[str, Any],
 ) -> list[Any]:
     """The layers of the configuration in order of precedence; flags that are None were not given."""
-    from gendiff.arm import PATHS, parse_size
-    from gendiff.config import Layer, refuse_second_velocity
+    from gendiff.comparison.arm import PATHS, parse_size
+    from gendiff.run.config import Layer, refuse_second_velocity
 
     refuse_second_velocity(flags.get("process"), flags.get("velocity"), "--velocity")
     found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]

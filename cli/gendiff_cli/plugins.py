@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff import discovery
 from gendiff.command import command, quoted
-from gendiff.discovery import Provider
 from gendiff.errors import CheckError, ConfigError, GendiffError, PluginError, did_you_mean
-from gendiff.hookspecs import LIFECYCLE
-from gendiff.registry import Entry, Problem, Registry
+from gendiff.plugin import discovery
+from gendiff.plugin.discovery import Provider
+from gendiff.plugin.hookspecs import LIFECYCLE
+from gendiff.plugin.registry import Entry, Problem, Registry
 from gendiff_cli import scaffold
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import complete_from
@@ -317,7 +317,7 @@ def _told(problem: Problem) -> str:
 
 
 def _facts(entry: Entry, problems: list[Problem]) -> dict[str, Any]:
-    from gendiff.reference import described
+    from gendiff.plugin.reference import described
 
     facts = {
         **_row(entry, problems),

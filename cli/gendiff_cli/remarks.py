@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from gendiff_cli.console import note
 
 if TYPE_CHECKING:
-    from gendiff.config import Config
     from gendiff.diffusion import Diffusion
+    from gendiff.run.config import Config
 
 
 def remark_schedule(config: Config) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from gendiff.command import command, look_at
 from gendiff.errors import ConfigError, did_you_mean
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 from gendiff_cli.bars import Bars
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
@@ -19,7 +19,7 @@ from gendiff_cli.options import DataOption, DeviceOption, SetOption, complete, l
 
 if TYPE_CHECKING:
     from gendiff.comparison.engine import Comparison
-    from gendiff.reproduction import Scale
+    from gendiff.comparison.reproduction import Scale
 
 TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1")
 SCALES = ("tiny", "small", "paper")
@@ -72,10 +72,10 @@ def reproduce(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("a reproduction runs in one process", fix="start it without torchrun")
     from gendiff.comparison.measure import rehearse
-    from gendiff.process_group import choose_device, process_group
-    from gendiff.reproduction import SCALES as KNOWN
-    from gendiff.reproduction import figure4
-    from gendiff.reproduction import reproduce as made
+    from gendiff.comparison.reproduction import SCALES as KNOWN
+    from gendiff.comparison.reproduction import figure4
+    from gendiff.comparison.reproduction import reproduce as made
+    from gendiff.machine.process_group import choose_device, process_group
 
     folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
     if target == "figure4":
@@ -123,8 +123,8 @@ def _comparison(
     """The comparison of all arms in ``folder``, which goes on where it is there already."""
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
+    from gendiff.comparison.reproduction import plan
     from gendiff.features import Features
-    from gendiff.reproduction import plan
 
     preset = scale.preset.format(scene=scene)
     shared = layers(registry, [preset], None, assignments, {"data": data, "steps": steps})

@@ -52,7 +52,7 @@ def list_(
 @app.command()
 def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Show what a run is made of, who provided each part, and whether that part is still here."""
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
 
     opened = Run.open(run)
     info, summary = opened.info, _summary(run)
@@ -131,8 +131,8 @@ def _is_run(path: Path) -> bool:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    from gendiff.config import Config
-    from gendiff.run import Run
+    from gendiff.run.config import Config
+    from gendiff.run.directory import Run
 
     run = Run(path, Config.model_construct(), _config(path))
     info, last = run.info, run.last_training_row()
@@ -151,7 +151,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
 
     if not os.path.lexists(path / "config.toml"):
         raise ConfigError(

@@ -17,8 +17,8 @@ from gendiff_cli.console import Verbosity, err, is_main_process, json_result, ne
 from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption
 
 if TYPE_CHECKING:
-    from gendiff.generation import TrainedModel, Trajectory
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
+    from gendiff.run.generation import TrainedModel, Trajectory
     from gendiff.sampler import Sampler
 
 #: The folder of the events alone: other tools read every picture that they find.
@@ -51,9 +51,9 @@ def sample(
 
     The folder's name holds all that decides what is in it; the same command again replaces it as a whole.
     """
-    from gendiff.generation import TrainedModel, Trajectory
-    from gendiff.process_group import process_group
-    from gendiff.run import Run
+    from gendiff.machine.process_group import process_group
+    from gendiff.run.directory import Run
+    from gendiff.run.generation import TrainedModel, Trajectory
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
@@ -87,7 +87,7 @@ def chosen_sampler(
     run: Run, spec: str | None, steps: int | None, grid: str | None = None, prior: str | None = None
 ) -> Sampler:
     """The run's sampler, or the one asked for, with its number of steps, its grid and where it starts."""
-    from gendiff.config import Layer, resolve
+    from gendiff.run.config import Layer, resolve
     from gendiff.sampler import GridSampler
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
@@ -118,8 +118,8 @@ def _draw(
 ) -> None:
     from rich.progress import Progress
 
-    from gendiff import pictures
-    from gendiff.generation import generate
+    from gendiff.datasets import pictures
+    from gendiff.run.generation import generate
 
     (folder / EVENTS).mkdir(exist_ok=True)
     hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
@@ -142,7 +142,7 @@ def _draw_together(folder: Path, n: int, views: Trajectory | None, trajectory: b
     """Draw what shows many events in one picture; returns the names of these files."""
     import torch
 
-    from gendiff import pictures
+    from gendiff.datasets import pictures
 
     files = [GRID]
     shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]

@@ -25,8 +25,8 @@ from pathlib import Path
 from string import Template
 
 from gendiff.errors import ConfigError, did_you_mean
-from gendiff.hookspecs import API_VERSION
-from gendiff.registry import Registry
+from gendiff.plugin.hookspecs import API_VERSION
+from gendiff.plugin.registry import Registry
 
 #: How a component of each kind is used, for its README.
 COMMANDS = {

@@ -16,8 +16,8 @@ from rich.markup import escape
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.hookspecs import hookimpl
-from gendiff.registry import Registry
+from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.registry import Registry
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, shown
 from gendiff_cli.options import (
     ConfigOption,
@@ -43,10 +43,10 @@ from gendiff_cli.remarks import remark_end, remark_schedule
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from gendiff.config import Config, Layer
-    from gendiff.process_group import ProcessGroup
-    from gendiff.run import Run
-    from gendiff.training import Trainer
+    from gendiff.machine.process_group import ProcessGroup
+    from gendiff.run.config import Config, Layer
+    from gendiff.run.directory import Run
+    from gendiff.training.trainer import Trainer
 
 SECONDS = 10  # between two lines that say how far a preview is
 #: What may be set for the rest of a run: where it is kept and watched, and bad pictures that are to be left out.
@@ -124,8 +124,8 @@ def train(
     registry: Registry = context.obj
     if resume is not None:
         changes = _changes(flags, preset, config_file, assignments, out)
-        from gendiff.run import Run
-        from gendiff.training import changed_data
+        from gendiff.run.directory import Run
+        from gendiff.training.trainer import changed_data
 
         run = Run.open(resume, training=True, steps=steps, changes=changes)
         for text in run.notes:
@@ -134,7 +134,7 @@ def train(
         change = Change(settings, changed_data(run, run.config))
         _start(run.config, run, registry, device, out, dry_run, json, change)
     else:
-        from gendiff.config import resolve
+        from gendiff.run.config import resolve
 
         resolved = resolve(layers(registry, preset, config_file, assignments, flags))
         with resolved.locating():
@@ -143,7 +143,7 @@ def train(
 
 @dataclass(frozen=True)
 class Change:
-    """What a resumed run does not go on with as it was: settings by key, and what `gendiff.training.changed_data` says."""
+    """What a resumed run does not go on with as it was: settings by key, and what `gendiff.training.trainer.changed_data` says."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -168,7 +168,7 @@ def _start(
     json: bool,
     change: Change | None = None,
 ) -> None:
-    from gendiff.process_group import process_group
+    from gendiff.machine.process_group import process_group
 
     remark_schedule(config)
     for logger in config.train.loggers:
@@ -189,9 +189,9 @@ def _together(
     change: Change,
 ) -> None:
     """What each process does; a function of its own, so that the trainer is gone before the group is."""
-    from gendiff import checkpoint
-    from gendiff.run import Run
-    from gendiff.training import Trainer, check_disk, resuming
+    from gendiff.run import checkpoint
+    from gendiff.run.directory import Run
+    from gendiff.training.trainer import Trainer, check_disk, resuming
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
@@ -236,7 +236,7 @@ def _together(
 @contextmanager
 def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
     """A new run that fails before there is anything to go on from leaves no directory that would refuse the next attempt."""
-    from gendiff import checkpoint
+    from gendiff.run import checkpoint
 
     try:
         yield
@@ -250,9 +250,9 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
 
 def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> None:
     """Train under a progress bar, before everyone who wants to watch; ``what`` tells it from other runs of one command."""
-    from gendiff.observers import Observers
-    from gendiff.preview import Preview
-    from gendiff.training import fit
+    from gendiff.plugin.observers import Observers
+    from gendiff.training.preview import Preview
+    from gendiff.training.trainer import fit
 
     def failed(name: str, why: str) -> None:
         run.switch_off(name, why)
@@ -379,7 +379,7 @@ def _changes(
     flags: dict[str, Any], preset: list[str] | None, file: Path | None, assignments: list[str] | None, out: Path | None
 ) -> list[Layer]:
     """The settings that are given with --resume; raises `ConfigError` for what would change what is trained."""
-    from gendiff.config import Layer
+    from gendiff.run.config import Layer
 
     changes = [Layer.from_assignment(assignment) for assignment in assignments or ()]
     keys = [change.origin.removeprefix("--set ") for change in changes]

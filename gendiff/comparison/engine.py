@@ -22,24 +22,24 @@ from typing import Any, Protocol
 
 import torch
 
-from gendiff import checkpoint
 from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
-from gendiff.generation import NotFinite, TrainedModel
-from gendiff.process_group import ProcessGroup
-from gendiff.registry import Registry
-from gendiff.run import Run, now
+from gendiff.machine.process_group import ProcessGroup
+from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.plugin.registry import Registry
+from gendiff.run import checkpoint
+from gendiff.run.directory import Run, now
+from gendiff.run.generation import NotFinite, TrainedModel
 from gendiff.sampler import Sampler, Snapshot
-from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.folder import check_empty, empty, inside, numbered
 from gendiff.storage.lock import locked
-from gendiff.training import Trainer, check_disk, fit, refuse_other_data
+from gendiff.training.trainer import Trainer, check_disk, fit, refuse_other_data
 
 PLAN = "plan.json"
 FOLDERS = ("runs", "measures", "looks", "figures", "cache")

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from gendiff.comparison.plan import Contender, Plan
-from gendiff.config import Config
 from gendiff.errors import ConfigError, did_you_mean
-from gendiff.network import build_denoiser
+from gendiff.run.config import Config
+from gendiff.run.network import build_denoiser
 
 #: Name and meaning of each condition.
 CONDITIONS = {

@@ -32,8 +32,8 @@ from gendiff.blur import dct_frequency, radius
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.evaluation.event_set import EventSet
-from gendiff.generation import TrainedModel, generate
 from gendiff.rotation import dct
+from gendiff.run.generation import TrainedModel, generate
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.score import NetworkScore
 from gendiff.storage.arrays import npz

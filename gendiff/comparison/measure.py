@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gendiff import checkpoint
 from gendiff.comparison.plan import LEVEL, Plan
 from gendiff.evaluation.event_set import EventSet
 from gendiff.evaluation.measuring import drawn, evaluate
 from gendiff.evaluation.number import Evaluation
 from gendiff.features import Features
-from gendiff.generation import TrainedModel
 from gendiff.metric import Metric
+from gendiff.plain import json_text, json_value
 from gendiff.rotation import dct
-from gendiff.run import Run
+from gendiff.run import checkpoint
+from gendiff.run.directory import Run
+from gendiff.run.generation import TrainedModel
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage import reading
 from gendiff.storage.arrays import HEADER, npy, npz
 from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files
-from gendiff.storage.plain import json_text, json_value
 
 BLOCK = 256  # samples that are drawn and kept together
 FIRST = 64  # samples that are kept for the eye

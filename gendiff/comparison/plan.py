@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gendiff.arm import Arm
-from gendiff.config import Config, Layer, resolve
+from gendiff.comparison.arm import Arm
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError
@@ -19,7 +18,8 @@ from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
 from gendiff.lab.forward import BandSNR
 from gendiff.metric import Metric
-from gendiff.run import Run
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.directory import Run
 from gendiff.sampler import Sampler
 
 FORMAT = 1  # of plan.json and compare.json

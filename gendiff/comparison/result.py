@@ -19,12 +19,12 @@ from gendiff.comparison.gate import Gate
 from gendiff.comparison.measure import REPLICATES, Measure
 from gendiff.comparison.plan import FORMAT, LEVEL, Cell, differences
 from gendiff.comparison.verdict import verdict
-from gendiff.discovery import version
 from gendiff.errors import DataError
 from gendiff.evaluation.event_set import spread
 from gendiff.evaluation.number import Number, comparable
+from gendiff.plugin.discovery import version
 from gendiff.rotation import dct
-from gendiff.run import PACKAGES
+from gendiff.run.directory import PACKAGES
 
 SPECTRUM_EVENTS = 4096  # of the data, for their spectrum
 

@@ -3,5 +3,5 @@
 sources      what is meant by a spec or a path
 census       what data hold: counts, statistics, what is odd about them
 preparation  how each picture becomes an event
-packing      any data into one packed set, which `gendiff.packed` reads
+packing      any data into one packed set, which `gendiff.datasets.packed` reads
 """

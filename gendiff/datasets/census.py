@@ -26,8 +26,8 @@ from torch import Tensor
 from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
 from gendiff.errors import DataError
-from gendiff.stopping import StopRequest, stop_requests, stopped
-from gendiff.workers import in_order
+from gendiff.machine.stopping import StopRequest, stop_requests, stopped
+from gendiff.machine.workers import in_order
 
 CHUNK = 64  # events that a process looks at, at a time; sums are taken over these, so it is part of the last bits
 RINGS, FEWEST_RINGS = 8, 3
@@ -88,7 +88,7 @@ class Sums:
         return cls(values.shape[1], mean, scatter, power, float(values.min()), float(values.max()))
 
     def merged(self, other: Sums) -> Sums:
-        """Those of both, as `gendiff.statistics` does it: no difference of large sums."""
+        """Those of both, as `gendiff.evaluation.statistics` does it: no difference of large sums."""
         count, shift = self.count + other.count, other.mean - self.mean
         return Sums(
             count,

@@ -23,18 +23,18 @@ import PIL
 
 from gendiff import __version__
 from gendiff.data import Data
+from gendiff.datasets.images import reason
+from gendiff.datasets.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
 from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
 from gendiff.errors import ConfigError, DataError, GendiffError
-from gendiff.images import reason
-from gendiff.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
+from gendiff.machine.stopping import StopRequest, stop_requests, stopped
+from gendiff.machine.workers import in_order
 from gendiff.shapes import EventShape
-from gendiff.stopping import StopRequest, stop_requests, stopped
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import NAME as LOCK
 from gendiff.storage.lock import locked
 from gendiff.storage.reading import opened
 from gendiff.storage.sealed import check_seal, parsed, read, sealed
-from gendiff.workers import in_order
 
 CHUNK, CHUNK_BYTES = 64, 2**20  # events, and about how many bytes, that a process prepares at a time
 BLOCK_BYTES, BLOCK_SECONDS = 2**26, 2.0  # how much, and how long, is gathered before it is forced to the disk

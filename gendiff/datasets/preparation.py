@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.datasets.images import Pictures, resized
+from gendiff.datasets.pictures import to_uint8
 from gendiff.errors import ConfigError, DataError
-from gendiff.images import Pictures, resized
-from gendiff.pictures import to_uint8
 from gendiff.shapes import EventShape
 
 OUTSIDE = 1e-3  # how far values may lie outside [-1, 1]
@@ -21,7 +21,7 @@ OUTSIDE = 1e-3  # how far values may lie outside [-1, 1]
 
 @dataclass(frozen=True)
 class Resize:
-    """The size that pictures of another size are given, by the rule of `gendiff.images.resized`."""
+    """The size that pictures of another size are given, by the rule of `gendiff.datasets.images.resized`."""
 
     height: int
     width: int

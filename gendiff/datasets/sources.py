@@ -10,9 +10,9 @@ from typing import Any
 from gendiff.command import quoted
 from gendiff.component import parse_spec, spec_value
 from gendiff.data import Data
+from gendiff.datasets.images import located, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
-from gendiff.images import located, reason
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 
 
 def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:

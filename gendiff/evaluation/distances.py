@@ -15,7 +15,7 @@ from scipy.special import betaincinv, ndtri, stdtrit
 from torch import Tensor
 
 from gendiff.errors import ConfigError, DataError
-from gendiff.statistics import Statistics
+from gendiff.evaluation.statistics import Statistics
 from gendiff.streams import stream
 
 CHUNK = 2**24  # distances held at a time, 128 MB

@@ -21,10 +21,7 @@ import torch
 from PIL import ExifTags
 from torch import Tensor
 
-from gendiff.errors import DataError, printable
-from gendiff.evaluation.event_set import READ, EventSet, parts
-from gendiff.evaluation.number import Events
-from gendiff.images import (
+from gendiff.datasets.images import (
     ENDINGS,
     HEADERS,
     MOST_BYTES,
@@ -36,6 +33,9 @@ from gendiff.images import (
     opened_bytes,
     reason,
 )
+from gendiff.errors import DataError, printable
+from gendiff.evaluation.event_set import READ, EventSet, parts
+from gendiff.evaluation.number import Events
 from gendiff.storage import reading
 from gendiff.storage.arrays import Header, npy_in, npz
 

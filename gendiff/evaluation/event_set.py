@@ -13,9 +13,9 @@ from torch import Tensor
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.evaluation.number import Events
+from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
 from gendiff.shapes import EventShape
-from gendiff.statistics import Statistics
 from gendiff.storage.cache import Cache
 
 CHUNK = {"cpu": 16, "cuda": 64}  # events whose features are computed at once; part of what makes a row reproducible

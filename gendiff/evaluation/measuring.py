@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gendiff.discovery import version
+from gendiff.datasets.pictures import eight_bits
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.evaluation.distances import (
     Interval,
@@ -30,14 +30,14 @@ from gendiff.evaluation.distances import (
 )
 from gendiff.evaluation.event_set import EventSet, KnownStatistics, Seen, Watch, go_through, parts, spread
 from gendiff.evaluation.number import Better, Drawing, Evaluation, Events, Number
+from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
-from gendiff.generation import TrainedModel, generate
+from gendiff.machine.process_group import ProcessGroup
 from gendiff.metric import Metric
-from gendiff.pictures import eight_bits
-from gendiff.process_group import ProcessGroup
-from gendiff.run import now
+from gendiff.plugin.discovery import version
+from gendiff.run.directory import now
+from gendiff.run.generation import TrainedModel, generate
 from gendiff.sampler import Sampler, Snapshot
-from gendiff.statistics import Statistics
 from gendiff.storage.cache import Cache
 
 PAIRS = 10_000  # rows of each set of which all pairs are formed, at most

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from gendiff.errors import DataError
+from gendiff.plain import json_text, shown
 from gendiff.storage import reading
 from gendiff.storage.files import Files
-from gendiff.storage.plain import json_text, shown
 
 FORMAT = 1  # of the JSON
 

@@ -19,8 +19,8 @@ import torch
 
 from gendiff.component import Component
 from gendiff.lab.forward import DECIBEL, BandSNR, first_below
+from gendiff.plugin.registry import default_registry
 from gendiff.process import Process
-from gendiff.registry import default_registry
 from gendiff.schedule import NoiseSchedule
 from gendiff.velocity import Velocity
 

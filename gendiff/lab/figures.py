@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
-from gendiff import pictures
+from gendiff.datasets import pictures
 from gendiff.errors import ConfigError
 from gendiff.lab.forward import BandSNR
 from gendiff.schedule import BlurSchedule

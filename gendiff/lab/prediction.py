@@ -34,12 +34,12 @@ from gendiff.errors import ConfigError
 from gendiff.grid import Grid
 from gendiff.lab.forward import BandSNR
 from gendiff.lab.recursion import Gaussian, NetworkError, law
+from gendiff.machine.threads import one_thread
 from gendiff.moments import MOST_ENDLESS, MOST_EVENTS, Moments
 from gendiff.rotation import Rotation
 from gendiff.sampler import GridSampler, Sampler
 from gendiff.scales import Scales, VariancePreserving
 from gendiff.shapes import spatial
-from gendiff.threads import one_thread
 
 MOST_DENSE = 256  # components of an event whose covariance is kept whole
 UPDATES = 2500  # of plans that the search for a grid may compute

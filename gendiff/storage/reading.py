@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gendiff.errors import DataError
-from gendiff.storage.plain import json_object, toml_table
+from gendiff.plain import json_object, toml_table
 
 JSON = 4 * 2**20  # bytes of a file of each kind, at most: run.json, manifests, evaluations
 TOML = 2**20

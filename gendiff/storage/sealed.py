@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gendiff.errors import DataError
-from gendiff.storage.plain import json_object
+from gendiff.plain import json_object
 from gendiff.storage.reading import JSON, content, hollow, opened, unreadable
 
 

@@ -6,8 +6,8 @@ import hashlib
 
 import torch
 
-from gendiff.batches import Batches
 from gendiff.data import Data
+from gendiff.datasets.batches import Batches
 from gendiff.testing.card import check, require
 from gendiff.testing.elsewhere import elsewhere
 from gendiff.testing.probes import undisturbed

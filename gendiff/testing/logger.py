@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from gendiff.datasets.pictures import grid
 from gendiff.errors import ConfigError
-from gendiff.hookspecs import LIFECYCLE
 from gendiff.logger import Logger
-from gendiff.observers import Observers
-from gendiff.pictures import grid
+from gendiff.plugin.hookspecs import LIFECYCLE
+from gendiff.plugin.observers import Observers
 from gendiff.testing.card import check, require
 
 

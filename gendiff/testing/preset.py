@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gendiff.component import Component, parse_spec
 from gendiff.component import resolve as component_class
-from gendiff.config import Config, Layer, resolve
+from gendiff.run.config import Config, Layer, resolve
 from gendiff.testing.card import check, require
 
 

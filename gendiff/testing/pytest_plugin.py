@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from gendiff.registry import Registry
+    from gendiff.plugin.registry import Registry
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def gendiff_registry() -> Iterator[Callable[..., Registry]]:
     """
     from gendiff import component
     from gendiff.component import set_default_resolver
-    from gendiff.discovery import Plugin, Provider
-    from gendiff.registry import Registry
+    from gendiff.plugin.discovery import Plugin, Provider
+    from gendiff.plugin.registry import Registry
 
     def make(*plugins: Any) -> Registry:
         named = [Provider(getattr(plugin, "__name__", type(plugin).__name__), "", repr(plugin)) for plugin in plugins]

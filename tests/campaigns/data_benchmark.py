@@ -25,9 +25,9 @@ from pathlib import Path
 
 import torch
 
-from gendiff import pictures
-from gendiff.batches import Batches
 from gendiff.data import Data
+from gendiff.datasets import pictures
+from gendiff.datasets.batches import Batches
 from gendiff.datasets.packing import pack
 from gendiff.streams import stream
 

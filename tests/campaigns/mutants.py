@@ -73,9 +73,9 @@ TABLE = {
     "gendiff/sampler.py": f"{LAWS} test_grids",
     "gendiff/grid.py": "test_grids test_samplers",
     "gendiff/moments.py": "test_moments test_grids test_relatives",
-    "gendiff/statistics.py": "test_distances test_evaluation",
+    "gendiff/evaluation/statistics.py": "test_distances test_evaluation",
     "gendiff/streams.py": "test_batches test_generation test_golden",
-    "gendiff/training.py": "test_training test_objectives",
+    "gendiff/training/trainer.py": "test_training test_objectives",
     "gendiff/evaluation/distances.py": "test_distances",
     "gendiff/lab/forward.py": "test_forward test_prediction",
     "gendiff/lab/diagnosis.py": "test_forward test_fitting",
@@ -97,9 +97,9 @@ TABLE = {
 }
 #: The functions that are mathematics, of a module that holds other things too.
 MATHEMATICS = {
-    "gendiff/training.py": "means learning_rate ema_decay train_step reduce_window _average _by_band",
+    "gendiff/training/trainer.py": "means learning_rate ema_decay train_step reduce_window _average _by_band",
     "gendiff/lab/fitting.py": "unit coordinate at fit _search never_rises _cost _data_snr _alive _same_steps",
-    "gendiff/statistics.py": "covariance factor add statistics _scatter _merge",
+    "gendiff/evaluation/statistics.py": "covariance factor add statistics _scatter _merge",
 }
 
 

@@ -48,9 +48,9 @@ def rows(facts: dict) -> list[Row]:
 def predicted(arm: str, objective: str, spec: str, steps: int) -> dict[str, float]:
     """The error of a Gaussian with the covariance of the digits, sampled with a network that is off."""
     from gendiff import Data, Sampler
-    from gendiff.config import Layer, resolve
     from gendiff.lab import prediction
     from gendiff.lab.recursion import NetworkError
+    from gendiff.run.config import Layer, resolve
 
     layers = [Layer("set", SETS["digits"].table), Layer("arm", {"N": N, "objective": objective, **ARMS[arm]})]
     config = resolve(layers).config

@@ -162,13 +162,13 @@ def run_cell(cell: Cell, options: argparse.Namespace) -> list[Measured]:
 
 def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) -> Any:
     """The run of a cell, trained to its end; one that was interrupted goes on from its last checkpoint."""
-    from gendiff import checkpoint
-    from gendiff.config import Layer, resolve
-    from gendiff.generation import TrainedModel
-    from gendiff.process_group import ProcessGroup
-    from gendiff.registry import default_registry
-    from gendiff.run import Run
-    from gendiff.training import Trainer, fit
+    from gendiff.machine.process_group import ProcessGroup
+    from gendiff.plugin.registry import default_registry
+    from gendiff.run import checkpoint
+    from gendiff.run.config import Layer, resolve
+    from gendiff.run.directory import Run
+    from gendiff.run.generation import TrainedModel
+    from gendiff.training.trainer import Trainer, fit
 
     path, steps = folder / "run", settings.steps
     if (path / "run.json").is_file():
@@ -189,9 +189,10 @@ def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) 
 
 def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Measured:
     """Draw and compare."""
-    from gendiff import Sampler, pictures
+    from gendiff import Sampler
+    from gendiff.datasets import pictures
     from gendiff.evaluation.distances import frechet
-    from gendiff.generation import generate
+    from gendiff.run.generation import generate
 
     begun, sampler = time.time(), Sampler.model_validate(spec)
     if spec not in BASELINES:
@@ -224,8 +225,8 @@ def picture_of(spec: str, n: int) -> str:
 
 def rows(name: str, events: Tensor) -> Any:
     """Mean and covariance of the features of events."""
+    from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
-    from gendiff.statistics import Statistics
 
     features = Features.model_validate(SETS[name].features)
     return Statistics.of(torch.cat([features.extract(part) for part in events.split(256)]))

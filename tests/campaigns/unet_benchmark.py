@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gendiff.config import Config, Layer, resolve
-from gendiff.generation import generate
-from gendiff.process_group import ProcessGroup, choose_device
-from gendiff.registry import default_registry
-from gendiff.run import Run
-from gendiff.training import Trainer
+from gendiff.machine.process_group import ProcessGroup, choose_device
+from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.directory import Run
+from gendiff.run.generation import generate
+from gendiff.training.trainer import Trainer
 
 PAPER = {"size": 64, "model": "unet-paper", "batch": 64, "steps": 300, "count": 64, "evaluations": 50}
 TINY = {"size": 16, "model": None, "batch": 8, "steps": 6, "count": 4, "evaluations": 5}

@@ -30,8 +30,8 @@ from gendiff_cli.process.predict import Covariance, NetworkErrorOption, gaussian
 from gendiff_cli.process.subject import Subject, subjects
 
 if TYPE_CHECKING:
-    from gendiff.config import Config
     from gendiff.lab.fitting import Fit
+    from gendiff.run.config import Config
     from gendiff.sampler import Sampler
 
 DEFAULT_SAMPLER, DEFAULT_STEPS = "dpmpp-2m", 10

@@ -16,7 +16,7 @@ from gendiff_cli.options import DeviceOption, complete
 
 if TYPE_CHECKING:
     from gendiff.data import Data
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
 
 UNSEEN = 10**12  # the first index of an endless source that no training reaches
 
@@ -59,8 +59,8 @@ def likelihood(
     any process and objective have one. Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
     """
     from gendiff.lab.likelihood import bound
-    from gendiff.process_group import process_group
-    from gendiff.run import Run
+    from gendiff.machine.process_group import process_group
+    from gendiff.run.directory import Run
     from gendiff.score import Clamped, NetworkScore
 
     with process_group(device) as group:
@@ -119,7 +119,7 @@ def likelihood(
 
 
 def _data(run: Run, spec: str | None) -> Data:
-    from gendiff.config import Layer, resolve
+    from gendiff.run.config import Layer, resolve
 
     if spec is not None:
         return resolve([Layer.at("--data", "data", spec)]).config.data

@@ -200,7 +200,7 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
     import numpy as np
     from PIL import Image
 
-    from gendiff.images import eight_bit, event_of, opened, reason
+    from gendiff.datasets.images import eight_bit, event_of, opened, reason
 
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
         raise ConfigError(

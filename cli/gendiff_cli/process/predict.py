@@ -216,7 +216,7 @@ def sampler_of(
 ) -> Sampler:
     """A sampler with the grid, prior and number of steps that are asked for; where none says a prior, ``configured``."""
     from gendiff.component import parse_spec
-    from gendiff.config import Layer, resolve
+    from gendiff.run.config import Layer, resolve
 
     table = [Layer.at("--sampler", "sampler", spec)]
     if (

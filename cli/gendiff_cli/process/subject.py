@@ -14,14 +14,14 @@ import typer
 
 from gendiff.command import quoted
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.registry import Registry
+from gendiff.plugin.registry import Registry
 from gendiff_cli.console import note
 from gendiff_cli.options import layers
 
 if TYPE_CHECKING:
-    from gendiff.config import Config, Resolved
     from gendiff.data import Data
     from gendiff.diffusion import Diffusion
+    from gendiff.run.config import Config, Resolved
     from gendiff.sampler import Prior, Sampler
 
 #: What a process is looked at on where no data are given: larger than the embedded digits, so that there is something to see.
@@ -110,8 +110,8 @@ def subjects(
 
     Arms that name no data are shown with those of the first run among them, if there is one and nothing else names any.
     """
-    from gendiff.arm import Arm, parse_arms
-    from gendiff.config import Layer
+    from gendiff.comparison.arm import Arm, parse_arms
+    from gendiff.run.config import Layer
 
     named = parse_arms(arms) if arms else [Arm("")]
     runs = {arm.run: _data_of(arm.run) for arm in named if arm.run is not None}
@@ -140,7 +140,7 @@ def _of_default(resolved: Resolved) -> bool:
 def _data_of(run: Path) -> Data | None:
     """The data of a run, which can be opened without them."""
     from gendiff.data import Data
-    from gendiff.run import Run
+    from gendiff.run.directory import Run
 
     try:
         data = Data.model_validate(Run.open(run).table["data"])

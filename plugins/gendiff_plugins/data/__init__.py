@@ -1,7 +1,7 @@
 """Data: where events come from."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

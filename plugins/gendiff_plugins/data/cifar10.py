@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.datasets.images import Mark, event_of, located, mark, missing, reason
 from gendiff.errors import DataError, printable
-from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
 from gendiff.storage.reading import opened
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
+from gendiff.datasets.images import ENDINGS, none_found, opened, reason
 from gendiff.errors import DataError, printable
-from gendiff.images import ENDINGS, none_found, opened, reason
 from gendiff.storage import reading
 from gendiff_plugins.data.picture_files import PictureFiles
 

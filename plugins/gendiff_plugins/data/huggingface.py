@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.datasets.images import MOST_BYTES, Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, without_advice
-from gendiff.images import MOST_BYTES, Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
 

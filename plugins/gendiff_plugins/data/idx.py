@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.datasets.images import Mark, event_of, located, mark, missing, reason
 from gendiff.errors import DataError
-from gendiff.images import Mark, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
 from gendiff.storage.reading import hollow, inflated, opened
 

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.datasets.images import Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, printable
-from gendiff.images import Mark, Pictures, located, mark, missing, opened_bytes, reason
 from gendiff.shapes import EventShape
 
 ALLOWED = "the folder with data.mdb that an archive of LSUN unpacks to, such as church_outdoor_train_lmdb"

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.datasets.images import Mark, as_bytes, event_of, located, mark, missing, reason
 from gendiff.errors import OBJECTS, DataError
-from gendiff.images import Mark, as_bytes, event_of, located, mark, missing, reason
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
 from gendiff.storage.arrays import header as array_header

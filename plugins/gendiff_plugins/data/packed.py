@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.images import located
-from gendiff.packed import JOURNAL, MANIFEST, PackedSet
+from gendiff.datasets.images import located
+from gendiff.datasets.packed import JOURNAL, MANIFEST, PackedSet
 from gendiff.shapes import EventShape
 
 

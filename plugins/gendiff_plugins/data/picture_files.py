@@ -14,8 +14,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.datasets.images import Pictures, eight_bit, reason, survey
 from gendiff.errors import DataError, printable
-from gendiff.images import Pictures, eight_bit, reason, survey
 from gendiff.shapes import EventShape
 
 FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files out"

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
-from gendiff.errors import DataError, printable
-from gendiff.images import (
+from gendiff.datasets.images import (
     ENDINGS,
     MOST_BYTES,
     Mark,
@@ -26,6 +25,7 @@ from gendiff.images import (
     opened_bytes,
     reason,
 )
+from gendiff.errors import DataError, printable
 from gendiff.storage import reading
 from gendiff_plugins.data.picture_files import PictureFiles
 

@@ -1,7 +1,7 @@
 """Features: the coordinates in which samples are compared with data."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

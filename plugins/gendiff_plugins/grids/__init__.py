@@ -1,7 +1,7 @@
 """Grids: which steps a sampler evaluates the model at."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

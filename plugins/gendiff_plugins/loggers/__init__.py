@@ -1,7 +1,7 @@
 """Loggers: where else a run is written down, besides metrics.jsonl."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -13,8 +13,8 @@ from PIL import Image
 from pydantic import Field
 
 from gendiff.errors import ConfigError
-from gendiff.hookspecs import hookimpl
 from gendiff.logger import Logger
+from gendiff.plugin.hookspecs import hookimpl
 from gendiff.storage.folder import inside
 
 

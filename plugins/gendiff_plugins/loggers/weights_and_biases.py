@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gendiff.errors import ConfigError
-from gendiff.hookspecs import hookimpl
 from gendiff.logger import Logger
+from gendiff.plugin.hookspecs import hookimpl
 from gendiff.storage.folder import inside
 from gendiff.storage.reading import json_file
 

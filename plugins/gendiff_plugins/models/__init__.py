@@ -1,7 +1,7 @@
 """Models: networks that read a corrupted event and its step."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Objectives: what the network predicts and how errors are weighed."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

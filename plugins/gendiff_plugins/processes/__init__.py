@@ -1,7 +1,7 @@
 """Processes: a rotation and a velocity under one name."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Rotations: the bases in which a corruption can be diagonal."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Samplers: affine plans from the prior to the data."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Velocities: how fast each component is corrupted."""
 
 from gendiff.component import Component, Lazy
-from gendiff.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import hookimpl
 
 
 @hookimpl

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
-from gendiff.memory import check_memory
+from gendiff.machine.memory import check_memory
+from gendiff.machine.workers import InOrder, begin_data_process, loaded
 from gendiff.shapes import ShownByShape
 from gendiff.streams import stream
-from gendiff.workers import InOrder, begin_data_process, loaded
 
 FLOAT = 4  # bytes of a number of an event, or of its noise
 GENERATOR = 5000  # bytes of the stream that each event has of its own

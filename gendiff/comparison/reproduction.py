@@ -24,20 +24,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gendiff import report
-from gendiff.arm import Arm
+from gendiff.comparison import report
+from gendiff.comparison.arm import Arm
 from gendiff.comparison.engine import Comparison, Listener
 from gendiff.comparison.look import Look
 from gendiff.comparison.plan import Cell, Contender, Plan
+from gendiff.comparison.report.figures import STYLE, strips
 from gendiff.comparison.result import result as result_of
-from gendiff.config import Layer
 from gendiff.features import Features
 from gendiff.lab.figures import FORMATS, Curve, save, schedules
-from gendiff.registry import Registry
-from gendiff.report.figures import STYLE, strips
+from gendiff.plain import json_bytes
+from gendiff.plugin.registry import Registry
+from gendiff.run.config import Layer
 from gendiff.schedule import BlurSchedule
 from gendiff.storage.files import Files
-from gendiff.storage.plain import json_bytes
 from gendiff.velocity import Velocity
 
 #: The arms, as ``gendiff compare --arm`` takes them. Reverse diffusion cannot sample the control (its velocity says why).

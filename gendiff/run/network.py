@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gendiff.config import Config
 from gendiff.errors import DataError
+from gendiff.run.config import Config
 from gendiff.score import Denoiser
 from gendiff.streams import stream
 

@@ -31,23 +31,23 @@ from typing import Any
 
 import tomli_w
 
-from gendiff import stored
 from gendiff.command import command, quoted
 from gendiff.component import Component, Settings
-from gendiff.config import Config, Layer, overlaid, refuse_plugins, resolve
 from gendiff.data import Data
-from gendiff.discovery import version
+from gendiff.datasets.tensors import TensorData
 from gendiff.errors import ConfigError, DataError, GendiffError, printable
-from gendiff.recall import PROCESS, recall
-from gendiff.registry import Registry
-from gendiff.roll import LENGTH, roll
+from gendiff.module import TorchModule
+from gendiff.plain import json_bytes, json_line, json_object, shown
+from gendiff.plugin.discovery import version
+from gendiff.plugin.registry import Registry
+from gendiff.run import stored
+from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.recall import PROCESS, recall
+from gendiff.run.roll import LENGTH, roll
 from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, numbered
 from gendiff.storage.lock import locked
-from gendiff.storage.plain import json_bytes, json_line, json_object, shown
-from gendiff.tensor_data import TensorData
-from gendiff.torch_module import TorchModule
 
 RECORD, CONFIG, CARD = "run.json", "config.toml", "README.md"
 RESTORE = "restore it from a copy, or start a new run"
@@ -253,7 +253,7 @@ class Run:
         return dict(value)
 
     def roll(self) -> bytes:
-        """Which files its data were when it began, as `gendiff.roll` has it; empty for data of no single files."""
+        """Which files its data were when it began, as `gendiff.run.roll` has it; empty for data of no single files."""
         count = self.info["data"].get("parts")
         return sealed.read(self.path / ROLL, LENGTH * count) if isinstance(count, int) else b""
 

@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from gendiff.comparison.look import Look
-from gendiff.report import sheets
-from gendiff.report.page import excess, frequencies, largest_excess
+from gendiff.comparison.report import sheets
+from gendiff.comparison.report.page import excess, frequencies, largest_excess
 from gendiff.storage.folder import make_inside
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ STYLE: dict[Any, Any] = {
 def write(
     folder: Path, result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tensor], data: Tensor
 ) -> list[Path]:
-    """Write every figure that the result has; returns the files. Arguments as for `gendiff.report.page.write`."""
+    """Write every figure that the result has; returns the files. Arguments as for `gendiff.comparison.report.page.write`."""
     import matplotlib
 
     make_inside(folder.parent, folder)

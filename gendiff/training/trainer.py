@@ -24,26 +24,26 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.parallel import DistributedDataParallel
 
-from gendiff import checkpoint
-from gendiff.batches import Batch, Batches
 from gendiff.blur import frequency_bands
-from gendiff.checkpoint import Checkpoint
 from gendiff.command import command
-from gendiff.config import Config, TrainSettings
+from gendiff.datasets.batches import Batch, Batches
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
-from gendiff.memory import memory_for
-from gendiff.network import build_denoiser, build_network, check_weights, load_weights
+from gendiff.machine.memory import memory_for
+from gendiff.machine.process_group import ProcessGroup
+from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.machine.workers import DataProcessDied
 from gendiff.objective import Loss
-from gendiff.observers import Observers
-from gendiff.process_group import ProcessGroup
-from gendiff.roll import absence
+from gendiff.plugin.observers import Observers
 from gendiff.rotation import dct
-from gendiff.run import Run, now, numbers
+from gendiff.run import checkpoint
+from gendiff.run.checkpoint import Checkpoint
+from gendiff.run.config import Config, TrainSettings
+from gendiff.run.directory import Run, now, numbers
+from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
+from gendiff.run.roll import absence
 from gendiff.score import Denoiser
-from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.storage import disk
 from gendiff.streams import stream
-from gendiff.workers import DataProcessDied
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
 LISTED = 20  # pictures named in the record of a run

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gendiff import stored
 from gendiff.command import again, quoted
 from gendiff.component import Component
-from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError, PluginError, reason
 from gendiff.moments import Moments
+from gendiff.run import stored
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.stored import StoredData, StoredObjective, StoredProcess, difference
 from gendiff.storage import reading
-from gendiff.stored import StoredData, StoredObjective, StoredProcess, difference
 
 PROCESS = "process.safetensors"
 

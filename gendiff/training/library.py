@@ -19,23 +19,23 @@ from typing import Any
 
 from torch import nn
 
-from gendiff import checkpoint
 from gendiff.component import Component
-from gendiff.config import Config, Layer, resolve
-from gendiff.generation import TrainedModel
-from gendiff.hookspecs import hookimpl
+from gendiff.datasets.tensors import as_data
+from gendiff.machine.process_group import ProcessGroup, choose_device
 from gendiff.model import Model
+from gendiff.module import as_model
 from gendiff.objective import Objective
-from gendiff.observers import Observers
-from gendiff.preview import Preview
-from gendiff.process_group import ProcessGroup, choose_device
-from gendiff.registry import default_registry
+from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.observers import Observers
+from gendiff.plugin.registry import default_registry
 from gendiff.rotation import Rotation
-from gendiff.run import Run
+from gendiff.run import checkpoint
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.directory import Run
+from gendiff.run.generation import TrainedModel
 from gendiff.sampler import Sampler
-from gendiff.tensor_data import as_data
-from gendiff.torch_module import as_model
-from gendiff.training import Trainer, changed_data, check_disk, fit
+from gendiff.training.preview import Preview
+from gendiff.training.trainer import Trainer, changed_data, check_disk, fit
 from gendiff.velocity import Velocity
 
 LINES = 10  # of progress

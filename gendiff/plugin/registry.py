@@ -23,13 +23,13 @@ from typing import Any
 
 import pluggy
 
-from gendiff import discovery, hookspecs
 from gendiff.command import command
 from gendiff.component import Component, Lazy, summary
-from gendiff.discovery import Plugin, Provider
 from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
-from gendiff.hookspecs import API_VERSION, GROUP, LIFECYCLE, register
-from gendiff.process_state import process_state, restore
+from gendiff.plugin import discovery, hookspecs
+from gendiff.plugin.discovery import Plugin, Provider
+from gendiff.plugin.hookspecs import API_VERSION, GROUP, LIFECYCLE, register
+from gendiff.plugin.import_guard import process_state, restore
 
 MOST_PROBLEMS = 10  # named in one error
 LONGEST_SUMMARY = 200  # characters

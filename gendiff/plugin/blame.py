@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import FrameType
 
 from gendiff.component import Component
-from gendiff.registry import Entry
+from gendiff.plugin.registry import Entry
 
 
 def culprit(error: BaseException, entries: Iterable[Entry]) -> Entry | None:

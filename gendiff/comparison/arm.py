@@ -25,10 +25,10 @@ from typing import Any
 
 from gendiff.component import parse_spec, parse_value
 from gendiff.component import resolve as component_class
-from gendiff.config import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.registry import Registry, default_registry
-from gendiff.run import Run
+from gendiff.plugin.registry import Registry, default_registry
+from gendiff.run.config import Layer, Resolved, refuse_second_velocity, resolve
+from gendiff.run.directory import Run
 from gendiff.shapes import HOW, sides
 
 #: The short words of the command line and the configuration keys they set.

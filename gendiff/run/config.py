@@ -17,7 +17,6 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, PrivateAttr, ValidationError
 
-from gendiff import discovery
 from gendiff.command import again
 from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
 from gendiff.component import resolve as component_class
@@ -29,12 +28,13 @@ from gendiff.metric import Metric
 from gendiff.model import Model
 from gendiff.moments import Moments
 from gendiff.objective import Objective
+from gendiff.plain import toml_table
+from gendiff.plugin import discovery
 from gendiff.process import Process
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
 from gendiff.shapes import MOST_STEPS
 from gendiff.storage import reading
-from gendiff.storage.plain import toml_table
 from gendiff.velocity import Velocity
 
 

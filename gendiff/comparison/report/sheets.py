@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gendiff import pictures
+from gendiff.datasets import pictures
 
 GAP = 1  # pixels between two events
 BACKGROUND = 128

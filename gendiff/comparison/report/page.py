@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gendiff.command import quoted
 from gendiff.comparison.look import BANDS, Look
+from gendiff.comparison.report import charts, sheets
 from gendiff.comparison.verdict import number, signed
-from gendiff.report import charts, sheets
+from gendiff.plain import json_text
 from gendiff.storage.files import Files
-from gendiff.storage.plain import json_text
 
 TEMPLATE = "page.html.j2"
 GRID_BUDGET, TRAJECTORY_BUDGET = 900_000, 2_200_000  # bytes of pictures before they are text

@@ -15,17 +15,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gendiff import checkpoint, pictures
-from gendiff.config import Config, Layer, resolve
 from gendiff.data import Data
+from gendiff.datasets import pictures
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.network import build_denoiser, load_weights
-from gendiff.run import Run
+from gendiff.machine.stopping import heed
+from gendiff.run import checkpoint
+from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.directory import Run
+from gendiff.run.network import build_denoiser, load_weights
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.score import Denoiser, NetworkScore
 from gendiff.shapes import ShownByShape, check_number
-from gendiff.stopping import heed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
 from gendiff.streams import ImageNoise, stream

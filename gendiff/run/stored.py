@@ -31,6 +31,7 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
 from gendiff.moments import Modes, Moments
 from gendiff.objective import Objective
+from gendiff.plain import json_object, json_value
 from gendiff.rotation import Rotation, SeparableRotation, full_precision
 from gendiff.scales import (
     BlurScales,
@@ -46,7 +47,6 @@ from gendiff.scales import (
 )
 from gendiff.score import Parametrization
 from gendiff.shapes import EventShape, in_full, spatial
-from gendiff.storage.plain import json_object, json_value
 from gendiff.storage.reading import hollow, opened
 from gendiff.streams import stream
 from gendiff.velocity import Velocity

@@ -11,10 +11,10 @@ import torch
 from gendiff.command import command
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.look import Look
+from gendiff.comparison.report import figures, page
 from gendiff.errors import DataError
-from gendiff.report import figures, page
+from gendiff.plain import json_text
 from gendiff.storage.files import Files
-from gendiff.storage.plain import json_text
 
 DATA = 64  # events of the data that are shown, at most
 

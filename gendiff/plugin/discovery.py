@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from gendiff.errors import PluginError
-from gendiff.hookspecs import GROUP
+from gendiff.plugin.hookspecs import GROUP
 
 BUILT_IN = "gendiff"  # the distribution whose plugins are the built-in ones
 MOST_BYTES = 1 << 24  # of a plugin file; a real one has a few thousand

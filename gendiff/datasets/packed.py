@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from gendiff.command import command
+from gendiff.datasets.images import Mark, mark, missing, reason
 from gendiff.errors import DataError
-from gendiff.images import Mark, mark, missing, reason
 from gendiff.shapes import EventShape
 from gendiff.storage.reading import hollow, opened
 from gendiff.storage.sealed import check_seal, parsed, read

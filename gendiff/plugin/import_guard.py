@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-from gendiff.stopping import STOP_SIGNALS
+from gendiff.machine.stopping import STOP_SIGNALS
 
 
 def process_state() -> dict[str, Any]:

@@ -14,8 +14,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gendiff.datasets.images import opened
 from gendiff.errors import GendiffError
-from gendiff.images import opened
 from gendiff.storage import disk
 from gendiff.storage.arrays import npy
 from gendiff.storage.files import saved

@@ -10,9 +10,9 @@ from typing import Any
 
 import pluggy
 
-from gendiff import hookspecs
 from gendiff.errors import reason
-from gendiff.hookspecs import GROUP, register
+from gendiff.plugin import hookspecs
+from gendiff.plugin.hookspecs import GROUP, register
 
 
 class Observers:

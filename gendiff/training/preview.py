@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import reason
-from gendiff.generation import NotFinite, draw, save_grid
-from gendiff.observers import Observers
-from gendiff.run import Run, numbers
-from gendiff.training import Trainer
+from gendiff.plugin.observers import Observers
+from gendiff.run.directory import Run, numbers
+from gendiff.run.generation import NotFinite, draw, save_grid
+from gendiff.training.trainer import Trainer
 
 
 class Preview:
