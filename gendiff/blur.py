@@ -15,10 +15,12 @@ All tables are float64 on the CPU.
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
+
+from gendiff.dct import apply_per_axis, dct_matrix
+from gendiff.frequency import dct_frequency
 
 LOG_FLOOR = -1e4  # log 0 := -1e4, so that 0 * log 0 = 0 and exp(log 0) = 0 without any special case
 
@@ -45,27 +47,6 @@ def kernel_std(sigma: float) -> float:
     return float((weight @ j**2 / weight.sum()).sqrt())
 
 
-@cache
-def dct_matrix(n: int) -> Tensor:
-    """Orthonormal DCT-II: ``(n, n)``, column k is u_k(m) = c_k cos(πk(m + 1/2)/n), so that x̄ = U^T x."""
-    m, k = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    U = torch.cos(math.pi * k * (m + 0.5) / n) * math.sqrt(2 / n)
-    U[:, 0] = 1 / math.sqrt(n)
-    return U
-
-
-def dct_frequency(n: int) -> Tensor:
-    """ω_k = πk/n, shape ``(n,)``, radians per pixel."""
-    return math.pi * torch.arange(n, dtype=torch.float64) / n
-
-
-def apply_per_axis(x: Tensor, matrices: list[Tensor]) -> Tensor:
-    """Multiply each of the last axes of ``x`` by its matrix: ``y[..., k, ...] = Σ_m x[..., m, ...] matrix[m, k]``."""
-    for back, matrix in enumerate(reversed(matrices), start=1):
-        x = (x.transpose(-back, -1) @ matrix).transpose(-back, -1)
-    return x
-
-
 def symmetric_blur_matrix(n: int, sigma: float) -> Tensor:
     """W, shape ``(n, n)``: the blur of one axis of n pixels with symmetric borders, W = U D U^T in the DCT basis."""
     U = dct_matrix(n)
@@ -90,30 +71,3 @@ def negative_laplacian(x: Tensor) -> Tensor:
     for axis, n in enumerate(x.shape[2:], start=2):
         total += (x.transpose(axis, -1) @ laplacian_matrix(n)).transpose(axis, -1)
     return total
-
-
-def radius(per_axis: list[Tensor]) -> Tensor:
-    """ρ = sqrt(Σ ω²) over the grid of the axes' frequencies: ``[(n_1,), (n_2,), ...] -> (n_1, n_2, ...)``."""
-    grids = torch.meshgrid(*per_axis, indexing="ij")
-    return torch.stack([grid**2 for grid in grids]).sum(0).sqrt()
-
-
-def frequency_bands(event_shape: tuple[int, ...], bands: int) -> Tensor:
-    """The band 0..bands-1 of each DCT component, equal steps of ρ: int64, shape ``spatial``."""
-    return bands_of(radius([dct_frequency(n) for n in event_shape[1:]]), bands)
-
-
-def bands_of(rho: Tensor, bands: int) -> Tensor:
-    """The band 0..bands-1 of each component of frequency ρ, equal steps from 0 to the largest: int64, same shape."""
-    return (rho / rho.max().clamp_min(1e-12) * bands).long().clamp_max(bands - 1)
-
-
-def mirrored(rho: Tensor) -> Tensor:
-    """The partner of each component at the other end of the frequency order: of rank p, the one of rank K-1-p.
-
-    The order is by ρ rounded to 1e-9, ties by flat index; int64 flat indices in the shape of ρ, ``spatial``.
-    """
-    order = rho.flatten().round(decimals=9).argsort(stable=True)
-    partner = torch.empty_like(order)
-    partner[order] = order.flip(0)
-    return partner.reshape(rho.shape)

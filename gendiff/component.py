@@ -54,7 +54,7 @@ _default_resolver: list[Resolver] = []
 #: What no list offers: what stands in a configuration for an object that somebody gave in Python.
 _PYTHON = {
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
-    ("model", "python-module"): "gendiff.module:TorchModule",
+    ("model", "python-module"): "gendiff.run.module:TorchModule",
 }
 
 

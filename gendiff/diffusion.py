@@ -223,9 +223,9 @@ class Diffusion:
                     f"steps are on {i.device}, the process on {self.scales.device}",
                     fix="move the process: diffusion.to(i.device)",
                 )
-            return Level(self.scales, self.moments, check_steps(i, self.N, least), dtype)
+            return Level(self.scales, self.moments.mean, self.moments.variance, check_steps(i, self.N, least), dtype)
         step = torch.tensor([check_step(i, self.N, least)], device=self.scales.device)
-        return Level(self.scales, self.moments, step, dtype, one=True)
+        return Level(self.scales, self.moments.mean, self.moments.variance, step, dtype, one=True)
 
     def _of_each(self, x: Tensor, i: int | Tensor, name: str, least: int = 0) -> Level:
         """The level of each event of ``x``, in its precision."""

@@ -7,9 +7,10 @@ line prints them in that order and exits with ``exit_code``; a traceback is show
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 LONGEST_REASON = 500  # characters of somebody else's message
 OBJECTS = "it holds Python objects, not only numbers; they are never loaded, for they can run code"
@@ -128,3 +129,12 @@ def without_advice(text: str) -> str:
 def _is_machinery(file: Path) -> bool:
     """Whether it is what imports plugins, makes their classes and calls their hooks."""
     return file.is_relative_to(Path(__file__).parent) or not {"pluggy", "pydantic", "importlib"}.isdisjoint(file.parts)
+
+
+def shown(value: Any) -> Any:
+    """The same with every text fit to be shown: a stranger's name must not become a line elsewhere."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(key): shown(part) for key, part in value.items()}
+    return [shown(part) for part in value] if isinstance(value, list) else value

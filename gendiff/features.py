@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gendiff.component import Component, abstractmethod
-from gendiff.rotation import full_precision
+from gendiff.precision import full_precision
 
 
 class Features(Component):

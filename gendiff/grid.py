@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from gendiff.component import Component, abstractmethod
+from gendiff.component import Component, abstractmethod, by_name
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.level import Level
+from gendiff.sampler import Sampler
 from gendiff.shapes import check_kind, whole
 
 CHUNK = 2**22  # numbers of a process held at a time
@@ -104,3 +106,30 @@ def nearest(values: Tensor, wanted: Tensor) -> Tensor:
     middles = (rising[1:] + rising[:-1]) / 2
     # Of equal values the last: where nothing moves towards N, the first position still is N.
     return 1 + torch.searchsorted(middles.contiguous(), wanted.contiguous(), right=True).double()
+
+
+class GridSampler(Sampler):
+    """A sampler that can skip steps: an author gives `updates`, which go down the steps of `descent`.
+
+    With ``stages = 2`` there are two evaluations at each step but the last, an odd number in all: an even one is rounded down.
+    """
+
+    #: Evaluations at each step but the last, which has one.
+    stages: ClassVar[int] = 1
+    steps: int | None = Field(None, ge=1, description="model evaluations; one at every step when left out")
+    grid: Grid = by_name("uniform", "at which steps")
+
+    @property
+    def left_out(self) -> str:
+        """What becomes of an even number of evaluations with two stages, in a sentence; empty where all are made."""
+        if self.steps is None or self.stages == 1 or self.steps % self.stages == 1:
+            return ""
+        made = -(-self.steps // self.stages) * self.stages - self.stages + 1
+        return (
+            f"{self.name} makes {made} evaluations, not {self.steps}: {self.stages} at each step, and one at the last"
+        )
+
+    @final
+    def descent(self, diffusion: Diffusion) -> list[int]:
+        """Different steps from N down to 0: as many as make ``steps`` evaluations, or one fewer where two stages ask for it."""
+        return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))

@@ -13,7 +13,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gendiff.moments import Moments
 from gendiff.scales import Scales
 from gendiff.shapes import check_steps
 
@@ -26,7 +25,7 @@ class Level:
 
     Args:
         scales: of the process.
-        moments: of its data.
+        mean, variance: of its data, m and c, float64, ``(1, *event)``.
         i: steps 0..N, int64, ``(B,)``.
         dtype: of ``a``, ``s``, ``m``, ``c``, ``v``; what is logarithmic stays float64.
         one: ``i`` is a single step, and its values have no axis for it.
@@ -34,10 +33,18 @@ class Level:
     """
 
     def __init__(
-        self, scales: Scales, moments: Moments, i: Tensor, dtype: torch.dtype = torch.float32, *, one: bool = False
+        self,
+        scales: Scales,
+        mean: Tensor,
+        variance: Tensor,
+        i: Tensor,
+        dtype: torch.dtype = torch.float32,
+        *,
+        one: bool = False,
     ) -> None:
         self.scales = scales
-        self.moments = moments
+        self.mean = mean
+        self.variance = variance
         self.i = i
         self.dtype = dtype
         self.one = one
@@ -81,12 +88,12 @@ class Level:
     @cached_property
     def m(self) -> Tensor:
         """``m``, the mean of the data."""
-        return self.moments.mean.to(self.dtype)
+        return self.mean.to(self.dtype)
 
     @cached_property
     def c(self) -> Tensor:
         """``c``, the variance of the data."""
-        return self.moments.variance.to(self.dtype)
+        return self.variance.to(self.dtype)
 
     @cached_property
     def v(self) -> Tensor:
@@ -106,9 +113,11 @@ class Level:
     @cached_property
     def theta(self) -> Tensor:
         """``θ`` in [0, π/2], float64: 0 for clean data, π/2 for pure noise."""
-        return torch.atan2(self.log_s.exp(), self.log_a.exp() * self.moments.variance.sqrt())
+        return torch.atan2(self.log_s.exp(), self.log_a.exp() * self.variance.sqrt())
 
     @cached_property
     def before(self) -> Level:
         """The level of step i - 1, one nearer to the data; raises `ArgumentError` where i = 0."""
-        return Level(self.scales, self.moments, check_steps(self.i, self.N, least=1) - 1, self.dtype, one=self.one)
+        return Level(
+            self.scales, self.mean, self.variance, check_steps(self.i, self.N, least=1) - 1, self.dtype, one=self.one
+        )

@@ -1,8 +1,8 @@
 r"""Logger: someone who watches a run because the user asked for it (``--logger tensorboard``).
 
 A logger component is the recipe; what watches is the observer that it makes, an object whose methods are marked with
-``@hookimpl`` and named like the lifecycle hooks of `gendiff.plugin.hookspecs`. Observers are never needed: one that fails is switched
-off for the rest of the run, and run.json says so.
+``@hookimpl`` and named like the lifecycle hooks of `gendiff.plugin.hookspecs`. Observers are never needed: one that fails is
+switched off for the rest of the run, and run.json says so.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gendiff.component import Component, abstractmethod
-from gendiff.shapes import EventShape
+from gendiff.errors import PluginError
+from gendiff.shapes import EventShape, check_kind
 
 
 class Model(Component):
@@ -39,3 +41,40 @@ class Model(Component):
     def in_channels(self, event_shape: EventShape) -> int:
         """How many channels the network reads."""
         return event_shape[0] * (2 if self.frequency_features else 1)
+
+
+def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype: torch.dtype | None = None) -> Tensor:
+    """What a network says of ``x`` at steps ``i``, ``(B, *event)``, asked in the precision of its own weights.
+
+    Args:
+        dtype: a lower precision in which it may answer, besides float32 and float64.
+
+    Raises:
+        PluginError: where the answer is anything but that: a tuple, other channels, another type of number.
+
+    """
+    weights = network.parameters() if isinstance(network, nn.Module) else ()
+    if isinstance(network, type) or not callable(network):
+        check_kind(network, nn.Module, "the network")
+    x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
+    output: Tensor = network(x, i)
+    expected = (len(x), *event_shape)
+    fault = ""
+    if not isinstance(output, Tensor):
+        fault = f"a {type(output).__name__}"
+    elif output.device != x.device:
+        fault = f"a tensor on {output.device}"
+    elif output.layout != torch.strided:
+        fault = "a sparse tensor"
+    elif output.shape != expected:
+        fault = f"a tensor of shape {tuple(output.shape)}"
+    elif output.dtype not in (torch.float32, torch.float64, x.dtype, dtype):
+        fault = f"numbers of type {output.dtype}".replace("torch.", "")
+    if fault:
+        raise PluginError(
+            f"the network returned {fault}",
+            details=[f"expected: one tensor of shape {expected}, {x.dtype}".replace("torch.", "")],
+            fix="return that from its forward(x, i), or wrap it in a module that does",
+            subject="model.name",
+        )
+    return output

@@ -29,10 +29,11 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
 from gendiff.datasets.tensors import as_data
+from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import DataError
+from gendiff.frequency import dct_frequency, radius
 from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, check_kind, check_shape, spatial
 from gendiff.storage.cache import Cache

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.level import Level
-from gendiff.score import Parametrization, Pivot, ask, check_moments, encode, network_input
+from gendiff.model import ask
+from gendiff.score import Parametrization, Pivot, check_moments, encode, network_input
 from gendiff.shapes import ShownByShape
 
 
@@ -68,7 +69,7 @@ class Objective(Component):
             PluginError: where the network does not return ``(B, *event)``.
 
         """
-        check_moments(self.parametrization, diffusion)
+        check_moments(self.parametrization, diffusion.knows_data)
         pivot = Pivot(x_0=diffusion.rotate(x_0), eps=diffusion.rotate(eps))
         at = diffusion.asked(pivot.x_0, i)
         x_bar = diffusion.corrupted(at, pivot.x_0, pivot.eps)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from gendiff.errors import printable
-
 DEEPEST = 64  # lists and tables inside each other
 # Strings and comments of TOML, an open one to its end: none is begun twice, so that a search takes no more than the length.
 _STRING = re.compile(
@@ -79,15 +77,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: finite(part) for key, part in value.items()}
     return [finite(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def shown(value: Any) -> Any:
-    """The same with every text fit to be shown: a stranger's name must not become a line elsewhere."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, Mapping):
-        return {printable(key): shown(part) for key, part in value.items()}
-    return [shown(part) for part in value] if isinstance(value, list) else value
 
 
 def toml_table(content: bytes) -> dict[str, Any]:

@@ -12,44 +12,22 @@ percent, in float32 by 1e-6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from gendiff.blur import (
-    LOG_FLOOR,
-    apply_per_axis,
-    dct_matrix,
-    laplacian_matrix,
-    negative_laplacian,
-    radius,
-    symmetric_blur,
-    symmetric_blur_matrix,
-)
+from gendiff.blur import LOG_FLOOR, laplacian_matrix, negative_laplacian, symmetric_blur, symmetric_blur_matrix
 from gendiff.component import Component, abstractmethod
 from gendiff.data import Data
+from gendiff.dct import apply_per_axis
 from gendiff.errors import ArgumentError, ConfigError, PluginError
+from gendiff.frequency import radius
+from gendiff.precision import full_precision
 from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, in_full, spatial
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Matrix products at full float32 precision inside the block, whatever autocast and TF32 settings are in force.
-
-    A backward pass runs later, outside: its products follow the settings of whoever calls it.
-    """
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
 
 
 class Rotation(Component):
@@ -201,14 +179,3 @@ def _orthonormal(rotation: SeparableRotation, n: int) -> Tensor:
             subject="rotation.name",
         )
     return U
-
-
-@cache
-def _dct_matrices(event_shape: EventShape, device: torch.device) -> tuple[Tensor, ...]:
-    return tuple(dct_matrix(n).to(device=device, dtype=torch.float32) for n in spatial(event_shape))
-
-
-def dct(x: Tensor) -> Tensor:
-    """The DCT-II of each channel in float32: the common yardstick of frequency, whatever the rotation of a run."""
-    with full_precision(x.device):
-        return apply_per_axis(x.float(), list(_dct_matrices(tuple(x.shape[1:]), x.device)))

@@ -24,11 +24,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.component import Component, abstractmethod, by_name
+from gendiff.component import Component, abstractmethod
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
-from gendiff.grid import Grid
-from gendiff.score import Clamped, Parametrization, Pivot, ScoreModel, believe, encode, normalized
+from gendiff.score import Parametrization, Pivot, ScoreModel, believe, encode, from_x_0, normalized
 from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_step
 from gendiff.streams import ImageNoise
 
@@ -114,33 +113,6 @@ class Sampler(Component):
 @lru_cache(maxsize=4)
 def _plan(sampler: Sampler, diffusion: Diffusion) -> tuple[Update, ...]:
     return tuple(sampler.updates(diffusion))
-
-
-class GridSampler(Sampler):
-    """A sampler that can skip steps: an author gives `updates`, which go down the steps of `descent`.
-
-    With ``stages = 2`` there are two evaluations at each step but the last, an odd number in all: an even one is rounded down.
-    """
-
-    #: Evaluations at each step but the last, which has one.
-    stages: ClassVar[int] = 1
-    steps: int | None = Field(None, ge=1, description="model evaluations; one at every step when left out")
-    grid: Grid = by_name("uniform", "at which steps")
-
-    @property
-    def left_out(self) -> str:
-        """What becomes of an even number of evaluations with two stages, in a sentence; empty where all are made."""
-        if self.steps is None or self.stages == 1 or self.steps % self.stages == 1:
-            return ""
-        made = -(-self.steps // self.stages) * self.stages - self.stages + 1
-        return (
-            f"{self.name} makes {made} evaluations, not {self.steps}: {self.stages} at each step, and one at the last"
-        )
-
-    @final
-    def descent(self, diffusion: Diffusion) -> list[int]:
-        """Different steps from N down to 0: as many as make ``steps`` evaluations, or one fewer where two stages ask for it."""
-        return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
 
 
 @dataclass(frozen=True, repr=False)
@@ -354,3 +326,22 @@ def apply(update: Update, x_bar: Tensor, pivots: Sequence[Pivot], z_bar: Tensor 
         if coefficient is not None and value is not None:
             total = total + coefficient.to(x_bar.dtype) * value
     return total
+
+
+class Clamped(ScoreModel):
+    """Another model with x̂_0 clamped to the range of its events, **in event space**; ε̂ follows from that."""
+
+    def __init__(self, model: ScoreModel, diffusion: Diffusion) -> None:
+        self.model = model
+        self.diffusion = diffusion
+        self.value_range = model.value_range
+
+    def __repr__(self) -> str:
+        return f"Clamped({self.model})"
+
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+        pivot = self.model.predict(x_bar, i)
+        if self.value_range is None:
+            return pivot
+        x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.value_range)
+        return from_x_0(self.diffusion.rotate(x_0), x_bar, self.diffusion.at(i, x_bar.dtype))

@@ -17,20 +17,16 @@ variance too (`network_input`). Isotropic, with a = 1 and m = 0, it is the preco
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import EventShape, ShownByShape, check_kind
+from gendiff.shapes import ShownByShape, check_kind
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -134,9 +130,9 @@ def normalized(x_bar: Tensor, at: Level) -> Tensor:
     return (x_bar - at.a * at.m) / at.v.sqrt()
 
 
-def check_moments(parametrization: Parametrization, diffusion: Diffusion) -> None:
+def check_moments(parametrization: Parametrization, knows_data: bool) -> None:
     """Raise `ArgumentError` where T is to be predicted, which is written in m and c, of data that nobody looked at."""
-    if parametrization is Parametrization.WIENER and not diffusion.knows_data:
+    if parametrization is Parametrization.WIENER and not knows_data:
         raise ArgumentError(
             "a network that predicts T needs mean and variance of the data, and this process was given none",
             details=["T is what the best linear guess leaves open, which they decide"],
@@ -169,62 +165,6 @@ class ScoreModel(ABC):
         """
 
 
-def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype: torch.dtype | None = None) -> Tensor:
-    """What a network says of ``x`` at steps ``i``, ``(B, *event)``, asked in the precision of its own weights.
-
-    Args:
-        dtype: a lower precision in which it may answer, besides float32 and float64.
-
-    Raises:
-        PluginError: where the answer is anything but that: a tuple, other channels, another type of number.
-
-    """
-    weights = network.parameters() if isinstance(network, nn.Module) else ()
-    if isinstance(network, type) or not callable(network):
-        check_kind(network, nn.Module, "the network")
-    x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
-    output: Tensor = network(x, i)
-    expected = (len(x), *event_shape)
-    fault = ""
-    if not isinstance(output, Tensor):
-        fault = f"a {type(output).__name__}"
-    elif output.device != x.device:
-        fault = f"a tensor on {output.device}"
-    elif output.layout != torch.strided:
-        fault = "a sparse tensor"
-    elif output.shape != expected:
-        fault = f"a tensor of shape {tuple(output.shape)}"
-    elif output.dtype not in (torch.float32, torch.float64, x.dtype, dtype):
-        fault = f"numbers of type {output.dtype}".replace("torch.", "")
-    if fault:
-        raise PluginError(
-            f"the network returned {fault}",
-            details=[f"expected: one tensor of shape {expected}, {x.dtype}".replace("torch.", "")],
-            fix="return that from its forward(x, i), or wrap it in a module that does",
-            subject="model.name",
-        )
-    return output
-
-
-class Clamped(ScoreModel):
-    """Another model with x̂_0 clamped to the range of its events, **in event space**; ε̂ follows from that."""
-
-    def __init__(self, model: ScoreModel, diffusion: Diffusion) -> None:
-        self.model = model
-        self.diffusion = diffusion
-        self.value_range = model.value_range
-
-    def __repr__(self) -> str:
-        return f"Clamped({self.model})"
-
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        pivot = self.model.predict(x_bar, i)
-        if self.value_range is None:
-            return pivot
-        x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.value_range)
-        return from_x_0(self.diffusion.rotate(x_0), x_bar, self.diffusion.at(i, x_bar.dtype))
-
-
 def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
     """What a model believes of ``x̄_i``, looked at before anything is made of it.
 
@@ -249,136 +189,3 @@ def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
             fix="return that from its predict(x_bar, i)",
         )
     return pivot
-
-
-class Denoiser(nn.Module):
-    """A network on events, with what it needs to know of the rotation.
-
-    Args:
-        network: maps ``(B, in_channels, *spatial)`` and ``i`` to ``(B, *event)``.
-        diffusion: gives U^T x where the network wants frequency features.
-        frequency_features: concatenate U^T x to x along the channels.
-
-    ``autocast`` (default None: float32) is the lower precision in which the network alone runs.
-
-    """
-
-    def __init__(self, network: nn.Module, diffusion: Diffusion, frequency_features: bool = False) -> None:
-        super().__init__()
-        self.network = network
-        self.diffusion = diffusion
-        self.frequency_features = frequency_features
-        self.autocast: torch.dtype | None = None
-
-    def to(self, device: torch.device) -> Self:  # type: ignore[override]  # a device is all it can move to
-        """Move the network and the tables of the process."""
-        self.diffusion = self.diffusion.to(device)
-        return super().to(device)
-
-    def extra_repr(self) -> str:
-        """The process, for the repr of the module."""
-        return repr(self.diffusion)
-
-    def forward(self, x: Tensor, i: Tensor) -> Tensor:
-        """The raw output in event space, float32, for ``x`` of shape ``(B, *event)`` and steps ``i`` of shape ``(B,)``."""
-        if self.frequency_features:
-            x = torch.cat([x, self.diffusion.rotate(x)], dim=1)
-        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            output = ask(self.network, x, i.to(x.dtype), self.diffusion.event_shape, self.autocast)
-        return output.float()
-
-
-class NetworkScore(ScoreModel):
-    """A trained network as a score model.
-
-    Args:
-        denoiser: maps what it sees of ``x_i`` (`network_input`), and i, in event space to what ``parametrization`` says.
-        value_range: of the events, which samplers that clamp keep x̂_0 in: (-1, 1) for pictures. None, as for events without
-            bounds, clamps nothing: only who knows the data can say it.
-
-    Raises:
-        ArgumentError: where one of these is not that, or the network predicts T and nobody has told ``diffusion`` mean and
-            variance of the data.
-
-    """
-
-    def __init__(
-        self,
-        denoiser: nn.Module,
-        diffusion: Diffusion,
-        parametrization: Parametrization | str,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        check_kind(diffusion, Diffusion, "diffusion")
-        if value_range is not None and not _is_range(value_range):
-            details = ["two finite numbers, the lower first, such as (-1, 1), or None"]
-            raise ArgumentError(f"value_range is {value_range!r}", details=details)
-        self.denoiser = denoiser
-        self.diffusion = diffusion
-        self.parametrization = Parametrization(parametrization)
-        self.value_range = value_range
-        check_moments(self.parametrization, diffusion)
-
-    def __repr__(self) -> str:
-        inner = self.denoiser.network if isinstance(self.denoiser, Denoiser) else self.denoiser
-        size = sum(parameter.numel() for parameter in inner.parameters()) if isinstance(inner, nn.Module) else 0
-        return f"NetworkScore({type(inner).__name__} with {size:,} parameters, predicts {self.parametrization}, {self.diffusion})"
-
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        at = self.diffusion.asked(x_bar, i)
-        x = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at))
-        output = ask(self.denoiser, x, at.i.expand(len(x)), self.diffusion.event_shape)
-        return decode(self.parametrization, self.diffusion.rotate(output.to(x_bar.dtype)), x_bar, at)
-
-
-def _spreads(shape: Sequence[int], event_shape: EventShape) -> bool:
-    """Whether a tensor of that shape broadcasts to the event, and not beyond."""
-    return len(shape) <= len(event_shape) and all(
-        own in (1, size) for own, size in zip(reversed(shape), reversed(event_shape), strict=False)
-    )
-
-
-def _is_range(limits: object) -> bool:
-    numbers = (
-        isinstance(limits, tuple | list) and len(limits) == 2 and all(isinstance(end, int | float) for end in limits)
-    )
-    return numbers and math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] < limits[1]  # type: ignore[index]
-
-
-class GaussianScore(ScoreModel):
-    r"""The optimal model of Gaussian data ``x̄_0 ~ N(m, diag c)``, diagonal in the rotation of the process.
-
-    ``x̂_0 = m + (a c / v)(x̄ - a m)`` and ``ε̂ = (s / v)(x̄ - a m)`` with ``v = a² c + s²``.
-
-    Args:
-        mean, variance: m and c >= 0, finite, broadcasting to the event.
-
-    Raises:
-        ArgumentError: where one of these is not that.
-
-    """
-
-    def __init__(self, diffusion: Diffusion, mean: Tensor, variance: Tensor) -> None:
-        check_kind(diffusion, Diffusion, "diffusion")
-        for name, value in (("mean", mean), ("variance", variance)):
-            check_kind(value, Tensor, name)
-            if not _spreads(value.shape, diffusion.event_shape):
-                raise ArgumentError(
-                    f"{name} has the shape {tuple(value.shape)}", details=[f"events have {diffusion.event_shape}"]
-                )
-            if not value.isfinite().all():
-                raise ArgumentError(f"{name} is not finite")
-        if (variance < 0).any():
-            raise ArgumentError("variance is below 0")
-        self.diffusion = diffusion
-        self.mean = mean
-        self.variance = variance
-
-    def __repr__(self) -> str:
-        return f"GaussianScore({self.diffusion})"
-
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        at = self.diffusion.asked(x_bar, i)
-        m, c = self.mean.to(x_bar), self.variance.to(x_bar)
-        residual = (x_bar - at.a * m) / (at.a**2 * c + at.s**2)
-        return Pivot(x_0=m + at.a * c * residual, eps=at.s * residual)

@@ -24,7 +24,8 @@ from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
 from gendiff.run.generation import draw_grid
-from gendiff.training.trainer import Trainer, fit
+from gendiff.training.loop import fit
+from gendiff.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 ALONE = ProcessGroup(0, 1, CPU)

@@ -24,9 +24,10 @@ from gendiff import (
     sample,
 )
 from gendiff.errors import ArgumentError, GendiffError, PluginError
+from gendiff.model import ask
 from gendiff.moments import Moments
 from gendiff.sampler import invert
-from gendiff.score import ask, decode, encode
+from gendiff.score import decode, encode
 from gendiff.testing.probes import noise
 
 EVENT, N = (2, 3, 5), 20

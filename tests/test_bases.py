@@ -12,9 +12,10 @@ from processes import component, dense
 from torch import Tensor
 
 from gendiff import Rotation, Velocity
-from gendiff.blur import apply_per_axis, dct_matrix, symmetric_blur
+from gendiff.blur import symmetric_blur
 from gendiff.component import summary
 from gendiff.data import Data
+from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import ConfigError
 
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 28, 36, 63]

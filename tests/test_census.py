@@ -73,7 +73,7 @@ def test_dead_leaves_are_near_photographs_and_noise_is_flat():
 @pytest.mark.parametrize("power", [1.0, 2.5])
 @pytest.mark.parametrize("shape", [(33, 48), (64,)])
 def test_the_slope_is_the_exponent(shape, power):
-    from gendiff.blur import dct_frequency, radius
+    from gendiff.frequency import dct_frequency, radius
 
     rho = radius([dct_frequency(n) for n in shape])
     assert slope(rho.clamp_min(1e-9) ** -power) == pytest.approx(-power, abs=0.02)

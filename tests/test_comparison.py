@@ -26,6 +26,7 @@ from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.features import Features
+from gendiff.gaussian import GaussianScore
 from gendiff.machine.stopping import stop_requests
 from gendiff.metric import Metric
 from gendiff.plugin.registry import default_registry
@@ -33,7 +34,6 @@ from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.run.network import build_denoiser
-from gendiff.score import GaussianScore
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import sealed
 from gendiff.streams import ImageNoise

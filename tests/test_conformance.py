@@ -48,8 +48,10 @@ from gendiff import (
     component,
     hookimpl,
 )
-from gendiff.blur import dct_frequency, dct_matrix, log_attenuation
+from gendiff.blur import log_attenuation
+from gendiff.dct import dct_matrix
 from gendiff.errors import ConfigError
+from gendiff.frequency import dct_frequency
 from gendiff.grid import Grid
 from gendiff.level import Level
 from gendiff.logger import Logger

@@ -23,10 +23,11 @@ from gendiff_plugins.data.folder import Folder
 from gendiff_plugins.data.gaussian_field import GaussianField
 from PIL import Image
 
-from gendiff.blur import dct_frequency, dct_matrix, radius
 from gendiff.component import summary
 from gendiff.datasets.images import SHOWN
+from gendiff.dct import dct_matrix
 from gendiff.errors import ConfigError, DataError
+from gendiff.frequency import dct_frequency, radius
 
 H, W = 6, 10
 

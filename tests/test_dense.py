@@ -11,13 +11,14 @@ import torch
 from processes import component, diffusion, scales_at
 
 from gendiff import Diffusion, Objective, Rotation, Sampler
+from gendiff.gaussian import GaussianScore
 from gendiff.lab.likelihood import continuous_decoder, prior_term, step_term
 from gendiff.lab.prediction import predict
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.sampler import sample
-from gendiff.score import GaussianScore, Pivot, ScoreModel
+from gendiff.score import Pivot, ScoreModel
 from gendiff.testing.probes import SteadyScales
 
 EVENT, N = (1, 2, 3), 40

@@ -11,8 +11,9 @@ import torch
 from processes import component, diffusion, scales_at
 
 from gendiff import Velocity
-from gendiff.blur import dct_frequency, kernel_std, log_attenuation
+from gendiff.blur import kernel_std, log_attenuation
 from gendiff.diffusion import Diffusion
+from gendiff.frequency import dct_frequency
 from gendiff.lab import figures
 from gendiff.lab.diagnosis import diagnose
 from gendiff.lab.forward import (

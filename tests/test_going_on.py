@@ -32,7 +32,8 @@ from gendiff.run.roll import absence, roll
 from gendiff.storage import disk
 from gendiff.storage.files import Files, put, saved
 from gendiff.storage.lock import locked
-from gendiff.training.trainer import Trainer, changed_data, refuse_other_data, resuming
+from gendiff.training.continuation import changed_data, refuse_other_data, resuming
+from gendiff.training.trainer import Trainer
 
 ALONE = ProcessGroup(0, 1, CPU)
 ALLOCATOR = "DefaultCPUAllocator: can't allocate memory: you tried to allocate"

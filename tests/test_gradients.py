@@ -8,9 +8,9 @@ from processes import component, diffusion
 from torch import Tensor, nn
 
 from gendiff import Diffusion, NetworkScore, Objective, Parametrization, Rotation, Sampler, sample
+from gendiff.denoiser import Denoiser
 from gendiff.plugin.registry import default_registry
-from gendiff.sampler import invert
-from gendiff.score import Clamped, Denoiser
+from gendiff.sampler import Clamped, invert
 from gendiff.testing.probes import noise
 
 EVENT, N = (2, 3, 5), 12

@@ -14,11 +14,12 @@ from scipy.special import log_ndtr
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
+from gendiff.gaussian import GaussianScore
 from gendiff.lab import likelihood
 from gendiff.lab.likelihood import bound, byte_decoder, continuous_decoder, prior_term, proposal, step_term, to_bytes
 from gendiff.moments import Moments
 from gendiff.scales import VariancePreserving
-from gendiff.score import GaussianScore, Pivot, ScoreModel
+from gendiff.score import Pivot, ScoreModel
 
 EVENT = (2, 3, 5)
 

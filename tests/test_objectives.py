@@ -8,9 +8,11 @@ from processes import component, dense, diffusion, scales_at
 from torch import nn
 
 from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
+from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
-from gendiff.score import Clamped, Denoiser, NetworkScore, decode, encode
+from gendiff.sampler import Clamped
+from gendiff.score import decode, encode
 from gendiff.testing import level
 
 EVENT = (2, 3, 5)

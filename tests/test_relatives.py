@@ -28,9 +28,9 @@ from gendiff import (
     Velocity,
     sample,
 )
-from gendiff.blur import mirrored
 from gendiff.comparison.arm import Arm
 from gendiff.errors import ConfigError
+from gendiff.frequency import mirrored
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from processes import component, dense, fitted, rotations
 
 from gendiff import Rotation, SeparableRotation, Velocity
-from gendiff.blur import (
-    LOG_FLOOR,
-    apply_per_axis,
-    dct_matrix,
-    laplacian_matrix,
-    log_attenuation,
-    negative_laplacian,
-    symmetric_blur_matrix,
-)
+from gendiff.blur import LOG_FLOOR, laplacian_matrix, log_attenuation, negative_laplacian, symmetric_blur_matrix
+from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import ConfigError, PluginError
 
 EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]

@@ -26,8 +26,8 @@ from gendiff.plugin import import_guard as process_state
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
 from gendiff.run.generation import TrainedModel, generate
+from gendiff.training.loop import fit
 from gendiff.training.preview import Preview
-from gendiff.training.trainer import fit
 
 NAMES = ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"]
 

@@ -1149,7 +1149,7 @@ def test_a_model_that_is_gone_says_how_to_get_it_back(leaving, shelf, use):
 def test_a_sampler_that_is_gone_is_replaced_with_a_note():
     sampler = """
 from gendiff import hookimpl
-from gendiff.sampler import GridSampler
+from gendiff.grid import GridSampler
 from gendiff_plugins.samplers.ddim import plan
 
 class Own(GridSampler):

@@ -55,7 +55,8 @@ from gendiff.run.config import TrainSettings
 from gendiff.run.directory import Run, numbers
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.storage.files import to_become
-from gendiff.training.trainer import PATIENCE, Trainer, Window, check_disk, ema_decay, learning_rate, refuse_other_data
+from gendiff.training.continuation import check_disk, refuse_other_data
+from gendiff.training.trainer import PATIENCE, Trainer, Window, ema_decay, learning_rate
 
 
 @pytest.fixture(autouse=True)

@@ -87,8 +87,8 @@ def chosen_sampler(
     run: Run, spec: str | None, steps: int | None, grid: str | None = None, prior: str | None = None
 ) -> Sampler:
     """The run's sampler, or the one asked for, with its number of steps, its grid and where it starts."""
+    from gendiff.grid import GridSampler
     from gendiff.run.config import Layer, resolve
-    from gendiff.sampler import GridSampler
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
     if spec is not None:

@@ -125,7 +125,7 @@ def train(
     if resume is not None:
         changes = _changes(flags, preset, config_file, assignments, out)
         from gendiff.run.directory import Run
-        from gendiff.training.trainer import changed_data
+        from gendiff.training.continuation import changed_data
 
         run = Run.open(resume, training=True, steps=steps, changes=changes)
         for text in run.notes:
@@ -143,7 +143,7 @@ def train(
 
 @dataclass(frozen=True)
 class Change:
-    """What a resumed run does not go on with as it was: settings by key, and what `gendiff.training.trainer.changed_data` says."""
+    """What a resumed run does not go on with as it was: settings by key, and what `changed_data` says of its data."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -191,7 +191,8 @@ def _together(
     """What each process does; a function of its own, so that the trainer is gone before the group is."""
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
-    from gendiff.training.trainer import Trainer, check_disk, resuming
+    from gendiff.training.continuation import check_disk, resuming
+    from gendiff.training.trainer import Trainer
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
@@ -251,8 +252,8 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
 def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> None:
     """Train under a progress bar, before everyone who wants to watch; ``what`` tells it from other runs of one command."""
     from gendiff.plugin.observers import Observers
+    from gendiff.training.loop import fit
     from gendiff.training.preview import Preview
-    from gendiff.training.trainer import fit
 
     def failed(name: str, why: str) -> None:
         run.switch_off(name, why)

@@ -39,7 +39,9 @@ from gendiff.storage.cache import Cache
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.folder import check_empty, empty, inside, numbered
 from gendiff.storage.lock import locked
-from gendiff.training.trainer import Trainer, check_disk, fit, refuse_other_data
+from gendiff.training.continuation import check_disk, refuse_other_data
+from gendiff.training.loop import fit
+from gendiff.training.trainer import Trainer
 
 PLAN = "plan.json"
 FOLDERS = ("runs", "measures", "looks", "figures", "cache")

@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gendiff.blur import dct_frequency, radius
 from gendiff.data import Data
+from gendiff.dct import dct
+from gendiff.denoiser import NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.evaluation.event_set import EventSet
-from gendiff.rotation import dct
+from gendiff.frequency import dct_frequency, radius
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.sampler import Sampler, Snapshot
-from gendiff.score import NetworkScore
 from gendiff.storage.arrays import npz
 from gendiff.storage.files import Files
 from gendiff.streams import ImageNoise, stream

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from gendiff.comparison.plan import LEVEL, Plan
+from gendiff.dct import dct
 from gendiff.evaluation.event_set import EventSet
 from gendiff.evaluation.measuring import drawn, evaluate
 from gendiff.evaluation.number import Evaluation
 from gendiff.features import Features
 from gendiff.metric import Metric
 from gendiff.plain import json_text, json_value
-from gendiff.rotation import dct
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
 from gendiff.run.generation import TrainedModel

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gendiff.blur import frequency_bands
 from gendiff.command import command
 from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
 from gendiff.comparison.engine import Comparison
@@ -19,11 +18,12 @@ from gendiff.comparison.gate import Gate
 from gendiff.comparison.measure import REPLICATES, Measure
 from gendiff.comparison.plan import FORMAT, LEVEL, Cell, differences
 from gendiff.comparison.verdict import verdict
+from gendiff.dct import dct
 from gendiff.errors import DataError
 from gendiff.evaluation.event_set import spread
 from gendiff.evaluation.number import Number, comparable
+from gendiff.frequency import frequency_bands
 from gendiff.plugin.discovery import version
-from gendiff.rotation import dct
 from gendiff.run.directory import PACKAGES
 
 SPECTRUM_EVENTS = 4096  # of the data, for their spectrum

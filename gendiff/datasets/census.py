@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gendiff.blur import apply_per_axis, dct_frequency, dct_matrix, radius
 from gendiff.data import Data
+from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import DataError
+from gendiff.frequency import dct_frequency, radius
 from gendiff.machine.stopping import StopRequest, stop_requests, stopped
 from gendiff.machine.workers import in_order
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gendiff.errors import DataError
-from gendiff.plain import json_text, shown
+from gendiff.errors import DataError, shown
+from gendiff.plain import json_text
 from gendiff.storage import reading
 from gendiff.storage.files import Files
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError, did_you_mean
+from gendiff.grid import GridSampler
 from gendiff.lab.diagnosis import GONE
 from gendiff.lab.forward import DECIBEL, as_planned, in_frequencies
 from gendiff.lab.prediction import diagonal, thinned
@@ -33,7 +34,7 @@ from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.machine.threads import one_thread
 from gendiff.moments import Moments
 from gendiff.run.config import Config, Layer, resolve
-from gendiff.sampler import GridSampler, Sampler
+from gendiff.sampler import Sampler
 
 REFUSED = 1e3  # what a process that is none costs; others cost the log of their error
 EVALUATIONS = 400  # of the error, about at most

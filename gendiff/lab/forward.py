@@ -19,9 +19,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gendiff.blur import bands_of
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
+from gendiff.frequency import bands_of
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 

@@ -27,17 +27,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gendiff.blur import frequency_bands
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.grid import Grid
+from gendiff.frequency import frequency_bands
+from gendiff.grid import Grid, GridSampler
 from gendiff.lab.forward import BandSNR
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.machine.threads import one_thread
 from gendiff.moments import MOST_ENDLESS, MOST_EVENTS, Moments
 from gendiff.rotation import Rotation
-from gendiff.sampler import GridSampler, Sampler
+from gendiff.sampler import Sampler
 from gendiff.scales import Scales, VariancePreserving
 from gendiff.shapes import spatial
 

@@ -79,7 +79,7 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
 
     Raises:
         GendiffError: the first that ``work`` raises, in the order of the items, and where a process dies.
-        StopRequest: inside a block of `gendiff.machine.stopping`, as soon as a request to stop comes while an outcome is waited for.
+        StopRequest: inside a block of `interruptible`, as soon as a request to stop comes while an outcome is waited for.
 
     """
     with warnings.catch_warnings():

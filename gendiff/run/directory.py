@@ -35,13 +35,13 @@ from gendiff.command import command, quoted
 from gendiff.component import Component, Settings
 from gendiff.data import Data
 from gendiff.datasets.tensors import TensorData
-from gendiff.errors import ConfigError, DataError, GendiffError, printable
-from gendiff.module import TorchModule
-from gendiff.plain import json_bytes, json_line, json_object, shown
+from gendiff.errors import ConfigError, DataError, GendiffError, printable, shown
+from gendiff.plain import json_bytes, json_line, json_object
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
 from gendiff.run import stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.module import TorchModule
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.roll import LENGTH, roll
 from gendiff.storage import reading, sealed

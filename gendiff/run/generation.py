@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gendiff.data import Data
 from gendiff.datasets import pictures
+from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.machine.stopping import heed
@@ -25,7 +26,6 @@ from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, load_weights
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
-from gendiff.score import Denoiser, NetworkScore
 from gendiff.shapes import ShownByShape, check_number
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside

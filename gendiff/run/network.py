@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from gendiff.denoiser import Denoiser
 from gendiff.errors import DataError
 from gendiff.run.config import Config
-from gendiff.score import Denoiser
 from gendiff.streams import stream
 
 SHOWN = 5  # tensors named in one message

@@ -25,14 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from gendiff.blur import apply_per_axis
 from gendiff.data import Data
+from gendiff.dct import apply_per_axis
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
 from gendiff.moments import Modes, Moments
 from gendiff.objective import Objective
 from gendiff.plain import json_object, json_value
-from gendiff.rotation import Rotation, SeparableRotation, full_precision
+from gendiff.precision import full_precision
+from gendiff.rotation import Rotation, SeparableRotation
 from gendiff.scales import (
     BlurScales,
     ColouredScales,

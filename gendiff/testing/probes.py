@@ -188,4 +188,4 @@ class _Fixed(Scales):
 def level(a: Tensor, s: Tensor, mean: float = 0.0, variance: float = 1.0) -> Level:
     """A level with these scales, of any shape, for data of these moments; float64."""
     moments = Moments(torch.tensor(mean, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64))
-    return Level(_Fixed(a, s), moments, torch.tensor([1]), torch.float64)
+    return Level(_Fixed(a, s), moments.mean, moments.variance, torch.tensor([1]), torch.float64)

@@ -19,10 +19,11 @@ from torch import Tensor
 from gendiff.component import resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
+from gendiff.gaussian import GaussianScore
+from gendiff.grid import GridSampler
 from gendiff.rotation import Rotation
-from gendiff.sampler import GridSampler, Sampler, Update, sample
+from gendiff.sampler import Sampler, Update, sample
 from gendiff.scales import DissipatingScales
-from gendiff.score import GaussianScore
 from gendiff.testing.card import CheckFailed, check, require
 from gendiff.testing.probes import SteadyScales, undisturbed
 

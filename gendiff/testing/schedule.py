@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from gendiff.blur import dct_frequency, log_attenuation
+from gendiff.blur import log_attenuation
+from gendiff.frequency import dct_frequency
 from gendiff.scales import BlurScales
 from gendiff.schedule import BlurSchedule
 from gendiff.testing.card import check, largest, require

@@ -23,7 +23,6 @@ from gendiff.component import Component
 from gendiff.datasets.tensors import as_data
 from gendiff.machine.process_group import ProcessGroup, choose_device
 from gendiff.model import Model
-from gendiff.module import as_model
 from gendiff.objective import Objective
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.observers import Observers
@@ -33,9 +32,12 @@ from gendiff.run import checkpoint
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
 from gendiff.run.generation import TrainedModel
+from gendiff.run.module import as_model
 from gendiff.sampler import Sampler
+from gendiff.training.continuation import changed_data, check_disk
+from gendiff.training.loop import fit
 from gendiff.training.preview import Preview
-from gendiff.training.trainer import Trainer, changed_data, check_disk, fit
+from gendiff.training.trainer import Trainer
 from gendiff.velocity import Velocity
 
 LINES = 10  # of progress

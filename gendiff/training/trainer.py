@@ -1,4 +1,4 @@
-"""Training: one loop, the same on one process or many, that can stop and go on at any step.
+"""Trainer: a network on its way, one step after the other, the same on one process or many.
 
 Everything that happens at step t is a function of the state after step t-1 and of (seed, t): data order, noise, dropout,
 learning rate and averaging decay. A resumed run is therefore bit-identical to one that was never stopped (same machine,
@@ -7,16 +7,9 @@ thread and process count).
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,29 +17,21 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.parallel import DistributedDataParallel
 
-from gendiff.blur import frequency_bands
-from gendiff.command import command
 from gendiff.datasets.batches import Batch, Batches
-from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
+from gendiff.dct import dct
+from gendiff.denoiser import Denoiser
+from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.frequency import frequency_bands
 from gendiff.machine.memory import memory_for
 from gendiff.machine.process_group import ProcessGroup
-from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
-from gendiff.machine.workers import DataProcessDied
+from gendiff.machine.stopping import interruptible
 from gendiff.objective import Loss
-from gendiff.plugin.observers import Observers
-from gendiff.rotation import dct
-from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config, TrainSettings
-from gendiff.run.directory import Run, now, numbers
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
-from gendiff.run.roll import absence
-from gendiff.score import Denoiser
-from gendiff.storage import disk
 from gendiff.streams import stream
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
-LISTED = 20  # pictures named in the record of a run
 PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
 
 
@@ -323,296 +308,3 @@ def _unusable_moment(
         details=[f"expected: {tuple(shape)} of {dtype}".replace("torch.", "")] if shape is not None else [],
         fix="move that checkpoint to another place to go on from the one before it, or start a new run",
     )
-
-
-def fit(
-    run: Run,
-    trainer: Trainer,
-    observers: Observers | None = None,
-    preview: Callable[[Trainer], None] = lambda trainer: None,
-) -> None:
-    """Train ``run`` from where ``trainer`` stands to its last step, and keep its status true.
-
-    Args:
-        observers: told what happens, in the main process.
-        preview: called every ``sample_every`` steps and after the last, in the main process, once the checkpoint of that step is
-            saved; and first of all where the run was ended between the two: where the picture is not there.
-
-    Raises:
-        Stopped: on a request to stop, after the step is finished and a checkpoint saved.
-        Exception: whatever data or components raise, after a checkpoint of the last finished step is saved.
-
-    """
-    observers = observers or Observers()
-    told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
-    status = "failed"
-
-    def record(**facts: Any) -> None:
-        if trainer.group.main:
-            run.update(**facts)
-
-    try:
-        with telling_how_to_go_on(run, trainer):
-            record(status="running", pid=os.getpid())
-            told("gendiff_run_started", config=run.config.table(), step=trainer.step)
-            _loop(run, trainer, told, preview)
-        status = "done"
-    except Stopped:
-        status = "stopped"
-        raise
-    finally:
-        with suppress(OSError, GendiffError) if status == "failed" else nullcontext():
-            record(status=status, ended=now())
-        told("gendiff_run_ended", step=trainer.step, status=status)
-
-
-def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
-    settings = trainer.settings
-    group = trainer.group
-    about = {"run": run.info["id"], "versions": run.info["versions"], "data": trainer.config.data.fingerprint}
-    started, first = time.perf_counter(), trainer.step
-    workers = default_workers(trainer.device) if settings.workers is None else settings.workers
-    loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
-    # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
-    between = interruptible if group.world == 1 else nullcontext
-
-    def save(initial: bool = False) -> None:
-        """Save what was reached, where the disk does not hold it and it is whole."""
-        if group.main and (initial or trainer.kept < trainer.step) and trainer.whole:
-            if not run.path.is_dir():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
-            saved = trainer.initial(about) if initial else trainer.checkpoint(about)
-            path = checkpoint.save(run.checkpoints, saved, settings.keep)
-            told("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
-        if trainer.whole:
-            trainer.kept = trainer.step
-
-    def halt(number: int) -> Stopped:
-        save(initial=trainer.step == 0)
-        return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
-
-    def show() -> tuple[bool, bool]:
-        """Draw the preview; returns whether it is drawn, and whether any process was asked to stop."""
-        drawn = True
-        if group.main:
-            with saving_on_failure(save):
-                try:
-                    with interruptible():
-                        preview(trainer)
-                except StopRequest:
-                    drawn = False
-        return drawn, group.any(bool(requested))
-
-    with closing(loader), stop_requests() as requested:
-        try:
-            if first and _shows(settings, first) and not run.grid(first).exists():
-                drawn, stop = show()
-                if stop and not (drawn and first == settings.steps):
-                    raise halt(requested[0] if requested else signal.SIGTERM)
-            while trainer.step < settings.steps:
-                with saving_on_failure(save):
-                    with between():
-                        batch = next(loader)
-                    trainer.train_step(batch)
-                step, last = trainer.step, trainer.step == settings.steps
-                images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
-                loss = trainer.window.means()["loss"]
-                if trainer.logged(step):
-                    trainer.reduce_window()
-                    row = {"step": step, "images": step * settings.batch, **trainer.window.means()}
-                    row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
-                    if group.main:
-                        run.log(row)
-                    told("gendiff_metrics_ready", step=step, values=numbers(row))
-                    trainer.window = Window()
-                stop, drawn = group.any(bool(requested)), True
-                shows = _shows(settings, step)
-                if last or stop or shows or step % settings.checkpoint_every == 0:
-                    trainer.reduce_window()
-                    save()
-                    group.barrier()
-                told("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
-                if shows:
-                    drawn, stop = (False, True) if stop else show()
-                if stop and not (last and drawn):
-                    raise halt(requested[0] if requested else signal.SIGTERM)
-        except StopRequest as request:
-            raise halt(request.number) from request
-
-
-def _shows(settings: TrainSettings, step: int) -> bool:
-    """Whether there is a preview of this step."""
-    return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
-
-
-def resuming(run: Run, change: str = "") -> str:
-    """The command that goes on with a run; ``change`` is a setting that it is to have from there on."""
-    own: str = run.in_python.get("resume", "")
-    return own or command("train", "--resume", run.path, *(["--set", change] if change else []))
-
-
-@contextmanager
-def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
-    """Save what was reached where the block fails, without waiting for other processes: this one may have failed alone.
-
-    A component that calls ``sys.exit`` has failed too.
-    """
-    try:
-        yield
-    except Exception as error:
-        _save_after(error, save)
-        raise
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        failed = failure(error)
-        _save_after(failed, save)
-        raise failed from error
-
-
-def _save_after(error: Exception, save: Callable[[], None]) -> None:
-    """Save, and where that fails too, say so with the error that came first."""
-    try:
-        save()
-    except (GendiffError, OSError) as second:
-        if not isinstance(error, GendiffError):
-            raise
-        error.details = (*error.details, f"no checkpoint could be saved after that: {second}")
-
-
-@contextmanager
-def telling_how_to_go_on(run: Run, trainer: Trainer) -> Iterator[None]:
-    """Errors of data, disks and processes say which checkpoint there is and the command that goes on from it."""
-    try:
-        yield
-    except OSError as error:
-        if not (run.path / "config.toml").exists():
-            raise _vanished(run, trainer) from error
-        if error.errno not in disk.FULL and not str(error.filename).startswith(str(run.path)):
-            raise  # not of the run's own files
-        raise disk.refusal(error, run.path, safe=_safe(run), go_on=_on(run)) from error
-    except Stopped:
-        raise
-    except GendiffError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(error, DataError):
-            if not (run.path / "config.toml").exists():
-                raise _vanished(run, trainer) from error
-            error.details = (*error.details, *_safe(run))
-            error.fix = ", then ".join(filter(None, ["make room", _on(run)]))
-        elif isinstance(error, DataError) and _safe(run):
-            error.details = (*error.details, *_safe(run))
-            error.fix = way_on(run, trainer.config, error)
-        elif isinstance(error, DataProcessDied) and _safe(run):
-            error.details = (*error.details, *_safe(run))
-            error.fix = f"{_on(run)}; or with fewer processes: {resuming(run, 'train.workers=0')}"
-        raise
-
-
-def way_on(run: Run, config: Config, error: DataError) -> str:
-    """How to go on with a run whose data became bad."""
-    if "on_bad_image" in type(config.data).model_fields:
-        return (
-            f"put it back as it was, then go on: {resuming(run)}; "
-            f"or go on without it: {resuming(run, 'data.on_bad_image=skip')}"
-        )
-    return "; ".join(filter(None, [error.fix, f"once the data are as they were, go on: {resuming(run)}"]))
-
-
-def _on(run: Run) -> str:
-    return f"go on: {resuming(run)}" if _safe(run) else ""
-
-
-def _safe(run: Run) -> list[str]:
-    """The checkpoint that a run would go on from, in one line; none where there is none."""
-    steps = checkpoint.steps(run.checkpoints)
-    return [f"the checkpoint of step {steps[0]} is safe"] if steps else []
-
-
-def _vanished(run: Run, trainer: Trainer) -> GendiffError:
-    return GendiffError(
-        f"the run directory '{run.path}' is gone: it was removed or moved, or its disk was taken away",
-        details=[f"it was noticed at step {trainer.step}; nothing was written in its place"],
-        fix=f"bring it back, then go on: {resuming(run)}",
-    )
-
-
-def _silence(hook: str, **facts: Any) -> None:
-    """What the other processes tell."""
-
-
-def default_workers(device: torch.device) -> int:
-    """Data processes when none are asked for: preparing data must not take the cores that a CPU trains on."""
-    return min(8, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0
-
-
-def check_disk(path: Path, trainer: Trainer) -> None:
-    """Refuse to start where the checkpoints of the whole run at ``path``, which need not exist, cannot fit."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
-    copies = 3 + bool(trainer.ema)  # weights, two moments, the average
-    keep = trainer.settings.keep
-    needed = weights * copies * (keep + 1)  # one more is staged before the oldest goes
-    held = sum(
-        file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file()
-    )  # a resumed run replaces these
-    free = disk.free(path)
-    if free + held < needed:
-        raise GendiffError(
-            f"not enough room in '{path}' for the checkpoints",
-            details=[f"{needed:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
-            fix="make room, choose another --out, or "
-            + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
-        )
-
-
-def changed_data(run: Run, config: Config) -> dict[str, Any]:
-    """What has changed in the data since the run began, for its record; empty where nothing has.
-
-    A resumed run must see the data it began with. Only pictures may be missing, and only where ``on_bad_image=skip`` says so.
-
-    Raises `ConfigError` for other data, `DataError` for data that cannot be read, with how to go on.
-    """
-    before = run.info.get("data", {}).get("fingerprint")
-    try:
-        now = config.data.fingerprint
-    except DataError as error:
-        error.fix = way_on(run, config, error)
-        raise
-    if before is None or before == now:
-        return {}
-    details = [f"fingerprint then: {before}", f"fingerprint now:  {now}"]
-    if not (known := run.roll()):
-        fix = f"bring them back, then go on: {resuming(run)}; or start a new run"
-        raise ConfigError(f"the data of '{run.path}' have changed since it began", details=details, fix=fix)
-    difference = absence(known, config.data.parts)
-    if difference.strange:
-        names = ", ".join(printable(name) for name in difference.strange[:5])
-        more = f" and {len(difference.strange) - 5} more" if len(difference.strange) > 5 else ""
-        raise ConfigError(
-            f"the data of '{run.path}' have changed since it began",
-            details=[*details, f"new, or not as they were: {names}{more}"],
-            fix=f"take these away or put them back as they were, then go on: {resuming(run, 'data.on_bad_image=skip')}",
-        )
-    if getattr(config.data, "on_bad_image", "") != "skip":
-        raise ConfigError(
-            f"{difference.count} of the pictures that '{run.path}' began with are gone",
-            details=details,
-            fix=f"put them back, then go on: {resuming(run)}; "
-            f"or go on without them: {resuming(run, 'data.on_bad_image=skip')}",
-        )
-    unreadable = [[printable(str(name)), why] for name, why in config.data.skipped]
-    return {
-        "fingerprint": now,
-        "before": before,
-        "left_out": difference.count,
-        "unreadable": unreadable[:LISTED],
-    }
-
-
-def refuse_other_data(run: Run, config: Config) -> None:
-    """Raise as `changed_data` does, and also where pictures are left out: what is compared must have seen the same."""
-    if change := changed_data(run, config):
-        raise ConfigError(
-            f"{change['left_out']} of the pictures that '{run.path}' began with are gone or cannot be read",
-            details=[f"fingerprint then: {change['before']}", f"fingerprint now:  {change['fingerprint']}"],
-            fix="put them back as they were, or compare from the beginning",
-        )

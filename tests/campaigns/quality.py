@@ -168,7 +168,8 @@ def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) 
     from gendiff.run.config import Layer, resolve
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel
-    from gendiff.training.trainer import Trainer, fit
+    from gendiff.training.loop import fit
+    from gendiff.training.trainer import Trainer
 
     path, steps = folder / "run", settings.steps
     if (path / "run.json").is_file():

@@ -120,7 +120,7 @@ def fit(
 
 def _sampler(subject: Subject, spec: str | None, grid: str | None, prior: str | None, steps: int | None) -> Sampler:
     """The one that is asked for or configured, with as many steps as somebody says, or 10 where it can skip some."""
-    from gendiff.sampler import GridSampler
+    from gendiff.grid import GridSampler
 
     named = spec or (subject.sampler.table() if subject.sampler is not None else DEFAULT_SAMPLER)
     found = sampler_of(named, grid, prior, steps, subject.prior)

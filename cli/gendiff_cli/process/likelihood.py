@@ -58,10 +58,11 @@ def likelihood(
     It is that of the chain which the ancestral sampler with all N steps draws from, x̂_0 clipped to the range of the data; runs of
     any process and objective have one. Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
     """
+    from gendiff.denoiser import NetworkScore
     from gendiff.lab.likelihood import bound
     from gendiff.machine.process_group import process_group
     from gendiff.run.directory import Run
-    from gendiff.score import Clamped, NetworkScore
+    from gendiff.sampler import Clamped
 
     with process_group(device) as group:
         trained = trained_model(str(run), ema, group)

@@ -162,7 +162,7 @@ def _samplers(
     subject: Subject, diffusion: Diffusion, specs: list[str] | None, grid: str | None, prior: str | None
 ) -> list[Sampler]:
     """Those that are asked for, or the one that the configuration names and of the usual ones those that can run beside it."""
-    from gendiff.sampler import GridSampler
+    from gendiff.grid import GridSampler
 
     start = prior or subject.prior
     if specs or subject.sampler is None:
@@ -274,8 +274,8 @@ def _predictions(
     wrong: NetworkError | None,
 ) -> list[dict[str, Any]]:
     """One row for each number of steps; a sampler that cannot skip steps has one row."""
+    from gendiff.grid import GridSampler
     from gendiff.lab import prediction
-    from gendiff.sampler import GridSampler
 
     variance = float(target.variance.sum())
 
@@ -313,7 +313,7 @@ def _finite(row: dict[str, Any]) -> bool:
 
 def _name(sampler: Sampler) -> str:
     """What a sampler is called in the table: the number of its steps is that of a column."""
-    from gendiff.sampler import GridSampler
+    from gendiff.grid import GridSampler
 
     if not isinstance(sampler, GridSampler):
         return sampler.spec

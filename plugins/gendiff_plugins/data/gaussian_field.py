@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.blur import dct_frequency, dct_matrix, radius
 from gendiff.data import Data
+from gendiff.dct import dct_matrix
+from gendiff.frequency import dct_frequency, radius
 from gendiff.shapes import AsText, EventShape, event_of_size, spatial
 from gendiff.streams import stream
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.dct import dct
 from gendiff.features import Features
-from gendiff.rotation import dct
 
 FLOOR = 1e-6  # added to each c²: values of 8 bits are no finer than 4e-3, and a coefficient of nothing has a finite logarithm
 

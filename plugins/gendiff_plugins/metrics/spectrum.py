@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.blur import apply_per_axis, dct_matrix, frequency_bands
+from gendiff.dct import apply_per_axis, dct_matrix
+from gendiff.frequency import frequency_bands
 from gendiff.metric import Metric
 
 FLOOR = 1e-8  # added to each power: a band that holds nothing has a finite logarithm

@@ -47,4 +47,4 @@ class ELBO(Objective):
         lost = torch.exp(2 * torch.where(first, lam, before)) * torch.where(
             first, 1.0, -torch.expm1(2 * (lam - before))
         )
-        return (at.N / 2 * lost * at.moments.variance * at.theta.sin() ** 2).to(at.dtype)
+        return (at.N / 2 * lost * at.variance * at.theta.sin() ** 2).to(at.dtype)

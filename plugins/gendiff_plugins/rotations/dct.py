@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gendiff.blur import dct_frequency, dct_matrix, log_attenuation
+from gendiff.blur import log_attenuation
+from gendiff.dct import dct_matrix
+from gendiff.frequency import dct_frequency
 from gendiff.rotation import SeparableRotation
 
 

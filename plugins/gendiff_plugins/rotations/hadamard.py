@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gendiff.blur import dct_matrix, laplacian_matrix
+from gendiff.blur import laplacian_matrix
+from gendiff.dct import dct_matrix
 from gendiff.rotation import SeparableRotation
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gendiff.blur import laplacian_matrix, radius
+from gendiff.blur import laplacian_matrix
+from gendiff.frequency import radius
 from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, in_full, spatial
 

@@ -12,18 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.blur import (
-    LOG_FLOOR,
-    apply_per_axis,
-    dct_frequency,
-    dct_matrix,
-    laplacian_matrix,
-    radius,
-    symmetric_blur_matrix,
-)
+from gendiff.blur import LOG_FLOOR, laplacian_matrix, symmetric_blur_matrix
 from gendiff.data import Data
+from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import ConfigError
-from gendiff.rotation import Rotation, full_precision
+from gendiff.frequency import dct_frequency, radius
+from gendiff.precision import full_precision
+from gendiff.rotation import Rotation
 from gendiff.shapes import EventShape, in_full, spatial
 
 MOST_SAMPLES = 4096  # of a tile: its basis is a dense matrix of that side

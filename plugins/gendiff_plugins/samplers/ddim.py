@@ -10,8 +10,8 @@ from pydantic import Field
 
 from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
-from gendiff.grid import Grid
-from gendiff.sampler import GridSampler, Update
+from gendiff.grid import Grid, GridSampler
+from gendiff.sampler import Update
 
 
 class DDIM(GridSampler):

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
-from gendiff.grid import Grid
-from gendiff.sampler import GridSampler, Past, Update
+from gendiff.grid import Grid, GridSampler
+from gendiff.sampler import Past, Update
 from gendiff.score import LOG_A_PRIOR
 
 LONG = 2.0  # of a step in λ

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
-from gendiff.grid import Grid
-from gendiff.sampler import GridSampler, Past, Update
+from gendiff.grid import Grid, GridSampler
+from gendiff.sampler import Past, Update
 from gendiff.score import LOG_A_PRIOR
 
 FARTHEST = 2.0  # of h/h_prev; components of one speed on a usual grid stay below

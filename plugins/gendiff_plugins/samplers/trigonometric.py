@@ -21,8 +21,8 @@ from torch import Tensor
 
 from gendiff.component import by_name
 from gendiff.diffusion import Diffusion
-from gendiff.grid import Grid
-from gendiff.sampler import GridSampler, Past, Update
+from gendiff.grid import Grid, GridSampler
+from gendiff.sampler import Past, Update
 
 
 class Trigonometric(GridSampler):

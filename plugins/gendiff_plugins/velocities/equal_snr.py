@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.blur import mirrored
 from gendiff.component import by_name
 from gendiff.data import Data
+from gendiff.frequency import mirrored
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import ColouredScales

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gendiff.blur import mirrored
 from gendiff.component import by_name
 from gendiff.data import Data
+from gendiff.frequency import mirrored
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales, permuted
 from gendiff.shapes import EventShape

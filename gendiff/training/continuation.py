@@ -1,0 +1,184 @@
+"""Continuation: what it takes to go on with a run, room, data as they were, and the command that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gendiff.command import command
+from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
+from gendiff.machine.workers import DataProcessDied
+from gendiff.run import checkpoint
+from gendiff.run.config import Config
+from gendiff.run.directory import Run
+from gendiff.run.roll import absence
+from gendiff.storage import disk
+from gendiff.training.trainer import Trainer
+
+LISTED = 20  # pictures named in the record of a run
+
+
+def resuming(run: Run, change: str = "") -> str:
+    """The command that goes on with a run; ``change`` is a setting that it is to have from there on."""
+    own: str = run.in_python.get("resume", "")
+    return own or command("train", "--resume", run.path, *(["--set", change] if change else []))
+
+
+@contextmanager
+def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
+    """Save what was reached where the block fails, without waiting for other processes: this one may have failed alone.
+
+    A component that calls ``sys.exit`` has failed too.
+    """
+    try:
+        yield
+    except Exception as error:
+        _save_after(error, save)
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        failed = failure(error)
+        _save_after(failed, save)
+        raise failed from error
+
+
+def _save_after(error: Exception, save: Callable[[], None]) -> None:
+    """Save, and where that fails too, say so with the error that came first."""
+    try:
+        save()
+    except (GendiffError, OSError) as second:
+        if not isinstance(error, GendiffError):
+            raise
+        error.details = (*error.details, f"no checkpoint could be saved after that: {second}")
+
+
+@contextmanager
+def telling_how_to_go_on(run: Run, trainer: Trainer) -> Iterator[None]:
+    """Errors of data, disks and processes say which checkpoint there is and the command that goes on from it."""
+    try:
+        yield
+    except OSError as error:
+        if not (run.path / "config.toml").exists():
+            raise _vanished(run, trainer) from error
+        if error.errno not in disk.FULL and not str(error.filename).startswith(str(run.path)):
+            raise  # not of the run's own files
+        raise disk.refusal(error, run.path, safe=_safe(run), go_on=_on(run)) from error
+    except Stopped:
+        raise
+    except GendiffError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error, DataError):
+            if not (run.path / "config.toml").exists():
+                raise _vanished(run, trainer) from error
+            error.details = (*error.details, *_safe(run))
+            error.fix = ", then ".join(filter(None, ["make room", _on(run)]))
+        elif isinstance(error, DataError) and _safe(run):
+            error.details = (*error.details, *_safe(run))
+            error.fix = way_on(run, trainer.config, error)
+        elif isinstance(error, DataProcessDied) and _safe(run):
+            error.details = (*error.details, *_safe(run))
+            error.fix = f"{_on(run)}; or with fewer processes: {resuming(run, 'train.workers=0')}"
+        raise
+
+
+def way_on(run: Run, config: Config, error: DataError) -> str:
+    """How to go on with a run whose data became bad."""
+    if "on_bad_image" in type(config.data).model_fields:
+        return (
+            f"put it back as it was, then go on: {resuming(run)}; "
+            f"or go on without it: {resuming(run, 'data.on_bad_image=skip')}"
+        )
+    return "; ".join(filter(None, [error.fix, f"once the data are as they were, go on: {resuming(run)}"]))
+
+
+def _on(run: Run) -> str:
+    return f"go on: {resuming(run)}" if _safe(run) else ""
+
+
+def _safe(run: Run) -> list[str]:
+    """The checkpoint that a run would go on from, in one line; none where there is none."""
+    steps = checkpoint.steps(run.checkpoints)
+    return [f"the checkpoint of step {steps[0]} is safe"] if steps else []
+
+
+def _vanished(run: Run, trainer: Trainer) -> GendiffError:
+    return GendiffError(
+        f"the run directory '{run.path}' is gone: it was removed or moved, or its disk was taken away",
+        details=[f"it was noticed at step {trainer.step}; nothing was written in its place"],
+        fix=f"bring it back, then go on: {resuming(run)}",
+    )
+
+
+def check_disk(path: Path, trainer: Trainer) -> None:
+    """Refuse to start where the checkpoints of the whole run at ``path``, which need not exist, cannot fit."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
+    copies = 3 + bool(trainer.ema)  # weights, two moments, the average
+    keep = trainer.settings.keep
+    needed = weights * copies * (keep + 1)  # one more is staged before the oldest goes
+    held = sum(
+        file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file()
+    )  # a resumed run replaces these
+    free = disk.free(path)
+    if free + held < needed:
+        raise GendiffError(
+            f"not enough room in '{path}' for the checkpoints",
+            details=[f"{needed:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
+            fix="make room, choose another --out, or "
+            + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
+        )
+
+
+def changed_data(run: Run, config: Config) -> dict[str, Any]:
+    """What has changed in the data since the run began, for its record; empty where nothing has.
+
+    A resumed run must see the data it began with. Only pictures may be missing, and only where ``on_bad_image=skip`` says so.
+
+    Raises `ConfigError` for other data, `DataError` for data that cannot be read, with how to go on.
+    """
+    before = run.info.get("data", {}).get("fingerprint")
+    try:
+        now = config.data.fingerprint
+    except DataError as error:
+        error.fix = way_on(run, config, error)
+        raise
+    if before is None or before == now:
+        return {}
+    details = [f"fingerprint then: {before}", f"fingerprint now:  {now}"]
+    if not (known := run.roll()):
+        fix = f"bring them back, then go on: {resuming(run)}; or start a new run"
+        raise ConfigError(f"the data of '{run.path}' have changed since it began", details=details, fix=fix)
+    difference = absence(known, config.data.parts)
+    if difference.strange:
+        names = ", ".join(printable(name) for name in difference.strange[:5])
+        more = f" and {len(difference.strange) - 5} more" if len(difference.strange) > 5 else ""
+        raise ConfigError(
+            f"the data of '{run.path}' have changed since it began",
+            details=[*details, f"new, or not as they were: {names}{more}"],
+            fix=f"take these away or put them back as they were, then go on: {resuming(run, 'data.on_bad_image=skip')}",
+        )
+    if getattr(config.data, "on_bad_image", "") != "skip":
+        raise ConfigError(
+            f"{difference.count} of the pictures that '{run.path}' began with are gone",
+            details=details,
+            fix=f"put them back, then go on: {resuming(run)}; "
+            f"or go on without them: {resuming(run, 'data.on_bad_image=skip')}",
+        )
+    unreadable = [[printable(str(name)), why] for name, why in config.data.skipped]
+    return {
+        "fingerprint": now,
+        "before": before,
+        "left_out": difference.count,
+        "unreadable": unreadable[:LISTED],
+    }
+
+
+def refuse_other_data(run: Run, config: Config) -> None:
+    """Raise as `changed_data` does, and also where pictures are left out: what is compared must have seen the same."""
+    if change := changed_data(run, config):
+        raise ConfigError(
+            f"{change['left_out']} of the pictures that '{run.path}' began with are gone or cannot be read",
+            details=[f"fingerprint then: {change['before']}", f"fingerprint now:  {change['fingerprint']}"],
+            fix="put them back as they were, or compare from the beginning",
+        )

@@ -1,0 +1,153 @@
+"""Loop: a trainer taken to the last step of its run, that can stop and go on at any step."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
+from functools import partial
+from typing import Any
+
+import torch
+
+from gendiff.errors import GendiffError, Stopped
+from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.plugin.observers import Observers
+from gendiff.run import checkpoint
+from gendiff.run.config import TrainSettings
+from gendiff.run.directory import Run, now, numbers
+from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
+from gendiff.training.trainer import Trainer, Window, learning_rate
+
+
+def fit(
+    run: Run,
+    trainer: Trainer,
+    observers: Observers | None = None,
+    preview: Callable[[Trainer], None] = lambda trainer: None,
+) -> None:
+    """Train ``run`` from where ``trainer`` stands to its last step, and keep its status true.
+
+    Args:
+        observers: told what happens, in the main process.
+        preview: called every ``sample_every`` steps and after the last, in the main process, once the checkpoint of that step is
+            saved; and first of all where the run was ended between the two: where the picture is not there.
+
+    Raises:
+        Stopped: on a request to stop, after the step is finished and a checkpoint saved.
+        Exception: whatever data or components raise, after a checkpoint of the last finished step is saved.
+
+    """
+    observers = observers or Observers()
+    told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
+    status = "failed"
+
+    def record(**facts: Any) -> None:
+        if trainer.group.main:
+            run.update(**facts)
+
+    try:
+        with telling_how_to_go_on(run, trainer):
+            record(status="running", pid=os.getpid())
+            told("gendiff_run_started", config=run.config.table(), step=trainer.step)
+            _loop(run, trainer, told, preview)
+        status = "done"
+    except Stopped:
+        status = "stopped"
+        raise
+    finally:
+        with suppress(OSError, GendiffError) if status == "failed" else nullcontext():
+            record(status=status, ended=now())
+        told("gendiff_run_ended", step=trainer.step, status=status)
+
+
+def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
+    settings = trainer.settings
+    group = trainer.group
+    about = {"run": run.info["id"], "versions": run.info["versions"], "data": trainer.config.data.fingerprint}
+    started, first = time.perf_counter(), trainer.step
+    workers = default_workers(trainer.device) if settings.workers is None else settings.workers
+    loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
+    # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
+    between = interruptible if group.world == 1 else nullcontext
+
+    def save(initial: bool = False) -> None:
+        """Save what was reached, where the disk does not hold it and it is whole."""
+        if group.main and (initial or trainer.kept < trainer.step) and trainer.whole:
+            if not run.path.is_dir():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
+            saved = trainer.initial(about) if initial else trainer.checkpoint(about)
+            path = checkpoint.save(run.checkpoints, saved, settings.keep)
+            told("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
+        if trainer.whole:
+            trainer.kept = trainer.step
+
+    def halt(number: int) -> Stopped:
+        save(initial=trainer.step == 0)
+        return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
+
+    def show() -> tuple[bool, bool]:
+        """Draw the preview; returns whether it is drawn, and whether any process was asked to stop."""
+        drawn = True
+        if group.main:
+            with saving_on_failure(save):
+                try:
+                    with interruptible():
+                        preview(trainer)
+                except StopRequest:
+                    drawn = False
+        return drawn, group.any(bool(requested))
+
+    with closing(loader), stop_requests() as requested:
+        try:
+            if first and _shows(settings, first) and not run.grid(first).exists():
+                drawn, stop = show()
+                if stop and not (drawn and first == settings.steps):
+                    raise halt(requested[0] if requested else signal.SIGTERM)
+            while trainer.step < settings.steps:
+                with saving_on_failure(save):
+                    with between():
+                        batch = next(loader)
+                    trainer.train_step(batch)
+                step, last = trainer.step, trainer.step == settings.steps
+                images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
+                loss = trainer.window.means()["loss"]
+                if trainer.logged(step):
+                    trainer.reduce_window()
+                    row = {"step": step, "images": step * settings.batch, **trainer.window.means()}
+                    row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
+                    if group.main:
+                        run.log(row)
+                    told("gendiff_metrics_ready", step=step, values=numbers(row))
+                    trainer.window = Window()
+                stop, drawn = group.any(bool(requested)), True
+                shows = _shows(settings, step)
+                if last or stop or shows or step % settings.checkpoint_every == 0:
+                    trainer.reduce_window()
+                    save()
+                    group.barrier()
+                told("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
+                if shows:
+                    drawn, stop = (False, True) if stop else show()
+                if stop and not (last and drawn):
+                    raise halt(requested[0] if requested else signal.SIGTERM)
+        except StopRequest as request:
+            raise halt(request.number) from request
+
+
+def _shows(settings: TrainSettings, step: int) -> bool:
+    """Whether there is a preview of this step."""
+    return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
+
+
+def _silence(hook: str, **facts: Any) -> None:
+    """What the other processes tell."""
+
+
+def default_workers(device: torch.device) -> int:
+    """Data processes when none are asked for: preparing data must not take the cores that a CPU trains on."""
+    return min(8, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0
