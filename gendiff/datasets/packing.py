@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import PIL
 
-from gendiff import __version__
 from gendiff.data import Data
 from gendiff.datasets.images import reason
 from gendiff.datasets.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
@@ -29,6 +28,7 @@ from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_sh
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.machine.stopping import StopRequest, stop_requests, stopped
 from gendiff.machine.workers import in_order
+from gendiff.plugin.discovery import version
 from gendiff.shapes import EventShape
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import NAME as LOCK
@@ -225,7 +225,7 @@ class _Packer:
             "checks": hashlib.sha256(checks).hexdigest(),
             "source": self.source,
             "skipped": {"count": self.progress.skipped_count, "first": self.progress.skipped},
-            "gendiff": __version__,
+            "gendiff": version("gendiff"),
         }
         with self._writing():
             self.files.overwrite(self.folder / VALUES, header("|u1", (count, *self.shape)))
