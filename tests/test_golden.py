@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gendiff_plugins.rotations.blur_eigen import tile_as_released
 from gendiff_plugins.samplers.reverse_diffusion import ReverseDiffusion
+from places import ROOT
 from processes import component
 
 from gendiff import BlurScales, Diffusion, Pivot, Rotation, Update, Velocity
 from gendiff.sampler import apply
 
-ARCHIVE = np.load(Path(__file__).parent / "data" / "released_blur_diffusion.npz")
+ARCHIVE = np.load(ROOT / "tests" / "data" / "released_blur_diffusion.npz")
 CASES = sorted({key.partition("/")[0] for key in ARCHIVE.files})
 GREY = [case for case in CASES if case.startswith("gray")]
 RGB = "rgb_quartic_released_tiling"

@@ -63,12 +63,16 @@ LAWS = "test_dense test_samplers test_prediction"
 #: The test files of each module, and of all modules of a folder of plugins, by name.
 TABLE = {
     "gendiff/blur.py": f"{BASES} test_dense test_process test_diffusion",
+    "gendiff/dct.py": f"{BASES} test_dense test_process test_diffusion",
+    "gendiff/frequency.py": f"{BASES} test_dense test_process test_diffusion",
     "gendiff/rotation.py": f"{BASES} test_golden",
     "gendiff/schedule.py": CURVES,
     "gendiff/scales.py": PROCESSES,
     "gendiff/level.py": f"{LAWS} test_diffusion test_objectives test_grids",
     "gendiff/diffusion.py": f"{PROCESSES} test_samplers",
     "gendiff/score.py": "test_dense test_objectives test_diffusion test_samplers",
+    "gendiff/gaussian.py": "test_dense test_objectives test_diffusion test_samplers",
+    "gendiff/denoiser.py": "test_dense test_objectives test_diffusion test_samplers",
     "gendiff/objective.py": "test_dense test_objectives",
     "gendiff/sampler.py": f"{LAWS} test_grids",
     "gendiff/grid.py": "test_grids test_samplers",
@@ -105,12 +109,11 @@ MATHEMATICS = {
 
 def table() -> dict[str, list[str]]:
     """The test files of each module, by path."""
+    tests = {file.stem: file.relative_to(ROOT).as_posix() for file in (ROOT / "tests").rglob("test_*.py")}
     found = {}
     for place, names in TABLE.items():
         modules = [ROOT / place] if place.endswith(".py") else sorted((ROOT / place).glob("[a-z]*.py"))
-        found |= {
-            module.relative_to(ROOT).as_posix(): [f"tests/{name}.py" for name in names.split()] for module in modules
-        }
+        found |= {module.relative_to(ROOT).as_posix(): [tests[name] for name in names.split()] for module in modules}
     return found
 
 

@@ -22,10 +22,10 @@ from faults import (
     same,
     strange_contents,
 )
+from killed import kill_and_resume
+from made import Made, kill_and_go_on
+from made import content as files_of
 from runs import MLP, UNET, create, final, grid, rows, settings, train
-from test_packed import Made, kill_and_go_on
-from test_packed import content as files_of
-from test_training import kill_and_resume
 
 from gendiff.datasets import packing
 from gendiff.datasets.packing import pack

@@ -12,8 +12,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "gendiff-sine"
+EXAMPLE = ROOT / "examples" / "gendiff-sine"
 GENDIFF = Path(sysconfig.get_path("scripts")) / "gendiff"
 TINY = ["--model", "mlp:width=8,depth=1", "--batch", "4", "--steps", "3", "--set", "train.sample_every=0"]
 

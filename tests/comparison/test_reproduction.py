@@ -11,6 +11,7 @@ import pytest
 import torch
 from command import run
 from PIL import Image
+from places import ROOT
 
 from gendiff.comparison.reproduction import ARMS, PUBLISHED, SCALES, SCHEDULES, TARGETS, markdown, plan
 from gendiff.plugin.registry import default_registry
@@ -18,7 +19,7 @@ from gendiff.run.config import Layer, resolve
 from gendiff.schedule import BlurSchedule
 
 SMALL = ["--steps", "2", "--n", "16", "--set", "N=12", "--set", "model=mlp", "--set", "train.batch=4"]
-PAGE = Path(__file__).parent.parent / "docs" / "reproduction.md"
+PAGE = ROOT / "docs" / "reproduction.md"
 
 
 @pytest.fixture(scope="module")

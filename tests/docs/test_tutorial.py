@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from command import TINY, Result, run
 from PIL import Image
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "plugins"
 IMAGES = ROOT / "docs" / "images"
 LANGUAGES = {"python", "toml", "diff", "console", ""}

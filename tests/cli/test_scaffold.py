@@ -17,11 +17,11 @@ import pytest
 from command import run
 from gendiff_cli import scaffold
 from gendiff_cli.scaffold import COMMANDS, KINDS, create
+from places import ROOT
 
 from gendiff.errors import ConfigError
 from gendiff.plugin.registry import default_registry
 
-ROOT = Path(__file__).parent.parent
 MODULES = {kind: f"acme_{kind}" for kind in KINDS}
 
 

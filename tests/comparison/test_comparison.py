@@ -10,17 +10,17 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from plans import DATA, TWO, plan_of, shared
 from runs import ALONE, CPU, create, exit_code, forked, settings, train
 
 from gendiff import Sampler
 from gendiff.comparison import look as look_module
 from gendiff.comparison import measure as measure_module
-from gendiff.comparison.arm import parse_arms
 from gendiff.comparison.engine import Comparison, Silent
 from gendiff.comparison.fairness import CONDITIONS, require_fair, unequal
 from gendiff.comparison.look import BANDS, look, targets
 from gendiff.comparison.measure import rehearse
-from gendiff.comparison.plan import Contender, Plan, differences
+from gendiff.comparison.plan import Plan, differences
 from gendiff.comparison.result import by_frequency, result
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
@@ -39,26 +39,10 @@ from gendiff.storage.sealed import sealed
 from gendiff.streams import ImageNoise
 from gendiff.training.trainer import Trainer
 
-DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples
-TWO = ("identity", "dct schedule=log:f_max=0.6")
-
 
 @pytest.fixture(autouse=True)
 def one_thread(two_threads):
     torch.set_num_threads(1)
-
-
-def shared(**changed) -> list[Layer]:
-    table = settings(**{"data": DATA, "steps": 4, "batch": 8, "checkpoint_every": 2, **changed}).table()
-    return [Layer("shared", table | {"sampler": "ancestral:steps=4"})]
-
-
-def plan_of(*texts: str, below: list[Layer] | None = None, sampler: Layer | None = None, **changed) -> Plan:
-    contenders = [
-        Contender.of(arm, text, below or shared(), sampler) for arm, text in zip(parse_arms(texts), texts, strict=True)
-    ]
-    chosen = {"seeds": (0, 1), "features": (Features.model_validate("pixels"),), "n": 16, **changed}
-    return Plan(tuple(contenders), **chosen)
 
 
 def finished(path, plan: Plan) -> dict:

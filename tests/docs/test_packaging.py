@@ -12,8 +12,7 @@ import venv
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from places import ROOT
 
 
 def test_what_the_ordinary_run_leaves_out_has_a_target_of_make_that_is_told_of():

@@ -15,6 +15,7 @@ import runs
 import torch
 from command import TINY
 from command import run as command
+from places import ROOT
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -38,7 +39,6 @@ from gendiff.plugin.registry import default_registry
 from gendiff.run.directory import Run
 
 SHAPE = (1, 8, 8)
-ROOT = Path(__file__).parent.parent
 
 
 class Net(nn.Module):

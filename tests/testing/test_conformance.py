@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published import NAMES as DATASETS
 from pydantic import ConfigDict, PrivateAttr, field_serializer, field_validator
-from test_datasets import NAMES as DATASETS
 from torch import Tensor, nn
 
 from gendiff import (

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,10 @@ from gendiff_plugins.data.digits import Digits
 from gendiff_plugins.data.folder import Folder
 from gendiff_plugins.data.gaussian_field import GaussianField
 from gendiff_plugins.data.packed import Packed
+from made import SHAPE, Made, content, kill_and_go_on, values
 from PIL import Image
 from runs import exit_code, forked
 
-from gendiff.data import Data
 from gendiff.datasets import packed, packing
 from gendiff.datasets.batches import Batches
 from gendiff.datasets.packed import PackedSet
@@ -34,42 +33,6 @@ from gendiff.datasets.preparation import Resize
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.storage.lock import locked
 from gendiff.storage.sealed import sealed
-
-SHAPE = (2, 3, 5)
-
-
-class Made(Data):
-    """events of 8 bits, some of which cannot be read."""
-
-    name = "made"
-    count: int = 11
-    bad: tuple[int, ...] = ()
-    shape: tuple[int, ...] = SHAPE
-
-    @property
-    def event_shape(self):
-        return self.shape
-
-    @property
-    def length(self):
-        return self.count
-
-    def __getitem__(self, index):
-        if index in self.bad:
-            raise DataError(f"event {index} is broken", where="made", details=["it is torn"], fix="mend it")
-        return torch.from_numpy(values(index, self.shape)) / 127.5 - 1
-
-    @property
-    def fingerprint(self):
-        return f"made/1 {self.count}"  # not of ``bad``: files break between two attempts
-
-
-def values(index, shape=SHAPE):
-    return np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
-
-
-def content(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def error_of(action, kind=GendiffError):
@@ -479,30 +442,6 @@ class TestInterruption:
             child = forked(lambda: pack(Made(), tmp_path / "p"))
             assert exit_code(child) == 99
         pack(Made(), tmp_path / "p")
-
-
-def kill_and_go_on(folder, rng, workers):
-    """Pack in forked processes that are killed, until one ends by itself; how many were killed.
-
-    Moments follow what the process has done, not the clock: a machine that is slow gives the same mixture.
-    """
-    kills = 0
-    while True:
-        reading, writing = os.pipe()
-        child = forked(lambda to=writing: pack(Made(), folder, workers=workers, watch=lambda *_: os.write(to, b".")))
-        os.close(writing)
-        chunks = rng.randrange(8)
-        while chunks and os.read(reading, 1):
-            chunks -= 1
-        if not chunks:
-            time.sleep(rng.random() * 0.004)
-            os.kill(child, signal.SIGKILL)  # it may have ended by itself just now: it is not reaped yet
-        code = exit_code(child)
-        os.close(reading)
-        if code == 0:
-            return kills
-        assert code == -signal.SIGKILL
-        kills += 1
 
 
 def lost_states(tmp_path, whole, recorder):

@@ -19,7 +19,7 @@ import pytest
 from command import run
 from gendiff_plugins.data.folder import Folder
 from gendiff_plugins.data.packed import Packed
-from test_datasets import cifar_archive, encoded, idx_folder, lsun_folder, pictures, values
+from published import cifar_archive, encoded, idx_folder, lsun_folder, pictures, values
 
 from gendiff.datasets.packing import pack
 

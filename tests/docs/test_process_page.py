@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from command import run
+from places import ROOT
 
-PAGE = (Path(__file__).parent.parent / "docs" / "process.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "process.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```console\n\$ gendiff ([^\n]*)\n(.*?)```", PAGE, flags=re.DOTALL))
 SEARCHED = re.compile(r"[-\d.]+ *$|\d+ evaluations", flags=re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")

@@ -381,7 +381,7 @@ class TestElsewhere:
         assert not (tmp_path / "run").exists()
 
     def test_while_a_comparison_measures(self, tmp_path, monkeypatch):
-        from test_comparison import TWO, plan_of
+        from plans import TWO, plan_of
 
         comparison = Comparison.create(plan_of(*TWO), tmp_path / "c")
         with pytest.raises(Stopped, match="the comparison on SIGHUP") as caught, comparison.working():
@@ -398,7 +398,7 @@ class TestElsewhere:
             list(outcomes)
 
     def test_while_an_event_is_packed(self, tmp_path, monkeypatch):
-        from test_packed import Made
+        from made import Made
 
         monkeypatch.setattr(packing, "CHUNK", 2)
         read = Made.__getitem__

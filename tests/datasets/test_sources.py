@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from gendiff_plugins.data.folder import Folder
-from test_datasets import (
+from published import (
     cifar_archive,
     cifar_folder,
     encoded,

@@ -8,13 +8,13 @@ import shlex
 import struct
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gendiff_plugins.data.folder import Folder
 from PIL import Image, ImageCms
+from places import ROOT
 
 from gendiff.component import parse_spec
 from gendiff.data import Data
@@ -22,7 +22,7 @@ from gendiff.datasets.images import ENDINGS
 from gendiff.errors import DataError
 from gendiff.plugin.registry import default_registry
 
-PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 H, W = 6, 10
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command import TINY, run
+from places import ROOT
 from pydantic_core import PydanticUndefined
 
 from gendiff.component import Component, Settings, summary
@@ -89,9 +90,7 @@ def test_every_parameter_is_described(cls):
 
 
 def test_the_installed_entry_points_are_those_of_the_source():
-    wanted = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["entry-points"][
-        "gendiff"
-    ]
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["gendiff"]
     installed = {
         p.name: p.value for p in importlib.metadata.distribution("gendiff").entry_points if p.group == "gendiff"
     }
