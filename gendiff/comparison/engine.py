@@ -31,8 +31,9 @@ from gendiff.machine.process_group import ProcessGroup
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint
-from gendiff.run.directory import Run, now
+from gendiff.run.directory import Run
 from gendiff.run.generation import NotFinite, TrainedModel
+from gendiff.run.record import now
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache

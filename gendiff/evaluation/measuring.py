@@ -35,8 +35,8 @@ from gendiff.features import Features
 from gendiff.machine.process_group import ProcessGroup
 from gendiff.metric import Metric
 from gendiff.plugin.discovery import version
-from gendiff.run.directory import now
 from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.record import now
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage.cache import Cache
 

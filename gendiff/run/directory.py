@@ -20,19 +20,17 @@ import hashlib
 import math
 import os
 import platform
-import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from gendiff.command import command, quoted
-from gendiff.component import Component, Settings
+from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.datasets.tensors import TensorData
 from gendiff.errors import ConfigError, DataError, GendiffError, printable, shown
@@ -41,29 +39,16 @@ from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
 from gendiff.run import stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
-from gendiff.run.module import TorchModule
 from gendiff.run.recall import PROCESS, recall
+from gendiff.run.record import RECORD, copy_plugin_files, flaw, given_in_python, now, providers
 from gendiff.run.roll import LENGTH, roll
 from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, numbered
 from gendiff.storage.lock import locked
 
-RECORD, CONFIG, CARD = "run.json", "config.toml", "README.md"
+CONFIG, CARD = "config.toml", "README.md"
 RESTORE = "restore it from a copy, or start a new run"
-LONGEST = 1000  # characters of a name
-#: What run.json has tables of: of tables that say these, of texts, or of anything.
-TABLES: dict[str, tuple[str, ...] | None] = {
-    "versions": (),
-    "switched_off": (),
-    "process": (),
-    "providers": ("plugin", "distribution", "version", "origin"),
-    "plugin_files": ("plugin", "given", "origin", "sha256", "copy"),
-    "data": None,
-    "given": None,
-}
-PLUGIN = 2**24  # bytes of a plugin file
-VALUES = 2**28  # of an event
 ROLL = "data.roll"
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
 
@@ -134,8 +119,8 @@ class Run:
                 "host": socket.gethostname(),
                 "python": platform.python_version(),
                 "versions": {package: version(package) for package in PACKAGES},
-                "providers": _providers(config, registry),
-                "plugin_files": _copy_plugin_files(path / "plugins", registry),
+                "providers": providers(config, registry),
+                "plugin_files": copy_plugin_files(path / "plugins", registry),
                 "process": {"sha256": hashlib.sha256(process).hexdigest(), **({"missing": why} if why else {})},
                 "data": {
                     "fingerprint": config.data.fingerprint,
@@ -144,7 +129,7 @@ class Run:
                     **({"parts": len(parts)} if parts else {}),
                 },
                 "predicts": config.objective.parametrization,
-                **({"given": given} if (given := _given(config, path)) else {}),
+                **({"given": given} if (given := given_in_python(config, path)) else {}),
             }
         )
 
@@ -218,7 +203,7 @@ class Run:
     @property
     def in_python(self) -> dict[str, Any]:
         """Model and data that were given in Python, and how the run is opened again; empty where there are none."""
-        return _given(self.config, self.path)
+        return given_in_python(self.config, self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -248,8 +233,8 @@ class Run:
     def info(self) -> dict[str, Any]:
         """The content of run.json, what no terminal should obey written out; raises `DataError` where it describes no run."""
         value = shown(reading.json_file(self.path / RECORD))
-        if flaw := _flaw(value):
-            raise DataError(f"'{self.path / RECORD}' does not describe a run: {flaw:.200}", fix=RESTORE)
+        if why := flaw(value):
+            raise DataError(f"'{self.path / RECORD}' does not describe a run: {why:.200}", fix=RESTORE)
         return dict(value)
 
     def roll(self) -> bytes:
@@ -372,67 +357,6 @@ class Run:
         Files().replace(self.path / RECORD, json_bytes(info))
 
 
-def _components(settings: Settings) -> Iterator[Component]:
-    for field in type(settings).model_fields:
-        value = getattr(settings, field)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Component):
-                yield part
-            if isinstance(part, Settings):
-                yield from _components(part)
-
-
-def _given(config: Config, path: Path) -> dict[str, Any]:
-    """What was given in Python and is not stored, and how the run is opened again."""
-    parts = {"model": config.model, "data": config.data}
-    given = {key: part.table() for key, part in parts.items() if isinstance(part, TorchModule | TensorData)}
-    words = {"model": "model=net", "data": "data=x"}
-    opened = ", ".join([repr(str(path)), *(words[key] for key in given)])
-    return {**given, "open": f"gendiff.load({opened})", "resume": f"gendiff.resume({opened})"} if given else {}
-
-
-def _providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Who provides each component of ``config``."""
-    found = {}
-    for component in _components(config):
-        provider = registry.provider(component)
-        if provider is not None:
-            found[f"{component.kind} {component.name}"] = {
-                "plugin": str(provider),
-                "distribution": provider.distribution,
-                "version": provider.version,
-                "origin": provider.origin,
-                "built_in": provider.built_in,
-            }
-    return found
-
-
-def _copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, str]]:
-    """Copy the plugin files that were loaded; returns where each came from, its hash and its copy."""
-    copies = {}
-    for provider in registry.providers:
-        if provider.sha256:
-            content = reading.content(Path(provider.origin), PLUGIN)
-            Files().make_directory(folder)
-            name = provider.distribution
-            if (folder / name).exists():  # two files may have the same name
-                name = f"{provider.sha256[:12]}-{name}"
-            Files().replace(folder / name, content)
-            copies[name] = {
-                "plugin": str(provider),
-                "given": provider.origin,
-                "origin": str(Path(provider.origin).resolve()),
-                "sha256": provider.sha256,
-                "copy": f"plugins/{name}",
-            }
-            if hashlib.sha256(content).hexdigest() != provider.sha256:
-                raise GendiffError(
-                    f"'{provider.origin}' changed while it was used as a plugin",
-                    fix="start again, with the file at rest",
-                )
-    return copies
-
-
 def _empty(out: Path) -> Path:
     return empty(out, command("train", "--resume", out) if (out / RECORD).is_file() else "")
 
@@ -448,10 +372,6 @@ def _process_words(config: Config) -> list[str]:
     words = [config.rotation.name, *([config.velocity.name] if config.velocity.name != default else [])]
     schedule = getattr(config.velocity, "schedule", None)
     return [*words, schedule.name] if schedule and config.rotation.name != "identity" else words
-
-
-def _loss(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) and math.isfinite(value) else "-"
 
 
 def _nearby(path: Path) -> list[str]:
@@ -475,40 +395,3 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
         elif key != "step" and isinstance(value, int | float) and math.isfinite(value):
             found[key] = float(value)
     return found
-
-
-def _flaw(info: Mapping[str, Any]) -> str:
-    """Why this is not the content of run.json; empty where it is."""
-    tables: dict[str, Any] = {key: info.get(key, {}) for key in TABLES}
-    if absent := [key for key in ("id", "status", "versions", "data") if key not in info]:
-        return f"it has no '{absent[0]}'"
-    for key in ("id", "status", "created", "ended", "host", "python", "predicts"):
-        text = info.get(key)
-        if not isinstance(text, str | None) or len(text or "") > LONGEST or (text is None and key in ("id", "status")):
-            return f"'{key}' is no short text"
-    for key, table in tables.items():
-        if not isinstance(table, dict):
-            return f"'{key}' is no table"
-        for name, entry in table.items():
-            needed = TABLES[key]
-            if needed and (not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in needed)):
-                return f"'{key}.{name}' does not say {', '.join(needed)}"
-            if needed is not None and not needed and not isinstance(entry, str):
-                return f"'{key}.{name}' is no text"
-    for name, file in tables["plugin_files"].items():
-        if not re.fullmatch(r"plugins/[^/]+", file["copy"]) or file["copy"] == "plugins/..":
-            return f"the copy of the plugin file '{name}' is not in plugins/"
-    data = tables["data"]
-    shape, bounds = data.get("event_shape", []), data.get("value_range")
-    if not isinstance(data.get("fingerprint"), str):
-        return "'data.fingerprint' is no text"
-    sides = isinstance(shape, list) and len(shape) <= 8 and all(type(side) is int and side > 0 for side in shape)
-    if not sides or math.prod(shape) > VALUES:
-        return f"'data.event_shape' is {shape!s:.40}"
-    numbers = isinstance(bounds, list) and len(bounds) == 2 and all(type(end) in (int, float) for end in bounds)
-    return "" if bounds is None or numbers else f"'data.value_range' is {bounds!s:.40}"
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,7 +19,8 @@ from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, 
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
 from gendiff.run.config import TrainSettings
-from gendiff.run.directory import Run, now, numbers
+from gendiff.run.directory import Run, numbers
+from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
 from gendiff.training.trainer import Trainer, Window, learning_rate
 
