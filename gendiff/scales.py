@@ -13,32 +13,52 @@ by whoever uses them. ``λ_i = log(a_i/s_i)``, the half log-SNR, must not increa
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from gendiff.blur import LOG_FLOOR
-from gendiff.shapes import per_event
-
-CLEAN = -24.0  # log(s²/a²) of a component that counts as clean
+from gendiff.errors import PluginError
+from gendiff.formula import Formula, logaddexp, maximum, over_components, over_time
 
 
 class Scales(ABC):
-    """The pair (log a, log s) for i = 0..N; an author gives both, as a frozen dataclass whose tensors are their tables."""
+    """The pair (log a, log s) for i = 0..N, as a frozen dataclass whose tensors are their tables.
+
+    An author gives `formulas`, which a run keeps as they are, or `log_a` and `log_s`, of which a run keeps a table.
+    """
 
     N: int
 
-    @abstractmethod
+    @property
+    def formulas(self) -> Mapping[str, Formula]:
+        """``log_a`` and ``log_s`` as formulas, by these names; empty where their author computes them in another way."""
+        return {}
+
     def log_a(self, i: Tensor) -> Tensor:
         """``log a_i``, float64 in [-1e4, ...), shape ``(B, *diagonal)`` for ``i`` of shape ``(B,)``."""
+        return self._computed("log_a", i)
 
-    @abstractmethod
     def log_s(self, i: Tensor) -> Tensor:
         """``log s_i``, float64, -inf where there is no noise; shape ``(B, *diagonal)``."""
+        return self._computed("log_s", i)
+
+    @final
+    def _computed(self, name: str, i: Tensor) -> Tensor:
+        formulas = self.formulas
+        if name not in formulas:
+            raise PluginError(
+                f"{type(self).__name__} does not say {name}",
+                fix=f"give it a method {name}(i), or a formula of that name",
+                subject="velocity.name",
+            )
+        tables = [table for formula in formulas.values() for table in formula.leaves("components")]
+        diagonal = torch.broadcast_shapes(*(table.shape for table in tables))
+        return formulas[name](i, len(diagonal)).expand(len(i), *diagonal)
 
     @property
     def device(self) -> torch.device:
@@ -50,9 +70,9 @@ class Scales(ABC):
         moved = {name: table.to(device) for name, table in self._tables().items()}
         return replace(self, **moved)  # type: ignore[type-var]  # a dataclass, as the class says
 
-    def _tables(self) -> dict[str, Tensor | Scales]:
+    def _tables(self) -> dict[str, Tensor | Scales | Formula]:
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, value in held.items() if isinstance(value, Tensor | Scales)}
+        return {name: value for name, value in held.items() if isinstance(value, Tensor | Scales | Formula)}
 
     def __repr__(self) -> str:
         diagonal = self.log_a(torch.tensor([self.N], device=self.device)).shape[1:]
@@ -65,11 +85,11 @@ class Scales(ABC):
 
 
 class VariancePreserving(Scales):
-    """a² + s² = 1; an author gives `log_alpha_bar`."""
+    """a² + s² = 1; an author gives `log_alpha_bar`, or `formulas` with a formula of that name."""
 
-    @abstractmethod
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         """``L_i = log Ā_i`` <= 0, float64, shape ``(B, *diagonal)``."""
+        return self._computed("log_alpha_bar", i)
 
     @final
     def log_a(self, i: Tensor) -> Tensor:
@@ -99,9 +119,10 @@ class BlurScales(VariancePreserving):
     def N(self) -> int:  # type: ignore[override]  # derived from the tables
         return len(self.F) - 1
 
-    def log_alpha_bar(self, i: Tensor) -> Tensor:
-        ndim = self.log_D.ndim
-        return per_event(self.log_alpha_bar_noise[i], ndim) + 2 * per_event(self.F[i], ndim) * self.log_D
+    @property
+    def formulas(self) -> Mapping[str, Formula]:
+        L = over_time(self.log_alpha_bar_noise) + 2 * over_time(self.F) * over_components(self.log_D)
+        return {"log_alpha_bar": L}
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,148 +148,125 @@ class DissipatingScales(Scales):
     def N(self) -> int:  # type: ignore[override]  # derived from the tables
         return len(self.tau) - 1
 
-    def log_a(self, i: Tensor) -> Tensor:
-        ndim = self.mu.ndim
-        heat = -per_event(self.tau[i], ndim) * self.mu
-        attenuation = torch.logaddexp(torch.log1p(-self.d) + heat, self.d.log())
-        return (per_event(self.log_a_common[i], ndim) + attenuation).clamp_min(LOG_FLOOR)
+    @property
+    def formulas(self) -> Mapping[str, Formula]:
+        heat = -over_time(self.tau) * over_components(self.mu)
+        attenuation = logaddexp(over_components(torch.log1p(-self.d)) + heat, over_components(self.d.log()))
+        return {
+            "log_a": maximum(over_time(self.log_a_common) + attenuation, LOG_FLOOR),
+            "log_s": over_time(self.log_s_common),
+        }
 
-    def log_s(self, i: Tensor) -> Tensor:
-        return per_event(self.log_s_common[i], self.mu.ndim).expand(-1, *self.mu.shape)
 
-
+@final
 @dataclass(frozen=True, repr=False)
-class ColouredScales(Scales):
-    r"""``a_{i,k} = sqrt(ᾱ_i)`` and ``s_{i,k} = sqrt((1 - ᾱ_i) C_k)``: noise with a spectrum of its own.
+class FormulaScales(Scales):
+    """Scales that are nothing but their formulas.
 
     Args:
-        log_alpha_bar_noise: ``log ᾱ_i`` of the scalar noise schedule, shape ``(N+1,)``.
-        log_C: log variance of the noise, shape ``diagonal``.
+        N: steps.
+        log_a_formula, log_s_formula: what they say.
 
     """
 
-    log_alpha_bar_noise: Tensor
-    log_C: Tensor
+    N: int
+    log_a_formula: Formula
+    log_s_formula: Formula
 
     @property
-    def N(self) -> int:  # type: ignore[override]  # derived from the table
-        return len(self.log_alpha_bar_noise) - 1
-
-    def log_a(self, i: Tensor) -> Tensor:
-        log_alpha_bar = per_event(self.log_alpha_bar_noise[i], self.log_C.ndim)
-        return (0.5 * log_alpha_bar).clamp_min(LOG_FLOOR).expand(-1, *self.log_C.shape)
-
-    def log_s(self, i: Tensor) -> Tensor:
-        log_alpha_bar = per_event(self.log_alpha_bar_noise[i], self.log_C.ndim)
-        return 0.5 * (torch.log(-torch.expm1(log_alpha_bar)) + self.log_C)
+    def formulas(self) -> Mapping[str, Formula]:
+        return {"log_a": self.log_a_formula, "log_s": self.log_s_formula}
 
 
+@final
 @dataclass(frozen=True, repr=False)
-class LinearLogSNRScales(VariancePreserving):
-    r"""``log(s²/a²) = max(γ_k + t_i Δ, -24)``: every component falls at the same pace, each from a level of its own.
+class FormulaVariancePreserving(VariancePreserving):
+    """The same of scales that are variance-preserving."""
 
-    At -24, s = 6e-6, a component counts as clean: less noise would be lost in the rounding of a picture in float32.
-
-    Args:
-        t: time, in [0, 1]; -inf where there is no noise, shape ``(N+1,)``.
-        gamma: γ_k, shape ``diagonal``.
-        delta: Δ > 0, shape ``()``.
-
-    """
-
-    t: Tensor
-    gamma: Tensor
-    delta: Tensor
+    N: int
+    log_alpha_bar_formula: Formula
 
     @property
-    def N(self) -> int:  # type: ignore[override]  # derived from the table
-        return len(self.t) - 1
-
-    def log_alpha_bar(self, i: Tensor) -> Tensor:
-        t = per_event(self.t[i], self.gamma.ndim)
-        level = (self.gamma + t * self.delta).clamp_min(CLEAN)
-        L: Tensor = logsigmoid(-torch.where(t.isneginf(), t, level))
-        return L
+    def formulas(self) -> Mapping[str, Formula]:
+        return {"log_alpha_bar": self.log_alpha_bar_formula}
 
 
+@final
 @dataclass(frozen=True, repr=False)
-class GeodesicScales(VariancePreserving):
-    r"""``a² = (1 - S^τ)/(1 - S)``: data of variance S have variance ``S^τ_i``, from S at τ = 1 to 1 at τ = 0.
+class PickedScales(Scales):
+    """The scales of some components of others that are no formulas.
 
     Args:
-        tau: τ_i in [0, 1], falling, shape ``(N+1,)``.
-        log_S: log variance of the data, shape ``diagonal``.
-
-    """
-
-    tau: Tensor
-    log_S: Tensor
-
-    @property
-    def N(self) -> int:  # type: ignore[override]  # derived from the table
-        return len(self.tau) - 1
-
-    def log_alpha_bar(self, i: Tensor) -> Tensor:
-        # With x = |ln S| nothing overflows: for S > 1 the fraction is S^(τ-1) times that of 1/S. At S = 1 it is τ.
-        tau, x = per_event(self.tau[i], self.log_S.ndim), self.log_S.abs().clamp_min(1e-12)
-        L = torch.log(torch.expm1(-tau * x) / torch.expm1(-x)) + (tau - 1) * self.log_S.clamp_min(0)
-        return L.clamp_min(2 * LOG_FLOOR)
-
-
-@dataclass(frozen=True, repr=False)
-class PermutedScales(Scales):
-    """Component k takes the scales of another, ``partner[k]``, in every channel alike.
-
-    Args:
-        inner: the scales that are dealt out.
-        partner: flat index in a channel, int64, shape ``spatial``.
+        inner: the scales that are picked from.
+        index: flat indices in a channel, int64, in the shape of the new channel.
+        spatial: the shape of a channel of ``inner``.
 
     """
 
     inner: Scales
-    partner: Tensor
+    index: Tensor
+    spatial: tuple[int, ...]
 
     @property
     def N(self) -> int:  # type: ignore[override]  # that of the inner scales
         return self.inner.N
 
     def log_a(self, i: Tensor) -> Tensor:
-        return _dealt(self.inner.log_a(i), self.partner)
+        return _picked(self.inner.log_a(i), self.index, self.spatial)
 
     def log_s(self, i: Tensor) -> Tensor:
-        return _dealt(self.inner.log_s(i), self.partner)
+        return _picked(self.inner.log_s(i), self.index, self.spatial)
 
 
+@final
 @dataclass(frozen=True, repr=False)
-class PermutedVariancePreserving(VariancePreserving):
-    """`PermutedScales` of scales that are variance-preserving, and so are these.
-
-    Args:
-        inner: the scales that are dealt out.
-        partner: flat index in a channel, int64, shape ``spatial``.
-
-    """
+class PickedVariancePreserving(VariancePreserving):
+    """The same of scales that are variance-preserving."""
 
     inner: VariancePreserving
-    partner: Tensor
+    index: Tensor
+    spatial: tuple[int, ...]
 
     @property
     def N(self) -> int:  # type: ignore[override]  # that of the inner scales
         return self.inner.N
 
     def log_alpha_bar(self, i: Tensor) -> Tensor:
-        return _dealt(self.inner.log_alpha_bar(i), self.partner)
+        return _picked(self.inner.log_alpha_bar(i), self.index, self.spatial)
 
 
-def permuted(inner: Scales, partner: Tensor) -> Scales:
-    """The scales in which component k takes those of component ``partner[k]``; ``partner`` has the shape ``spatial``."""
-    if isinstance(inner, VariancePreserving):
-        return PermutedVariancePreserving(inner, partner)
-    return PermutedScales(inner, partner)
+def picked(scales: Scales, index: Tensor, spatial: tuple[int, ...]) -> Scales:
+    """The scales whose component k is the component ``index[k]`` of ``scales``, in every channel alike.
+
+    Args:
+        index: flat indices in a channel, int64, in the shape of the new channel: a permutation of the old ones, or some of them.
+        spatial: the shape of a channel of ``scales``.
+
+    """
+    formulas = {
+        name: formula.map(lambda kind, table: _of_components(table, index, spatial) if kind == "components" else table)
+        for name, formula in scales.formulas.items()
+    }
+    if formulas:
+        return of_formulas(scales.N, formulas)
+    if isinstance(scales, VariancePreserving):
+        return PickedVariancePreserving(scales, index, spatial)
+    return PickedScales(scales, index, spatial)
 
 
-def _dealt(values: Tensor, partner: Tensor) -> Tensor:
-    """``(B, C, *spatial)`` or what broadcasts to it, its components permuted."""
-    spread = values.expand(*values.shape[:2], *partner.shape)
-    dealt: Tensor = spread.flatten(2)[..., partner.flatten()].unflatten(2, partner.shape)
-    return dealt
+def of_formulas(N: int, formulas: Mapping[str, Formula]) -> Scales:
+    """Scales of ``log_alpha_bar`` alone, which are variance-preserving, or of ``log_a`` and ``log_s``."""
+    if "log_alpha_bar" in formulas:
+        return FormulaVariancePreserving(N, formulas["log_alpha_bar"])
+    return FormulaScales(N, formulas["log_a"], formulas["log_s"])
+
+
+def _of_components(table: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    return _picked(table[None], index, spatial)[0] if table.ndim else table
+
+
+def _picked(values: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    """``(B, C, *spatial)`` or what broadcasts to it, at the flat indices: ``(B, C, *index.shape)``."""
+    spread = values.expand(*values.shape[:2], *spatial)
+    result: Tensor = spread.flatten(2)[..., index.flatten()].unflatten(2, index.shape)
+    return result

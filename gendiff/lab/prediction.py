@@ -38,7 +38,7 @@ from gendiff.machine.threads import one_thread
 from gendiff.moments import MOST_ENDLESS, MOST_EVENTS, Moments
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
-from gendiff.scales import Scales, VariancePreserving
+from gendiff.scales import picked
 from gendiff.shapes import spatial
 
 MOST_DENSE = 256  # components of an event whose covariance is kept whole
@@ -151,52 +151,9 @@ def thinned(diffusion: Diffusion) -> tuple[Diffusion, Tensor]:
         for values in (diffusion.moments.mean**2, diffusion.moments.variance)
     )
     moments = Moments(squared.sqrt(), variance, weight=weight, modes=diffusion.moments.modes)
-    scales: Scales = _Some(diffusion.scales, middle, spatial(shape))
-    if isinstance(diffusion.scales, VariancePreserving):
-        scales = _SomeVariancePreserving(diffusion.scales, middle, spatial(shape))
+    scales = picked(diffusion.scales, middle, spatial(shape))
     few = Diffusion(Rotation.model_validate("identity"), scales, small, moments)
     return few, weight
-
-
-@dataclass(frozen=True)
-class _Some(Scales):
-    """The scales of some components, ``index`` in each channel, as those of a signal."""
-
-    inner: Scales
-    index: Tensor
-    spatial: tuple[int, ...]
-
-    @property
-    def N(self) -> int:  # type: ignore[override]  # that of the inner scales
-        return self.inner.N
-
-    def log_a(self, i: Tensor) -> Tensor:
-        return _some(self.inner.log_a(i), self.index, self.spatial)
-
-    def log_s(self, i: Tensor) -> Tensor:
-        return _some(self.inner.log_s(i), self.index, self.spatial)
-
-
-@dataclass(frozen=True)
-class _SomeVariancePreserving(VariancePreserving):
-    """The same of scales that are variance-preserving, which some samplers ask for."""
-
-    inner: VariancePreserving
-    index: Tensor
-    spatial: tuple[int, ...]
-
-    @property
-    def N(self) -> int:  # type: ignore[override]  # that of the inner scales
-        return self.inner.N
-
-    def log_alpha_bar(self, i: Tensor) -> Tensor:
-        return _some(self.inner.log_alpha_bar(i), self.index, self.spatial)
-
-
-def _some(values: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Tensor:
-    """``(B, C, *spatial)``, or what broadcasts to it, at the flat indices: ``(B, C, K)``."""
-    some: Tensor = values.expand(*values.shape[:2], *spatial).flatten(2)[..., index]
-    return some
 
 
 # --- the grid -----------------------------------------------------------------------------------------------------------

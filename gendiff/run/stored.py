@@ -4,9 +4,9 @@ A run keeps its process in ``process.safetensors``: the scales for i = 0..N, the
 components learned from them. The network was trained with these numbers and with no others, so they are what counts when a
 plugin is gone, or has come to give other numbers since.
 
-The closed forms of `gendiff.scales` are a few vectors over time and components, and kept as they are. Of other scales the
-distinct components are kept, each with its (log a, log s) for every i. A separable rotation is one matrix per axis; another one
-the nonzero entries of U for one channel.
+Scales that say themselves in formulas (`gendiff.formula`) are kept as these and their few tables. Of other scales the distinct
+components are kept, each with its (log a, log s) for every i. A separable rotation is one matrix per axis; another one the
+nonzero entries of U for one channel.
 """
 
 from __future__ import annotations
@@ -25,34 +25,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from gendiff.blur import LOG_FLOOR
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
+from gendiff.formula import expm1, log, logsigmoid, maximum, over_components, over_time, read, written
 from gendiff.moments import Modes, Moments
 from gendiff.objective import Objective
 from gendiff.plain import json_object, json_value
 from gendiff.precision import full_precision
 from gendiff.rotation import Rotation, SeparableRotation
-from gendiff.scales import (
-    BlurScales,
-    ColouredScales,
-    DissipatingScales,
-    GeodesicScales,
-    LinearLogSNRScales,
-    PermutedScales,
-    PermutedVariancePreserving,
-    Scales,
-    VariancePreserving,
-    permuted,
-)
+from gendiff.scales import BlurScales, DissipatingScales, Scales, VariancePreserving, of_formulas, picked
 from gendiff.score import Parametrization
 from gendiff.shapes import EventShape, in_full, spatial
 from gendiff.storage.reading import hollow, opened
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
-FORMAT = "1"
+FORMATS = ("1", "2")  # with tables, or tensors that are told by their names; with formulas
+FORMULAS = "formulas"  # the tensor that holds them, as the bytes of JSON
 MAX_BYTES = 512 * 2**20  # of one process
 MOST_BYTES = 2 * MAX_BYTES  # of its file
 MOST_STEPS, MOST_VALUES = 10**7, 2**28  # of a process, and of one event
@@ -103,7 +95,13 @@ class StoredVelocity(Velocity):
     name = "stored"
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
-        return _scales(self.learned)
+        if FORMULAS not in self.learned:
+            return _scales(self.learned)
+        text = bytes(self.learned[FORMULAS].tolist())
+        formulas = {name: read(value, self.learned) for name, value in json_object(text).items()}
+        if any(len(table) != N + 1 for formula in formulas.values() for table in formula.leaves("time")):
+            raise ValueError("its tables have another length than N + 1")
+        return of_formulas(N, formulas)
 
 
 class StoredData(Data):
@@ -181,16 +179,8 @@ class TableScales(Scales):
         return self.table_s[i][:, self.index]
 
 
-#: The scales that are stored as the tensors they hold: told apart by the names of these.
-FORMS: tuple[type[Scales], ...] = (
-    BlurScales,
-    DissipatingScales,
-    ColouredScales,
-    LinearLogSNRScales,
-    GeodesicScales,
-    TableVariancePreserving,
-    TableScales,
-)
+#: The tables of scales, which are told by the names of what they hold.
+TABLES: tuple[type[TableVariancePreserving | TableScales], ...] = (TableVariancePreserving, TableScales)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -220,7 +210,7 @@ def dump(diffusion: Diffusion, velocity: Velocity | None = None, whole: bool = T
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
     }
     about = {
-        "format": FORMAT,
+        "format": FORMATS[f"scales.{FORMULAS}" in tensors],
         "N": str(diffusion.N),
         "event_shape": json.dumps(diffusion.event_shape),
         "moments": json.dumps({"count": moments.count, "fingerprint": moments.fingerprint}),
@@ -229,11 +219,12 @@ def dump(diffusion: Diffusion, velocity: Velocity | None = None, whole: bool = T
 
 
 def _scales_tensors(scales: Scales) -> dict[str, Tensor]:
-    if isinstance(scales, PermutedScales | PermutedVariancePreserving):
-        inner = {f"inner.{name}": value for name, value in _scales_tensors(scales.inner).items()}
-        return {**inner, "partner": scales.partner}
-    if isinstance(scales, FORMS):
-        return {name: getattr(scales, name) for name in _tables(type(scales))}
+    if formulas := scales.formulas:
+        tables: dict[str, Tensor] = {}
+        text = json.dumps({name: written(formula, tables) for name, formula in formulas.items()})
+        return {**tables, FORMULAS: torch.tensor(list(text.encode()), dtype=torch.uint8)}
+    if isinstance(scales, TABLES):
+        return {field.name: getattr(scales, field.name) for field in fields(scales)}
     columns: dict[str, Callable[[Tensor], Tensor]] = {"table_a": scales.log_a, "table_s": scales.log_s}
     if isinstance(scales, VariancePreserving):
         columns = {"L": scales.log_alpha_bar}
@@ -245,11 +236,6 @@ def _scales_tensors(scales: Scales) -> dict[str, Tensor]:
         name: torch.cat([column(i).flatten(1)[:, representatives] for i in steps]) for name, column in columns.items()
     }
     return {**tables, "index": index}
-
-
-def _tables(form: type[Scales]) -> list[str]:
-    """The names of the tensors of a form."""
-    return [field.name for field in fields(form)]  # type: ignore[arg-type]  # a dataclass
 
 
 def _classes(N: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple[Tensor, Tensor]:
@@ -329,8 +315,10 @@ class StoredProcess:
                     raise ValueError("there is next to nothing in it but a hole")
             with safetensors.safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
-                if about.get("format") != FORMAT:
-                    raise ValueError(f"its format is {about.get('format')!r:.20}, this gendiff reads {FORMAT}")
+                if about.get("format") not in FORMATS:
+                    raise ValueError(
+                        f"its format is {about.get('format')!r:.20}, this gendiff reads {' and '.join(FORMATS)}"
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             N, event_shape = int(about["N"]), tuple(int(size) for size in json_value(about["event_shape"]))
             if not 0 < N <= MOST_STEPS or min(event_shape) < 1 or math.prod(event_shape) > MOST_VALUES:
@@ -397,12 +385,46 @@ def _dense(at: Tensor, values: Tensor, n: int) -> Tensor:
 
 
 def _scales(tensors: Mapping[str, Tensor]) -> Scales:
+    """Scales of tables, or of what was told by the names of its tensors before there were formulas."""
     if "partner" in tensors:
-        return permuted(_scales(_named(tensors, "inner.")), tensors["partner"].long())
-    form = next((form for form in FORMS if tensors.keys() == set(_tables(form))), None)
-    if form is None:
-        raise ValueError(f"no scales are made of {sorted(tensors)}")
-    return form(**{name: value.long() if name == "index" else value for name, value in tensors.items()})
+        inner, partner = _scales(_named(tensors, "inner.")), tensors["partner"].long()
+        return picked(inner, partner, tuple(partner.shape))
+    for form in TABLES:
+        if tensors.keys() == {field.name for field in fields(form)}:
+            return form(**{name: value.long() if name == "index" else value for name, value in tensors.items()})
+    for names, made in BEFORE_FORMULAS.items():
+        if tensors.keys() == set(names.split()):
+            return made(*(tensors[name] for name in names.split()))
+    raise ValueError(f"no scales are made of {sorted(tensors)}")
+
+
+def _coloured(log_alpha_bar_noise: Tensor, log_C: Tensor) -> Scales:
+    log_alpha_bar = over_time(log_alpha_bar_noise)
+    log_s = 0.5 * (log(-expm1(log_alpha_bar)) + over_components(log_C))
+    formulas = {"log_a": maximum(0.5 * log_alpha_bar, LOG_FLOOR), "log_s": log_s}
+    return of_formulas(len(log_alpha_bar_noise) - 1, formulas)
+
+
+def _linear_log_snr(t: Tensor, gamma: Tensor, delta: Tensor) -> Scales:
+    level = over_components(gamma) + over_time(t) * over_components(delta)
+    clean = over_time(torch.where(t.isneginf(), t, -24.0))
+    return of_formulas(len(t) - 1, {"log_alpha_bar": logsigmoid(-maximum(level, clean))})
+
+
+def _geodesic(tau: Tensor, log_S: Tensor) -> Scales:
+    over, x = over_time(tau), over_components(log_S.abs().clamp_min(1e-12))
+    L = log(expm1(-over * x) / expm1(-x)) + (over - 1) * over_components(log_S.clamp_min(0))
+    return of_formulas(len(tau) - 1, {"log_alpha_bar": maximum(L, 2 * LOG_FLOOR)})
+
+
+#: What files of format 1 hold besides tables, by the names of their tensors.
+BEFORE_FORMULAS: Mapping[str, Callable[..., Scales]] = {
+    "log_alpha_bar_noise F log_D": BlurScales,
+    "log_a_common log_s_common tau mu d": DissipatingScales,
+    "log_alpha_bar_noise log_C": _coloured,
+    "t gamma delta": _linear_log_snr,
+    "tau log_S": _geodesic,
+}
 
 
 def difference(one: Diffusion, other: Diffusion) -> str:

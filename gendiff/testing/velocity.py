@@ -10,6 +10,7 @@ from gendiff.component import resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
+from gendiff.scales import of_formulas
 from gendiff.testing.card import check, require
 from gendiff.testing.probes import SmoothNoise, fitted, fitted_velocity, undisturbed
 from gendiff.testing.steps import destroys, terminal
@@ -38,6 +39,10 @@ def steps(velocity: Velocity) -> str:
         moved = diffusion.scales.to(torch.device("cpu"))
         same = moved.N == 20 and torch.equal(moved.log_s(i), diffusion.scales.log_s(i))
         require(same, "the same N and log s after .to(device)", "others")
+        if formulas := diffusion.scales.formulas:  # which a run keeps, while samplers ask the methods
+            kept = of_formulas(20, formulas)
+            same = torch.equal(kept.log_a(i), together) and torch.equal(kept.log_s(i), diffusion.scales.log_s(i))
+            require(same, "formulas that say what its methods say", "others")
     return "the same in any batch"
 
 

@@ -10,8 +10,8 @@ from gendiff.component import by_name
 from gendiff.data import Data
 from gendiff.frequency import mirrored
 from gendiff.rotation import Rotation
-from gendiff.scales import Scales, permuted
-from gendiff.shapes import EventShape
+from gendiff.scales import Scales, picked
+from gendiff.shapes import EventShape, spatial
 from gendiff.velocity import Velocity
 
 
@@ -33,4 +33,4 @@ class Reversed(Velocity):
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
         velocity = self.velocity.with_learned(self.learned) if self.has_learned else self.velocity
         inner = velocity.scales(rotation, event_shape, N)
-        return permuted(inner, mirrored(rotation.frequencies(event_shape)[0]))
+        return picked(inner, mirrored(rotation.frequencies(event_shape)[0]), spatial(event_shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -10,11 +11,42 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.formula import Formula, logsigmoid, maximum, over_components, over_time
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
-from gendiff.scales import LinearLogSNRScales
+from gendiff.scales import VariancePreserving
 from gendiff.shapes import EventShape
 from gendiff.velocity import Velocity, times
+
+CLEAN = -24.0  # log(s²/a²) of a component that counts as clean
+
+
+@dataclass(frozen=True, repr=False)
+class LinearLogSNRScales(VariancePreserving):
+    r"""``log(s²/a²) = max(γ_k + t_i Δ, -24)``: every component falls at the same pace, each from a level of its own.
+
+    At -24, s = 6e-6, a component counts as clean: less noise would be lost in the rounding of a picture in float32.
+
+    Args:
+        t: time, in [0, 1]; -inf where there is no noise, shape ``(N+1,)``.
+        gamma: γ_k, shape ``diagonal``.
+        delta: Δ > 0, shape ``()``.
+
+    """
+
+    t: Tensor
+    gamma: Tensor
+    delta: Tensor
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # derived from the table
+        return len(self.t) - 1
+
+    @property
+    def formulas(self) -> Mapping[str, Formula]:
+        level = over_components(self.gamma) + over_time(self.t) * over_components(self.delta)
+        clean = torch.where(self.t.isneginf(), self.t, CLEAN)
+        return {"log_alpha_bar": logsigmoid(-maximum(level, over_time(clean)))}
 
 
 class SoftConditioning(Velocity):

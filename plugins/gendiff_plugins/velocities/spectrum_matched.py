@@ -4,18 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.blur import LOG_FLOOR
 from gendiff.data import Data
 from gendiff.errors import ConfigError
+from gendiff.formula import Formula, expm1, log, maximum, over_components, over_time
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
-from gendiff.scales import GeodesicScales
+from gendiff.scales import VariancePreserving
 from gendiff.shapes import EventShape, spatial
 from gendiff.velocity import Velocity, times
+
+
+@dataclass(frozen=True, repr=False)
+class GeodesicScales(VariancePreserving):
+    r"""``a² = (1 - S^τ)/(1 - S)``: data of variance S have variance ``S^τ_i``, from S at τ = 1 to 1 at τ = 0.
+
+    Args:
+        tau: τ_i in [0, 1], falling, shape ``(N+1,)``.
+        log_S: log variance of the data, shape ``diagonal``.
+
+    """
+
+    tau: Tensor
+    log_S: Tensor
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # derived from the table
+        return len(self.tau) - 1
+
+    @property
+    def formulas(self) -> Mapping[str, Formula]:
+        # With x = |ln S| nothing overflows: for S > 1 the fraction is S^(τ-1) times that of 1/S. At S = 1 it is τ.
+        tau, x = over_time(self.tau), over_components(self.log_S.abs().clamp_min(1e-12))
+        L = log(expm1(-tau * x) / expm1(-x)) + (tau - 1) * over_components(self.log_S.clamp_min(0))
+        return {"log_alpha_bar": maximum(L, 2 * LOG_FLOOR)}
 
 
 class SpectrumMatched(Velocity):
