@@ -44,7 +44,7 @@ def __dir__() -> list[str]:
 def _resolve_installed(kind: str, name: str) -> type[Component]:
     from gendiff.plugin.registry import default_registry
 
-    return default_registry().resolve(kind, name)
+    return default_registry().component_class(kind, name)
 
 
 set_default_resolver(_resolve_installed)

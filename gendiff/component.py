@@ -73,7 +73,7 @@ def resolving_with(resolver: Resolver) -> Iterator[None]:
         _resolver.reset(token)
 
 
-def resolve(kind: str, name: str) -> type[Component]:
+def component_class(kind: str, name: str) -> type[Component]:
     """Return the component class of that kind and name; raise `ConfigError` or `PluginError` if there is none."""
     if target := _PYTHON.get((kind, name)):
         module, _, own = target.partition(":")
@@ -224,7 +224,7 @@ class Component(Settings, metaclass=ComponentType):
         table = {str(key): entry for key, entry in value.items()}
         name = table.pop("name", cls.name)
         if name != cls.name:
-            return resolve(cls.kind, str(name)).model_validate(table)  # type: ignore[return-value]  # a class of cls.kind
+            return component_class(cls.kind, str(name)).model_validate(table)  # type: ignore[return-value]  # a class of cls.kind
         if inspect.isabstract(cls) or not cls.name:
             raise ValueError(f"which {cls.kind}? give a name")
         try:

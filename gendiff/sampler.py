@@ -254,8 +254,8 @@ def _drawn(noise: Callable[[], Tensor], diffusion: Diffusion, count: int | None 
     return z
 
 
-def _look(watch: Callable[[Snapshot], None], count: int, moment: Snapshot) -> None:
-    watch(moment.first(count))
+def _look(watch: Callable[[Snapshot], None], count: int, snapshot: Snapshot) -> None:
+    watch(snapshot.first(count))
 
 
 def invert(

@@ -90,7 +90,9 @@ def values(annotation, metadata=()):
     if annotation is type(None):
         return st.none()
     if issubclass(annotation, Component):
-        of_kind = {n: default_registry().resolve(annotation.kind, n) for n in default_registry().names(annotation.kind)}
+        of_kind = {
+            n: default_registry().component_class(annotation.kind, n) for n in default_registry().names(annotation.kind)
+        }
         names = [n for n, cls in of_kind.items() if not any(info.is_required() for info in cls.model_fields.values())]
         return st.sampled_from(names).map(lambda name: component(annotation, name))
     assert annotation is str, annotation
@@ -135,7 +137,7 @@ def test_spec_and_table_give_every_component_again(entry):
        number=st.floats(allow_nan=False, allow_infinity=False), flag=st.booleans(), f_max=st.floats(0, 1e4))  # fmt: skip
 def test_text_of_any_kind_survives_a_spec(text, texts, path, inner, number, flag, f_max):
     schedule, data = component(BlurSchedule, {"name": "log", "f_max": f_max}), {"name": "folder", "path": inner}
-    registry = default_registry().resolve
+    registry = default_registry().component_class
     with resolving_with(lambda kind, name: Everything if kind == "thing" else registry(kind, name)):
         made = Everything(text=text, texts=texts, path=path, number=number, flag=flag, schedule=schedule, inner=data)
         written = {"name": "everything", **parse_spec(made.spec)}
@@ -201,7 +203,7 @@ def test_a_nested_component_is_a_spec_a_table_or_an_instance(nested):
 
 def test_a_table_without_a_name_takes_the_default_of_its_field():
     assert component(Velocity, {"name": "blur", "schedule": {"f_max": 0.3}}).schedule.spec == "quartic:f_max=0.3"
-    with resolving_with(lambda kind, name: default_registry().resolve(kind, name)):
+    with resolving_with(lambda kind, name: default_registry().component_class(kind, name)):
         assert Everything(schedule={"f_min": 0.1}).schedule.spec == "log:f_max=0.5,f_min=0.1"
 
 
@@ -247,17 +249,17 @@ def test_an_instance_of_another_kind_is_refused():
 
 
 def test_built_in_python_the_errors_are_the_same():
-    Log = default_registry().resolve("schedule", "log")
+    Log = default_registry().component_class("schedule", "log")
     for parameters in ({"f_max": -1}, {"f_min": 1.0}, {"f_mx": 1}):
         with pytest.raises(ConfigError, match="schedule 'log'"):
             Log(**parameters)
 
 
 def test_components_are_equal_by_their_parameters_and_frozen():
-    Log = default_registry().resolve("schedule", "log")
+    Log = default_registry().component_class("schedule", "log")
     assert Log() == Log(f_max=0.14)
     assert Log() != Log(f_max=0.15)
-    assert Log() != default_registry().resolve("schedule", "quartic")()
+    assert Log() != default_registry().component_class("schedule", "quartic")()
     assert Log() != "log"
     assert len({Log(), Log(f_max=0.14), Log(f_max=0.15)}) == 2
     assert component(BlurSchedule, made := Log()) is made
@@ -289,7 +291,7 @@ def with_paths() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("kind", "name", "field"), with_paths())
 def test_an_empty_path_is_not_the_working_folder(kind, name, field):
-    cls = default_registry().resolve(kind, name)
+    cls = default_registry().component_class(kind, name)
     for given_ in (f"{name}:{field}=", f"{name}:{field}=''", {"name": name, field: ""}):
         with pytest.raises(ConfigError, match=f"{kind} '{name}': the path '{field}' is empty") as caught:
             cls.model_validate(given_)

@@ -144,7 +144,7 @@ def gendiff(
             note(f"the installed distribution {problem.provider.origin} is damaged: {problem.why}")
         elif problem.provider.sha256 and problem.status == "broken":  # it was asked for by name
             _file_problem(problem, "--plugin" if Path(problem.provider.origin) in (plugin or ()) else "GENDIFF_PLUGINS")
-    set_default_resolver(registry.resolve)
+    set_default_resolver(registry.component_class)
     _registry[:] = [registry]
     context.obj = registry
 

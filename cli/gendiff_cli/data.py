@@ -160,7 +160,7 @@ def info(
 ) -> None:
     """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
     from gendiff.datasets.census import census
-    from gendiff.datasets.images import Pictures
+    from gendiff.datasets.images import ImageData
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
 
@@ -174,7 +174,7 @@ def info(
         fingerprint = chosen.fingerprint
         found = census(chosen, asked, default_workers() if workers is None else workers, watch)
     bad = [*((str(name), why) for name, why in chosen.skipped), *found.bad]
-    others = dict(chosen.passed_over) if isinstance(chosen, Pictures) else {}
+    others = dict(chosen.passed_over) if isinstance(chosen, ImageData) else {}
     facts: dict[str, Any] = {
         "data": chosen.spec,
         "fingerprint": fingerprint,
@@ -209,7 +209,7 @@ def _resolved(
 ) -> tuple[Resolved, Resize | None]:
     """The data of a spec or path, and how to resize them where they cannot do that themselves."""
     from gendiff.comparison.arm import parse_size
-    from gendiff.component import resolve as component_class
+    from gendiff.component import component_class
     from gendiff.datasets.preparation import Resize
     from gendiff.datasets.sources import called_like_a_path, source
     from gendiff.errors import GendiffError

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gendiff.component import Component, parse_spec
-from gendiff.component import resolve as component_class
+from gendiff.component import Component, component_class, parse_spec
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import note
 

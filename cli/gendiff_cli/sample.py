@@ -126,11 +126,11 @@ def _draw(
     with Progress(console=err, disable=hidden, transient=True) as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
-        def watch(moment: Any) -> None:
-            if moment.pivot is not None:
-                bar.advance(task, len(moment.x_bar))
+        def watch(snapshot: Any) -> None:
+            if snapshot.pivot is not None:
+                bar.advance(task, len(snapshot.x_bar))
             if views is not None:
-                views(moment)
+                views(snapshot)
 
         numbers = iter(images)
         for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch):
@@ -146,13 +146,13 @@ def _draw_together(folder: Path, n: int, views: Trajectory | None, trajectory: b
 
     files = [GRID]
     shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
-    pictures.grid(torch.stack(shown)).save(folder / GRID)
+    pictures.sheet(torch.stack(shown)).save(folder / GRID)
     if views is not None and trajectory:
         files.append(STRIP)
-        pictures.strip(views.moments).save(folder / STRIP)
+        pictures.strip(views.events).save(folder / STRIP)
     if views is not None and gif:
         files.append(ANIMATION)
-        pictures.save_animation(folder / ANIMATION, views.moments)
+        pictures.save_animation(folder / ANIMATION, views.events)
     return files
 
 

@@ -204,7 +204,7 @@ def _together(
             for problem in problems:
                 note(f"a damaged checkpoint was passed over: {problem}")
             # A run that was ended between its last checkpoint and its last preview is finished below.
-            shown = not config.train.sample_every or run.grid(trainer.step).exists()
+            shown = not config.train.sample_every or run.preview(trainer.step).exists()
             finished = trainer.step == config.train.steps and run.info["status"] == "done" and shown
             if trainer.step > config.train.steps or finished:
                 raise ConfigError(

@@ -23,8 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from gendiff.component import parse_spec, parse_value
-from gendiff.component import resolve as component_class
+from gendiff.component import component_class, parse_spec, parse_value
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.plugin.registry import Registry, default_registry
 from gendiff.run.config import Layer, Resolved, refuse_second_velocity, resolve
@@ -112,7 +111,7 @@ class Arm:
         refuse_second_velocity(said_of.get("process"), said_of.get("velocity"), where)
         return cls(label, layers, runs, presets)
 
-    def resolve(self, below: Iterable[Layer]) -> Resolved:
+    def over(self, below: Iterable[Layer]) -> Resolved:
         """Its configuration over the layers ``below``, or that of its run, of which they change nothing."""
         if self.run is None:
             shared = list(below)

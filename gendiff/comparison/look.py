@@ -40,7 +40,7 @@ from gendiff.storage.arrays import npz
 from gendiff.storage.files import Files
 from gendiff.streams import ImageNoise, stream
 
-MOMENTS = 25  # steps of a trajectory that are shown, at most
+SHOWN = 25  # steps of a trajectory that are shown, at most
 ROWS = 4  # events of it
 LEVELS = 20  # steps at which the loss is taken
 EVENTS = 256  # events over which it is taken
@@ -70,6 +70,11 @@ class Look:
     loss: Tensor
     floor: Tensor
 
+    @property
+    def excess(self) -> list[list[float | None]]:
+        """Loss minus floor, ``[level][band]``; None where a band is empty."""
+        return [[None if math.isnan(value) else value for value in row] for row in (self.loss - self.floor).tolist()]
+
     def save(self, path: Path, key: str) -> None:
         """Write one file; ``key`` says what it depends on."""
         content = io.BytesIO()
@@ -97,6 +102,16 @@ class Look:
         return shown and lengths and M > 0 and self.loss.shape == self.floor.shape == (L, BANDS)
 
 
+def largest_excess(looks: Sequence[Look]) -> float:
+    """The largest of them in size, in any arm."""
+    return max((abs(value) for look in looks for row in look.excess for value in row if value is not None), default=0.0)
+
+
+def frequencies(power: Sequence[float]) -> list[float]:
+    """The upper end of each band of a spectrum, as a fraction of the largest frequency."""
+    return [(k + 1) / len(power) for k in range(len(power))]
+
+
 def look(
     model: TrainedModel, sampler: Sampler, targets: Sequence[int], data: Data, seed: int, heed: Callable[[], None]
 ) -> Look:
@@ -113,10 +128,10 @@ def look(
         return Look(*shown, *_losses(model, data, seed, heed))
 
 
-def targets(diffusion: Diffusion, sampler: Sampler, moments: int = MOMENTS) -> list[int]:
-    """At most ``moments`` of the steps that a sampler visits, about equally spaced in i, N and 0 among them."""
+def targets(diffusion: Diffusion, sampler: Sampler, count: int = SHOWN) -> list[int]:
+    """At most ``count`` of the steps that a sampler visits, about equally spaced in i, N and 0 among them."""
     visited = _visited(diffusion, sampler)
-    wanted = [diffusion.N * k / max(moments - 1, 1) for k in range(moments)]
+    wanted = [diffusion.N * k / max(count - 1, 1) for k in range(count)]
     return sorted({min(visited, key=lambda j: abs(j - i)) for i in wanted}, reverse=True)
 
 

@@ -61,10 +61,10 @@ class Contender:
             )
         if arm.runs:
             layers = arm.layers or ((sampler,) if sampler else ())
-            config = Arm(arm.label, layers, arm.runs).resolve([]).config
+            config = Arm(arm.label, layers, arm.runs).over([]).config
             runs = [Run.open(path) for path in arm.runs]
             return cls(arm.label, text, config, _of_one_arm(runs, config.sampler), _by_seed(runs))
-        config = arm.resolve(shared).config
+        config = arm.over(shared).config
         return cls(arm.label, text, config, _settings(config.table(), config.sampler))
 
     @classmethod

@@ -42,7 +42,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 Mark = tuple[int, int, int, int]
 
 
-class Pictures(Data):
+class ImageData(Data):
     """Encoded pictures that become events of one size: the parameters, and the way from a picture to an event."""
 
     path: Path = Field(description="where the pictures are; ~ is your home")

@@ -1,4 +1,4 @@
-"""Pictures of events: grids, strips and animations.
+"""Pictures of events: sheets, strips and animations.
 
 Pictures show values in [-1, 1] as 0..255; what lies outside is clamped. Signals ``(C, L)`` are drawn as curves.
 """
@@ -20,7 +20,7 @@ from gendiff.storage import disk
 from gendiff.storage.arrays import npy
 from gendiff.storage.files import saved
 
-GAP = 2  # pixels between the pictures of a grid
+GAP = 2  # pixels between the pictures of a sheet
 BACKGROUND = 128
 
 
@@ -73,21 +73,21 @@ def read_event(folder: Path, number: int) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else rearrange(pixels, "h w c -> c h w")
 
 
-def grid(events: Tensor, columns: int | None = None) -> Image.Image:
+def sheet(events: Tensor, columns: int | None = None) -> Image.Image:
     """Events ``(n, *event)`` row by row; a square by default."""
     columns = columns or max(1, round(len(events) ** 0.5))
     tiles = [image(event) for event in events]
     return _tile([tiles[start : start + columns] for start in range(0, len(tiles), columns)])
 
 
-def strip(moments: list[Tensor]) -> Image.Image:
-    """A trajectory: one row per event, one column per moment, each moment ``(n, *event)``."""
-    return _tile([[image(moment[row]) for moment in moments] for row in range(len(moments[0]))])
+def strip(views: list[Tensor]) -> Image.Image:
+    """A trajectory: one row per event, one column per view of the chain, each ``(n, *event)``."""
+    return _tile([[image(view[row]) for view in views] for row in range(len(views[0]))])
 
 
-def save_animation(path: Path, moments: list[Tensor], milliseconds: int = 80) -> None:
-    """A GIF of grids, one frame per moment, that rests on the last frame."""
-    frames = [grid(moment) for moment in moments]
+def save_animation(path: Path, views: list[Tensor], milliseconds: int = 80) -> None:
+    """A GIF of sheets, one frame per view of the chain, that rests on the last frame."""
+    frames = [sheet(view) for view in views]
     durations = [milliseconds] * (len(frames) - 1) + [1500]
     more: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
     saved(path, lambda file: frames[0].save(file, "GIF", **more))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gendiff.data import Data
-from gendiff.datasets.images import Pictures, resized
+from gendiff.datasets.images import ImageData, resized
 from gendiff.datasets.pictures import to_uint8
 from gendiff.errors import ConfigError, DataError
 from gendiff.shapes import EventShape
@@ -100,7 +100,7 @@ def prepared_shape(data: Data, resize: Resize | None) -> EventShape:
 
 def resizing(data: Data, resize: Resize | None) -> dict[str, Any] | None:
     """How the pictures of ``data`` come to their size, in plain values; None where they have it by themselves."""
-    if isinstance(data, Pictures):
+    if isinstance(data, ImageData):
         height, width = (data.size, data.size) if isinstance(data.size, int) else data.size
         resize = Resize(height, width, data.crop)
     return None if resize is None else {"filter": "bicubic, antialiased (Pillow)", **asdict(resize)}

@@ -68,9 +68,9 @@ class Statistics:
     @classmethod
     def of(cls, rows: Tensor, *, features: str = "", fingerprint: str = "") -> Statistics:
         """Those of ``(n, d)`` rows, n >= 2; raises `DataError` for fewer, and where they are not finite."""
-        moments = Moments()
-        moments.add(rows)
-        return moments.statistics(features=features, fingerprint=fingerprint)
+        accumulator = Accumulator()
+        accumulator.add(rows)
+        return accumulator.statistics(features=features, fingerprint=fingerprint)
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -169,7 +169,7 @@ def _flaw(found: dict[str, np.ndarray]) -> str:
     return ""
 
 
-class Moments:
+class Accumulator:
     """Gathers rows, a chunk at a time, into `Statistics`; how they are cut into chunks changes nothing, not even the last bit.
 
     Rows are kept until they fill a block of max(d, 256), which is summed about its own mean and merged with those before by

@@ -150,7 +150,7 @@ class Registry:
         """The names of one kind, sorted."""
         return [entry.name for entry in self.entries(kind)]
 
-    def resolve(self, kind: str, name: str) -> type[Component]:
+    def component_class(self, kind: str, name: str) -> type[Component]:
         """The class of that kind and name; raises `ConfigError` (unknown) or `PluginError` (broken)."""
         entry = self._entries.get((kind, name))
         if entry is None:

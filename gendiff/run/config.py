@@ -18,8 +18,7 @@ import tomli_w
 from pydantic import Field, PrivateAttr, ValidationError
 
 from gendiff.command import again
-from gendiff.component import Settings, by_name, invalid_parameter, parse_spec, parse_value
-from gendiff.component import resolve as component_class
+from gendiff.component import Settings, by_name, component_class, invalid_parameter, parse_spec, parse_value
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError

@@ -215,7 +215,7 @@ class Run:
         """Where pictures live."""
         return self.path / "samples"
 
-    def grid(self, step: int) -> Path:
+    def preview(self, step: int) -> Path:
         """The picture of the preview of a step: there once it is whole."""
         return self.samples / f"step-{step:08d}.png"
 

@@ -204,10 +204,10 @@ def _from_data(diffusion: Diffusion, data: Data, seed: int, images: Sequence[int
 def _first(count: int, watch: Callable[[Snapshot], None] | None) -> Callable[[Snapshot], None]:
     """``watch`` for the first ``count`` events; between two evaluations a request to stop is heard."""
 
-    def seen(moment: Snapshot) -> None:
+    def seen(snapshot: Snapshot) -> None:
         heed()
         if watch is not None:
-            watch(moment.first(count))
+            watch(snapshot.first(count))
 
     return seen
 
@@ -228,9 +228,9 @@ def draw(
     total = chunks * len(sampler.plan(denoiser.diffusion))
     done = 0
 
-    def seen(moment: Snapshot) -> None:
+    def seen(snapshot: Snapshot) -> None:
         nonlocal done
-        if moment.pivot is not None:
+        if snapshot.pivot is not None:
             done += 1
             watch(done, total)
 
@@ -241,38 +241,38 @@ def draw(
 def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
     """Write a grid of these images; returns them."""
     events = draw(denoiser, run, sampler, count)
-    save_grid(run, path, events)
+    save_sheet(run, path, events)
     return events
 
 
-def save_grid(run: Run, path: Path, events: Tensor) -> None:
+def save_sheet(run: Run, path: Path, events: Tensor) -> None:
     """Write a grid of events as a picture in a run, to the disk, whole or not at all."""
     content = io.BytesIO()
-    pictures.grid(events).save(content, "PNG")
+    pictures.sheet(events).save(content, "PNG")
     make_inside(run.path, path.parent)
     Files().replace(path, content.getvalue())
 
 
 class Trajectory:
-    """Keeps ``moments`` equally spaced views of a chain, prior and result among them, for the first ``rows`` events.
+    """Keeps ``count`` equally spaced views of a chain, prior and result among them, for the first ``rows`` events.
 
     Views are x_i in event space: what the reverse process really looks like.
     """
 
-    def __init__(self, denoiser: Denoiser, sampler: Sampler, moments: int = 11, rows: int = 8) -> None:
+    def __init__(self, denoiser: Denoiser, sampler: Sampler, count: int = 11, rows: int = 8) -> None:
         self.diffusion = denoiser.diffusion
         last = len(sampler.plan(self.diffusion))
-        if moments < 2:
-            raise ConfigError(f"a trajectory of {moments} moments", fix="choose at least 2")
-        self.wanted = {round(k * last / (moments - 1)) for k in range(moments)}
+        if count < 2:
+            raise ConfigError(f"a trajectory of {count} views", fix="choose at least 2")
+        self.wanted = {round(k * last / (count - 1)) for k in range(count)}
         self.rows = rows
         self.kept: dict[int, list[Tensor]] = {}
 
-    def __call__(self, moment: Snapshot) -> None:
-        if moment.number in self.wanted and sum(map(len, self.kept.get(moment.number, []))) < self.rows:
-            self.kept.setdefault(moment.number, []).append(self.diffusion.unrotate(moment.x_bar).cpu())
+    def __call__(self, snapshot: Snapshot) -> None:
+        if snapshot.number in self.wanted and sum(map(len, self.kept.get(snapshot.number, []))) < self.rows:
+            self.kept.setdefault(snapshot.number, []).append(self.diffusion.unrotate(snapshot.x_bar).cpu())
 
     @property
-    def moments(self) -> list[Tensor]:
+    def events(self) -> list[Tensor]:
         """The views from noise to data, each ``(<= rows, *event)``."""
         return [torch.cat(self.kept[number])[: self.rows] for number in sorted(self.kept)]

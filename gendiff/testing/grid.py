@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from gendiff.component import resolve
+from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
@@ -75,7 +75,7 @@ def _or_refused(grid: Grid, diffusion: Diffusion) -> list[int] | str:
 
 
 def _diffusions() -> Iterator[Diffusion]:
-    identity = resolve("rotation", "identity").model_validate({})
+    identity = component_class("rotation", "identity").model_validate({})
     assert isinstance(identity, Rotation)
     spread = torch.linspace(0, 1, 30, dtype=torch.float64).reshape(EVENT)
     for N in (200, 23):

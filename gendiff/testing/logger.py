@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from gendiff.datasets.pictures import grid
+from gendiff.datasets.pictures import sheet
 from gendiff.errors import ConfigError
 from gendiff.logger import Logger
 from gendiff.plugin.hookspecs import LIFECYCLE
@@ -48,7 +48,7 @@ def whole_run(logger: Logger) -> str:
         heard = sum(bool(getattr(observers._manager.hook, hook).get_hookimpls()) for hook in LIFECYCLE)
         picture = run / "samples.png"
         events = torch.zeros(4, 1, 8, 8)
-        grid(events).save(picture)
+        sheet(events).save(picture)
         observers.notify("gendiff_run_started", run=run, config={"N": 10, "train": {"lr": 1e-3}}, step=0)
         for step in (1, 2):
             observers.notify("gendiff_step", run=run, step=step, loss=1.0 / step, images_per_s=100.0)

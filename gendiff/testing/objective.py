@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gendiff.component import resolve
+from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
 from gendiff.moments import Moments
 from gendiff.objective import Objective
@@ -81,7 +81,7 @@ def per_event(objective: Objective) -> str:
 
 
 def _diffusion() -> Diffusion:
-    dct = resolve("rotation", "dct").model_validate({})
+    dct = component_class("rotation", "dct").model_validate({})
     assert isinstance(dct, Rotation)
     rate = torch.linspace(2, 12, 15, dtype=torch.float64)
     rate[-1] = 1e5  # gone long before N: a = 0 and s = 1 in float32

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gendiff.component import Component, parse_spec
-from gendiff.component import resolve as component_class
+from gendiff.component import Component, component_class, parse_spec
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.testing.card import check, require
 

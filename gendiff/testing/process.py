@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gendiff.component import resolve
+from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.process import Process
@@ -19,7 +19,7 @@ def parts(process: Process) -> str:
     """A run stores their names, not the process's."""
     rotation, velocity = process.parts()
     for part in (rotation, velocity):
-        known = resolve(part.kind, part.name)
+        known = component_class(part.kind, part.name)
         require(known is type(part), f"{part.kind} '{part.name}' in the registry", f"{known.__name__}")
     return f"{rotation.spec}, {velocity.spec}"
 

@@ -33,7 +33,7 @@ def gendiff_registry() -> Iterator[Callable[..., Registry]]:
         registry = Registry(third_party=False, plugins=found)
         problems = registry.health()  # announcements are followed too
         assert not problems, "; ".join(f"{problem.provider}: {problem.why}" for problem in problems)
-        set_default_resolver(registry.resolve)
+        set_default_resolver(registry.component_class)
         return registry
 
     [before] = component._default_resolver

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR
-from gendiff.component import resolve
+from gendiff.component import component_class
 from gendiff.rotation import Rotation, SeparableRotation
 from gendiff.testing.card import check, largest, require
 from gendiff.testing.probes import EVENTS, SMALLS, Sizes, SmoothNoise, noise, undisturbed
@@ -153,7 +153,7 @@ def spectra(rotation: Rotation) -> str:
 @check("rotation", "its speed, beside dct", "`rotate` and `unrotate`")
 def speed(rotation: Rotation) -> str:
     """A measurement: it fails only where nothing can be measured."""
-    dct = resolve("rotation", "dct")
+    dct = component_class("rotation", "dct")
     shape, U = next(Sizes(((3, 64, 64), (3, 32, 32), *EVENTS)).of(rotation))
     x = noise((16, *shape), dtype=torch.float32)
     times = [_milliseconds(turn, x) for turn in (U, dct.model_validate({}))]

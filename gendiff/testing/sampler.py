@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gendiff.component import resolve
+from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.gaussian import GaussianScore
@@ -134,13 +134,13 @@ def _steps(sampler: Sampler, N: int) -> Sampler:
     """The sampler from pure noise, at N steps that are equally spaced, where that is a parameter."""
     given: dict[str, Any] = {"steps": N, "prior": "standard"}
     if isinstance(sampler, GridSampler):
-        given["grid"] = resolve("grid", "uniform").model_validate({})
+        given["grid"] = component_class("grid", "uniform").model_validate({})
     return sampler.model_copy(update={key: value for key, value in given.items() if key in type(sampler).model_fields})
 
 
 def _diffusion(sampler: Sampler, N: int) -> Diffusion:
     """The first process of N steps that the sampler takes."""
-    identity = resolve("rotation", "identity").model_validate({})
+    identity = component_class("rotation", "identity").model_validate({})
     assert isinstance(identity, Rotation)
     refused = []
     for scales in (SteadyScales(N, FIRST, LAST), _heat(N)):

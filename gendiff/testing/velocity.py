@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from gendiff.component import resolve
+from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
@@ -73,7 +73,7 @@ def _processes(
     taken = 0
     refusals = set()
     for basis in ("identity", "dct"):
-        rotation = resolve("rotation", basis).model_validate({})
+        rotation = component_class("rotation", basis).model_validate({})
         assert isinstance(rotation, Rotation)
         for shape in shapes:
             for N in Ns:

@@ -105,7 +105,7 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
 
     with closing(loader), stop_requests() as requested:
         try:
-            if first and _shows(settings, first) and not run.grid(first).exists():
+            if first and _shows(settings, first) and not run.preview(first).exists():
                 drawn, stop = show()
                 if stop and not (drawn and first == settings.steps):
                     raise halt(requested[0] if requested else signal.SIGTERM)

@@ -15,7 +15,7 @@ from gendiff.data import Data
 from gendiff.errors import reason
 from gendiff.plugin.observers import Observers
 from gendiff.run.directory import Run, numbers
-from gendiff.run.generation import NotFinite, draw, save_grid
+from gendiff.run.generation import NotFinite, draw, save_sheet
 from gendiff.training.trainer import Trainer
 
 
@@ -36,7 +36,7 @@ class Preview:
 
     def __call__(self, trainer: Trainer) -> None:
         settings, step = trainer.settings, trainer.step
-        picture = self.run.grid(step)
+        picture = self.run.preview(step)
         watch = partial(self.watch, step)
         try:
             events = draw(trainer.averaged(), self.run, settings.preview, settings.preview_images, watch)
@@ -47,7 +47,7 @@ class Preview:
         known = any(row["step"] == step and "metrics" in row for row in self.run.rows())  # it was ended just after that
         if measured and not known:
             self.run.log({"step": step, "n": len(events), "metrics": measured})
-        save_grid(self.run, picture, events)  # last: a run that goes on draws what has no picture
+        save_sheet(self.run, picture, events)  # last: a run that goes on draws what has no picture
         self.observers.notify("gendiff_samples_ready", run=self.run.path, step=step, events=events, picture=picture)
         if measured:
             self.observers.notify(

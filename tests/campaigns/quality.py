@@ -203,7 +203,7 @@ def measure(cell: Cell, model: Any, spec: str, n: int, settings: Settings) -> Me
     drawn = torch.cat(
         list(generate(model.denoiser, model.run, sampler, cell.seed, range(count), batch=size, chunk=size))
     )
-    pictures.grid(drawn[:64]).save(model.run.path.parent / picture_of(spec, n))
+    pictures.sheet(drawn[:64]).save(model.run.path.parent / picture_of(spec, n))
     distance = frechet(rows(cell.set, drawn), reference(cell.set))
     spent = len(sampler.plan(model.denoiser.diffusion))
     seconds = round(time.time() - begun, 1)

@@ -174,6 +174,6 @@ class TestNew:
 
 
 def test_check_knows_what_the_kit_knows():
-    component = default_registry().resolve("schedule", "log").model_validate({})
+    component = default_registry().component_class("schedule", "log").model_validate({})
     (card,) = json.loads(run("plugins", "check", "log", "--json").out)["components"]
     assert [line["title"] for line in card["checks"]] == [str(check) for check in checks(component)]

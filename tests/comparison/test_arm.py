@@ -11,7 +11,7 @@ from gendiff.run.config import Layer
 
 
 def config(text: str, **below):
-    return Arm.parse(text).resolve([Layer("below", below)] if below else []).config
+    return Arm.parse(text).over([Layer("below", below)] if below else []).config
 
 
 def test_a_rotation_with_words_of_the_command_line_and_keys_of_the_configuration():
@@ -40,7 +40,7 @@ def test_a_preset_lies_below_the_words_of_its_arm_and_the_flags_of_all():
     assert config("N=40 preset=cold objective=x0").N == 40
     assert config("haar preset=cold objective=x0").rotation.name == "haar"
     shared = [Layer("preset mine", {"N": 7, "train": {"batch": 3}}), Layer.at("--steps", "train.steps", 9)]
-    found = Arm.parse("preset=cold").resolve([*shared, Layer.at("--set train.lr", "train.lr", 0.5)]).config
+    found = Arm.parse("preset=cold").over([*shared, Layer.at("--set train.lr", "train.lr", 0.5)]).config
     assert (found.N, found.train.batch, found.train.steps, found.train.lr) == (50, 64, 9, 0.5)
     with pytest.raises(ConfigError, match=r"unknown preset 'colt'(.|\n)*arm 'preset=colt'(.|\n)*did you mean 'cold'"):
         Arm.parse("preset=colt")
@@ -56,7 +56,7 @@ def test_a_run_is_taken_as_it_was_trained(tmp_path):
     run = create(tmp_path / "a-run", settings(rotation="dct"))
     arm = Arm.parse(f"{run.path} label=mine")
     assert (arm.label, arm.run) == ("mine", run.path)
-    found = arm.resolve([Layer("below", {"N": 77})]).config
+    found = arm.over([Layer("below", {"N": 77})]).config
     assert (found.N, found.rotation.name) == (20, "dct")
     with pytest.raises(ConfigError, match="changes 'schedule=log' of a run"):
         Arm.parse(f"{run.path} schedule=log")
@@ -70,10 +70,10 @@ def test_a_run_with_another_sampler_and_several_runs(tmp_path):
     one, other = (create(tmp_path / f"run{seed}", settings(rotation="dct", seed=seed)) for seed in (0, 1))
     arm = Arm.parse(f"{one.path} {other.path} sampler=ddim:steps=7")
     assert (arm.run, arm.runs) == (one.path, (one.path, other.path))
-    found = arm.resolve([Layer("below", {"N": 77})]).config
+    found = arm.over([Layer("below", {"N": 77})]).config
     assert (found.sampler.spec, found.rotation.name, found.N) == ("ddim:steps=7", "dct", 20)
     with pytest.raises(ConfigError, match="no parameter 'stepps'"):
-        Arm.parse(f"{one.path} sampler=ddim:stepps=7").resolve([])
+        Arm.parse(f"{one.path} sampler=ddim:stepps=7").over([])
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from gendiff.evaluation.distances import (
     share,
     subsets,
 )
-from gendiff.evaluation.statistics import Moments, Statistics
+from gendiff.evaluation.statistics import Accumulator, Statistics
 
 
 @pytest.fixture(autouse=True)
@@ -152,10 +152,10 @@ class TestStatistics:
     def test_chunks_change_nothing(self, n, d, rng):
         x, whole = (rows := normal(n, d, rng, shift=10).float()), Statistics.of(rows)
         for size in (1, 13, 256, n - 1):
-            moments = Moments()
+            accumulator = Accumulator()
             for part in x.split(size):
-                moments.add(part)
-            found = moments.statistics()
+                accumulator.add(part)
+            found = accumulator.statistics()
             assert found.n == n
             torch.testing.assert_close(found.mean, whole.mean, rtol=0, atol=0)
             torch.testing.assert_close(found.covariance, whole.covariance, rtol=0, atol=0)
@@ -167,19 +167,19 @@ class TestStatistics:
         )
 
     def test_what_was_added_may_be_reused(self, rng):
-        buffer, moments = torch.randn(4, 3, generator=rng), Moments()
+        buffer, accumulator = torch.randn(4, 3, generator=rng), Accumulator()
         expected = Statistics.of(buffer.clone())
-        moments.add(buffer)
+        accumulator.add(buffer)
         buffer.zero_()
-        torch.testing.assert_close(moments.statistics().covariance, expected.covariance)
+        torch.testing.assert_close(accumulator.statistics().covariance, expected.covariance)
 
     def test_too_few_rows_and_nan_are_explained(self):
         with pytest.raises(DataError, match="1 events have no covariance"):
             Statistics.of(torch.zeros(1, 3))
-        moments = Moments()
-        moments.add(torch.zeros(5, 3))
+        accumulator = Accumulator()
+        accumulator.add(torch.zeros(5, 3))
         with pytest.raises(DataError, match="of event 7 are not finite"):
-            moments.add(torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, math.nan, 0]]))
+            accumulator.add(torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, math.nan, 0]]))
 
     @pytest.mark.parametrize("n", [6, 50])
     def test_the_file_is_that_of_pytorch_fid(self, n, tmp_path, rng):

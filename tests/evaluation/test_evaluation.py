@@ -12,7 +12,7 @@ from command import TINY, run
 from gendiff_plugins.features.dct import DCT
 from gendiff_plugins.features.pixels import Pixels
 from gendiff_plugins.features.random_conv import RandomConv
-from gendiff_plugins.metrics.moments import Moments
+from gendiff_plugins.metrics.moments import SampleMoments
 from gendiff_plugins.metrics.spectrum import Spectrum
 from runs import command, exit_code
 
@@ -87,8 +87,8 @@ class TestNumbers:
 
     def test_metrics_are_measured_on_the_events(self, sets):
         x, y = sets
-        found = evaluate(events(x), events(y), [Moments(), Spectrum(bands=2)], replicates=8, seed=1)
-        for metric in (Moments(), Spectrum(bands=2)):
+        found = evaluate(events(x), events(y), [SampleMoments(), Spectrum(bands=2)], replicates=8, seed=1)
+        for metric in (SampleMoments(), Spectrum(bands=2)):
             for key, value in metric.measure(x, y).items():
                 wanted = interval(lambda c, m=metric, k=key: m.measure(x[c], y)[k], 90, replicates=8, seed=1)
                 number = found[f"{metric.name}.{key}"]
@@ -107,14 +107,14 @@ class TestNumbers:
         x, y = sets
         monkeypatch.setattr(measuring, "PAIRS", 50)
         monkeypatch.setattr(measuring, "METRIC_VALUES", 40 * x[0].numel())
-        found = evaluate(events(x), events(y), [Pixels(), Moments()], replicates=4)
+        found = evaluate(events(x), events(y), [Pixels(), SampleMoments()], replicates=4)
         a, b = x.flatten(1)[spread(50, 90)], y.flatten(1)[spread(50, 120)]
         assert found["kd-pixels"].value == pytest.approx(kid(a, b), rel=1e-6)
         counts = {number.name: (number.samples.n, number.reference.n) for number in found.numbers}
         assert counts["fd-pixels"] == (90, 120)
         assert counts["kd-pixels"] == counts["recall-pixels"] == (50, 50)
         assert counts["moments.error"] == (40, 40)
-        expected = Moments().measure(x[spread(40, 90)], y[spread(40, 120)])
+        expected = SampleMoments().measure(x[spread(40, 90)], y[spread(40, 120)])
         assert found["moments.error"].value == pytest.approx(expected["error"])
 
     def test_statistics_stand_in_for_the_reference(self, sets, tmp_path):
@@ -122,7 +122,7 @@ class TestNumbers:
         by = {"features": FEATURES.spec, "fingerprint": FEATURES.fingerprint}
         Statistics.of(FEATURES.extract(y), **by).save(tmp_path / "y.npz")
         known = KnownStatistics.load(tmp_path / "y.npz")
-        found = evaluate(events(x), known, [FEATURES, Moments()], replicates=4)
+        found = evaluate(events(x), known, [FEATURES, SampleMoments()], replicates=4)
         assert [number.name for number in found.numbers] == ["fd-random-conv"]
         full = evaluate(events(x), events(y), [FEATURES], replicates=4)
         assert found.numbers[0].value == pytest.approx(full.numbers[0].value, rel=1e-5)
@@ -132,9 +132,11 @@ class TestNumbers:
 
     def test_a_reference_is_gone_through_once_for_many(self, sets):
         x, y = sets
-        seen = see(events(y), [Pixels(), Moments()])
-        one = evaluate(events(x), seen, [Pixels(), Moments()], replicates=3)
-        two = evaluate(see(events(x), [Pixels(), Moments()]), events(y), [Pixels(), Moments()], replicates=3)
+        seen = see(events(y), [Pixels(), SampleMoments()])
+        one = evaluate(events(x), seen, [Pixels(), SampleMoments()], replicates=3)
+        two = evaluate(
+            see(events(x), [Pixels(), SampleMoments()]), events(y), [Pixels(), SampleMoments()], replicates=3
+        )
         assert one.numbers == two.numbers
 
     def test_numbers_of_other_conditions_are_not_comparable(self, sets):
@@ -166,7 +168,7 @@ class TestNumbers:
 
 class TestAlarm:
     def alarms(self, x: torch.Tensor, y: torch.Tensor, **options: float) -> list[str]:
-        return [text.partition(" ")[0] for text in Moments(**options).alarms(x, y)]
+        return [text.partition(" ")[0] for text in SampleMoments(**options).alarms(x, y)]
 
     def test_it_rings_for_dark_bright_tinted_pale_and_harsh_samples(self, rng):
         y, unit = fields(400, rng), fields(400, rng).std()
@@ -176,7 +178,7 @@ class TestAlarm:
         assert self.alarms(x - 0.2 * unit, y) == ["dark"]
         assert self.alarms(x + 0.2 * unit, y) == ["bright"]
         assert self.alarms(x + 0.25 * unit * red, y) == ["tinted"]
-        assert "red is off by +0.1" in Moments().alarms(x + 0.25 * unit * red, y)[0]
+        assert "red is off by +0.1" in SampleMoments().alarms(x + 0.25 * unit * red, y)[0]
         assert self.alarms(0.8 * x, y) == ["pale"]
         assert self.alarms(1.2 * x, y) == ["harsh"]
         assert self.alarms(0.8 * x - 0.2 * unit, y) == ["dark", "pale"]
@@ -191,7 +193,7 @@ class TestAlarm:
         assert self.alarms(torch.ones(9, 1, 4, 5), torch.zeros(9, 1, 4, 5)) == ["bright"]
 
     def test_it_is_part_of_an_evaluation(self, rng):
-        found = evaluate(events(fields(50, rng, shift=-0.5)), events(fields(60, rng)), [Moments()], replicates=2)
+        found = evaluate(events(fields(50, rng, shift=-0.5)), events(fields(60, rng)), [SampleMoments()], replicates=2)
         assert [text.partition(" ")[0] for text in found.alarms] == ["dark"]
 
 

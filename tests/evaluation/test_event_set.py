@@ -172,8 +172,8 @@ class TestFolders:
         x = torch.rand(9, 3, 5, 7, generator=rng) * 2 - 1
         for k, event in enumerate(x):
             pictures.save_event(tmp_path, k, event)
-        pictures.grid(x).save(tmp_path / "grid.png")
-        pictures.grid(x).save(tmp_path / "trajectory.gif")
+        pictures.sheet(x).save(tmp_path / "grid.png")
+        pictures.sheet(x).save(tmp_path / "trajectory.gif")
         assert event_files.holds_events(tmp_path)
         events = event_files.of_files(tmp_path)
         assert (events.n, events.event_shape) == (9, (3, 5, 7))

@@ -12,7 +12,7 @@ from processes import component
 from pydantic import Field
 
 from gendiff import BlurSchedule, Sampler, Velocity
-from gendiff.component import resolve as installed
+from gendiff.component import component_class as installed
 from gendiff.component import resolving_with
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
@@ -70,7 +70,7 @@ class Wave(BlurSchedule):
 @pytest.fixture
 def wave():
     """The velocity of a schedule that is nobody's built-in."""
-    known = default_registry().resolve
+    known = default_registry().component_class
     with resolving_with(lambda kind, name: Wave if name == "wave" else known(kind, name)):
         yield component(Velocity, {"name": "blur", "schedule": "wave"})
 

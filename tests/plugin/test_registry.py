@@ -104,7 +104,9 @@ def test_every_kind_of_component_in_a_configuration_is_known():
                 yield from [info.annotation.kind] * bool(info.annotation.kind)
                 yield from kinds(info.annotation)
                 if issubclass(info.annotation, Component) and info.default is not PydanticUndefined:
-                    yield from kinds(default_registry().resolve(info.annotation.kind, info.default.partition(":")[0]))
+                    yield from kinds(
+                        default_registry().component_class(info.annotation.kind, info.default.partition(":")[0])
+                    )
 
     several = {"metric", "logger"}  # lists of components in the training settings
     named = {"process", "features"}  # replaced by its parts before there is a configuration; not of a run
@@ -424,7 +426,7 @@ def test_damaged_metadata_stop_no_import(tmp_path):
 def test_a_registry_raises_what_it_says():
     registry = default_registry()
     with pytest.raises(ConfigError, match="unknown schedule 'lgo'"):
-        registry.resolve("schedule", "lgo")
+        registry.component_class("schedule", "lgo")
     with pytest.raises(ConfigError, match="did you mean 'digits-demo'"):
         registry.preset("digit-demo")
     with pytest.raises(PluginError, match="no plugin file"):

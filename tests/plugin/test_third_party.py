@@ -1034,7 +1034,7 @@ def pictures(path: Path | str, number: int) -> dict[str, bytes]:
 
 def drawn(path: Path | str) -> torch.Tensor:
     """Three images of a run in full precision."""
-    with resolving_with(Registry().resolve), process_group("cpu") as group:
+    with resolving_with(Registry().component_class), process_group("cpu") as group:
         opened = Run.open(Path(path))
         model = TrainedModel.load(opened, group.device)
         return torch.cat(list(generate(model.denoiser, opened, opened.config.sampler, 5, range(3), 3)))

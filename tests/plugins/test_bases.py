@@ -499,7 +499,7 @@ def test_announcements_are_the_docstrings():
     from gendiff.plugin.registry import default_registry
 
     for lazy in gendiff_components():
-        cls = default_registry().resolve(lazy.kind, lazy.name)
+        cls = default_registry().component_class(lazy.kind, lazy.name)
         assert (lazy.name, lazy.target, lazy.summary) == (cls.name, f"{cls.__module__}:{cls.__name__}", summary(cls))
 
 

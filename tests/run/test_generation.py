@@ -171,17 +171,17 @@ class TestTrajectory:
     def test_views_run_from_the_prior_to_the_image(self, batch, tmp_path):
         denoiser, run = model(*ARMS[0], tmp_path)
         sampler = Sampler.model_validate("ddim:steps=10")
-        views = Trajectory(denoiser, sampler, moments=6, rows=5)
+        views = Trajectory(denoiser, sampler, count=6, rows=5)
         images = draw(denoiser, run, "ddim:steps=10", range(8), batch, watch=views)
-        assert [tuple(view.shape) for view in views.moments] == [(5, 1, 8, 8)] * 6
-        torch.testing.assert_close(views.moments[-1], images[:5], rtol=1e-5, atol=1e-5)
+        assert [tuple(view.shape) for view in views.events] == [(5, 1, 8, 8)] * 6
+        torch.testing.assert_close(views.events[-1], images[:5], rtol=1e-5, atol=1e-5)
         prior = denoiser.diffusion.prior(ImageNoise(11, range(5), (1, 8, 8), CPU)())
-        torch.testing.assert_close(views.moments[0], denoiser.diffusion.unrotate(prior), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(views.events[0], denoiser.diffusion.unrotate(prior), rtol=1e-5, atol=1e-5)
 
     def test_too_few_moments(self, tmp_path):
         denoiser, _ = model(*ARMS[0], tmp_path)
         with pytest.raises(ConfigError, match="at least 2"):
-            Trajectory(denoiser, Sampler.model_validate("ddim:steps=10"), moments=1)
+            Trajectory(denoiser, Sampler.model_validate("ddim:steps=10"), count=1)
 
 
 class TestPriorOfData:
@@ -215,6 +215,6 @@ class TestPriorOfData:
 def test_a_trajectory_of_a_sampler_that_corrects_shows_each_moment_once(tmp_path):
     denoiser, run = model(*ARMS[0], tmp_path)
     sampler = Sampler.model_validate("heun:steps=7,grid=uniform")
-    views = Trajectory(denoiser, sampler, moments=8, rows=3)
+    views = Trajectory(denoiser, sampler, count=8, rows=3)
     draw(denoiser, run, sampler, range(4), 2, watch=views)
-    assert [len(view) for view in views.moments] == [3] * 8
+    assert [len(view) for view in views.events] == [3] * 8

@@ -2556,10 +2556,10 @@ def raises() -> list[Any]:
     ids=["raises", "no-component", "announces-nothing", "name-taken", "prints"],
 )
 def test_the_fixture_fails_on_a_broken_plugin(gendiff_registry, found, says):
-    before = component.resolve("schedule", "linear")
+    before = component.component_class("schedule", "linear")
     with pytest.raises(AssertionError, match=says):
         gendiff_registry(Bad(found))
-    assert component.resolve("schedule", "linear") is before
+    assert component.component_class("schedule", "linear") is before
 
 
 def test_the_fixture_holds_gendiffs_plugins_and_the_given_ones_alone(gendiff_registry, monkeypatch):
@@ -2572,7 +2572,7 @@ def test_the_fixture_holds_gendiffs_plugins_and_the_given_ones_alone(gendiff_reg
     plugin.gendiff_components = hookimpl(lambda: [Sine])  # type: ignore[attr-defined]
     registry = gendiff_registry(plugin)
     assert {entry.provider.distribution for entry in registry.entries()} == {"gendiff", "acme"}
-    assert registry.resolve("schedule", "sine") is Sine
+    assert registry.component_class("schedule", "sine") is Sine
     assert BlurSchedule.model_validate("sine") == Sine()  # by the resolver in force
     assert Velocity.model_validate("blur:schedule=sine").schedule == Sine()
     other = gendiff_registry()

@@ -23,7 +23,7 @@ GO_ON = ("train", "--resume", "x", "--steps", 4)
 SAMPLE = ("sample", "x", "--n", 1, "--steps", 2, "--trajectory", "--gif")
 EVALUATE = ("evaluate", "x", "--n", 16, "--steps", 2, "--features", "pixels", "--no-cache")
 PRECIOUS = b"precious\n"
-BLACK = pictures.grid(-torch.ones(1, 1, 8, 8))
+BLACK = pictures.sheet(-torch.ones(1, 1, 8, 8))
 
 
 @pytest.fixture(scope="module")

@@ -385,7 +385,7 @@ class TestDisk:
                 train(begun)
         assert "the checkpoint of step 7 is safe" in str(caught.value)
         train(begun)
-        assert begun.grid(7).exists()
+        assert begun.preview(7).exists()
 
     @pytest.mark.parametrize("number", disk.FULL)
     def test_refusals_name_what_they_can(self, tmp_path, number):

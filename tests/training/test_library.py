@@ -277,7 +277,7 @@ class TestOwnLoop:
         images = sample(diffusion, model, Sampler("ddim:steps=4"), n=5, seed=1)
         assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
         assert images.shape == (5, *SHAPE)
-        gendiff.pictures.grid(images).save(tmp_path / "grid.png")
+        gendiff.pictures.sheet(images).save(tmp_path / "grid.png")
         assert (tmp_path / "grid.png").stat().st_size > 100
 
     def test_an_event_of_a_seed_does_not_depend_on_how_many_there_are(self):

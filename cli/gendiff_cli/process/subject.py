@@ -119,9 +119,9 @@ def subjects(
     above = layers(registry, preset, config_file, assignments, flags)
     found, lent = [], list[str]()
     for arm in named:
-        resolved = arm.resolve([Layer(DEFAULT, DEFAULT_DATA), *above])
+        resolved = arm.over([Layer(DEFAULT, DEFAULT_DATA), *above])
         if known and arm.run is None and _of_default(resolved):
-            resolved = arm.resolve([Layer(DEFAULT, {"data": known[0][1].table()}), *above])
+            resolved = arm.over([Layer(DEFAULT, {"data": known[0][1].table()}), *above])
             lent.append(f"'{arm.label}'")
         config = resolved.config
         data = config.data if arm.run is None else runs[arm.run]

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from gendiff.comparison.look import Look
+from gendiff.comparison.look import Look, frequencies, largest_excess
 from gendiff.comparison.report import sheets
-from gendiff.comparison.report.page import excess, frequencies, largest_excess
 from gendiff.storage.folder import make_inside
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def _losses(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> Figure:
     shown = None
     for place, (arm, look) in enumerate(zip(arms, looks, strict=True)):
         axis: Axes = axes.flat[place]
-        found = np.array([[math.nan if v is None else v for v in row] for row in excess(look)]).T
+        found = np.array([[math.nan if v is None else v for v in row] for row in look.excess]).T
         edges = _edges([int(i) for i in look.levels])
         shown = axis.pcolormesh(
             edges, range(len(found) + 1), found, cmap="RdBu_r", vmin=-largest, vmax=largest, rasterized=True

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from gendiff.command import quoted
-from gendiff.comparison.look import BANDS, Look
+from gendiff.comparison.look import BANDS, Look, frequencies, largest_excess
 from gendiff.comparison.report import charts, sheets
 from gendiff.comparison.verdict import number, signed
 from gendiff.plain import json_text
@@ -38,7 +38,7 @@ def write(path: Path, result: dict[str, Any], looks: Sequence[Look], samples: Se
 def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tensor], data: Tensor) -> str:
     """The page as text; the same result is the same text."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gendiff", "report"),
+        loader=jinja2.PackageLoader("gendiff.comparison.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -138,14 +138,14 @@ def _grids(arms: Sequence[dict[str, Any]], samples: Sequence[Tensor], data: Tens
 
 
 def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[str, Any]:
-    """What the slider shows: for each moment, three sheets of each arm; fewer moments and events where pictures are large."""
+    """What the slider shows: for each step, three sheets of each arm; fewer steps and events where pictures are large."""
     shown = looks[0].forward[0]
-    rows, moments = len(shown), len(looks[0].steps)
+    rows, columns = len(shown), len(looks[0].steps)
     large = sheets.values_of(shown) > 1000
     each = sheets.values_of(shown) * (5 if large else 8) / 8  # of 256 or 32 shades
-    while rows * moments * len(arms) * 3 * each > TRAJECTORY_BUDGET and (rows > 1 or moments > 9):
-        rows, moments = (rows - 1, moments) if rows > 2 or moments <= 9 else (rows, moments - 4)
-    places = sheets.chosen(max(moments, 2), len(looks[0].steps))
+    while rows * columns * len(arms) * 3 * each > TRAJECTORY_BUDGET and (rows > 1 or columns > 9):
+        rows, columns = (rows - 1, columns) if rows > 2 or columns <= 9 else (rows, columns - 4)
+    places = sheets.chosen(max(columns, 2), len(looks[0].steps))
     views = ("forward", "reverse", "belief")
     frames = [
         {
@@ -198,26 +198,11 @@ def _spectrum(result: dict[str, Any]) -> Markup:
     return charts.lines(curves, "frequency, from lowest to highest", "power")
 
 
-def frequencies(power: Sequence[float]) -> list[float]:
-    """The upper end of each band of a spectrum, as a fraction of the largest frequency."""
-    return [(k + 1) / len(power) for k in range(len(power))]
-
-
-def excess(look: Look) -> list[list[float | None]]:
-    """Loss minus floor, ``[level][band]``; None where a band is empty."""
-    return [[None if math.isnan(v) else v for v in row] for row in (look.loss - look.floor).tolist()]
-
-
-def largest_excess(looks: Sequence[Look]) -> float:
-    """The largest of them in size, in any arm."""
-    return max((abs(v) for look in looks for row in excess(look) for v in row if v is not None), default=0.0)
-
-
 def _heat_maps(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[str, Any]:
     largest = largest_excess(looks)
     maps = []
     for arm, look in zip(arms, looks, strict=True):
-        found, levels = excess(look), [int(i) for i in look.levels]
+        found, levels = look.excess, [int(i) for i in look.levels]
         rows = [[found[c][r] for c in range(len(levels))] for r in range(BANDS)]
 
         def told(r: int, c: int, look: Look = look, levels: list[int] = levels) -> str:

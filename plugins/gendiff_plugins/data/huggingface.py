@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.datasets.images import MOST_BYTES, Mark, Pictures, located, mark, missing, opened_bytes, reason
+from gendiff.datasets.images import MOST_BYTES, ImageData, Mark, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, without_advice
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
@@ -23,7 +23,7 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SAMPLED = 256  # pictures whose content is part of the fingerprint
 
 
-class HuggingFace(Pictures):
+class HuggingFace(ImageData):
     """the pictures in a column of a Hugging Face data set, resized to one size.
 
     ``path`` is a folder that ``save_to_disk`` wrote, read where it lies; where there is no such folder it is the name of a data

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.datasets.images import Mark, Pictures, located, mark, missing, opened_bytes, reason
+from gendiff.datasets.images import ImageData, Mark, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, printable
 from gendiff.shapes import EventShape
 
@@ -42,7 +42,7 @@ class Keys:
         return self.joined[self.ends[index - 1] if index else 0 : self.ends[index]]
 
 
-class Lsun(Pictures):
+class Lsun(ImageData):
     """the pictures of an LSUN category, from its LMDB database, resized to one size.
 
     The database maps a key to the bytes of a JPEG or WebP file, and the order is that of the keys. A picture becomes an event by

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.datasets.images import Pictures, eight_bit, reason, survey
+from gendiff.datasets.images import ImageData, eight_bit, reason, survey
 from gendiff.errors import DataError, printable
 from gendiff.shapes import EventShape
 
@@ -37,7 +37,7 @@ class Scan:
     skipped: tuple[tuple[str, str], ...]
 
 
-class PictureFiles(Pictures):
+class PictureFiles(ImageData):
     """Files with a picture each, known by their names in one place."""
 
     #: The word for the place, and the version of the fingerprint.

@@ -10,5 +10,5 @@ def gendiff_components() -> list[type[Component] | Lazy]:
     here = "gendiff_plugins.metrics"
     return [
         Lazy("metric", "spectrum", f"{here}.spectrum:Spectrum", "error of the log power spectrum, by frequency band"),
-        Lazy("metric", "moments", f"{here}.moments:Moments", "error of brightness and contrast, by channel"),
+        Lazy("metric", "moments", f"{here}.moments:SampleMoments", "error of brightness and contrast, by channel"),
     ]

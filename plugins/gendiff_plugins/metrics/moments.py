@@ -40,7 +40,7 @@ class Levels:
         )
 
 
-class Moments(Metric):
+class SampleMoments(Metric):
     """error of brightness and contrast, by channel.
 
     ``mean_c`` and ``contrast_c`` are the differences, samples minus reference, of the mean and the standard deviation over the
