@@ -31,8 +31,8 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'gendiff' has no attribute '{name}'")
-    module = _MODULE_OF[name]
-    value = import_module(f"gendiff.{name}") if module == "gendiff" else getattr(import_module(module), name)
+    place = import_module(_MODULE_OF[name])  # of a package, its modules are public
+    value = import_module(f"{place.__name__}.{name}") if hasattr(place, "__path__") else getattr(place, name)
     globals()[name] = value
     return value
 

@@ -1,5 +1,6 @@
 """The public names, once: type checkers and editors read this file, and ``import gendiff`` takes its names from it."""
 
+from gendiff import formula as formula
 from gendiff.component import Component as Component
 from gendiff.component import Lazy as Lazy
 from gendiff.data import Data as Data

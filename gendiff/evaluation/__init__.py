@@ -1,8 +1,9 @@
-"""Evaluation: how far samples are from data, in numbers with their conditions and intervals.
+"""Evaluation: how far samples are from data, in numbers with intervals.
 
-event_set    events that are compared with others, and their rows of features
-event_files  folders, archives and arrays of events
-distances    between two sets of rows, and intervals by subsampling
-number       a measurement and its conditions; which of them may be compared
-measuring    samples and a reference in, numbers out
+event_files  samples and pictures as files
+event_set    events that are compared, from wherever they are
+statistics   mean and covariance of features
+distances    between two sets of features
+number       a number, its interval, and what it depends on
+measuring    a run, a folder or a file against its reference
 """

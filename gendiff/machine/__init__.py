@@ -1,1 +1,8 @@
-"""machine"""
+"""Machine: what the computer does besides computing.
+
+stopping       requests to stop, heard where nothing is lost
+memory         allocations that fail
+threads        how many compute
+workers        processes that prepare data
+process_group  processes that train together
+"""
