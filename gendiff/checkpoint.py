@@ -191,12 +191,20 @@ def _not_finite(saved: Checkpoint, groups: Sequence[str]) -> list[str]:
     flaws = []
     for group in groups:
         for name, tensor in saved.tensors[group].items():
-            value = tensor.float() if tensor.is_floating_point() else tensor  # some narrow types know no isfinite
-            # Adam's second moment may overflow, which stops a weight and spoils nothing; NaN spoils every weight it meets.
-            bad = value.isnan() if group == "optimizer" else ~value.isfinite()
-            if count := int(bad.sum()):
+            if count := int(spoilt(group, name, tensor).sum()):
                 flaws.append(f"{group}.safetensors: {count:,} of {tensor.numel():,} values of '{name}'")
     return flaws
+
+
+def spoilt(group: str, name: str, tensor: Tensor) -> Tensor:
+    """Which values of a named tensor would spoil what they are used for: bool, in its shape."""
+    value = tensor.float() if tensor.is_floating_point() else tensor  # some narrow types know no isfinite
+    if group == "optimizer" and name.endswith(".exp_avg_sq"):
+        # Adam's second moment may overflow, which stops a weight and spoils nothing; anything else spoils every weight it meets.
+        return ~(value >= 0)
+    if group == "optimizer" and name.endswith(".step"):
+        return ~value.isfinite() | (value < 0)
+    return ~value.isfinite()
 
 
 def _step_if_finite(path: Path) -> int | None:

@@ -89,6 +89,7 @@ class Trainer:
 
     Attributes:
         kept: the last step whose state is on the disk; that of step 0 follows from the configuration.
+        begun: the step that it began from, or was restored to.
         whole: whether all of the state is of one step: not in the middle of an optimiser step.
         compiling: whether the next step compiles the network.
 
@@ -101,6 +102,7 @@ class Trainer:
         self.group = group
         self.step = 0
         self.kept = 0
+        self.begun = 0
         self.whole = True
         self.compiling = self.settings.compile
         self.failures = 0
@@ -252,7 +254,7 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("the checkpoint's state.json lacks what training needs") from error
         self._restore_optimizer(saved)
-        self.step = self.kept = saved.step
+        self.step = self.kept = self.begun = saved.step
 
     def _restore_optimizer(self, saved: Checkpoint) -> None:
         """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
@@ -266,7 +268,8 @@ class Trainer:
             for entry, shape in shapes.items():
                 value = known.pop(f"{name}.{entry}", None)
                 dtype = torch.float32 if entry == "step" else parameter.dtype
-                if value is None or value.shape != shape or value.dtype != dtype or bool(value.isnan().any()):
+                fits = value is not None and value.shape == shape and value.dtype == dtype
+                if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
                     raise _unusable_moment(saved.step, f"{name}.{entry}", value, shape, dtype)
                 state[entry] = value.to("cpu" if entry == "step" else self.device, copy=True)
             self.optimizer.state[parameter] = state
@@ -288,13 +291,16 @@ class Trainer:
     def _skip(self, batch: Batch, loss: Loss) -> None:
         self.window.skipped += 1
         self.failures += 1
-        if self.failures < PATIENCE:
+        # Fewer are given up on too where there are no others: a run must not end as if it had trained.
+        ended = self.step == self.settings.steps and self.failures >= self.step - self.begun
+        if self.failures < PATIENCE and not ended:
             return
         events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
         blamed = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
         bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
         raise GendiffError(
-            f"the loss or its gradient was not finite in {self.failures} steps in a row, up to step {self.step}",
+            f"the loss or its gradient was not finite in {self.failures} step{'s' * (self.failures > 1)} in a row, "
+            f"up to step {self.step}",
             details=[
                 f"non-finite loss: {', '.join(blamed[:5])}"
                 if blamed
@@ -314,7 +320,7 @@ def _unusable_moment(
     elif shape is None:
         what = "belongs to no weight of this network"
     elif value.shape == shape and value.dtype == dtype:
-        what = "holds values that are not a number"
+        what = "holds values that no training could go on with: not finite, or below 0"
     else:
         what = f"is {tuple(value.shape)} of {value.dtype}"
     return DataError(
