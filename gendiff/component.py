@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final, get_args, get_origin
@@ -82,6 +83,22 @@ def resolve(kind: str, name: str) -> type[Component]:
     if resolver is None:
         raise PluginError(f"no registry in force while looking up {kind} '{name}'")
     return resolver(kind, name)
+
+
+def guard(cls: type, name: str, check: Callable[..., tuple[Any, ...]]) -> None:
+    """Have ``check`` look at the arguments of a method that ``cls`` itself defines; what it returns is what the method gets.
+
+    For methods of an interface that users call and authors write: the rule is the interface's, whoever writes the method.
+    """
+    method = vars(cls).get(name)
+    if method is None:
+        return
+
+    @wraps(method)
+    def guarded(self: Any, *arguments: Any, **named: Any) -> Any:
+        return method(self, *check(*arguments, **named))
+
+    setattr(cls, name, guarded)
 
 
 class Settings(BaseModel):

@@ -31,10 +31,10 @@ from gendiff.blur import (
     symmetric_blur,
     symmetric_blur_matrix,
 )
-from gendiff.component import Component, abstractmethod
+from gendiff.component import Component, abstractmethod, guard
 from gendiff.data import Data
 from gendiff.errors import ArgumentError, ConfigError, PluginError
-from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, in_full, spatial
+from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, check_width, in_full, spatial
 
 
 @contextmanager
@@ -63,6 +63,10 @@ class Rotation(Component):
 
     #: Whether a Gaussian blur is exactly diagonal in this basis, and so an operator this rotation applies exactly.
     diagonalises_blur: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard(cls, "log_blur_spectrum", _checked)
 
     @abstractmethod
     def rotate(self, x: Tensor) -> Tensor:
@@ -94,7 +98,10 @@ class Rotation(Component):
         """``log D``, float64, broadcasting to the event: the attenuation of each component by a blur of std ``sigma`` pixels.
 
         Here, for a basis that need not diagonalise the blur, ``D_k = u_k^T W u_k``.
+
+        Raises `ArgumentError` where ``event_shape`` is no shape of an event, or ``sigma`` neither 0 nor in 0.001..1e6.
         """
+        event_shape, sigma = _checked(event_shape, sigma)
         energy = self._quadratic_form(event_shape, lambda u: symmetric_blur(u, sigma))
         return energy.clamp(0, 1).log().clamp_min(LOG_FLOOR)  # rounding may leave [0, 1]
 
@@ -131,6 +138,10 @@ class Rotation(Component):
             u = self.unrotate(one_hot(chunk, count).double().reshape(-1, *event_shape))
             forms.append((u * operator(u)).flatten(1).sum(1))
         return torch.cat(forms).reshape(event_shape)
+
+
+def _checked(event_shape: EventShape, sigma: float) -> tuple[EventShape, float]:
+    return check_shape(event_shape), check_width(sigma)
 
 
 class SeparableRotation(Rotation):

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import EventShape, ShownByShape, check_kind
+from gendiff.shapes import EventShape, ShownByShape, check_kind, check_steps, check_values, takes
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -61,13 +61,19 @@ class Pivot(ShownByShape):
 
 
 def encode(parametrization: Parametrization, pivot: Pivot, at: Level) -> Tensor:
-    """The view of ``pivot`` that ``parametrization`` names; raises `ArgumentError` for a name that is none."""
+    """The view of ``pivot`` that ``parametrization`` names.
+
+    Raises:
+        ArgumentError: for a name that is none, and at step 0 for what is not there: the score and the residual.
+
+    """
     match Parametrization(parametrization):
         case Parametrization.EPS:
             return pivot.eps
         case Parametrization.X_0:
             return pivot.x_0
         case Parametrization.SCORE:
+            check_steps(at.i, at.N, least=1)
             return -pivot.eps / at.s
         case Parametrization.STD:
             return at.s * pivot.eps
@@ -83,9 +89,10 @@ def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, at: 
     """The pivot that a network's output stands for, given ``x̄_i``; s must be positive, a may vanish.
 
     Raises:
-        ArgumentError: for the name of a parametrization that is none.
+        ArgumentError: for the name of a parametrization that is none, and at step 0, where no noise tells of anything.
 
     """
+    check_steps(at.i, at.N, least=1)
     match Parametrization(parametrization):
         case Parametrization.EPS:
             return from_eps(output, x_bar, at)
@@ -183,7 +190,17 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
     if isinstance(network, type) or not callable(network):
         check_kind(network, nn.Module, "the network")
     x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
-    output: Tensor = network(x, i)
+    try:
+        output: Tensor = network(x, i)
+    except TypeError as error:
+        if takes(network.forward if isinstance(network, nn.Module) else network, x, i):
+            raise
+        raise PluginError(
+            f"the network cannot be asked: {error}",
+            details=["it is called with events (B, C, *spatial) and steps (B,)"],
+            fix="write its forward(x, i), or wrap it in a module that does",
+            subject="model.name",
+        ) from error
     expected = (len(x), *event_shape)
     fault = ""
     if not isinstance(output, Tensor):
@@ -218,7 +235,7 @@ class Clamped(ScoreModel):
         return f"Clamped({self.model})"
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        pivot = self.model.predict(x_bar, i)
+        pivot = believe(self.model, x_bar, i)
         if self.value_range is None:
             return pivot
         x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.value_range)
@@ -234,7 +251,12 @@ def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
 
     """
     check_kind(model, ScoreModel, "model")
-    pivot = model.predict(x_bar, i)
+    try:
+        pivot = model.predict(x_bar, i)
+    except TypeError as error:
+        if takes(model.predict, x_bar, i):
+            raise
+        raise PluginError(f"the score model cannot be asked: {error}", fix="write its predict(x_bar, i)") from error
     fault = "" if isinstance(pivot, Pivot) else f"a {type(pivot).__name__}"
     for name, value in (("x_0", pivot.x_0), ("eps", pivot.eps)) if not fault else ():
         if not isinstance(value, Tensor):
@@ -362,6 +384,7 @@ class GaussianScore(ScoreModel):
         check_kind(diffusion, Diffusion, "diffusion")
         for name, value in (("mean", mean), ("variance", variance)):
             check_kind(value, Tensor, name)
+            check_values(value, name)
             if not _spreads(value.shape, diffusion.event_shape):
                 raise ArgumentError(
                     f"{name} has the shape {tuple(value.shape)}", details=[f"events have {diffusion.event_shape}"]
