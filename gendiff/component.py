@@ -457,12 +457,23 @@ def parse_spec(spec: str) -> dict[str, Any]:
         key, equals, value = parameter.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
-                f"cannot read '{parameter}' in the spec '{spec}'", fix="write it as name:key=value,key=value"
+                f"cannot read '{parameter}' in the spec '{spec}'",
+                details=[_several(list(table)[-1], [table[list(table)[-1]], parameter.strip()])]
+                if len(table) > 1
+                else [],
+                fix="write it as name:key=value,key=value",
             )
         if key.strip() in table:
             raise ConfigError(f"'{key.strip()}' is given twice in the spec '{spec}'", fix="keep one of the two")
         table[key.strip()] = parse_value(value.strip())
     return table
+
+
+def _several(key: str, values: list[Any]) -> str:
+    """How values of one parameter, which the comma between them has torn apart, are written."""
+    together = ",".join(map(str, values))
+    size = "x".join(map(str, values))
+    return f"several values of one parameter: {key}=[{together}]" + (f"; or {key}={size}" if key == "size" else "")
 
 
 def _parameters(text: str) -> Iterator[str]:

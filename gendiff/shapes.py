@@ -243,6 +243,9 @@ def sides(text: str) -> int | list[int]:
         return int(text)
     if re.fullmatch(r"\d+(x\d+)+|\[\s*\d+\s*(,\s*\d+\s*)*\]", text.strip()):
         return [int(side) for side in re.findall(r"\d+", text)]
+    numbers = re.findall(r"\d+", text)
+    if re.fullmatch(r"[\d\s,;*×xX()\[\]]+", text) and len(numbers) > 1:
+        raise ValueError(f"write {'x'.join(numbers)} or [{', '.join(numbers)}] for height x width")
     raise ValueError(HOW)
 
 

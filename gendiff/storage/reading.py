@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from gendiff.errors import DataError
 from gendiff.storage.plain import json_object, toml_table
 
+EMPTY = "the file is empty (0 bytes)"
 JSON = 4 * 2**20  # bytes of a file of each kind, at most: run.json, manifests, evaluations
 TOML = 2**20
 ROW = 2**20  # of metrics.jsonl
@@ -114,13 +115,26 @@ def _check(status: os.stat_result, most: int | None) -> None:
         raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
 
 
+def empty(path: Path) -> bool:
+    """Whether there is nothing in what is at ``path``: a file of 0 bytes, a folder or a zip archive without files."""
+    try:
+        if path.is_dir():
+            return all(part.name.startswith(".") for part in path.iterdir())
+        with opened(path) as file:
+            start = file.read(4)
+        return not start or (start == b"PK\x05\x06" and not archive(path).namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 
 def archive(path: Path) -> zipfile.ZipFile:
     """A zip archive whose list of files has a size that can be; raises `OSError`, `ValueError` and `zipfile.BadZipFile`."""
     with opened(path) as file:
-        size = file.seek(0, os.SEEK_END)
+        if not (size := file.seek(0, os.SEEK_END)):
+            raise ValueError(EMPTY)
         file.seek(max(size - END, 0))
         end = file.read()
         place = end.rfind(b"PK\x05\x06")

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.errors import DataError, printable
-from gendiff.images import Pictures, eight_bit, reason, survey
+from gendiff.images import FIRST, Pictures, eight_bit, reason, survey
 from gendiff.shapes import EventShape
 
 FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files out"
@@ -66,7 +66,7 @@ class PictureFiles(Pictures):
             raise
         except Exception as error:
             what = f"cannot read the picture '{self.origin(index)}'"
-            details = [reason(error), "it is the first that was met: only the headers of the others were looked at"]
+            details = [reason(error), FIRST]
             raise DataError(what, where=self._where(name), details=details, fix=FIX) from error
 
     def origin(self, index: int) -> str:
