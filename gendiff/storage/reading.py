@@ -104,8 +104,12 @@ def hollow(file: BinaryIO, size: int) -> bool:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a file is not what it should be: one line that names it."""
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return DataError(f"cannot read '{path}': {why}", fix="restore it from a copy, or do without it")
+    return DataError(f"cannot read '{path}': {why(error)}", fix="restore it from a copy, or do without it")
+
+
+def why(error: BaseException) -> str:
+    """What was wrong with a file, in one line: what the system says of an `OSError`."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _check(status: os.stat_result, most: int | None) -> None:
