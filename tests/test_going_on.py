@@ -671,3 +671,60 @@ def test_a_run_without_a_loss_is_listed_and_shown_without_one(tmp_path):
     assert (listed["step"], listed["loss"]) == (4, None)
     assert " 4     -  " in run("runs", "list", tmp_path / "runs").out
     assert run("runs", "show", begun.path).code == 0
+
+
+PLACES = {
+    "plugins new": ("plugins", "new", "acme-sine", "--kind", "schedule"),
+    "reproduce": ("reproduce", "figure4"),
+    "process fit": ("process", "fit", *("--data", "digits", "--rotation", "dct", "--schedule", "log", "--steps", 2)),
+    "process plot": ("process", "plot", "schedules"),
+    "sample": ("sample", "run", "--n", 1, "--steps", 1),
+    "train": ("train", *TINY),
+    "compare": (
+        *("compare", "--arm", "identity", "--arm", "dct", "--data", "digits", "--model", "mlp", "--steps", 2),
+        *("--seeds", 1, "--n", 16, "--features", "dct", "--nfe", 2),
+    ),
+}
+
+
+class TestPlaces:
+    """Wherever something is made: a full disk is told in bytes, a folder that takes nothing with another place; nothing stays."""
+
+    @pytest.fixture(scope="class")
+    def trained(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("trained") / "run"
+        assert run("train", *TINY, "--out", path).code == 0
+        return path
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+    @pytest.mark.parametrize("command", PLACES)
+    def test_a_way_on_is_told_and_nothing_stays(self, command, number, trained, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        if command == "sample":
+            shutil.copytree(trained, "run")
+        before = sorted(Path().rglob("*"))
+        mkdir, openat = Path.mkdir, os.open
+
+        def refuse_folder(path, *more, **options):
+            if number != errno.ENOSPC and not path.exists():
+                raise OSError(number, os.strerror(number), str(path))
+            return mkdir(path, *more, **options)
+
+        def refuse_file(path, flags, *more, **options):
+            if flags & os.O_CREAT and tmp_path in Path(path).absolute().parents and ".lock" not in str(path):
+                raise OSError(number, os.strerror(number), str(path))
+            return openat(path, flags, *more, **options)
+
+        monkeypatch.setattr(Path, "mkdir", refuse_folder)
+        monkeypatch.setattr(os, "open", refuse_file)
+        monkeypatch.setattr(Path, "write_text", lambda path, *more, **options: refuse_file(path, os.O_CREAT))
+        done = run(*PLACES[command])
+        monkeypatch.undo()
+        assert os.strerror(number) in done.err, done.err
+        if number == errno.ENOSPC:
+            assert (done.code, "bytes free" in done.err, "make room" in done.err) == (1, True, True), done.err
+        else:
+            assert done.code in (1, 2)
+            assert "another" in done.err or "can be written to" in done.err, done.err
+        left = [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("__pycache__", ".lock")]
+        assert [path.relative_to(tmp_path) for path in left] == [path for path in before if path.name != ".lock"]

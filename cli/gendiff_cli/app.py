@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -234,7 +235,9 @@ def _unexpected(error: Exception) -> GendiffError:
         )
     elif isinstance(error, OSError):
         file = f" '{error.filename}'" if error.filename else " a file"
-        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}")
+        barred = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        fix = "see that you may read and write it, or name another place" if barred else ""
+        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}", fix=fix)
     else:
         wrapped = GendiffError(f"gendiff failed: {reason(error)}", fix=f"see the traceback: {again('-v')}")
     wrapped.__cause__ = error
