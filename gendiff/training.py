@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -40,6 +40,7 @@ from gendiff.roll import absence
 from gendiff.rotation import dct
 from gendiff.run import Run, now, numbers
 from gendiff.score import Denoiser
+from gendiff.shapes import whole
 from gendiff.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.storage import disk
 from gendiff.streams import stream
@@ -60,6 +61,17 @@ class Window:
     grad_norm: float = 0.0
     skipped: int = 0
 
+    @classmethod
+    def of(cls, table: Mapping[str, Any], step: int) -> Window:
+        """The window that a checkpoint of ``step`` holds; raises `TypeError` or `ValueError` where it is none."""
+        window = cls(**table)
+        if not all(map(math.isfinite, [window.loss, window.grad_norm, *(window.bands or [])])):
+            raise ValueError("sums that are not finite")
+        if window.bands is not None and (not isinstance(window.bands, list) or len(window.bands) != BANDS):
+            raise ValueError(f"a loss of other than {BANDS} bands")
+        window.steps, window.skipped = _count(window.steps, step), _count(window.skipped, step)
+        return window
+
     def means(self) -> dict[str, Any]:
         """Averages over the window's applied steps, None where none was applied; by band, the loss of the last step alone."""
         n = self.steps
@@ -69,6 +81,13 @@ class Window:
             "grad_norm": self.grad_norm / n if n else None,
             "skipped": self.skipped,
         }
+
+
+def _count(number: Any, step: int) -> int:
+    """A number of steps up to ``step``; raises `TypeError` or `ValueError` where it is none."""
+    if not 0 <= whole(number) <= step:
+        raise ValueError(f"{number} of {step} steps")
+    return whole(number)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -249,10 +268,10 @@ class Trainer:
             check_weights(self.ema, saved.tensors.get("ema", {}), f"ema.safetensors, {where}")
             self.ema = {name: value.to(self.device) for name, value in saved.tensors["ema"].items()}
         try:
-            self.window = Window(**saved.state["window"])
-            self.failures = int(saved.state["failures"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError("the checkpoint's state.json lacks what training needs") from error
+            self.window = Window.of(saved.state["window"], saved.step)
+            self.failures = _count(saved.state["failures"], saved.step)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"the state.json of {where} lacks what training needs") from error
         self._restore_optimizer(saved)
         self.step = self.kept = self.begun = saved.step
 

@@ -629,6 +629,25 @@ class TestOptimiser:
         assert caught.value.exit_code == 4
         assert caught.value.details == (f"expected: {tuple(own.shape)} of float32",)
 
+    @pytest.mark.parametrize("value", [None, "1", -1, 2.5, True, [], {}, 4, 10**400], ids=repr)
+    @pytest.mark.parametrize("key", ["failures", "steps", "skipped"])
+    def test_counts_beside_it_are_counts(self, saved, key, value):
+        own = {**saved.state["window"], key: value} if key != "failures" else saved.state["window"]
+        state = {**saved.state, "window": own, **({key: value} if key == "failures" else {})}
+        with pytest.raises(DataError, match=r"the state\.json of the checkpoint of step 3 lacks what training needs"):
+            Trainer(settings(), CPU, ALONE).restore(replace(saved, state=state))
+
+    @pytest.mark.parametrize("value", ["1", [], {}, [None], 10**400], ids=lambda value: repr(value)[:9])
+    @pytest.mark.parametrize("key", ["loss", "grad_norm", "bands", None])
+    def test_sums_beside_it_are_numbers(self, saved, key, value):
+        own = value if key is None else {**saved.state["window"], key: value}
+        if (key, value) in (("bands", []), ("bands", {})):
+            own = {**own, "bands": [1.0, 2.0]}  # an empty one is none
+        if key is None and value == {}:
+            own = {"strange": 1}
+        with pytest.raises(DataError, match="lacks what training needs"):
+            Trainer(settings(), CPU, ALONE).restore(replace(saved, state={**saved.state, "window": own}))
+
     def test_all_of_it(self, saved):
         for optimizer in ({}, None):
             tensors = {group: named for group, named in saved.tensors.items() if group != "optimizer"}
