@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from command import TINY, run
+from runs import create, settings
 
 
 @pytest.fixture(scope="module")
