@@ -317,16 +317,17 @@ class Trainer:
         events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
         blamed = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
         bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
-        raise GendiffError(
+        raise self.gave_up(
+            f"non-finite loss: {', '.join(blamed[:5])}" if blamed else "every loss is finite: the gradient overflows",
+            f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
+        )
+
+    def gave_up(self, *details: str) -> GendiffError:
+        """What to raise where the last steps were skipped and no more are tried."""
+        return GendiffError(
             f"the loss or its gradient was not finite in {self.failures} step{'s' * (self.failures > 1)} in a row, "
             f"up to step {self.step}",
-            details=[
-                f"non-finite loss: {', '.join(blamed[:5])}"
-                if blamed
-                else "every loss is finite: the gradient overflows",
-                f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
-                "none of these steps was applied; a checkpoint was saved",
-            ],
+            details=[*details, "none of these steps was applied; a checkpoint was saved"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
 
@@ -368,6 +369,8 @@ def fit(
         Exception: whatever data or components raise, after a checkpoint of the last finished step is saved.
 
     """
+    if trainer.step == trainer.settings.steps and trainer.failures and run.info["status"] == "failed":
+        raise trainer.gave_up()  # again: nothing has been done since, and it would count as done
     observers = observers or Observers()
     told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
     status = "failed"

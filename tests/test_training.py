@@ -620,6 +620,9 @@ class TestNonFinite:
         with pytest.raises(GendiffError, match="not finite in 4 steps in a row, up to step 4"):
             train(run, prepare=poisoned(range(1, 5)))
         assert run.info["status"] == "failed"
+        with pytest.raises(GendiffError, match="not finite in 4 steps in a row, up to step 4"):
+            train(run)  # nothing is left to do, which does not make it done
+        assert run.info["status"] == "failed"
         other = create(tmp_path / "other", settings(steps=4))
         train(other)
         with pytest.raises(GendiffError, match="not finite in 1 step in a row, up to step 5"):
