@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final, get_args, get_origin
@@ -82,6 +83,22 @@ def component_class(kind: str, name: str) -> type[Component]:
     if resolver is None:
         raise PluginError(f"no registry in force while looking up {kind} '{name}'")
     return resolver(kind, name)
+
+
+def guard(cls: type, name: str, check: Callable[..., tuple[Any, ...]]) -> None:
+    """Have ``check`` look at the arguments of a method that ``cls`` itself defines; what it returns is what the method gets.
+
+    For methods of an interface that users call and authors write: the rule is the interface's, whoever writes the method.
+    """
+    method = vars(cls).get(name)
+    if method is None:
+        return
+
+    @wraps(method)
+    def guarded(self: Any, *arguments: Any, **named: Any) -> Any:
+        return method(self, *check(*arguments, **named))
+
+    setattr(cls, name, guarded)
 
 
 class Settings(BaseModel):
@@ -440,12 +457,23 @@ def parse_spec(spec: str) -> dict[str, Any]:
         key, equals, value = parameter.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
-                f"cannot read '{parameter}' in the spec '{spec}'", fix="write it as name:key=value,key=value"
+                f"cannot read '{parameter}' in the spec '{spec}'",
+                details=[_several(list(table)[-1], [table[list(table)[-1]], parameter.strip()])]
+                if len(table) > 1
+                else [],
+                fix="write it as name:key=value,key=value",
             )
         if key.strip() in table:
             raise ConfigError(f"'{key.strip()}' is given twice in the spec '{spec}'", fix="keep one of the two")
         table[key.strip()] = parse_value(value.strip())
     return table
+
+
+def _several(key: str, values: list[Any]) -> str:
+    """How values of one parameter, which the comma between them has torn apart, are written."""
+    together = ",".join(map(str, values))
+    size = "x".join(map(str, values))
+    return f"several values of one parameter: {key}=[{together}]" + (f"; or {key}={size}" if key == "size" else "")
 
 
 def _parameters(text: str) -> Iterator[str]:

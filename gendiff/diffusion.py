@@ -33,11 +33,13 @@ from gendiff.shapes import (
     ShownByShape,
     broadcasts,
     check_count,
+    check_device,
     check_events,
     check_kind,
     check_shape,
     check_step,
     check_steps,
+    check_values,
 )
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
@@ -117,9 +119,9 @@ class Diffusion:
         """The number of steps; 0 is clean data, N is the prior."""
         return self.scales.N
 
-    def to(self, device: torch.device) -> Diffusion:
-        """The same diffusion with its tables on ``device``; it is not checked again."""
-        moved = copy(self)
+    def to(self, device: torch.device | str) -> Diffusion:
+        """The same diffusion with its tables on ``device``; raises `ArgumentError` where that is not here."""
+        device, moved = check_device(device), copy(self)
         moved.scales, moved.moments = self.scales.to(device), self.moments.to(device)
         return moved
 
@@ -218,6 +220,7 @@ class Diffusion:
 
     def _level(self, i: int | Tensor, dtype: torch.dtype, least: int = 0) -> Level:
         if isinstance(i, Tensor):
+            check_values(i, "i")
             if i.device.type != "cpu" and i.device != self.scales.device:
                 raise ArgumentError(
                     f"steps are on {i.device}, the process on {self.scales.device}",
@@ -266,6 +269,7 @@ class Diffusion:
         shape = self.event_shape
         for name, values in (("mean", self.moments.mean), ("variance", self.moments.variance)):
             check_kind(values, Tensor, f"the {name} of the data")
+            check_values(values, f"the {name} of the data")
             if not broadcasts(values.shape, shape):
                 raise ArgumentError(f"the {name} of the data has the shape {tuple(values.shape)}, events have {shape}")
             if not values.isfinite().all():

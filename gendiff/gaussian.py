@@ -9,7 +9,7 @@ from torch import Tensor
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError
 from gendiff.score import Pivot, ScoreModel
-from gendiff.shapes import EventShape, check_kind
+from gendiff.shapes import EventShape, check_kind, check_values
 
 
 class GaussianScore(ScoreModel):
@@ -29,6 +29,7 @@ class GaussianScore(ScoreModel):
         check_kind(diffusion, Diffusion, "diffusion")
         for name, value in (("mean", mean), ("variance", variance)):
             check_kind(value, Tensor, name)
+            check_values(value, name)
             if not _spreads(value.shape, diffusion.event_shape):
                 raise ArgumentError(
                     f"{name} has the shape {tuple(value.shape)}", details=[f"events have {diffusion.event_shape}"]

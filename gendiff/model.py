@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gendiff.component import Component, abstractmethod
 from gendiff.errors import PluginError
-from gendiff.shapes import EventShape, check_kind
+from gendiff.shapes import EventShape, check_kind, takes
 
 
 class Model(Component):
@@ -57,7 +57,17 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
     if isinstance(network, type) or not callable(network):
         check_kind(network, nn.Module, "the network")
     x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
-    output: Tensor = network(x, i)
+    try:
+        output: Tensor = network(x, i)
+    except TypeError as error:
+        if takes(network.forward if isinstance(network, nn.Module) else network, x, i):
+            raise
+        raise PluginError(
+            f"the network cannot be asked: {error}",
+            details=["it is called with events (B, C, *spatial) and steps (B,)"],
+            fix="write its forward(x, i), or wrap it in a module that does",
+            subject="model.name",
+        ) from error
     expected = (len(x), *event_shape)
     fault = ""
     if not isinstance(output, Tensor):

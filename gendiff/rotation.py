@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, negative_laplacian, symmetric_blur, symmetric_blur_matrix
-from gendiff.component import Component, abstractmethod
+from gendiff.component import Component, abstractmethod, guard
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.frequency import radius
 from gendiff.precision import full_precision
-from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, in_full, spatial
+from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, check_width, in_full, spatial
 
 
 class Rotation(Component):
@@ -41,6 +41,10 @@ class Rotation(Component):
 
     #: Whether a Gaussian blur is exactly diagonal in this basis, and so an operator this rotation applies exactly.
     diagonalises_blur: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard(cls, "log_blur_spectrum", _checked)
 
     @abstractmethod
     def rotate(self, x: Tensor) -> Tensor:
@@ -72,7 +76,10 @@ class Rotation(Component):
         """``log D``, float64, broadcasting to the event: the attenuation of each component by a blur of std ``sigma`` pixels.
 
         Here, for a basis that need not diagonalise the blur, ``D_k = u_k^T W u_k``.
+
+        Raises `ArgumentError` where ``event_shape`` is no shape of an event, or ``sigma`` neither 0 nor in 0.001..1e6.
         """
+        event_shape, sigma = _checked(event_shape, sigma)
         energy = self._quadratic_form(event_shape, lambda u: symmetric_blur(u, sigma))
         return energy.clamp(0, 1).log().clamp_min(LOG_FLOOR)  # rounding may leave [0, 1]
 
@@ -109,6 +116,10 @@ class Rotation(Component):
             u = self.unrotate(one_hot(chunk, count).double().reshape(-1, *event_shape))
             forms.append((u * operator(u)).flatten(1).sum(1))
         return torch.cat(forms).reshape(event_shape)
+
+
+def _checked(event_shape: EventShape, sigma: float) -> tuple[EventShape, float]:
+    return check_shape(event_shape), check_width(sigma)
 
 
 class SeparableRotation(Rotation):

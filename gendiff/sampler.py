@@ -28,7 +28,7 @@ from gendiff.component import Component, abstractmethod
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.score import Parametrization, Pivot, ScoreModel, believe, encode, from_x_0, normalized
-from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_step
+from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_step, takes
 from gendiff.streams import ImageNoise
 
 
@@ -193,6 +193,9 @@ def sample(
             fix="use the moments of the data instead: prior=matched",
             subject="sampler.prior",
         )
+    _check_graph(graph)
+    if watch is not None and not (callable(watch) and takes(watch, None)):
+        raise ArgumentError(f"watch is {watch!r:.80}", details=["a function of one argument, a Snapshot, or None"])
     if n is not None:
         return torch.cat(list(_of_seed(diffusion, model, sampler, n, seed, dtype, watch, graph)))
     if start is not None:
@@ -239,9 +242,14 @@ def _of_seed(
         yield sample(diffusion, model, sampler, noise, dtype=dtype, watch=own, graph=graph)[: len(part)]
 
 
+def _check_graph(graph: bool | None) -> None:
+    if graph is not None and not isinstance(graph, bool):
+        raise ArgumentError(f"graph is {graph!r:.80}", details=["True, False, or None: where x̄_N requires a gradient"])
+
+
 def _drawn(noise: Callable[[], Tensor], diffusion: Diffusion, count: int | None = None) -> Tensor:
     """What ``noise`` draws, looked at: ``(B, *event)``, B being ``count`` where that is known."""
-    if not callable(noise):
+    if not callable(noise) or not takes(noise):
         raise ArgumentError(
             f"noise is a {type(noise).__name__}",
             details=["a function without arguments, which draws anew at each call"],
@@ -277,6 +285,7 @@ def invert(
     """
     check_kind(diffusion, Diffusion, "diffusion")
     steps = _falling(steps, diffusion.N)
+    _check_graph(graph)
     x_bar, here = diffusion.rotate(x_0), diffusion.at(0, x_0.dtype)
     y = normalized(x_bar, here)
     with torch.set_grad_enabled(x_0.requires_grad if graph is None else graph):
@@ -340,7 +349,7 @@ class Clamped(ScoreModel):
         return f"Clamped({self.model})"
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
-        pivot = self.model.predict(x_bar, i)
+        pivot = believe(self.model, x_bar, i)
         if self.value_range is None:
             return pivot
         x_0 = self.diffusion.unrotate(pivot.x_0).clamp(*self.value_range)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import ShownByShape, check_kind
+from gendiff.shapes import ShownByShape, check_kind, check_steps, takes
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -57,13 +57,19 @@ class Pivot(ShownByShape):
 
 
 def encode(parametrization: Parametrization, pivot: Pivot, at: Level) -> Tensor:
-    """The view of ``pivot`` that ``parametrization`` names; raises `ArgumentError` for a name that is none."""
+    """The view of ``pivot`` that ``parametrization`` names.
+
+    Raises:
+        ArgumentError: for a name that is none, and at step 0 for what is not there: the score and the residual.
+
+    """
     match Parametrization(parametrization):
         case Parametrization.EPS:
             return pivot.eps
         case Parametrization.X_0:
             return pivot.x_0
         case Parametrization.SCORE:
+            check_steps(at.i, at.N, least=1)
             return -pivot.eps / at.s
         case Parametrization.STD:
             return at.s * pivot.eps
@@ -79,9 +85,10 @@ def decode(parametrization: Parametrization, output: Tensor, x_bar: Tensor, at: 
     """The pivot that a network's output stands for, given ``x̄_i``; s must be positive, a may vanish.
 
     Raises:
-        ArgumentError: for the name of a parametrization that is none.
+        ArgumentError: for the name of a parametrization that is none, and at step 0, where no noise tells of anything.
 
     """
+    check_steps(at.i, at.N, least=1)
     match Parametrization(parametrization):
         case Parametrization.EPS:
             return from_eps(output, x_bar, at)
@@ -174,7 +181,12 @@ def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
 
     """
     check_kind(model, ScoreModel, "model")
-    pivot = model.predict(x_bar, i)
+    try:
+        pivot = model.predict(x_bar, i)
+    except TypeError as error:
+        if takes(model.predict, x_bar, i):
+            raise
+        raise PluginError(f"the score model cannot be asked: {error}", fix="write its predict(x_bar, i)") from error
     fault = "" if isinstance(pivot, Pivot) else f"a {type(pivot).__name__}"
     for name, value in (("x_0", pivot.x_0), ("eps", pivot.eps)) if not fault else ():
         if not isinstance(value, Tensor):

@@ -13,9 +13,10 @@ diagonal broadcasts to event   one number per component; the channel axis is 1 w
 
 from __future__ import annotations
 
+import inspect
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, SupportsIndex
 
@@ -101,6 +102,45 @@ def check_shape(event_shape: Iterable[SupportsIndex]) -> EventShape:
     return shape
 
 
+def check_width(sigma: float) -> float:
+    """``sigma``, the std of a blur in pixels, as a float; raises `ArgumentError` where it is neither 0 nor in 0.001..1e6."""
+    number = isinstance(sigma, int | float) and not isinstance(sigma, bool)
+    if not number or not (sigma == 0 or 1e-3 <= sigma <= 1e6):
+        raise ArgumentError(f"sigma = {sigma!r}", details=["a blur has a std of 0, or of 0.001..1e6 pixels"])
+    return float(sigma)
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """``device`` as one that tensors with values can be on; raises `ArgumentError` where it is not here."""
+    cause: Exception | None = None
+    try:
+        where = torch.empty(0, device=torch.device(device)).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # an AssertionError: torch was built without it
+        where, cause = torch.device("meta"), error
+    if where.type == "meta":
+        gpus = torch.cuda.device_count()
+        there = ["cpu", *(f"cuda:{number}" for number in range(gpus))]
+        raise ArgumentError(f"{device!r} is no device that is here", details=[f"here: {', '.join(there)}"]) from cause
+    return where
+
+
+def check_values(x: Tensor, name: str) -> None:
+    """Raise `ArgumentError` where a tensor is on the device ``meta``, which keeps shapes alone."""
+    if x.device.type == "meta":
+        raise ArgumentError(f"{name} is on the device 'meta', where tensors have no values", fix="make it on the cpu")
+
+
+def takes(function: Callable[..., object], *arguments: object) -> bool:
+    """Whether a function can be called with these; True where it does not say, as one written in C."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
 def check_batch(x: Tensor, name: str = "x") -> None:
     """Raise `ArgumentError` where ``x`` is no batch of events of any shape, dense, in float32 or float64."""
     if not isinstance(x, Tensor):
@@ -114,6 +154,7 @@ def check_batch(x: Tensor, name: str = "x") -> None:
         )
     if x.layout != torch.strided:
         raise ArgumentError(f"{name} is sparse", details=["events are dense tensors"], fix=f"{name}.to_dense()")
+    check_values(x, name)
     if x.ndim < 3:
         raise ArgumentError(f"{name} has the shape {tuple(x.shape)}", details=["a batch of events is (B, C, *spatial)"])
 
@@ -159,6 +200,7 @@ def check_steps(i: Tensor, N: int, least: int = 0) -> Tensor:
             details=[f"steps are whole numbers {least}..{N}"],
             fix="convert them: i.long()",
         )
+    check_values(i, "i")
     if i.ndim > 1:
         raise ArgumentError(f"steps have the shape {tuple(i.shape)}", details=["steps are one for each event, (B,)"])
     i = i.long().reshape(-1)
@@ -201,6 +243,9 @@ def sides(text: str) -> int | list[int]:
         return int(text)
     if re.fullmatch(r"\d+(x\d+)+|\[\s*\d+\s*(,\s*\d+\s*)*\]", text.strip()):
         return [int(side) for side in re.findall(r"\d+", text)]
+    numbers = re.findall(r"\d+", text)
+    if re.fullmatch(r"[\d\s,;*×xX()\[\]]+", text) and len(numbers) > 1:
+        raise ValueError(f"write {'x'.join(numbers)} or [{', '.join(numbers)}] for height x width")
     raise ValueError(HOW)
 
 

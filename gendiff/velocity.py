@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from gendiff.component import Component, abstractmethod
+from gendiff.component import Component, abstractmethod, guard
 from gendiff.data import Data
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales
-from gendiff.shapes import EventShape, check_count
+from gendiff.shapes import EventShape, check_count, check_kind, check_shape
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Velocity(Component):
 
         def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard(cls, "scales", _checked)
+
     def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
         """What this velocity learns from the data of a run in the coordinates of ``rotation``, tensors by name; here nothing.
 
@@ -60,8 +64,16 @@ class Velocity(Component):
 
     @abstractmethod
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
-        """The per-component scales of this process for events of that shape, on the CPU."""
+        """The per-component scales of this process for events of that shape, on the CPU.
+
+        Raises `ArgumentError`, before an author's code is asked, where one of these is no rotation, shape or number of steps.
+        """
 
     def blur_width(self, N: int) -> BlurWidth | None:
         """The width of its blur; None, as here, where what it does to the signal is not a Gaussian blur."""
         return None
+
+
+def _checked(rotation: Rotation, event_shape: EventShape, N: int) -> tuple[Rotation, EventShape, int]:
+    check_kind(rotation, Rotation, "rotation")
+    return rotation, check_shape(event_shape), check_count(N)

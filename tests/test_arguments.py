@@ -23,6 +23,8 @@ from gendiff import (
     Velocity,
     sample,
 )
+from gendiff.datasets.tensors import as_data
+from gendiff.denoiser import Denoiser
 from gendiff.errors import ArgumentError, GendiffError, PluginError
 from gendiff.model import ask
 from gendiff.moments import Moments
@@ -440,8 +442,149 @@ def test_a_process_of_more_steps_than_can_be_is_refused():
         component(Velocity, "blur").scales(component(Rotation, "dct"), EVENT, N=10**30)
 
 
-def test_events_are_where_the_process_is(process):
-    with pytest.raises(ArgumentError, match=r"diffusion\.to\(x_0\.device\)"):
-        process.q_sample(X.to("meta"), STEPS, EPS)
-    with pytest.raises(ArgumentError, match=r"diffusion\.to\(i\.device\)"):
-        process.at(STEPS.to("meta"))
+def test_events_are_where_the_process_is(process, monkeypatch):
+    monkeypatch.setattr(type(process.scales), "device", torch.device("cuda", 0))
+    with pytest.raises(ArgumentError, match=r"x_0 is on cpu, the process on cuda:0\n.*diffusion\.to\(x_0\.device\)"):
+        process.q_sample(X, STEPS, EPS)
+
+
+def test_tensors_without_values_are_refused(process):
+    meta, one = X.to("meta"), torch.ones(())
+    optimal, ddim = GaussianScore(process, 0 * one, one), component(Sampler, "ddim:steps=3")
+    for call in (
+        *(lambda way=way: way(meta, STEPS) for way in entrances(process).values()),
+        *(lambda way=way: way(X, STEPS.to("meta")) for way in entrances(process).values()),
+        lambda: process.at(STEPS.to("meta")),
+        lambda: process.rotation.rotate(meta),
+        lambda: sample(process, optimal, ddim, start=meta),
+        lambda: sample(process, optimal, ddim, lambda: meta),
+        lambda: invert(process, optimal, meta, [N, 0]),
+        lambda: GaussianScore(process, one.to("meta"), one),
+        lambda: as_data(meta),
+        lambda: Moments.fit(meta, process.rotation),
+        lambda: Diffusion(process.rotation, process.scales, EVENT, Moments(meta[:1, :1, :1], one.reshape(1, 1, 1))),
+    ):
+        with pytest.raises(ArgumentError, match="on the device 'meta'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "device", ["meta", "x", "", "cuda:99", "cpu:x", 3.5, None, torch.device("meta"), torch.float32]
+)
+def test_a_process_is_on_a_device_that_is_here(process, device):
+    with pytest.raises(ArgumentError, match=r"is no device that is here\n.*cpu"):
+        process.to(device)
+    with pytest.raises(ArgumentError, match="is no device that is here"):
+        Denoiser(Echo(), process).to(device)
+    assert process.to("cpu").q_sample(X, 3, EPS).equal(process.to(torch.device("cpu")).q_sample(X, 3, EPS))
+
+
+@pytest.mark.parametrize("velocity", ["blur", "isotropic", "heat", "cold", "blurring", POWER_LAW, "reversed"])
+@pytest.mark.parametrize("rotation", ["dct", None, Rotation, 3])
+def test_scales_are_those_of_a_rotation_and_a_shape(velocity, rotation):
+    recipe, U = component(Velocity, velocity), component(Rotation, "dct")
+    with pytest.raises(ArgumentError, match="rotation is"):
+        recipe.scales(rotation, EVENT, 10)
+    with pytest.raises(ArgumentError, match="is no shape of an event"):
+        recipe.scales(U, 8, N=10)
+    assert recipe.scales(rotation=U, event_shape=list(EVENT), N=np.int64(10)).N == 10
+
+
+def test_the_rule_holds_for_velocities_and_rotations_of_others():
+    class Own(component(Velocity, "blur").__class__):
+        name = "own"
+
+        def scales(self, rotation, event_shape, N):
+            raise AssertionError("an author is asked with arguments that are none")
+
+    with pytest.raises(ArgumentError, match="rotation is a str"):
+        Own().scales("dct", EVENT, 10)
+
+
+ROTATIONS = ["dct", "dst", "identity", "blur-eigen", "hadamard", "hartley", "haar", "klt"]
+
+
+@pytest.mark.parametrize("sigma", [float("nan"), float("inf"), "x", 1e300, 1e-300, -1, None, True, [1], torch.ones(2)])
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_the_width_of_a_blur_is_a_number_of_pixels(rotation, sigma):
+    U = component(Rotation, rotation)
+    with pytest.raises(ArgumentError, match=r"sigma = .*\n.*0\.001\.\.1e6 pixels"):
+        U.log_blur_spectrum((1, 8, 8), sigma)
+    with pytest.raises(ArgumentError, match="sigma = "):
+        U.log_blur_spectrum(event_shape=(1, 8, 8), sigma=sigma)
+
+
+@pytest.mark.parametrize("rotation", [name for name in ROTATIONS if name != "klt"])  # which has to see data first
+@pytest.mark.parametrize("sigma", [0, 1e-3, 1e6])
+def test_the_widest_and_the_narrowest_blur_have_a_spectrum(rotation, sigma):
+    log_D = component(Rotation, rotation).log_blur_spectrum((1, 8, 8), sigma)
+    assert log_D.isfinite().all()
+    assert (log_D <= 0).all()
+
+
+@pytest.mark.parametrize("graph", ["yes", 1, 0, torch.ones(())])
+def test_a_graph_is_kept_or_not(process, graph):
+    optimal, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    for call in (
+        lambda: sample(process, optimal, ddim, n=1, graph=graph),
+        lambda: sample(process, optimal, ddim, lambda: EPS, graph=graph),
+        lambda: invert(process, optimal, X, [N, 0], graph=graph),
+    ):
+        with pytest.raises(ArgumentError, match="graph is"):
+            call()
+
+
+@pytest.mark.parametrize("watch", [3, "print", lambda: None, lambda a, b: None])
+def test_who_watches_is_a_function_of_a_look(process, watch):
+    optimal, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    with pytest.raises(ArgumentError, match="a function of one argument"):
+        sample(process, optimal, ddim, n=1, watch=watch)
+    with pytest.raises(ArgumentError, match="a function without arguments"):
+        sample(process, optimal, ddim, lambda shape: EPS)
+
+
+class Blind(nn.Module):
+    def forward(self, x):
+        return x
+
+
+class Failing(nn.Module):
+    def forward(self, x, i):
+        return x + None
+
+
+def test_a_network_is_asked_with_events_and_steps(process):
+    eps = component(Objective, "eps")
+    for network in (Blind(), Denoiser(Blind(), process)):
+        for call in (
+            lambda network=network: eps.loss(network, process, X, STEPS, EPS),
+            lambda network=network: NetworkScore(network, process, "eps").predict(X, 5),
+        ):
+            with pytest.raises(
+                PluginError, match=r"the network cannot be asked: .*positional.*\n.*\n.*forward\(x, i\)"
+            ):
+                call()
+    with pytest.raises(TypeError, match="unsupported operand"):  # an error of its own stays what it is
+        NetworkScore(Failing(), process, "eps").predict(X, 5)
+
+
+class Deaf(ScoreModel):
+    def predict(self, x_bar):
+        return Pivot(x_bar, x_bar)
+
+
+def test_a_score_model_is_asked_with_events_and_steps(process):
+    with pytest.raises(PluginError, match=r"the score model cannot be asked: .*positional.*\n.*predict\(x_bar, i\)"):
+        sample(process, Deaf(), component(Sampler, "ddim:steps=3"), lambda: EPS)
+
+
+@pytest.mark.parametrize("parametrization", list(Parametrization))
+def test_no_view_is_read_and_no_score_made_where_there_is_no_noise(process, parametrization):
+    for i in (0, torch.tensor([3, 0, 1, 2])):
+        with pytest.raises(ArgumentError, match="step 0 is outside 1"):
+            decode(parametrization, X, X, process.at(i))
+        if parametrization in ("score", "residual"):
+            with pytest.raises(ArgumentError, match="step 0 is outside 1"):
+                encode(parametrization, Pivot(X, EPS), process.at(i))
+        else:
+            assert encode(parametrization, Pivot(X, EPS), process.at(i)).isfinite().all()

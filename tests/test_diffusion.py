@@ -497,6 +497,9 @@ class TestOneWay:
     def test_to_moves_and_checks_nothing_again(self, monkeypatch):
         process = diffusion("dct", "blur", EVENT)
         monkeypatch.setattr(Diffusion, "_check", lambda self: pytest.fail("it was checked again"))
+        monkeypatch.setattr(
+            "gendiff.diffusion.check_device", lambda device: device
+        )  # another device that is always here
         moved = process.to(torch.device("meta"))
         assert moved.at(3).log_a.device.type == moved.moments.mean.device.type == "meta"
         assert process.at(3).log_a.device.type == "cpu"

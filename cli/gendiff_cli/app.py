@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from gendiff import __version__
 from gendiff.command import again, keep, started
@@ -55,8 +55,7 @@ class Command(TyperCommand):
         """Read the command line; what is empty is refused."""
         words = list(args)
         rest = super().parse_args(ctx, args)
-        if any(word == "" or word.endswith("=") for word in words) and not ctx.resilient_parsing:
-            _refuse_empty(self.make_parser(ctx).parse_args(words)[0], self.params)
+        _refuse_empty(self, ctx, words)
         return rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -73,8 +72,22 @@ class Command(TyperCommand):
                 raise failure(error) from error
 
 
-def _refuse_empty(given: Mapping[str, Any], parameters: Sequence[Any]) -> None:
-    for parameter in parameters:
+class Commands(TyperGroup):
+    """The commands, and the options that stand before them: none is an empty text."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command; what is empty is refused."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        _refuse_empty(self, ctx, words)
+        return rest
+
+
+def _refuse_empty(command: Any, ctx: Any, words: list[str]) -> None:
+    if ctx.resilient_parsing or not any(word == "" or word.endswith("=") for word in words):
+        return
+    given = command.make_parser(ctx).parse_args(words)[0]
+    for parameter in command.params:
         value = given.get(parameter.name)
         if value == "" or (isinstance(value, list | tuple) and "" in value):
             option = parameter.param_type_name == "option"
@@ -88,6 +101,7 @@ def _refuse_empty(given: Mapping[str, Any], parameters: Sequence[Any]) -> None:
 
 app = typer.Typer(
     name="gendiff",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -222,7 +236,9 @@ def _unexpected(error: Exception) -> GendiffError:
         )
     elif isinstance(error, OSError):
         file = f" '{error.filename}'" if error.filename else " a file"
-        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}")
+        barred = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        fix = "see that you may read and write it, or name another place" if barred else ""
+        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}", fix=fix)
     else:
         wrapped = GendiffError(f"gendiff failed: {reason(error)}", fix=f"see the traceback: {again('-v')}")
     wrapped.__cause__ = error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,17 @@ def numbers(text: str, where: str, example: str, least: int = 1) -> tuple[int, .
             fix=f"write {where} {example}",
         )
     return found
+
+
+@contextmanager
+def saying(option: str, subject: str, given: bool = True) -> Iterator[None]:
+    """Errors about the value at ``subject`` that arise inside say that it came from an option, where it was ``given``."""
+    try:
+        yield
+    except ConfigError as error:
+        if given and error.subject == subject:
+            error.where = option
+        raise
 
 
 def _component(kind: str, text: str) -> Any:

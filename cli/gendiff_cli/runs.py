@@ -43,7 +43,9 @@ def list_(
     if json:
         json_result({"runs": found})
         return
-    rows = [(r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"]) for r in found]
+    rows = [
+        (r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"] or "-") for r in found
+    ]
     table(["name", "status", "step", "loss", "process", "created"], rows)
     if found:
         next_step(command("runs", "show", Path(found[-1]["run"])))

@@ -51,9 +51,11 @@ def sample(
 
     The folder's name holds all that decides what is in it; the same command again replaces it as a whole.
     """
+    from gendiff.datasets.pictures import file_size
     from gendiff.machine.process_group import process_group
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel, Trajectory
+    from gendiff.storage.disk import check_room
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
@@ -74,7 +76,11 @@ def sample(
             Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if group.main and (trajectory or gif) else None
         )
         evaluations = len(chosen.plan(model.denoiser.diffusion))  # a sampler that does not fit leaves nothing behind
-        with whole(folder, given) if group.main else nullcontext(aside(folder, given)) as stage:
+        needed = n * file_size(opened.config.data.event_shape)
+        check_room(
+            folder, needed, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
+        )
+        with whole(folder, given, needed) if group.main else nullcontext(aside(folder, given)) as stage:
             group.barrier()
             _draw(model, chosen, seed, range(group.rank, n, group.world), batch, stage, evaluations, views)
             group.barrier()

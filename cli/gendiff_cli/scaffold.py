@@ -27,6 +27,7 @@ from string import Template
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.plugin.hookspecs import API_VERSION
 from gendiff.plugin.registry import Registry
+from gendiff.storage.disk import unwritable
 
 #: How a component of each kind is used, for its README.
 COMMANDS = {
@@ -85,9 +86,9 @@ def create(name: str, kind: str, into: Path) -> Path:
                 (staged / path).write_text(content, encoding="utf-8", newline="\n")
             staged.rename(folder)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write '{folder}': {error.strerror or error}", fix="choose a folder that you may write into"
-        ) from error
+        needed = sum(len(text.encode()) for text in written.values())
+        fix = "choose another folder to write it into"
+        raise unwritable(error, folder, needed=needed, where="", fix=fix) from error
     return folder
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,8 +37,9 @@ from gendiff.run.record import now
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
+from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files, to_become
-from gendiff.storage.folder import check_empty, empty, inside, numbered
+from gendiff.storage.folder import ELSEWHERE, check_empty, empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 from gendiff.training.continuation import check_disk, refuse_other_data
 from gendiff.training.loop import fit
@@ -91,9 +92,16 @@ class Comparison:
         if out is not None:
             for left in _staged(out):
                 left.unlink()
-        path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
-        about = {"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()}
-        Files().replace(path / PLAN, sealed.sealed(about))
+        with leaving_no_folder(out or Path("comparisons")):
+            path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
+            about = sealed.sealed({"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()})
+            try:
+                Files().replace(path / PLAN, about)
+            except OSError as error:
+                if out is None:
+                    with suppress(OSError):
+                        path.rmdir()
+                raise unwritable(error, path / PLAN, needed=len(about), fix=ELSEWHERE) from error
         return cls(path, plan)
 
     @classmethod

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from gendiff.comparison.arm import Arm
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
@@ -190,7 +192,7 @@ class Plan:
                 evaluations=tuple(table["evaluations"]),
                 allowed=tuple(table["allowed"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
             fix = "restore it from a copy, or make a new comparison"
             raise DataError(f"'{origin}' holds no plan of a comparison: {error!r:.100}", fix=fix) from error
 

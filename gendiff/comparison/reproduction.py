@@ -37,7 +37,9 @@ from gendiff.plain import json_bytes
 from gendiff.plugin.registry import Registry
 from gendiff.run.config import Layer
 from gendiff.schedule import BlurSchedule
+from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files
+from gendiff.storage.folder import ELSEWHERE, leaving_no_folder
 from gendiff.velocity import Velocity
 
 #: The arms, as ``gendiff compare --arm`` takes them. Reverse diffusion cannot sample the control (its velocity says why).
@@ -133,8 +135,12 @@ def figure4(folder: Path) -> list[Path]:
         width = velocity.blur_width(N)
         schedule = BlurSchedule.model_validate(f"{name}:f_max=0.14")
         curves[name] = Curve(schedule, width.true if width else None)
-    folder.mkdir(parents=True, exist_ok=True)
-    return _saved(schedules(curves, N), folder / "figure4")
+    with leaving_no_folder(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(error, folder, f"cannot make the directory '{folder}'", fix=ELSEWHERE) from error
+        return _saved(schedules(curves, N), folder / "figure4")
 
 
 def table(found: Mapping[str, Any]) -> dict[str, Any]:

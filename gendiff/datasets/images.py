@@ -33,6 +33,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other r
 LIBTIFF = 300  # bytes of its messages that are passed on
 _quiet = threading.Lock()  # descriptor 2 is everybody's
 SHOWN = 5  # bad files named in one message
+FIRST = "it is the first that was met: only the headers of the others were looked at"
 HEADERS = "only headers were looked at: more may be damaged further inside"
 MOST_BYTES = (
     2**28
@@ -103,7 +104,7 @@ def mark(path: Path) -> Mark:
 def opened(path: Path) -> Iterator[Image.Image]:
     """The picture with its header read, and pixels not yet; raises `OSError` or `ValueError` saying what is wrong."""
     if mark(path)[2] == 0:
-        raise ValueError("the file is empty (0 bytes)")
+        raise ValueError(reading.EMPTY)
     with reading.opened(path) as file, _identified(file) as image:
         yield image
 
@@ -124,6 +125,14 @@ def _identified(file: BinaryIO) -> Iterator[Image.Image]:
         if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{width}x{height} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS}")
         yield image
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What Pillow warns of does not stand alone: of a picture that cannot be read, an error says why."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -185,7 +194,7 @@ def event_of(v: np.ndarray) -> Tensor:
 def reason(error: BaseException) -> str:
     """Why a file could not be read, in one line, without the reader's own object names and advice."""
     if isinstance(error, UnidentifiedImageError):
-        return f"not an image of a known format ({', '.join(FORMATS)})"
+        return f"not an image of a known format ({', '.join(FORMATS)}), or damaged where it begins"
     text = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
     if re.fullmatch(r"(decoder error )?-?\d+", text):  # libtiff and others say a number
         return f"its pixels cannot be decoded (code {text.rpartition(' ')[2]})"
@@ -214,9 +223,7 @@ def survey(
     ``probe`` returns a number, or the reason why the picture is bad; ``place`` is the word for ``where``. With
     ``on_bad_image="error"``, and where none is good, bad ones raise `DataError`; otherwise one warning counts them.
     """
-    # Too many pixels are an error here, so Pillow's warning about them would only repeat it.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with hushed(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(probe, names))
     good = {name: result for name, result in zip(names, probed, strict=True) if isinstance(result, int)}
     bad = [(name, result) for name, result in zip(names, probed, strict=True) if isinstance(result, str)]

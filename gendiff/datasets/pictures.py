@@ -5,6 +5,7 @@ Pictures show values in [-1, 1] as 0..255; what lies outside is clamped. Signals
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch import Tensor
 
 from gendiff.datasets.images import opened
 from gendiff.errors import GendiffError
+from gendiff.shapes import EventShape
 from gendiff.storage import disk
 from gendiff.storage.arrays import npy
 from gendiff.storage.files import saved
 
 GAP = 2  # pixels between the pictures of a sheet
 BACKGROUND = 128
+BLOCK = 4096  # bytes of a disk that a file takes at least
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -61,6 +64,13 @@ def save_event(folder: Path, number: int, event: Tensor) -> None:
         values = event.detach().cpu().float().numpy()
         with disk.writing(stem.with_suffix(".npy")):
             saved(stem.with_suffix(".npy"), lambda file: np.save(file, values, allow_pickle=False))
+
+
+def file_size(event: EventShape) -> int:
+    """Bytes that the file of one event takes of a disk at least: those of a PNG depend on what it shows."""
+    values = math.prod(event)
+    picture = len(event) == 3 and event[0] in (1, 3)
+    return max(BLOCK, values // 4 if picture else 4 * values)
 
 
 def read_event(folder: Path, number: int) -> Tensor:

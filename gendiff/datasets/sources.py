@@ -13,6 +13,7 @@ from gendiff.data import Data
 from gendiff.datasets.images import located, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.plugin.registry import Registry
+from gendiff.storage.reading import empty
 
 
 def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
@@ -74,7 +75,9 @@ def _recognised(registry: Registry, path: Path, also: str) -> dict[str, Any]:
         what = f"'{path}' can be read in more than one way"
         raise ConfigError(what, details=[f"as {', '.join(found)}"], fix=f"say which: {specs}")
     if not found:
-        what = f"cannot read '{path}': {refused}" if refused else f"no data recognise what is in '{path}'"
+        what = f"no data recognise what is in '{path}'"
+        if refused or empty(path):
+            what = f"cannot read '{path}': {refused}" if refused else f"'{path}' is empty: there is nothing in it"
         allowed = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
         raise DataError(what, details=[allowed, also], fix="say what it is: gendiff data list shows what there is")
     ((name, parameters),) = found.items()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import ArgumentError, DataError
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, check_values
 
 LOOKED = 1024  # events of a data set that are read for its fingerprint; of a tensor all are
 CHUNK = 2**22  # values held at a time
@@ -104,6 +104,7 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Da
     if isinstance(x, np.ndarray):
         x = _tensor(x, "x")
     if isinstance(x, Tensor):
+        check_values(x, "x")
         if x.ndim < 3 or 0 in x.shape:
             axis = {1: "x[:, None, None]", 2: "x[:, None]"}.get(x.ndim, "")
             fix = f"add the axis of channels: {axis}" if axis and len(x) else ""

@@ -23,12 +23,14 @@ from torch import Tensor
 
 from gendiff.datasets.images import (
     ENDINGS,
+    FIRST,
     HEADERS,
     MOST_BYTES,
     SHOWN,
     as_bytes,
     eight_bit,
     event_of,
+    hushed,
     located,
     opened_bytes,
     reason,
@@ -37,7 +39,7 @@ from gendiff.errors import DataError, printable
 from gendiff.evaluation.event_set import READ, EventSet, parts
 from gendiff.evaluation.number import Events
 from gendiff.storage import reading
-from gendiff.storage.arrays import Header, npy_in, npz
+from gendiff.storage.arrays import Header, header, npy_in, npz
 
 ARRAYS = 20  # arrays of a file that are looked at
 _NUMBERED = re.compile(r"\d{6,}\.(png|npy)")
@@ -94,22 +96,29 @@ class _Files:
 
     def event(self, name: str, channels: int | None) -> Tensor:
         try:
-            content = self.read(name)
-            if name.endswith(".npy"):
-                return torch.from_numpy(npy_in(io.BytesIO(content), len(content))).float()
-            with opened_bytes(content) as image:
-                picture = eight_bit(image)
-                grey = picture.mode in ("1", "L") if channels is None else channels == 1
-                return event_of(np.array(picture.convert("L" if grey else "RGB")))
+            with hushed():
+                return self._event(name, channels)
         except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
-            raise DataError(f"cannot read '{name}'", where=str(self.where), details=[reason(error)], fix=FIX) from error
+            raise DataError(
+                f"cannot read '{name}'", where=str(self.where), details=[reason(error), FIRST], fix=FIX
+            ) from error
+
+    def _event(self, name: str, channels: int | None) -> Tensor:
+        content = self.read(name)
+        if name.endswith(".npy"):
+            return torch.from_numpy(npy_in(io.BytesIO(content), len(content))).float()
+        with opened_bytes(content) as image:
+            picture = eight_bit(image)
+            grey = picture.mode in ("1", "L") if channels is None else channels == 1
+            return event_of(np.array(picture.convert("L" if grey else "RGB")))
 
     def refuse_several_sizes(self) -> None:
         """Look at all headers; raises `DataError` for files that cannot be read, and where they are of several sizes."""
         sizes, bad = Counter[tuple[int, ...]](), list[str]()
         for name in self.names:
             try:
-                sizes[_size(name, self.read(name))] += 1
+                with hushed():
+                    sizes[_size(name, self.read(name))] += 1
             except Exception as error:  # Pillow, zipfile and NumPy raise whatever they trip over
                 bad.append(f"{printable(name)}: {reason(error)}")
         if bad:
@@ -143,7 +152,7 @@ class _Files:
 def _size(name: str, content: bytes) -> tuple[int, ...]:
     """Height and width of a picture, as it is shown; the shape of an array. Its header alone is read."""
     if name.endswith(".npy"):
-        return tuple(np.load(io.BytesIO(content), allow_pickle=False).shape)
+        return header(io.BytesIO(content), len(content)).shape
     with opened_bytes(content) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return image.size if turned else image.size[::-1]

@@ -22,6 +22,7 @@ from gendiff.datasets import pictures
 from gendiff.errors import ConfigError
 from gendiff.lab.forward import BandSNR
 from gendiff.schedule import BlurSchedule
+from gendiff.storage.disk import unwritable
 from gendiff.storage.files import saved
 
 FORMATS = (".png", ".pdf")
@@ -38,8 +39,8 @@ def save(figure: Figure, path: Path) -> None:
         metadata = {"CreationDate": None} if path.suffix.lower() == ".pdf" else None
         saved(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), metadata=metadata))
     except OSError as error:
-        raise ConfigError(
-            f"cannot write '{path}': {error.strerror}", fix="give a path in a folder that exists"
+        raise unwritable(
+            error, path, where="", fix="give a path in another folder, one that exists: --out PATH"
         ) from error
 
 

@@ -12,7 +12,6 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,11 +20,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gendiff.errors import PluginError
+from gendiff.errors import DataError, PluginError
 from gendiff.plugin.hookspecs import GROUP
+from gendiff.storage import reading
 
 BUILT_IN = "gendiff"  # the distribution whose plugins are the built-in ones
 MOST_BYTES = 1 << 24  # of a plugin file; a real one has a few thousand
+
+METADATA = ("METADATA", "PKG-INFO", "entry_points.txt")  # of a distribution: what is read of it
 
 _let_in: set[str] = set()  # hashes of the plugin files of every registry
 
@@ -87,14 +89,17 @@ def installed() -> Iterator[Plugin]:
     """
     found: dict[Provider, Callable[[], Any]] = {}
     for distribution in importlib.metadata.distributions():
+        if flaw := _unreadable(distribution):
+            found[_unread(distribution)] = partial(_refuse, flaw)
+            _keep_torch_from_looking()
+            continue
         if flaw := _metadata_flaw(distribution):
             found[_unread(distribution)] = partial(_refuse, flaw)
         try:
             points = distribution.entry_points
         except Exception as error:  # importlib.metadata raises whatever its parser trips over
             found[_unread(distribution)] = partial(_refuse, f"its entry_points.txt: {type(error).__name__}: {error}")
-            # The import of torch reads the entry points of everything installed too, for devices that gendiff does not use.
-            os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+            _keep_torch_from_looking()
             continue
         for point in points.select(group=GROUP):
             name, version = _identity(distribution)
@@ -114,9 +119,9 @@ def version(distribution: str) -> str:
 def file(path: Path, where: str = "--plugin") -> Plugin:
     """The plugin in a Python file; raises `PluginError` where there is none. ``where`` is who named it."""
     try:
-        content = _content(path)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        content = reading.content(path, MOST_BYTES)
+    except DataError as error:
+        why = "it is a folder" if path.is_dir() else reading.why(error.__cause__ or error)
         raise PluginError(
             f"no plugin file '{path}': {why}", where=where, fix="give the path of a Python file"
         ) from error
@@ -139,16 +144,20 @@ def begin_anew() -> None:
     _let_in.clear()
 
 
-def _content(path: Path) -> bytes:
-    """What a file holds; one that has no end, or would wait for a writer, is not opened."""
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise ValueError("it is a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no regular file")
-    if status.st_size > MOST_BYTES:
-        raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
-    return path.read_bytes()
+def _unreadable(distribution: importlib.metadata.Distribution) -> str:
+    """Which file of a distribution's metadata is there and must not be opened, a pipe or an endless one; empty where none is."""
+    folder = getattr(distribution, "_path", None)
+    if not isinstance(folder, Path):  # it is in an archive
+        return ""
+    for name in METADATA if folder.is_dir() else ("",):
+        try:
+            with reading.opened(folder / name, MOST_BYTES):
+                pass
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            return f"its {name or 'metadata'}: {reading.why(error)}"
+    return ""
 
 
 def _metadata_flaw(distribution: importlib.metadata.Distribution) -> str:
@@ -185,6 +194,11 @@ def _load_file(path: Path, sha256: str) -> ModuleType:
     sys.modules[spec.name] = module  # pydantic looks there for what annotations mean
     spec.loader.exec_module(module)
     return module
+
+
+def _keep_torch_from_looking() -> None:
+    # Its import reads the entry points of everything installed too, for devices that gendiff does not use.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 
 def _refuse(why: str) -> None:

@@ -30,6 +30,7 @@ from gendiff.plugin import discovery, hookspecs
 from gendiff.plugin.discovery import Plugin, Provider
 from gendiff.plugin.hookspecs import API_VERSION, GROUP, LIFECYCLE, register
 from gendiff.plugin.import_guard import process_state, restore
+from gendiff.storage import reading
 
 MOST_PROBLEMS = 10  # named in one error
 LONGEST_SUMMARY = 200  # characters
@@ -174,7 +175,7 @@ class Registry:
 
     def preset_summary(self, name: str) -> str:
         """The first line of a preset that `presets` lists: a comment that says what it is."""
-        first = self._presets[name][0].read_text(encoding="utf-8").partition("\n")[0]
+        first = _text(self._presets[name][0]).partition("\n")[0]
         return _line(first.removeprefix("# "))
 
     def preset_provider(self, name: str) -> Provider:
@@ -313,7 +314,7 @@ class Registry:
             raise TypeError(f"preset {name!r}: {path!r} is not a name and the path of a TOML file")
         if not NAME.fullmatch(name):
             raise ValueError(f"preset {name[:100]!r} {UNTYPABLE}")
-        Path(path).read_text(encoding="utf-8")  # there, and a text
+        _text(Path(path))  # there, and a text
         if name in self._presets:
             owner = self._presets[name][1]
             self._problem(provider, f"preset '{name}' is already {_provided_by(owner, provider)}")
@@ -348,6 +349,10 @@ def _line_of_hook(loaded: Any, complaint: str) -> str:
 def _provided_by(owner: Provider, other: Provider) -> str:
     """Who has what another one gives too; two files of one name are told apart."""
     return f"provided by {owner}" + (f" ({owner.origin})" if str(owner) == str(other) else "")
+
+
+def _text(preset: Path) -> str:
+    return reading.content(preset, reading.TOML).decode("utf-8")
 
 
 def _line(text: str) -> str:

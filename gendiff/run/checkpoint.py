@@ -149,9 +149,7 @@ def newest(folder: Path, problems: list[str] | None = None, wanted: Sequence[str
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint; raises `DataError` naming what is wrong with it."""
     manifest = _manifest(path)
-    listed, about = manifest.get("files"), manifest.get("about")
-    if not isinstance(listed, dict) or STATE not in listed or not isinstance(about, dict):
-        raise DataError(f"{path / MANIFEST} lists no files")
+    listed, about = manifest["files"], manifest["about"]
     content = {name: _verified(path, name, facts) for name, facts in listed.items()}
     tensors = {
         name.removesuffix(".safetensors"): _tensors(path / name, data)
@@ -191,12 +189,20 @@ def _not_finite(saved: Checkpoint, groups: Sequence[str]) -> list[str]:
     flaws = []
     for group in groups:
         for name, tensor in saved.tensors[group].items():
-            value = tensor.float() if tensor.is_floating_point() else tensor  # some narrow types know no isfinite
-            # Adam's second moment may overflow, which stops a weight and spoils nothing; NaN spoils every weight it meets.
-            bad = value.isnan() if group == "optimizer" else ~value.isfinite()
-            if count := int(bad.sum()):
+            if count := int(spoilt(group, name, tensor).sum()):
                 flaws.append(f"{group}.safetensors: {count:,} of {tensor.numel():,} values of '{name}'")
     return flaws
+
+
+def spoilt(group: str, name: str, tensor: Tensor) -> Tensor:
+    """Which values of a named tensor would spoil what they are used for: bool, in its shape."""
+    value = tensor.float() if tensor.is_floating_point() else tensor  # some narrow types know no isfinite
+    if group == "optimizer" and name.endswith(".exp_avg_sq"):
+        # Adam's second moment may overflow, which stops a weight and spoils nothing; anything else spoils every weight it meets.
+        return ~(value >= 0)
+    if group == "optimizer" and name.endswith(".step"):
+        return ~value.isfinite() | (value < 0)
+    return ~value.isfinite()
 
 
 def _step_if_finite(path: Path) -> int | None:
@@ -210,7 +216,10 @@ def _step_if_finite(path: Path) -> int | None:
 
 def weights_hash(path: Path, group: str) -> str:
     """The first 12 digits of the SHA-256 of a group of weights, as the manifest has it."""
-    return str(_manifest(path)["files"][f"{group}.safetensors"]["sha256"])[:12]
+    facts = _manifest(path)["files"].get(f"{group}.safetensors")
+    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
+        raise DataError(f"{path / MANIFEST} lists no {group}.safetensors")
+    return str(facts["sha256"])[:12]
 
 
 def directory(folder: Path, step: int) -> Path:
@@ -236,7 +245,7 @@ def _tensors(file: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest, format and seal checked."""
+    """The manifest, with the files that it lists and who wrote them; format and seal checked."""
     file = path / MANIFEST
     data = read(file)
     manifest = parsed(file, data)
@@ -246,7 +255,11 @@ def _manifest(path: Path) -> dict[str, Any]:
         except (KeyError, TypeError, ValueError):
             writer = ""
         raise DataError(f"{path} has format {manifest.get('format')!r:.20}{writer}; this gendiff reads format {FORMAT}")
-    return check_seal(file, data, manifest)
+    whole = check_seal(file, data, manifest)
+    listed, about = whole.get("files"), whole.get("about")
+    if not isinstance(listed, dict) or STATE not in listed or not isinstance(about, dict):
+        raise DataError(f"{file} lists no files")
+    return whole
 
 
 def _verifies(path: Path) -> bool:

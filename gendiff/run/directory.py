@@ -44,7 +44,7 @@ from gendiff.run.record import RECORD, copy_plugin_files, flaw, given_in_python,
 from gendiff.run.roll import LENGTH, roll
 from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
-from gendiff.storage.folder import empty, inside, numbered
+from gendiff.storage.folder import empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 
 CONFIG, CARD = "config.toml", "README.md"
@@ -91,16 +91,17 @@ class Run:
         except GendiffError as error:  # too large: then the run needs its plugins
             process, why = stored.dump(diffusion, config.velocity, whole=False), str(error)
         made = out is None or not out.exists()
-        path = _numbered(config) if out is None else _empty(out)
-        run = cls(path, config)
-        run.made = made
-        try:
-            run._define(
-                process, why, registry, argv, f"{printable(path.name)}-{os.urandom(4).hex()}" if out else path.name
-            )
-        except BaseException:
-            run.take_away()
-            raise
+        with leaving_no_folder(out or Path("runs")):
+            path = _numbered(config) if out is None else _empty(out)
+            run = cls(path, config)
+            run.made = made
+            try:
+                run._define(
+                    process, why, registry, argv, f"{printable(path.name)}-{os.urandom(4).hex()}" if out else path.name
+                )
+            except BaseException:
+                run.take_away()
+                raise
         return run
 
     def _define(self, process: bytes, why: str, registry: Registry, argv: Sequence[str], identity: str) -> None:

@@ -42,6 +42,8 @@ class Header:
 def header(file: IO[bytes], size: int) -> Header:
     """The header of an array in npy form that has ``size`` bytes; raises `ValueError` for objects, and where fewer follow."""
     start = file.read(10)
+    if not size:
+        raise ValueError(reading.EMPTY)
     if not start.startswith(b"\x93NUMPY"):
         raise ValueError("not an array in npy form")
     version = (start[6], start[7])

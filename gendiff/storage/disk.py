@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gendiff.errors import GendiffError
+from gendiff.errors import ConfigError, GendiffError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -31,7 +31,12 @@ def free(path: Path) -> int:
 
 
 def refusal(
-    error: OSError, path: Path | None = None, needed: int | None = None, safe: Iterable[str] = (), go_on: str = ""
+    error: OSError,
+    path: Path | None = None,
+    needed: int | None = None,
+    safe: Iterable[str] = (),
+    go_on: str = "",
+    instead: str = "",
 ) -> GendiffError:
     """What to raise in place of ``error``: the path, the bytes that are needed and free, what is safe, how to go on.
 
@@ -40,6 +45,7 @@ def refusal(
         needed: its size, where that is known and the error does not have it.
         safe: what is on the disk already, a line each.
         go_on: what to do once there is room.
+        instead: what to do where there will be none.
 
     """
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
@@ -51,8 +57,42 @@ def refusal(
     return GendiffError(
         f"cannot write '{place}': {why}" if place is not None else f"the disk refuses: {why}",
         details=[", ".join(room), *safe],
-        fix=", then ".join(filter(None, [mend, go_on])),
+        fix=", ".join(filter(None, [mend, go_on and f"then {go_on}", instead and f"or {instead}"])),
     )
+
+
+def unwritable(
+    error: OSError,
+    path: Path,
+    what: str = "",
+    needed: int | None = None,
+    where: str = "--out",
+    fix: str = "choose another place: --out PATH",
+) -> GendiffError:
+    """What to raise in place of ``error`` where a place that the user chose takes nothing: `refusal` where it is full.
+
+    Args:
+        what: could not be done; left out, ``path`` could not be written.
+        needed: bytes, where they are known.
+        where: who named the place.
+        fix: the way on.
+
+    """
+    if error.errno in FULL:
+        return refusal(OSError(error.errno, error.strerror, str(path)), needed=needed, instead=fix)
+    what = what or f"cannot write '{path}'"
+    return ConfigError(f"{what}: {error.strerror or error}", where=where, fix=fix)
+
+
+def check_room(path: Path, needed: int, what: str, fix: str) -> None:
+    """Raise `GendiffError` where fewer than ``needed`` bytes are free where ``path`` is or would be: before anything is made."""
+    left = free(path)
+    if left < needed:
+        raise GendiffError(
+            f"not enough room in '{path}' for {what}",
+            details=[f"at least {needed:,} bytes needed, {left:,} free"],
+            fix=fix,
+        )
 
 
 @contextmanager

@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gendiff.errors import ConfigError, DataError
+from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files
 
 FOLLOW = "GENDIFF_FOLLOW_LINKS"
+ELSEWHERE = "choose another directory: --out DIR"
 _NUMBERED = re.compile(r"(\d{5})-.*")
+
+
+@contextmanager
+def leaving_no_folder(path: Path) -> Iterator[None]:
+    """``path`` and the folders on the way to it that are made inside the block do not stay where it fails, if they are empty."""
+    absent = [part for part in (path, *path.parents) if not part.exists()]
+    try:
+        yield
+    except BaseException:
+        for part in absent:
+            with suppress(OSError):
+                part.rmdir()
+        raise
 
 
 def numbered(root: Path, name: str) -> Path:
     """Make the next free ``root/NNNNN-name``; safe when two processes start at once."""
-    root.mkdir(exist_ok=True)
-    while True:
-        taken = [int(match[1]) for path in root.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
-        path = root / f"{max(taken, default=0) + 1:05d}-{name}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        Files().sync_directory(root)
-        return path
+    try:
+        root.mkdir(exist_ok=True)
+        while True:
+            taken = [int(match[1]) for path in root.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
+            path = root / f"{max(taken, default=0) + 1:05d}-{name}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            Files().sync_directory(root)
+            return path
+    except OSError as error:
+        raise unwritable(error, root, f"cannot make a directory in '{root}'", where="", fix=ELSEWHERE) from error
 
 
 def check_empty(out: Path, go_on: str = "") -> None:
@@ -49,7 +69,7 @@ def empty(out: Path, go_on: str = "") -> Path:
     try:
         Files().make_directory(out)
     except OSError as error:
-        raise ConfigError(f"cannot make the directory '{out}': {error.strerror}", where="--out") from error
+        raise unwritable(error, out, f"cannot make the directory '{out}'", fix=ELSEWHERE) from error
     return out
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from gendiff.errors import DataError
 from gendiff.plain import json_object, toml_table
 
+EMPTY = "the file is empty (0 bytes)"
 JSON = 4 * 2**20  # bytes of a file of each kind, at most: run.json, manifests, evaluations
 TOML = 2**20
 ROW = 2**20  # of metrics.jsonl
@@ -103,8 +104,12 @@ def hollow(file: BinaryIO, size: int) -> bool:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a file is not what it should be: one line that names it."""
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return DataError(f"cannot read '{path}': {why}", fix="restore it from a copy, or do without it")
+    return DataError(f"cannot read '{path}': {why(error)}", fix="restore it from a copy, or do without it")
+
+
+def why(error: BaseException) -> str:
+    """What was wrong with a file, in one line: what the system says of an `OSError`."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _check(status: os.stat_result, most: int | None) -> None:
@@ -114,13 +119,26 @@ def _check(status: os.stat_result, most: int | None) -> None:
         raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
 
 
+def empty(path: Path) -> bool:
+    """Whether there is nothing in what is at ``path``: a file of 0 bytes, a folder or a zip archive without files."""
+    try:
+        if path.is_dir():
+            return all(part.name.startswith(".") for part in path.iterdir())
+        with opened(path) as file:
+            start = file.read(4)
+        return not start or (start == b"PK\x05\x06" and not archive(path).namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 # --- archives ---------------------------------------------------------------------------------------------------------
 
 
 def archive(path: Path) -> zipfile.ZipFile:
     """A zip archive whose list of files has a size that can be; raises `OSError`, `ValueError` and `zipfile.BadZipFile`."""
     with opened(path) as file:
-        size = file.seek(0, os.SEEK_END)
+        if not (size := file.seek(0, os.SEEK_END)):
+            raise ValueError(EMPTY)
         file.seek(max(size - END, 0))
         end = file.read()
         place = end.rfind(b"PK\x05\x06")

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gendiff.errors import ConfigError, GendiffError
-from gendiff.storage.disk import refusal
+from gendiff.errors import GendiffError
+from gendiff.storage.disk import refusal, unwritable
+from gendiff.storage.folder import ELSEWHERE, leaving_no_folder
 
 _INSIDE = ".gendiff.staged"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -32,24 +33,30 @@ def is_empty(folder: Path) -> bool:
 
 
 @contextmanager
-def whole(folder: Path, inside: bool = False) -> Iterator[Path]:
+def whole(folder: Path, inside: bool = False, needed: int | None = None) -> Iterator[Path]:
     """A directory whose content takes the place of ``folder`` when the block ends; where it fails, all is as it was before.
 
     Args:
         inside: ``folder`` is new or empty, and is filled, not replaced: it may be the working folder, or a disk of its own.
+        needed: bytes of all that will be in it, for the error where they do not fit.
 
     Raises:
         ConfigError: where the directory cannot be made.
         GendiffError: where another process fills the same folder, and where the disk takes no more.
 
     """
+    with leaving_no_folder(folder.parent), _filled(folder, inside, needed) as stage:
+        yield stage
+
+
+@contextmanager
+def _filled(folder: Path, inside: bool, needed: int | None) -> Iterator[Path]:
     stage, absent = aside(folder, inside), not folder.exists()
     try:
         stage.mkdir(parents=True, exist_ok=True)
         held = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        what = f"cannot make the directory '{folder}': {error.strerror}"
-        raise ConfigError(what, where="--out", fix="choose a directory that can be made: --out DIR") from error
+        raise unwritable(error, folder, f"cannot make the directory '{folder}'", needed, fix=ELSEWHERE) from error
     try:
         _hold(held, folder)
         for leftover in stage.iterdir():
@@ -61,9 +68,10 @@ def whole(folder: Path, inside: bool = False) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
             if absent and inside:
                 folder.rmdir()
-            if isinstance(error, OSError) and error.errno in _FULL:
-                go_on = "choose another directory: --out DIR"
-                raise refusal(error, folder, safe=["what was written is removed"], go_on=go_on) from error
+            cause = error.__cause__ if isinstance(error, GendiffError) else error
+            if isinstance(cause, OSError) and cause.errno in _FULL:
+                full = OSError(cause.errno, cause.strerror, str(folder))
+                raise refusal(full, needed=needed, safe=["what was written is removed"], instead=ELSEWHERE) from error
             raise
     finally:
         os.close(held)

@@ -43,6 +43,8 @@ def fit(
         Exception: whatever data or components raise, after a checkpoint of the last finished step is saved.
 
     """
+    if trainer.step == trainer.settings.steps and trainer.failures and run.info["status"] == "failed":
+        raise trainer.gave_up()  # again: nothing has been done since, and it would count as done
     observers = observers or Observers()
     told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
     status = "failed"

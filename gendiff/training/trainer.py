@@ -8,6 +8,7 @@ thread and process count).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,9 +27,11 @@ from gendiff.machine.memory import memory_for
 from gendiff.machine.process_group import ProcessGroup
 from gendiff.machine.stopping import interruptible
 from gendiff.objective import Loss
+from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config, TrainSettings
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
+from gendiff.shapes import whole
 from gendiff.streams import stream
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
@@ -45,6 +48,17 @@ class Window:
     grad_norm: float = 0.0
     skipped: int = 0
 
+    @classmethod
+    def of(cls, table: Mapping[str, Any], step: int) -> Window:
+        """The window that a checkpoint of ``step`` holds; raises `TypeError` or `ValueError` where it is none."""
+        window = cls(**table)
+        if not all(map(math.isfinite, [window.loss, window.grad_norm, *(window.bands or [])])):
+            raise ValueError("sums that are not finite")
+        if window.bands is not None and (not isinstance(window.bands, list) or len(window.bands) != BANDS):
+            raise ValueError(f"a loss of other than {BANDS} bands")
+        window.steps, window.skipped = _count(window.steps, step), _count(window.skipped, step)
+        return window
+
     def means(self) -> dict[str, Any]:
         """Averages over the window's applied steps, None where none was applied; by band, the loss of the last step alone."""
         n = self.steps
@@ -54,6 +68,13 @@ class Window:
             "grad_norm": self.grad_norm / n if n else None,
             "skipped": self.skipped,
         }
+
+
+def _count(number: Any, step: int) -> int:
+    """A number of steps up to ``step``; raises `TypeError` or `ValueError` where it is none."""
+    if not 0 <= whole(number) <= step:
+        raise ValueError(f"{number} of {step} steps")
+    return whole(number)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -74,6 +95,7 @@ class Trainer:
 
     Attributes:
         kept: the last step whose state is on the disk; that of step 0 follows from the configuration.
+        begun: the step that it began from, or was restored to.
         whole: whether all of the state is of one step: not in the middle of an optimiser step.
         compiling: whether the next step compiles the network.
 
@@ -86,6 +108,7 @@ class Trainer:
         self.group = group
         self.step = 0
         self.kept = 0
+        self.begun = 0
         self.whole = True
         self.compiling = self.settings.compile
         self.failures = 0
@@ -232,12 +255,12 @@ class Trainer:
             check_weights(self.ema, saved.tensors.get("ema", {}), f"ema.safetensors, {where}")
             self.ema = {name: value.to(self.device) for name, value in saved.tensors["ema"].items()}
         try:
-            self.window = Window(**saved.state["window"])
-            self.failures = int(saved.state["failures"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError("the checkpoint's state.json lacks what training needs") from error
+            self.window = Window.of(saved.state["window"], saved.step)
+            self.failures = _count(saved.state["failures"], saved.step)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"the state.json of {where} lacks what training needs") from error
         self._restore_optimizer(saved)
-        self.step = self.kept = saved.step
+        self.step = self.kept = self.begun = saved.step
 
     def _restore_optimizer(self, saved: Checkpoint) -> None:
         """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
@@ -251,7 +274,8 @@ class Trainer:
             for entry, shape in shapes.items():
                 value = known.pop(f"{name}.{entry}", None)
                 dtype = torch.float32 if entry == "step" else parameter.dtype
-                if value is None or value.shape != shape or value.dtype != dtype or bool(value.isnan().any()):
+                fits = value is not None and value.shape == shape and value.dtype == dtype
+                if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
                     raise _unusable_moment(saved.step, f"{name}.{entry}", value, shape, dtype)
                 state[entry] = value.to("cpu" if entry == "step" else self.device, copy=True)
             self.optimizer.state[parameter] = state
@@ -273,20 +297,24 @@ class Trainer:
     def _skip(self, batch: Batch, loss: Loss) -> None:
         self.window.skipped += 1
         self.failures += 1
-        if self.failures < PATIENCE:
+        # Fewer are given up on too where there are no others: a run must not end as if it had trained.
+        ended = self.step == self.settings.steps and self.failures >= self.step - self.begun
+        if self.failures < PATIENCE and not ended:
             return
         events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
         blamed = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
         bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
-        raise GendiffError(
-            f"the loss or its gradient was not finite in {self.failures} steps in a row, up to step {self.step}",
-            details=[
-                f"non-finite loss: {', '.join(blamed[:5])}"
-                if blamed
-                else "every loss is finite: the gradient overflows",
-                f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
-                "none of these steps was applied; a checkpoint was saved",
-            ],
+        raise self.gave_up(
+            f"non-finite loss: {', '.join(blamed[:5])}" if blamed else "every loss is finite: the gradient overflows",
+            f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
+        )
+
+    def gave_up(self, *details: str) -> GendiffError:
+        """What to raise where the last steps were skipped and no more are tried."""
+        return GendiffError(
+            f"the loss or its gradient was not finite in {self.failures} step{'s' * (self.failures > 1)} in a row, "
+            f"up to step {self.step}",
+            details=[*details, "none of these steps was applied; a checkpoint was saved"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
 
@@ -299,7 +327,7 @@ def _unusable_moment(
     elif shape is None:
         what = "belongs to no weight of this network"
     elif value.shape == shape and value.dtype == dtype:
-        what = "holds values that are not a number"
+        what = "holds values that no training could go on with: not finite, or below 0"
     else:
         what = f"is {tuple(value.shape)} of {value.dtype}"
     return DataError(

@@ -304,3 +304,74 @@ class TestLength:
             list(DataLoader(data))
         assert sum(len(batch) for batch in DataLoader(data, batch_size=4, sampler=range(10))) == 10
         assert data  # whether there are any does not depend on how many
+
+
+class TestNothing:
+    """What is empty is said to be."""
+
+    @pytest.fixture
+    def empty(self, here):
+        for folder in ("nothing", "hidden"):
+            Path(folder).mkdir()
+        Path("hidden/.DS_Store").touch()
+        zipfile.ZipFile("archive.zip", "w").close()
+        for name in ("file.npy", "file.npz", "file.zip", "file.png", "file"):
+            Path(name).touch()
+
+    NAMES = ("nothing", "hidden", "archive.zip", "file.npy", "file.npz", "file.zip", "file.png", "file")
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_wherever_data_may_stand(self, name, empty):
+        for argv in (
+            ("data", "info", name),
+            ("data", "prepare", name, "out"),
+            ("evaluate", name, "--data", "digits"),
+            ("evaluate", "digits", "--reference", name),
+        ):
+            done = run(*argv)
+            assert (done.code, "empty" in done.err, name in done.err) == (4, True, True), done.err
+
+    @pytest.mark.parametrize(
+        "spec", ["folder:path=nothing", "zip:path=archive.zip", "zip:path=file.zip", "npy:path=file.npy"]
+    )
+    def test_where_the_spec_says_what_it_is(self, spec, empty):
+        assert "is empty" in run("data", "info", spec).err
+
+    def test_an_array_of_no_pictures(self, here):
+        np.save("none.npy", np.zeros((0, 8, 8), np.uint8))
+        assert "there is nothing in it" in run("data", "info", "npy:path=none.npy").err
+
+
+class TestSpoiltTiff:
+    @pytest.fixture
+    def cut_short(self, here):
+        """Three TIFFs that are cut short after their headers, and two in them."""
+        Path("tiffs").mkdir()
+        for k in range(5):
+            Image.fromarray(values(32, 32)).save(f"tiffs/{k}.tif")
+        for k, length in enumerate((500, 600, 700, 60, 9)):
+            cut(Path(f"tiffs/{k}.tif"), length)
+
+    def test_no_text_of_pillow_stands_alone(self, cut_short):
+        for argv in (("evaluate", "tiffs", "--data", "digits"), ("data", "info", "tiffs"), ("data", "info", "./tiffs")):
+            done = run(*argv)
+            assert done.code == 4
+            assert f"{2 if argv[0] == 'evaluate' else 5} of 5" in done.err  # data are decoded, samples looked at
+            assert "note:" not in done.err
+
+    def test_the_first_that_is_met_is_not_taken_for_all(self, cut_short):
+        for bad in ("3.tif", "4.tif"):
+            Path("tiffs", bad).unlink()
+        done = run("evaluate", "tiffs", "--data", "digits")
+        assert (done.code, "'0.tif'" in done.err, "note:" in done.err) == (4, True, False)
+        assert "it is the first that was met: only the headers of the others were looked at" in done.err
+
+
+@pytest.mark.parametrize("text", ["16,24", "16, 24", "16*24", "(16,24)", "16 24", "16X24"])
+def test_a_size_that_is_torn_apart_is_written_out(text, here):
+    for argv in (
+        ("train", "--data", f"dead-leaves:size={text}", "--dry-run"),
+        ("train", "--set", "data.name=dead-leaves", "--set", f"data.size={text}", "--dry-run"),
+    ):
+        done = run(*argv)
+        assert (done.code, "16x24" in done.err) == (2, True), done.err

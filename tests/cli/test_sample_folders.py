@@ -200,6 +200,33 @@ class TestWhole:
         assert tree(tmp_path) == {"old/a": b"kept"}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]
 
+    def test_what_is_needed_in_all_is_said(self, tmp_path):
+        """Whoever raised it has said already which file it was; what counts is the whole."""
+        for raised in (OSError(errno.ENOSPC, "full"), GendiffError("of one file")):
+            if isinstance(raised, GendiffError):
+                raised.__cause__ = OSError(errno.EROFS, "read-only")
+            with pytest.raises(GendiffError) as caught, whole(tmp_path / "x", needed=12345):
+                raise raised
+            assert caught.value.what.startswith(f"cannot write '{tmp_path / 'x'}'")
+            assert caught.value.details[0].startswith("12,345 bytes needed, ")
+            assert caught.value.fix.endswith(", or choose another directory: --out DIR")
+
+    def test_room_is_looked_at_before_anything_is_made(self, here):
+        before = tree(here)
+        for n in (10**9, 10**30):
+            done = run("sample", "r", "--n", n, "--steps", 2)
+            assert (done.code, done.out) == (1, "")
+            assert "not enough room in 'r/samples/step-" in done.err
+            assert f"at least {n * 4096:,} bytes needed, " in done.err
+            assert "--n" in done.err
+        assert tree(here).keys() == before.keys()
+
+    def test_a_picture_takes_a_block_and_a_signal_what_it_holds(self):
+        assert pictures.file_size((3, 8, 8)) == 4096
+        assert pictures.file_size((3, 256, 256)) == 3 * 256 * 256 // 4
+        assert pictures.file_size((2, 256, 256)) == 4 * 2 * 256 * 256
+        assert pictures.file_size((1, 48_000)) == 4 * 48_000
+
     def test_other_errors_are_left_as_they_are(self, tmp_path):
         with pytest.raises(PermissionError), whole(tmp_path / "x"):
             raise PermissionError(errno.EACCES, "of something else")

@@ -544,6 +544,8 @@ class TestStrangers:
             {"n": "16"},
             {"evaluations": [True]},
             {"arms": [1]},
+            {"features": [None]},
+            {"metrics": [None]},
         ],
         ids=str,
     )

@@ -507,3 +507,17 @@ def test_the_command_takes_the_error_of_a_network_in_terms_of_its_objective():
         for clip in ("true", "false")
     )
     assert clipped["off"]["error"] < free["off"]["error"]
+
+
+@pytest.mark.parametrize("command", ["predict", "fit"])
+def test_more_steps_than_the_process_has_came_from_steps(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blurred = ("--data", "digits", "--rotation", "dct", "--schedule", "log")
+    done = run("process", command, *blurred, "--set", "N=20", "--steps", 21)
+    assert (done.code, "21 sampling steps of a process of 20 (from --steps)" in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize(("N", "asked"), [(20, [5, 10, 20]), (3, [3])])
+def test_nobody_asked_for_more_steps_than_the_process_has(N, asked):
+    done = run("process", "predict", "--data", "digits", "--set", f"N={N}", "--sampler", "ddim", "--json")
+    assert [row["asked"] for row in done.json["predictions"]] == asked

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -401,6 +402,71 @@ def test_a_distribution_with_damaged_metadata_is_named(tmp_path, monkeypatch, fa
     assert run("-q", "config", "show").err == ""
     assert f"broken: acme_widgets-1.0.dist-info ({folder}): {DAMAGE[fault][1]}" in run("plugins", "list").out
     assert "acme" not in run("--no-plugins", "config", "show").err
+
+
+@pytest.fixture
+def impatient():
+    """What waits for ever fails."""
+
+    def give_up(number, frame):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["METADATA", "PKG-INFO", "entry_points.txt"])
+@pytest.mark.parametrize("kind", ["pipe", "endless", "huge"])
+def test_metadata_are_looked_at_before_they_are_read(tmp_path, monkeypatch, impatient, name, kind):
+    folder = tmp_path / "site" / "acme_widgets-1.0.dist-info"
+    folder.mkdir(parents=True)
+    if name == "entry_points.txt":
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-widgets\nVersion: 1.0\n")
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    elif kind == "endless":
+        (folder / name).symlink_to("/dev/zero")
+    else:
+        (folder / name).touch()
+        os.truncate(folder / name, 2**40)
+    monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
+    monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD")
+    why = "it has 1,099,511,627,776 bytes" if kind == "huge" else "not a regular file"
+    assert f"broken: acme_widgets-1.0.dist-info ({folder}): its {name}: {why}" in run("plugins", "list").out
+    assert os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] == "0"
+
+
+def test_a_distribution_whose_metadata_are_one_pipe(tmp_path, monkeypatch, impatient):
+    (tmp_path / "site").mkdir()
+    os.mkfifo(tmp_path / "site" / "acme_widgets-1.0.egg-info")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert "its metadata: not a regular file" in run("plugins", "list").out
+
+
+def test_a_preset_is_looked_at_before_it_is_read(tmp_path, impatient):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "huge.toml").touch()
+    os.truncate(tmp_path / "huge.toml", 2**40)
+    (tmp_path / "p.py").write_text(
+        "import gendiff.hookspecs as h\n\n\n@h.hookimpl\ndef gendiff_presets():\n"
+        f"    return {{'pipe': {str(tmp_path / 'pipe.toml')!r}, 'huge': {str(tmp_path / 'huge.toml')!r}}}\n"
+    )
+    registry = Registry([tmp_path / "p.py"])
+    assert {"pipe", "huge"}.isdisjoint(registry.presets())
+    assert [("not a regular file" in p.why, "1,099,511,627,776 bytes" in p.why) for p in registry.problems] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize("argv", [("--plugin", ""), ("--block", ""), ("--plugin=",)])
+def test_an_option_before_the_command_is_given_something(argv):
+    done = run(*argv, "plugins", "list")
+    assert (done.code, f"{argv[0].strip('=')} is given nothing" in done.err) == (2, True)
 
 
 def test_damaged_metadata_stop_no_import(tmp_path):

@@ -41,6 +41,7 @@ from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.lock import locked
+from gendiff.storage.sealed import sealed
 
 
 @pytest.fixture
@@ -459,3 +460,17 @@ class TestReplace:
         assert {to_become(entry) or entry for entry in names(tmp_path)} == {"run.json"}
         with locked(tmp_path, "trained", "wait"):
             assert names(tmp_path) == [".lock", "run.json"], "what was left by who was killed is cleared away"
+
+
+@pytest.mark.parametrize("listed", [None, [], "x", {}, {"model.safetensors": None}, {"model.safetensors": {}}])
+def test_a_hash_is_read_of_a_manifest_that_lists_it(tmp_path, listed):
+    """Whoever seals a manifest again has not made it one."""
+    path = checkpoint.save(tmp_path, Checkpoint(1, {"model": {"w": torch.zeros(2)}}, {}, {}), 1)
+    file = path / checkpoint.MANIFEST
+    table = {key: value for key, value in json.loads(file.read_text()).items() if key != "sha256"}
+    state = {checkpoint.STATE: table["files"][checkpoint.STATE]} if listed else {}
+    table["files"] = {**state, **listed} if isinstance(listed, dict) else listed
+    file.write_bytes(sealed(table))
+    for read in (lambda: checkpoint.weights_hash(path, "model"), lambda: checkpoint.load(path)):
+        with pytest.raises(DataError):
+            read()

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from command import TINY, run
+from runs import create, settings
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,15 @@ def test_what_is_no_run_is_said_to_be_none(here, line):
 def test_json_is_all_there_is_on_stdout(here):
     for line in (("list",), ("show", "runs/00001-digits-identity-s0")):
         json.loads(run("runs", *line, "--json").out)
+
+
+@pytest.mark.parametrize("created", [None, "absent"])
+def test_a_run_that_does_not_say_when_it_was_made_is_listed(tmp_path, created):
+    begun = create(tmp_path / "runs" / "run", settings())
+    facts = json.loads((begun.path / "run.json").read_text())
+    facts["created"] = created
+    if created:
+        del facts["created"]
+    (begun.path / "run.json").write_text(json.dumps(facts))
+    done = run("runs", "list", tmp_path / "runs")
+    assert (done.code, done.out.split()[-1]) == (0, "-"), done.err

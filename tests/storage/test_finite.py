@@ -19,7 +19,7 @@ from command import TINY, run
 from gendiff_cli import console
 from gendiff_cli.train import ProgressBar
 from rich.console import Console
-from runs import CPU, create, restored, settings, train
+from runs import ALONE, CPU, create, restored, settings, train
 
 from gendiff import Features, Sampler
 from gendiff.datasets import pictures
@@ -33,6 +33,7 @@ from gendiff.run.directory import Run
 from gendiff.run.generation import NotFinite, TrainedModel, draw_grid, generate
 from gendiff.run.network import build_denoiser, check_weights
 from gendiff.storage.cache import Cache
+from gendiff.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,17 @@ def here(tmp_path, monkeypatch, trained):
     return tmp_path
 
 
-def spoil(path: Path, step: int, change, *groups: str) -> None:
-    """Save the checkpoint of ``step`` again, sealed as any other, with the first tensor of these groups changed."""
+def spoil(path: Path, step: int, change, *groups: str, entry: str = "") -> None:
+    """Save the checkpoint of ``step`` again, sealed as any other, with the first tensor of these groups changed.
+
+    ``entry``: the first whose name ends so.
+    """
     folder = checkpoint.directory(path / "checkpoints", step)
     saved = checkpoint.load(folder)
     tensors = {group: dict(named) for group, named in saved.tensors.items()}
     for group in groups:
-        name = next(name for name, tensor in sorted(tensors[group].items()) if tensor.numel() > 1)
+        names = (name for name, tensor in sorted(tensors[group].items()) if tensor.numel() > 1 or entry == "step")
+        name = next(name for name in names if name.endswith(entry))
         tensors[group][name] = change(tensors[group][name].clone())
     shutil.rmtree(folder)
     checkpoint.save(path / "checkpoints", checkpoint.Checkpoint(step, tensors, saved.state, saved.about), keep=9)
@@ -115,11 +120,30 @@ class TestWeights:
         assert "train again" in done.err
 
     def test_an_overflow_of_the_second_moment_is_no_reason_and_nan_is(self, here):
-        spoil(here / "r", 4, with_one(math.inf), "optimizer")
+        spoil(here / "r", 4, with_one(math.inf), "optimizer", entry="exp_avg_sq")
         assert run("train", "--resume", "r", "--steps", 5).code == 0
-        spoil(here / "r", 5, with_one(math.nan), "optimizer")
+        spoil(here / "r", 5, with_one(math.nan), "optimizer", entry="exp_avg_sq")
         done = run("train", "--resume", "r", "--steps", 6)
         assert (done.code, "optimizer.safetensors: 1 of" in done.err) == (4, True)
+
+    @pytest.mark.parametrize(
+        ("entry", "value"),
+        [
+            ("exp_avg", math.inf),
+            ("exp_avg", -math.inf),
+            ("step", math.inf),
+            ("step", math.nan),
+            ("step", -1),
+            ("exp_avg_sq", -1),
+        ],
+    )
+    def test_all_else_of_an_optimiser_is_finite_and_no_count_is_below_0(self, entry, value, here):
+        spoil(here / "r", 4, with_one(value), "optimizer", entry=entry)
+        done = run("train", "--resume", "r", "--steps", 5)
+        assert (done.code, f".{entry}'" in done.err, "optimizer.safetensors" in done.err) == (4, True, True)
+        folder = checkpoint.directory(here / "r" / "checkpoints", 4)
+        with pytest.raises(DataError, match=f"no usable state of the optimiser: '.*{entry}' holds values"):
+            Trainer(Run.open(here / "r", training=True).config, CPU, ALONE).restore(checkpoint.load(folder))
 
     @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
     @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])

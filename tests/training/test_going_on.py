@@ -615,7 +615,7 @@ class TestOptimiser:
             (torch.zeros(3), r"is \(3,\) of float32"),
             (torch.zeros(16, dtype=torch.int64), r"is \(\d+,\) of int64"),
             (torch.zeros(16, dtype=torch.float64), "of float64"),
-            (torch.full((16,), torch.nan), "holds values that are not a number|is .16,. of float32"),
+            (torch.full((16,), torch.nan), "holds values that no training could go on with|is .16,. of float32"),
         ],
         ids=["missing", "shape", "integers", "double", "nan"],
     )
@@ -625,11 +625,30 @@ class TestOptimiser:
         own = saved.tensors["optimizer"][name]
         if tensor is not None and tensor.numel() == 16:
             tensor = tensor[0].expand(own.shape).clone()
-            said = "is .*of|holds values that are not a number"
+            said = "is .*of|holds values that no training could go on with"
         with pytest.raises(DataError, match=f"no usable state of the optimiser: '{name}' ({said})") as caught:
             Trainer(settings(), CPU, ALONE).restore(self.changed(saved, name, tensor))
         assert caught.value.exit_code == 4
         assert caught.value.details == (f"expected: {tuple(own.shape)} of float32",)
+
+    @pytest.mark.parametrize("value", [None, "1", -1, 2.5, True, [], {}, 4, 10**400], ids=repr)
+    @pytest.mark.parametrize("key", ["failures", "steps", "skipped"])
+    def test_counts_beside_it_are_counts(self, saved, key, value):
+        own = {**saved.state["window"], key: value} if key != "failures" else saved.state["window"]
+        state = {**saved.state, "window": own, **({key: value} if key == "failures" else {})}
+        with pytest.raises(DataError, match=r"the state\.json of the checkpoint of step 3 lacks what training needs"):
+            Trainer(settings(), CPU, ALONE).restore(replace(saved, state=state))
+
+    @pytest.mark.parametrize("value", ["1", [], {}, [None], 10**400], ids=lambda value: repr(value)[:9])
+    @pytest.mark.parametrize("key", ["loss", "grad_norm", "bands", None])
+    def test_sums_beside_it_are_numbers(self, saved, key, value):
+        own = value if key is None else {**saved.state["window"], key: value}
+        if (key, value) in (("bands", []), ("bands", {})):
+            own = {**own, "bands": [1.0, 2.0]}  # an empty one is none
+        if key is None and value == {}:
+            own = {"strange": 1}
+        with pytest.raises(DataError, match="lacks what training needs"):
+            Trainer(settings(), CPU, ALONE).restore(replace(saved, state={**saved.state, "window": own}))
 
     def test_all_of_it(self, saved):
         for optimizer in ({}, None):
@@ -673,3 +692,60 @@ def test_a_run_without_a_loss_is_listed_and_shown_without_one(tmp_path):
     assert (listed["step"], listed["loss"]) == (4, None)
     assert " 4     -  " in run("runs", "list", tmp_path / "runs").out
     assert run("runs", "show", begun.path).code == 0
+
+
+PLACES = {
+    "plugins new": ("plugins", "new", "acme-sine", "--kind", "schedule"),
+    "reproduce": ("reproduce", "figure4"),
+    "process fit": ("process", "fit", *("--data", "digits", "--rotation", "dct", "--schedule", "log", "--steps", 2)),
+    "process plot": ("process", "plot", "schedules"),
+    "sample": ("sample", "run", "--n", 1, "--steps", 1),
+    "train": ("train", *TINY),
+    "compare": (
+        *("compare", "--arm", "identity", "--arm", "dct", "--data", "digits", "--model", "mlp", "--steps", 2),
+        *("--seeds", 1, "--n", 16, "--features", "dct", "--nfe", 2),
+    ),
+}
+
+
+class TestPlaces:
+    """Wherever something is made: a full disk is told in bytes, a folder that takes nothing with another place; nothing stays."""
+
+    @pytest.fixture(scope="class")
+    def trained(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("trained") / "run"
+        assert run("train", *TINY, "--out", path).code == 0
+        return path
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+    @pytest.mark.parametrize("command", PLACES)
+    def test_a_way_on_is_told_and_nothing_stays(self, command, number, trained, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        if command == "sample":
+            shutil.copytree(trained, "run")
+        before = sorted(Path().rglob("*"))
+        mkdir, openat = Path.mkdir, os.open
+
+        def refuse_folder(path, *more, **options):
+            if number != errno.ENOSPC and not path.exists():
+                raise OSError(number, os.strerror(number), str(path))
+            return mkdir(path, *more, **options)
+
+        def refuse_file(path, flags, *more, **options):
+            if flags & os.O_CREAT and tmp_path in Path(path).absolute().parents and ".lock" not in str(path):
+                raise OSError(number, os.strerror(number), str(path))
+            return openat(path, flags, *more, **options)
+
+        monkeypatch.setattr(Path, "mkdir", refuse_folder)
+        monkeypatch.setattr(os, "open", refuse_file)
+        monkeypatch.setattr(Path, "write_text", lambda path, *more, **options: refuse_file(path, os.O_CREAT))
+        done = run(*PLACES[command])
+        monkeypatch.undo()
+        assert os.strerror(number) in done.err, done.err
+        if number == errno.ENOSPC:
+            assert (done.code, "bytes free" in done.err, "make room" in done.err) == (1, True, True), done.err
+        else:
+            assert done.code in (1, 2)
+            assert "another" in done.err or "can be written to" in done.err, done.err
+        left = [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("__pycache__", ".lock")]
+        assert [path.relative_to(tmp_path) for path in left] == [path for path in before if path.name != ".lock"]

@@ -576,6 +576,25 @@ class TestNonFinite:
                 assert torch.equal(saved.tensors[group][name], tensor)
         assert checkpoint.load(checkpoint.directory(run.checkpoints, 10)).step == 10
 
+    def test_a_run_of_which_no_step_was_applied_has_not_trained(self, tmp_path):
+        run = create(tmp_path / "run", settings(steps=4))
+        with pytest.raises(GendiffError, match="not finite in 4 steps in a row, up to step 4"):
+            train(run, prepare=poisoned(range(1, 5)))
+        assert run.info["status"] == "failed"
+        with pytest.raises(GendiffError, match="not finite in 4 steps in a row, up to step 4"):
+            train(run)  # nothing is left to do, which does not make it done
+        assert run.info["status"] == "failed"
+        other = create(tmp_path / "other", settings(steps=4))
+        train(other)
+        with pytest.raises(GendiffError, match="not finite in 1 step in a row, up to step 5"):
+            train(other, 5, prepare=poisoned([5]))
+        assert checkpoint.newest(other.checkpoints).step == 5
+
+    def test_one_step_that_was_applied_is_enough(self, tmp_path):
+        run = create(tmp_path / "run", settings(steps=5))
+        train(run, prepare=poisoned([2, 3, 4, 5]))
+        assert run.info["status"] == "done"
+
     def test_four_in_a_row_across_a_stop_do_not_but_five_do(self, tmp_path):
         run = create(tmp_path / "run", settings())
         with pytest.raises(Stopped):

@@ -25,6 +25,7 @@ from gendiff_cli.options import (
     SizeOption,
     VelocityOption,
     complete,
+    saying,
 )
 from gendiff_cli.process.predict import Covariance, NetworkErrorOption, gaussian, network_error, sampler_of
 from gendiff_cli.process.subject import Subject, subjects
@@ -104,7 +105,7 @@ def fit(
     [subject] = subjects(context.obj, None, preset, config_file, assignments, flags)
     wanted = dict(map(_range, vary or []))
     _refuse_foreign(out)
-    with subject.resolved.locating():
+    with saying("--steps", "sampler.steps", steps is not None), subject.resolved.locating():
         with busy("measuring the data"):
             config = subject.config.fitted()
             target, dense = gaussian(subject, covariance)
@@ -156,7 +157,9 @@ def _refuse_foreign(path: Path) -> None:
         if not path.exists() and path.parent.is_dir():
             return
         why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot write '{path}': {why}", where="--out", fix="give another path") from error
+        raise ConfigError(
+            f"cannot write '{path}': {why}", where="--out", fix="give another path: --out FILE"
+        ) from error
     if not earlier:
         raise ConfigError(
             f"'{path}' is there, and no file of an earlier fit",
@@ -170,14 +173,16 @@ def _write(config: Config, path: Path) -> None:
     """What the fit is about: process, data and sampler; all else is left to whoever trains."""
     import tomli_w
 
+    from gendiff.storage.disk import unwritable
     from gendiff.storage.files import put
 
     kept = {"N", "rotation", "velocity", "objective", "data", "sampler"}
     table = {key: value for key, value in config.table().items() if key in kept}
+    content = f"{HEAD}\n{tomli_w.dumps(table)}".encode()
     try:
-        put(path, f"{HEAD}\n{tomli_w.dumps(table)}".encode())
+        put(path, content)
     except OSError as error:
-        raise ConfigError(f"cannot write '{path}': {error.strerror}", where="--out", fix="give another path") from error
+        raise unwritable(error, path, needed=len(content), fix="give another path: --out FILE") from error
 
 
 def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong: float, json: bool) -> None:

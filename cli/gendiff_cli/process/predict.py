@@ -28,6 +28,7 @@ from gendiff_cli.options import (
     VelocityOption,
     complete,
     numbers,
+    saying,
 )
 from gendiff_cli.process.subject import ArmOption, Subject, again, one_data, subjects
 from gendiff_cli.remarks import remark_end, remark_schedule
@@ -280,7 +281,7 @@ def _predictions(
     variance = float(target.variance.sum())
 
     def errors(by: Sampler) -> dict[str, Any]:
-        with subject.resolved.locating():
+        with saying("--steps", "sampler.steps", counts is not None), subject.resolved.locating():
             found = prediction.predict(diffusion, by, target, bands)
         told: dict[str, Any] = {"evaluations": found.evaluations, "grid": found.steps, "error": found.total}
         told |= {"of_variance": found.total / variance if variance else None, "bands": found.bands}
@@ -294,7 +295,7 @@ def _predictions(
     known = {"process": subject.label, "sampler": _name(sampler), "objective": subject.config.objective.spec}
     own: list[int | None] = [None]
     if isinstance(sampler, GridSampler) and not (counts is None and sampler.grid.counted):
-        own = [*(counts or DEFAULT_COUNTS)]
+        own = [*(counts or [n for n in DEFAULT_COUNTS if n <= diffusion.N] or [diffusion.N])]
     for n in own:
         one = sampler.model_copy(update={"steps": n}) if isinstance(sampler, GridSampler) else sampler
         told = errors(one)

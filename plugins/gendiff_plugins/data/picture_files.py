@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.datasets.images import ImageData, eight_bit, reason, survey
+from gendiff.datasets.images import FIRST, ImageData, eight_bit, reason, survey
 from gendiff.errors import DataError, printable
 from gendiff.shapes import EventShape
 
@@ -66,7 +66,7 @@ class PictureFiles(ImageData):
             raise
         except Exception as error:
             what = f"cannot read the picture '{self.origin(index)}'"
-            details = [reason(error), "it is the first that was met: only the headers of the others were looked at"]
+            details = [reason(error), FIRST]
             raise DataError(what, where=self._where(name), details=details, fix=FIX) from error
 
     def origin(self, index: int) -> str:

@@ -14,17 +14,7 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
-from gendiff.datasets.images import (
-    ENDINGS,
-    MOST_BYTES,
-    Mark,
-    located,
-    mark,
-    missing,
-    none_found,
-    opened_bytes,
-    reason,
-)
+from gendiff.datasets.images import ENDINGS, MOST_BYTES, Mark, located, mark, missing, none_found, opened_bytes, reason
 from gendiff.errors import DataError, printable
 from gendiff.storage import reading
 from gendiff_plugins.data.picture_files import PictureFiles
@@ -97,8 +87,6 @@ class Zip(PictureFiles):
 @lru_cache(maxsize=8)
 def _archive_at(path: Path, mark: Mark, process: int) -> zipfile.ZipFile:
     """The archive, once per process: forked ones would move each other's position in the file."""
-    if mark[2] == 0:
-        raise ValueError("the file is empty (0 bytes)")
     return reading.archive(path)
 
 

@@ -86,7 +86,7 @@ def tile_as_released(log_D: Tensor, order: Tensor, channels: int) -> Tensor:
 def zero_padded_blur(n: int, sigma: float) -> Tensor:
     """W, ``(n, n)`` float64: Toeplitz matrix of a Gaussian kernel of 2n-1 taps with sum 1."""
     taps = torch.arange(-(n - 1), n, dtype=torch.float64)
-    g = torch.exp(-0.5 * (taps / sigma) ** 2)
+    g = torch.exp(-0.5 * (taps / sigma) ** 2) if sigma else (taps == 0).double()
     g = g / g.sum()
     position = torch.arange(n)
     return g[position[:, None] - position + n - 1]
