@@ -242,7 +242,7 @@ def test_a_name_that_is_taken_stays_with_its_first_provider(plugin):
     file = plugin(SINE.replace('"sine"', '"log"'))
     listed = run("--plugin", file, "plugins", "list").out
     assert "broken: my_schedule.py (my_schedule.py): schedule 'log' is already provided by gendiff" in listed
-    assert Registry([Path(file)]).resolve("schedule", "log").__module__ == "gendiff_plugins.schedules.paper"
+    assert Registry([Path(file)]).component_class("schedule", "log").__module__ == "gendiff_plugins.schedules.paper"
 
 
 @pytest.mark.parametrize("where", ["at import", "in the hook", "when followed"])
