@@ -208,12 +208,12 @@ def _resolved(
     registry: Registry, text: str, size: str | None, channels: int | None, crop: Crop | None
 ) -> tuple[Resolved, Resize | None]:
     """The data of a spec or path, and how to resize them where they cannot do that themselves."""
-    from gendiff.comparison.arm import parse_size
     from gendiff.component import resolve as component_class
     from gendiff.datasets.preparation import Resize
     from gendiff.datasets.sources import called_like_a_path, source
     from gendiff.errors import GendiffError
     from gendiff.run.config import Layer, resolve
+    from gendiff.run.shorthand import parse_size
 
     try:
         chosen = source(registry, text)

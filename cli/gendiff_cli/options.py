@@ -95,8 +95,8 @@ def layers(
     flags: Mapping[str, Any],
 ) -> list[Any]:
     """The layers of the configuration in order of precedence; flags that are None were not given."""
-    from gendiff.comparison.arm import PATHS, parse_size
     from gendiff.run.config import Layer, refuse_second_velocity
+    from gendiff.run.shorthand import KEYS, parse_size
 
     refuse_second_velocity(flags.get("process"), flags.get("velocity"), "--velocity")
     found = [Layer.from_file(registry.preset(name), f"preset {name}") for name in presets or []]
@@ -105,5 +105,5 @@ def layers(
     found += [Layer.from_assignment(assignment) for assignment in assignments or []]
     for flag, value in flags.items():
         if value is not None:
-            found.append(Layer.at(f"--{flag}", PATHS[flag], parse_size(value) if flag == "size" else value))
+            found.append(Layer.at(f"--{flag}", KEYS[flag], parse_size(value) if flag == "size" else value))
     return found
