@@ -16,6 +16,7 @@ from gendiff.component import spec_value
 from gendiff.errors import ConfigError, PluginError
 from gendiff.plugin.registry import Registry
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, table
+from gendiff_cli.options import JsonOption
 
 if TYPE_CHECKING:
     from gendiff.datasets.packed import PackedSet
@@ -77,7 +78,7 @@ def data() -> None:
 
 
 @app.command("list")
-def list_(context: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def list_(context: typer.Context, json: JsonOption = False) -> None:
     """List the data sources and their parameters."""
     registry: Registry = context.obj
     sources: list[dict[str, Any]] = []
@@ -116,7 +117,7 @@ def prepare(
         OnBadImage, typer.Option(help="error: stop and name it; skip: leave it out, count and list it.")
     ] = OnBadImage.error,
     workers: WorkersOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Pack any data into one memory-mapped set of 8-bit events, for --data packed:path=DEST.
 
@@ -156,7 +157,7 @@ def info(
         typer.Option("--n", "-n", min=1, help=f"Look at N events, evenly spread; of endless data at {ENDLESS:,}."),
     ] = None,
     workers: WorkersOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
     from gendiff.datasets.census import census

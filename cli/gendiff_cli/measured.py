@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from gendiff.evaluation.event_set import EventSet, KnownStatistics
     from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
-    from gendiff.machine.process_group import ProcessGroup
     from gendiff.metric import Metric
     from gendiff.plugin.registry import Registry
     from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel
     from gendiff.shapes import EventShape
 
 C = TypeVar("C", bound=Component)
@@ -34,22 +32,6 @@ SOURCE = "SOURCE"  # what is measured, as the help calls it
 MOST = 10_000  # samples, and events of endless data, unless more are asked for
 MOST_REFERENCE = 50_000
 SMALL = 32  # pixels: of smaller pictures the Inception network sees mostly how they were enlarged
-
-
-def trained_model(source: str, ema: bool, group: ProcessGroup) -> TrainedModel | None:
-    """The network of a run; None where the source is no run directory."""
-    from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel
-
-    if not (Path(source) / "run.json").is_file():
-        return None
-    run, problems = Run.open(Path(source)), list[str]()
-    for text in run.notes:
-        note(text)
-    model = TrainedModel.load(run, group.device, ema, problems)
-    for problem in problems:
-        note(f"a damaged checkpoint was passed over: {problem}")
-    return model
 
 
 def event_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape = ()) -> EventSet:

@@ -16,7 +16,7 @@ from gendiff.plugin.hookspecs import LIFECYCLE
 from gendiff.plugin.registry import Entry, Problem, Registry
 from gendiff_cli import scaffold
 from gendiff_cli.console import json_result, next_step, result, table
-from gendiff_cli.options import complete_from
+from gendiff_cli.options import JsonOption, complete_from
 
 if TYPE_CHECKING:
     from gendiff.component import Component
@@ -48,7 +48,7 @@ def plugins() -> None:
 def list_(
     context: typer.Context,
     kind: KindOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """List every component with its provider, and every plugin that is broken, blocked or misbehaves."""
     registry: Registry = context.obj
@@ -92,7 +92,7 @@ def info(
         ),
     ],
     kind: KindOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show a component's parameters with types, ranges and defaults, its formula, its references and its health."""
     registry: Registry = context.obj
@@ -136,7 +136,7 @@ def new(
         ),
     ] = "schedule",
     into: Annotated[Path, typer.Option(help="Folder to make the package in.")] = Path(),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Write a complete package for a plugin of your own, with tests that pass; nothing is downloaded."""
     folder = scaffold.create(name, kind, into)
@@ -163,7 +163,7 @@ def check(
         ),
     ],
     kind: KindOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check what a component promises, mathematically: exit code 5 where something does not hold."""
     registry: Registry = context.obj

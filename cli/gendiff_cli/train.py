@@ -19,25 +19,8 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.registry import Registry
 from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, shown
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    DeviceOption,
-    LoggerOption,
-    MetricOption,
-    ModelOption,
-    NoiseOption,
-    ObjectiveOption,
-    PresetOption,
-    ProcessOption,
-    RotationOption,
-    SamplerOption,
-    ScheduleOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    layers,
-)
+from gendiff_cli.opening import open_run, passing_over
+from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
@@ -61,82 +44,39 @@ CHANGEABLE = (
     "train.loggers",
 )
 
-_training = {"rich_help_panel": "Training"}
 
-
+@configured(
+    "process rotation schedule velocity noise objective model data size sampler logger metric "
+    "steps batch lr ema precision seed compile device out preset config set"
+)
 def train(
     context: typer.Context,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    objective: ObjectiveOption = None,
-    model: ModelOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    sampler: SamplerOption = None,
-    logger: LoggerOption = None,
-    metric: MetricOption = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", **_training)] = None,
-    batch: Annotated[int | None, typer.Option(help="Events per step, over all processes.", **_training)] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", **_training)] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights; 0 keeps none.", **_training)] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", **_training)] = None,
-    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.", **_training)] = None,
-    compile_: Annotated[bool | None, typer.Option("--compile", help="Compile the network.", **_training)] = None,
+    given: Given,
     device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: the next number under runs/.")] = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with a run; --steps may be given too.", metavar="RUN")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.
 
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule,
-        "noise": noise,
-        "objective": objective,
-        "model": model,
-        "data": data,
-        "size": size,
-        "sampler": sampler,
-        "logger": logger or None,
-        "metric": metric or None,
-        "steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "ema": ema,
-        "precision": precision,
-        "seed": seed,
-        "compile": compile_,
-    }
     registry: Registry = context.obj
     if resume is not None:
-        changes = _changes(flags, preset, config_file, assignments, out)
-        from gendiff.run.directory import Run
+        changes = _changes(given, out)
         from gendiff.training.continuation import changed_data
 
-        run = Run.open(resume, training=True, steps=steps, changes=changes)
-        for text in run.notes:
-            note(text)
+        run = open_run(resume, training=True, steps=given.said.get("steps"), changes=changes)
         settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
         change = Change(settings, changed_data(run, run.config))
         _start(run.config, run, registry, device, out, dry_run, json, change)
     else:
         from gendiff.run.config import resolve
 
-        resolved = resolve(layers(registry, preset, config_file, assignments, flags))
+        resolved = resolve(given.layers(registry))
         with resolved.locating():
             _start(resolved.config, None, registry, device, out, dry_run, json)
 
@@ -199,10 +139,8 @@ def _together(
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
         if run is not None:
-            problems: list[str] = []
-            trainer.restore(checkpoint.newest(run.checkpoints, problems))
-            for problem in problems:
-                note(f"a damaged checkpoint was passed over: {problem}")
+            with passing_over() as problems:
+                trainer.restore(checkpoint.newest(run.checkpoints, problems))
             # A run that was ended between its last checkpoint and its last preview is finished below.
             shown = not config.train.sample_every or run.grid(trainer.step).exists()
             finished = trainer.step == config.train.steps and run.info["status"] == "done" and shown
@@ -376,21 +314,17 @@ def said(change: Layer) -> Any:
     return value
 
 
-def _changes(
-    flags: dict[str, Any], preset: list[str] | None, file: Path | None, assignments: list[str] | None, out: Path | None
-) -> list[Layer]:
+def _changes(given: Given, out: Path | None) -> list[Layer]:
     """The settings that are given with --resume; raises `ConfigError` for what would change what is trained."""
     from gendiff.run.config import Layer
 
-    changes = [Layer.from_assignment(assignment) for assignment in assignments or ()]
-    keys = [change.origin.removeprefix("--set ") for change in changes]
-    given = [f"--{flag}" for flag, value in flags.items() if value is not None and flag != "steps"]
-    others: dict[str, Any] = {"--preset": preset, "--config": file, "--out": out}
-    others |= {f"--set {key}": not key.startswith(CHANGEABLE) for key in keys}
-    given += [flag for flag, value in others.items() if value]
-    if given:
+    changes = [Layer.from_assignment(assignment) for assignment in given.said.get("set", ())]
+    refused = [option for option in given.options if option not in ("--steps", "--set")]
+    refused += ["--out"] if out else []
+    refused += [one.origin for one in changes if not one.origin.removeprefix("--set ").startswith(CHANGEABLE)]
+    if refused:
         raise ConfigError(
-            f"a resumed run keeps its configuration; {', '.join(given)} would change it",
+            f"a resumed run keeps its configuration; {', '.join(refused)} would change it",
             where="--resume",
             details=[
                 "only --steps and --device may be given with --resume, and --set of what does not change what is trained: "

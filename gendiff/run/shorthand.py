@@ -5,7 +5,7 @@ from __future__ import annotations
 from gendiff.errors import ConfigError
 from gendiff.shapes import HOW, sides
 
-#: Each short word, which is an option without its dashes, and the key that it sets.
+#: Each short word, which is an option without its dashes, and the key that it sets; a component comes before its parameters.
 KEYS = {
     "process": "process",
     "rotation": "rotation",

@@ -11,18 +11,7 @@ import typer
 
 from gendiff.errors import ConfigError, DataError
 from gendiff_cli.console import busy, json_result, next_step, result
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    NoiseOption,
-    PresetOption,
-    ProcessOption,
-    RotationOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    complete,
-)
+from gendiff_cli.options import Given, JsonOption, configured, spec_option
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 
 if TYPE_CHECKING:
@@ -51,8 +40,10 @@ class At(StrEnum):
     SNR = "snr"
 
 
+@configured("arms process rotation schedule velocity noise data size preset config set")
 def plot(
     context: typer.Context,
+    given: Given,
     kind: Annotated[
         Kind,
         typer.Argument(
@@ -61,24 +52,14 @@ def plot(
         ),
     ] = Kind.STRIP,
     arms: ArmOption = None,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...; of schedules may be given again.",
-            metavar="SPEC",
-            autocompletion=complete("schedule"),
-            rich_help_panel="Components",
+        spec_option(
+            "schedule",
+            "Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...; of schedules may be given again.",
+            "Components",
         ),
     ] = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     picture: Annotated[Path | None, typer.Option(help="Your own picture, resized to the events of --data.")] = None,
     at: Annotated[
         At | None,
@@ -89,7 +70,7 @@ def plot(
         typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9."),
     ] = None,
     out: Annotated[Path, typer.Option(help="PNG or PDF to write.")] = Path("process.png"),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Draw what processes do to a picture and to each frequency, or the schedules that they follow."""
     if kind is not Kind.STRIP:
@@ -101,16 +82,9 @@ def plot(
             where="--schedule",
             fix="name each process by itself: --arm 'dct schedule=log' --arm 'dct schedule=quartic'",
         )
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule[0] if schedule else None,
-        "noise": noise,
-        "data": data,
-        "size": size,
-    }
-    found = subjects(context.obj, arms, preset, config_file, assignments, flags)
+    if schedule:
+        given = Given({**given.said, "schedule": schedule[0]})
+    found = subjects(context.obj, arms, given)
     facts: dict[str, Any] = {"figure": str(out), "kind": kind.value}
     match kind:
         case Kind.STRIP:
