@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff.plugin.registry import Registry
-from gendiff_cli.bars import Bars
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import note
 from gendiff_cli.measured import chosen_instruments
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from gendiff.comparison.plan import Contender, Plan
     from gendiff.features import Features
     from gendiff.metric import Metric
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Layer
     from gendiff.shapes import EventShape
 
@@ -153,6 +152,7 @@ def _compared(
     """Do what is left to do, and write the report."""
     from gendiff.comparison import report as pages
     from gendiff.comparison.result import result as result_of
+    from gendiff_cli.progress import Bars
 
     listener = Bars(registry)
     with comparison.working() as heed:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gendiff.command import command
-from gendiff.plugin.registry import Registry
+from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import Given, JsonOption, configured
 
-app = typer.Typer(no_args_is_help=True, help="The resolved configuration, and where each value comes from.")
+if TYPE_CHECKING:
+    from gendiff.plugin.registry import Registry
+
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()

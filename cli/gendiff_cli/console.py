@@ -10,7 +10,7 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import markup
 from rich.console import Console, ConsoleDimensions
@@ -18,6 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gendiff.errors import GendiffError, printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 
 class _Results(Console):
@@ -72,6 +75,23 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def live() -> bool:
+    """Whether somebody watches what is done."""
+    return err.is_terminal and Verbosity.level >= 0 and is_main_process()
+
+
+def plain() -> bool:
+    """Whether a line now and then says what is done, since no terminal shows it."""
+    return not err.is_terminal and Verbosity.level >= 0 and is_main_process()
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Bars that are gone when all is done, where somebody watches."""
+    from rich.progress import Progress
+
+    return Progress(*columns, console=err, disable=not live(), transient=True)
+
+
 def note(text: str) -> None:
     """A remark on stderr, one line, silent under -q."""
     if Verbosity.level >= 0 and is_main_process():
@@ -80,8 +100,7 @@ def note(text: str) -> None:
 
 def busy(doing: str) -> AbstractContextManager[object]:
     """A sign of life while something takes its time, where a terminal shows it."""
-    watched = err.is_terminal and Verbosity.level >= 0 and is_main_process()
-    return err.status(doing) if watched else nullcontext()
+    return err.status(doing) if live() else nullcontext()
 
 
 def next_step(command: str) -> None:

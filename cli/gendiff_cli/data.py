@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff.component import spec_value
 from gendiff.errors import ConfigError, PluginError
-from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, table
+from gendiff_cli.commands import Group
+from gendiff_cli.console import err, json_result, next_step, note, plain, progress, result, table
 from gendiff_cli.options import JsonOption
 
 if TYPE_CHECKING:
     from gendiff.datasets.packed import PackedSet
     from gendiff.datasets.preparation import Resize
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Resolved
 
-app = typer.Typer(no_args_is_help=True, help="Sources of events.")
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 ENDLESS = 1000  # events of an endless source that `info` looks at where no number is given
 FLOAT = 1e-6  # differences up to here are those of float32, and no value was rounded
@@ -123,6 +123,7 @@ def prepare(
 
     It can be interrupted in any way: the same command goes on where it stopped, to the same bits.
     """
+    from gendiff.component import spec_value
     from gendiff.datasets.packing import pack
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
@@ -258,9 +259,8 @@ class Counter:
 @contextmanager
 def counting(what: str) -> Iterator[Counter]:
     """A live line with count, images/s and ETA; a plain line now and then where there is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    heard = Verbosity.level >= 0 and is_main_process()
     speed = TextColumn("{task.fields[speed]:,.0f} images/s")
     columns = (
         TextColumn("{task.description}"),
@@ -271,19 +271,19 @@ def counting(what: str) -> Iterator[Counter]:
     )
     started: list[tuple[int, float]] = []
     shown = [0]
-    with Progress(*columns, console=err, disable=not (heard and err.is_terminal), transient=True) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("reading the source", total=None, speed=0.0)
 
         def tell(done: int, total: int) -> None:
             if not started:
                 started.append((done, time.perf_counter()))
-                if done and heard:
+                if done:
                     note(f"going on from {done:,} of {total:,}")
             first, since = started[0]
             rate = (done - first) / max(time.perf_counter() - since, 1e-9)
             bar.update(task, description=what, completed=done, total=total, speed=rate)
             tenth = 10 * done // max(total, 1)
-            if heard and not err.is_terminal and tenth > shown[0] and done > first:
+            if plain() and tenth > shown[0] and done > first:
                 shown[0] = tenth
                 err.print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
 

@@ -14,7 +14,7 @@ import typer
 from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
+from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set
 from gendiff_cli.numbers import show_numbers
 from gendiff_cli.opening import is_run, load_model, open_run
@@ -268,10 +268,7 @@ class _Progress:
     """What is being done, on a terminal: a bar for the reference and one for the samples, then a word for each distance."""
 
     def __init__(self) -> None:
-        from rich.progress import Progress
-
-        hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
-        self.bar = Progress(console=err, disable=hidden, transient=True)
+        self.bar = progress()
         self.tasks: dict[str, Any] = {}
         self.totals: dict[str, int | None] = {}
         self.chain = 1  # evaluations of the network for each sample

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gendiff.component import Component, parse_spec
-from gendiff.component import resolve as component_class
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import note
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gendiff.component import Component
     from gendiff.data import Data
     from gendiff.evaluation.event_set import EventSet, KnownStatistics
     from gendiff.evaluation.statistics import Statistics
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from gendiff.run.directory import Run
     from gendiff.shapes import EventShape
 
-C = TypeVar("C", bound=Component)
+C = TypeVar("C", bound="Component")
 
 SOURCE = "SOURCE"  # what is measured, as the help calls it
 
@@ -95,6 +94,7 @@ def _argument(where: str) -> Iterator[None]:
 
 def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape) -> EventSet:
     """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
+    from gendiff.component import resolve as component_class
     from gendiff.data import Data
     from gendiff.datasets.sources import called_like_a_path, source
 
@@ -181,6 +181,7 @@ def chosen_instruments(
     reference: EventSet | KnownStatistics | None,
 ) -> list[Features | Metric]:
     """The features and metrics that are asked for, or those that suit the events."""
+    from gendiff.component import parse_spec
     from gendiff.evaluation.event_set import KnownStatistics
     from gendiff.features import Features
     from gendiff.metric import Metric

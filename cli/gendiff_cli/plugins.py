@@ -15,6 +15,7 @@ from gendiff.plugin.discovery import Provider
 from gendiff.plugin.hookspecs import LIFECYCLE
 from gendiff.plugin.registry import Entry, Problem, Registry
 from gendiff_cli import scaffold
+from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import JsonOption, complete_from
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from gendiff.component import Component
     from gendiff.testing import Line
 
-app = typer.Typer(no_args_is_help=True, help="What is installed, its health, and plugins of your own.")
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 def _known_kinds(registry: Registry) -> set[str]:

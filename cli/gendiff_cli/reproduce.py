@@ -11,8 +11,6 @@ import typer
 
 from gendiff.command import command, look_at
 from gendiff.errors import ConfigError, did_you_mean
-from gendiff.plugin.registry import Registry
-from gendiff_cli.bars import Bars
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, configured, spec_option
@@ -20,6 +18,7 @@ from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, 
 if TYPE_CHECKING:
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.reproduction import Scale
+    from gendiff.plugin.registry import Registry
 
 TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1")
 SCALES = ("tiny", "small", "paper")
@@ -70,6 +69,7 @@ def reproduce(
     from gendiff.comparison.reproduction import figure4
     from gendiff.comparison.reproduction import reproduce as made
     from gendiff.machine.process_group import choose_device, process_group
+    from gendiff_cli.progress import Bars
 
     folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
     if target == "figure4":

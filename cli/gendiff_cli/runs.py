@@ -10,13 +10,14 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, printable
+from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, note, result, shown, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
 from gendiff_cli.options import JsonOption, RunArgument
 
 LONGEST = 100  # characters of a name that a file may hold anything for
 
-app = typer.Typer(no_args_is_help=True, help="What was trained.")
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()

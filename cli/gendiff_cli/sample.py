@@ -13,7 +13,7 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
+from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import DeviceOption, EmaOption, Given, JsonOption, RunArgument, StepsOption, configured
 
@@ -106,14 +106,11 @@ def _draw(
     evaluations: int,
     views: Trajectory | None,
 ) -> None:
-    from rich.progress import Progress
-
     from gendiff.datasets import pictures
     from gendiff.run.generation import generate
 
     (folder / EVENTS).mkdir(exist_ok=True)
-    hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
-    with Progress(console=err, disable=hidden, transient=True) as bar:
+    with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
         def watch(moment: Any) -> None:

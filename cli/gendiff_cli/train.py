@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.plugin.hookspecs import hookimpl
-from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, shown
+from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from gendiff.machine.process_group import ProcessGroup
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Config, Layer
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
 
-SECONDS = 10  # between two lines that say how far a preview is
 #: What may be set for the rest of a run: where it is kept and watched, and bad pictures that are to be left out.
 CHANGEABLE = (
     "data.on_bad_image",
@@ -133,6 +126,7 @@ def _together(
     from gendiff.run.directory import Run
     from gendiff.training.continuation import check_disk, resuming
     from gendiff.training.trainer import Trainer
+    from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
@@ -187,26 +181,6 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
         raise
 
 
-def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> None:
-    """Train under a progress bar, before everyone who wants to watch; ``what`` tells it from other runs of one command."""
-    from gendiff.plugin.observers import Observers
-    from gendiff.training.loop import fit
-    from gendiff.training.preview import Preview
-
-    def failed(name: str, why: str) -> None:
-        run.switch_off(name, why)
-        note(f"{name} failed and is switched off for this run: {why}")
-
-    with ProgressBar(what or run.path.name, trainer.step, trainer.settings.steps) as bar:
-        observers = Observers([("the progress bar", bar)], failed)
-        if trainer.group.main:
-            for name, plugin in registry.observers():
-                observers.add(name, plugin)
-            for logger in trainer.settings.loggers:
-                observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
-        fit(run, trainer, observers, Preview(run, observers, bar.drawn))
-
-
 def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     run.write_card()
     last = run.last_training_row()
@@ -215,65 +189,6 @@ def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     else:
         result(str(run.path))
     next_step(command("sample", run.path))
-
-
-class ProgressBar:
-    """The live line: step, loss, images/s, ETA; a plain line now and then where there is no terminal."""
-
-    def __init__(self, title: str, first: int, last: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.live = err.is_terminal and Verbosity.level >= 0 and is_main_process()
-        self.plain = not err.is_terminal and Verbosity.level >= 0 and is_main_process()
-        self.every = max(1, (last - first) // 10)
-        self.last = last
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("{task.fields[speed]:.0f} images/s"),
-            TimeRemainingColumn(),
-            console=err,
-            disable=not self.live,
-        )
-        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
-        self.preview: TaskID | None = None
-        self.told = 0.0  # when a line last said how far a preview is
-
-    def __enter__(self) -> ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    @hookimpl
-    def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
-        self.bar.update(self.task, completed=step, loss=shown(loss), speed=images_per_s)
-        if self.plain and (step % self.every == 0 or step == self.last):
-            err.print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
-
-    def drawn(self, step: int, done: int, total: int) -> None:
-        """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
-        now = time.monotonic()
-        if done == 0:
-            self.told = now
-        if self.live and self.preview is None:
-            self.preview = self.bar.add_task("preview", total=total, loss="-", speed=0.0)
-        if self.preview is not None:
-            self.bar.update(self.preview, completed=done, total=total)
-            if done == total:
-                self.bar.remove_task(self.preview)
-                self.preview = None
-        if self.plain and now - self.told >= SECONDS:
-            self.told = now
-            err.print(f"preview of step {step}: {done}/{total} evaluations")
-
-    @hookimpl
-    def gendiff_samples_ready(self, picture: Path) -> None:
-        if Verbosity.level >= 0:
-            err.print(f"[dim]{escape(str(picture))}[/]")
 
 
 def _describe(config: Config, trainer: Trainer, json: bool) -> None:

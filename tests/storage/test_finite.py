@@ -17,7 +17,7 @@ import pytest
 import torch
 from command import TINY, run
 from gendiff_cli import console
-from gendiff_cli.train import ProgressBar
+from gendiff_cli.progress import ProgressBar
 from rich.console import Console
 from runs import CPU, create, restored, settings, train
 

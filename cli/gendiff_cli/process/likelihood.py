@@ -10,7 +10,7 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, paragraph, result
+from gendiff_cli.console import json_result, next_step, paragraph, progress, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import DeviceOption, EmaOption, JsonOption, RunArgument, spec_option
 
@@ -74,7 +74,7 @@ def likelihood(
             prior = Prior.STANDARD if trained.run.config.sampler.prior == "standard" else Prior.MATCHED
         parametrization, limits = trained.run.config.objective.parametrization, source.value_range
         model = Clamped(NetworkScore(trained.denoiser, diffusion, parametrization, limits), diffusion)
-        with _progress() as bar:
+        with progress() as bar:
             task = bar.add_task("events", total=len(indices))
             found = bound(
                 diffusion,
@@ -114,13 +114,6 @@ def _data(run: Run, spec: str | None) -> Data:
     if spec is not None:
         return resolve([Layer.at("--data", "data", spec)]).config.data
     return resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
-
-
-def _progress() -> Any:
-    from rich.progress import Progress
-
-    hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
-    return Progress(console=err, disable=hidden, transient=True)
 
 
 def _report(facts: dict[str, Any], json: bool) -> None:
