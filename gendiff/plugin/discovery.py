@@ -7,7 +7,6 @@ none.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -96,8 +95,9 @@ def installed() -> Iterator[Plugin]:
             # The import of torch reads the entry points of everything installed too, for devices that gendiff does not use.
             os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
             continue
-        for point in points.select(group=GROUP):
-            name, version = _identity(distribution)
+        own = points.select(group=GROUP)
+        name, version = _identity(distribution) if own else ("", "")  # which reads all of a README
+        for point in own:
             found.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
     for provider in sorted(found, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)):
         yield Plugin(provider, found[provider])
@@ -113,6 +113,8 @@ def version(distribution: str) -> str:
 
 def file(path: Path, where: str = "--plugin") -> Plugin:
     """The plugin in a Python file; raises `PluginError` where there is none. ``where`` is who named it."""
+    import hashlib
+
     try:
         content = _content(path)
     except (OSError, ValueError) as error:
