@@ -285,7 +285,7 @@ def counting(what: str) -> Iterator[Counter]:
             tenth = 10 * done // max(total, 1)
             if plain() and tenth > shown[0] and done > first:
                 shown[0] = tenth
-                err.print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
+                err().print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
 
         yield Counter(tell)
 

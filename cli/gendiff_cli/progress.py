@@ -56,7 +56,7 @@ class ProgressBar:
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
-            console=err,
+            console=err(),
             disable=not self.live,
         )
         self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
@@ -74,7 +74,7 @@ class ProgressBar:
     def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
         self.bar.update(self.task, completed=step, loss=shown(loss), speed=images_per_s)
         if self.plain and (step % self.every == 0 or step == self.last):
-            err.print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
+            err().print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
 
     def drawn(self, step: int, done: int, total: int) -> None:
         """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
@@ -90,12 +90,12 @@ class ProgressBar:
                 self.preview = None
         if self.plain and now - self.told >= SECONDS:
             self.told = now
-            err.print(f"preview of step {step}: {done}/{total} evaluations")
+            err().print(f"preview of step {step}: {done}/{total} evaluations")
 
     @hookimpl
     def gendiff_samples_ready(self, picture: Path) -> None:
         if Verbosity.level >= 0:
-            err.print(f"[dim]{escape(str(picture))}[/]")
+            err().print(f"[dim]{escape(str(picture))}[/]")
 
 
 class Bars:
@@ -108,7 +108,7 @@ class Bars:
     def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """A piece of work of so many parts."""
         if plain():
-            err.print(what, markup=False)
+            err().print(what, markup=False)
         with progress() as bar:
             task = bar.add_task(escape(what), total=total)
             yield lambda count: bar.advance(task, count)
@@ -116,5 +116,5 @@ class Bars:
     def train(self, what: str, run: Run, trainer: Trainer) -> None:
         """Train a run as gendiff train does, and say which it is."""
         if plain():
-            err.print(f"training {what}", markup=False)
+            err().print(f"training {what}", markup=False)
         watched(run, trainer, self.registry, what)
