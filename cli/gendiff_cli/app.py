@@ -25,45 +25,26 @@ if TYPE_CHECKING:
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
 
-#: The commands: where each is, and what the list of them says of it.
+#: The commands in the order of the help, and what it says of each.
 COMMANDS = {
-    "train": (
-        "gendiff_cli.train:train",
-        "Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.",
-    ),
-    "sample": (
-        "gendiff_cli.sample:sample",
-        "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
-    ),
-    "evaluate": (
-        "gendiff_cli.evaluate:evaluate",
-        "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
-    ),
-    "compare": (
-        "gendiff_cli.compare:compare",
-        "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",
-    ),
-    "reproduce": (
-        "gendiff_cli.reproduce:reproduce",
-        "Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.",
-    ),
-    "process": (
-        "gendiff_cli.process:app",
-        "What a process does, before any training; how likely a trained one makes its data.",
-    ),
-    "plugins": ("gendiff_cli.plugins:app", "What is installed, its health, and plugins of your own."),
-    "data": ("gendiff_cli.data:app", "Sources of events."),
-    "runs": ("gendiff_cli.runs:app", "What was trained."),
-    "config": ("gendiff_cli.config:app", "The resolved configuration, and where each value comes from."),
+    "train": "Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.",
+    "sample": "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
+    "evaluate": "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
+    "compare": "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",
+    "reproduce": "Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.",
+    "process": "What a process does, before any training; how likely a trained one makes its data.",
+    "plugins": "What is installed, its health, and plugins of your own.",
+    "data": "Sources of events.",
+    "runs": "What was trained.",
+    "config": "The resolved configuration, and where each value comes from.",
 }
 
 app = typer.Typer(
     name="gendiff",
-    cls=announcing(COMMANDS),
+    cls=announcing("gendiff_cli", COMMANDS),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Generalized diffusion in a rotated coordinate system, each component at its own speed.",
 )
 
 

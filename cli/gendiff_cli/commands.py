@@ -16,20 +16,52 @@ from typer.core import TyperCommand, TyperGroup
 from gendiff.errors import ConfigError, failure
 
 
-class Command(TyperCommand):
-    """A command in which components cannot write to stdout, end the program only by an error, and are stopped on request.
-
-    No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
-    """
+class _Light:
+    """What needs neither pydantic nor Markdown for help and completion."""
 
     def get_params(self, ctx: Any) -> Any:
-        """Its parameters."""
-        return _lightly(super().get_params(ctx))
+        """Its parameters, which are converted where they are given: typer imports pydantic to convert nothing, too."""
+        parameters = super().get_params(ctx)  # type: ignore[misc]  # of a command
+        for parameter in parameters:
+            if not isinstance(parameter.process_value, partial):
+                parameter.process_value = partial(_processed, parameter, parameter.process_value)
+        return parameters
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write its help."""
         with _without_markdown():
-            super().format_help(ctx, formatter)
+            super().format_help(ctx, formatter)  # type: ignore[misc]  # of a command
+
+
+def _processed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    if ctx.resilient_parsing:  # a shell asks what could be written next
+        return value
+    if value is not None or parameter.required:
+        return process(ctx, value)
+    nothing = () if parameter.multiple or parameter.nargs == -1 else None
+    return parameter.callback(ctx, parameter, nothing) if parameter.callback else nothing
+
+
+@contextmanager
+def _without_markdown() -> Iterator[None]:
+    """Inside the block typer finds nothing that renders Markdown and tracebacks, which it imports, and our help has not."""
+    known = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    absent = [module for module in known if module not in sys.modules]
+    for module in absent:
+        sys.modules[module] = ModuleType(module)
+        setattr(sys.modules[module], known[module], type(known[module], (), {}))
+    try:
+        yield
+    finally:
+        for module in absent:
+            del sys.modules[module]
+
+
+class Command(_Light, TyperCommand):
+    """A command in which components cannot write to stdout, end the program only by an error, and are stopped on request.
+
+    No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
+    """
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Read the command line; a value that an option does not take is repeated in the error."""
@@ -86,92 +118,47 @@ def _refuse_empty(given: Mapping[str, Any], parameters: Sequence[Any]) -> None:
             )
 
 
-class Group(TyperGroup):
+class Group(_Light, TyperGroup):
     """A group of commands."""
-
-    def get_params(self, ctx: Any) -> Any:
-        """Its parameters."""
-        return _lightly(super().get_params(ctx))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write its help."""
-        with _without_markdown():
-            super().format_help(ctx, formatter)
 
 
 class Announced(TyperCommand):
     """A command, or a group of them, that is imported when it is called.
 
     Args:
-        place: ``"package.module:name"`` of its function, or of the `typer.Typer` of a group.
+        module: it holds a function called ``name``, or the `typer.Typer` ``app`` of a group.
         line: what a list of commands says of it, the first line of its help.
 
     """
 
-    def __init__(self, name: str, place: str, line: str) -> None:
+    def __init__(self, name: str, module: str, line: str) -> None:
         super().__init__(name, help=line)
-        self.place = place
+        self.module = module
 
     @cached_property
     def itself(self) -> Any:
         """The command; imports its module."""
-        module, _, name = self.place.partition(":")
-        target = getattr(import_module(module), name)
-        if isinstance(target, typer.Typer):
-            for command in target.registered_commands:
-                command.cls = Command
-            return typer.main.get_group(target)
-        app = typer.Typer(add_completion=False)
-        app.command(self.name, cls=Command)(target)
-        return typer.main.get_command(app)
+        module = import_module(self.module)
+        if not (group := getattr(module, "app", None)):
+            app = typer.Typer(add_completion=False)
+            app.command(self.name, cls=Command)(getattr(module, str(self.name)))
+            return typer.main.get_command(app)
+        for command in group.registered_commands:
+            command.cls = Command
+        return typer.main.get_group(group)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """What typer does next is done with the command itself."""
         return self.itself.make_context(info_name, args, parent, **extra)
 
 
-def announcing(commands: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
-    """A group of commands, each of which is imported when it is called: their place and line by name."""
+def announcing(package: str, lines: Mapping[str, str]) -> type[TyperGroup]:
+    """A group of the commands in the modules of a package, each imported when it is called: what a list says, by name."""
 
     class Announcing(Group):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
-            for name, (place, line) in commands.items():
-                self.add_command(Announced(name, place, line))
+            for name, line in lines.items():
+                self.add_command(Announced(name, f"{package}.{name}", line))
 
     return Announcing
-
-
-# --- light help and completion ----------------------------------------------------------------------------------------
-
-
-def _lightly(parameters: Sequence[Any]) -> Sequence[Any]:
-    """The parameters, which are converted where they are given: typer imports pydantic to convert nothing, too."""
-    for parameter in parameters:
-        if not isinstance(parameter.process_value, partial):
-            parameter.process_value = partial(_processed, parameter, parameter.process_value)
-    return parameters
-
-
-def _processed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    if ctx.resilient_parsing:  # a shell asks what could be written next
-        return value
-    if value is not None or parameter.required:
-        return process(ctx, value)
-    nothing = () if parameter.multiple or parameter.nargs == -1 else None
-    return parameter.callback(ctx, parameter, nothing) if parameter.callback else nothing
-
-
-@contextmanager
-def _without_markdown() -> Iterator[None]:
-    """Inside the block typer finds nothing that renders Markdown and tracebacks, which it imports, and our help has not."""
-    absent = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
-    absent = {module: name for module, name in absent.items() if module not in sys.modules}
-    for module, name in absent.items():
-        sys.modules[module] = ModuleType(module)
-        setattr(sys.modules[module], name, type(name, (), {}))
-    try:
-        yield
-    finally:
-        for module in absent:
-            del sys.modules[module]

@@ -7,30 +7,15 @@ import typer
 from gendiff_cli.commands import announcing
 
 COMMANDS = {
-    "show": (
-        "gendiff_cli.process.show:show",
-        "Show when each frequency band is destroyed, how fast, what is left at N, and what is odd about a process.",
-    ),
-    "plot": (
-        "gendiff_cli.process.plot:plot",
-        "Draw what processes do to a picture and to each frequency, or the schedules that they follow.",
-    ),
-    "predict": (
-        "gendiff_cli.process.predict:predict",
-        "Predict the error of samples against the number of steps, in closed form, before any training.",
-    ),
-    "fit": (
-        "gendiff_cli.process.fit:fit",
-        "Choose parameters of a process for which the predicted error at a number of steps is smallest; "
-        "write a configuration.",
-    ),
-    "likelihood": (
-        "gendiff_cli.process.likelihood:likelihood",
-        "Bound the negative log-likelihood of a run's data, in bits per dimension, with its standard error.",
-    ),
+    "show": "Show when each frequency band is destroyed, how fast, what is left at N, and what is odd about a process.",
+    "plot": "Draw what processes do to a picture and to each frequency, or the schedules that they follow.",
+    "predict": "Predict the error of samples against the number of steps, in closed form, before any training.",
+    "fit": "Choose parameters of a process for which the predicted error at a number of steps is smallest; "
+    "write a configuration.",
+    "likelihood": "Bound the negative log-likelihood of a run's data, in bits per dimension, with its standard error.",
 }
 
-app = typer.Typer(no_args_is_help=True, cls=announcing(COMMANDS))
+app = typer.Typer(no_args_is_help=True, cls=announcing("gendiff_cli.process", COMMANDS))
 
 
 @app.callback()
