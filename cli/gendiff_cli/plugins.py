@@ -46,11 +46,7 @@ def plugins() -> None:
 
 
 @app.command("list")
-def list_(
-    context: typer.Context,
-    kind: KindOption = None,
-    json: JsonOption = False,
-) -> None:
+def list_(context: typer.Context, kind: KindOption = None, json: JsonOption = False) -> None:
     """List every component with its provider, and every plugin that is broken, blocked or misbehaves."""
     registry: Registry = context.obj
     known = _known_kinds(registry)
@@ -66,11 +62,7 @@ def list_(
     rows = [*components, *presets]
     if json:
         json_result(
-            {
-                "components": components,
-                "presets": presets,
-                "problems": [_problem_row(problem) for problem in problems],
-            }
+            {"components": components, "presets": presets, "problems": [_problem_row(problem) for problem in problems]}
         )
         return
     foreign = any(row["provider"].split()[0] != discovery.BUILT_IN for row in rows)
@@ -305,12 +297,7 @@ def _preset_row(registry: Registry, name: str) -> dict[str, Any]:
 
 def _problem_row(problem: Problem) -> dict[str, str]:
     provider = problem.provider
-    return {
-        "provider": str(provider),
-        "origin": provider.origin,
-        "status": problem.status,
-        "reason": problem.why,
-    }
+    return {"provider": str(provider), "origin": provider.origin, "status": problem.status, "reason": problem.why}
 
 
 def _told(problem: Problem) -> str:

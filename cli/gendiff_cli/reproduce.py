@@ -44,8 +44,7 @@ def reproduce(
         int | None, typer.Option("--n", "-n", min=16, help="Samples of each run; default: those of the scale.")
     ] = None,
     features: Annotated[
-        str | None,
-        spec_option("features", "What the Fréchet distance is taken in; default: that of the scale."),
+        str | None, spec_option("features", "What the Fréchet distance is taken in; default: that of the scale.")
     ] = None,
     fid_weights: WeightsOption = None,
     device: DeviceOption = None,
@@ -152,7 +151,5 @@ def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
 def _known(word: str, known: tuple[str, ...], what: str, where: str) -> None:
     if word not in known:
         raise ConfigError(
-            f"unknown {what} '{word}'",
-            where=where,
-            details=[f"known: {', '.join(known)}", did_you_mean(word, known)],
+            f"unknown {what} '{word}'", where=where, details=[f"known: {', '.join(known)}", did_you_mean(word, known)]
         )

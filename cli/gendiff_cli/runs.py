@@ -27,8 +27,7 @@ def runs() -> None:
 
 @app.command("list")
 def list_(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
-    json: JsonOption = False,
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"), json: JsonOption = False
 ) -> None:
     """List the runs in a folder, with their status and last loss."""
     if not folder.is_dir():

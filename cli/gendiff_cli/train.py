@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +58,7 @@ def train(
 
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
-    registry: Registry = context.obj
+    together = partial(_together, context.obj, out, dry_run, json)
     if resume is not None:
         changes = _changes(given, out)
         from gendiff.training.continuation import changed_data
@@ -65,13 +66,13 @@ def train(
         run = open_run(resume, training=True, steps=given.said.get("steps"), changes=changes)
         settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
         change = Change(settings, changed_data(run, run.config))
-        _start(run.config, run, registry, device, out, dry_run, json, change)
+        _start(run.config, device, partial(together, run, change))
     else:
         from gendiff.run.config import resolve
 
-        resolved = resolve(given.layers(registry))
+        resolved = resolve(given.layers(context.obj))
         with resolved.locating():
-            _start(resolved.config, None, registry, device, out, dry_run, json)
+            _start(resolved.config, device, partial(together, None, Change()))
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,7 @@ class Change:
             note(f"from step {step} on, '{run.path}' leaves out {what}")
 
 
-def _start(
-    config: Config,
-    run: Run | None,
-    registry: Registry,
-    device: str | None,
-    out: Path | None,
-    dry_run: bool,
-    json: bool,
-    change: Change | None = None,
-) -> None:
+def _start(config: Config, device: str | None, together: Callable[[Config, ProcessGroup], None]) -> None:
     from gendiff.machine.process_group import process_group
 
     remark_schedule(config)
@@ -108,18 +100,18 @@ def _start(
         logger.ready()
     config = config.fitted()
     with process_group(device) as group:
-        _together(group, config, run, registry, out, dry_run, json, change or Change())
+        together(config, group)
 
 
 def _together(
-    group: ProcessGroup,
-    config: Config,
-    run: Run | None,
     registry: Registry,
     out: Path | None,
     dry_run: bool,
     json: bool,
+    run: Run | None,
     change: Change,
+    config: Config,
+    group: ProcessGroup,
 ) -> None:
     """What each process does; a function of its own, so that the trainer is gone before the group is."""
     from gendiff.run import checkpoint
@@ -215,9 +207,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
         json_result(facts)
         return
     for key, value in facts.items():
-        result(
-            f"{key.replace('_', ' '):18} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):18} {value}"
-        )
+        result(f"{key.replace('_', ' '):18} {f'{value:,}' if isinstance(value, int) else value}")
     result("nothing was written")
 
 

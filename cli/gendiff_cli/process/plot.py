@@ -66,8 +66,7 @@ def plot(
         typer.Option(help="Columns of a strip at equal steps, or at equal SNR of the picture. Default: step."),
     ] = None,
     moments: Annotated[
-        int | None,
-        typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9."),
+        int | None, typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9.")
     ] = None,
     out: Annotated[Path, typer.Option(help="PNG or PDF to write.")] = Path("process.png"),
     json: JsonOption = False,
@@ -85,16 +84,19 @@ def plot(
     if schedule:
         given = Given({**given.said, "schedule": schedule[0]})
     found = subjects(context.obj, arms, given)
+    from gendiff.lab.figures import snr, strips
+    from gendiff.lab.forward import BandSNR
+
     facts: dict[str, Any] = {"figure": str(out), "kind": kind.value}
     match kind:
         case Kind.STRIP:
             with busy("measuring the data"):
                 rows, heads = _strips(found, picture, at or At.STEP, moments or 9)
-            figure = _strip_figure(rows, heads)
+            figure = strips(rows, heads)
             facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
         case Kind.SNR:
             with busy("measuring the data"):
-                figure = _snr_figure(found)
+                figure = snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
             facts["processes"] = [subject.label for subject in found]
         case Kind.SCHEDULES:
             figure, facts["schedules"] = _schedules_figure(
@@ -106,7 +108,7 @@ def plot(
     else:
         result(str(out))
     options = {"--moments", "--picture", "--out", "--at", *(("--schedule",) if several else ())}
-    next_step(again("process plot", "process show" if arms else "train", options, _kinds()))
+    next_step(again("process plot", "process show" if arms else "train", options, set(Kind)))
 
 
 def _refuse_unused(kind: Kind, options: dict[str, Any]) -> None:
@@ -118,10 +120,6 @@ def _refuse_unused(kind: Kind, options: dict[str, Any]) -> None:
             where=given[0],
             fix="leave it out, or draw what becomes of a picture: gendiff process plot strip",
         )
-
-
-def _kinds() -> set[str]:
-    return {kind.value for kind in Kind}
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -163,12 +161,6 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
     return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in levels)]
 
 
-def _strip_figure(rows: list[Strip], heads: list[str]) -> Figure:
-    from gendiff.lab.figures import strips
-
-    return strips(rows, heads)
-
-
 def _picture(path: Path, event_shape: EventShape) -> Tensor:
     """A picture as one event of that shape, ``(1, C, H, W)``."""
     import numpy as np
@@ -191,14 +183,7 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
     return event_of(np.array(upright.resize((width, height), Image.Resampling.LANCZOS)))[None]
 
 
-# --- every frequency, and schedules -------------------------------------------------------------------------------------
-
-
-def _snr_figure(found: list[Subject]) -> Figure:
-    from gendiff.lab.figures import snr
-    from gendiff.lab.forward import BandSNR
-
-    return snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
+# --- schedules ----------------------------------------------------------------------------------------------------------
 
 
 def _schedules_figure(found: list[Subject], instead: list[str]) -> tuple[Figure, list[str]]:
