@@ -375,8 +375,9 @@ def test_independent_components_where_events_are_large_or_asked_for():
 @pytest.mark.parametrize("columns", [40, 120])
 def test_predict_fits_a_terminal(columns, monkeypatch):
     from gendiff_cli import console
+    from rich.console import Console
 
-    terminal = console.Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
+    terminal = Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
     monkeypatch.setattr(console, "out", lambda: terminal)
     done = run("process", "predict", *ARMS, "--sampler", "ddim", "--steps", "2,3,5,8,13", "--set", "N=40", "--bands", 6)
     assert done.code == 0, done.err
