@@ -218,6 +218,7 @@ def commands() -> str:
 
 
 def _command(path: str, command: Any) -> list[str]:
+    command = getattr(command, "itself", command)
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     given = [p for p in command.params if p.param_type_name == "argument"]
     arguments = " ".join(p.metavar or p.name.upper() for p in given)

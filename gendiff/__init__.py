@@ -1,6 +1,7 @@
 """gendiff: generalized diffusion in a rotated coordinate system, each component at its own speed.
 
-The public names are those of ``__init__.pyi``. They are imported on first use, so that ``import gendiff`` does not import torch.
+The public names are those of ``__init__.pyi``. They are imported on first use: ``import gendiff`` imports
+neither torch nor pydantic.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import Any
 # The first class of pydantic reads the entry points of everything installed, in search of plugins of its own: one damaged
 # distribution, and nothing works. They would also be code that comes in by another door than ours. Set it to "" to have them.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-from gendiff.component import Component, set_default_resolver
 
 __version__ = "0.1.0"
 
@@ -39,12 +38,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _resolve_installed(kind: str, name: str) -> type[Component]:
-    from gendiff.plugin.registry import default_registry
-
-    return default_registry().component_class(kind, name)
-
-
-set_default_resolver(_resolve_installed)

@@ -2,7 +2,6 @@
 
 from gendiff import formula as formula
 from gendiff.component import Component as Component
-from gendiff.component import Lazy as Lazy
 from gendiff.data import Data as Data
 from gendiff.datasets import pictures as pictures
 from gendiff.datasets.tensors import as_data as as_data
@@ -23,6 +22,7 @@ from gendiff.model import Model as Model
 from gendiff.moments import Moments as Moments
 from gendiff.objective import Loss as Loss
 from gendiff.objective import Objective as Objective
+from gendiff.plugin.hookspecs import Lazy as Lazy
 from gendiff.plugin.hookspecs import hookimpl as hookimpl
 from gendiff.plugin.registry import default_registry as default_registry
 from gendiff.process import Process as Process

@@ -7,7 +7,7 @@ it: ``kind`` (set by the interface, for example ``"schedule"``) and ``name`` (se
 A field may itself be a component (a velocity owns its noise schedule); it then accepts an instance, a name, a compact spec
 or a table. Names are looked up by the resolver in force, which the registry provides.
 
-This module does not import torch, so that names can be listed and completed in a tenth of a second.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -50,13 +49,20 @@ else:
     from abc import abstractmethod as abstractmethod
 
 Resolver = Callable[[str, str], "type[Component]"]
-_resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
-_default_resolver: list[Resolver] = []
 #: What no list offers: what stands in a configuration for an object that somebody gave in Python.
 _PYTHON = {
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
     ("model", "python-module"): "gendiff.run.module:TorchModule",
 }
+
+
+def resolve_installed(kind: str, name: str) -> type[Component]:
+    """The class of everything installed, by a registry that is loaded when it is first asked for."""
+    return import_module("gendiff.plugin.registry").default_registry().resolve(kind, name)  # type: ignore[no-any-return]
+
+
+_resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
+_default_resolver: list[Resolver] = [resolve_installed]
 
 
 def set_default_resolver(resolver: Resolver) -> None:
@@ -79,10 +85,7 @@ def component_class(kind: str, name: str) -> type[Component]:
     if target := _PYTHON.get((kind, name)):
         module, _, own = target.partition(":")
         return getattr(import_module(module), own)  # type: ignore[no-any-return]  # a class of that kind
-    resolver = _resolver.get() or (_default_resolver[0] if _default_resolver else None)
-    if resolver is None:
-        raise PluginError(f"no registry in force while looking up {kind} '{name}'")
-    return resolver(kind, name)
+    return (_resolver.get() or _default_resolver[0])(kind, name)
 
 
 def guard(cls: type, name: str, check: Callable[..., tuple[Any, ...]]) -> None:
@@ -292,22 +295,6 @@ def spec_value(value: Any) -> str:
     if isinstance(value, str) and parse_value(value.strip()) == value and not set(value) & set(",[]{}\"'="):
         return value
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character that TOML escapes too
-
-
-@dataclass(frozen=True)
-class Lazy:
-    """A component announced without importing it: what a listing needs, and where to find the class.
-
-    Args:
-        kind, name, summary: as the class itself says them (its docstring's first line is the summary).
-        target: ``"package.module:Class"``.
-
-    """
-
-    kind: str
-    name: str
-    target: str
-    summary: str = ""
 
 
 def summary(component: type[Component]) -> str:

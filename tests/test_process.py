@@ -92,9 +92,10 @@ def test_a_band_without_components_crosses_nothing():
 @pytest.mark.parametrize("columns", [40, 120])
 def test_show_fits_a_terminal(columns, monkeypatch):
     from gendiff_cli import console
+    from rich.console import Console
 
-    terminal = console.Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
-    monkeypatch.setattr(console, "out", terminal)
+    terminal = Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "out", lambda: terminal)
     done = run("process", "show", "--rotation", "dct", "--schedule", "log:f_max=0.6", "--data", "digits", "--bands", 7)
     assert done.code == 0, done.err
     lines = Text.from_ansi(done.out).plain.splitlines()

@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 import torch
 from command import TINY, run
-from gendiff_cli.options import layers
+from gendiff_cli.options import Given
 from gendiff_plugins.velocities.spectrum_matched import GeodesicScales
 from PIL import Image
 from processes import component, diffusion, fitted, scales_at
@@ -465,11 +465,11 @@ class TestCommandLine:
         velocity = component(Process, process).parts()[1]
         flags = {"process": process, flag: spec}
         if flag in type(velocity).model_fields:
-            config = resolve(layers(default_registry(), None, None, None, flags)).config
+            config = resolve(Given(flags).layers(default_registry())).config
             assert getattr(config.velocity, flag).name == spec
             return
         with pytest.raises(ConfigError) as refused:
-            resolve(layers(default_registry(), None, None, None, flags))
+            resolve(Given(flags).layers(default_registry()))
         assert refused.value.where == f"--{flag}"
         said = str(refused.value)
         assert f"velocity '{velocity.name}' has no parameter '{flag}'" in said
@@ -484,11 +484,11 @@ class TestCommandLine:
             with pytest.raises(ConfigError, match=f"velocity of its own, '{own}', and '{other}' is another"):
                 resolve([Layer("a file", named)])
         with pytest.raises(ConfigError, match="is another") as refused:
-            layers(default_registry(), None, None, None, {"process": process, "velocity": other})
+            Given({"process": process, "velocity": other}).layers(default_registry())
         assert refused.value.where == "--velocity"
         with pytest.raises(ConfigError, match="is another"):
             Arm.parse(f"{process} velocity={other}")
-        same = resolve(layers(default_registry(), None, None, None, {"process": process, "velocity": own})).config
+        same = resolve(Given({"process": process, "velocity": own}).layers(default_registry())).config
         assert same.velocity.name == own
         later = resolve([Layer("a preset", {"process": process}), Layer("--velocity", {"velocity": other})]).config
         assert later.velocity.name == other  # a layer above may replace it

@@ -7,119 +7,46 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from gendiff import __version__
 from gendiff.command import again, keep, started
-from gendiff.component import set_default_resolver
-from gendiff.errors import ConfigError, GendiffError, PluginError, failure, reason
-from gendiff.machine.memory import out_of_memory, shortage
-from gendiff.machine.stopping import StopRequest, interruptible, stopped
-from gendiff.plugin import discovery
-from gendiff.plugin.blame import culprit
-from gendiff.plugin.registry import Entry, Problem, Registry
-from gendiff.storage.disk import FULL, refusal
-from gendiff_cli import compare, config, data, evaluate, plugins, process, reproduce, runs, sample, train
-from gendiff_cli.console import Verbosity, fail, note, results_alone
+from gendiff.errors import GendiffError, PluginError, reason
+from gendiff_cli.commands import announcing
+from gendiff_cli.console import Verbosity, fail, note
 from gendiff_cli.descriptors import results_apart
-from gendiff_cli.refusal import refused
+
+if TYPE_CHECKING:
+    from gendiff.plugin.registry import Entry, Problem, Registry
 
 _registry: list[Registry] = []  # the one in force: knows whose code an unforeseen error came from
 
-
-class Command(TyperCommand):
-    """A command in which components cannot write to stdout, end the program only by an error, and are stopped on request.
-
-    No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
-    """
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Read the command line; a value that an option does not take is repeated in the error."""
-        words = list(args)
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except typer.BadParameter as error:
-            if (
-                type(error) is typer.BadParameter
-                and error.param is not None
-                and error.param.param_type_name == "option"
-            ):
-                raise refused(error, words) from error
-            raise
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; what is empty is refused."""
-        words = list(args)
-        rest = super().parse_args(ctx, args)
-        _refuse_empty(self, ctx, words)
-        return rest
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run it."""
-        with results_alone():
-            try:
-                with interruptible():
-                    return super().invoke(ctx)
-            except StopRequest as stop:
-                raise stopped("", stop.number, "every file that was written is whole") from stop
-            except (Exception, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                raise failure(error) from error
-
-
-class Commands(TyperGroup):
-    """The commands, and the options that stand before them: none is an empty text."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what stands before the command; what is empty is refused."""
-        words = list(args)
-        rest = super().parse_args(ctx, args)
-        _refuse_empty(self, ctx, words)
-        return rest
-
-
-def _refuse_empty(command: Any, ctx: Any, words: list[str]) -> None:
-    if ctx.resilient_parsing or not any(word == "" or word.endswith("=") for word in words):
-        return
-    given = command.make_parser(ctx).parse_args(words)[0]
-    for parameter in command.params:
-        value = given.get(parameter.name)
-        if value == "" or (isinstance(value, list | tuple) and "" in value):
-            option = parameter.param_type_name == "option"
-            name = max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name.upper())
-            raise ConfigError(
-                f"{name} is given nothing",
-                details=["a shell variable that is not set gives nothing"],
-                fix="give it a value" + (", or leave the option out" if option else ""),
-            )
-
+#: The commands in the order of the help, and what it says of each.
+COMMANDS = {
+    "train": "Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.",
+    "sample": "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
+    "evaluate": "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
+    "compare": "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",
+    "reproduce": "Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.",
+    "process": "What a process does, before any training; how likely a trained one makes its data.",
+    "plugins": "What is installed, its health, and plugins of your own.",
+    "data": "Sources of events.",
+    "runs": "What was trained.",
+    "config": "The resolved configuration, and where each value comes from.",
+}
 
 app = typer.Typer(
     name="gendiff",
-    cls=Commands,
+    cls=announcing("gendiff_cli", COMMANDS),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Generalized diffusion in a rotated coordinate system, each component at its own speed.",
 )
-app.command()(train.train)
-app.command()(sample.sample)
-app.command()(evaluate.evaluate)
-app.command()(compare.compare)
-app.command()(reproduce.reproduce)
-app.add_typer(process.app, name="process")
-app.add_typer(plugins.app, name="plugins")
-app.add_typer(data.app, name="data")
-app.add_typer(runs.app, name="runs")
-app.add_typer(config.app, name="config")
-for _group in (app, *(known.typer_instance for known in app.registered_groups)):
-    for _command in _group.registered_commands if _group else ():
-        _command.cls = Command
 
 
 def _version(show: bool) -> None:
@@ -149,18 +76,27 @@ def gendiff(
     files = [word for file in plugin or () for word in ("--plugin", str(file))]
     blocked = [word for name in block or () for word in ("--block", name)]
     keep([*files, *(["--no-plugins"] if no_plugins else []), *blocked])
+    context.obj = partial(_registry_of, plugin or (), no_plugins, block or ())
+
+
+def _registry_of(files: Sequence[Path], no_plugins: bool, block: Sequence[str]) -> Registry:
+    """The registry of the plugins that the user has and gives, put in force."""
+    from gendiff.component import set_default_resolver
+    from gendiff.plugin import discovery
+    from gendiff.plugin.registry import Registry
+
     discovery.begin_anew()
     named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
     plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
-    registry = Registry(files=plugin or (), third_party=not no_plugins, block=block or (), plugins=plugins)
+    registry = Registry(files, third_party=not no_plugins, block=block, plugins=plugins)
     for problem in registry.problems:
         if isinstance(problem.cause, discovery.Damaged):
             note(f"the installed distribution {problem.provider.origin} is damaged: {problem.why}")
         elif problem.provider.sha256 and problem.status == "broken":  # it was asked for by name
-            _file_problem(problem, "--plugin" if Path(problem.provider.origin) in (plugin or ()) else "GENDIFF_PLUGINS")
+            _file_problem(problem, "--plugin" if Path(problem.provider.origin) in files else "GENDIFF_PLUGINS")
     set_default_resolver(registry.component_class)
     _registry[:] = [registry]
-    context.obj = registry
+    return registry
 
 
 def _file_problem(problem: Problem, where: str) -> None:
@@ -220,11 +156,16 @@ def _interrupted() -> GendiffError:
 
 def _culprit(error: BaseException) -> Entry | None:
     """The component whose code raised the error; None for nobody's."""
+    from gendiff.plugin.blame import culprit
+
     return culprit(error, [entry for registry in _registry for entry in registry.entries()])
 
 
 def _unexpected(error: Exception) -> GendiffError:
     """An error that nobody foresaw, with its cause kept for ``-v``."""
+    from gendiff.machine.memory import out_of_memory, shortage
+    from gendiff.storage.disk import FULL, refusal
+
     if asked := shortage(error):
         wrapped = out_of_memory(asked)
     elif isinstance(error, OSError) and error.errno in FULL:

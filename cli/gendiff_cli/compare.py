@@ -11,26 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
-from gendiff.plugin.registry import Registry
-from gendiff_cli.bars import Bars
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import note
 from gendiff_cli.measured import chosen_instruments
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    DeviceOption,
-    ModelOption,
-    NoiseOption,
-    ObjectiveOption,
-    PresetOption,
-    SamplerOption,
-    SetOption,
-    SizeOption,
-    complete,
-    layers,
-    numbers,
-)
+from gendiff_cli.opening import open_run
+from gendiff_cli.options import DeviceOption, Given, JsonOption, configured, numbers, spec_option, weights_option
 
 if TYPE_CHECKING:
     import torch
@@ -40,15 +25,20 @@ if TYPE_CHECKING:
     from gendiff.comparison.plan import Contender, Plan
     from gendiff.features import Features
     from gendiff.metric import Metric
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Layer
     from gendiff.shapes import EventShape
 
-_budget = {"rich_help_panel": "Shared by all arms"}
-_measuring = {"rich_help_panel": "Measuring"}
+MEASURING = "Measuring"
 
 
+@configured(
+    "arm seeds steps batch lr ema precision model data size noise objective sampler "
+    "nfe n features fid_weights metric gate allow device out preset config set"
+)
 def compare(
     context: typer.Context,
+    given: Given,
     arm: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,50 +48,32 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="How many seeds, 0, 1, 2, ..., or which: 0,4,7.", metavar="K|LIST")] = "3",
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", **_budget)] = None,
-    batch: Annotated[int | None, typer.Option(help="Events per step.", **_budget)] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", **_budget)] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights; 0 keeps none.", **_budget)] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", **_budget)] = None,
-    model: ModelOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    noise: NoiseOption = None,
-    objective: ObjectiveOption = None,
-    sampler: SamplerOption = None,
     nfe: Annotated[
         str | None,
-        typer.Option(help="Steps of the sampler to try; the last is ranked.", metavar="10,20,50,100", **_measuring),
+        typer.Option(
+            help="Steps of the sampler to try; the last is ranked.", metavar="10,20,50,100", rich_help_panel=MEASURING
+        ),
     ] = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=16, help="Samples of each run.", **_measuring)] = 1000,
+    n: Annotated[int, typer.Option("--n", "-n", min=16, help="Samples of each run.", rich_help_panel=MEASURING)] = 1000,
     features: Annotated[
         list[str] | None,
-        typer.Option(
-            help="What is ranked by: inception, random-conv, pixels, dct; others may follow. Default: inception for pictures "
+        spec_option(
+            "features",
+            "What is ranked by: inception, random-conv, pixels, dct; others may follow. Default: inception for pictures "
             "of 32 pixels or more, and else random-conv.",
-            metavar="SPEC",
-            autocompletion=complete("features"),
-            **_measuring,
+            MEASURING,
         ),
     ] = None,
-    fid_weights: Annotated[
-        Path | None, typer.Option(help="File of the Inception weights of pytorch-fid.", metavar="FILE", **_measuring)
-    ] = None,
+    fid_weights: Annotated[Path | None, weights_option(MEASURING)] = None,
     metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What else is measured. Default: moments, spectrum.",
-            metavar="SPEC",
-            autocompletion=complete("metric"),
-            **_measuring,
-        ),
+        list[str] | None, spec_option("metric", "What else is measured. Default: moments, spectrum.", MEASURING)
     ] = None,
     gate: Annotated[
         list[str] | None,
         typer.Option(
             help="Exit with 5 unless it holds for every arm, such as 'fid<=baseline*1.02'; may be given again.",
             metavar="CONDITION",
-            **_measuring,
+            rich_help_panel=MEASURING,
         ),
     ] = None,
     allow: Annotated[
@@ -116,12 +88,9 @@ def compare(
         Path | None,
         typer.Option(help="Directory; default: the next number under comparisons/. The same comparison goes on."),
     ] = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with a comparison.", metavar="DIR")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.
 
@@ -133,19 +102,6 @@ def compare(
             fix="train the arms under torchrun with gendiff train, and give their runs as arms",
         )
     registry: Registry = context.obj
-    flags = {
-        "steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "ema": ema,
-        "precision": precision,
-        "model": model,
-        "data": data,
-        "size": size,
-        "noise": noise,
-        "objective": objective,
-        "sampler": sampler,
-    }
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
@@ -154,25 +110,20 @@ def compare(
 
     comparison: Comparison | None
     if resume is not None:
-        given = [f"--{flag}" for flag, value in flags.items() if value is not None]
         others = {
             "--arm": arm, "--nfe": nfe, "--features": features, "--fid-weights": fid_weights, "--metric": metric,
-            "--allow": allow, "--out": out, "--preset": preset, "--config": config_file, "--set": assignments,
+            "--allow": allow, "--out": out,
         }  # fmt: skip
-        _refuse_changes([*given, *(flag for flag, value in others.items() if value)])
+        _refuse_changes([*given.options, *(option for option, value in others.items() if value)])
         comparison = Comparison.open(resume)
         plan = comparison.plan
     else:
         comparison = None
-        shared = layers(registry, preset, config_file, assignments, flags)
-        others = {"--preset": preset, "--config": config_file, "--set": assignments}
-        given = [f"--{flag}" for flag, value in flags.items() if value is not None and flag != "sampler"]
-        given += [flag for flag, value in others.items() if value]
-        source = context.get_parameter_source("seeds")
-        given += ["--seeds"] if source is not None and source.name == "COMMANDLINE" else []
-        plan = _plan(registry, arm or [], shared, seeds, nfe, n, features, fid_weights, metric, allow)
+        plan = _plan(registry, arm or [], given.layers(registry), seeds, nfe, n, features, fid_weights, metric, allow)
         if all(contender.runs for contender in plan.contenders):
-            _refuse_unused(given)
+            source = context.get_parameter_source("seeds")
+            seeds_given = source is not None and source.name == "COMMANDLINE"
+            _refuse_unused([o for o in given.options if o != "--sampler"] + ["--seeds"] * seeds_given)
     unequal = require_fair(plan)
     _remark(plan)
     for one in unequal:
@@ -201,6 +152,7 @@ def _compared(
     """Do what is left to do, and write the report."""
     from gendiff.comparison import report as pages
     from gendiff.comparison.result import result as result_of
+    from gendiff_cli.progress import Bars
 
     listener = Bars(registry)
     with comparison.working() as heed:
@@ -294,11 +246,8 @@ def _refuse_unused(given: Sequence[str]) -> None:
 
 def _remark(plan: Plan) -> None:
     """Say what is odd about runs that are reused, and find out now whether loggers are there."""
-    from gendiff.run.directory import Run
-
     for contender in plan.contenders:
         for path in contender.runs.values():
-            for text in Run.open(path).notes:
-                note(f"{path}: {text}")
+            open_run(path, label=f"{path}: ")
         for logger in () if contender.runs else contender.config.train.loggers:
             logger.ready()

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gendiff.command import command
-from gendiff.plugin.registry import Registry
+from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, result, table
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    LoggerOption,
-    MetricOption,
-    ModelOption,
-    NoiseOption,
-    ObjectiveOption,
-    PresetOption,
-    ProcessOption,
-    RotationOption,
-    SamplerOption,
-    ScheduleOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    layers,
-)
+from gendiff_cli.options import Given, JsonOption, configured
 
-app = typer.Typer(no_args_is_help=True, help="The resolved configuration, and where each value comes from.")
+if TYPE_CHECKING:
+    from gendiff.plugin.registry import Registry
+
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()
@@ -39,28 +25,17 @@ def config() -> None:
 
 
 @app.command()
+@configured(
+    "process rotation schedule velocity noise objective model data size sampler logger metric preset config set"
+)
 def show(
     context: typer.Context,
+    given: Given,
     run: Annotated[
         Path | None, typer.Argument(help="A run, whose configuration to start from.", metavar="[RUN]")
     ] = None,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    objective: ObjectiveOption = None,
-    model: ModelOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    sampler: SamplerOption = None,
-    logger: LoggerOption = None,
-    metric: MetricOption = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     presets: Annotated[bool, typer.Option("--presets", help="List the presets instead.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Print the configuration that train would use, as TOML that --config takes; comments give each value's origin."""
     registry: Registry = context.obj
@@ -69,26 +44,12 @@ def show(
         return
     from gendiff.run.config import Layer, resolve
 
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule,
-        "noise": noise,
-        "objective": objective,
-        "model": model,
-        "data": data,
-        "size": size,
-        "sampler": sampler,
-        "logger": logger or None,
-        "metric": metric or None,
-    }
-    found = layers(registry, preset, config_file, assignments, flags)
+    layers = given.layers(registry)
     if run is not None:
         from gendiff.run.directory import Run
 
-        found.insert(0, Layer(str(run), Run.open(run).table))
-    resolved = resolve(found)
+        layers.insert(0, Layer(str(run), Run.open(run).table))
+    resolved = resolve(layers)
     if json:
         json_result({"config": resolved.config.table(), "origins": resolved.origins})
         return

@@ -10,42 +10,39 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-from rich import markup
-from rich.console import Console, ConsoleDimensions
-from rich.table import Table
-from rich.text import Text
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from gendiff.errors import GendiffError, printable
 
-
-class _Results(Console):
-    """The console of stdout, which is not at descriptor 1 (`gendiff_cli.descriptors`), where rich looks for its width."""
-
-    @property
-    def size(self) -> ConsoleDimensions:
-        try:
-            columns, lines = os.get_terminal_size(self.file.fileno())
-        except (AttributeError, OSError, ValueError):  # no terminal, and perhaps no file
-            columns = lines = 0
-        if self._width is not None or self.is_dumb_terminal or not columns or not lines:
-            return super().size
-        return ConsoleDimensions(columns, lines)
-
-    @size.setter
-    def size(self, new: tuple[int, int]) -> None:
-        self.width, self.height = new
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 
-out = _Results(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+@cache
+def out() -> Console:
+    """The console of stdout, made when something is said: rich takes as long to import as all else that completion needs."""
+    from gendiff_cli.results import Results
+
+    return Results(highlight=False, soft_wrap=True)
+
+
+@cache
+def err() -> Console:
+    """The console of stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
 
 MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
 
 
 def escape(text: str) -> str:
     """``text`` as it is shown: no markup, and nothing that a terminal would obey."""
+    from rich import markup
+
     return markup.escape(printable(text, "\n\t"))
 
 
@@ -58,13 +55,13 @@ class Verbosity:
 @contextlib.contextmanager
 def results_alone() -> Iterator[None]:
     """Inside the block stdout is for `result`, `table` and `json_result`; what anybody prints goes to stderr."""
-    before = out._file
-    out.file = out.file  # what sys.stdout is now, if none was set
+    before = out()._file
+    out().file = out().file  # what sys.stdout is now, if none was set
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
-        out._file = before
+        out()._file = before
 
 
 def is_main_process() -> bool:
@@ -72,53 +69,72 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def live() -> bool:
+    """Whether somebody watches what is done."""
+    return err().is_terminal and Verbosity.level >= 0 and is_main_process()
+
+
+def plain() -> bool:
+    """Whether a line now and then says what is done, since no terminal shows it."""
+    return not err().is_terminal and Verbosity.level >= 0 and is_main_process()
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Bars that are gone when all is done, where somebody watches."""
+    from rich.progress import Progress
+
+    return Progress(*columns, console=err(), disable=not live(), transient=True)
+
+
 def note(text: str) -> None:
     """A remark on stderr, one line, silent under -q."""
     if Verbosity.level >= 0 and is_main_process():
-        err.print(f"[dim]note:[/] {escape(printable(text))}")
+        err().print(f"[dim]note:[/] {escape(printable(text))}")
 
 
 def busy(doing: str) -> AbstractContextManager[object]:
     """A sign of life while something takes its time, where a terminal shows it."""
-    watched = err.is_terminal and Verbosity.level >= 0 and is_main_process()
-    return err.status(doing) if watched else nullcontext()
+    return err().status(doing) if live() else nullcontext()
 
 
 def next_step(command: str) -> None:
     """The command a user wants next."""
     if Verbosity.level >= 0 and is_main_process():
-        err.print(f"[dim]next:[/] {escape(command)}")
+        err().print(f"[dim]next:[/] {escape(command)}")
 
 
 def result(text: str) -> None:
     """One line of the result."""
     if is_main_process():
-        out.print(escape(text))
+        out().print(escape(text))
 
 
 def paragraph(text: str, indent: int = 0) -> None:
     """A result that a terminal shows in lines of whole words, the second and later ones indented; in a pipe it is one line."""
-    width = max(out.width, indent + 20)
-    for line in textwrap.wrap(text, width, subsequent_indent=" " * indent) if out.is_terminal else [text]:
+    width = max(out().width, indent + 20)
+    for line in textwrap.wrap(text, width, subsequent_indent=" " * indent) if out().is_terminal else [text]:
         result(line)
 
 
 def room(cell: int, taken: int = 0) -> int:
     """How many cells of that many characters a terminal shows in a line of which so many are taken; in a pipe, all."""
-    return max((out.width - taken) // cell, 1) if out.is_terminal else MAX_LINE
+    return max((out().width - taken) // cell, 1) if out().is_terminal else MAX_LINE
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Aligned columns; only the last ones fold, since the first hold names to copy; in a pipe a row is one line."""
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         whole = column.strip() in ("kind", "name", "parameter", "provided by")
         grid.add_column(column, no_wrap=whole, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(printable(cell)) for cell in row))
-    if not out.is_terminal:
-        out.width = MAX_LINE
-    out.print(grid, soft_wrap=False)
+    if not out().is_terminal:
+        out().width = MAX_LINE
+    out().print(grid, soft_wrap=False)
 
 
 def json_result(value: Any) -> None:
@@ -134,19 +150,19 @@ def json_result(value: Any) -> None:
     except ValueError:
         text = json_text(value, indent=1)
         note("numbers that are not finite are null in the JSON")
-    out.print_json(text) if out.is_terminal else out.file.write(text + "\n")
+    out().print_json(text) if out().is_terminal else out().file.write(text + "\n")
 
 
 def fail(error: GendiffError) -> int:
     """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line."""
     if Verbosity.level > 0:
-        err.print(escape("".join(traceback.format_exception(error))))
+        err().print(escape("".join(traceback.format_exception(error))))
     lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in map(printable, error.lines)]
     head, rest = lines[0], [*lines[1:], *([f"  {printable(error.fix)}"] if error.fix else [])]  # a command is whole
     label = "" if error.exit_code in (75, 130) else "[bold red]error:[/] "  # a stop on request is no error
-    err.print(f"{label}{escape(head)}")
+    err().print(f"{label}{escape(head)}")
     for line in rest:
-        err.print(escape(line))
+        err().print(escape(line))
     return error.exit_code
 
 

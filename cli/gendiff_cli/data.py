@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff.component import spec_value
 from gendiff.errors import ConfigError, PluginError
-from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, table
+from gendiff_cli.commands import Group
+from gendiff_cli.console import err, json_result, next_step, note, plain, progress, result, table
+from gendiff_cli.options import JsonOption
 
 if TYPE_CHECKING:
     from gendiff.datasets.packed import PackedSet
     from gendiff.datasets.preparation import Resize
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Resolved
 
-app = typer.Typer(no_args_is_help=True, help="Sources of events.")
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 ENDLESS = 1000  # events of an endless source that `info` looks at where no number is given
 FLOAT = 1e-6  # differences up to here are those of float32, and no value was rounded
@@ -77,7 +78,7 @@ def data() -> None:
 
 
 @app.command("list")
-def list_(context: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def list_(context: typer.Context, json: JsonOption = False) -> None:
     """List the data sources and their parameters."""
     registry: Registry = context.obj
     sources: list[dict[str, Any]] = []
@@ -116,12 +117,13 @@ def prepare(
         OnBadImage, typer.Option(help="error: stop and name it; skip: leave it out, count and list it.")
     ] = OnBadImage.error,
     workers: WorkersOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Pack any data into one memory-mapped set of 8-bit events, for --data packed:path=DEST.
 
     It can be interrupted in any way: the same command goes on where it stopped, to the same bits.
     """
+    from gendiff.component import spec_value
     from gendiff.datasets.packing import pack
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
@@ -156,7 +158,7 @@ def info(
         typer.Option("--n", "-n", min=1, help=f"Look at N events, evenly spread; of endless data at {ENDLESS:,}."),
     ] = None,
     workers: WorkersOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show what data hold: count, mean and contrast, spectrum, duplicates, and what cannot be read."""
     from gendiff.datasets.census import census
@@ -208,12 +210,12 @@ def _resolved(
     registry: Registry, text: str, size: str | None, channels: int | None, crop: Crop | None
 ) -> tuple[Resolved, Resize | None]:
     """The data of a spec or path, and how to resize them where they cannot do that themselves."""
-    from gendiff.comparison.arm import parse_size
     from gendiff.component import component_class
     from gendiff.datasets.preparation import Resize
     from gendiff.datasets.sources import called_like_a_path, source
     from gendiff.errors import GendiffError
     from gendiff.run.config import Layer, resolve
+    from gendiff.run.shorthand import parse_size
 
     try:
         chosen = source(registry, text)
@@ -257,9 +259,8 @@ class Counter:
 @contextmanager
 def counting(what: str) -> Iterator[Counter]:
     """A live line with count, images/s and ETA; a plain line now and then where there is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    heard = Verbosity.level >= 0 and is_main_process()
     speed = TextColumn("{task.fields[speed]:,.0f} images/s")
     columns = (
         TextColumn("{task.description}"),
@@ -270,21 +271,21 @@ def counting(what: str) -> Iterator[Counter]:
     )
     started: list[tuple[int, float]] = []
     shown = [0]
-    with Progress(*columns, console=err, disable=not (heard and err.is_terminal), transient=True) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task("reading the source", total=None, speed=0.0)
 
         def tell(done: int, total: int) -> None:
             if not started:
                 started.append((done, time.perf_counter()))
-                if done and heard:
+                if done:
                     note(f"going on from {done:,} of {total:,}")
             first, since = started[0]
             rate = (done - first) / max(time.perf_counter() - since, 1e-9)
             bar.update(task, description=what, completed=done, total=total, speed=rate)
             tenth = 10 * done // max(total, 1)
-            if heard and not err.is_terminal and tenth > shown[0] and done > first:
+            if plain() and tenth > shown[0] and done > first:
                 shown[0] = tenth
-                err.print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
+                err().print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
 
         yield Counter(tell)
 

@@ -14,10 +14,20 @@ import typer
 from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
-from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_model
+from gendiff_cli.console import json_result, next_step, note, progress, result
+from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set
 from gendiff_cli.numbers import show_numbers
-from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption, complete
+from gendiff_cli.opening import is_run, load_model, open_run
+from gendiff_cli.options import (
+    DeviceOption,
+    EmaOption,
+    Given,
+    JsonOption,
+    StepsOption,
+    WeightsOption,
+    configured,
+    spec_option,
+)
 from gendiff_cli.sample import chosen_sampler
 
 if TYPE_CHECKING:
@@ -32,18 +42,17 @@ if TYPE_CHECKING:
 LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are suggested
 
 
+@configured(
+    "data reference n reference_n features metric kid precision_recall sampler steps grid prior seed ema batch device"
+)
 def evaluate(
     context: typer.Context,
+    given: Given,
     source: Annotated[
         str,
         typer.Argument(help="A run directory, a folder or archive of samples, or a SPEC of data.", metavar="SOURCE"),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data to compare with; default: those of the run.", metavar="SPEC", autocompletion=complete("data")
-        ),
-    ] = None,
+    data: Annotated[str | None, spec_option("data", "Data to compare with; default: those of the run.")] = None,
     reference: Annotated[
         str | None,
         typer.Option(help="Pictures to compare with, or statistics as pytorch-fid has them.", metavar="FOLDER|FILE"),
@@ -57,39 +66,28 @@ def evaluate(
     ] = None,
     features: Annotated[
         list[str] | None,
-        typer.Option(
-            help="inception, random-conv, pixels, dct; may be given again. "
+        spec_option(
+            "features",
+            "inception, random-conv, pixels, dct; may be given again. "
             "Default: inception, for pictures of 32 pixels or more, and else random-conv.",
-            metavar="SPEC",
-            autocompletion=complete("features"),
         ),
     ] = None,
     metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="moments, spectrum; may be given again. Default: both.",
-            metavar="SPEC",
-            autocompletion=complete("metric"),
-        ),
+        list[str] | None, spec_option("metric", "moments, spectrum; may be given again. Default: both.")
     ] = None,
     kid: Annotated[bool, typer.Option("--kid/--no-kid", help="Kernel distance.")] = True,
     precision_recall: Annotated[
         bool, typer.Option("--precision-recall/--no-precision-recall", help="Precision and recall.")
     ] = True,
-    sampler: SamplerOption = None,
     steps: StepsOption = None,
-    grid: GridOption = None,
-    prior: PriorOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
     ] = 0,
-    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")] = True,
+    ema: EmaOption = True,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes speed and memory, not numbers.")] = 64,
     device: DeviceOption = None,
     replicates: Annotated[int, typer.Option(min=2, help="Subsets behind each interval.")] = 20,
-    fid_weights: Annotated[
-        Path | None, typer.Option(help="File of the Inception weights of pytorch-fid.", metavar="FILE")
-    ] = None,
+    fid_weights: WeightsOption = None,
     save_statistics: Annotated[
         Path | None, typer.Option(help="Write mean and covariance of the samples' features (.npz).", metavar="FILE")
     ] = None,
@@ -99,7 +97,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="File of the numbers; default: under RUN/eval/.", metavar="FILE")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
     from gendiff.evaluation import measuring
@@ -111,9 +109,9 @@ def evaluate(
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
     with process_group(device) as group, _Progress() as progress:
-        model = trained_model(source, ema, group)
+        model = load_model(open_run(Path(source)), group.device, ema) if is_run(source) else None
         if model is None:
-            _refuse_drawing(source, {"sampler": sampler, "steps": steps, "grid": grid, "prior": prior}, ema)
+            _refuse_drawing(source, {**given.said, **({} if steps is None else {"steps": steps})}, ema)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
@@ -128,7 +126,7 @@ def evaluate(
         drawing = None
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
-            chosen = chosen_sampler(model.run, sampler, steps, grid, prior)
+            chosen = chosen_sampler(model.run, given, steps)
             samples, drawing = measuring.drawn(model, chosen, count, seed, batch, group, progress.snapshot)
             progress.chain = drawing.evaluations
             if count * drawing.evaluations > LONG and group.device.type == "cpu":
@@ -176,7 +174,7 @@ def evaluate(
 
 def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
     """Raise `ConfigError` for options that say how to draw samples, where they are there already."""
-    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    given = [f"--{name} {value}" for name, value in options.items()]
     given += [] if ema else ["--no-ema"]
     if given:
         raise ConfigError(
@@ -270,10 +268,7 @@ class _Progress:
     """What is being done, on a terminal: a bar for the reference and one for the samples, then a word for each distance."""
 
     def __init__(self) -> None:
-        from rich.progress import Progress
-
-        hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
-        self.bar = Progress(console=err, disable=hidden, transient=True)
+        self.bar = progress()
         self.tasks: dict[str, Any] = {}
         self.totals: dict[str, int | None] = {}
         self.chain = 1  # evaluations of the network for each sample

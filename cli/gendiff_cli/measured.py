@@ -8,47 +8,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gendiff.component import Component, component_class, parse_spec
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import note
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gendiff.component import Component
     from gendiff.data import Data
     from gendiff.evaluation.event_set import EventSet, KnownStatistics
     from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
-    from gendiff.machine.process_group import ProcessGroup
     from gendiff.metric import Metric
     from gendiff.plugin.registry import Registry
     from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel
     from gendiff.shapes import EventShape
 
-C = TypeVar("C", bound=Component)
+C = TypeVar("C", bound="Component")
 
 SOURCE = "SOURCE"  # what is measured, as the help calls it
 
 MOST = 10_000  # samples, and events of endless data, unless more are asked for
 MOST_REFERENCE = 50_000
 SMALL = 32  # pixels: of smaller pictures the Inception network sees mostly how they were enlarged
-
-
-def trained_model(source: str, ema: bool, group: ProcessGroup) -> TrainedModel | None:
-    """The network of a run; None where the source is no run directory."""
-    from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel
-
-    if not (Path(source) / "run.json").is_file():
-        return None
-    run, problems = Run.open(Path(source)), list[str]()
-    for text in run.notes:
-        note(text)
-    model = TrainedModel.load(run, group.device, ema, problems)
-    for problem in problems:
-        note(f"a damaged checkpoint was passed over: {problem}")
-    return model
 
 
 def event_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape = ()) -> EventSet:
@@ -112,6 +94,7 @@ def _argument(where: str) -> Iterator[None]:
 
 def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape) -> EventSet:
     """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
+    from gendiff.component import component_class
     from gendiff.data import Data
     from gendiff.datasets.sources import called_like_a_path, source
 
@@ -198,6 +181,7 @@ def chosen_instruments(
     reference: EventSet | KnownStatistics | None,
 ) -> list[Features | Metric]:
     """The features and metrics that are asked for, or those that suit the events."""
+    from gendiff.component import parse_spec
     from gendiff.evaluation.event_set import KnownStatistics
     from gendiff.features import Features
     from gendiff.metric import Metric

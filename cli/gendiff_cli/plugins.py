@@ -15,14 +15,15 @@ from gendiff.plugin.discovery import Provider
 from gendiff.plugin.hookspecs import LIFECYCLE
 from gendiff.plugin.registry import Entry, Problem, Registry
 from gendiff_cli import scaffold
+from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, result, table
-from gendiff_cli.options import complete_from
+from gendiff_cli.options import JsonOption, complete_from
 
 if TYPE_CHECKING:
     from gendiff.component import Component
     from gendiff.testing import Line
 
-app = typer.Typer(no_args_is_help=True, help="What is installed, its health, and plugins of your own.")
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 def _known_kinds(registry: Registry) -> set[str]:
@@ -45,11 +46,7 @@ def plugins() -> None:
 
 
 @app.command("list")
-def list_(
-    context: typer.Context,
-    kind: KindOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-) -> None:
+def list_(context: typer.Context, kind: KindOption = None, json: JsonOption = False) -> None:
     """List every component with its provider, and every plugin that is broken, blocked or misbehaves."""
     registry: Registry = context.obj
     known = _known_kinds(registry)
@@ -65,11 +62,7 @@ def list_(
     rows = [*components, *presets]
     if json:
         json_result(
-            {
-                "components": components,
-                "presets": presets,
-                "problems": [_problem_row(problem) for problem in problems],
-            }
+            {"components": components, "presets": presets, "problems": [_problem_row(problem) for problem in problems]}
         )
         return
     foreign = any(row["provider"].split()[0] != discovery.BUILT_IN for row in rows)
@@ -92,7 +85,7 @@ def info(
         ),
     ],
     kind: KindOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show a component's parameters with types, ranges and defaults, its formula, its references and its health."""
     registry: Registry = context.obj
@@ -136,7 +129,7 @@ def new(
         ),
     ] = "schedule",
     into: Annotated[Path, typer.Option(help="Folder to make the package in.")] = Path(),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Write a complete package for a plugin of your own, with tests that pass; nothing is downloaded."""
     folder = scaffold.create(name, kind, into)
@@ -163,7 +156,7 @@ def check(
         ),
     ],
     kind: KindOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check what a component promises, mathematically: exit code 5 where something does not hold."""
     registry: Registry = context.obj
@@ -304,12 +297,7 @@ def _preset_row(registry: Registry, name: str) -> dict[str, Any]:
 
 def _problem_row(problem: Problem) -> dict[str, str]:
     provider = problem.provider
-    return {
-        "provider": str(provider),
-        "origin": provider.origin,
-        "status": problem.status,
-        "reason": problem.why,
-    }
+    return {"provider": str(provider), "origin": provider.origin, "status": problem.status, "reason": problem.why}
 
 
 def _told(problem: Problem) -> str:

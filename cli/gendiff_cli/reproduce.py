@@ -11,23 +11,24 @@ import typer
 
 from gendiff.command import command, look_at
 from gendiff.errors import ConfigError, did_you_mean
-from gendiff.plugin.registry import Registry
-from gendiff_cli.bars import Bars
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
-from gendiff_cli.options import DataOption, DeviceOption, SetOption, complete, layers
+from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, configured, spec_option
 
 if TYPE_CHECKING:
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.reproduction import Scale
+    from gendiff.plugin.registry import Registry
 
 TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1")
 SCALES = ("tiny", "small", "paper")
 SCENES = ("bedroom", "church")
 
 
+@configured("scale scene data seeds steps n features fid_weights set device")
 def reproduce(
     context: typer.Context,
+    given: Given,
     target: Annotated[str, typer.Argument(help=f"What of the paper: {', '.join(TARGETS)}.", metavar="TARGET")],
     scale: Annotated[
         str,
@@ -37,29 +38,20 @@ def reproduce(
         ),
     ] = "tiny",
     scene: Annotated[str, typer.Option(help="The paper's data at the scale paper: bedroom or church.")] = "bedroom",
-    data: DataOption = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; default: that of the scale.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default: those of the scale.")] = None,
     n: Annotated[
         int | None, typer.Option("--n", "-n", min=16, help="Samples of each run; default: those of the scale.")
     ] = None,
     features: Annotated[
-        str | None,
-        typer.Option(
-            help="What the Fréchet distance is taken in; default: that of the scale.",
-            metavar="SPEC",
-            autocompletion=complete("features"),
-        ),
+        str | None, spec_option("features", "What the Fréchet distance is taken in; default: that of the scale.")
     ] = None,
-    fid_weights: Annotated[
-        Path | None, typer.Option(help="File of the Inception weights of pytorch-fid.", metavar="FILE")
-    ] = None,
-    assignments: SetOption = None,
+    fid_weights: WeightsOption = None,
     device: DeviceOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.
 
@@ -76,19 +68,20 @@ def reproduce(
     from gendiff.comparison.reproduction import figure4
     from gendiff.comparison.reproduction import reproduce as made
     from gendiff.machine.process_group import choose_device, process_group
+    from gendiff_cli.progress import Bars
 
     folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
     if target == "figure4":
         files = figure4(folder)
     else:
-        if scale == "paper" and data is None:
+        if scale == "paper" and "data" not in given.said:
             raise ConfigError(
                 "the scale paper needs the paper's data",
                 where="--scale paper",
                 fix=f"give --data lsun:path=DIR, the folder of LSUN {scene}, or a packed set: docs/data.md",
             )
         comparison = _comparison(
-            context.obj, KNOWN[scale], scene, data, seeds, steps, n, features, fid_weights, assignments or [], folder
+            context.obj, KNOWN[scale], scene, given, seeds, steps, n, features, fid_weights, folder
         )
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
@@ -111,13 +104,12 @@ def _comparison(
     registry: Registry,
     scale: Scale,
     scene: str,
-    data: str | None,
+    given: Given,
     seeds: int | None,
     steps: int | None,
     n: int | None,
     features: str | None,
     weights: Path | None,
-    assignments: list[str],
     folder: Path,
 ) -> Comparison:
     """The comparison of all arms in ``folder``, which goes on where it is there already."""
@@ -126,8 +118,8 @@ def _comparison(
     from gendiff.comparison.reproduction import plan
     from gendiff.features import Features
 
-    preset = scale.preset.format(scene=scene)
-    shared = layers(registry, [preset], None, assignments, {"data": data, "steps": steps})
+    own = {"preset": [scale.preset.format(scene=scene)], **({} if steps is None else {"steps": steps})}
+    shared = Given({**given.said, **own}).layers(registry)
     chosen = chosen_instruments([features or scale.features], None, weights, (), None)
     planned = plan(
         scale, shared, seeds or scale.seeds, n or scale.n, next(one for one in chosen if isinstance(one, Features))
@@ -159,7 +151,5 @@ def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
 def _known(word: str, known: tuple[str, ...], what: str, where: str) -> None:
     if word not in known:
         raise ConfigError(
-            f"unknown {what} '{word}'",
-            where=where,
-            details=[f"known: {', '.join(known)}", did_you_mean(word, known)],
+            f"unknown {what} '{word}'", where=where, details=[f"known: {', '.join(known)}", did_you_mean(word, known)]
         )

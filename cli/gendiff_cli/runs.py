@@ -10,14 +10,14 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, printable
+from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, note, result, shown, table
 from gendiff_cli.numbers import list_evaluations, stored_evaluations
+from gendiff_cli.options import JsonOption, RunArgument
 
 LONGEST = 100  # characters of a name that a file may hold anything for
 
-app = typer.Typer(no_args_is_help=True, help="What was trained.")
-
-RunArgument = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()
@@ -27,8 +27,7 @@ def runs() -> None:
 
 @app.command("list")
 def list_(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"), json: JsonOption = False
 ) -> None:
     """List the runs in a folder, with their status and last loss."""
     if not folder.is_dir():
@@ -52,7 +51,7 @@ def list_(
 
 
 @app.command()
-def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def show(run: RunArgument, json: JsonOption = False) -> None:
     """Show what a run is made of, who provided each part, and whether that part is still here."""
     from gendiff.run.directory import Run
 
@@ -100,7 +99,7 @@ def show(run: RunArgument, json: Annotated[bool, typer.Option("--json", help="Pr
 def diff(
     one: RunArgument,
     other: Annotated[Path, typer.Argument(help="Run directory.", metavar="OTHER")],
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show in which settings two runs differ."""
     tables = [_flat(_config(path)) for path in (one, other)]

@@ -13,8 +13,9 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result
-from gendiff_cli.options import DeviceOption, GridOption, PriorOption, SamplerOption, StepsOption
+from gendiff_cli.console import json_result, next_step, note, progress, result
+from gendiff_cli.opening import load_model, open_run
+from gendiff_cli.options import DeviceOption, EmaOption, Given, JsonOption, RunArgument, StepsOption, configured
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
@@ -29,23 +30,22 @@ DRAWN = {GRID: "grid", STRIP: "trajectory", ANIMATION: "gif"}
 LONGEST = 60  # characters of a sampler in the name of a folder
 
 
+@configured("n sampler steps grid prior")
 def sample(
-    run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
+    run: RunArgument,
+    given: Given,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 16,
-    sampler: SamplerOption = None,
     steps: StepsOption = None,
-    grid: GridOption = None,
-    prior: PriorOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Image k is the same for the same seed, whatever else is asked.")
     ] = 0,
-    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")] = True,
+    ema: EmaOption = True,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Also draw the reverse process as a strip.")] = False,
     gif: Annotated[bool, typer.Option("--gif", help="Also animate the reverse process.")] = False,
     out: Annotated[Path | None, typer.Option(help="Directory; default: under RUN/samples/.")] = None,
     device: DeviceOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.
 
@@ -53,24 +53,18 @@ def sample(
     """
     from gendiff.datasets.pictures import file_size
     from gendiff.machine.process_group import process_group
-    from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel, Trajectory
+    from gendiff.run.generation import Trajectory
     from gendiff.storage.disk import check_room
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
-    opened = Run.open(run)
-    for text in opened.notes:
-        note(text)
-    chosen = chosen_sampler(opened, sampler, steps, grid, prior)
+    opened = open_run(run)
+    chosen = chosen_sampler(opened, given, steps)
     with process_group(device) as group:
-        problems: list[str] = []
-        model = TrainedModel.load(opened, group.device, ema, problems)
-        for problem in problems:
-            note(f"a damaged checkpoint was passed over: {problem}")
-        folder, given = out or opened.samples / _folder_name(model, chosen, seed, n), out is not None
-        _check_folder(folder, given)
-        if not given:
+        model = load_model(opened, group.device, ema)
+        folder, elsewhere = out or opened.samples / _folder_name(model, chosen, seed, n), out is not None
+        _check_folder(folder, elsewhere)
+        if not elsewhere:
             inside(opened.path, folder / EVENTS)
         views = (
             Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if group.main and (trajectory or gif) else None
@@ -80,7 +74,7 @@ def sample(
         check_room(
             folder, needed, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
-        with whole(folder, given, needed) if group.main else nullcontext(aside(folder, given)) as stage:
+        with whole(folder, elsewhere, needed) if group.main else nullcontext(aside(folder, elsewhere)) as stage:
             group.barrier()
             _draw(model, chosen, seed, range(group.rank, n, group.world), batch, stage, evaluations, views)
             group.barrier()
@@ -89,19 +83,15 @@ def sample(
             _report(model, chosen, seed, n, folder, files, evaluations, json)
 
 
-def chosen_sampler(
-    run: Run, spec: str | None, steps: int | None, grid: str | None = None, prior: str | None = None
-) -> Sampler:
-    """The run's sampler, or the one asked for, with its number of steps, its grid and where it starts."""
+def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
+    """The run's sampler, or the one that is given, with its number of steps, its grid and where it starts."""
     from gendiff.grid import GridSampler
     from gendiff.run.config import Layer, resolve
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
-    if spec is not None:
-        table.append(Layer.at("--sampler", "sampler", spec))
-    for part, value in {"steps": steps, "grid": grid, "prior": prior}.items():
-        if value is not None:
-            table.append(Layer.at(f"--{part}", f"sampler.{part}", value))
+    table += given.flags()
+    if steps is not None:
+        table.append(Layer.at("--steps", "sampler.steps", steps))
     resolved = resolve(table)
     chosen = resolved.config.sampler
     if len(table) > 1:
@@ -122,14 +112,11 @@ def _draw(
     evaluations: int,
     views: Trajectory | None,
 ) -> None:
-    from rich.progress import Progress
-
     from gendiff.datasets import pictures
     from gendiff.run.generation import generate
 
     (folder / EVENTS).mkdir(exist_ok=True)
-    hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
-    with Progress(console=err, disable=hidden, transient=True) as bar:
+    with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
         def watch(snapshot: Any) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,43 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.plugin.hookspecs import hookimpl
-from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, note, result, shown
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    DeviceOption,
-    LoggerOption,
-    MetricOption,
-    ModelOption,
-    NoiseOption,
-    ObjectiveOption,
-    PresetOption,
-    ProcessOption,
-    RotationOption,
-    SamplerOption,
-    ScheduleOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    layers,
-)
+from gendiff_cli.console import json_result, next_step, note, result
+from gendiff_cli.opening import open_run, passing_over
+from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from gendiff.machine.process_group import ProcessGroup
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Config, Layer
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
 
-SECONDS = 10  # between two lines that say how far a preview is
 #: What may be set for the rest of a run: where it is kept and watched, and bad pictures that are to be left out.
 CHANGEABLE = (
     "data.on_bad_image",
@@ -61,84 +38,41 @@ CHANGEABLE = (
     "train.loggers",
 )
 
-_training = {"rich_help_panel": "Training"}
 
-
+@configured(
+    "process rotation schedule velocity noise objective model data size sampler logger metric "
+    "steps batch lr ema precision seed compile device out preset config set"
+)
 def train(
     context: typer.Context,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    objective: ObjectiveOption = None,
-    model: ModelOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    sampler: SamplerOption = None,
-    logger: LoggerOption = None,
-    metric: MetricOption = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", **_training)] = None,
-    batch: Annotated[int | None, typer.Option(help="Events per step, over all processes.", **_training)] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", **_training)] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights; 0 keeps none.", **_training)] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", **_training)] = None,
-    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.", **_training)] = None,
-    compile_: Annotated[bool | None, typer.Option("--compile", help="Compile the network.", **_training)] = None,
+    given: Given,
     device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: the next number under runs/.")] = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with a run; --steps may be given too.", metavar="RUN")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.
 
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule,
-        "noise": noise,
-        "objective": objective,
-        "model": model,
-        "data": data,
-        "size": size,
-        "sampler": sampler,
-        "logger": logger or None,
-        "metric": metric or None,
-        "steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "ema": ema,
-        "precision": precision,
-        "seed": seed,
-        "compile": compile_,
-    }
-    registry: Registry = context.obj
+    together = partial(_together, context.obj, out, dry_run, json)
     if resume is not None:
-        changes = _changes(flags, preset, config_file, assignments, out)
-        from gendiff.run.directory import Run
+        changes = _changes(given, out)
         from gendiff.training.continuation import changed_data
 
-        run = Run.open(resume, training=True, steps=steps, changes=changes)
-        for text in run.notes:
-            note(text)
+        run = open_run(resume, training=True, steps=given.said.get("steps"), changes=changes)
         settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
         change = Change(settings, changed_data(run, run.config))
-        _start(run.config, run, registry, device, out, dry_run, json, change)
+        _start(run.config, device, partial(together, run, change))
     else:
         from gendiff.run.config import resolve
 
-        resolved = resolve(layers(registry, preset, config_file, assignments, flags))
+        resolved = resolve(given.layers(context.obj))
         with resolved.locating():
-            _start(resolved.config, None, registry, device, out, dry_run, json)
+            _start(resolved.config, device, partial(together, None, Change()))
 
 
 @dataclass(frozen=True)
@@ -158,16 +92,7 @@ class Change:
             note(f"from step {step} on, '{run.path}' leaves out {what}")
 
 
-def _start(
-    config: Config,
-    run: Run | None,
-    registry: Registry,
-    device: str | None,
-    out: Path | None,
-    dry_run: bool,
-    json: bool,
-    change: Change | None = None,
-) -> None:
+def _start(config: Config, device: str | None, together: Callable[[Config, ProcessGroup], None]) -> None:
     from gendiff.machine.process_group import process_group
 
     remark_schedule(config)
@@ -175,34 +100,33 @@ def _start(
         logger.ready()
     config = config.fitted()
     with process_group(device) as group:
-        _together(group, config, run, registry, out, dry_run, json, change or Change())
+        together(config, group)
 
 
 def _together(
-    group: ProcessGroup,
-    config: Config,
-    run: Run | None,
     registry: Registry,
     out: Path | None,
     dry_run: bool,
     json: bool,
+    run: Run | None,
     change: Change,
+    config: Config,
+    group: ProcessGroup,
 ) -> None:
     """What each process does; a function of its own, so that the trainer is gone before the group is."""
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
     from gendiff.training.continuation import check_disk, resuming
     from gendiff.training.trainer import Trainer
+    from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
         trainer = Trainer(config, group.device, group)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
         if run is not None:
-            problems: list[str] = []
-            trainer.restore(checkpoint.newest(run.checkpoints, problems))
-            for problem in problems:
-                note(f"a damaged checkpoint was passed over: {problem}")
+            with passing_over() as problems:
+                trainer.restore(checkpoint.newest(run.checkpoints, problems))
             # A run that was ended between its last checkpoint and its last preview is finished below.
             shown = not config.train.sample_every or run.preview(trainer.step).exists()
             finished = trainer.step == config.train.steps and run.info["status"] == "done" and shown
@@ -249,26 +173,6 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
         raise
 
 
-def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> None:
-    """Train under a progress bar, before everyone who wants to watch; ``what`` tells it from other runs of one command."""
-    from gendiff.plugin.observers import Observers
-    from gendiff.training.loop import fit
-    from gendiff.training.preview import Preview
-
-    def failed(name: str, why: str) -> None:
-        run.switch_off(name, why)
-        note(f"{name} failed and is switched off for this run: {why}")
-
-    with ProgressBar(what or run.path.name, trainer.step, trainer.settings.steps) as bar:
-        observers = Observers([("the progress bar", bar)], failed)
-        if trainer.group.main:
-            for name, plugin in registry.observers():
-                observers.add(name, plugin)
-            for logger in trainer.settings.loggers:
-                observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
-        fit(run, trainer, observers, Preview(run, observers, bar.drawn))
-
-
 def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     run.write_card()
     last = run.last_training_row()
@@ -277,65 +181,6 @@ def _finish(run: Run, trainer: Trainer, json: bool) -> None:
     else:
         result(str(run.path))
     next_step(command("sample", run.path))
-
-
-class ProgressBar:
-    """The live line: step, loss, images/s, ETA; a plain line now and then where there is no terminal."""
-
-    def __init__(self, title: str, first: int, last: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.live = err.is_terminal and Verbosity.level >= 0 and is_main_process()
-        self.plain = not err.is_terminal and Verbosity.level >= 0 and is_main_process()
-        self.every = max(1, (last - first) // 10)
-        self.last = last
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("{task.fields[speed]:.0f} images/s"),
-            TimeRemainingColumn(),
-            console=err,
-            disable=not self.live,
-        )
-        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
-        self.preview: TaskID | None = None
-        self.told = 0.0  # when a line last said how far a preview is
-
-    def __enter__(self) -> ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    @hookimpl
-    def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
-        self.bar.update(self.task, completed=step, loss=shown(loss), speed=images_per_s)
-        if self.plain and (step % self.every == 0 or step == self.last):
-            err.print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
-
-    def drawn(self, step: int, done: int, total: int) -> None:
-        """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
-        now = time.monotonic()
-        if done == 0:
-            self.told = now
-        if self.live and self.preview is None:
-            self.preview = self.bar.add_task("preview", total=total, loss="-", speed=0.0)
-        if self.preview is not None:
-            self.bar.update(self.preview, completed=done, total=total)
-            if done == total:
-                self.bar.remove_task(self.preview)
-                self.preview = None
-        if self.plain and now - self.told >= SECONDS:
-            self.told = now
-            err.print(f"preview of step {step}: {done}/{total} evaluations")
-
-    @hookimpl
-    def gendiff_samples_ready(self, picture: Path) -> None:
-        if Verbosity.level >= 0:
-            err.print(f"[dim]{escape(str(picture))}[/]")
 
 
 def _describe(config: Config, trainer: Trainer, json: bool) -> None:
@@ -362,9 +207,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
         json_result(facts)
         return
     for key, value in facts.items():
-        result(
-            f"{key.replace('_', ' '):18} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):18} {value}"
-        )
+        result(f"{key.replace('_', ' '):18} {f'{value:,}' if isinstance(value, int) else value}")
     result("nothing was written")
 
 
@@ -376,21 +219,17 @@ def said(change: Layer) -> Any:
     return value
 
 
-def _changes(
-    flags: dict[str, Any], preset: list[str] | None, file: Path | None, assignments: list[str] | None, out: Path | None
-) -> list[Layer]:
+def _changes(given: Given, out: Path | None) -> list[Layer]:
     """The settings that are given with --resume; raises `ConfigError` for what would change what is trained."""
     from gendiff.run.config import Layer
 
-    changes = [Layer.from_assignment(assignment) for assignment in assignments or ()]
-    keys = [change.origin.removeprefix("--set ") for change in changes]
-    given = [f"--{flag}" for flag, value in flags.items() if value is not None and flag != "steps"]
-    others: dict[str, Any] = {"--preset": preset, "--config": file, "--out": out}
-    others |= {f"--set {key}": not key.startswith(CHANGEABLE) for key in keys}
-    given += [flag for flag, value in others.items() if value]
-    if given:
+    changes = [Layer.from_assignment(assignment) for assignment in given.said.get("set", ())]
+    refused = [option for option in given.options if option not in ("--steps", "--set")]
+    refused += ["--out"] if out else []
+    refused += [one.origin for one in changes if not one.origin.removeprefix("--set ").startswith(CHANGEABLE)]
+    if refused:
         raise ConfigError(
-            f"a resumed run keeps its configuration; {', '.join(given)} would change it",
+            f"a resumed run keeps its configuration; {', '.join(refused)} would change it",
             where="--resume",
             details=[
                 "only --steps and --device may be given with --resume, and --set of what does not change what is trained: "

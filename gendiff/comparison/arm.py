@@ -28,32 +28,7 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff.plugin.registry import Registry, default_registry
 from gendiff.run.config import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.run.directory import Run
-from gendiff.shapes import HOW, sides
-
-#: The short words of the command line and the configuration keys they set.
-PATHS = {
-    "process": "process",
-    "rotation": "rotation",
-    "velocity": "velocity",
-    "schedule": "velocity.schedule",
-    "noise": "velocity.noise",
-    "objective": "objective",
-    "model": "model",
-    "data": "data",
-    "size": "data.size",
-    "sampler": "sampler",
-    "grid": "sampler.grid",
-    "prior": "sampler.prior",
-    "logger": "train.loggers",
-    "metric": "train.metrics",
-    "steps": "train.steps",
-    "batch": "train.batch",
-    "lr": "train.lr",
-    "ema": "train.ema",
-    "precision": "train.precision",
-    "seed": "train.seed",
-    "compile": "train.compile",
-}
+from gendiff.run.shorthand import KEYS, parse_size
 
 FIX = "write --arm 'ROTATION KEY=VALUE ...', such as 'dct schedule=log:f_max=0.6', or the directory of a run"
 
@@ -150,7 +125,7 @@ def _layer(word: str, first: bool, where: str) -> Layer:
     if equals and re.fullmatch(r"[\w.-]+", key):  # and not "blur-eigen:released_tiling=true"
         if not value:
             raise ConfigError(f"{where} gives '{key}' no value", fix=FIX)
-        path = PATHS.get(key, key)
+        path = KEYS.get(key, key)
         return Layer.at(where, path, _value(key, value, where))
     if not first:
         raise ConfigError(f"cannot read '{word}' in the {where}", fix=FIX)
@@ -182,14 +157,3 @@ def _details(problems: list[ConfigError]) -> Iterator[str]:
     for kind, error in zip(("rotations", "processes"), problems, strict=True):
         for line in error.details:
             yield f"{kind} {line}" if line.startswith("known") else line
-
-
-def parse_size(text: str, where: str = "--size") -> int | list[int]:
-    """``"32"``, ``"32x48"`` or ``"[32, 48]"``; raises `ConfigError` for anything else."""
-    try:
-        found = sides(text)
-    except ValueError as error:
-        raise ConfigError(f"cannot read the size '{text}'", where=where, fix=str(error)) from None
-    if isinstance(found, list) and len(found) > 2:
-        raise ConfigError(f"the size '{text}' has {len(found)} sides", where=where, fix=HOW)
-    return found

@@ -7,7 +7,6 @@ none.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -101,8 +100,9 @@ def installed() -> Iterator[Plugin]:
             found[_unread(distribution)] = partial(_refuse, f"its entry_points.txt: {type(error).__name__}: {error}")
             _keep_torch_from_looking()
             continue
-        for point in points.select(group=GROUP):
-            name, version = _identity(distribution)
+        own = points.select(group=GROUP)
+        name, version = _identity(distribution) if own else ("", "")  # which reads all of a README
+        for point in own:
             found.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
     for provider in sorted(found, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)):
         yield Plugin(provider, found[provider])
@@ -118,6 +118,8 @@ def version(distribution: str) -> str:
 
 def file(path: Path, where: str = "--plugin") -> Plugin:
     """The plugin in a Python file; raises `PluginError` where there is none. ``where`` is who named it."""
+    import hashlib
+
     try:
         content = reading.content(path, MOST_BYTES)
     except DataError as error:

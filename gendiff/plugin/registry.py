@@ -4,7 +4,7 @@ A broken plugin breaks only itself: whatever goes wrong while it loads is record
 only for who asks for it. Nothing here knows what kinds of components there are: a new kind is a new interface, announced like any
 other component.
 
-Loading the registry does not import torch unless a plugin does.
+Loading the registry imports neither torch nor pydantic unless a plugin does.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from gendiff.command import command
-from gendiff.component import Component, Lazy, summary
 from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
 from gendiff.plugin import discovery, hookspecs
 from gendiff.plugin.discovery import Plugin, Provider
-from gendiff.plugin.hookspecs import API_VERSION, GROUP, LIFECYCLE, register
+from gendiff.plugin.hookspecs import API_VERSION, GROUP, LIFECYCLE, Lazy, register
 from gendiff.plugin.import_guard import process_state, restore
 from gendiff.storage import reading
+
+if TYPE_CHECKING:
+    from gendiff.component import Component
 
 MOST_PROBLEMS = 10  # named in one error
 LONGEST_SUMMARY = 200  # characters
@@ -301,6 +303,8 @@ class Registry:
         if not flaw and isinstance(component, Lazy):
             entry = Entry(component.kind, component.name, _line(component.summary), provider, component.target)
         elif not flaw and isinstance(component, type):
+            from gendiff.component import summary
+
             entry = Entry(component.kind, component.name, _line(summary(component)), provider, component)
         else:
             self._problem(provider, f"{component!r} {flaw}")
@@ -367,10 +371,14 @@ def _call(into: Callable[[Any], Any], function: Callable[[], Any]) -> Any:
 
 def _flaw(component: Any) -> str:
     """What keeps it from being used as a component, or an empty string."""
-    if not (isinstance(component, Lazy) or (isinstance(component, type) and issubclass(component, Component))):
-        return "is not a component class"
-    if isinstance(component, Lazy) and not all(isinstance(text, str) for text in (component.target, component.summary)):
-        return "has a target or summary that is no text"
+    if isinstance(component, Lazy):
+        if not all(isinstance(text, str) for text in (component.target, component.summary)):
+            return "has a target or summary that is no text"
+    else:
+        from gendiff.component import Component
+
+        if not isinstance(component, type) or not issubclass(component, Component):
+            return "is not a component class"
     if not all(isinstance(text, str) and text for text in (component.kind, component.name)):
         return 'has no kind and name: derive it from an interface such as BlurSchedule, and write name = "..." without a type'
     if unfit := [text for text in (component.kind, component.name) if not NAME.fullmatch(text)]:

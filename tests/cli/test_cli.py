@@ -365,9 +365,8 @@ def test_help_is_everywhere_and_fits(command, columns, monkeypatch):
 @pytest.mark.parametrize("line", [("plugins", "list"), ("data", "list"), ("config", "show", "--presets")], ids=" ".join)
 def test_a_narrow_terminal_keeps_names_whole_and_a_pipe_keeps_lines_whole(line, monkeypatch):
     names = default_registry().presets() if "--presets" in line else default_registry().names("data")
-    monkeypatch.setattr(
-        gendiff_cli.console, "out", screen := Console(file=io.StringIO(), force_terminal=True, width=40, soft_wrap=True)
-    )
+    screen = Console(file=io.StringIO(), force_terminal=True, width=40, soft_wrap=True)
+    monkeypatch.setattr(gendiff_cli.console, "out", lambda: screen)
     assert run(*line).code == 0
     shown = re.sub(r"\x1b\[[\d;]*m", "", screen.file.getvalue())
     assert all(re.search(rf"(^|\s){name}\s", shown, re.M) for name in names)

@@ -12,8 +12,7 @@ from unittest.mock import patch
 import gendiff_cli.app
 from gendiff_cli.console import Verbosity
 
-import gendiff
-from gendiff.component import set_default_resolver
+from gendiff.component import resolve_installed, set_default_resolver
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def run(*argv: object) -> Result:
         code = done.code or 0
     finally:
         Verbosity.level = 0
-        set_default_resolver(gendiff._resolve_installed)
+        set_default_resolver(resolve_installed)
     return Result(code, out.getvalue(), err.getvalue())
 
 

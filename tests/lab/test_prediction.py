@@ -328,8 +328,8 @@ def test_a_search_shows_a_sign_of_life(monkeypatch):
     from gendiff_cli import console
 
     said = []
-    monkeypatch.setattr(console.err, "_force_terminal", True)
-    monkeypatch.setattr(console.err, "status", lambda text: said.append(text) or nullcontext())
+    monkeypatch.setattr(console.err(), "_force_terminal", True)
+    monkeypatch.setattr(console.err(), "status", lambda text: said.append(text) or nullcontext())
     options = (
         "--rotation",
         "dct",
@@ -375,9 +375,10 @@ def test_independent_components_where_events_are_large_or_asked_for():
 @pytest.mark.parametrize("columns", [40, 120])
 def test_predict_fits_a_terminal(columns, monkeypatch):
     from gendiff_cli import console
+    from rich.console import Console
 
-    terminal = console.Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
-    monkeypatch.setattr(console, "out", terminal)
+    terminal = Console(force_terminal=True, width=columns, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "out", lambda: terminal)
     done = run("process", "predict", *ARMS, "--sampler", "ddim", "--steps", "2,3,5,8,13", "--set", "N=40", "--bands", 6)
     assert done.code == 0, done.err
     assert max(map(len, Text.from_ansi(done.out).plain.splitlines())) <= columns

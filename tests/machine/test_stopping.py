@@ -262,7 +262,7 @@ class TestPreview:
 
     @pytest.mark.parametrize("seconds", [0.0, 4.0])
     def test_a_log_file_has_a_line_of_a_long_one_now_and_then(self, tmp_path, monkeypatch, seconds):
-        from gendiff_cli import train as command
+        from gendiff_cli import progress
 
         clock = [0.0]
 
@@ -270,7 +270,7 @@ class TestPreview:
             clock[0] += seconds
             return clock[0]
 
-        monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=tick))
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=tick))
         told = run(
             *("train", *TINY[:4], "--set", "train.preview=ddim:steps=8", "--set", "N=20", "--steps", 2),
             *("--out", tmp_path / "run"),

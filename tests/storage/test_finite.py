@@ -17,7 +17,7 @@ import pytest
 import torch
 from command import TINY, run
 from gendiff_cli import console
-from gendiff_cli.train import ProgressBar
+from gendiff_cli.progress import ProgressBar
 from rich.console import Console
 from runs import ALONE, CPU, create, restored, settings, train
 
@@ -453,7 +453,8 @@ class TestJSON:
     @pytest.mark.parametrize("terminal", [False, True])
     def test_on_stdout_too_and_a_note_says_so(self, terminal, monkeypatch, capsys):
         text = io.StringIO()
-        monkeypatch.setattr(console, "out", Console(file=text, force_terminal=terminal, no_color=True, width=80))
+        screen = Console(file=text, force_terminal=terminal, no_color=True, width=80)
+        monkeypatch.setattr(console, "out", lambda: screen)
         console.json_result(self.VALUE)
         console.json_result({"a": (1.0,)})
         plain = re.sub("\x1b[^m]*m", "", text.getvalue())

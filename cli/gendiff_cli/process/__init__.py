@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from gendiff_cli.process.fit import fit
-from gendiff_cli.process.likelihood import likelihood
-from gendiff_cli.process.plot import plot
-from gendiff_cli.process.predict import predict
-from gendiff_cli.process.show import show
+from gendiff_cli.commands import announcing
 
-app = typer.Typer(
-    no_args_is_help=True, help="What a process does, before any training; how likely a trained one makes its data."
-)
+COMMANDS = {
+    "show": "Show when each frequency band is destroyed, how fast, what is left at N, and what is odd about a process.",
+    "plot": "Draw what processes do to a picture and to each frequency, or the schedules that they follow.",
+    "predict": "Predict the error of samples against the number of steps, in closed form, before any training.",
+    "fit": "Choose parameters of a process for which the predicted error at a number of steps is smallest; "
+    "write a configuration.",
+    "likelihood": "Bound the negative log-likelihood of a run's data, in bits per dimension, with its standard error.",
+}
+
+app = typer.Typer(no_args_is_help=True, cls=announcing("gendiff_cli.process", COMMANDS))
 
 
 @app.callback()
 def process() -> None:
     """What a process does, before any training; how likely a trained one makes its data."""
-
-
-app.command()(show)
-app.command()(plot)
-app.command()(predict)
-app.command()(fit)
-app.command()(likelihood)

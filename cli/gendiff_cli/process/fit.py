@@ -10,24 +10,15 @@ import typer
 from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import busy, json_result, next_step, paragraph, result, shown, table
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    GridOption,
-    NoiseOption,
-    ObjectiveOption,
-    PresetOption,
-    PriorOption,
-    ProcessOption,
-    RotationOption,
-    ScheduleOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    complete,
-    saying,
+from gendiff_cli.options import Given, GridOption, JsonOption, PriorOption, configured, saying, spec_option
+from gendiff_cli.process.predict import (
+    Covariance,
+    CovarianceOption,
+    NetworkErrorOption,
+    gaussian,
+    network_error,
+    sampler_of,
 )
-from gendiff_cli.process.predict import Covariance, NetworkErrorOption, gaussian, network_error, sampler_of
 from gendiff_cli.process.subject import Subject, subjects
 
 if TYPE_CHECKING:
@@ -39,19 +30,10 @@ DEFAULT_SAMPLER, DEFAULT_STEPS = "dpmpp-2m", 10
 HEAD = "# Fitted by gendiff process fit."  # the first line of what is written, by which it is known again
 
 
+@configured("process rotation schedule velocity noise objective data size preset config set")
 def fit(
     context: typer.Context,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    objective: ObjectiveOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
+    given: Given,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,11 +44,7 @@ def fit(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(
-            help="Default: the one that a preset or file names, with its prior; else dpmpp-2m.",
-            metavar="SPEC",
-            autocompletion=complete("sampler"),
-        ),
+        spec_option("sampler", "Default: the one that a preset or file names, with its prior; else dpmpp-2m."),
     ] = None,
     steps: Annotated[
         int | None,
@@ -75,14 +53,9 @@ def fit(
     grid: GridOption = None,
     prior: PriorOption = None,
     wrong: NetworkErrorOption = 0.1,
-    covariance: Annotated[
-        Covariance,
-        typer.Option(
-            help="dense: as the data have it, for events of at most 256 components; diagonal: independent components."
-        ),
-    ] = Covariance.AUTO,
+    covariance: CovarianceOption = Covariance.AUTO,
     out: Annotated[Path, typer.Option(help="TOML to write, for train --config.")] = Path("fitted.toml"),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Choose parameters of a process for which the predicted error at a number of steps is smallest; write a configuration.
 
@@ -92,17 +65,7 @@ def fit(
     """
     from gendiff.lab import fitting
 
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule,
-        "noise": noise,
-        "objective": objective,
-        "data": data,
-        "size": size,
-    }
-    [subject] = subjects(context.obj, None, preset, config_file, assignments, flags)
+    [subject] = subjects(context.obj, None, given)
     wanted = dict(map(_range, vary or []))
     _refuse_foreign(out)
     with saying("--steps", "sampler.steps", steps is not None), subject.resolved.locating():

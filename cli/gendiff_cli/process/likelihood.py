@@ -10,9 +10,9 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError
-from gendiff_cli.console import Verbosity, err, is_main_process, json_result, next_step, paragraph, result
-from gendiff_cli.measured import trained_model
-from gendiff_cli.options import DeviceOption, complete
+from gendiff_cli.console import json_result, next_step, paragraph, progress, result
+from gendiff_cli.opening import load_model, open_run
+from gendiff_cli.options import DeviceOption, EmaOption, JsonOption, RunArgument, spec_option
 
 if TYPE_CHECKING:
     from gendiff.data import Data
@@ -29,17 +29,10 @@ class Prior(StrEnum):
 
 
 def likelihood(
-    run: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")],
+    run: RunArgument,
     events: Annotated[int, typer.Option(min=2, help="How many events are looked at.")] = 256,
     draws: Annotated[int, typer.Option(min=1, help="Steps that each event draws.")] = 8,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data that the run was not trained on; default: its own.",
-            metavar="SPEC",
-            autocompletion=complete("data"),
-        ),
-    ] = None,
+    data: Annotated[str | None, spec_option("data", "Data that the run was not trained on; default: its own.")] = None,
     prior: Annotated[
         Prior | None,
         typer.Option(
@@ -48,10 +41,10 @@ def likelihood(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise and steps follow from it.")] = 0,
-    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")] = True,
+    ema: EmaOption = True,
     batch: Annotated[int, typer.Option(min=1, help="Events at a time; changes speed and memory alone.")] = 64,
     device: DeviceOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Bound the negative log-likelihood of a run's data, in bits per dimension, with its standard error.
 
@@ -61,14 +54,10 @@ def likelihood(
     from gendiff.denoiser import NetworkScore
     from gendiff.lab.likelihood import bound
     from gendiff.machine.process_group import process_group
-    from gendiff.run.directory import Run
     from gendiff.sampler import Clamped
 
     with process_group(device) as group:
-        trained = trained_model(str(run), ema, group)
-        if trained is None:
-            Run.open(run)  # which says what is wrong
-            return
+        trained = load_model(open_run(run), group.device, ema)
         source = _data(trained.run, data)
         diffusion = trained.denoiser.diffusion
         if source.event_shape != diffusion.event_shape:
@@ -85,7 +74,7 @@ def likelihood(
             prior = Prior.STANDARD if trained.run.config.sampler.prior == "standard" else Prior.MATCHED
         parametrization, limits = trained.run.config.objective.parametrization, source.value_range
         model = Clamped(NetworkScore(trained.denoiser, diffusion, parametrization, limits), diffusion)
-        with _progress() as bar:
+        with progress() as bar:
             task = bar.add_task("events", total=len(indices))
             found = bound(
                 diffusion,
@@ -125,13 +114,6 @@ def _data(run: Run, spec: str | None) -> Data:
     if spec is not None:
         return resolve([Layer.at("--data", "data", spec)]).config.data
     return resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
-
-
-def _progress() -> Any:
-    from rich.progress import Progress
-
-    hidden = not err.is_terminal or Verbosity.level < 0 or not is_main_process()
-    return Progress(console=err, disable=hidden, transient=True)
 
 
 def _report(facts: dict[str, Any], json: bool) -> None:

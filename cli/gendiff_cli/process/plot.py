@@ -11,18 +11,7 @@ import typer
 
 from gendiff.errors import ConfigError, DataError
 from gendiff_cli.console import busy, json_result, next_step, result
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    NoiseOption,
-    PresetOption,
-    ProcessOption,
-    RotationOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    complete,
-)
+from gendiff_cli.options import Given, JsonOption, configured, spec_option
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 
 if TYPE_CHECKING:
@@ -51,8 +40,10 @@ class At(StrEnum):
     SNR = "snr"
 
 
+@configured("arms process rotation schedule velocity noise data size preset config set")
 def plot(
     context: typer.Context,
+    given: Given,
     kind: Annotated[
         Kind,
         typer.Argument(
@@ -61,35 +52,24 @@ def plot(
         ),
     ] = Kind.STRIP,
     arms: ArmOption = None,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...; of schedules may be given again.",
-            metavar="SPEC",
-            autocompletion=complete("schedule"),
-            rich_help_panel="Components",
+        spec_option(
+            "schedule",
+            "Blur schedule f(i): quartic, log, 'log:f_max=0.6', ...; of schedules may be given again.",
+            "Components",
         ),
     ] = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     picture: Annotated[Path | None, typer.Option(help="Your own picture, resized to the events of --data.")] = None,
     at: Annotated[
         At | None,
         typer.Option(help="Columns of a strip at equal steps, or at equal SNR of the picture. Default: step."),
     ] = None,
     moments: Annotated[
-        int | None,
-        typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9."),
+        int | None, typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9.")
     ] = None,
     out: Annotated[Path, typer.Option(help="PNG or PDF to write.")] = Path("process.png"),
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Draw what processes do to a picture and to each frequency, or the schedules that they follow."""
     if kind is not Kind.STRIP:
@@ -101,26 +81,22 @@ def plot(
             where="--schedule",
             fix="name each process by itself: --arm 'dct schedule=log' --arm 'dct schedule=quartic'",
         )
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule[0] if schedule else None,
-        "noise": noise,
-        "data": data,
-        "size": size,
-    }
-    found = subjects(context.obj, arms, preset, config_file, assignments, flags)
+    if schedule:
+        given = Given({**given.said, "schedule": schedule[0]})
+    found = subjects(context.obj, arms, given)
+    from gendiff.lab.figures import snr, strips
+    from gendiff.lab.forward import BandSNR
+
     facts: dict[str, Any] = {"figure": str(out), "kind": kind.value}
     match kind:
         case Kind.STRIP:
             with busy("measuring the data"):
                 rows, heads = _strips(found, picture, at or At.STEP, moments or 9)
-            figure = _strip_figure(rows, heads)
+            figure = strips(rows, heads)
             facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
         case Kind.SNR:
             with busy("measuring the data"):
-                figure = _snr_figure(found)
+                figure = snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
             facts["processes"] = [subject.label for subject in found]
         case Kind.SCHEDULES:
             figure, facts["schedules"] = _schedules_figure(
@@ -132,7 +108,7 @@ def plot(
     else:
         result(str(out))
     options = {"--moments", "--picture", "--out", "--at", *(("--schedule",) if several else ())}
-    next_step(again("process plot", "process show" if arms else "train", options, _kinds()))
+    next_step(again("process plot", "process show" if arms else "train", options, set(Kind)))
 
 
 def _refuse_unused(kind: Kind, options: dict[str, Any]) -> None:
@@ -144,10 +120,6 @@ def _refuse_unused(kind: Kind, options: dict[str, Any]) -> None:
             where=given[0],
             fix="leave it out, or draw what becomes of a picture: gendiff process plot strip",
         )
-
-
-def _kinds() -> set[str]:
-    return {kind.value for kind in Kind}
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -189,12 +161,6 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
     return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in levels)]
 
 
-def _strip_figure(rows: list[Strip], heads: list[str]) -> Figure:
-    from gendiff.lab.figures import strips
-
-    return strips(rows, heads)
-
-
 def _picture(path: Path, event_shape: EventShape) -> Tensor:
     """A picture as one event of that shape, ``(1, C, H, W)``."""
     import numpy as np
@@ -217,14 +183,7 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
     return event_of(np.array(upright.resize((width, height), Image.Resampling.LANCZOS)))[None]
 
 
-# --- every frequency, and schedules -------------------------------------------------------------------------------------
-
-
-def _snr_figure(found: list[Subject]) -> Figure:
-    from gendiff.lab.figures import snr
-    from gendiff.lab.forward import BandSNR
-
-    return snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
+# --- schedules ----------------------------------------------------------------------------------------------------------
 
 
 def _schedules_figure(found: list[Subject], instead: list[str]) -> tuple[Figure, list[str]]:

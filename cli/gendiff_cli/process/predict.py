@@ -12,24 +12,7 @@ import typer
 from gendiff.command import quoted
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, shown, table
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    GridOption,
-    NoiseOption,
-    ObjectiveOption,
-    PresetOption,
-    PriorOption,
-    ProcessOption,
-    RotationOption,
-    ScheduleOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-    complete,
-    numbers,
-    saying,
-)
+from gendiff_cli.options import Given, GridOption, JsonOption, PriorOption, configured, numbers, saying, spec_option
 from gendiff_cli.process.subject import ArmOption, Subject, again, one_data, subjects
 from gendiff_cli.remarks import remark_end, remark_schedule
 
@@ -50,6 +33,12 @@ class Covariance(StrEnum):
     DENSE = "dense"
 
 
+CovarianceOption = Annotated[
+    Covariance,
+    typer.Option(
+        help="dense: as the data have it, for events of at most 256 components; diagonal: independent components."
+    ),
+]
 NetworkErrorOption = Annotated[
     float,
     typer.Option(
@@ -61,27 +50,17 @@ NetworkErrorOption = Annotated[
 ]
 
 
+@configured("arms process rotation schedule velocity noise objective data size preset config set")
 def predict(
     context: typer.Context,
+    given: Given,
     arms: ArmOption = None,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    objective: ObjectiveOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     sampler: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A sampler; may be given again. Default: the one that a preset, file, arm or run names, with its prior, beside "
+        spec_option(
+            "sampler",
+            "A sampler; may be given again. Default: the one that a preset, file, arm or run names, with its prior, beside "
             "ddim and dpmpp-2m where they can run.",
-            metavar="SPEC",
-            autocompletion=complete("sampler"),
         ),
     ] = None,
     steps: Annotated[
@@ -100,13 +79,8 @@ def predict(
         int | None, typer.Option(min=1, max=64, help="Show the error of so many frequency bands too.")
     ] = None,
     wrong: NetworkErrorOption = 0.1,
-    covariance: Annotated[
-        Covariance,
-        typer.Option(
-            help="dense: as the data have it, for events of at most 256 components; diagonal: independent components."
-        ),
-    ] = Covariance.AUTO,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    covariance: CovarianceOption = Covariance.AUTO,
+    json: JsonOption = False,
 ) -> None:
     """Predict the error of samples against the number of steps, in closed form, before any training.
 
@@ -114,18 +88,8 @@ def predict(
     possible model of them: what steps and prior cost. Below it, the same for a network that is wrong everywhere by a little,
     which tells where its errors grow.
     """
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule,
-        "noise": noise,
-        "objective": objective,
-        "data": data,
-        "size": size,
-    }
     counts = None if steps is None else numbers(steps, "--steps", "5,10,20")
-    found = subjects(context.obj, arms, preset, config_file, assignments, flags)
+    found = subjects(context.obj, arms, given)
     data_spec = one_data(found)
     results = []
     for subject in found:

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, table
-from gendiff_cli.options import (
-    ConfigOption,
-    DataOption,
-    NoiseOption,
-    PresetOption,
-    ProcessOption,
-    RotationOption,
-    ScheduleOption,
-    SetOption,
-    SizeOption,
-    VelocityOption,
-)
+from gendiff_cli.options import Given, JsonOption, configured
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 from gendiff_cli.remarks import remark_schedule
 
@@ -28,37 +17,20 @@ if TYPE_CHECKING:
     from gendiff.velocity import BlurWidth
 
 
+@configured("arms process rotation schedule velocity noise data size preset config set")
 def show(
     context: typer.Context,
+    given: Given,
     arms: ArmOption = None,
-    process: ProcessOption = None,
-    rotation: RotationOption = None,
-    schedule: ScheduleOption = None,
-    velocity: VelocityOption = None,
-    noise: NoiseOption = None,
-    data: DataOption = None,
-    size: SizeOption = None,
-    preset: PresetOption = None,
-    config_file: ConfigOption = None,
-    assignments: SetOption = None,
     bands: Annotated[int, typer.Option(min=1, max=64, help="Frequency bands, equal steps of ρ.")] = 4,
     moments: Annotated[int, typer.Option(min=2, max=1000, help="Steps that are shown.")] = 11,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show when each frequency band is destroyed, how fast, what is left at N, and what is odd about a process.
 
     SNR is a²/s² in decibel; data-SNR is that times the variance of the data, which crosses 1 where a band turns into noise.
     """
-    flags = {
-        "process": process,
-        "rotation": rotation,
-        "velocity": velocity,
-        "schedule": schedule,
-        "noise": noise,
-        "data": data,
-        "size": size,
-    }
-    found = subjects(context.obj, arms, preset, config_file, assignments, flags)
+    found = subjects(context.obj, arms, given)
     with busy("measuring the data"):
         facts = [_facts(subject, bands, moments) for subject in found]
     if json:

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gendiff.command import quoted
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.plugin.registry import Registry
 from gendiff_cli.console import note
-from gendiff_cli.options import layers
+from gendiff_cli.options import Given
 
 if TYPE_CHECKING:
     from gendiff.data import Data
     from gendiff.diffusion import Diffusion
+    from gendiff.plugin.registry import Registry
     from gendiff.run.config import Config, Resolved
     from gendiff.sampler import Prior, Sampler
 
@@ -98,15 +98,8 @@ class Subject:
         return as_planned(self.diffusion, self.data)
 
 
-def subjects(
-    registry: Registry,
-    arms: list[str] | None,
-    preset: list[str] | None,
-    config_file: Path | None,
-    assignments: list[str] | None,
-    flags: dict[str, Any],
-) -> list[Subject]:
-    """The process of the flags, or those of the arms over it.
+def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[Subject]:
+    """The process that is given, or those of the arms over it.
 
     Arms that name no data are shown with those of the first run among them, if there is one and nothing else names any.
     """
@@ -116,7 +109,7 @@ def subjects(
     named = parse_arms(arms) if arms else [Arm("")]
     runs = {arm.run: _data_of(arm.run) for arm in named if arm.run is not None}
     known = [(run, data) for run, data in runs.items() if data is not None]
-    above = layers(registry, preset, config_file, assignments, flags)
+    above = given.layers(registry)
     found, lent = [], list[str]()
     for arm in named:
         resolved = arm.over([Layer(DEFAULT, DEFAULT_DATA), *above])

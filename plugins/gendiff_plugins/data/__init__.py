@@ -1,11 +1,10 @@
 """Data: where events come from."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the built-in data."""
     here = "gendiff_plugins.data"
     clothing = "the articles of clothing of Fashion-MNIST, 1x28x28, from its own files"

@@ -1,11 +1,10 @@
 """Features: the coordinates in which samples are compared with data."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the features."""
     here = "gendiff_plugins.features"
     return [

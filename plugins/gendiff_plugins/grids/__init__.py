@@ -1,11 +1,10 @@
 """Grids: which steps a sampler evaluates the model at."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the grids."""
     here = "gendiff_plugins.grids"
     return [

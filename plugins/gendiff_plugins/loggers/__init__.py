@@ -1,11 +1,10 @@
 """Loggers: where else a run is written down, besides metrics.jsonl."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the loggers."""
     here = "gendiff_plugins.loggers"
     return [

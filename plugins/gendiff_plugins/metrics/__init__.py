@@ -1,11 +1,10 @@
 """Metrics: how far samples are from data."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the metrics."""
     here = "gendiff_plugins.metrics"
     return [

@@ -1,11 +1,10 @@
 """Models: networks that read a corrupted event and its step."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the models."""
     here = "gendiff_plugins.models"
     return [

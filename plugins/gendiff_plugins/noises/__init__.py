@@ -1,11 +1,10 @@
 """Noise schedules β_i."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the noise schedules."""
     here = "gendiff_plugins.noises"
     return [

@@ -1,11 +1,10 @@
 """Objectives: what the network predicts and how errors are weighed."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the objectives."""
     here, weighted = "gendiff_plugins.objectives.squared", "gendiff_plugins.objectives.weighted"
     return [

@@ -1,11 +1,10 @@
 """Processes: a rotation and a velocity under one name."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the named processes."""
     here = "gendiff_plugins.processes"
     return [

@@ -1,11 +1,10 @@
 """Rotations: the bases in which a corruption can be diagonal."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the rotations."""
     here = "gendiff_plugins.rotations"
     return [

@@ -1,11 +1,10 @@
 """Samplers: affine plans from the prior to the data."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the samplers."""
     here = "gendiff_plugins.samplers"
     return [

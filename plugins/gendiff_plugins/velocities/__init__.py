@@ -1,11 +1,10 @@
 """Velocities: how fast each component is corrupted."""
 
-from gendiff.component import Component, Lazy
-from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.hookspecs import Lazy, hookimpl
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the velocities."""
     here = "gendiff_plugins.velocities"
     return [

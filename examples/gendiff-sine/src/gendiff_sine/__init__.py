@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gendiff import Component, Lazy, hookimpl
+from gendiff import Lazy, hookimpl
 
 gendiff_api_version = 1
 
 
 @hookimpl
-def gendiff_components() -> list[type[Component] | Lazy]:
+def gendiff_components() -> list[Lazy]:
     """Announce the schedule; its module, and torch with it, is imported when it is used."""
     return [
         Lazy(

@@ -1,0 +1,173 @@
+"""Commands: what all of them hold to, and how one is known before it is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from gendiff.errors import ConfigError, failure
+
+
+class _Light:
+    """What needs neither pydantic nor Markdown for help and completion."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Its parameters, which are converted where they are given: typer imports pydantic to convert nothing, too."""
+        parameters = super().get_params(ctx)  # type: ignore[misc]  # of a command
+        for parameter in parameters:
+            if not isinstance(parameter.process_value, partial):
+                parameter.process_value = partial(_processed, parameter, parameter.process_value)
+        return parameters
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write its help."""
+        with _without_markdown():
+            super().format_help(ctx, formatter)  # type: ignore[misc]  # of a command
+
+
+def _processed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    if ctx.resilient_parsing:  # a shell asks what could be written next
+        return value
+    if value is not None or parameter.required:
+        return process(ctx, value)
+    nothing = () if parameter.multiple or parameter.nargs == -1 else None
+    return parameter.callback(ctx, parameter, nothing) if parameter.callback else nothing
+
+
+@contextmanager
+def _without_markdown() -> Iterator[None]:
+    """Inside the block typer finds nothing that renders Markdown and tracebacks, which it imports, and our help has not."""
+    known = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    absent = [module for module in known if module not in sys.modules]
+    for module in absent:
+        sys.modules[module] = ModuleType(module)
+        setattr(sys.modules[module], known[module], type(known[module], (), {}))
+    try:
+        yield
+    finally:
+        for module in absent:
+            del sys.modules[module]
+
+
+class Command(_Light, TyperCommand):
+    """A command in which components cannot write to stdout, end the program only by an error, and are stopped on request.
+
+    No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the command line; a value that an option does not take is repeated in the error."""
+        words = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except typer.BadParameter as error:
+            from gendiff_cli.refusal import refused
+
+            if (
+                type(error) is typer.BadParameter
+                and error.param is not None
+                and error.param.param_type_name == "option"
+            ):
+                raise refused(error, words) from error
+            raise
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; what is empty is refused."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        _refuse_empty(self, ctx, words)
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, with the registry, which help and completion do without."""
+        from gendiff.machine.stopping import StopRequest, interruptible, stopped
+        from gendiff_cli.console import results_alone
+
+        ctx.obj = ctx.obj()
+        with results_alone():
+            try:
+                with interruptible():
+                    return super().invoke(ctx)
+            except StopRequest as stop:
+                raise stopped("", stop.number, "every file that was written is whole") from stop
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise failure(error) from error
+
+
+def _refuse_empty(command: Any, ctx: Any, words: list[str]) -> None:
+    if ctx.resilient_parsing or not any(word == "" or word.endswith("=") for word in words):
+        return
+    given = command.make_parser(ctx).parse_args(words)[0]
+    for parameter in command.params:
+        value = given.get(parameter.name)
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            option = parameter.param_type_name == "option"
+            name = max(parameter.opts, key=len) if option else (parameter.metavar or parameter.name.upper())
+            raise ConfigError(
+                f"{name} is given nothing",
+                details=["a shell variable that is not set gives nothing"],
+                fix="give it a value" + (", or leave the option out" if option else ""),
+            )
+
+
+class Group(_Light, TyperGroup):
+    """A group of commands, and the options that stand before them: none is an empty text."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command; what is empty is refused."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        _refuse_empty(self, ctx, words)
+        return rest
+
+
+class Announced(TyperCommand):
+    """A command, or a group of them, that is imported when it is called.
+
+    Args:
+        module: it holds a function called ``name``, or the `typer.Typer` ``app`` of a group.
+        line: what a list of commands says of it, the first line of its help.
+
+    """
+
+    def __init__(self, name: str, module: str, line: str) -> None:
+        super().__init__(name, help=line)
+        self.module = module
+
+    @cached_property
+    def itself(self) -> Any:
+        """The command; imports its module."""
+        module = import_module(self.module)
+        if not (group := getattr(module, "app", None)):
+            app = typer.Typer(add_completion=False)
+            app.command(self.name, cls=Command)(getattr(module, str(self.name)))
+            return typer.main.get_command(app)
+        for command in group.registered_commands:
+            command.cls = Command
+        return typer.main.get_group(group)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """What typer does next is done with the command itself."""
+        return self.itself.make_context(info_name, args, parent, **extra)
+
+
+def announcing(package: str, lines: Mapping[str, str]) -> type[TyperGroup]:
+    """A group of the commands in the modules of a package, each imported when it is called: what a list says, by name."""
+
+    class Announcing(Group):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            for name, line in lines.items():
+                self.add_command(Announced(name, f"{package}.{name}", line))
+
+    return Announcing

@@ -1,0 +1,51 @@
+"""Opening: how every command opens a run, and what it says of one that is not quite as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gendiff_cli.console import note
+
+if TYPE_CHECKING:
+    import torch
+
+    from gendiff.run.config import Layer
+    from gendiff.run.directory import Run
+    from gendiff.run.generation import TrainedModel
+
+
+def is_run(source: str) -> bool:
+    """Whether this is the directory of a run."""
+    return (Path(source) / "run.json").is_file()
+
+
+def open_run(
+    path: Path, training: bool = False, steps: int | None = None, changes: Iterable[Layer] = (), label: str = ""
+) -> Run:
+    """A run, its notes said; see `gendiff.Run.open`. ``label`` tells it from other runs of one command."""
+    from gendiff.run.directory import Run
+
+    run = Run.open(path, training, steps, changes)
+    for text in run.notes:
+        note(label + text)
+    return run
+
+
+def load_model(run: Run, device: torch.device, ema: bool) -> TrainedModel:
+    """Its network, with averaged weights where ``ema`` is set."""
+    from gendiff.run.generation import TrainedModel
+
+    with passing_over() as problems:
+        return TrainedModel.load(run, device, ema, problems)
+
+
+@contextmanager
+def passing_over() -> Iterator[list[str]]:
+    """A list for the damaged checkpoints that are passed over inside the block, which are said behind it."""
+    problems: list[str] = []
+    yield problems
+    for problem in problems:
+        note(f"a damaged checkpoint was passed over: {problem}")
