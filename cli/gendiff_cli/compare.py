@@ -106,7 +106,7 @@ def compare(
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
     from gendiff.comparison.measure import rehearse
-    from gendiff.machine.process_group import process_group
+    from gendiff.machine.world import join
 
     comparison: Comparison | None
     if resume is not None:
@@ -133,8 +133,8 @@ def compare(
             note(warning(contender.label, finding.text))
     if out is not None:
         Comparison.held(plan, out)
-    with process_group(device) as group:
-        names = rehearse(plan, group.device)
+    with join(device) as world:
+        names = rehearse(plan, world.device)
         for text in gate or []:
             Gate.parse(text, names)
         if dry_run:
@@ -142,7 +142,7 @@ def compare(
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
-        found, files = _compared(comparison, registry, group.device, unequal, gate or [])
+        found, files = _compared(comparison, registry, world.device, unequal, gate or [])
     report(found, files, json)
 
 

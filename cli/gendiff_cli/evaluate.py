@@ -102,14 +102,14 @@ def evaluate(
     """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
     from gendiff.evaluation import measuring
     from gendiff.evaluation.event_set import EventSet
-    from gendiff.machine.process_group import process_group
+    from gendiff.machine.world import join
     from gendiff.storage.cache import Cache
     from gendiff.storage.folder import inside
 
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
-    with process_group(device) as group, _Progress() as progress:
-        model = load_model(open_run(Path(source)), group.device, ema) if is_run(source) else None
+    with join(device) as world, _Progress() as progress:
+        model = load_model(open_run(Path(source)), world.device, ema) if is_run(source) else None
         if model is None:
             _refuse_drawing(source, {**given.said, **({} if steps is None else {"steps": steps})}, ema)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
@@ -127,23 +127,23 @@ def evaluate(
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
             chosen = chosen_sampler(model.run, given, steps)
-            samples, drawing = measuring.drawn(model, chosen, count, seed, batch, group, progress.snapshot)
+            samples, drawing = measuring.drawn(model, chosen, count, seed, batch, world, progress.snapshot)
             progress.chain = drawing.evaluations
-            if count * drawing.evaluations > LONG and group.device.type == "cpu":
+            if count * drawing.evaluations > LONG and world.device.type == "cpu":
                 note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
         assert samples is not None
         if theirs is not None:
             measuring.check(samples, theirs, instruments)
-        if not group.main:
+        if not world.main:
             for _ in samples.at(range(samples.n)):  # draws its share
                 pass
             return
-        progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n // group.world)
+        progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n // world.size)
         cache = Cache.of_user() if use_cache else None
         seen: EventSet | Seen | KnownStatistics | None = theirs
-        if isinstance(theirs, EventSet) and group.world == 1:  # before hours of drawing; other processes would not wait
-            seen = measuring.see(theirs, instruments, group.device, cache, partial(progress.heard, "reference"))
-        ours = measuring.see(samples, instruments, group.device, watch=partial(progress.heard, "samples"))
+        if isinstance(theirs, EventSet) and world.size == 1:  # before hours of drawing; other processes would not wait
+            seen = measuring.see(theirs, instruments, world.device, cache, partial(progress.heard, "reference"))
+        ours = measuring.see(samples, instruments, world.device, watch=partial(progress.heard, "samples"))
         for rows in ours.rows:
             if samples.n <= rows.shape[1]:
                 note(
@@ -161,7 +161,7 @@ def evaluate(
                 kernel=kid,
                 manifold=precision_recall,
                 replicates=replicates,
-                device=group.device,
+                device=world.device,
                 cache=cache,
                 drawing=drawing,
                 watch=progress.heard,

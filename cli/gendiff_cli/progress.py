@@ -34,7 +34,7 @@ def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> N
 
     with ProgressBar(what or run.path.name, trainer.step, trainer.settings.steps) as bar:
         observers = Observers([("the progress bar", bar)], failed)
-        if trainer.group.main:
+        if trainer.world.main:
             for name, plugin in registry.observers():
                 observers.add(name, plugin)
             for logger in trainer.settings.loggers:

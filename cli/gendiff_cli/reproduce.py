@@ -67,7 +67,7 @@ def reproduce(
     from gendiff.comparison.reproduction import SCALES as KNOWN
     from gendiff.comparison.reproduction import figure4
     from gendiff.comparison.reproduction import reproduce as made
-    from gendiff.machine.process_group import choose_device, process_group
+    from gendiff.machine.world import choose_device, join
     from gendiff_cli.progress import Bars
 
     folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
@@ -86,8 +86,8 @@ def reproduce(
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
         note(f"in {comparison.path}")
-        with process_group(device) as group, comparison.working() as heed:
-            files = made(target, comparison, context.obj, group.device, Bars(context.obj), heed)
+        with join(device) as world, comparison.working() as heed:
+            files = made(target, comparison, context.obj, world.device, Bars(context.obj), heed)
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
     else:

@@ -52,7 +52,7 @@ def sample(
     The folder's name holds all that decides what is in it; the same command again replaces it as a whole.
     """
     from gendiff.datasets.pictures import file_size
-    from gendiff.machine.process_group import process_group
+    from gendiff.machine.world import join
     from gendiff.run.generation import Trajectory
     from gendiff.storage.disk import check_room
     from gendiff.storage.folder import inside
@@ -60,26 +60,26 @@ def sample(
 
     opened = open_run(run)
     chosen = chosen_sampler(opened, given, steps)
-    with process_group(device) as group:
-        model = load_model(opened, group.device, ema)
+    with join(device) as world:
+        model = load_model(opened, world.device, ema)
         folder, elsewhere = out or opened.samples / _folder_name(model, chosen, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
             inside(opened.path, folder / EVENTS)
         views = (
-            Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if group.main and (trajectory or gif) else None
+            Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if world.main and (trajectory or gif) else None
         )
         evaluations = len(chosen.plan(model.denoiser.diffusion))  # a sampler that does not fit leaves nothing behind
         needed = n * file_size(opened.config.data.event_shape)
         check_room(
             folder, needed, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
-        with whole(folder, elsewhere, needed) if group.main else nullcontext(aside(folder, elsewhere)) as stage:
-            group.barrier()
-            _draw(model, chosen, seed, range(group.rank, n, group.world), batch, stage, evaluations, views)
-            group.barrier()
-            files = _draw_together(stage, n, views, trajectory, gif) if group.main else []
-        if group.main:
+        with whole(folder, elsewhere, needed) if world.main else nullcontext(aside(folder, elsewhere)) as stage:
+            world.barrier()
+            _draw(model, chosen, seed, range(world.rank, n, world.size), batch, stage, evaluations, views)
+            world.barrier()
+            files = _draw_together(stage, n, views, trajectory, gif) if world.main else []
+        if world.main:
             _report(model, chosen, seed, n, folder, files, evaluations, json)
 
 

@@ -20,7 +20,7 @@ from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
-    from gendiff.machine.process_group import ProcessGroup
+    from gendiff.machine.world import World
     from gendiff.plugin.registry import Registry
     from gendiff.run.config import Config, Layer
     from gendiff.run.directory import Run
@@ -92,15 +92,15 @@ class Change:
             note(f"from step {step} on, '{run.path}' leaves out {what}")
 
 
-def _start(config: Config, device: str | None, together: Callable[[Config, ProcessGroup], None]) -> None:
-    from gendiff.machine.process_group import process_group
+def _start(config: Config, device: str | None, together: Callable[[Config, World], None]) -> None:
+    from gendiff.machine.world import join
 
     remark_schedule(config)
     for logger in config.train.loggers:
         logger.ready()
     config = config.fitted()
-    with process_group(device) as group:
-        together(config, group)
+    with join(device) as world:
+        together(config, world)
 
 
 def _together(
@@ -111,9 +111,9 @@ def _together(
     run: Run | None,
     change: Change,
     config: Config,
-    group: ProcessGroup,
+    world: World,
 ) -> None:
-    """What each process does; a function of its own, so that the trainer is gone before the group is."""
+    """What each process does; a function of its own, so that the trainer is gone before the world is."""
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
     from gendiff.training.continuation import check_disk, resuming
@@ -121,7 +121,7 @@ def _together(
     from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
-        trainer = Trainer(config, group.device, group)
+        trainer = Trainer(config, world.device, world)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
         if run is not None:
@@ -141,20 +141,20 @@ def _together(
             return
         if run is None:
             check_disk(out or Path("runs"), trainer)  # before anything is made
-            run = Run.create(config, registry, out, sys.argv[1:]) if group.main else None
+            run = Run.create(config, registry, out, sys.argv[1:]) if world.main else None
             if run is not None:
                 stack.enter_context(_taken_away_where_nothing_is_saved(run))
-            path = group.broadcast(str(run.path) if run else "")
+            path = world.broadcast(str(run.path) if run else "")
             run = run or Run.open(Path(path), training=True)
         else:
             check_disk(run.path, trainer)
-        if group.main:
+        if world.main:
             stack.enter_context(run.lock())
             run.save_config()  # resumed with other settings, it has changed
             change.keep(run, trainer.step)
             run.forget_after(trainer.step)
         watched(run, trainer, registry)
-        if group.main:
+        if world.main:
             _finish(run, trainer, json)
 
 

@@ -27,8 +27,8 @@ from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
-from gendiff.machine.process_group import ProcessGroup
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.machine.world import World
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
@@ -242,7 +242,7 @@ class Comparison:
         if run.info["status"] == "done":
             return
         refuse_other_data(run, run.config)
-        trainer = Trainer(run.config, device, ProcessGroup(0, 1, device))
+        trainer = Trainer(run.config, device, World(0, 1, device))
         if any(run.checkpoints.glob("step-*")):
             trainer.restore(checkpoint.newest(run.checkpoints))
         with run.lock():

@@ -32,7 +32,7 @@ from gendiff.evaluation.event_set import EventSet, KnownStatistics, Seen, Watch,
 from gendiff.evaluation.number import Better, Drawing, Evaluation, Events, Number
 from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
-from gendiff.machine.process_group import ProcessGroup
+from gendiff.machine.world import World
 from gendiff.metric import Metric
 from gendiff.plugin.discovery import version
 from gendiff.run.generation import TrainedModel, generate
@@ -51,27 +51,27 @@ def drawn(
     n: int,
     seed: int,
     batch: int = 64,
-    group: ProcessGroup | None = None,
+    world: World | None = None,
     watch: Callable[[Snapshot], None] | None = None,
 ) -> tuple[EventSet, Drawing]:
     """The first ``n`` samples of ``seed`` from a run, and how they are drawn.
 
-    Pictures have 8 bits, as those that `gendiff sample` writes: what is measured is what is seen. The processes of a group share
+    Pictures have 8 bits, as those that `gendiff sample` writes: what is measured is what is seen. The processes of a world share
     the work: each must go through the same samples, and the first gets them. ``watch`` sees the chains of this process.
     """
     run, diffusion = model.run, model.denoiser.diffusion
-    rank, world = (group.rank, group.world) if group else (0, 1)
+    rank, size = (world.rank, world.size) if world else (0, 1)
     evaluations = len(sampler.plan(diffusion))
     drawing = Drawing(run.info["id"], model.step, model.weights, model.weights_hash, sampler.spec, evaluations, seed)
     pictured = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
-        for shared in parts(numbers, batch * world):
+        for shared in parts(numbers, batch * size):
             mine = shared[rank * batch : (rank + 1) * batch]
             some = [events.cpu() for events in generate(model.denoiser, run, sampler, seed, mine, batch, watch)]
             events = torch.cat(some) if some else torch.empty(0, *diffusion.event_shape)
             events = eight_bits(events) if pictured else events
-            yield from group.gather(events) if group else [events]
+            yield from world.gather(events) if world else [events]
 
     return EventSet(Events(drawing.run, "", n), diffusion.event_shape, at), drawing
 

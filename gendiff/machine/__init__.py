@@ -4,5 +4,5 @@ stopping       requests to stop, heard where nothing is lost
 memory         allocations that fail
 threads        how many compute
 workers        processes that prepare data
-process_group  processes that train together
+world          processes that train together
 """

@@ -21,7 +21,7 @@ from torch import nn
 
 from gendiff.component import Component
 from gendiff.datasets.tensors import as_data
-from gendiff.machine.process_group import ProcessGroup, choose_device
+from gendiff.machine.world import World, choose_device
 from gendiff.model import Model
 from gendiff.objective import Objective
 from gendiff.plugin.hookspecs import hookimpl
@@ -196,7 +196,7 @@ def _given(model: Any, data: Any) -> Mapping[str, Component]:
 
 def _trainer(config: Config, device: str | None) -> Trainer:
     chosen = choose_device(device)
-    return Trainer(config, chosen, ProcessGroup(0, 1, chosen))
+    return Trainer(config, chosen, World(0, 1, chosen))
 
 
 def _finished(run: Run, trainer: Trainer, progress: bool) -> TrainedModel:

@@ -46,11 +46,11 @@ def fit(
     if trainer.step == trainer.settings.steps and trainer.failures and run.info["status"] == "failed":
         raise trainer.gave_up()  # again: nothing has been done since, and it would count as done
     observers = observers or Observers()
-    told = partial(observers.notify, run=run.path) if trainer.group.main else _silence
+    told = partial(observers.notify, run=run.path) if trainer.world.main else _silence
     status = "failed"
 
     def record(**facts: Any) -> None:
-        if trainer.group.main:
+        if trainer.world.main:
             run.update(**facts)
 
     try:
@@ -70,17 +70,17 @@ def fit(
 
 def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
     settings = trainer.settings
-    group = trainer.group
+    world = trainer.world
     about = {"run": run.info["id"], "versions": run.info["versions"], "data": trainer.config.data.fingerprint}
     started, first = time.perf_counter(), trainer.step
     workers = default_workers(trainer.device) if settings.workers is None else settings.workers
     loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
-    between = interruptible if group.world == 1 else nullcontext
+    between = interruptible if world.size == 1 else nullcontext
 
     def save(initial: bool = False) -> None:
         """Save what was reached, where the disk does not hold it and it is whole."""
-        if group.main and (initial or trainer.kept < trainer.step) and trainer.whole:
+        if world.main and (initial or trainer.kept < trainer.step) and trainer.whole:
             if not run.path.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
             saved = trainer.initial(about) if initial else trainer.checkpoint(about)
@@ -96,14 +96,14 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
     def show() -> tuple[bool, bool]:
         """Draw the preview; returns whether it is drawn, and whether any process was asked to stop."""
         drawn = True
-        if group.main:
+        if world.main:
             with saving_on_failure(save):
                 try:
                     with interruptible():
                         preview(trainer)
                 except StopRequest:
                     drawn = False
-        return drawn, group.any(bool(requested))
+        return drawn, world.any(bool(requested))
 
     with closing(loader), stop_requests() as requested:
         try:
@@ -123,16 +123,16 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
                     trainer.reduce_window()
                     row = {"step": step, "images": step * settings.batch, **trainer.window.means()}
                     row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
-                    if group.main:
+                    if world.main:
                         run.log(row)
                     told("gendiff_metrics_ready", step=step, values=numbers(row))
                     trainer.window = Window()
-                stop, drawn = group.any(bool(requested)), True
+                stop, drawn = world.any(bool(requested)), True
                 shows = _shows(settings, step)
                 if last or stop or shows or step % settings.checkpoint_every == 0:
                     trainer.reduce_window()
                     save()
-                    group.barrier()
+                    world.barrier()
                 told("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
                 if shows:
                     drawn, stop = (False, True) if stop else show()

@@ -24,8 +24,8 @@ from gendiff.denoiser import Denoiser
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.frequency import frequency_bands
 from gendiff.machine.memory import memory_for
-from gendiff.machine.process_group import ProcessGroup
 from gendiff.machine.stopping import interruptible
+from gendiff.machine.world import World
 from gendiff.objective import Loss
 from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
@@ -91,7 +91,7 @@ class Trainer:
     """A network on its way: weights, optimiser, averaged weights and the step they have reached.
 
     Args:
-        group: the processes that train together.
+        world: the processes that train together.
 
     Attributes:
         kept: the last step whose state is on the disk; that of step 0 follows from the configuration.
@@ -101,11 +101,11 @@ class Trainer:
 
     """
 
-    def __init__(self, config: Config, device: torch.device, group: ProcessGroup) -> None:
+    def __init__(self, config: Config, device: torch.device, world: World) -> None:
         self.config = config
         self.settings = config.train
         self.device = device
-        self.group = group
+        self.world = world
         self.step = 0
         self.kept = 0
         self.begun = 0
@@ -116,7 +116,7 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
-        self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, group.rank, group.world)
+        self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, world.rank, world.size)
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
         self.band_means = bands / bands.sum(0).clamp_min(1)
@@ -137,7 +137,7 @@ class Trainer:
         self.denoiser.autocast = torch.bfloat16 if self.settings.precision == "bf16" else None
         if self.settings.compile:
             self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
-        self.parallel = DistributedDataParallel(self.denoiser) if self.group.world > 1 else self.denoiser
+        self.parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser
 
     def _refuse_samplers(self) -> None:
         """Raise `ConfigError` now, not when a grid is drawn, where a sampler of the run cannot sample its process."""
@@ -169,7 +169,7 @@ class Trainer:
 
     def _gradient(self, batch: Batch, step: int) -> tuple[Loss, float, float]:
         """The loss, the norm of its gradient before it was clipped, and its mean."""
-        torch.manual_seed(stream(self.settings.seed, "dropout", step, self.group.rank).initial_seed())
+        torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
         self.parallel.train()
         loss = self.config.objective.loss(self.parallel, self.diffusion, batch.x_0, batch.i, batch.eps)
         self.optimizer.zero_grad(set_to_none=True)
@@ -186,7 +186,7 @@ class Trainer:
         self.step = step
         self.window.bands = None
         # Gradients are those of all processes, losses are not: each must know whether the others skip.
-        if self.group.any(not (math.isfinite(grad_norm) and math.isfinite(mean_loss))):
+        if self.world.any(not (math.isfinite(grad_norm) and math.isfinite(mean_loss))):
             self._skip(batch, loss)
             return
         self.failures = 0
@@ -216,7 +216,7 @@ class Trainer:
         """Average the window over processes, so that each holds what all saw."""
         window = self.window
         bands = window.bands or []  # of all processes or of none: they skip together
-        window.loss, window.grad_norm, *bands = self.group.mean([window.loss, window.grad_norm, *bands])
+        window.loss, window.grad_norm, *bands = self.world.mean([window.loss, window.grad_norm, *bands])
         window.bands = bands or None
 
     def checkpoint(self, about: dict[str, Any]) -> Checkpoint:
@@ -245,7 +245,7 @@ class Trainer:
     def initial(self, about: dict[str, Any]) -> Checkpoint:
         """The state before the first step, whatever this one has done since."""
         cpu = torch.device("cpu")
-        return Trainer(self.config, cpu, ProcessGroup(0, 1, cpu)).checkpoint(about)
+        return Trainer(self.config, cpu, World(0, 1, cpu)).checkpoint(about)
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""

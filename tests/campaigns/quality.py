@@ -162,7 +162,7 @@ def run_cell(cell: Cell, options: argparse.Namespace) -> list[Measured]:
 
 def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) -> Any:
     """The run of a cell, trained to its end; one that was interrupted goes on from its last checkpoint."""
-    from gendiff.machine.process_group import ProcessGroup
+    from gendiff.machine.world import World
     from gendiff.plugin.registry import default_registry
     from gendiff.run import checkpoint
     from gendiff.run.config import Layer, resolve
@@ -179,7 +179,7 @@ def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) 
         train = {"steps": steps, "seed": cell.seed, "sample_every": 0, "checkpoint_every": max(steps // 5, 1)}
         layers = [Layer("set", SETS[cell.set].table), Layer("arm", own), Layer("campaign", {"train": train})]
         run = Run.create(resolve(layers).config, default_registry(), path)
-    trainer = Trainer(run.config, device, ProcessGroup(0, 1, device))
+    trainer = Trainer(run.config, device, World(0, 1, device))
     if any(run.checkpoints.glob("step-*")):
         trainer.restore(checkpoint.newest(run.checkpoints))
     if trainer.step < steps:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gendiff.machine.process_group import ProcessGroup, choose_device
+from gendiff.machine.world import World, choose_device
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
@@ -84,7 +84,7 @@ def reference(scale: dict, rotation: str, warm: int) -> tuple[list, Tensor]:
     """A float32 CPU run of the first steps on the same batches."""
     config = configuration(scale, rotation, "fp32", compiled=False)
     cpu = torch.device("cpu")
-    trainer = Trainer(config, cpu, ProcessGroup(0, 1, cpu))
+    trainer = Trainer(config, cpu, World(0, 1, cpu))
     batches = [trainer.batches[step] for step in range(1, warm + 1)]
     for batch in batches:
         trainer.train_step(batch)
@@ -98,7 +98,7 @@ def measure(
     config = configuration(scale, ARMS[arm], precision, compiled)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(config, device, ProcessGroup(0, 1, device))
+    trainer = Trainer(config, device, World(0, 1, device))
     batches, wanted = expected
     for batch in batches:
         trainer.train_step(batch)

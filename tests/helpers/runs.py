@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gendiff.datasets.batches import Batch
-from gendiff.machine.process_group import ProcessGroup
+from gendiff.machine.world import World
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.observers import Observers
 from gendiff.plugin.registry import default_registry
@@ -28,7 +28,7 @@ from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-ALONE = ProcessGroup(0, 1, CPU)
+ALONE = World(0, 1, CPU)
 MLP = "mlp:width=16,depth=1"
 UNET = "unet:channels=8,multipliers=[1],attention=[],heads=1"
 

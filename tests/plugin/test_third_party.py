@@ -17,7 +17,7 @@ from command import TINY, Result, run
 from distributions import PREFIX, Project, forget, gendiff, install, uninstall, wheels
 
 from gendiff.component import resolving_with
-from gendiff.machine.process_group import process_group
+from gendiff.machine.world import join
 from gendiff.plugin import hookspecs
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint
@@ -1034,9 +1034,9 @@ def pictures(path: Path | str, number: int) -> dict[str, bytes]:
 
 def drawn(path: Path | str) -> torch.Tensor:
     """Three images of a run in full precision."""
-    with resolving_with(Registry().component_class), process_group("cpu") as group:
+    with resolving_with(Registry().component_class), join("cpu") as world:
         opened = Run.open(Path(path))
-        model = TrainedModel.load(opened, group.device)
+        model = TrainedModel.load(opened, world.device)
         return torch.cat(list(generate(model.denoiser, opened, opened.config.sampler, 5, range(3), 3)))
 
 

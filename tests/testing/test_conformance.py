@@ -2597,7 +2597,7 @@ def own():
 
 def test_in_force(gendiff_registry):
     registry = gendiff_registry()
-    assert resolver() == registry.resolve
+    assert resolver() == registry.component_class
 
 def test_restored():
     assert resolver() is mine

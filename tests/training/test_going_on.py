@@ -24,8 +24,8 @@ from runs import CPU, create, final, restored, rows, settings, train
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.machine import memory
 from gendiff.machine.memory import memory_for, shortage
-from gendiff.machine.process_group import ProcessGroup
 from gendiff.machine.workers import DataProcessDied, in_order
+from gendiff.machine.world import World
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
 from gendiff.run.roll import absence, roll
@@ -35,7 +35,7 @@ from gendiff.storage.lock import locked
 from gendiff.training.continuation import changed_data, refuse_other_data, resuming
 from gendiff.training.trainer import Trainer
 
-ALONE = ProcessGroup(0, 1, CPU)
+ALONE = World(0, 1, CPU)
 ALLOCATOR = "DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 
 

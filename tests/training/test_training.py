@@ -795,7 +795,7 @@ class TestGradients:
             trainer = Trainer(settings(DROPOUT, warmup=0, lr=1e-2), CPU, ALONE)
             for step in range(1, 6):
                 trainer.train_step(trainer.batches[step])
-            trainer.group = replace(ALONE, rank=rank)
+            trainer.world = replace(ALONE, rank=rank)
             before = trainer.window.loss
             trainer.train_step(trainer.batches[1])
             losses.append(trainer.window.loss - before)

@@ -53,11 +53,11 @@ def likelihood(
     """
     from gendiff.denoiser import NetworkScore
     from gendiff.lab.likelihood import bound
-    from gendiff.machine.process_group import process_group
+    from gendiff.machine.world import join
     from gendiff.sampler import Clamped
 
-    with process_group(device) as group:
-        trained = load_model(open_run(run), group.device, ema)
+    with join(device) as world:
+        trained = load_model(open_run(run), world.device, ema)
         source = _data(trained.run, data)
         diffusion = trained.denoiser.diffusion
         if source.event_shape != diffusion.event_shape:

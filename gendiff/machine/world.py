@@ -1,4 +1,4 @@
-"""Process group: the processes that work together under torchrun, or this one alone.
+"""World: the processes that work together under torchrun, or this one alone.
 
 gendiff launches nothing itself: ``torchrun --nproc-per-node K -m gendiff_cli ...`` starts K processes and sets the environment
 that this module reads.
@@ -25,11 +25,11 @@ from gendiff.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class ProcessGroup:
-    """``rank`` of ``world`` processes, and the device of this one."""
+class World:
+    """``rank`` of ``size`` processes, and the device of this one."""
 
     rank: int
-    world: int
+    size: int
     device: torch.device
 
     @property
@@ -39,16 +39,16 @@ class ProcessGroup:
 
     def barrier(self) -> None:
         """Wait for all."""
-        if self.world > 1:
+        if self.size > 1:
             dist.barrier()
 
     def mean(self, values: list[float]) -> list[float]:
         """The mean of each value over processes."""
-        if self.world == 1:
+        if self.size == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
-        return [float(value) for value in total / self.world]
+        return [float(value) for value in total / self.size]
 
     def any(self, flag: bool) -> bool:
         """Whether it is true in any process."""
@@ -56,7 +56,7 @@ class ProcessGroup:
 
     def broadcast(self, text: str) -> str:
         """The main process's text, in every process."""
-        if self.world == 1:
+        if self.size == 1:
             return text
         box = [text]
         dist.broadcast_object_list(box, src=0, device=self.device)
@@ -64,9 +64,9 @@ class ProcessGroup:
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """The CPU tensors of all processes, whose sizes may differ, in the main one by rank; in others nothing."""
-        if self.world == 1:
+        if self.size == 1:
             return [tensor]
-        found: list[Any] = [None] * self.world
+        found: list[Any] = [None] * self.size
         if self.device.type == "cuda":  # NCCL gathers nothing in one process alone
             dist.all_gather_object(found, tensor)
         else:
@@ -75,23 +75,23 @@ class ProcessGroup:
 
 
 @contextmanager
-def process_group(device: str | None) -> Iterator[ProcessGroup]:
-    """Join the group that torchrun started, if any; what holds the group, such as a `Trainer`, must be gone when the block ends.
+def join(device: str | None) -> Iterator[World]:
+    """Join the world that torchrun started, if any; what holds it, such as a `Trainer`, must be gone when the block ends.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or None for a GPU where there is one.
 
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
-    if world == 1:
-        yield ProcessGroup(0, 1, chosen)
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
+    if size == 1:
+        yield World(0, 1, chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield ProcessGroup(rank, world, chosen)
+        yield World(rank, size, chosen)
     finally:
         dist.destroy_process_group()
 
