@@ -58,7 +58,7 @@ _PYTHON = {
 
 def resolve_installed(kind: str, name: str) -> type[Component]:
     """The class of everything installed, by a registry that is loaded when it is first asked for."""
-    return import_module("gendiff.plugin.registry").default_registry().resolve(kind, name)  # type: ignore[no-any-return]
+    return import_module("gendiff.plugin.registry").default_registry().component_class(kind, name)  # type: ignore[no-any-return]
 
 
 _resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
