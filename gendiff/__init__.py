@@ -16,6 +16,8 @@ from typing import Any
 # distribution, and nothing works. They would also be code that comes in by another door than ours. Set it to "" to have them.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
+from gendiff.names import set_default_resolver
+
 __version__ = "0.1.0"
 
 _MODULE_OF = {
@@ -38,3 +40,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _installed(kind: str, name: str) -> Any:
+    from gendiff.plugin.registry import default_registry
+
+    return default_registry().component_class(kind, name)
+
+
+set_default_resolver(_installed)

@@ -16,8 +16,6 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +35,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, PluginError, did_you_mean
+from gendiff.names import resolver
 from gendiff.plain import toml_table
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 else:
     from abc import abstractmethod as abstractmethod
 
-Resolver = Callable[[str, str], "type[Component]"]
 #: What no list offers: what stands in a configuration for an object that somebody gave in Python.
 _PYTHON = {
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
@@ -56,36 +54,12 @@ _PYTHON = {
 }
 
 
-def resolve_installed(kind: str, name: str) -> type[Component]:
-    """The class of everything installed, by a registry that is loaded when it is first asked for."""
-    return import_module("gendiff.plugin.registry").default_registry().component_class(kind, name)  # type: ignore[no-any-return]
-
-
-_resolver: ContextVar[Resolver | None] = ContextVar("resolver", default=None)
-_default_resolver: list[Resolver] = [resolve_installed]
-
-
-def set_default_resolver(resolver: Resolver) -> None:
-    """Set how ``(kind, name)`` becomes a class wherever no other resolver is in force."""
-    _default_resolver[:] = [resolver]
-
-
-@contextmanager
-def resolving_with(resolver: Resolver) -> Iterator[None]:
-    """Look names up with ``resolver`` inside the block."""
-    token = _resolver.set(resolver)
-    try:
-        yield
-    finally:
-        _resolver.reset(token)
-
-
 def component_class(kind: str, name: str) -> type[Component]:
     """Return the component class of that kind and name; raise `ConfigError` or `PluginError` if there is none."""
     if target := _PYTHON.get((kind, name)):
         module, _, own = target.partition(":")
         return getattr(import_module(module), own)  # type: ignore[no-any-return]  # a class of that kind
-    return (_resolver.get() or _default_resolver[0])(kind, name)
+    return resolver()(kind, name)  # type: ignore[no-any-return]
 
 
 def guard(cls: type, name: str, check: Callable[..., tuple[Any, ...]]) -> None:

@@ -15,8 +15,9 @@ from processes import component
 from pydantic import Field, ValidationError
 
 from gendiff import BlurSchedule, Data, NoiseSchedule, Rotation, Sampler, Velocity
-from gendiff.component import Component, by_name, parse_spec, parse_value, resolving_with
+from gendiff.component import Component, by_name, parse_spec, parse_value
 from gendiff.errors import ConfigError, GendiffError
+from gendiff.names import resolving_with
 from gendiff.plugin.registry import default_registry
 
 ENTRIES = default_registry().entries()

@@ -81,7 +81,7 @@ def gendiff(
 
 def _registry_of(files: Sequence[Path], no_plugins: bool, block: Sequence[str]) -> Registry:
     """The registry of the plugins that the user has and gives, put in force."""
-    from gendiff.component import set_default_resolver
+    from gendiff.names import set_default_resolver
     from gendiff.plugin import discovery
     from gendiff.plugin.registry import Registry
 

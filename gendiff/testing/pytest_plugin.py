@@ -19,8 +19,7 @@ def gendiff_registry() -> Iterator[Callable[..., Registry]]:
 
     Other installed plugins are not there. A plugin that is broken fails the test.
     """
-    from gendiff import component
-    from gendiff.component import set_default_resolver
+    from gendiff.names import default_resolver, set_default_resolver
     from gendiff.plugin.discovery import Plugin, Provider
     from gendiff.plugin.registry import Registry
 
@@ -36,6 +35,6 @@ def gendiff_registry() -> Iterator[Callable[..., Registry]]:
         set_default_resolver(registry.component_class)
         return registry
 
-    [before] = component._default_resolver
+    before = default_resolver()
     yield make
     set_default_resolver(before)

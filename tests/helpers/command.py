@@ -12,7 +12,9 @@ from unittest.mock import patch
 import gendiff_cli.app
 from gendiff_cli.console import Verbosity
 
-from gendiff.component import resolve_installed, set_default_resolver
+from gendiff.names import default_resolver, set_default_resolver
+
+INSTALLED = default_resolver()
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def run(*argv: object) -> Result:
         code = done.code or 0
     finally:
         Verbosity.level = 0
-        set_default_resolver(resolve_installed)
+        set_default_resolver(INSTALLED)
     return Result(code, out.getvalue(), err.getvalue())
 
 

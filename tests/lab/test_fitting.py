@@ -13,13 +13,13 @@ from pydantic import Field
 
 from gendiff import BlurSchedule, Sampler, Velocity
 from gendiff.component import component_class as installed
-from gendiff.component import resolving_with
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
 from gendiff.lab.fitting import Parameter, chosen, fit, never_rises, parameters, with_values
 from gendiff.lab.forward import DECIBEL
 from gendiff.lab.prediction import dense, diagonal, predict
+from gendiff.names import resolving_with
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.scales import VariancePreserving

@@ -16,8 +16,8 @@ import torch
 from command import TINY, Result, run
 from distributions import PREFIX, Project, forget, gendiff, install, uninstall, wheels
 
-from gendiff.component import resolving_with
 from gendiff.machine.world import join
+from gendiff.names import resolving_with
 from gendiff.plugin import hookspecs
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint

@@ -2583,17 +2583,17 @@ def test_the_fixture_holds_gendiffs_plugins_and_the_given_ones_alone(gendiff_reg
 
 PLUGIN_SESSION = """
 import pytest
-from gendiff import component
+from gendiff import names
 
 def mine(kind, name):
     return "mine"
 
 def resolver():
-    return component._default_resolver[0]
+    return names.default_resolver()
 
 @pytest.fixture(scope="module", autouse=True)
 def own():
-    component.set_default_resolver(mine)
+    names.set_default_resolver(mine)
 
 def test_in_force(gendiff_registry):
     registry = gendiff_registry()
