@@ -16,6 +16,7 @@ from gendiff.blur import apply_per_axis, dct_matrix, symmetric_blur
 from gendiff.component import summary
 from gendiff.data import Data
 from gendiff.errors import ConfigError
+from gendiff.streams import stream
 
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 28, 36, 63]
 SEPARABLE = ["haar", "haar:levels=1", "haar:levels=2", "hadamard", "hartley", "dst", "dst:type=1", "random-orthogonal"]
@@ -264,6 +265,13 @@ class TestRandomOrthogonal:
         assert (first - other).abs().max() > 0.1
         larger = component(Rotation, "random-orthogonal:seed=1").matrix(17)
         assert (first - larger[:16, :16]).abs().max() > 0.1
+
+    @pytest.mark.parametrize("n", [2, 5, 12])
+    def test_it_is_the_q_of_normal_numbers_whose_r_has_a_positive_diagonal(self, n):
+        G = torch.randn(n, n, generator=stream(3, "random-orthogonal", n), dtype=torch.float64).numpy()
+        R = component(Rotation, "random-orthogonal:seed=3").matrix(n).numpy().T @ G
+        assert (np.diagonal(R) > 0).all()
+        np.testing.assert_allclose(np.tril(R, -1), 0, atol=1e-12)
 
     def test_frequency_is_nearly_flat(self):
         squared = component(Rotation, "random-orthogonal").axis_frequency(256) ** 2

@@ -58,6 +58,8 @@ class TestProcess:
         i = torch.arange(N + 1)
         lam = process.scales.half_log_snr(i)
         assert (lam.diff(dim=0) <= 1e-9).all()
+        a, s = process.scales.log_a(i[1:]).exp(), process.scales.log_s(i[1:]).exp()
+        torch.testing.assert_close(s * lam[1:].exp(), a.expand_as(s), rtol=1e-12, atol=1e-300)
         assert torch.isfinite(lam[1:]).all()
         r = torch.exp(2 * (lam[1:] - lam[:-1]))
         assert ((r >= 0) & (r <= 1 + 1e-12)).all()
@@ -351,8 +353,29 @@ class TestSchedules:
             def f(self, i, N):
                 return torch.where(i == 3, torch.nan, 0.1)
 
-        with pytest.raises(PluginError, match=r"schedule 'broken' gives f\(3\) = nan"):
+        with pytest.raises(PluginError, match=r"schedule 'broken' gives f\(3\) = nan at N = 10") as caught:
             Broken().cumulative(10)
+        assert caught.value.details == ("f must be a finite number >= 0 at every step 1..N; 1 of 10 are not",)
+
+    @pytest.mark.parametrize(("value", "allowed"), [(1.0, False), (0.9999, True), (0.0, True), (-1e-9, False)])
+    def test_beta_lies_in_its_half_open_interval(self, value, allowed):
+        class Constant(NoiseSchedule):
+            """0.1, and at step 4 something else."""
+
+            name = "constant"
+
+            def beta(self, i, N):
+                beta = torch.full_like(i, 0.1)
+                beta[3] = value
+                return beta
+
+        if allowed:
+            assert Constant().log_alpha_bar(6)[4].item() == pytest.approx(3 * math.log(0.9) + math.log1p(-value))
+            assert Constant().log_alpha_bar(6)[6].item() == pytest.approx(5 * math.log(0.9) + math.log1p(-value))
+            return
+        with pytest.raises(PluginError, match=r"noise 'constant' gives beta\(4\)") as caught:
+            Constant().log_alpha_bar(6)
+        assert caught.value.details == ("beta must be in [0, 1) at every step 1..N; 1 of 6 are not",)
 
     def test_a_schedule_of_the_wrong_shape_is_named(self):
         class Scalar(BlurSchedule):
@@ -456,6 +479,36 @@ class TestRefusals:
         with pytest.raises(PluginError, match="'stretched' is not orthogonal") as caught:
             Diffusion(Stretched(), scales, EVENT)
         assert "1.0e+00" in caught.value.details[0]
+
+    def test_a_rise_within_rounding_is_no_rise(self):
+        class Level(VariancePreserving):
+            """λ stays, and rises by 1e-12 from step 2 to step 3."""
+
+            N = 4
+            device = torch.device("cpu")
+
+            def log_alpha_bar(self, i):
+                L = torch.tensor([0.0, -0.1, -0.2, -0.2 + 1e-12, -0.3], dtype=torch.float64)
+                return L[i].reshape(-1, 1, 1, 1)
+
+        process = Diffusion(component(Rotation, "identity"), Level(), EVENT)
+        kernel, posterior = process.kernel(3, 2), process.posterior(3, 2)
+        assert (kernel.std.item(), posterior.std.item(), posterior.q.item()) == (0, 0, 0)
+        assert (kernel.scale.item(), posterior.p.item()) == pytest.approx((1, 1))
+
+    @pytest.mark.parametrize(
+        ("eps", "steps"), [((2, *IMAGE), 3), ((3, *EVENT), 2), ((2, *EVENT), 3)], ids=["shape", "count", "steps"]
+    )
+    def test_noise_that_does_not_belong_to_the_events(self, eps, steps):
+        process = diffusion("dct", "blur", EVENT)
+        at = process.at(torch.arange(1, steps + 1), torch.float64)
+        with pytest.raises(ArgumentError, match=r"2 events of torch\.float64, noise for"):
+            process.corrupted(at, torch.zeros(2, *EVENT).double(), torch.zeros(eps).double())
+
+    def test_noise_of_another_precision(self):
+        process = diffusion("dct", "blur", EVENT)
+        with pytest.raises(ArgumentError, match=r"noise for 2 of torch\.float32, 1 steps"):
+            process.corrupted(process.at(3, torch.float64), torch.zeros(2, *EVENT).double(), torch.zeros(2, *EVENT))
 
     def test_scales_of_another_shape(self):
         U = component(Rotation, "dct")

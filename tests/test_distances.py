@@ -137,6 +137,15 @@ class TestFrechet:
 
 
 class TestStatistics:
+    def test_n_events_have_a_factor_of_n_minus_1_rows(self):
+        """What a covariance of single precision holds beyond them is rounding, larger than that of the eigenvalues."""
+        F = np.random.default_rng(0).standard_normal((3, 8))
+        noisy = torch.from_numpy(F.T @ F + 1e-7 * np.eye(8))
+        for n, rank in ((4, 3), (8, 7), (None, 8), (500, 8)):
+            assert Statistics(n, torch.zeros(8), noisy).factor.shape == (rank, 8)
+        factor = Statistics(4, torch.zeros(8), noisy).factor.numpy()
+        np.testing.assert_allclose(factor.T @ factor, F.T @ F, atol=1e-6)
+
     @pytest.mark.parametrize("n", [2, 9, 17, 18, 300, 700])
     def test_they_are_those_of_numpy(self, n, rng):
         x = normal(n, 17, rng, shift=100).float()

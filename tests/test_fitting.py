@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.fitting import Parameter, chosen, fit, never_rises, parameters, with_values
+from gendiff.lab.fitting import Parameter, _cost, chosen, fit, never_rises, parameters, with_values
 from gendiff.lab.forward import DECIBEL
 from gendiff.lab.prediction import dense, diagonal, predict
 from gendiff.registry import default_registry
@@ -117,6 +118,21 @@ def test_coordinates_reach_the_whole_range(value, low, high):
     assert parameter.at(0.0) == low
     assert parameter.at(parameter.coordinate(high) + 1) == high
     assert parameter.coordinate(high) < 20  # so that a search gets there
+
+
+@pytest.mark.parametrize(
+    ("error", "alive", "cost"),
+    [
+        (2.5, -3.0, math.log(2.5)),
+        (2.5, 3.0, math.log(2.5) + 3),
+        (0.0, 0.0, -300 * math.log(10)),
+        (math.inf, 0.0, 300 * math.log(10)),
+        (math.inf, 400.0, 1e3),
+        (math.nan, 0.0, 1e3),
+    ],
+)
+def test_a_cost_is_a_finite_logarithm_and_what_is_alive(error, alive, cost):
+    assert _cost(error, alive) == pytest.approx(cost, rel=1e-12)
 
 
 # --- the fit ------------------------------------------------------------------------------------------------------------

@@ -162,6 +162,8 @@ class TestExplicit:
             grid.steps(process, 2)
         with pytest.raises(ConfigError, match="begins at step 40, the process ends at N = 50"):
             component(Grid, "explicit:at=[40, 3]").steps(process, None)
+        with pytest.raises(ArgumentError, match="diffusion"):
+            grid.steps(50, None)
 
     @pytest.mark.parametrize("path", ["sampler", "train.preview"])
     def test_it_replaces_a_number_of_steps_that_nobody_gave_beside_it(self, path):

@@ -75,6 +75,13 @@ def test_they_are_mean_and_variance_in_rotated_coordinates(name):
     assert (moments.count, moments.fingerprint) == (64, data.fingerprint)
 
 
+def test_a_tensor_of_any_values_has_moments():
+    x = 40 * torch.randn(30, 1, 2, 3) + 100
+    found = Moments.fit(x, component(Rotation, "identity"))
+    np.testing.assert_allclose(found.mean.numpy(), x.double().numpy().mean(0))
+    np.testing.assert_allclose(found.variance.mean(), x.double().numpy().var(0).mean())
+
+
 def test_what_hardly_varies_is_floored():
     raw = torch.zeros(EVENT, dtype=torch.float64)
     raw[:, 0, 0] = 3.5

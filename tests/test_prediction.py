@@ -21,7 +21,7 @@ from gendiff.config import Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
-from gendiff.lab.prediction import at, best_grid, dense, diagonal, predict, thinned
+from gendiff.lab.prediction import _moved, at, best_grid, dense, diagonal, predict, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
 from gendiff.score import Parametrization, ScoreModel, decode, encode
@@ -124,6 +124,24 @@ def test_few_components_stand_for_all_that_are_alike(velocity):
     assert float(each @ weight.flatten()) == pytest.approx(predict(process, one, diagonal(process)).total, rel=1e-9)
 
 
+def test_the_component_in_the_middle_of_its_like_stands_for_them():
+    process = of_data(event=(1, 9, 13), N=100, m=0.3)
+    few, weight = thinned(process)
+    rho = np.sqrt(np.add.outer((np.pi * np.arange(9) / 9) ** 2, (np.pi * np.arange(13) / 13) ** 2)).ravel()
+    shells = [
+        np.flatnonzero(np.round(rho * 13 / np.pi) == shell)
+        for shell in range(int(np.round(rho.max() * 13 / np.pi)) + 1)
+    ]
+    shells = [shell for shell in shells if len(shell)]
+    assert weight[0].tolist() == [len(shell) for shell in shells]
+    middle = [shell[(len(shell) - 1) // 2] for shell in shells]
+    for i in (1, 40, 100):
+        np.testing.assert_array_equal(few.at(i).log_a.flatten(), process.at(i).log_a.flatten()[middle])
+    c, m = (values.expand(1, 9, 13).flatten().numpy() for values in (process.moments.variance, process.moments.mean))
+    np.testing.assert_allclose(few.moments.variance[0], [c[shell].mean() for shell in shells])
+    np.testing.assert_allclose(few.moments.mean[0], [np.sqrt((m[shell] ** 2).mean()) for shell in shells])
+
+
 def test_few_components_are_near_enough_where_they_are_not_alike():
     process = of_data(event=(1, 24, 24), N=100)
     few, weight = thinned(process)
@@ -172,6 +190,45 @@ def test_a_component_that_moves_much_after_little_is_not_thrown_far(spec, fast):
     errors = [predict(process, one.model_copy(update={"steps": n}), target).total for n in (10, 20, 50, 300)]
     assert max(errors) < 0.4 * float(target.variance.sum())
     assert errors[2] < max(0.5 * errors[0], 1.2 * errors[3])
+
+
+def test_single_steps_move_either_way_between_their_neighbours():
+    """Where each step has a place of its own that costs nothing, it goes there as far as strides and neighbours let it."""
+
+    def go(steps, places, stride, calls=999):
+        left = iter(range(calls))
+        cost = lambda steps: sum(abs(one - other) for one, other in zip(steps, places, strict=True))  # noqa: E731
+        return _moved(steps, stride, cost, lambda: next(left, None) is not None)
+
+    assert go((100, 60, 30, 10), (90, 50, 40, 15), 5) == (100, 55, 35, 15)  # the first stays: it is N
+    assert go((100, 60, 30, 10), (100, 70, 20, 0), 10) == (100, 70, 20, 10)  # none is 0
+    assert go((100, 60, 30, 10), (100, 70, 20, 1), 9) == (100, 69, 21, 1)
+    assert go((100, 60, 50, 10), (100, 50, 60, 10), 10) == (100, 60, 50, 10)  # nor where another is
+    assert go((100, 60, 30, 10), (100, 70, 20, 1), 9, calls=2) == (100, 69, 30, 10)
+
+
+def test_a_grid_is_bent_by_four_waves_that_keep_its_order(monkeypatch):
+    import scipy.optimize
+
+    asked = []
+    monkeypatch.setattr(
+        scipy.optimize, "minimize", lambda cost, a, **rest: (asked.append((len(a), rest)), cost(a + 0.9))
+    )
+    process = of_data(N=50)
+    for n in (3, 4, 10):
+        best_grid(process, sampler("ddim"), diagonal(process), n)
+    assert [waves for waves, _ in asked] == [2, 3, 4]
+    for (waves, rest), n in zip(asked, (3, 4, 10), strict=True):
+        assert rest["bounds"] == [(-0.9, 0.9)] * waves
+        assert rest["options"]["maxfev"] == (2500 // n - 1) // 2  # one was spent on the grid that it begins with
+
+
+def test_strides_are_halved_until_single_steps_help_no_more(monkeypatch):
+    strides = []
+    monkeypatch.setattr("gendiff.lab.prediction._moved", lambda steps, stride, *_: (strides.append(stride), steps)[1])
+    for n in (2, 20):
+        best_grid(of_data(N=50), sampler("ddim"), diagonal(of_data(N=50)), n)
+    assert strides == [6, 3, 1, 1]  # a quarter of the mean distance of two steps
 
 
 def test_the_best_grid_is_better_than_where_the_search_began():

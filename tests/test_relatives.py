@@ -344,6 +344,10 @@ class TestEqualSNR:
         assert process.at(0).log_s.isneginf().all()
         assert C.max() / C.min() > 4
 
+    def test_which_process_is_flipped(self):
+        flipped = {name: component(Process, name).parts()[1].flipped for name in ("equal-snr", "flipped-snr")}
+        assert flipped == {"equal-snr": False, "flipped-snr": True}
+
     @pytest.mark.parametrize("event", [(2, 5, 7), (1, 6, 6), (2, 12)], ids=str)
     def test_flipped_has_the_standard_process_s_snr_in_the_opposite_order(self, event):
         rotation = "dct"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from gendiff.blur import (
     dct_matrix,
     laplacian_matrix,
     log_attenuation,
+    mirrored,
     negative_laplacian,
     symmetric_blur_matrix,
 )
@@ -161,6 +163,12 @@ class TestBlur:
             expected = (g * torch.cos(omega[:, None] * j)).sum(1) / g.sum()
             torch.testing.assert_close(log_attenuation(omega, sigma).exp(), expected, rtol=0, atol=1e-13)
 
+    @pytest.mark.parametrize("sigma", [0.05, 0.2, 0.45, 1.0, 1.5, 3.0])
+    def test_attenuation_has_the_period_of_the_samples(self, sigma):
+        omega = torch.tensor([0.0, 0.1, 1.0, 3.0], dtype=torch.float64)
+        one, other = (log_attenuation(2 * math.pi * shift - omega, sigma) for shift in (0, 1))
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-14)
+
     def test_no_blur_is_one(self):
         assert (log_attenuation(torch.linspace(0, 3, 7, dtype=torch.float64), 0.0) == 0).all()
 
@@ -217,9 +225,33 @@ class TestFrequency:
         expected = torch.diagonal(U.T @ Lambda @ U).sqrt().reshape(event)
         torch.testing.assert_close(Shuffled().frequencies(event), expected, rtol=0, atol=1e-10)
 
+    def test_a_constant_that_is_off_by_rounding_has_no_frequency(self):
+        class Rounded(Rotation):
+            """its only component is constant but for one last bit: u^T Λ u = -1e-16."""
+
+            name = "rounded"
+
+            def rotate(self, x):
+                return x
+
+            def unrotate(self, x_bar):
+                return torch.tensor([1 - 2**-53, 1, 1], dtype=torch.float64).expand(len(x_bar), 1, 3)
+
+        assert Rounded().frequencies((1, 3)).tolist() == [[0, 0, 0]]
+
     def test_laplacian_rows_vanish_on_constants(self):
         torch.testing.assert_close(laplacian_matrix(6).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=0)
         assert laplacian_matrix(6).diagonal().tolist() == [1, 2, 2, 2, 2, 1]
+
+    def test_the_order_of_frequencies_is_that_of_their_ninth_decimal_then_of_their_places(self):
+        rho = torch.tensor([2.0, 2.0 - 1e-12, 1.0, 2.0 - 1e-8], dtype=torch.float64)
+        assert mirrored(rho).tolist() == [3, 2, 1, 0]  # in order: 2, 3, 0, 1
+
+    def test_heat_damps_by_the_square_of_the_frequency(self):
+        mu = component(Rotation, "dct").heat_spectrum((3, 4, 6))
+        assert mu[0, 2, 5].item() == pytest.approx(math.pi**2 * ((2 / 4) ** 2 + (5 / 6) ** 2))
+        with pytest.raises(ConfigError, match="no frequencies that heat could damp"):
+            component(Rotation, "identity").heat_spectrum((3, 4, 6))
 
     def test_dct_frequency_is_radial(self):
         rho = component(Rotation, "dct").frequencies((3, 4, 6))
@@ -253,6 +285,20 @@ def test_a_matrix_that_is_not_orthogonal_is_refused(rng):
 
     with pytest.raises(PluginError, match="'skewed' is not orthogonal for an axis of 5"):
         Skewed().rotate(torch.randn(2, 1, 5, 7, generator=rng))
+
+
+@pytest.mark.parametrize(("off", "refused"), [(1e-7, True), (2e-9, False)])
+def test_one_number_that_is_off_is_enough(off, refused):
+    class Off(SeparableRotation):
+        """the identity but for its first number."""
+
+        name = "off"
+
+        def matrix(self, n):
+            return torch.diag(torch.tensor([1 + off] + [1] * (n - 1), dtype=torch.float64))
+
+    with pytest.raises(PluginError, match=r"axis of 4: .* = 2\.0e-07") if refused else nullcontext():
+        Off().rotate(torch.zeros(1, 1, 4))
 
 
 def test_a_matrix_of_the_wrong_shape_is_refused(rng):
