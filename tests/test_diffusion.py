@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -389,6 +390,25 @@ class TestSchedules:
         with pytest.raises(PluginError, match="returned float from f"):
             Scalar().cumulative(10)
 
+    @pytest.mark.parametrize(
+        ("interface", "spec", "allowed"),
+        [
+            (NoiseSchedule, "sigmoid:start=1,end=1", False),
+            (NoiseSchedule, "sigmoid:start=1,end=1.01", True),
+            (BlurSchedule, "log:f_min=0.1,f_max=0.1", True),
+            (BlurSchedule, "log:f_min=0.1,f_max=0.09", False),
+            (Velocity, "heat:sigma_min=2,sigma_max=2", True),
+            (Velocity, "heat:sigma_min=2,sigma_max=1.9", False),
+            (Velocity, "blurring:logsnr_max=0,logsnr_min=0", False),
+            (Velocity, "blurring:logsnr_max=0.1,logsnr_min=0", True),
+            (Velocity, "soft-conditioning:g_denoise=1,g_noise=1", False),
+            (Velocity, "soft-conditioning:g_denoise=1,g_noise=1.1", True),
+        ],
+    )
+    def test_parameters_in_the_wrong_order(self, interface, spec, allowed):
+        with nullcontext() if allowed else pytest.raises(ConfigError):
+            component(interface, spec)
+
     def test_too_few_steps(self):
         with pytest.raises(ArgumentError, match="N = 1"):
             component(BlurSchedule, "linear").cumulative(1)
@@ -504,6 +524,20 @@ class TestRefusals:
         at = process.at(torch.arange(1, steps + 1), torch.float64)
         with pytest.raises(ArgumentError, match=r"2 events of torch\.float64, noise for"):
             process.corrupted(at, torch.zeros(2, *EVENT).double(), torch.zeros(eps).double())
+
+    def test_events_of_another_shape_are_named_as_the_argument_is(self):
+        process, x, y = diffusion("dct", "blur", EVENT), torch.zeros(2, *EVENT), torch.zeros(2, 3)
+        for name, call in (
+            ("x", lambda: process.rotate(y)),
+            ("x_bar", lambda: process.unrotate(y)),
+            ("x_bar", lambda: process.asked(y, 3)),
+            ("x_0", lambda: process.q_sample(y, 3, x)),
+            ("eps", lambda: process.q_sample(x, 3, y)),
+            ("eps", lambda: process.score(3, y)),
+            ("z", lambda: process.prior(y)),
+        ):
+            with pytest.raises(ArgumentError, match=rf"^{name} has the shape"):
+                call()
 
     def test_noise_of_another_precision(self):
         process = diffusion("dct", "blur", EVENT)

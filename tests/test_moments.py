@@ -82,6 +82,17 @@ def test_a_tensor_of_any_values_has_moments():
     np.testing.assert_allclose(found.variance.mean(), x.double().numpy().var(0).mean())
 
 
+def test_all_of_them_move_to_another_device():
+    modes = Modes(torch.ones(2).double(), torch.ones(2).double())
+    own = Moments(
+        torch.zeros(1, 2, 3).double(), torch.ones(1, 2, 3).double(), 7, "x", torch.ones(1, 2, 3).double(), modes
+    )
+    moved = own.to(torch.device("meta"))
+    tensors = (moved.mean, moved.variance, moved.weight, moved.modes.variance, moved.modes.weight)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (moved.count, moved.fingerprint) == (7, "x")
+
+
 def test_what_hardly_varies_is_floored():
     raw = torch.zeros(EVENT, dtype=torch.float64)
     raw[:, 0, 0] = 3.5

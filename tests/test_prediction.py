@@ -215,7 +215,7 @@ def test_a_grid_is_bent_by_four_waves_that_keep_its_order(monkeypatch):
         scipy.optimize, "minimize", lambda cost, a, **rest: (asked.append((len(a), rest)), cost(a + 0.9))
     )
     process = of_data(N=50)
-    for n in (3, 4, 10):
+    for n in (2, 3, 4, 10):  # of two steps one moves: by itself
         best_grid(process, sampler("ddim"), diagonal(process), n)
     assert [waves for waves, _ in asked] == [2, 3, 4]
     for (waves, rest), n in zip(asked, (3, 4, 10), strict=True):

@@ -239,6 +239,20 @@ class TestFrequency:
 
         assert Rounded().frequencies((1, 3)).tolist() == [[0, 0, 0]]
 
+    def test_no_blur_amplifies_a_component_that_is_too_long_by_rounding(self):
+        class Long(Rotation):
+            """its only component is constant, and longer than 1 by a few last bits."""
+
+            name = "long"
+
+            def rotate(self, x):
+                return x
+
+            def unrotate(self, x_bar):
+                return torch.full((len(x_bar), 1, 3), (1 + 1e-15) / math.sqrt(3), dtype=torch.float64)
+
+        assert Long().log_blur_spectrum((1, 3), 0.4).tolist() == [[0, 0, 0]]
+
     def test_laplacian_rows_vanish_on_constants(self):
         torch.testing.assert_close(laplacian_matrix(6).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=0)
         assert laplacian_matrix(6).diagonal().tolist() == [1, 2, 2, 2, 2, 1]
