@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from gendiff.config import Config, Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.fitting import Parameter, _cost, chosen, fit, never_rises, parameters, with_values
+from gendiff.lab.fitting import Parameter, _cost, _search, chosen, fit, never_rises, parameters, with_values
 from gendiff.lab.forward import DECIBEL
 from gendiff.lab.prediction import dense, diagonal, predict
 from gendiff.registry import default_registry
@@ -133,6 +134,33 @@ def test_coordinates_reach_the_whole_range(value, low, high):
 )
 def test_a_cost_is_a_finite_logarithm_and_what_is_alive(error, alive, cost):
     assert _cost(error, alive) == pytest.approx(cost, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "evaluations", "share", "turns"),
+    [(2, 400, 12, 11), (1, 40, 5, 5), (3, 400, 8, 11), (2, 16, 1, 1), (30, 8, 1, 1)],
+)
+def test_three_quarters_of_the_evaluations_look_all_over_and_a_quarter_nearby(
+    count, evaluations, share, turns, monkeypatch
+):
+    asked = []
+    place = lambda name, x: lambda cost, *_, **given: (asked.append((name, given)), SimpleNamespace(x=x))[1]  # noqa: E731
+    monkeypatch.setattr(
+        "gendiff.lab.fitting.minimize", lambda cost, x, **given: place("near", x)(cost, **given | {"x": x})
+    )
+    monkeypatch.setattr(
+        "gendiff.lab.fitting.differential_evolution",
+        lambda cost, bounds, **given: place("all over", [0.25])(cost, **given | {"bounds": bounds}),
+    )
+    free = [Parameter("p", 3.0, 1.0, 9.0)] * count
+    _search(lambda y: 0.0, free, evaluations)
+    (_, wide), (_, near) = asked
+    assert (wide["popsize"], wide["maxiter"], wide["polish"]) == (share, turns, False)
+    assert (wide["mutation"], wide["recombination"]) == ((0.3, 0.9), 0.8)
+    assert wide["x0"] == pytest.approx([math.log(1 + math.sqrt(2))] * count)  # asinh 1: the value is where it bends
+    assert wide["bounds"] == near["bounds"] == [(0.0, pytest.approx(math.log(4 + math.sqrt(17))))] * count
+    assert (near["method"], near["x"]) == ("Powell", [0.25])
+    assert near["options"] == {"maxfev": evaluations // 4, "xtol": 1e-2, "ftol": 1e-3}
 
 
 # --- the fit ------------------------------------------------------------------------------------------------------------

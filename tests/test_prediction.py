@@ -21,7 +21,7 @@ from gendiff.config import Layer, resolve
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
-from gendiff.lab.prediction import _moved, at, best_grid, dense, diagonal, predict, thinned
+from gendiff.lab.prediction import _bending, _moved, at, best_grid, dense, diagonal, predict, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
 from gendiff.score import Parametrization, ScoreModel, decode, encode
@@ -220,7 +220,24 @@ def test_a_grid_is_bent_by_four_waves_that_keep_its_order(monkeypatch):
     assert [waves for waves, _ in asked] == [2, 3, 4]
     for (waves, rest), n in zip(asked, (3, 4, 10), strict=True):
         assert rest["bounds"] == [(-0.9, 0.9)] * waves
-        assert rest["options"]["maxfev"] == (2500 // n - 1) // 2  # one was spent on the grid that it begins with
+        # One evaluation was spent on the grid that it begins with.
+        assert rest["options"] == {"maxfev": (2500 // n - 1) // 2, "xtol": 0.02, "ftol": 1e-4}
+
+
+def test_a_bent_grid_takes_its_steps_from_shifted_places():
+    start = (100, 60, 30, 12, 5)
+    bent = _bending(start, 100)
+    assert bent(np.zeros(2)) == start
+    for a in ([0.5], [-0.5], [0.3, -0.4], [0.1, 0.2, 0.3, 0.4]):
+        wanted = {100}
+        for place in range(5):
+            moved = place + sum(
+                a_m * math.sin(math.pi * m * place / 4) * 4 / (math.pi * m) for m, a_m in enumerate(a, 1)
+            )
+            left = min(max(math.floor(moved), 0), 3)
+            part = min(max(moved - left, 0.0), 1.0)
+            wanted.add(round(start[left] ** (1 - part) * start[left + 1] ** part))
+        assert bent(np.array(a)) == tuple(sorted(wanted, reverse=True))
 
 
 def test_strides_are_halved_until_single_steps_help_no_more(monkeypatch):

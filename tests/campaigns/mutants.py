@@ -582,9 +582,12 @@ def _forked(work: Callable[[], int], limit: float) -> int:
 
 
 def _each(
-    tasks: list[tuple[Callable[[], int], float]], jobs: int, done: Callable[[int, int], None], until: float
+    tasks: list[tuple[Callable[[], int], float]], jobs: int, done: Callable[[int, int, float], None], until: float
 ) -> None:
-    """Run tasks, each with its limit of seconds, so many at a time; ``done`` gets the number of each and its exit code."""
+    """Run tasks, each with its limit of seconds, so many at a time.
+
+    ``done`` gets the number of each, its exit code and the seconds of the processor that it took.
+    """
     waiting, running = list(enumerate(tasks))[::-1], {}
     while waiting or running:
         while waiting and len(running) < jobs and time.monotonic() < until:
@@ -592,10 +595,10 @@ def _each(
             running[_forked(*task)] = number
         if not running:
             return
-        child, status = os.wait()
+        child, status, used = os.wait4(-1, 0)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)  # what it has started
-        done(running.pop(child), os.waitstatus_to_exitcode(status))
+        done(running.pop(child), os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
 
 
 def seen(files: list[str], modules: list[str], jobs: int) -> dict[str, list[Test]]:
@@ -610,7 +613,7 @@ def seen(files: list[str], modules: list[str], jobs: int) -> dict[str, list[Test
             (Path(folder) / Path(file).stem).write_bytes(pickle.dumps((plugin.failed, plugin.result())))
             return code
 
-        def done(number: int, code: int) -> None:
+        def done(number: int, code: int, _: float) -> None:
             file = files[number]
             result = Path(folder) / Path(file).stem
             if not result.is_file():
@@ -682,6 +685,7 @@ class Tally:
     tried: int = 0
     noticed: int = 0
     equivalent: int = 0
+    seconds: float = 0.0  # of the processor
 
     @property
     def share(self) -> float:
@@ -734,10 +738,11 @@ def main(argv: list[str] | None = None) -> int:
     turns.sort(key=lambda turn: turn[0])  # one of each module after the other: where time is over, all have had some
     tasks = [(mutant, tests_of(mutant, files[mutant.module], known)) for _, mutant in turns]
 
-    def done(number: int, code: int) -> None:
+    def done(number: int, code: int, seconds: float) -> None:
         mutant, tests = tasks[number]
         tally = tallies[mutant.module]
         tally.tried += 1
+        tally.seconds += seconds
         if tests and code not in (0, 5):
             tally.noticed += 1
             if code == LATE:  # an endless loop, or a machine that is busy with other things
@@ -751,10 +756,11 @@ def main(argv: list[str] | None = None) -> int:
         for task in tasks
     ]
     _each(work, options.jobs, done, until)
-    print("\n| module | changes | equivalent | tried | noticed | share |\n|---|---|---|---|---|---|")
+    print("\n| module | changes | equivalent | tried | noticed | share | minutes |\n|---|---|---|---|---|---|---|")
     for module, tally in tallies.items():
         share = f"{tally.share:.1%}" if tally.tried else "-"
-        print(f"| {module} | {tally.every} | {tally.equivalent} | {tally.tried} | {tally.noticed} | {share} |")
+        row = (module, tally.every, tally.equivalent, tally.tried, tally.noticed, share, f"{tally.seconds / 60:.1f}")
+        print("|", *(f"{value} |" for value in row))
     left = sum(tally.every - tally.equivalent - tally.tried for tally in tallies.values())
     if left:
         print(f"{left} changes were not tried: the time was over")
