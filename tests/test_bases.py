@@ -409,10 +409,11 @@ class TestKLT:
 
         pictures = smooth_pictures(33, (2, 9, 11))
         whole = klt(pictures, patch=4).learned
-        monkeypatch.setattr(module, "CHUNK", 1000)
-        chunked = klt(pictures, patch=4).learned
-        for name in whole:
-            torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-5)
+        for chunk in (1000, 1):
+            monkeypatch.setattr(module, "CHUNK", chunk)
+            chunked = klt(pictures, patch=4).learned
+            for name in whole:
+                torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-5)
         never = Pictures(tensor=torch.full((33, 2, 9, 11), 0.1))
         x = torch.stack([never[i] for i in range(33)]).double().flatten(1)
         added = module.Covariance.of(x[:7]) + module.Covariance.of(x[7:])

@@ -568,6 +568,10 @@ class TestOneWay:
             for name in ("log_a", "log_s", "half_log_snr", "a", "s", "v", "cos", "sin", "theta"):
                 close(getattr(one, name), getattr(several, name)[row], atol=0, rtol=1e-14)
             close(one.before.log_s, several.before.log_s[row], atol=0, rtol=1e-14)
+            close(one.before.log_s, process.at(i - 1, torch.float64).log_s, atol=0, rtol=0)
+        for none in (0, torch.tensor([3, 0])):
+            with pytest.raises(ArgumentError):
+                assert process.at(none).before is None
 
     def test_a_recipe_gives_the_process_of_its_parts(self):
         U, B = fitted("dct", EVENT), component(Velocity, "blur")

@@ -274,11 +274,20 @@ class TestKID:
         assert sum(kid_of_parts(x, y, parts)) / 400 == pytest.approx(kid(x, y), rel=0.03)
         assert kid(x, y) > 0.1
 
+    def test_two_rows_are_enough(self):
+        x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0]])
+        kernel = lambda u, v: (u * v + 1) ** 3  # noqa: E731
+        wanted = kernel(1, 2) + kernel(3, 5) - (kernel(1, 3) + kernel(1, 5) + kernel(2, 3) + kernel(2, 5)) / 2
+        assert kid_of_parts(x, y, [torch.arange(2)]) == pytest.approx([wanted])
+        with pytest.raises(DataError):
+            kid_of_parts(x[:1], y, [torch.arange(1)])
+
     def test_parts_are_those_of_their_own_whatever_the_chunks(self, rng, monkeypatch):
         x, y = torch.randn(40, 3, generator=rng), torch.randn(30, 3, generator=rng) + 1
         parts = [*subsets(40, size=11, replicates=3), torch.arange(40)]
-        monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", 170)
-        assert kid_of_parts(x, y, parts) == pytest.approx([kid(x[part], y) for part in parts], rel=1e-12)
+        for chunk in (170, 1):
+            monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", chunk)
+            assert kid_of_parts(x, y, parts) == pytest.approx([kid(x[part], y) for part in parts], rel=1e-12)
 
 
 class TestPrecisionRecall:
@@ -312,7 +321,7 @@ class TestPrecisionRecall:
         parts = [*subsets(60, size=20, replicates=4), torch.arange(60)]
         whole = precision_recall(x, y)
         alone = [PrecisionRecall(0, precision_recall(x[part], y).recall) for part in parts]
-        for chunk in (170, 2**24):
+        for chunk in (1, 170, 2**24):
             monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", chunk)
             found = precision_recall_of_parts(x, y, parts)
             assert [one.recall for one in found] == [one.recall for one in alone]
@@ -322,6 +331,11 @@ class TestPrecisionRecall:
     def test_sets_that_are_too_small_or_unlike_are_refused(self):
         with pytest.raises(DataError, match="a part of 3"):
             precision_recall_of_parts(torch.zeros(9, 2), torch.zeros(9, 2), [torch.arange(3)])
+        with pytest.raises(DataError):
+            precision_recall_of_parts(torch.zeros(9, 2), torch.zeros(3, 2), [torch.arange(4)])
+        assert precision_recall_of_parts(torch.zeros(4, 2), torch.zeros(4, 2), [torch.arange(4)]) == [
+            PrecisionRecall(1, 1)
+        ]
         for x, y in ((torch.zeros(3, 2), torch.zeros(9, 2)), (torch.zeros(9, 3), torch.zeros(9, 2))):
             with pytest.raises(DataError):
                 precision_recall(x, y)

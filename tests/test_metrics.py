@@ -22,6 +22,13 @@ def white(n: int, shape: tuple[int, ...], rng: torch.Generator) -> torch.Tensor:
     return torch.randn(n, *shape, generator=rng)
 
 
+def test_levels_are_computed_in_double_precision(rng):
+    x = 1000 + white(50, (2, 9, 9), rng).half().float()
+    found, rows = Levels.of(x), x.double().numpy()
+    assert found.mean.tolist() == pytest.approx(rows.mean((0, 2, 3)).tolist(), rel=1e-13)
+    assert found.contrast.tolist() == pytest.approx(rows.std((0, 2, 3)).tolist(), rel=1e-10)
+
+
 class TestSpectrum:
     def test_a_gain_is_so_many_decibel_in_every_band(self, rng):
         x = white(6, (3, 9, 14), rng)

@@ -264,6 +264,7 @@ class TestNetworkScore:
 
         x = torch.randn(4, *EVENT, generator=rng)
         output = Denoiser(Second(), process, frequency_features=True)(x, torch.ones(4))
+        assert not Denoiser(Second(), process).frequency_features
         torch.testing.assert_close(output, process.rotate(x))
 
 

@@ -134,6 +134,16 @@ class TestBlur:
             expected = np.take(expected, np.arange(n - 1, 2 * n - 1), axis)
         np.testing.assert_allclose(blurred.numpy(), expected, rtol=0, atol=1e-10)
 
+    @pytest.mark.parametrize("channels", [2, 3])
+    def test_released_tiling_deals_the_attenuations_of_interleaved_coefficients(self, channels):
+        """Of rank p by descending D, channel c gets ``D[(C p + c) mod n]``."""
+        plain = component(Rotation, "blur-eigen").log_blur_spectrum((channels, 3, 5), 0.4)[0].numpy()
+        tiled = component(Rotation, "blur-eigen:released_tiling=true").log_blur_spectrum((channels, 3, 5), 0.4).numpy()
+        order = np.argsort(-plain.ravel(), kind="stable")
+        for c in range(channels):
+            for p, place in enumerate(order):
+                assert tiled[c].ravel()[place] == plain.ravel()[order[(channels * p + c) % 15]]
+
     def test_released_tiling_is_not_a_blur(self, rng):
         """The five-line check: the released colour path blurs each channel with another channel's attenuations."""
         tiled, plain = component(Rotation, "blur-eigen:released_tiling=true"), component(Rotation, "blur-eigen")
@@ -279,6 +289,11 @@ class TestEigenbasis:
     def test_a_sigma_that_leaves_the_basis_open_is_refused(self, sigma, rng):
         with pytest.raises(ConfigError, match="no well-defined basis at sigma"):
             component(Rotation, f"blur-eigen:sigma={sigma}").rotate(torch.randn(1, 1, 32, 32, generator=rng))
+
+    def test_what_a_wide_blur_leaves_is_never_below_a_millionth_of_a_millionth(self):
+        log_D = component(Rotation, "blur-eigen:sigma=2").log_blur_spectrum((1, 12, 12), 2.0)
+        assert log_D.min().item() == pytest.approx(-12 * math.log(10), rel=1e-15)
+        assert log_D.max() > -2
 
     def test_order_and_signs_are_fixed(self):
         U = component(Rotation, "blur-eigen").matrix(9)

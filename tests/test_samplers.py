@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
@@ -21,7 +22,7 @@ from processes import PROCESSES, N, component, diffusion, scales_at
 from torch import nn
 
 from gendiff import Diffusion, GaussianScore, NetworkScore, Sampler, VariancePreserving, sample
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
@@ -51,6 +52,95 @@ def one_thread(two_threads):
 
 def with_moments(process: Diffusion, m: torch.Tensor, c: torch.Tensor) -> Diffusion:
     return Diffusion(process.rotation, process.scales, process.event_shape, Moments(m, c, 1))
+
+
+def test_two_evaluations_a_step_and_one_at_the_last_are_an_odd_number():
+    said = {n: component(Sampler, "heun" + (f":steps={n}" if n else "")).left_out for n in (None, 1, 2, 5, 6)}
+    assert (said[None], said[1], said[5]) == ("", "", "")
+    assert said[2] == "heun makes 1 evaluations, not 2: 2 at each step, and one at the last"
+    assert said[6] == "heun makes 5 evaluations, not 6: 2 at each step, and one at the last"
+    assert [component(Sampler, f"ddim:steps={n}").left_out for n in (5, 6)] == ["", ""]
+
+
+@pytest.mark.parametrize("n", [3, 16, 20])
+def test_events_of_a_seed_are_drawn_in_full_batches_each_from_its_own_noise(n):
+    process, sizes = diffusion("dct", "blur", EVENT), []
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+
+    class Counted(ScoreModel):
+        diffusion = process
+
+        def predict(self, x_bar, i):
+            sizes.append(len(x_bar))
+            return model.predict(x_bar, i)
+
+    sampler = component(Sampler, "ancestral:steps=3,clip=false")
+    events = sample(process, Counted(), sampler, n=n, seed=5)
+    assert events.shape == (n, *EVENT)
+    assert sizes == [16] * (3 * -(-n // 16))
+    for k in {0, 2, n - 1}:
+        alone = sample(process, model, sampler, ImageNoise(5, [k], EVENT, torch.device("cpu")))
+        torch.testing.assert_close(events[[k]], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_arguments_that_are_something_else_are_named():
+    process = diffusion("dct", "blur", EVENT)
+    right = {
+        "diffusion": process,
+        "model": GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT)),
+        "sampler": Sampler("ddim:steps=2"),
+    }
+    for name in right:
+        with pytest.raises(ArgumentError, match=f"^{name} is a "):
+            sample(*(right | {name: 3}).values(), n=2)
+
+
+def test_from_a_start_fresh_noise_is_that_of_the_seed():
+    process, x = diffusion("dct", "blur", EVENT), torch.zeros(3, *EVENT)
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    one, again, other = (sample(process, model, Sampler("ancestral:steps=4"), start=x, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+
+
+@pytest.mark.parametrize(("off", "refused"), [(1.5e-9, True), (0.5e-9, False)])
+def test_heat_is_dissipated_where_the_noise_is_the_same_within_rounding(off, refused):
+    process = diffusion("dct", "heat", EVENT)
+    log_s = process.scales.log_s_common.clone()
+    log_s[7:] = (log_s[7:].exp() + off).log()
+    process = Diffusion(process.rotation, replace(process.scales, log_s_common=log_s), EVENT)
+    with pytest.raises(ConfigError, match=r"at i = 1 and at N = 50 differ by 1\.5e-09") if refused else nullcontext():
+        component(Sampler, "heat-dissipation").plan(process)
+
+
+def test_an_update_reads_as_its_formula():
+    one, zero = torch.ones(1), torch.zeros(1)
+    full = Update(5, 3, p=one, q=one, b=one, e=one, constant=one, past=(Past(q=one), Past(q=one, b=one)))
+    assert repr(full) == "Update(5 -> 3: constant + p x + q x_0 + b eps + q x_0' + q x_0'' + b eps'' + e z)"
+    assert repr(Update(5, 3, b=zero)) == "Update(5 -> 3: b eps)"
+    assert repr(Update(5, 3)) == "Update(5 -> 3: 0)"
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_a_rise_of_lambda_within_rounding_breaks_no_plan(name):
+    class Level(VariancePreserving):
+        """λ stays from step 1 on, and rises by 1e-12 at every second step; nothing but the end is noise."""
+
+        N = 9
+        device = torch.device("cpu")
+
+        def log_alpha_bar(self, i):
+            L = torch.where(i == 9, -20.0, -0.2 + 1e-12 * (i % 2).double()) * (i > 0)
+            return L.double().reshape(-1, 1, 1, 1)
+
+        def to(self, device):
+            return self
+
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, Level(), EVENT)
+    for update in component(Sampler, name).plan(process):
+        held = [update.p, update.q, update.b, update.e, *(value for past in update.past for value in (past.q, past.b))]
+        assert all(value.isfinite().all() for value in held if value is not None), (update.i, update.j)
 
 
 @pytest.mark.parametrize(
