@@ -27,7 +27,7 @@ from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
 from gendiff.sampler import Past, Update, apply, invert
-from gendiff.score import Parametrization, Pivot, ScoreModel, from_eps, from_x_0
+from gendiff.score import Parametrization, Pivot, ScoreModel, ask, from_eps, from_x_0
 from gendiff.streams import ImageNoise
 from gendiff.testing.probes import SteadyScales
 
@@ -60,6 +60,9 @@ def test_two_evaluations_a_step_and_one_at_the_last_are_an_odd_number():
     assert said[2] == "heun makes 1 evaluations, not 2: 2 at each step, and one at the last"
     assert said[6] == "heun makes 5 evaluations, not 6: 2 at each step, and one at the last"
     assert [component(Sampler, f"ddim:steps={n}").left_out for n in (5, 6)] == ["", ""]
+    process = diffusion("dct", "blur", EVENT)
+    for spec, made in (("heun", 7), ("trig:solver=heun", 7), ("trig:solver=euler", 8), ("trig:solver=ab2", 8)):
+        assert len(component(Sampler, spec + (",steps=8" if ":" in spec else ":steps=8")).plan(process)) == made
 
 
 @pytest.mark.parametrize("n", [3, 16, 20])
@@ -93,6 +96,27 @@ def test_arguments_that_are_something_else_are_named():
     for name in right:
         with pytest.raises(ArgumentError, match=f"^{name} is a "):
             sample(*(right | {name: 3}).values(), n=2)
+
+
+def test_a_start_is_taken_in_the_precision_that_is_asked_for():
+    process, x = diffusion("dct", "blur", EVENT), torch.ones(2, *EVENT)
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    for start, dtype in ((x.double(), torch.float32), (x, torch.float64)):
+        assert sample(process, model, Sampler("ddim:steps=2"), start=start, dtype=dtype).dtype == dtype
+
+
+def test_a_network_is_asked_in_the_precision_of_its_weights_whatever_else_it_holds():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x, i):
+            assert x.dtype == torch.float64
+            return x * self.weight
+
+    assert ask(Net(), torch.ones(2, *EVENT), torch.tensor([1, 2]), EVENT).dtype == torch.float64
 
 
 def test_from_a_start_fresh_noise_is_that_of_the_seed():
