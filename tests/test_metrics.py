@@ -53,6 +53,10 @@ class TestSpectrum:
         found = component(Metric, "spectrum:bands=1").measure(0 * x, x)["band_0"]
         assert found == pytest.approx(10 * math.log10(1e-8 / (2 * 0.09 + 1e-8)), abs=1e-6)
 
+    def test_a_single_pixel_has_no_frequencies(self, rng):
+        x = white(3, (2, 1, 1), rng)
+        assert component(Metric, "spectrum:bands=2").measure(x, x + 1) == {"error": 0, "band_0": 0, "band_1": 0}
+
     def test_an_empty_band_is_finite(self, rng):
         found = component(Metric, "spectrum:bands=64").measure(white(3, (1, 4, 4), rng), white(3, (1, 4, 4), rng))
         assert all(abs(value) < 100 for value in found.values())
