@@ -402,6 +402,10 @@ class TestKLT:
         assert torch.equal(first(5), first(6))  # three events hold five tiles
         assert not torch.equal(first(5), first(4))
         assert not torch.equal(first(7), first(6))
+        colour = smooth_pictures(50, (2, 6, 12))  # four tiles in each
+        first = lambda tiles: basis(klt(colour, endless=True, patch=6, tiles=tiles))  # noqa: E731
+        assert torch.equal(first(4), first(1))
+        assert not torch.equal(first(5), first(4))
         assert component(Rotation, "klt").tiles == 20_000
 
     def test_chunks_do_not_matter(self, monkeypatch):

@@ -112,7 +112,7 @@ SOLVERS = [
     ("trig:solver=ab2", dense.trig, {"solver": "ab2"}),
     ("trig:solver=heun", dense.trig, {"solver": "heun"}),
 ]
-STEPS = [N, 31, 30, 22, 9, 2, 0]  # of unlike lengths
+STEPS = [N, 31, 30, 22, 9, 2, 1, 0]  # of unlike lengths
 
 
 def at_steps(spec: str, steps: list[int]) -> Sampler:

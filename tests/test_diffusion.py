@@ -390,6 +390,17 @@ class TestSchedules:
         with pytest.raises(PluginError, match="returned float from f"):
             Scalar().cumulative(10)
 
+        class Short(Scalar):
+            """a step too few."""
+
+            name = "short"
+
+            def f(self, i, N):
+                return i[1:]
+
+        with pytest.raises(PluginError, match=r"returned \(9,\) from f"):
+            Short().cumulative(10)
+
     @pytest.mark.parametrize(
         ("interface", "spec", "allowed"),
         [

@@ -137,6 +137,14 @@ class TestFrechet:
 
 
 class TestStatistics:
+    @pytest.mark.parametrize(("d", "block"), [(3, 256), (300, 300)])
+    def test_no_more_than_a_block_of_rows_is_kept(self, d, block):
+        moments = Moments()
+        for count in (block - 1, 1, 1, 3 * block, 5):
+            moments.add(torch.zeros(count, d))
+            assert sum(map(len, moments._waiting)) <= block
+        assert moments.statistics().n == 4 * block + 6
+
     def test_n_events_have_a_factor_of_n_minus_1_rows(self):
         """What a covariance of single precision holds beyond them is rounding, larger than that of the eigenvalues."""
         F = np.random.default_rng(0).standard_normal((3, 8))

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from command import run
@@ -161,6 +162,15 @@ def test_three_quarters_of_the_evaluations_look_all_over_and_a_quarter_nearby(
     assert wide["bounds"] == near["bounds"] == [(0.0, pytest.approx(math.log(4 + math.sqrt(17))))] * count
     assert (near["method"], near["x"]) == ("Powell", [0.25])
     assert near["options"] == {"maxfev": evaluations // 4, "xtol": 1e-2, "ftol": 1e-3}
+
+
+def test_what_is_computed_is_counted_from_the_start_on(monkeypatch):
+    start = config("isotropic:noise='linear:beta_max=0.3'")
+    free = chosen(start.velocity, {})
+    at = np.array([parameter.coordinate(parameter.value) for parameter in free])
+    monkeypatch.setattr("gendiff.lab.fitting._search", lambda cost, *_: [cost(at) for _ in range(4)])
+    found = fit(start, sampler("dpmpp-2m:steps=4"), None, free)
+    assert (found.evaluations, found.after) == (5, pytest.approx(found.before))
 
 
 # --- the fit ------------------------------------------------------------------------------------------------------------

@@ -315,9 +315,10 @@ class Told(VariancePreserving):
         return self
 
 
-def told(decibel: np.ndarray) -> dict:
-    """The rules that apply to a process of two components of variance 1, each a band."""
+def told(decibel: np.ndarray, variance: float = 1.0) -> dict:
+    """The rules that apply to a process of two components of variance 1 and another one, each a band."""
     process = Diffusion(diffusion("dct", "blur", (1, 1, 2)).rotation, Told(decibel), (1, 1, 2))
+    process = of_data(process, torch.tensor([1.0, variance], dtype=torch.float64).reshape(1, 1, 2))
     return {finding.rule: finding.numbers for finding in diagnose(BandSNR(process, 2), component(Velocity, "blur"))}
 
 
@@ -356,6 +357,16 @@ def test_blur_is_in_noise_where_no_crossing_moves_by_more_than_a_hundredth(N, mo
         assert numbers["lost_db"] == pytest.approx(lost, abs=0.02)
         kept = [10 ** (db / 10) / (1 + 10 ** (db / 10)) for db in (slow[crossing - moved], fast[crossing - moved])]
         assert numbers["lost_before_crossing_db"] == pytest.approx(10 * math.log10(kept[0] / kept[1]), abs=1e-4)
+
+
+def test_blur_may_be_in_noise_where_the_data_never_are():
+    """A band of so much variance that it never falls below 0 dB, and has lost 9 dB of its signal in the end."""
+    slow = 30 - 60 * (np.arange(101) + 0.5) / 100
+    fast = slow - np.where(np.arange(101) < 60, 0, 9)
+    assert told(np.stack([slow, fast], axis=1), variance=1e6)["blur-in-noise"] == {
+        "lost_db": pytest.approx(9, abs=0.02),
+        **{"lost_before_crossing_db": 0, "crossing": 0, "moved_steps": 0},
+    }
 
 
 def test_dct_frequencies_are_those_of_the_bands():

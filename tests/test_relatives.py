@@ -286,6 +286,10 @@ def variance_of(rotation: str, event=EVENT) -> torch.Tensor:
 
 
 class TestSpectrumMatched:
+    def test_a_power_law_asks_no_data(self):
+        velocity = component(Velocity, "spectrum-matched:power_law=[1.59,0.0086,2]")
+        assert velocity.fit(SmoothNoise(shape=EVENT), component(Rotation, "dct")) == {}
+
     N = 30
 
     @pytest.mark.parametrize("rotation", ["hartley", "dct", "identity"])

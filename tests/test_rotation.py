@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from gendiff.blur import (
     symmetric_blur_matrix,
 )
 from gendiff.errors import ConfigError, PluginError
+from gendiff.rotation import dct
 
 EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]
 every_rotation = pytest.mark.parametrize("spec", [*rotations(), "blur-eigen:sigma=1.5"])
@@ -276,6 +278,13 @@ class TestFrequency:
         assert mu[0, 2, 5].item() == pytest.approx(math.pi**2 * ((2 / 4) ** 2 + (5 / 6) ** 2))
         with pytest.raises(ConfigError, match="no frequencies that heat could damp"):
             component(Rotation, "identity").heat_spectrum((3, 4, 6))
+
+    def test_the_yardstick_is_the_orthonormal_dct_of_each_channel(self, rng):
+        x = torch.randn(3, 2, 4, 7, generator=rng)
+        wanted = scipy.fft.dctn(x.double().numpy(), norm="ortho", axes=(2, 3))
+        found = dct(x.double())
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
 
     def test_dct_frequency_is_radial(self):
         rho = component(Rotation, "dct").frequencies((3, 4, 6))

@@ -27,6 +27,7 @@ from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.registry import default_registry
 from gendiff.sampler import Past, Update, apply, invert
+from gendiff.scales import Scales
 from gendiff.score import Parametrization, Pivot, ScoreModel, ask, from_eps, from_x_0
 from gendiff.streams import ImageNoise
 from gendiff.testing.probes import SteadyScales
@@ -136,6 +137,63 @@ def test_heat_is_dissipated_where_the_noise_is_the_same_within_rounding(off, ref
     process = Diffusion(process.rotation, replace(process.scales, log_s_common=log_s), EVENT)
     with pytest.raises(ConfigError, match=r"at i = 1 and at N = 50 differ by 1\.5e-09") if refused else nullcontext():
         component(Sampler, "heat-dissipation").plan(process)
+
+
+class Shrinking(Scales):
+    """Noise that shrinks in one component and grows in the others, while all data fade."""
+
+    N = 9
+    device = torch.device("cpu")
+
+    def log_a(self, i):
+        return -i.double().reshape(-1, 1, 1, 1).expand(-1, *EVENT)
+
+    def log_s(self, i):
+        rate = torch.full(EVENT, 0.1, dtype=torch.float64)
+        rate[0, 0, 0] = -0.1
+        return torch.where(i.reshape(-1, 1, 1, 1) > 0, rate * i.reshape(-1, 1, 1, 1), -math.inf)
+
+    def to(self, device):
+        return self
+
+
+def test_momentum_is_refused_where_the_noise_of_one_component_shrinks():
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, Shrinking(), EVENT)
+    with pytest.raises(ConfigError, match="noise never shrinks") as caught:
+        component(Sampler, "momentum").plan(process)
+    assert caught.value.details == ("s is larger at i = 8 than at i = 9 for 1 components",)
+
+
+def test_events_of_a_seed_have_a_graph_where_one_is_asked_for():
+    process, weight = diffusion("dct", "blur", EVENT), torch.ones((), requires_grad=True)
+
+    class Weighted(GaussianScore):
+        def predict(self, x_bar, i):
+            pivot = super().predict(x_bar, i)
+            return Pivot(pivot.x_0 * weight, pivot.eps)
+
+    model = Weighted(process, torch.ones(EVENT), torch.ones(EVENT))
+    for graph in (True, False, None):
+        events = sample(process, model, Sampler("ddim:steps=2"), n=2, graph=graph)
+        assert events.requires_grad == bool(graph)
+
+
+def test_what_a_plan_has_let_go_it_cannot_look_at_again():
+    class Forgetful(Sampler):
+        """looks at nothing earlier, and then two evaluations back."""
+
+        name = "forgetful"
+        clip: bool = False
+
+        def updates(self, diffusion):
+            one = torch.ones((), dtype=torch.float64)
+            for i in range(diffusion.N, 0, -1):
+                yield Update(i, i - 1, q=one, past=(Past(q=one), Past(q=one)) if i == diffusion.N - 2 else ())
+
+    process = diffusion("dct", "blur", EVENT)
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    with pytest.raises(PluginError, match="looks 2 evaluations back, where there are 1"):
+        sample(process, model, Forgetful(), n=2)
 
 
 def test_an_update_reads_as_its_formula():
