@@ -476,6 +476,25 @@ class TestRefusals:
         with pytest.raises(PluginError, match="grows or is NaN at step 50"):
             Diffusion(U, self.Reviving().scales(U, EVENT, N), EVENT)
 
+    @pytest.mark.parametrize("step", [1, 2, N])
+    def test_growth_at_the_ends(self, step):
+        class Scales(VariancePreserving):
+            """λ grows at one step alone."""
+
+            N = 50
+            device = torch.device("cpu")
+
+            def log_alpha_bar(self, i):
+                L = -0.1 * i.double() - 0.1
+                return torch.where(i == step, L / 2 + 0.04, L).reshape(-1, 1, 1, 1)
+
+        with pytest.raises(PluginError, match=rf"grows or is NaN at step {step}\n"):
+            Diffusion(component(Rotation, "identity"), Scales(), EVENT)
+
+    def test_steps_on_another_device_than_the_process(self):
+        with pytest.raises(ArgumentError, match="steps are on meta, the process on cpu"):
+            diffusion("dct", "blur", EVENT).at(torch.zeros(1, dtype=torch.int64, device="meta"))
+
     def test_no_noise_at_the_first_step(self):
         class Late(NoiseSchedule):
             """β_1 = 0."""

@@ -145,6 +145,9 @@ class TestStatistics:
             assert sum(map(len, moments._waiting)) <= block
         assert moments.statistics().n == 4 * block + 6
 
+    def test_what_never_varies_has_a_factor_without_rows(self):
+        assert Statistics(None, torch.zeros(4), torch.zeros(4, 4, dtype=torch.float64)).factor.shape == (0, 4)
+
     def test_n_events_have_a_factor_of_n_minus_1_rows(self):
         """What a covariance of single precision holds beyond them is rounding, larger than that of the eigenvalues."""
         F = np.random.default_rng(0).standard_normal((3, 8))
@@ -424,6 +427,7 @@ class TestInterval:
 
     def test_subsets_hold_nothing_twice_and_follow_the_seed(self):
         seen: list[torch.Tensor] = []
+        assert len(subsets(9)) == 50
         run = lambda seed: interval(lambda chosen: seen.append(chosen) or 0.0, 11, replicates=5, seed=seed)  # noqa: E731
         run(0)
         run(0)

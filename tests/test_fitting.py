@@ -23,7 +23,7 @@ from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
 from gendiff.lab.fitting import Parameter, _cost, _search, chosen, fit, never_rises, parameters, with_values
 from gendiff.lab.forward import DECIBEL
-from gendiff.lab.prediction import dense, diagonal, predict
+from gendiff.lab.prediction import dense, diagonal, predict, thinned
 from gendiff.registry import default_registry
 from gendiff.scales import VariancePreserving
 
@@ -111,6 +111,10 @@ def test_a_name_of_several_numbers_is_refused():
         chosen(doubled, {"beta_max": None})
 
 
+def test_a_unit_is_the_distance_from_the_lower_end_or_a_thousandth_of_the_range():
+    assert [Parameter("p", value, -5.0, 15.0).unit for value in (-5.0, -4.0, 15.0)] == [0.02, 1.0, 20.0]
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high"), [(0.14, 0.0, 1e4), (0.0, 0.0, 3.0), (-2.0, -5.0, 5.0), (1e-4, 0.0, 1.0)]
 )
@@ -162,6 +166,21 @@ def test_three_quarters_of_the_evaluations_look_all_over_and_a_quarter_nearby(
     assert wide["bounds"] == near["bounds"] == [(0.0, pytest.approx(math.log(4 + math.sqrt(17))))] * count
     assert (near["method"], near["x"]) == ("Powell", [0.25])
     assert near["options"] == {"maxfev": evaluations // 4, "xtol": 1e-2, "ftol": 1e-3}
+
+
+def test_few_components_stand_for_all_only_where_the_steps_stay_the_same(monkeypatch):
+    start = config("isotropic:noise='linear:beta_max=0.3'")
+    monkeypatch.setattr("gendiff.lab.fitting._search", lambda *_: None)
+    for spec in ("ddim:steps=6,grid=arc-length", "ddim:steps=6,grid=lambda", "ddim:steps=6,grid=uniform"):
+        asked = []
+        monkeypatch.setattr(
+            "gendiff.lab.fitting.thinned", lambda process, asked=asked: asked.append(1) or thinned(process)
+        )
+        for same in (True, False):
+            asked.clear()
+            monkeypatch.setattr("gendiff.lab.fitting._same_steps", lambda *_, same=same: same)
+            fit(start, sampler(spec), None, chosen(start.velocity, {}))
+            assert bool(asked) == same
 
 
 def test_what_is_computed_is_counted_from_the_start_on(monkeypatch):

@@ -145,6 +145,11 @@ def test_corrupted_is_q_sample_with_the_same_noise(rng):
     torch.testing.assert_close(views[1], process.q_sample(x_0, torch.full((3,), 25), eps))
 
 
+def test_pictures_are_measured_in_double_precision(rng):
+    process, x = diffusion("dct", "blur:schedule=log", (3, 8, 8)), torch.randn(4, 3, 8, 8, generator=rng)
+    assert picture_decibel(process, x, 20) == picture_decibel(process, x.double(), 20)
+
+
 def test_steps_of_equal_snr_are_those_where_the_energies_say_so(rng):
     process = diffusion("dct", "blur:schedule=log", (2, 6, 9), N=60)
     x_0 = torch.randn(1, 2, 6, 9, generator=rng, dtype=torch.float64)

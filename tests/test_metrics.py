@@ -29,6 +29,13 @@ def test_levels_are_computed_in_double_precision(rng):
     assert found.contrast.tolist() == pytest.approx(rows.std((0, 2, 3)).tolist(), rel=1e-10)
 
 
+def test_the_least_contrast_is_a_grey_level_of_a_byte():
+    black = torch.zeros(4, 1, 3, 3, dtype=torch.float64)
+    alarms = component(Metric, "moments").alarms
+    assert alarms(black + 0.0999 * 2 / 255, black) == []
+    assert len(alarms(black + 0.1001 * 2 / 255, black)) == 1
+
+
 class TestSpectrum:
     def test_a_gain_is_so_many_decibel_in_every_band(self, rng):
         x = white(6, (3, 9, 14), rng)

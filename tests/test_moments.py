@@ -132,6 +132,7 @@ def test_modes_are_stored_with_a_process(tmp_path):
 
 
 def test_at_most_so_many_events_equally_spread():
+    assert Moments.fit(component(Data, "gaussian-field:size=4"), component(Rotation, "identity")).count == 512
     moments = Moments.fit(Counting(count=5000), component(Rotation, "identity"))
     looked_at = torch.tensor([k * 5000 // 2048 for k in range(2048)]).double()
     assert moments.count == 2048
@@ -190,6 +191,15 @@ def test_what_was_measured_is_kept_and_told_from_what_is_called_alike(monkeypatc
 def test_data_without_moments_are_refused(data):
     with pytest.raises(DataError, match=r"is empty|not finite"):
         Moments.fit(data, component(Rotation, "identity"))
+
+
+def test_the_prior_is_the_standard_one_where_nothing_else_is_said(rng):
+    plain = Diffusion.of("dct", "isotropic:noise='linear:beta_max=0.01'", EVENT, 20)
+    process = Diffusion(
+        plain.rotation, plain.scales, EVENT, Moments(torch.ones(EVENT).double(), 9 * torch.ones(EVENT).double())
+    )
+    z = torch.randn(3, *EVENT, generator=rng)
+    torch.testing.assert_close(process.prior(z), process.at(20).s * process.rotate(z))
 
 
 def test_the_matched_prior_has_the_moments_of_the_data_at_n(rng):

@@ -25,6 +25,7 @@ from gendiff.lab.prediction import _bending, _moved, at, best_grid, dense, diago
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
 from gendiff.score import Parametrization, ScoreModel, decode, encode
+from gendiff.testing import SmoothNoise
 
 EVENT = (2, 4, 6)
 
@@ -106,8 +107,9 @@ def test_the_covariance_of_the_data():
     rows = U.rotate(torch.stack([data[k] for k in range(data.length)]).double()).flatten(1).numpy()
     np.testing.assert_allclose(found.mean[0].numpy(), rows.mean(0), atol=1e-12)
     np.testing.assert_allclose(found.covariance[0].numpy(), np.cov(rows.T, bias=True), atol=1e-12)
-    with pytest.raises(ConfigError, match="too large for a whole covariance"):
-        dense(component(Data, "gaussian-field:size=17"), U)
+    assert dense(component(Data, "gaussian-field:size=16"), U).covariance.shape == (1, 256, 256)
+    with pytest.raises(ConfigError, match="events of 257 components are too large for a whole covariance"):
+        dense(SmoothNoise(shape=(1, 257)), U)
 
 
 # --- few components for all ---------------------------------------------------------------------------------------------
@@ -543,6 +545,14 @@ def test_a_vanishing_a_costs_the_eps_parametrization_and_not_the_wiener_one():
     }
     assert errors[Parametrization.WIENER] < 2 * perfect
     assert errors[Parametrization.EPS] > 1e3 * perfect
+
+
+def test_an_error_of_x_0_that_is_clipped_is_a_smaller_one():
+    process = of_data(N=50)
+    clipped, small = (NetworkError(Parametrization.X_0, std, limit) for std, limit in ((1.0, 0.3), (0.3, math.inf)))
+    for spec in ("ddim:steps=5", "dpmpp-2m:steps=5", "trig:steps=5"):
+        one, other = (law(process, sampler(spec), diagonal(process), error) for error in (clipped, small))
+        torch.testing.assert_close(one.covariance, other.covariance, rtol=1e-6, atol=1e-12)
 
 
 def test_clipping_limits_what_an_error_does():

@@ -286,11 +286,23 @@ def variance_of(rotation: str, event=EVENT) -> torch.Tensor:
 
 
 class TestSpectrumMatched:
+    N = 30
+
+    def test_the_power_law_is_in_cycles_per_picture(self):
+        process = diffusion("dct", "spectrum-matched:power_law=[1.5,0.2,2]", (1, 4, 6), self.N)
+        rho = np.hypot(*np.meshgrid(np.pi * np.arange(4) / 4, np.pi * np.arange(6) / 6, indexing="ij"))
+        S = 1.5 / (0.2 + rho * 6 / (2 * np.pi)) ** 2
+        a = process.at(10, torch.float64).a[0].numpy()
+        np.testing.assert_allclose(a**2 * S + 1 - a**2, S ** (2 / 3), rtol=1e-9)
+
+    @pytest.mark.parametrize("spec", ["blurring", "heat", "cold"])
+    def test_every_table_has_an_entry_for_each_step(self, spec):
+        scales = diffusion("dct", spec, EVENT, 20).scales
+        assert [len(table) for table in (scales.log_a_common, scales.log_s_common, scales.tau)] == [21] * 3
+
     def test_a_power_law_asks_no_data(self):
         velocity = component(Velocity, "spectrum-matched:power_law=[1.59,0.0086,2]")
-        assert velocity.fit(SmoothNoise(shape=EVENT), component(Rotation, "dct")) == {}
-
-    N = 30
+        assert velocity.fit(SmoothNoise(shape=EVENT), fitted("dct", EVENT)) == {}
 
     @pytest.mark.parametrize("rotation", ["hartley", "dct", "identity"])
     def test_data_of_variance_s_have_variance_s_to_the_tau(self, rotation):

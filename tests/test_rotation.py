@@ -325,6 +325,15 @@ def test_a_matrix_that_is_not_orthogonal_is_refused(rng):
         Skewed().rotate(torch.randn(2, 1, 5, 7, generator=rng))
 
 
+def test_what_was_first_used_while_sampling_has_a_gradient_later():
+    U, x = component(Rotation, "random-orthogonal:seed=77"), torch.ones(1, 1, 3, 4)
+    with torch.inference_mode():
+        U.rotate(x)
+    x.requires_grad_()
+    U.rotate(x).square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach())
+
+
 @pytest.mark.parametrize(("off", "refused"), [(1e-7, True), (2e-9, False)])
 def test_one_number_that_is_off_is_enough(off, refused):
     class Off(SeparableRotation):

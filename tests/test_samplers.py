@@ -94,6 +94,8 @@ def test_arguments_that_are_something_else_are_named():
         "model": GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT)),
         "sampler": Sampler("ddim:steps=2"),
     }
+    with pytest.raises(ArgumentError, match=r"^start has the shape"):
+        sample(*right.values(), start=torch.zeros(2, 3))
     for name in right:
         with pytest.raises(ArgumentError, match=f"^{name} is a "):
             sample(*(right | {name: 3}).values(), n=2)
@@ -194,6 +196,25 @@ def test_what_a_plan_has_let_go_it_cannot_look_at_again():
     model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
     with pytest.raises(PluginError, match="looks 2 evaluations back, where there are 1"):
         sample(process, model, Forgetful(), n=2)
+
+
+def test_heun_is_euler_where_nothing_of_the_data_is_left():
+    ends = (torch.full(EVENT, value, dtype=torch.float64) for value in (-9.0, -19.0))
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, SteadyScales(101, *ends), EVENT)
+    seconds = {update.i: update for update in component(Sampler, "heun").plan(process) if update.past}
+    for j, second in seconds.items():  # from the step j + 1
+        gone = bool((process.at(j + 1, torch.float64).log_a < -14).all())
+        assert bool((second.b == 0).all()) == gone, j
+    assert {bool((update.b == 0).all()) for update in seconds.values()} == {True, False}
+
+
+def test_who_watches_events_of_a_seed_sees_those_alone():
+    process, seen = diffusion("dct", "blur", EVENT), []
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    events = sample(process, model, Sampler("ddim:steps=2"), n=3, watch=seen.append)
+    assert [one.number for one in seen] == [0, 1, 2]
+    assert {one.x_bar.shape for one in seen} == {(3, *EVENT)}
+    torch.testing.assert_close(process.unrotate(seen[-1].x_bar), events)
 
 
 def test_an_update_reads_as_its_formula():
