@@ -283,8 +283,8 @@ def test_a_denoiser_computes_in_single_precision_unless_another_is_asked_for(rng
     assert torch.equal(rounded, rounded.bfloat16().float())
 
 
-def test_t_is_not_predicted_of_data_that_nobody_looked_at(rng):
-    plain, (x_0, i, eps, _) = Diffusion.of("dct", "blur", EVENT, 50), batch(rng)
+def test_t_is_not_predicted_of_data_that_nobody_looked_at(batch):
+    plain, (x_0, i, eps, _) = Diffusion.of("dct", "blur", EVENT, 50), batch
     with pytest.raises(ArgumentError):
         component(Objective, "elbo").loss(Denoiser(Oracle(plain, "eps", x_0, eps), plain), plain, x_0, i, eps)
 
