@@ -513,6 +513,19 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="'fine-to-coarse' cannot be used with rotation 'identity'"):
             diffusion("identity", "fine-to-coarse")
 
+    @pytest.mark.parametrize(("rest", "refused"), [(1.5e-12, False), (0.7e-12, True)])
+    def test_fine_to_coarse_needs_more_of_a_blur_than_rounding(self, rest, refused):
+        class Faint(type(component(Rotation, "identity"))):
+            """a basis with next to no blur."""
+
+            name = "faint"
+
+            def log_blur_spectrum(self, event_shape, sigma):
+                return torch.full((1, 1, 1), math.log1p(-rest), dtype=torch.float64)
+
+        with pytest.raises(ConfigError, match="cannot be used with rotation 'faint'") if refused else nullcontext():
+            component(Velocity, "fine-to-coarse").scales(Faint(), EVENT, 20)
+
     def test_a_rotation_that_changes_lengths(self):
         class Stretched(type(component(Rotation, "identity"))):
             """twice as long there, half as long back."""
