@@ -70,7 +70,7 @@ def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[int, ...]:
         )
     positions = grid.positions(diffusion, n).double().cpu()
     falling = positions.shape == (n,) and bool((positions.diff() <= 0).all())
-    if not falling or not (positions[0].round() == N and positions[-1] >= 0.5):
+    if not falling or not (positions[0].round() == N and positions[-1].round() >= 1):
         raise PluginError(
             f"grid '{grid.name}' gives no {n} steps from {N} down to 1",
             details=[f"positions(diffusion, n) returned {positions.flatten()[:8].tolist()} ..."],

@@ -113,7 +113,7 @@ SOLVERS = [
     ("trig:solver=ab2", dense.trig, {"solver": "ab2"}),
     ("trig:solver=heun", dense.trig, {"solver": "heun"}),
 ]
-STEPS = [N, 31, 30, 22, 9, 2, 0]  # of unlike lengths
+STEPS = [N, 31, 30, 22, 9, 2, 1, 0]  # of unlike lengths
 
 
 def at_steps(spec: str, steps: list[int]) -> Sampler:
@@ -182,6 +182,23 @@ def test_a_law_is_that_of_whole_matrices(spec, solver, options, oracle, data):
     close(U @ found.covariance[0].numpy() @ U.T, wanted, 1e-8)
     total = predict(ours(m, c), at_steps(spec, STEPS), target).total
     assert total == pytest.approx(dense.wasserstein(wanted_mean, wanted, mean, covariance), rel=1e-5)
+
+
+@pytest.mark.parametrize("prior", ["standard", "matched", "data"])
+def test_one_step_from_each_prior_is_the_best_guess_there(prior, oracle, data):
+    mean, covariance = data
+    U, A, S = oracle.U, oracle.operator(oracle.a[N]), oracle.operator(oracle.s[N] ** 2)
+    m, c = U.T @ mean, (U.T @ covariance @ U).diagonal()
+    first, spread = {
+        "standard": (0 * mean, S),
+        "matched": (A @ mean, A @ (U * c) @ U.T @ A + S),
+        "data": (A @ mean, A @ covariance @ A),
+    }[prior]
+    target = Gaussian.dense(torch.from_numpy(m).reshape(EVENT), torch.from_numpy(U.T @ covariance @ U))
+    found = law(ours(m, c), component(Sampler, f"ddim:steps=1,prior={prior}"), target)
+    G = covariance @ A @ np.linalg.inv(A @ covariance @ A + S)
+    close(U @ found.mean[0].numpy(), mean + G @ (first - A @ mean))
+    close(U @ found.covariance[0].numpy() @ U.T, G @ spread @ G.T)
 
 
 @pytest.mark.parametrize(("spec", "solver", "options"), SOLVERS, ids=[spec for spec, _, _ in SOLVERS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ class TestProcess:
         i = torch.arange(N + 1)
         lam = process.scales.half_log_snr(i)
         assert (lam.diff(dim=0) <= 1e-9).all()
+        a, s = process.scales.log_a(i[1:]).exp(), process.scales.log_s(i[1:]).exp()
+        torch.testing.assert_close(s * lam[1:].exp(), a.expand_as(s), rtol=1e-12, atol=1e-300)
         assert torch.isfinite(lam[1:]).all()
         r = torch.exp(2 * (lam[1:] - lam[:-1]))
         assert ((r >= 0) & (r <= 1 + 1e-12)).all()
@@ -351,8 +354,29 @@ class TestSchedules:
             def f(self, i, N):
                 return torch.where(i == 3, torch.nan, 0.1)
 
-        with pytest.raises(PluginError, match=r"schedule 'broken' gives f\(3\) = nan"):
+        with pytest.raises(PluginError, match=r"schedule 'broken' gives f\(3\) = nan at N = 10") as caught:
             Broken().cumulative(10)
+        assert caught.value.details == ("f must be a finite number >= 0 at every step 1..N; 1 of 10 are not",)
+
+    @pytest.mark.parametrize(("value", "allowed"), [(1.0, False), (0.9999, True), (0.0, True), (-1e-9, False)])
+    def test_beta_lies_in_its_half_open_interval(self, value, allowed):
+        class Constant(NoiseSchedule):
+            """0.1, and at step 4 something else."""
+
+            name = "constant"
+
+            def beta(self, i, N):
+                beta = torch.full_like(i, 0.1)
+                beta[3] = value
+                return beta
+
+        if allowed:
+            assert Constant().log_alpha_bar(6)[4].item() == pytest.approx(3 * math.log(0.9) + math.log1p(-value))
+            assert Constant().log_alpha_bar(6)[6].item() == pytest.approx(5 * math.log(0.9) + math.log1p(-value))
+            return
+        with pytest.raises(PluginError, match=r"noise 'constant' gives beta\(4\)") as caught:
+            Constant().log_alpha_bar(6)
+        assert caught.value.details == ("beta must be in [0, 1) at every step 1..N; 1 of 6 are not",)
 
     def test_a_schedule_of_the_wrong_shape_is_named(self):
         class Scalar(BlurSchedule):
@@ -365,6 +389,36 @@ class TestSchedules:
 
         with pytest.raises(PluginError, match="returned float from f"):
             Scalar().cumulative(10)
+
+        class Short(Scalar):
+            """a step too few."""
+
+            name = "short"
+
+            def f(self, i, N):
+                return i[1:]
+
+        with pytest.raises(PluginError, match=r"returned \(9,\) from f"):
+            Short().cumulative(10)
+
+    @pytest.mark.parametrize(
+        ("interface", "spec", "allowed"),
+        [
+            (NoiseSchedule, "sigmoid:start=1,end=1", False),
+            (NoiseSchedule, "sigmoid:start=1,end=1.01", True),
+            (BlurSchedule, "log:f_min=0.1,f_max=0.1", True),
+            (BlurSchedule, "log:f_min=0.1,f_max=0.09", False),
+            (Velocity, "heat:sigma_min=2,sigma_max=2", True),
+            (Velocity, "heat:sigma_min=2,sigma_max=1.9", False),
+            (Velocity, "blurring:logsnr_max=0,logsnr_min=0", False),
+            (Velocity, "blurring:logsnr_max=0.1,logsnr_min=0", True),
+            (Velocity, "soft-conditioning:g_denoise=1,g_noise=1", False),
+            (Velocity, "soft-conditioning:g_denoise=1,g_noise=1.1", True),
+        ],
+    )
+    def test_parameters_in_the_wrong_order(self, interface, spec, allowed):
+        with nullcontext() if allowed else pytest.raises(ConfigError):
+            component(interface, spec)
 
     def test_too_few_steps(self):
         with pytest.raises(ArgumentError, match="N = 1"):
@@ -422,6 +476,25 @@ class TestRefusals:
         with pytest.raises(PluginError, match="grows or is NaN at step 50"):
             Diffusion(U, self.Reviving().scales(U, EVENT, N), EVENT)
 
+    @pytest.mark.parametrize("step", [1, 2, N])
+    def test_growth_at_the_ends(self, step):
+        class Scales(VariancePreserving):
+            """λ grows at one step alone."""
+
+            N = 50
+            device = torch.device("cpu")
+
+            def log_alpha_bar(self, i):
+                L = -0.1 * i.double() - 0.1
+                return torch.where(i == step, L / 2 + 0.04, L).reshape(-1, 1, 1, 1)
+
+        with pytest.raises(PluginError, match=rf"grows or is NaN at step {step}\n"):
+            Diffusion(component(Rotation, "identity"), Scales(), EVENT)
+
+    def test_steps_on_another_device_than_the_process(self):
+        with pytest.raises(ArgumentError, match="steps are on meta, the process on cpu"):
+            diffusion("dct", "blur", EVENT).at(torch.zeros(1, dtype=torch.int64, device="meta"))
+
     def test_no_noise_at_the_first_step(self):
         class Late(NoiseSchedule):
             """β_1 = 0."""
@@ -440,6 +513,19 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="'fine-to-coarse' cannot be used with rotation 'identity'"):
             diffusion("identity", "fine-to-coarse")
 
+    @pytest.mark.parametrize(("rest", "refused"), [(1.5e-12, False), (0.7e-12, True)])
+    def test_fine_to_coarse_needs_more_of_a_blur_than_rounding(self, rest, refused):
+        class Faint(type(component(Rotation, "identity"))):
+            """a basis with next to no blur."""
+
+            name = "faint"
+
+            def log_blur_spectrum(self, event_shape, sigma):
+                return torch.full((1, 1, 1), math.log1p(-rest), dtype=torch.float64)
+
+        with pytest.raises(ConfigError, match="cannot be used with rotation 'faint'") if refused else nullcontext():
+            component(Velocity, "fine-to-coarse").scales(Faint(), EVENT, 20)
+
     def test_a_rotation_that_changes_lengths(self):
         class Stretched(type(component(Rotation, "identity"))):
             """twice as long there, half as long back."""
@@ -456,6 +542,50 @@ class TestRefusals:
         with pytest.raises(PluginError, match="'stretched' is not orthogonal") as caught:
             Diffusion(Stretched(), scales, EVENT)
         assert "1.0e+00" in caught.value.details[0]
+
+    def test_a_rise_within_rounding_is_no_rise(self):
+        class Level(VariancePreserving):
+            """λ stays, and rises by 1e-12 from step 2 to step 3."""
+
+            N = 4
+            device = torch.device("cpu")
+
+            def log_alpha_bar(self, i):
+                L = torch.tensor([0.0, -0.1, -0.2, -0.2 + 1e-12, -0.3], dtype=torch.float64)
+                return L[i].reshape(-1, 1, 1, 1)
+
+        process = Diffusion(component(Rotation, "identity"), Level(), EVENT)
+        kernel, posterior = process.kernel(3, 2), process.posterior(3, 2)
+        assert (kernel.std.item(), posterior.std.item(), posterior.q.item()) == (0, 0, 0)
+        assert (kernel.scale.item(), posterior.p.item()) == pytest.approx((1, 1))
+
+    @pytest.mark.parametrize(
+        ("eps", "steps"), [((2, *IMAGE), 3), ((3, *EVENT), 2), ((2, *EVENT), 3)], ids=["shape", "count", "steps"]
+    )
+    def test_noise_that_does_not_belong_to_the_events(self, eps, steps):
+        process = diffusion("dct", "blur", EVENT)
+        at = process.at(torch.arange(1, steps + 1), torch.float64)
+        with pytest.raises(ArgumentError, match=r"2 events of torch\.float64, noise for"):
+            process.corrupted(at, torch.zeros(2, *EVENT).double(), torch.zeros(eps).double())
+
+    def test_events_of_another_shape_are_named_as_the_argument_is(self):
+        process, x, y = diffusion("dct", "blur", EVENT), torch.zeros(2, *EVENT), torch.zeros(2, 3)
+        for name, call in (
+            ("x", lambda: process.rotate(y)),
+            ("x_bar", lambda: process.unrotate(y)),
+            ("x_bar", lambda: process.asked(y, 3)),
+            ("x_0", lambda: process.q_sample(y, 3, x)),
+            ("eps", lambda: process.q_sample(x, 3, y)),
+            ("eps", lambda: process.score(3, y)),
+            ("z", lambda: process.prior(y)),
+        ):
+            with pytest.raises(ArgumentError, match=rf"^{name} has the shape"):
+                call()
+
+    def test_noise_of_another_precision(self):
+        process = diffusion("dct", "blur", EVENT)
+        with pytest.raises(ArgumentError, match=r"noise for 2 of torch\.float32, 1 steps"):
+            process.corrupted(process.at(3, torch.float64), torch.zeros(2, *EVENT).double(), torch.zeros(2, *EVENT))
 
     def test_scales_of_another_shape(self):
         U = component(Rotation, "dct")
@@ -481,6 +611,10 @@ class TestOneWay:
             for name in ("log_a", "log_s", "half_log_snr", "a", "s", "v", "cos", "sin", "theta"):
                 close(getattr(one, name), getattr(several, name)[row], atol=0, rtol=1e-14)
             close(one.before.log_s, several.before.log_s[row], atol=0, rtol=1e-14)
+            close(one.before.log_s, process.at(i - 1, torch.float64).log_s, atol=0, rtol=0)
+        for none in (0, torch.tensor([3, 0])):
+            with pytest.raises(ArgumentError):
+                assert process.at(none).before is None
 
     def test_a_recipe_gives_the_process_of_its_parts(self):
         U, B = fitted("dct", EVENT), component(Velocity, "blur")

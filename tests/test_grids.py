@@ -18,6 +18,7 @@ from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Layer, resolve
+from gendiff.scales import VariancePreserving
 from gendiff.testing import SmoothNoise
 from gendiff.testing.probes import SteadyScales
 
@@ -162,6 +163,8 @@ class TestExplicit:
             grid.steps(process, 2)
         with pytest.raises(ConfigError, match="begins at step 40, the process ends at N = 50"):
             component(Grid, "explicit:at=[40, 3]").steps(process, None)
+        with pytest.raises(ArgumentError, match="diffusion"):
+            grid.steps(50, None)
 
     @pytest.mark.parametrize("path", ["sampler", "train.preview"])
     def test_it_replaces_a_number_of_steps_that_nobody_gave_beside_it(self, path):
@@ -223,19 +226,42 @@ def test_a_number_of_evaluations_is_whole():
         component(Grid, "uniform").steps(steady(), 2.5)
 
 
-@pytest.mark.parametrize("numbers", [(50, 20), (40, 30, 20), (50, 20, 30), (50, 20, 0.2)])
+@pytest.mark.parametrize("numbers", [(50, 20), (40, 30, 20), (50, 20, 30), (50, 20, 0.2), (50, 20, 0.5)])
 def test_wrong_positions_are_refused(numbers):
     with pytest.raises(PluginError, match="grid 'given' gives no 3 steps from 50 down to 1"):
         Given(numbers=numbers).steps(diffusion("dct", "blur", EVENT, N=50), 3)
 
 
-def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(monkeypatch):
-    monkeypatch.setattr("gendiff.grid.CHUNK", 100)  # three events at a time
+def test_a_process_that_falls_between_its_first_two_steps_is_laid_out_by_lambda():
+    class Once(VariancePreserving):
+        """λ falls from step 1 to step 2, and then stays."""
+
+        N = 5
+        device = torch.device("cpu")
+
+        def log_alpha_bar(self, i):
+            return torch.tensor([0, -0.5, -2, -2, -2, -2], dtype=torch.float64)[i].reshape(-1, 1, 1, 1)
+
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, Once(), EVENT)
+    assert component(Grid, "lambda").steps(process, 2) == [5, 1, 0]
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_the_way_of_the_data_is_one_however_many_steps_are_looked_at_at_a_time(chunk, monkeypatch):
+    whole = arc_length(diffusion("dct", "blur", EVENT, N=50))
+    monkeypatch.setattr("gendiff.grid.CHUNK", chunk)
+    torch.testing.assert_close(arc_length(diffusion("dct", "blur", EVENT, N=50)), whole)
+
+
+@pytest.mark.parametrize("chunk", [1, 100])  # an event at a time, three
+def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(chunk, monkeypatch):
+    monkeypatch.setattr("gendiff.grid.CHUNK", chunk)
     values = along(steady(11), lambda at: at.half_log_snr.flatten(1).amax(1))
     torch.testing.assert_close(values, torch.linspace(5, -5, 11, dtype=torch.float64))
     assert nearest(values, torch.tensor([-9, -4.4, 0.6, 5.0]).double()).tolist() == [11, 10, 5, 1]
     assert nearest(-values, torch.tensor([9, 4.4, -0.6, -5.0]).double()).tolist() == [11, 10, 5, 1]
     flat = torch.tensor([5.0, 5.0, 4.0, 2.0, 2.0]).double()  # nothing moves at first, nor in the end
     assert nearest(flat[[0, 4, 3]], flat[[4, 0]]).tolist() == [3, 1]
+    assert nearest(torch.full((4,), 3.0).double(), torch.tensor([3.0]).double()).tolist() == [4]
     wanted = torch.tensor([2.0, 4.0, 5.0]).double()
     assert nearest(flat, wanted).tolist() == nearest(-flat, -wanted).tolist() == [5, 3, 2]

@@ -75,6 +75,24 @@ def test_they_are_mean_and_variance_in_rotated_coordinates(name):
     assert (moments.count, moments.fingerprint) == (64, data.fingerprint)
 
 
+def test_a_tensor_of_any_values_has_moments():
+    x = 40 * torch.randn(30, 1, 2, 3) + 100
+    found = Moments.fit(x, component(Rotation, "identity"))
+    np.testing.assert_allclose(found.mean.numpy(), x.double().numpy().mean(0))
+    np.testing.assert_allclose(found.variance.mean(), x.double().numpy().var(0).mean())
+
+
+def test_all_of_them_move_to_another_device():
+    modes = Modes(torch.ones(2).double(), torch.ones(2).double())
+    own = Moments(
+        torch.zeros(1, 2, 3).double(), torch.ones(1, 2, 3).double(), 7, "x", torch.ones(1, 2, 3).double(), modes
+    )
+    moved = own.to(torch.device("meta"))
+    tensors = (moved.mean, moved.variance, moved.weight, moved.modes.variance, moved.modes.weight)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (moved.count, moved.fingerprint) == (7, "x")
+
+
 def test_what_hardly_varies_is_floored():
     raw = torch.zeros(EVENT, dtype=torch.float64)
     raw[:, 0, 0] = 3.5
@@ -114,6 +132,7 @@ def test_modes_are_stored_with_a_process(tmp_path):
 
 
 def test_at_most_so_many_events_equally_spread():
+    assert Moments.fit(component(Data, "gaussian-field:size=4"), component(Rotation, "identity")).count == 512
     moments = Moments.fit(Counting(count=5000), component(Rotation, "identity"))
     looked_at = torch.tensor([k * 5000 // 2048 for k in range(2048)]).double()
     assert moments.count == 2048
@@ -172,6 +191,15 @@ def test_what_was_measured_is_kept_and_told_from_what_is_called_alike(monkeypatc
 def test_data_without_moments_are_refused(data):
     with pytest.raises(DataError, match=r"is empty|not finite"):
         Moments.fit(data, component(Rotation, "identity"))
+
+
+def test_the_prior_is_the_standard_one_where_nothing_else_is_said(rng):
+    plain = Diffusion.of("dct", "isotropic:noise='linear:beta_max=0.01'", EVENT, 20)
+    process = Diffusion(
+        plain.rotation, plain.scales, EVENT, Moments(torch.ones(EVENT).double(), 9 * torch.ones(EVENT).double())
+    )
+    z = torch.randn(3, *EVENT, generator=rng)
+    torch.testing.assert_close(process.prior(z), process.at(20).s * process.rotate(z))
 
 
 def test_the_matched_prior_has_the_moments_of_the_data_at_n(rng):

@@ -7,8 +7,9 @@ import torch
 from processes import component, dense, diffusion, scales_at
 from torch import nn
 
-from gendiff import Data, GaussianScore, Objective, Parametrization, Pivot
+from gendiff import Data, Diffusion, GaussianScore, Objective, Parametrization, Pivot
 from gendiff.denoiser import Denoiser, NetworkScore
+from gendiff.errors import ArgumentError
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.sampler import Clamped
@@ -266,7 +267,28 @@ class TestNetworkScore:
 
         x = torch.randn(4, *EVENT, generator=rng)
         output = Denoiser(Second(), process, frequency_features=True)(x, torch.ones(4))
+        assert not Denoiser(Second(), process).frequency_features
         torch.testing.assert_close(output, process.rotate(x))
+
+
+def test_a_denoiser_computes_in_single_precision_unless_another_is_asked_for(rng):
+    class Net(nn.Linear):
+        def forward(self, x, i):
+            return super().forward(x)
+
+    network, x = Net(EVENT[-1], EVENT[-1]), torch.randn(4, *EVENT, generator=rng)
+    denoiser = Denoiser(network, diffusion("dct", "blur", EVENT))
+    assert torch.equal(denoiser(x, torch.ones(4)), network(x, None))
+    denoiser.autocast = torch.bfloat16
+    rounded = denoiser(x, torch.ones(4))
+    assert not torch.equal(rounded, network(x, None))
+    assert torch.equal(rounded, rounded.bfloat16().float())
+
+
+def test_t_is_not_predicted_of_data_that_nobody_looked_at(batch):
+    plain, (x_0, i, eps, _) = Diffusion.of("dct", "blur", EVENT, 50), batch
+    with pytest.raises(ArgumentError):
+        component(Objective, "elbo").loss(Denoiser(Oracle(plain, "eps", x_0, eps), plain), plain, x_0, i, eps)
 
 
 def test_the_gaussian_field_s_optimal_model_reaches_the_known_loss(rng):

@@ -289,6 +289,22 @@ def variance_of(rotation: str, event=EVENT) -> torch.Tensor:
 class TestSpectrumMatched:
     N = 30
 
+    def test_the_power_law_is_in_cycles_per_picture(self):
+        process = diffusion("dct", "spectrum-matched:power_law=[1.5,0.2,2]", (1, 4, 6), self.N)
+        rho = np.hypot(*np.meshgrid(np.pi * np.arange(4) / 4, np.pi * np.arange(6) / 6, indexing="ij"))
+        S = 1.5 / (0.2 + rho * 6 / (2 * np.pi)) ** 2
+        a = process.at(10, torch.float64).a[0].numpy()
+        np.testing.assert_allclose(a**2 * S + 1 - a**2, S ** (2 / 3), rtol=1e-9)
+
+    @pytest.mark.parametrize("spec", ["blurring", "heat", "cold"])
+    def test_every_table_has_an_entry_for_each_step(self, spec):
+        scales = diffusion("dct", spec, EVENT, 20).scales
+        assert [len(table) for table in (scales.log_a_common, scales.log_s_common, scales.tau)] == [21] * 3
+
+    def test_a_power_law_asks_no_data(self):
+        velocity = component(Velocity, "spectrum-matched:power_law=[1.59,0.0086,2]")
+        assert velocity.fit(SmoothNoise(shape=EVENT), fitted("dct", EVENT)) == {}
+
     @pytest.mark.parametrize("rotation", ["hartley", "dct", "identity"])
     def test_data_of_variance_s_have_variance_s_to_the_tau(self, rotation):
         """A straight line in log-variance, whatever S is: below 1, above 1, and next to 1."""
@@ -344,6 +360,10 @@ class TestEqualSNR:
             close(data_snr.mean(), torch.exp(2 * standard(rotation).at(i).half_log_snr).mean(), rtol=1e-9)
         assert process.at(0).log_s.isneginf().all()
         assert C.max() / C.min() > 4
+
+    def test_which_process_is_flipped(self):
+        flipped = {name: component(Process, name).parts()[1].flipped for name in ("equal-snr", "flipped-snr")}
+        assert flipped == {"equal-snr": False, "flipped-snr": True}
 
     @pytest.mark.parametrize("event", [(2, 5, 7), (1, 6, 6), (2, 12)], ids=str)
     def test_flipped_has_the_standard_process_s_snr_in_the_opposite_order(self, event):

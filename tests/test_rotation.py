@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +15,9 @@ from processes import component, dense, fitted, rotations
 
 from gendiff import Rotation, SeparableRotation, Velocity
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, log_attenuation, negative_laplacian, symmetric_blur_matrix
-from gendiff.dct import apply_per_axis, dct_matrix
+from gendiff.dct import apply_per_axis, dct, dct_matrix
 from gendiff.errors import ConfigError, PluginError
+from gendiff.frequency import mirrored
 
 EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]
 every_rotation = pytest.mark.parametrize("spec", [*rotations(), "blur-eigen:sigma=1.5"])
@@ -125,6 +128,16 @@ class TestBlur:
             expected = np.take(expected, np.arange(n - 1, 2 * n - 1), axis)
         np.testing.assert_allclose(blurred.numpy(), expected, rtol=0, atol=1e-10)
 
+    @pytest.mark.parametrize("channels", [2, 3])
+    def test_released_tiling_deals_the_attenuations_of_interleaved_coefficients(self, channels):
+        """Of rank p by descending D, channel c gets ``D[(C p + c) mod n]``."""
+        plain = component(Rotation, "blur-eigen").log_blur_spectrum((channels, 3, 5), 0.4)[0].numpy()
+        tiled = component(Rotation, "blur-eigen:released_tiling=true").log_blur_spectrum((channels, 3, 5), 0.4).numpy()
+        order = np.argsort(-plain.ravel(), kind="stable")
+        for c in range(channels):
+            for p, place in enumerate(order):
+                assert tiled[c].ravel()[place] == plain.ravel()[order[(channels * p + c) % 15]]
+
     def test_released_tiling_is_not_a_blur(self, rng):
         """The five-line check: the released colour path blurs each channel with another channel's attenuations."""
         tiled, plain = component(Rotation, "blur-eigen:released_tiling=true"), component(Rotation, "blur-eigen")
@@ -153,6 +166,12 @@ class TestBlur:
             g = torch.exp(-0.5 * (j / sigma) ** 2)
             expected = (g * torch.cos(omega[:, None] * j)).sum(1) / g.sum()
             torch.testing.assert_close(log_attenuation(omega, sigma).exp(), expected, rtol=0, atol=1e-13)
+
+    @pytest.mark.parametrize("sigma", [0.05, 0.2, 0.45, 1.0, 1.5, 3.0])
+    def test_attenuation_has_the_period_of_the_samples(self, sigma):
+        omega = torch.tensor([0.0, 0.1, 1.0, 3.0], dtype=torch.float64)
+        one, other = (log_attenuation(2 * math.pi * shift - omega, sigma) for shift in (0, 1))
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-14)
 
     def test_no_blur_is_one(self):
         assert (log_attenuation(torch.linspace(0, 3, 7, dtype=torch.float64), 0.0) == 0).all()
@@ -210,9 +229,54 @@ class TestFrequency:
         expected = torch.diagonal(U.T @ Lambda @ U).sqrt().reshape(event)
         torch.testing.assert_close(Shuffled().frequencies(event), expected, rtol=0, atol=1e-10)
 
+    def test_a_constant_that_is_off_by_rounding_has_no_frequency(self):
+        class Rounded(Rotation):
+            """its only component is constant but for one last bit: u^T Λ u = -1e-16."""
+
+            name = "rounded"
+
+            def rotate(self, x):
+                return x
+
+            def unrotate(self, x_bar):
+                return torch.tensor([1 - 2**-53, 1, 1], dtype=torch.float64).expand(len(x_bar), 1, 3)
+
+        assert Rounded().frequencies((1, 3)).tolist() == [[0, 0, 0]]
+
+    def test_no_blur_amplifies_a_component_that_is_too_long_by_rounding(self):
+        class Long(Rotation):
+            """its only component is constant, and longer than 1 by a few last bits."""
+
+            name = "long"
+
+            def rotate(self, x):
+                return x
+
+            def unrotate(self, x_bar):
+                return torch.full((len(x_bar), 1, 3), (1 + 1e-15) / math.sqrt(3), dtype=torch.float64)
+
+        assert Long().log_blur_spectrum((1, 3), 0.4).tolist() == [[0, 0, 0]]
+
     def test_laplacian_rows_vanish_on_constants(self):
         torch.testing.assert_close(laplacian_matrix(6).sum(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=0)
         assert laplacian_matrix(6).diagonal().tolist() == [1, 2, 2, 2, 2, 1]
+
+    def test_the_order_of_frequencies_is_that_of_their_ninth_decimal_then_of_their_places(self):
+        rho = torch.tensor([2.0, 2.0 - 1e-12, 1.0, 2.0 - 1e-8], dtype=torch.float64)
+        assert mirrored(rho).tolist() == [3, 2, 1, 0]  # in order: 2, 3, 0, 1
+
+    def test_heat_damps_by_the_square_of_the_frequency(self):
+        mu = component(Rotation, "dct").heat_spectrum((3, 4, 6))
+        assert mu[0, 2, 5].item() == pytest.approx(math.pi**2 * ((2 / 4) ** 2 + (5 / 6) ** 2))
+        with pytest.raises(ConfigError, match="no frequencies that heat could damp"):
+            component(Rotation, "identity").heat_spectrum((3, 4, 6))
+
+    def test_the_yardstick_is_the_orthonormal_dct_of_each_channel(self, rng):
+        x = torch.randn(3, 2, 4, 7, generator=rng)
+        wanted = scipy.fft.dctn(x.double().numpy(), norm="ortho", axes=(2, 3))
+        found = dct(x.double())
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
 
     def test_dct_frequency_is_radial(self):
         rho = component(Rotation, "dct").frequencies((3, 4, 6))
@@ -226,6 +290,11 @@ class TestEigenbasis:
     def test_a_sigma_that_leaves_the_basis_open_is_refused(self, sigma, rng):
         with pytest.raises(ConfigError, match="no well-defined basis at sigma"):
             component(Rotation, f"blur-eigen:sigma={sigma}").rotate(torch.randn(1, 1, 32, 32, generator=rng))
+
+    def test_what_a_wide_blur_leaves_is_never_below_a_millionth_of_a_millionth(self):
+        log_D = component(Rotation, "blur-eigen:sigma=2").log_blur_spectrum((1, 12, 12), 2.0)
+        assert log_D.min().item() == pytest.approx(-12 * math.log(10), rel=1e-15)
+        assert log_D.max() > -2
 
     def test_order_and_signs_are_fixed(self):
         U = component(Rotation, "blur-eigen").matrix(9)
@@ -246,6 +315,29 @@ def test_a_matrix_that_is_not_orthogonal_is_refused(rng):
 
     with pytest.raises(PluginError, match="'skewed' is not orthogonal for an axis of 5"):
         Skewed().rotate(torch.randn(2, 1, 5, 7, generator=rng))
+
+
+def test_what_was_first_used_while_sampling_has_a_gradient_later():
+    U, x = component(Rotation, "random-orthogonal:seed=77"), torch.ones(1, 1, 3, 4)
+    with torch.inference_mode():
+        U.rotate(x)
+    x.requires_grad_()
+    U.rotate(x).square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach())
+
+
+@pytest.mark.parametrize(("off", "refused"), [(1e-7, True), (2e-9, False)])
+def test_one_number_that_is_off_is_enough(off, refused):
+    class Off(SeparableRotation):
+        """the identity but for its first number."""
+
+        name = "off"
+
+        def matrix(self, n):
+            return torch.diag(torch.tensor([1 + off] + [1] * (n - 1), dtype=torch.float64))
+
+    with pytest.raises(PluginError, match=r"axis of 4: .* = 2\.0e-07") if refused else nullcontext():
+        Off().rotate(torch.zeros(1, 1, 4))
 
 
 def test_a_matrix_of_the_wrong_shape_is_refused(rng):

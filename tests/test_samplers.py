@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
@@ -21,11 +22,13 @@ from processes import PROCESSES, N, component, diffusion, scales_at
 from torch import nn
 
 from gendiff import Diffusion, GaussianScore, NetworkScore, Sampler, VariancePreserving, sample
-from gendiff.errors import ConfigError, PluginError
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.lab.recursion import Gaussian, law
+from gendiff.model import ask
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.sampler import Past, Update, apply, invert
+from gendiff.scales import Scales
 from gendiff.score import Parametrization, Pivot, ScoreModel, from_eps, from_x_0
 from gendiff.streams import ImageNoise
 from gendiff.testing.probes import SteadyScales
@@ -51,6 +54,199 @@ def one_thread(two_threads):
 
 def with_moments(process: Diffusion, m: torch.Tensor, c: torch.Tensor) -> Diffusion:
     return Diffusion(process.rotation, process.scales, process.event_shape, Moments(m, c, 1))
+
+
+def test_two_evaluations_a_step_and_one_at_the_last_are_an_odd_number():
+    said = {n: component(Sampler, "heun" + (f":steps={n}" if n else "")).left_out for n in (None, 1, 2, 5, 6)}
+    assert (said[None], said[1], said[5]) == ("", "", "")
+    assert said[2] == "heun makes 1 evaluations, not 2: 2 at each step, and one at the last"
+    assert said[6] == "heun makes 5 evaluations, not 6: 2 at each step, and one at the last"
+    assert [component(Sampler, f"ddim:steps={n}").left_out for n in (5, 6)] == ["", ""]
+    process = diffusion("dct", "blur", EVENT)
+    for spec, made in (("heun", 7), ("trig:solver=heun", 7), ("trig:solver=euler", 8), ("trig:solver=ab2", 8)):
+        assert len(component(Sampler, spec + (",steps=8" if ":" in spec else ":steps=8")).plan(process)) == made
+
+
+@pytest.mark.parametrize("n", [3, 16, 20])
+def test_events_of_a_seed_are_drawn_in_full_batches_each_from_its_own_noise(n):
+    process, sizes = diffusion("dct", "blur", EVENT), []
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+
+    class Counted(ScoreModel):
+        diffusion = process
+
+        def predict(self, x_bar, i):
+            sizes.append(len(x_bar))
+            return model.predict(x_bar, i)
+
+    sampler = component(Sampler, "ancestral:steps=3,clip=false")
+    events = sample(process, Counted(), sampler, n=n, seed=5)
+    assert events.shape == (n, *EVENT)
+    assert sizes == [16] * (3 * -(-n // 16))
+    for k in {0, 2, n - 1}:
+        alone = sample(process, model, sampler, ImageNoise(5, [k], EVENT, torch.device("cpu")))
+        torch.testing.assert_close(events[[k]], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_arguments_that_are_something_else_are_named():
+    process = diffusion("dct", "blur", EVENT)
+    right = {
+        "diffusion": process,
+        "model": GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT)),
+        "sampler": Sampler("ddim:steps=2"),
+    }
+    with pytest.raises(ArgumentError, match=r"^start has the shape"):
+        sample(*right.values(), start=torch.zeros(2, 3))
+    for name in right:
+        with pytest.raises(ArgumentError, match=f"^{name} is a "):
+            sample(*(right | {name: 3}).values(), n=2)
+
+
+def test_a_start_is_taken_in_the_precision_that_is_asked_for():
+    process, x = diffusion("dct", "blur", EVENT), torch.ones(2, *EVENT)
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    for start, dtype in ((x.double(), torch.float32), (x, torch.float64)):
+        assert sample(process, model, Sampler("ddim:steps=2"), start=start, dtype=dtype).dtype == dtype
+
+
+def test_a_network_is_asked_in_the_precision_of_its_weights_whatever_else_it_holds():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x, i):
+            assert x.dtype == torch.float64
+            return x * self.weight
+
+    assert ask(Net(), torch.ones(2, *EVENT), torch.tensor([1, 2]), EVENT).dtype == torch.float64
+
+
+def test_from_a_start_fresh_noise_is_that_of_the_seed():
+    process, x = diffusion("dct", "blur", EVENT), torch.zeros(3, *EVENT)
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    one, again, other = (sample(process, model, Sampler("ancestral:steps=4"), start=x, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+
+
+@pytest.mark.parametrize(("off", "refused"), [(1.5e-9, True), (0.5e-9, False)])
+def test_heat_is_dissipated_where_the_noise_is_the_same_within_rounding(off, refused):
+    process = diffusion("dct", "heat", EVENT)
+    log_s = process.scales.log_s_common.clone()
+    log_s[7:] = (log_s[7:].exp() + off).log()
+    process = Diffusion(process.rotation, replace(process.scales, log_s_common=log_s), EVENT)
+    with pytest.raises(ConfigError, match=r"at i = 1 and at N = 50 differ by 1\.5e-09") if refused else nullcontext():
+        component(Sampler, "heat-dissipation").plan(process)
+
+
+class Shrinking(Scales):
+    """Noise that shrinks in one component and grows in the others, while all data fade."""
+
+    N = 9
+    device = torch.device("cpu")
+
+    def log_a(self, i):
+        return -i.double().reshape(-1, 1, 1, 1).expand(-1, *EVENT)
+
+    def log_s(self, i):
+        rate = torch.full(EVENT, 0.1, dtype=torch.float64)
+        rate[0, 0, 0] = -0.1
+        return torch.where(i.reshape(-1, 1, 1, 1) > 0, rate * i.reshape(-1, 1, 1, 1), -math.inf)
+
+    def to(self, device):
+        return self
+
+
+def test_momentum_is_refused_where_the_noise_of_one_component_shrinks():
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, Shrinking(), EVENT)
+    with pytest.raises(ConfigError, match="noise never shrinks") as caught:
+        component(Sampler, "momentum").plan(process)
+    assert caught.value.details == ("s is larger at i = 8 than at i = 9 for 1 components",)
+
+
+def test_events_of_a_seed_have_a_graph_where_one_is_asked_for():
+    process, weight = diffusion("dct", "blur", EVENT), torch.ones((), requires_grad=True)
+
+    class Weighted(GaussianScore):
+        def predict(self, x_bar, i):
+            pivot = super().predict(x_bar, i)
+            return Pivot(pivot.x_0 * weight, pivot.eps)
+
+    model = Weighted(process, torch.ones(EVENT), torch.ones(EVENT))
+    for graph in (True, False, None):
+        events = sample(process, model, Sampler("ddim:steps=2"), n=2, graph=graph)
+        assert events.requires_grad == bool(graph)
+
+
+def test_what_a_plan_has_let_go_it_cannot_look_at_again():
+    class Forgetful(Sampler):
+        """looks at nothing earlier, and then two evaluations back."""
+
+        name = "forgetful"
+        clip: bool = False
+
+        def updates(self, diffusion):
+            one = torch.ones((), dtype=torch.float64)
+            for i in range(diffusion.N, 0, -1):
+                yield Update(i, i - 1, q=one, past=(Past(q=one), Past(q=one)) if i == diffusion.N - 2 else ())
+
+    process = diffusion("dct", "blur", EVENT)
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    with pytest.raises(PluginError, match="looks 2 evaluations back, where there are 1"):
+        sample(process, model, Forgetful(), n=2)
+
+
+def test_heun_is_euler_where_nothing_of_the_data_is_left():
+    ends = (torch.full(EVENT, value, dtype=torch.float64) for value in (-9.0, -19.0))
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, SteadyScales(101, *ends), EVENT)
+    seconds = {update.i: update for update in component(Sampler, "heun").plan(process) if update.past}
+    for j, second in seconds.items():  # from the step j + 1
+        gone = bool((process.at(j + 1, torch.float64).log_a < -14).all())
+        assert bool((second.b == 0).all()) == gone, j
+    assert {bool((update.b == 0).all()) for update in seconds.values()} == {True, False}
+
+
+def test_who_watches_events_of_a_seed_sees_those_alone():
+    process, seen = diffusion("dct", "blur", EVENT), []
+    model = GaussianScore(process, torch.zeros(EVENT), torch.ones(EVENT))
+    events = sample(process, model, Sampler("ddim:steps=2"), n=3, watch=seen.append)
+    assert [one.number for one in seen] == [0, 1, 2]
+    assert {one.x_bar.shape for one in seen} == {(3, *EVENT)}
+    torch.testing.assert_close(process.unrotate(seen[-1].x_bar), events)
+
+
+def test_an_update_reads_as_its_formula():
+    one, zero = torch.ones(1), torch.zeros(1)
+    full = Update(5, 3, p=one, q=one, b=one, e=one, constant=one, past=(Past(q=one), Past(q=one, b=one)))
+    assert repr(full) == "Update(5 -> 3: constant + p x + q x_0 + b eps + q x_0' + q x_0'' + b eps'' + e z)"
+    assert repr(Update(5, 3, b=zero)) == "Update(5 -> 3: b eps)"
+    assert repr(Update(5, 3)) == "Update(5 -> 3: 0)"
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_a_rise_of_lambda_within_rounding_breaks_no_plan(name):
+    class Level(VariancePreserving):
+        """In one component λ stays from step 1 on, and rises by 1e-12 at every second step, in the others it falls."""
+
+        N = 9
+        device = torch.device("cpu")
+
+        def log_alpha_bar(self, i):
+            i = i.double().reshape(-1, 1, 1, 1)
+            L = (-0.2 * i).repeat(1, *EVENT)
+            L[:, :1, :1, :1] = (-0.2 + 1e-12 * (i % 2)) * (i > 0)
+            return torch.where(i == 9, -20.0, L)
+
+        def to(self, device):
+            return self
+
+    process = Diffusion(diffusion("identity", "blur", EVENT).rotation, Level(), EVENT)
+    for update in component(Sampler, name).plan(process):
+        held = [update.p, update.q, update.b, update.e, *(value for past in update.past for value in (past.q, past.b))]
+        assert all(value.isfinite().all() for value in held if value is not None), (update.i, update.j)
 
 
 @pytest.mark.parametrize(

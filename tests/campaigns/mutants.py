@@ -27,10 +27,11 @@ import argparse
 import ast
 import builtins
 import functools
+import gc
 import importlib.machinery
 import importlib.util
-import json
 import os
+import pickle
 import random
 import re
 import signal
@@ -52,10 +53,10 @@ PLUGINS = "plugins/gendiff_plugins"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 ENOUGH = 0.95
 NOT_ENOUGH = 5  # exit code
-LATE = 124  # exit code of tests that were ended
+LATE = -signal.SIGALRM  # exit code of tests that did not end
 LONGEST = 20.0  # seconds of the processor for the tests of one change
 
-BASES = "test_bases test_rotation"
+BASES = "test_bases test_rotation test_forward"
 CURVES = "test_process test_diffusion test_golden"
 PROCESSES = f"test_dense {CURVES} test_relatives"
 LAWS = "test_dense test_samplers test_prediction"
@@ -67,7 +68,8 @@ TABLE = {
     "gendiff/frequency.py": f"{BASES} test_dense test_process test_diffusion",
     "gendiff/rotation.py": f"{BASES} test_golden",
     "gendiff/schedule.py": CURVES,
-    "gendiff/scales.py": PROCESSES,
+    "gendiff/formula.py": f"test_formula {PROCESSES}",
+    "gendiff/scales.py": f"test_formula {PROCESSES}",
     "gendiff/level.py": f"{LAWS} test_diffusion test_objectives test_grids",
     "gendiff/diffusion.py": f"{PROCESSES} test_samplers",
     "gendiff/score.py": "test_dense test_objectives test_diffusion test_samplers",
@@ -89,7 +91,7 @@ TABLE = {
     "gendiff/lab/likelihood.py": "test_dense test_likelihood test_objectives",
     f"{PLUGINS}/noises": CURVES,
     f"{PLUGINS}/schedules": CURVES,
-    f"{PLUGINS}/velocities": PROCESSES,
+    f"{PLUGINS}/velocities": f"{PROCESSES} test_forward",
     f"{PLUGINS}/processes": PROCESSES,
     f"{PLUGINS}/rotations": f"{BASES} test_golden",
     f"{PLUGINS}/objectives": "test_dense test_objectives",
@@ -105,6 +107,8 @@ MATHEMATICS = {
     "gendiff/lab/fitting.py": "unit coordinate at fit _search never_rises _cost _data_snr _alive _same_steps",
     "gendiff/evaluation/statistics.py": "covariance factor add statistics _scatter _merge",
 }
+#: The classes of a file whose tests look at numbers, where the others stop, kill and begin processes.
+CLASSES = {"test_training": "TestNonFinite TestPureFunctionsOfTheStep TestAverage TestGradients TestRows"}
 
 
 def table() -> dict[str, list[str]]:
@@ -471,7 +475,7 @@ class _Watch:
         if report.failed:
             self.failed.append(report.nodeid)
 
-    def found(self) -> list[Test]:
+    def result(self) -> list[Test]:
         tests = []
         for name, (item, seconds, lines) in self.tests.items():
             fixtures = [one for many in item._fixtureinfo.name2fixturedefs.values() for one in many]
@@ -531,7 +535,8 @@ class _Only:
 
 
 def _pytest(files: list[str], *plugins: Any) -> int:
-    options = "-q --no-header -p no:cacheprovider -W ignore::pytest.PytestAssertRewriteWarning"
+    # As they are compiled, and without the search for garbage at the end: a session then takes 0.2 s, otherwise 0.9 s.
+    options = "-q --no-header --assert=plain -p no:cacheprovider -p no:unraisableexception -p no:threadexception"
     places = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     return int(pytest.main([*options.split(" "), *places, *files], plugins=list(plugins)))
 
@@ -554,90 +559,78 @@ def warm() -> None:
             importlib.import_module(name)
     import torch
 
-    torch.set_num_threads(1)  # no pool of threads that a fork would lose
+    torch.set_num_threads(1)  # no pool of threads that a fork would lose,
+    torch.set_num_threads = lambda n: None  # and none that waits for a core that another change has: four times as slow
+    gc.collect()
+    gc.freeze()  # what is here stays
     assert "gendiff" not in sys.modules
 
 
 # --- processes ----------------------------------------------------------------------------------------------------------
 
 
-def _forked(work: Callable[[], int]) -> int:
+def _forked(work: Callable[[], int], limit: float) -> int:
     child = os.fork()
     if child:
         return child
     code = 70
     try:
         os.setsid()
+        signal.alarm(int(limit))
         quiet = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(quiet, descriptor)
         code = work()
-    except BaseException:
-        code = 70
     finally:
         os._exit(code)
 
 
 def _each(
-    tasks: list[tuple[Callable[[], int], float]], jobs: int, done: Callable[[int, int], None], until: float
+    tasks: list[tuple[Callable[[], int], float]], jobs: int, done: Callable[[int, int, float], None], until: float
 ) -> None:
-    """Run tasks, each with its limit of seconds, so many at a time; ``done`` gets the number of each and its exit code."""
+    """Run tasks, each with its limit of seconds, so many at a time.
+
+    ``done`` gets the number of each, its exit code and the seconds of the processor that it took.
+    """
     waiting, running = list(enumerate(tasks))[::-1], {}
     while waiting or running:
         while waiting and len(running) < jobs and time.monotonic() < until:
-            number, (work, limit) = waiting.pop()
-            running[_forked(work)] = (number, time.monotonic() + limit)
+            number, task = waiting.pop()
+            running[_forked(*task)] = number
         if not running:
             return
-        time.sleep(0.01)
-        for child, (number, end) in list(running.items()):
-            late = time.monotonic() > end
-            if late:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child, signal.SIGKILL)
-            ended, status = os.waitpid(child, 0 if late else os.WNOHANG)
-            if ended:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child, signal.SIGKILL)  # what it has started
-                del running[child]
-                done(number, LATE if late else os.waitstatus_to_exitcode(status))
+        child, status, used = os.wait4(-1, 0)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)  # what it has started
+        done(running.pop(child), os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
 
 
 def seen(files: list[str], modules: list[str], jobs: int) -> dict[str, list[Test]]:
     """The tests of each file, seen in a run of the unchanged code; raises `SystemExit` where one fails."""
-    found: dict[str, list[Test]] = {}
+    known: dict[str, list[Test]] = {}
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
 
         def watch(file: str) -> int:
-            plugin = _Watch(modules)
-            code = _pytest([file], plugin)
-            tests = [
-                (t.id, t.seconds, {module: sorted(lines) for module, lines in t.lines.items()}) for t in plugin.found()
-            ]
-            (Path(folder) / Path(file).stem).write_text(json.dumps([plugin.failed, tests]))
+            plugin, classes = _Watch(modules), CLASSES.get(Path(file).stem, "").split()
+            code = _pytest([f"{file}::{name}" for name in classes] or [file], plugin)
+            (Path(folder) / Path(file).stem).write_bytes(pickle.dumps((plugin.failed, plugin.result())))
             return code
 
-        def done(number: int, code: int) -> None:
+        def done(number: int, code: int, _: float) -> None:
             file = files[number]
             result = Path(folder) / Path(file).stem
             if not result.is_file():
                 raise SystemExit(f"{file}: the tests of the unchanged code ended with {code}")
-            bad, tests = json.loads(result.read_text())
+            bad, known[file] = pickle.loads(result.read_bytes())
             failed.extend(bad)
-            found[file] = [
-                Test(name, seconds, {m: set(lines) for m, lines in by.items()}) for name, seconds, by in tests
-            ]
-            print(
-                f"{file}: {len(tests)} tests, {sum(test.seconds for test in found[file]):.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            seconds = sum(test.seconds for test in known[file])
+            print(f"{file}: {len(known[file])} tests, {seconds:.0f} s", file=sys.stderr, flush=True)
 
         _each([(functools.partial(watch, file), 1800.0) for file in files], jobs, done, float("inf"))
     if failed:
         raise SystemExit("these tests fail without any change:\n" + "\n".join(failed))
-    return found
+    return known
 
 
 def tests_of(mutant: Mutant, files: list[str], known: dict[str, list[Test]]) -> list[Test]:
@@ -696,6 +689,7 @@ class Tally:
     tried: int = 0
     noticed: int = 0
     equivalent: int = 0
+    seconds: float = 0.0  # of the processor
 
     @property
     def share(self) -> float:
@@ -709,13 +703,14 @@ def equivalents(path: Path = EQUIVALENT) -> dict[tuple[str, str], str]:
 
 
 def chosen(module: str, count: int | None, seed: int, grep: str = "") -> list[Mutant]:
-    """The changes to a module, or a sample of so many of them that depends on the seed and the module alone."""
+    """The changes to a module, or so many of them: in an order that depends on the seed and the module alone."""
     every = mutants(
         module, (ROOT / module).read_bytes(), set(MATHEMATICS[module].split()) if module in MATHEMATICS else None
     )
     if grep:
         return [mutant for mutant in every if grep in mutant.change]
-    return every if count is None or count >= len(every) else random.Random(f"{seed} {module}").sample(every, count)
+    random.Random(f"{seed} {module}").shuffle(every)
+    return every[:count]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -747,10 +742,11 @@ def main(argv: list[str] | None = None) -> int:
     turns.sort(key=lambda turn: turn[0])  # one of each module after the other: where time is over, all have had some
     tasks = [(mutant, tests_of(mutant, files[mutant.module], known)) for _, mutant in turns]
 
-    def done(number: int, code: int) -> None:
+    def done(number: int, code: int, seconds: float) -> None:
         mutant, tests = tasks[number]
         tally = tallies[mutant.module]
         tally.tried += 1
+        tally.seconds += seconds
         if tests and code not in (0, 5):
             tally.noticed += 1
             if code == LATE:  # an endless loop, or a machine that is busy with other things
@@ -764,10 +760,11 @@ def main(argv: list[str] | None = None) -> int:
         for task in tasks
     ]
     _each(work, options.jobs, done, until)
-    print("\n| module | changes | equivalent | tried | noticed | share |\n|---|---|---|---|---|---|")
+    print("\n| module | changes | equivalent | tried | noticed | share | minutes |\n|---|---|---|---|---|---|---|")
     for module, tally in tallies.items():
         share = f"{tally.share:.1%}" if tally.tried else "-"
-        print(f"| {module} | {tally.every} | {tally.equivalent} | {tally.tried} | {tally.noticed} | {share} |")
+        row = (module, tally.every, tally.equivalent, tally.tried, tally.noticed, share, f"{tally.seconds / 60:.1f}")
+        print("|", *(f"{value} |" for value in row))
     left = sum(tally.every - tally.equivalent - tally.tried for tally in tallies.values())
     if left:
         print(f"{left} changes were not tried: the time was over")

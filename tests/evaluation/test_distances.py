@@ -137,6 +137,26 @@ class TestFrechet:
 
 
 class TestStatistics:
+    @pytest.mark.parametrize(("d", "block"), [(3, 256), (300, 300)])
+    def test_no_more_than_a_block_of_rows_is_kept(self, d, block):
+        accumulator = Accumulator()
+        for count in (block - 1, 1, 1, 3 * block, 5):
+            accumulator.add(torch.zeros(count, d))
+            assert sum(map(len, accumulator._waiting)) <= block
+        assert accumulator.statistics().n == 4 * block + 6
+
+    def test_what_never_varies_has_a_factor_without_rows(self):
+        assert Statistics(None, torch.zeros(4), torch.zeros(4, 4, dtype=torch.float64)).factor.shape == (0, 4)
+
+    def test_n_events_have_a_factor_of_n_minus_1_rows(self):
+        """What a covariance of single precision holds beyond them is rounding, larger than that of the eigenvalues."""
+        F = np.random.default_rng(0).standard_normal((3, 8))
+        noisy = torch.from_numpy(F.T @ F + 1e-7 * np.eye(8))
+        for n, rank in ((4, 3), (8, 7), (None, 8), (500, 8)):
+            assert Statistics(n, torch.zeros(8), noisy).factor.shape == (rank, 8)
+        factor = Statistics(4, torch.zeros(8), noisy).factor.numpy()
+        np.testing.assert_allclose(factor.T @ factor, F.T @ F, atol=1e-6)
+
     @pytest.mark.parametrize("n", [2, 9, 17, 18, 300, 700])
     def test_they_are_those_of_numpy(self, n, rng):
         x = normal(n, 17, rng, shift=100).float()
@@ -265,11 +285,20 @@ class TestKID:
         assert sum(kid_of_parts(x, y, parts)) / 400 == pytest.approx(kid(x, y), rel=0.03)
         assert kid(x, y) > 0.1
 
+    def test_two_rows_are_enough(self):
+        x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0]])
+        kernel = lambda u, v: (u * v + 1) ** 3  # noqa: E731
+        wanted = kernel(1, 2) + kernel(3, 5) - (kernel(1, 3) + kernel(1, 5) + kernel(2, 3) + kernel(2, 5)) / 2
+        assert kid_of_parts(x, y, [torch.arange(2)]) == pytest.approx([wanted])
+        with pytest.raises(DataError):
+            kid_of_parts(x[:1], y, [torch.arange(1)])
+
     def test_parts_are_those_of_their_own_whatever_the_chunks(self, rng, monkeypatch):
         x, y = torch.randn(40, 3, generator=rng), torch.randn(30, 3, generator=rng) + 1
         parts = [*subsets(40, size=11, replicates=3), torch.arange(40)]
-        monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", 170)
-        assert kid_of_parts(x, y, parts) == pytest.approx([kid(x[part], y) for part in parts], rel=1e-12)
+        for chunk in (170, 1):
+            monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", chunk)
+            assert kid_of_parts(x, y, parts) == pytest.approx([kid(x[part], y) for part in parts], rel=1e-12)
 
 
 class TestPrecisionRecall:
@@ -303,7 +332,7 @@ class TestPrecisionRecall:
         parts = [*subsets(60, size=20, replicates=4), torch.arange(60)]
         whole = precision_recall(x, y)
         alone = [PrecisionRecall(0, precision_recall(x[part], y).recall) for part in parts]
-        for chunk in (170, 2**24):
+        for chunk in (1, 170, 2**24):
             monkeypatch.setattr("gendiff.evaluation.distances.CHUNK", chunk)
             found = precision_recall_of_parts(x, y, parts)
             assert [one.recall for one in found] == [one.recall for one in alone]
@@ -313,6 +342,11 @@ class TestPrecisionRecall:
     def test_sets_that_are_too_small_or_unlike_are_refused(self):
         with pytest.raises(DataError, match="a part of 3"):
             precision_recall_of_parts(torch.zeros(9, 2), torch.zeros(9, 2), [torch.arange(3)])
+        with pytest.raises(DataError):
+            precision_recall_of_parts(torch.zeros(9, 2), torch.zeros(3, 2), [torch.arange(4)])
+        assert precision_recall_of_parts(torch.zeros(4, 2), torch.zeros(4, 2), [torch.arange(4)]) == [
+            PrecisionRecall(1, 1)
+        ]
         for x, y in ((torch.zeros(3, 2), torch.zeros(9, 2)), (torch.zeros(9, 3), torch.zeros(9, 2))):
             with pytest.raises(DataError):
                 precision_recall(x, y)
@@ -393,6 +427,7 @@ class TestInterval:
 
     def test_subsets_hold_nothing_twice_and_follow_the_seed(self):
         seen: list[torch.Tensor] = []
+        assert len(subsets(9)) == 50
         run = lambda seed: interval(lambda chosen: seen.append(chosen) or 0.0, 11, replicates=5, seed=seed)  # noqa: E731
         run(0)
         run(0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from command import run
@@ -16,9 +19,9 @@ from gendiff.component import component_class as installed
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.fitting import Parameter, chosen, fit, never_rises, parameters, with_values
+from gendiff.lab.fitting import Parameter, _cost, _search, chosen, fit, never_rises, parameters, with_values
 from gendiff.lab.forward import DECIBEL
-from gendiff.lab.prediction import dense, diagonal, predict
+from gendiff.lab.prediction import dense, diagonal, predict, thinned
 from gendiff.names import resolving_with
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config, Layer, resolve
@@ -108,6 +111,10 @@ def test_a_name_of_several_numbers_is_refused():
         chosen(doubled, {"beta_max": None})
 
 
+def test_a_unit_is_the_distance_from_the_lower_end_or_a_thousandth_of_the_range():
+    assert [Parameter("p", value, -5.0, 15.0).unit for value in (-5.0, -4.0, 15.0)] == [0.02, 1.0, 20.0]
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high"), [(0.14, 0.0, 1e4), (0.0, 0.0, 3.0), (-2.0, -5.0, 5.0), (1e-4, 0.0, 1.0)]
 )
@@ -117,6 +124,72 @@ def test_coordinates_reach_the_whole_range(value, low, high):
     assert parameter.at(0.0) == low
     assert parameter.at(parameter.coordinate(high) + 1) == high
     assert parameter.coordinate(high) < 20  # so that a search gets there
+
+
+@pytest.mark.parametrize(
+    ("error", "alive", "cost"),
+    [
+        (2.5, -3.0, math.log(2.5)),
+        (2.5, 3.0, math.log(2.5) + 3),
+        (0.0, 0.0, -300 * math.log(10)),
+        (math.inf, 0.0, 300 * math.log(10)),
+        (math.inf, 400.0, 1e3),
+        (math.nan, 0.0, 1e3),
+    ],
+)
+def test_a_cost_is_a_finite_logarithm_and_what_is_alive(error, alive, cost):
+    assert _cost(error, alive) == pytest.approx(cost, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "evaluations", "share", "turns"),
+    [(2, 400, 12, 11), (1, 40, 5, 5), (3, 400, 8, 11), (2, 16, 1, 1), (30, 8, 1, 1)],
+)
+def test_three_quarters_of_the_evaluations_look_all_over_and_a_quarter_nearby(
+    count, evaluations, share, turns, monkeypatch
+):
+    asked = []
+    place = lambda name, x: lambda cost, *_, **given: (asked.append((name, given)), SimpleNamespace(x=x))[1]  # noqa: E731
+    monkeypatch.setattr(
+        "gendiff.lab.fitting.minimize", lambda cost, x, **given: place("near", x)(cost, **given | {"x": x})
+    )
+    monkeypatch.setattr(
+        "gendiff.lab.fitting.differential_evolution",
+        lambda cost, bounds, **given: place("all over", [0.25])(cost, **given | {"bounds": bounds}),
+    )
+    free = [Parameter("p", 3.0, 1.0, 9.0)] * count
+    _search(lambda y: 0.0, free, evaluations)
+    (_, wide), (_, near) = asked
+    assert (wide["popsize"], wide["maxiter"], wide["polish"]) == (share, turns, False)
+    assert (wide["mutation"], wide["recombination"]) == ((0.3, 0.9), 0.8)
+    assert wide["x0"] == pytest.approx([math.log(1 + math.sqrt(2))] * count)  # asinh 1: the value is where it bends
+    assert wide["bounds"] == near["bounds"] == [(0.0, pytest.approx(math.log(4 + math.sqrt(17))))] * count
+    assert (near["method"], near["x"]) == ("Powell", [0.25])
+    assert near["options"] == {"maxfev": evaluations // 4, "xtol": 1e-2, "ftol": 1e-3}
+
+
+def test_few_components_stand_for_all_only_where_the_steps_stay_the_same(monkeypatch):
+    start = config("isotropic:noise='linear:beta_max=0.3'")
+    monkeypatch.setattr("gendiff.lab.fitting._search", lambda *_: None)
+    for spec in ("ddim:steps=6,grid=arc-length", "ddim:steps=6,grid=lambda", "ddim:steps=6,grid=uniform"):
+        asked = []
+        monkeypatch.setattr(
+            "gendiff.lab.fitting.thinned", lambda process, asked=asked: asked.append(1) or thinned(process)
+        )
+        for same in (True, False):
+            asked.clear()
+            monkeypatch.setattr("gendiff.lab.fitting._same_steps", lambda *_, same=same: same)
+            fit(start, sampler(spec), None, chosen(start.velocity, {}))
+            assert bool(asked) == same
+
+
+def test_what_is_computed_is_counted_from_the_start_on(monkeypatch):
+    start = config("isotropic:noise='linear:beta_max=0.3'")
+    free = chosen(start.velocity, {})
+    at = np.array([parameter.coordinate(parameter.value) for parameter in free])
+    monkeypatch.setattr("gendiff.lab.fitting._search", lambda cost, *_: [cost(at) for _ in range(4)])
+    found = fit(start, sampler("dpmpp-2m:steps=4"), None, free)
+    assert (found.evaluations, found.after) == (5, pytest.approx(found.before))
 
 
 # --- the fit ------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,11 @@ def test_corrupted_is_q_sample_with_the_same_noise(rng):
     torch.testing.assert_close(views[1], process.q_sample(x_0, torch.full((3,), 25), eps))
 
 
+def test_pictures_are_measured_in_double_precision(rng):
+    process, x = diffusion("dct", "blur:schedule=log", (3, 8, 8)), torch.randn(4, 3, 8, 8, generator=rng)
+    assert picture_decibel(process, x, 20) == picture_decibel(process, x.double(), 20)
+
+
 def test_steps_of_equal_snr_are_those_where_the_energies_say_so(rng):
     process = diffusion("dct", "blur:schedule=log", (2, 6, 9), N=60)
     x_0 = torch.randn(1, 2, 6, 9, generator=rng, dtype=torch.float64)
@@ -294,6 +299,80 @@ def test_a_crossing_that_never_comes_is_no_crossing_to_compare():
     found = {finding.rule for finding in diagnose(BandSNR(process, 3), component(Velocity, "blur"))}
     assert "never-ends" in found
     assert "blur-in-noise" not in found
+
+
+class Told(VariancePreserving):
+    """The SNR of two components in decibel, ``(N+1, 2)``."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, decibel: np.ndarray) -> None:
+        self.decibel = torch.tensor(decibel)
+
+    @property
+    def N(self):
+        return len(self.decibel) - 1
+
+    def log_alpha_bar(self, i):
+        L = torch.nn.functional.logsigmoid(self.decibel[i] * math.log(10) / 10)
+        return torch.where(i[:, None] == 0, 0.0, L).reshape(-1, 1, 1, 2)
+
+    def to(self, device):
+        return self
+
+
+def told(decibel: np.ndarray, variance: float = 1.0) -> dict:
+    """The rules that apply to a process of two components of variance 1 and another one, each a band."""
+    process = Diffusion(diffusion("dct", "blur", (1, 1, 2)).rotation, Told(decibel), (1, 1, 2))
+    process = of_data(process, torch.tensor([1.0, variance], dtype=torch.float64).reshape(1, 1, 2))
+    return {finding.rule: finding.numbers for finding in diagnose(BandSNR(process, 2), component(Velocity, "blur"))}
+
+
+@pytest.mark.parametrize(("N", "took", "at_once"), [(100, 1, True), (100, 2, False), (101, 2, True)])
+def test_at_once_is_within_a_fiftieth_of_the_steps(N, took, at_once):
+    slow = np.linspace(30, -30, N + 1)
+    fast = np.where(np.arange(N + 1) < 40, 10.1, np.where(np.arange(N + 1) < 40 + took, 9.9, -10.1))
+    found = told(np.stack([slow, fast], axis=1))
+    assert ("destroyed-at-once" in found) == at_once
+    if at_once:
+        assert found["destroyed-at-once"] == {"bands": [1], "first": [40], "last": [40 + took]}
+
+
+@pytest.mark.parametrize(
+    ("N", "moved", "lost", "noise"),
+    [
+        (100, 1, 9, True),
+        (100, 2, 9, False),
+        (199, 2, 9, False),
+        (200, 2, 9, True),
+        (100, 1, 3.1, True),
+        (100, 1, 2.9, False),
+    ],
+)
+def test_blur_is_in_noise_where_no_crossing_moves_by_more_than_a_hundredth(N, moved, lost, noise):
+    """The second band is as the first until ``moved`` steps before that crosses 0 dB, then ``lost`` decibel below it."""
+    slow = 30 - 60 * (np.arange(N + 1) + 0.5) / N
+    crossing = int((slow < 0).argmax())
+    fast = slow - np.where(np.arange(N + 1) < crossing - moved, 0, lost)
+    found = told(np.stack([slow, fast], axis=1))
+    assert ("blur-in-noise" in found) == noise
+    if noise:
+        numbers = found["blur-in-noise"]
+        assert (numbers["moved_steps"], numbers["crossing"]) == (moved, crossing - moved)
+        assert all(isinstance(number, float | int) for number in numbers.values())
+        assert numbers["lost_db"] == pytest.approx(lost, abs=0.02)
+        kept = [10 ** (db / 10) / (1 + 10 ** (db / 10)) for db in (slow[crossing - moved], fast[crossing - moved])]
+        assert numbers["lost_before_crossing_db"] == pytest.approx(10 * math.log10(kept[0] / kept[1]), abs=1e-4)
+
+
+def test_blur_may_be_in_noise_where_the_data_never_are():
+    """A band of so much variance that it never falls below 0 dB, and has lost 9 dB of its signal in the end."""
+    slow = 30 - 60 * (np.arange(101) + 0.5) / 100
+    fast = slow - np.where(np.arange(101) < 60, 0, 9)
+    assert told(np.stack([slow, fast], axis=1), variance=1e6)["blur-in-noise"] == {
+        "lost_db": pytest.approx(9, abs=0.02),
+        **{"lost_before_crossing_db": 0, "crossing": 0, "moved_steps": 0},
+    }
 
 
 def test_dct_frequencies_are_those_of_the_bands():

@@ -20,11 +20,12 @@ from gendiff import Data, GaussianScore, Sampler, sample
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import Grid
-from gendiff.lab.prediction import at, best_grid, dense, diagonal, predict, thinned
+from gendiff.lab.prediction import _bending, _moved, at, best_grid, dense, diagonal, predict, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
 from gendiff.run.config import Layer, resolve
 from gendiff.score import Parametrization, ScoreModel, decode, encode
+from gendiff.testing import SmoothNoise
 
 EVENT = (2, 4, 6)
 
@@ -106,8 +107,9 @@ def test_the_covariance_of_the_data():
     rows = U.rotate(torch.stack([data[k] for k in range(data.length)]).double()).flatten(1).numpy()
     np.testing.assert_allclose(found.mean[0].numpy(), rows.mean(0), atol=1e-12)
     np.testing.assert_allclose(found.covariance[0].numpy(), np.cov(rows.T, bias=True), atol=1e-12)
-    with pytest.raises(ConfigError, match="too large for a whole covariance"):
-        dense(component(Data, "gaussian-field:size=17"), U)
+    assert dense(component(Data, "gaussian-field:size=16"), U).covariance.shape == (1, 256, 256)
+    with pytest.raises(ConfigError, match="events of 257 components are too large for a whole covariance"):
+        dense(SmoothNoise(shape=(1, 257)), U)
 
 
 # --- few components for all ---------------------------------------------------------------------------------------------
@@ -122,6 +124,24 @@ def test_few_components_stand_for_all_that_are_alike(velocity):
     one = sampler("dpmpp-2m:steps=5,grid=uniform")
     each = law(few, one, diagonal(few)).distance(diagonal(few))
     assert float(each @ weight.flatten()) == pytest.approx(predict(process, one, diagonal(process)).total, rel=1e-9)
+
+
+def test_the_component_in_the_middle_of_its_like_stands_for_them():
+    process = of_data(event=(1, 9, 13), N=100, m=0.3)
+    few, weight = thinned(process)
+    rho = np.sqrt(np.add.outer((np.pi * np.arange(9) / 9) ** 2, (np.pi * np.arange(13) / 13) ** 2)).ravel()
+    shells = [
+        np.flatnonzero(np.round(rho * 13 / np.pi) == shell)
+        for shell in range(int(np.round(rho.max() * 13 / np.pi)) + 1)
+    ]
+    shells = [shell for shell in shells if len(shell)]
+    assert weight[0].tolist() == [len(shell) for shell in shells]
+    middle = [shell[(len(shell) - 1) // 2] for shell in shells]
+    for i in (1, 40, 100):
+        np.testing.assert_array_equal(few.at(i).log_a.flatten(), process.at(i).log_a.flatten()[middle])
+    c, m = (values.expand(1, 9, 13).flatten().numpy() for values in (process.moments.variance, process.moments.mean))
+    np.testing.assert_allclose(few.moments.variance[0], [c[shell].mean() for shell in shells])
+    np.testing.assert_allclose(few.moments.mean[0], [np.sqrt((m[shell] ** 2).mean()) for shell in shells])
 
 
 def test_few_components_are_near_enough_where_they_are_not_alike():
@@ -172,6 +192,62 @@ def test_a_component_that_moves_much_after_little_is_not_thrown_far(spec, fast):
     errors = [predict(process, one.model_copy(update={"steps": n}), target).total for n in (10, 20, 50, 300)]
     assert max(errors) < 0.4 * float(target.variance.sum())
     assert errors[2] < max(0.5 * errors[0], 1.2 * errors[3])
+
+
+def test_single_steps_move_either_way_between_their_neighbours():
+    """Where each step has a place of its own that costs nothing, it goes there as far as strides and neighbours let it."""
+
+    def go(steps, places, stride, calls=999):
+        left = iter(range(calls))
+        cost = lambda steps: sum(abs(one - other) for one, other in zip(steps, places, strict=True))  # noqa: E731
+        return _moved(steps, stride, cost, lambda: next(left, None) is not None)
+
+    assert go((100, 60, 30, 10), (90, 50, 40, 15), 5) == (100, 55, 35, 15)  # the first stays: it is N
+    assert go((100, 60, 30, 10), (100, 70, 20, 0), 10) == (100, 70, 20, 10)  # none is 0
+    assert go((100, 60, 30, 10), (100, 70, 20, 1), 9) == (100, 69, 21, 1)
+    assert go((100, 60, 50, 10), (100, 50, 60, 10), 10) == (100, 60, 50, 10)  # nor where another is
+    assert go((100, 60, 30, 10), (100, 70, 20, 1), 9, calls=2) == (100, 69, 30, 10)
+
+
+def test_a_grid_is_bent_by_four_waves_that_keep_its_order(monkeypatch):
+    import scipy.optimize
+
+    asked = []
+    monkeypatch.setattr(
+        scipy.optimize, "minimize", lambda cost, a, **rest: (asked.append((len(a), rest)), cost(a + 0.9))
+    )
+    process = of_data(N=50)
+    for n in (2, 3, 4, 10):  # of two steps one moves: by itself
+        best_grid(process, sampler("ddim"), diagonal(process), n)
+    assert [waves for waves, _ in asked] == [2, 3, 4]
+    for (waves, rest), n in zip(asked, (3, 4, 10), strict=True):
+        assert rest["bounds"] == [(-0.9, 0.9)] * waves
+        # One evaluation was spent on the grid that it begins with.
+        assert rest["options"] == {"maxfev": (2500 // n - 1) // 2, "xtol": 0.02, "ftol": 1e-4}
+
+
+def test_a_bent_grid_takes_its_steps_from_shifted_places():
+    start = (100, 60, 30, 12, 5)
+    bent = _bending(start, 100)
+    assert bent(np.zeros(2)) == start
+    for a in ([0.5], [-0.5], [0.3, -0.4], [0.1, 0.2, 0.3, 0.4]):
+        wanted = {100}
+        for place in range(5):
+            moved = place + sum(
+                a_m * math.sin(math.pi * m * place / 4) * 4 / (math.pi * m) for m, a_m in enumerate(a, 1)
+            )
+            left = min(max(math.floor(moved), 0), 3)
+            part = min(max(moved - left, 0.0), 1.0)
+            wanted.add(round(start[left] ** (1 - part) * start[left + 1] ** part))
+        assert bent(np.array(a)) == tuple(sorted(wanted, reverse=True))
+
+
+def test_strides_are_halved_until_single_steps_help_no_more(monkeypatch):
+    strides = []
+    monkeypatch.setattr("gendiff.lab.prediction._moved", lambda steps, stride, *_: (strides.append(stride), steps)[1])
+    for n in (2, 20):
+        best_grid(of_data(N=50), sampler("ddim"), diagonal(of_data(N=50)), n)
+    assert strides == [6, 3, 1, 1]  # a quarter of the mean distance of two steps
 
 
 def test_the_best_grid_is_better_than_where_the_search_began():
@@ -470,6 +546,14 @@ def test_a_vanishing_a_costs_the_eps_parametrization_and_not_the_wiener_one():
     }
     assert errors[Parametrization.WIENER] < 2 * perfect
     assert errors[Parametrization.EPS] > 1e3 * perfect
+
+
+def test_an_error_of_x_0_that_is_clipped_is_a_smaller_one():
+    process = of_data(N=50)
+    clipped, small = (NetworkError(Parametrization.X_0, std, limit) for std, limit in ((1.0, 0.3), (0.3, math.inf)))
+    for spec in ("ddim:steps=5", "dpmpp-2m:steps=5", "trig:steps=5"):
+        one, other = (law(process, sampler(spec), diagonal(process), error) for error in (clipped, small))
+        torch.testing.assert_close(one.covariance, other.covariance, rtol=1e-6, atol=1e-12)
 
 
 def test_clipping_limits_what_an_error_does():

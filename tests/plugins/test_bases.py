@@ -17,6 +17,7 @@ from gendiff.component import summary
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import ConfigError
+from gendiff.streams import stream
 
 SIZES = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 28, 36, 63]
 SEPARABLE = ["haar", "haar:levels=1", "haar:levels=2", "hadamard", "hartley", "dst", "dst:type=1", "random-orthogonal"]
@@ -266,6 +267,13 @@ class TestRandomOrthogonal:
         larger = component(Rotation, "random-orthogonal:seed=1").matrix(17)
         assert (first - larger[:16, :16]).abs().max() > 0.1
 
+    @pytest.mark.parametrize("n", [2, 5, 12])
+    def test_it_is_the_q_of_normal_numbers_whose_r_has_a_positive_diagonal(self, n):
+        G = torch.randn(n, n, generator=stream(3, "random-orthogonal", n), dtype=torch.float64).numpy()
+        R = component(Rotation, "random-orthogonal:seed=3").matrix(n).numpy().T @ G
+        assert (np.diagonal(R) > 0).all()
+        np.testing.assert_allclose(np.tril(R, -1), 0, atol=1e-12)
+
     def test_frequency_is_nearly_flat(self):
         squared = component(Rotation, "random-orthogonal").axis_frequency(256) ** 2
         assert squared.mean().item() == pytest.approx(2 * 255 / 256)  # the trace of Λ, whatever the basis
@@ -395,6 +403,10 @@ class TestKLT:
         assert torch.equal(first(5), first(6))  # three events hold five tiles
         assert not torch.equal(first(5), first(4))
         assert not torch.equal(first(7), first(6))
+        colour = smooth_pictures(50, (2, 6, 12))  # four tiles in each
+        first = lambda tiles: basis(klt(colour, endless=True, patch=6, tiles=tiles))  # noqa: E731
+        assert torch.equal(first(4), first(1))
+        assert not torch.equal(first(5), first(4))
         assert component(Rotation, "klt").tiles == 20_000
 
     def test_chunks_do_not_matter(self, monkeypatch):
@@ -402,10 +414,11 @@ class TestKLT:
 
         pictures = smooth_pictures(33, (2, 9, 11))
         whole = klt(pictures, patch=4).learned
-        monkeypatch.setattr(module, "CHUNK", 1000)
-        chunked = klt(pictures, patch=4).learned
-        for name in whole:
-            torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-5)
+        for chunk in (1000, 1):
+            monkeypatch.setattr(module, "CHUNK", chunk)
+            chunked = klt(pictures, patch=4).learned
+            for name in whole:
+                torch.testing.assert_close(chunked[name], whole[name], rtol=0, atol=1e-5)
         never = Pictures(tensor=torch.full((33, 2, 9, 11), 0.1))
         x = torch.stack([never[i] for i in range(33)]).double().flatten(1)
         added = module.Covariance.of(x[:7]) + module.Covariance.of(x[7:])

@@ -22,6 +22,20 @@ def white(n: int, shape: tuple[int, ...], rng: torch.Generator) -> torch.Tensor:
     return torch.randn(n, *shape, generator=rng)
 
 
+def test_levels_are_computed_in_double_precision(rng):
+    x = 1000 + white(50, (2, 9, 9), rng).half().float()
+    found, rows = Levels.of(x), x.double().numpy()
+    assert found.mean.tolist() == pytest.approx(rows.mean((0, 2, 3)).tolist(), rel=1e-13)
+    assert found.contrast.tolist() == pytest.approx(rows.std((0, 2, 3)).tolist(), rel=1e-10)
+
+
+def test_the_least_contrast_is_a_grey_level_of_a_byte():
+    black = torch.zeros(4, 1, 3, 3, dtype=torch.float64)
+    alarms = component(Metric, "moments").alarms
+    assert alarms(black + 0.0999 * 2 / 255, black) == []
+    assert len(alarms(black + 0.1001 * 2 / 255, black)) == 1
+
+
 class TestSpectrum:
     def test_a_gain_is_so_many_decibel_in_every_band(self, rng):
         x = white(6, (3, 9, 14), rng)
@@ -45,6 +59,10 @@ class TestSpectrum:
         x = torch.tensor([0.3, -0.3]).reshape(1, 1, 2).expand(4, 1, 2)
         found = component(Metric, "spectrum:bands=1").measure(0 * x, x)["band_0"]
         assert found == pytest.approx(10 * math.log10(1e-8 / (2 * 0.09 + 1e-8)), abs=1e-6)
+
+    def test_a_single_pixel_has_no_frequencies(self, rng):
+        x = white(3, (2, 1, 1), rng)
+        assert component(Metric, "spectrum:bands=2").measure(x, x + 1) == {"error": 0, "band_0": 0, "band_1": 0}
 
     def test_an_empty_band_is_finite(self, rng):
         found = component(Metric, "spectrum:bands=64").measure(white(3, (1, 4, 4), rng), white(3, (1, 4, 4), rng))

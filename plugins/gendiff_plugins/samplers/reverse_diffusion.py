@@ -38,7 +38,7 @@ class ReverseDiffusion(Sampler):
         for i in range(diffusion.N, 0, -1):
             steps = torch.tensor([i, i - 1], device=scales.device)
             L = scales.log_alpha_bar(steps)
-            log_A = L[0] - L[1]
+            log_A = (L[0] - L[1]).clamp_max(0.0)  # λ may rise within rounding
             B = -torch.expm1(log_A)
             yield Update(
                 i=i,
