@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gendiff.blur import LOG_FLOOR
 from gendiff.errors import PluginError
-from gendiff.formula import Formula, logaddexp, maximum, over_components, over_time
+from gendiff.formula import Formula, expm1, log, logaddexp, maximum, over_components, over_time
 
 
 class Scales(ABC):
@@ -155,6 +155,32 @@ class DissipatingScales(Scales):
         return {
             "log_a": maximum(over_time(self.log_a_common) + attenuation, LOG_FLOOR),
             "log_s": over_time(self.log_s_common),
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class ColouredScales(Scales):
+    r"""``a_{i,k} = sqrt(ᾱ_i)`` and ``s_{i,k} = sqrt((1 - ᾱ_i) C_k)``: noise with a spectrum of its own.
+
+    Args:
+        log_alpha_bar_noise: ``log ᾱ_i`` of the scalar noise schedule, shape ``(N+1,)``.
+        log_C: log variance of the noise, shape ``diagonal``.
+
+    """
+
+    log_alpha_bar_noise: Tensor
+    log_C: Tensor
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # derived from the table
+        return len(self.log_alpha_bar_noise) - 1
+
+    @property
+    def formulas(self) -> Mapping[str, Formula]:
+        log_alpha_bar = over_time(self.log_alpha_bar_noise)
+        return {
+            "log_a": maximum(0.5 * log_alpha_bar, LOG_FLOOR),
+            "log_s": 0.5 * (log(-expm1(log_alpha_bar)) + over_components(self.log_C)),
         }
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import pytest
 import safetensors.torch
 import torch
-from gendiff_plugins.velocities.equal_snr import ColouredScales
 from gendiff_plugins.velocities.soft_conditioning import LinearLogSNRScales
 from gendiff_plugins.velocities.spectrum_matched import GeodesicScales
 from torch import Tensor
@@ -33,7 +32,7 @@ from gendiff.formula import (
     written,
 )
 from gendiff.run.stored import FORMULAS, StoredProcess, dump
-from gendiff.scales import BlurScales, DissipatingScales, FormulaVariancePreserving, picked
+from gendiff.scales import BlurScales, ColouredScales, DissipatingScales, FormulaVariancePreserving, picked
 
 N, EVENT = 5, (2, 3, 4)
 T = torch.linspace(0.1, 1.1, N + 1, dtype=torch.float64)

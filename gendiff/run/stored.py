@@ -36,7 +36,15 @@ from gendiff.objective import Objective
 from gendiff.plain import json_object, json_value
 from gendiff.precision import full_precision
 from gendiff.rotation import Rotation, SeparableRotation
-from gendiff.scales import BlurScales, DissipatingScales, Scales, VariancePreserving, of_formulas, picked
+from gendiff.scales import (
+    BlurScales,
+    ColouredScales,
+    DissipatingScales,
+    Scales,
+    VariancePreserving,
+    of_formulas,
+    picked,
+)
 from gendiff.score import Parametrization
 from gendiff.shapes import EventShape, in_full, spatial
 from gendiff.storage.reading import hollow, opened
@@ -398,13 +406,6 @@ def _scales(tensors: Mapping[str, Tensor]) -> Scales:
     raise ValueError(f"no scales are made of {sorted(tensors)}")
 
 
-def _coloured(log_alpha_bar_noise: Tensor, log_C: Tensor) -> Scales:
-    log_alpha_bar = over_time(log_alpha_bar_noise)
-    log_s = 0.5 * (log(-expm1(log_alpha_bar)) + over_components(log_C))
-    formulas = {"log_a": maximum(0.5 * log_alpha_bar, LOG_FLOOR), "log_s": log_s}
-    return of_formulas(len(log_alpha_bar_noise) - 1, formulas)
-
-
 def _linear_log_snr(t: Tensor, gamma: Tensor, delta: Tensor) -> Scales:
     level = over_components(gamma) + over_time(t) * over_components(delta)
     clean = over_time(torch.where(t.isneginf(), t, -24.0))
@@ -421,7 +422,7 @@ def _geodesic(tau: Tensor, log_S: Tensor) -> Scales:
 BEFORE_FORMULAS: Mapping[str, Callable[..., Scales]] = {
     "log_alpha_bar_noise F log_D": BlurScales,
     "log_a_common log_s_common tau mu d": DissipatingScales,
-    "log_alpha_bar_noise log_C": _coloured,
+    "log_alpha_bar_noise log_C": ColouredScales,
     "t gamma delta": _linear_log_snr,
     "tau log_S": _geodesic,
 }

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.blur import LOG_FLOOR
 from gendiff.component import by_name
 from gendiff.data import Data
-from gendiff.formula import Formula, expm1, log, maximum, over_components, over_time
 from gendiff.frequency import mirrored
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
-from gendiff.scales import Scales
+from gendiff.scales import ColouredScales
 from gendiff.schedule import NoiseSchedule
 from gendiff.shapes import EventShape
 from gendiff.velocity import Velocity
-
-
-@dataclass(frozen=True, repr=False)
-class ColouredScales(Scales):
-    r"""``a_{i,k} = sqrt(ᾱ_i)`` and ``s_{i,k} = sqrt((1 - ᾱ_i) C_k)``: noise with a spectrum of its own.
-
-    Args:
-        log_alpha_bar_noise: ``log ᾱ_i`` of the scalar noise schedule, shape ``(N+1,)``.
-        log_C: log variance of the noise, shape ``diagonal``.
-
-    """
-
-    log_alpha_bar_noise: Tensor
-    log_C: Tensor
-
-    @property
-    def N(self) -> int:  # type: ignore[override]  # derived from the table
-        return len(self.log_alpha_bar_noise) - 1
-
-    @property
-    def formulas(self) -> Mapping[str, Formula]:
-        log_alpha_bar = over_time(self.log_alpha_bar_noise)
-        return {
-            "log_a": maximum(0.5 * log_alpha_bar, LOG_FLOOR),
-            "log_s": 0.5 * (log(-expm1(log_alpha_bar)) + over_components(self.log_C)),
-        }
 
 
 class EqualSNR(Velocity):
