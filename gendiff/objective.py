@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from gendiff.component import Component
@@ -47,6 +48,10 @@ class Objective(Component):
 
         def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
+    basis: Literal["auto", "process"] = Field(
+        "auto",
+        description="in which m and c of the data are taken: process, that of U; auto, the DCT where U is of no consequence",
+    )
     parametrization: ClassVar[Parametrization]
     #: The power of an error in the loss: 2, or 1 for absolute errors, in event space.
     power: ClassVar[Literal[1, 2]] = 2

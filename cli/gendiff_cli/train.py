@@ -190,6 +190,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
         "rotation": config.rotation.spec,
         "velocity": config.velocity.spec,
         "objective": config.objective.spec,
+        "basis": f"{config.basis.spec}, in which mean and variance of the data are taken",
         "model": config.model.spec,
         "parameters": parameters,
         "data": config.data.spec,

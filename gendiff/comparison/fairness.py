@@ -17,6 +17,7 @@ from gendiff.run.network import build_denoiser
 #: Name and meaning of each condition.
 CONDITIONS = {
     "data": "the data",
+    "basis": "the basis in which mean and variance of the data are taken",
     "N": "the number of steps of the process",
     "images": "the number of images seen in training",
     "weights": "the initial weights of the network",
@@ -48,9 +49,10 @@ class Unequal:
         """Whether it is refused unless it is allowed by name.
 
         The priors ``standard`` and ``matched`` both make a start of nothing but the noise that all arms share, and which of
-        them suits belongs to a process; only events of the data are a start of another kind.
+        them suits belongs to a process; only events of the data are a start of another kind. Nor is another basis of the moments
+        refused, where a process has to have its own.
         """
-        return self.condition != "prior" or "data" in (self.arm, self.baseline)
+        return self.condition != "basis" and (self.condition != "prior" or "data" in (self.arm, self.baseline))
 
     def __str__(self) -> str:
         return f"{CONDITIONS[self.condition]} of {self.label} is {self.arm}, of the baseline {self.baseline}"
@@ -63,6 +65,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
     seed = next(iter(plan.baseline.runs or plan.seeds))
     return {
         "data": config.data.fingerprint,
+        "basis": config.basis.spec,
         "N": str(config.N),
         "images": f"{_images(contender):,}",
         "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",

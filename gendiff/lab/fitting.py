@@ -273,7 +273,7 @@ def with_values(config: Config, values: Mapping[str, float], moments: Moments) -
     velocity = resolve(layers).config.velocity
     if config.velocity.has_learned:
         velocity = velocity.with_learned(config.velocity.learned)
-    return config.holding(config.rotation, velocity, moments)
+    return config.holding(config.rotation, velocity, moments, config._basis)
 
 
 def never_rises(diffusion: Diffusion) -> bool:

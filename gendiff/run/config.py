@@ -75,6 +75,7 @@ class Config(Settings):
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
 
     _moments: Moments | None = PrivateAttr(None)
+    _basis: Rotation | None = PrivateAttr(None)
     _diffusion: Diffusion | None = PrivateAttr(None)
 
     def fitted(self) -> Config:
@@ -86,20 +87,44 @@ class Config(Settings):
             rotation = rotation.with_learned(learned)
         if not velocity.has_learned and (learned := velocity.fit(self.data, rotation)):
             velocity = velocity.with_learned(learned)
-        return self.holding(rotation, velocity, Moments.fit(self.data, rotation))
+        basis = self.basis_of(rotation, velocity)
+        return self.holding(rotation, velocity, Moments.fit(self.data, basis), basis)
 
-    def holding(self, rotation: Rotation, velocity: Velocity, moments: Moments) -> Config:
-        """This configuration with what was learned from data before."""
+    def basis_of(self, rotation: Rotation, velocity: Velocity) -> Rotation:
+        """In whose coordinates m and c of the data are taken: those of U, or the DCT where U is of no consequence.
+
+        Where all components are scaled alike, a process is itself in any basis, and U no more than a name: what the network and
+        the sampler assume of the data must not depend on it. `objective.basis` may ask for U all the same.
+        """
+        if self.objective.basis == "process" or rotation.name == "dct":
+            return rotation
+        own = Diffusion.of(rotation, velocity, self.data.event_shape, self.N)
+        return Rotation("dct") if own.alike else rotation
+
+    @property
+    def basis(self) -> Rotation:
+        """In whose coordinates m and c of the data are taken; reads the data where this is not fitted to them."""
+        fitted = self.fitted()
+        return fitted._basis or fitted.rotation
+
+    def holding(
+        self, rotation: Rotation, velocity: Velocity, moments: Moments, basis: Rotation | None = None
+    ) -> Config:
+        """This configuration with what was learned from data before, the moments in ``basis``; left out, that of U."""
         config = self.model_copy(update={"rotation": rotation, "velocity": velocity})
-        config._moments, config._diffusion = moments, None
+        config._moments, config._basis, config._diffusion = moments, basis or rotation, None
         return config
 
     def diffusion(self) -> Diffusion:
         """The process of this run, built and checked once; reads the data where it is not fitted to them."""
         fitted = self.fitted()
         if fitted._diffusion is None:
-            shape = self.data.event_shape
-            fitted._diffusion = Diffusion.of(fitted.rotation, fitted.velocity, shape, self.N, fitted._moments)
+            rotation, basis, shape = fitted.rotation, fitted._basis, self.data.event_shape
+            if basis is None or basis is rotation:
+                fitted._diffusion = Diffusion.of(rotation, fitted.velocity, shape, self.N, fitted._moments)
+            else:
+                own = Diffusion.of(rotation, fitted.velocity, shape, self.N)
+                fitted._diffusion = own.in_basis(basis, fitted._moments)
         return fitted._diffusion
 
     def toml(self) -> str:

@@ -87,9 +87,9 @@ class Run:
         config = config.fitted()
         diffusion = config.diffusion()
         try:
-            process, why = stored.dump(diffusion, config.velocity), ""
+            process, why = stored.dump(diffusion, config.velocity, config.rotation), ""
         except GendiffError as error:  # too large: then the run needs its plugins
-            process, why = stored.dump(diffusion, config.velocity, whole=False), str(error)
+            process, why = stored.dump(diffusion, config.velocity, config.rotation, whole=False), str(error)
         made = out is None or not out.exists()
         with leaving_no_folder(out or Path("runs")):
             path = _numbered(config) if out is None else _empty(out)
@@ -197,6 +197,8 @@ class Run:
         """
         table = reading.toml_file(path / CONFIG)
         refuse_plugins(table.pop("plugins", []), path / CONFIG)
+        if isinstance(objective := table.get("objective"), dict):
+            objective.setdefault("basis", "process")  # there was no other before it was said
         if not isinstance(table.get("train", {}), dict):
             raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
         return table

@@ -14,7 +14,6 @@ from typing import Any
 
 from gendiff.command import again, quoted
 from gendiff.component import Component
-from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError, PluginError, reason
 from gendiff.moments import Moments
 from gendiff.run import stored
@@ -48,7 +47,9 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
     """
     process = _stored_process(path / PROCESS, info)
     table, gone, notes = dict(layer.table), dict[str, GendiffError](), list[str]()
-    spare = _stand_ins(process, info, training)
+    objective = layer.table.get("objective")
+    basis = objective.get("basis", "process") if isinstance(objective, Mapping) else "process"
+    spare = _stand_ins(process, info, training, basis)
     if not training:
         table["data"] = spare["data"]
         table["train"] = {
@@ -81,7 +82,9 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
         rotation = rotation.with_learned(process.learned_rotation)
     if process.learned_velocity and "velocity" not in gone:
         velocity = velocity.with_learned(process.learned_velocity)
-    config = config.holding(rotation, velocity, process.moments)
+    own = gone.keys() & {"rotation", "velocity"}  # stored in the basis in which their moments are
+    basis = rotation if own else config.basis_of(rotation, velocity)
+    config = config.holding(rotation, velocity, process.moments, basis)
     if process.parts and not {"rotation", "velocity"} <= gone.keys() and (changed := _change(config, process)):
         notes.append(
             f"its configuration now gives another process ({changed}): the numbers stored with the run are used"
@@ -105,7 +108,9 @@ def _stored_process(file: Path, info: Mapping[str, Any]) -> StoredProcess | None
     return StoredProcess.load(file)
 
 
-def _stand_ins(process: StoredProcess | None, info: Mapping[str, Any], training: bool) -> dict[str, Component]:
+def _stand_ins(
+    process: StoredProcess | None, info: Mapping[str, Any], training: bool, basis: Any
+) -> dict[str, Component]:
     """What can take the place of a component, by its key in the configuration."""
     found = dict[str, Component]()
     if process is not None and process.parts:
@@ -115,15 +120,14 @@ def _stand_ins(process: StoredProcess | None, info: Mapping[str, Any], training:
         shape = {"shape": data.get("event_shape"), "bounds": data.get("value_range")}
         found["data"] = StoredData.model_validate({**shape, "mark": str(data.get("fingerprint", ""))})
         if "predicts" in info:
-            found["objective"] = StoredObjective.model_validate({"predicts": info["predicts"]})
+            found["objective"] = StoredObjective.model_validate({"predicts": info["predicts"], "basis": basis})
     return found
 
 
 def _change(config: Config, process: StoredProcess) -> str:
     """How the process of the configuration differs from the stored one; empty where it does not."""
     try:
-        now = Diffusion.of(config.rotation, config.velocity, process.event_shape, config.N)
-        return difference(now, process.diffusion())
+        return difference(config.diffusion(), process.diffusion())
     except Exception as error:  # a component may raise anything
         return reason(error)
 

@@ -194,18 +194,20 @@ TABLES: tuple[type[TableVariancePreserving | TableScales], ...] = (TableVariance
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def dump(diffusion: Diffusion, velocity: Velocity | None = None, whole: bool = True) -> bytes:
+def dump(
+    diffusion: Diffusion, velocity: Velocity | None = None, rotation: Rotation | None = None, whole: bool = True
+) -> bytes:
     """The numbers of a process, as the content of a safetensors file.
 
     Args:
-        velocity: that made the scales; what it learned is stored too.
+        velocity, rotation: that made the process, what they learned is stored too; left out, that in which it is diagonal.
         whole: False leaves out scales and basis, and keeps what was learned from data.
 
     Raises:
         GendiffError: where scales or basis are too many numbers.
 
     """
-    tensors = {f"learned.{name}": value for name, value in diffusion.rotation._learned.items()}
+    tensors = {f"learned.{name}": value for name, value in (rotation or diffusion.rotation)._learned.items()}
     tensors |= {f"velocity.{name}": value for name, value in (velocity._learned if velocity else {}).items()}
     if whole:
         tensors |= {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
