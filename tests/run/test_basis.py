@@ -13,6 +13,7 @@ from runs import CPU
 from gendiff import Diffusion, NetworkScore, Objective, Rotation, Sampler, sample
 from gendiff.errors import ArgumentError, ConfigError
 from gendiff.lab.prediction import predict
+from gendiff.lab.recursion import Gaussian
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
