@@ -88,7 +88,7 @@ def create(name: str, kind: str, into: Path) -> Path:
     except OSError as error:
         needed = sum(len(text.encode()) for text in written.values())
         fix = "choose another folder to write it into"
-        raise unwritable(error, folder, needed=needed, where="", fix=fix) from error
+        raise unwritable(error, folder, size=needed, where="", fix=fix) from error
     return folder
 
 

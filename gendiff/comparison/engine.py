@@ -101,7 +101,7 @@ class Comparison:
                 if out is None:
                     with suppress(OSError):
                         path.rmdir()
-                raise unwritable(error, path / PLAN, needed=len(about), fix=ELSEWHERE) from error
+                raise unwritable(error, path / PLAN, size=len(about), fix=ELSEWHERE) from error
         return cls(path, plan)
 
     @classmethod

@@ -101,13 +101,13 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
             raise ValueError(f"it has format {facts.get('format')!r:.20}, and this gendiff reads format {FORMAT}")
         facts = check_seal(file, content, facts)
         count, shape = _size(facts)
-        wanted = HEADER + count * math.prod(shape)
-        if marks[1][2] != wanted:
-            raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {wanted:,}")
+        size = HEADER + count * math.prod(shape)
+        if marks[1][2] != size:
+            raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {size:,}")
         with opened(path / VALUES) as values:
             if values.read(HEADER) != header("|u1", (count, *shape)):
                 raise ValueError(f"{VALUES} does not begin as its manifest says")
-            if hollow(values, wanted):
+            if hollow(values, size):
                 raise ValueError(f"there is next to nothing in {VALUES} but a hole")
         checks = read(path / CHECKS, HEADER + 4 * count)
         if hashlib.sha256(checks).hexdigest() != facts.get("checks"):

@@ -43,7 +43,7 @@ def whole_run(logger: Logger) -> str:
         run.mkdir()
         (run / "run.json").write_text('{"id": "check"}', encoding="utf-8")
         (run / "config.toml").write_text("N = 10\n", encoding="utf-8")
-        observers = Observers(failed=lambda name, why: failures.append(why))
+        observers = Observers(complain=lambda name, why: failures.append(why))
         observers.make(logger.name, lambda: logger.observer(run))
         heard = sum(bool(getattr(observers._manager.hook, hook).get_hookimpls()) for hook in LIFECYCLE)
         picture = run / "samples.png"

@@ -145,7 +145,7 @@ def _write(config: Config, path: Path) -> None:
     try:
         put(path, content)
     except OSError as error:
-        raise unwritable(error, path, needed=len(content), fix="give another path: --out FILE") from error
+        raise unwritable(error, path, size=len(content), fix="give another path: --out FILE") from error
 
 
 def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong: float, json: bool) -> None:
