@@ -141,16 +141,16 @@ def _absent(path: Path) -> DataError:
     if (path / JOURNAL).exists():
         what, fix = f"'{path}' is not packed to its end", "go on: run the same gendiff data prepare again"
         return DataError(what, subject="data.path", fix=fix)
-    allowed = "a folder that gendiff data prepare made"
+    kind = "a folder that gendiff data prepare made"
     if path.is_dir():
         fix = f"pack it: {command('data', 'prepare', path, 'NEW')}"
         return DataError(
             f"'{path}' is no packed set: there is no {MANIFEST} in it",
             subject="data.path",
-            details=[f"allowed: {allowed}"],
+            details=[f"allowed: {kind}"],
             fix=fix,
         )
-    return missing(path, allowed)
+    return missing(path, kind)
 
 
 def _damaged(path: Path, why: str) -> DataError:

@@ -156,7 +156,7 @@ class _Packer:
         self.block: list[bytes] = []
         self.block_bytes = 0
 
-    def begin(self, skipped: Any) -> None:
+    def begin(self, bad: Any) -> None:
         """Take up what is there, or write an empty set."""
         journal, values = self.folder / JOURNAL, self.folder / VALUES
         have = values.stat().st_size if values.exists() else 0
@@ -172,7 +172,7 @@ class _Packer:
             self._take_up()
         with self._writing():
             if not journal.exists():
-                for name, why in skipped:
+                for name, why in bad:
                     self.progress.skip(str(name), why)
                 self._tell()
             if have < HEADER:  # there is none, or not even its header was written
@@ -323,8 +323,8 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"'{folder}' is a file", where="DEST", fix="choose a new directory")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    allowed = OWN if {MANIFEST, JOURNAL} & names else FIRST
-    if others := sorted(name for name in names if (to_become(name) or name) not in allowed):
+    ours = OWN if {MANIFEST, JOURNAL} & names else FIRST
+    if others := sorted(name for name in names if (to_become(name) or name) not in ours):
         raise ConfigError(
             f"'{folder}' exists and holds something else",
             where="DEST",

@@ -32,8 +32,8 @@ def restore(before: dict[str, Any]) -> list[str]:
     """Undo what has changed since; returns the names of that."""
     torch, after = _torch(), process_state()
     if torch and before["torch's default dtype"] is None:  # torch came in since; its threads and seed are the machine's
-        came = {"torch's default dtype": torch.float32, "torch's default device": "cpu"}
-        before = {**before, **{name: value for name, value in after.items() if before[name] is None}, **came}
+        defaults = {"torch's default dtype": torch.float32, "torch's default device": "cpu"}
+        before = {**before, **{name: value for name, value in after.items() if before[name] is None}, **defaults}
     names = [name for name in before if before[name] != after[name]]
     for name in names:
         value = before[name]

@@ -68,7 +68,7 @@ def pure(metric: Metric) -> str:
 @check("metric", "its alarms are lines of text, and silent where the two sets are the same", "`alarms`")
 def alarms(metric: Metric) -> str:
     """Neither set is changed."""
-    rung = 0
+    count = 0
     for x in _taken(metric, 16):
         for samples in (x, 2 * x + 0.5, x / 2 - 0.5):
             copies = samples.clone(), x.clone()
@@ -80,8 +80,8 @@ def alarms(metric: Metric) -> str:
             lines = isinstance(texts, list) and all(isinstance(text, str) and text.isprintable() for text in texts)
             require(lines, "a list of single lines", repr(texts)[:80])
             require(samples is not x or not texts, "no alarm for the same set", repr(texts)[:80])
-            rung += len(texts)
-    return f"{rung} for sets that are too strong and bright, or too weak and dark"
+            count += len(texts)
+    return f"{count} for sets that are too strong and bright, or too weak and dark"
 
 
 def _taken(metric: Metric, count: int) -> Iterator[torch.Tensor]:

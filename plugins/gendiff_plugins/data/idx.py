@@ -115,18 +115,18 @@ def _names(name: str) -> list[str]:
 
 def _found(path: Path, name: str, folders: tuple[str, ...], source: str) -> Path:
     names = _names(name)
-    allowed = f"a folder with {names[0]} or {names[1]}"
+    kind = f"a folder with {names[0]} or {names[1]}"
     if path.is_file():
         fix = f"give the folder that holds it, {path.parent}"
-        raise DataError(f"'{path}' is a file", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+        raise DataError(f"'{path}' is a file", subject="data.path", details=[f"allowed: {kind}"], fix=fix)
     if not path.is_dir():
-        raise missing(path, allowed)
+        raise missing(path, kind)
     for folder in (path, *(path / below for below in folders)):
         for file in (folder / name for name in names):
             if file.exists():
                 return file
     what = f"no {names[0]} in '{path}'"
-    raise DataError(what, subject="data.path", details=[f"allowed: {allowed}"], fix=f"download it from {source}")
+    raise DataError(what, subject="data.path", details=[f"allowed: {kind}"], fix=f"download it from {source}")
 
 
 @lru_cache(maxsize=4)

@@ -71,14 +71,14 @@ class Zip(PictureFiles):
     @property
     def _archive(self) -> zipfile.ZipFile:
         root = located(self.path)
-        allowed = "a zip archive with image files"
+        kind = "a zip archive with image files"
         if root.is_dir():
             fix = f"give the archive, or use the data folder:path={root}"
-            raise DataError(f"'{root}' is a folder", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+            raise DataError(f"'{root}' is a folder", subject="data.path", details=[f"allowed: {kind}"], fix=fix)
         try:
             return _archive_at(root, mark(root), os.getpid())
         except FileNotFoundError as error:
-            raise missing(root, allowed) from error
+            raise missing(root, kind) from error
         except Exception as error:
             what, fix = f"cannot read the archive '{root.name}'", "make it again, or unpack it and use the data folder"
             raise DataError(what, where=str(root), details=[reason(error)], fix=fix) from error
