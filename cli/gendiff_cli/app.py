@@ -86,8 +86,8 @@ def _registry_of(files: Sequence[Path], no_plugins: bool, block: Sequence[str]) 
     from gendiff.plugin.registry import Registry
 
     discovery.begin_anew()
-    named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
-    plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
+    paths = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
+    plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in paths if path]
     registry = Registry(files, third_party=not no_plugins, block=block, plugins=plugins)
     for problem in registry.problems:
         if isinstance(problem.cause, discovery.Damaged):

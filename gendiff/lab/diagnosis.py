@@ -53,10 +53,10 @@ def _destroyed_at_once(snr: BandSNR) -> Finding | None:
         return None
     k = min(fast, key=lambda k: fast[k][1] - fast[k][0])
     first, last = fast[k]
-    took = f"within step {first}" if first == last else f"between step {first} and step {last} of {N}"
+    span = f"within step {first}" if first == last else f"between step {first} and step {last} of {N}"
     return Finding(
         "destroyed-at-once",
-        f"{_bands(snr, list(fast))} destroyed at once: the data-SNR of ρ < {snr.edges[k]:.2f} falls from +10 to -10 dB {took}; "
+        f"{_bands(snr, list(fast))} destroyed at once: the data-SNR of ρ < {snr.edges[k]:.2f} falls from +10 to -10 dB {span}; "
         "a sampler needs a step grid that is dense there",
         {
             "bands": list(fast),
@@ -88,12 +88,12 @@ def _another_start(velocity: Velocity) -> str:
     if has_noise_schedule(velocity):
         return "use a longer or stronger noise schedule, or sample from what it ends in: --prior matched"
     registry = default_registry()
-    named = [
+    names = [
         name
         for name in registry.names("process")
         if name in registry.presets() and Process.model_validate(name).parts()[1].name == velocity.name
     ]
-    presets = f", as in --preset {named[0]}" if named else ""
+    presets = f", as in --preset {names[0]}" if names else ""
     return f"sample from what it ends in: --prior matched, or --prior data{presets}"
 
 

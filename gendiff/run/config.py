@@ -268,11 +268,11 @@ def refuse_second_velocity(process: Any, velocity: Any, where: str = "") -> None
     spec = parse_spec(velocity) if isinstance(velocity, str) else velocity
     if process is None or not isinstance(spec, Mapping) or "name" not in spec:
         return
-    named = Process.model_validate(process)
-    own = named.parts()[1].name
+    recipe = Process.model_validate(process)
+    own = recipe.parts()[1].name
     if spec["name"] != own:
         raise ConfigError(
-            f"process '{named.name}' has a velocity of its own, '{own}', and '{spec['name']}' is another",
+            f"process '{recipe.name}' has a velocity of its own, '{own}', and '{spec['name']}' is another",
             where=where,
             details=["a process is a rotation and a velocity under one name"],
             fix=f"leave one of the two out; a parameter of '{own}' is set with velocity.KEY=VALUE",

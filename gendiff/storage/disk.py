@@ -16,7 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Refused(OSError):
-    """A disk that took less than all of a file of ``needed`` bytes."""
+    """A disk that took less than all of a file of ``size`` bytes."""
 
     def __init__(self, error: OSError, path: Path, size: int) -> None:
         super().__init__(error.errno, error.strerror or str(error), str(path))

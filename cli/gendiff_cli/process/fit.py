@@ -86,8 +86,8 @@ def _sampler(subject: Subject, spec: str | None, grid: str | None, prior: str | 
     """The one that is asked for or configured, with as many steps as somebody says, or 10 where it can skip some."""
     from gendiff.grid import GridSampler
 
-    named = spec or (subject.sampler.table() if subject.sampler is not None else DEFAULT_SAMPLER)
-    sampler = sampler_of(named, grid, prior, steps, subject.prior)
+    choice = spec or (subject.sampler.table() if subject.sampler is not None else DEFAULT_SAMPLER)
+    sampler = sampler_of(choice, grid, prior, steps, subject.prior)
     if isinstance(sampler, GridSampler) and sampler.steps is None and not sampler.grid.counted:
         return sampler.model_copy(update={"steps": min(DEFAULT_STEPS, subject.config.N)})
     return sampler

@@ -75,8 +75,8 @@ class Subject:
     @property
     def prior(self) -> Prior | None:
         """Where chains start, as they name it or the sampler that they name does."""
-        named = self.sampler is not None or "sampler.prior" in self.settings.origins
-        return self.config.sampler.prior if named else None
+        explicit = self.sampler is not None or "sampler.prior" in self.settings.origins
+        return self.config.sampler.prior if explicit else None
 
     @property
     def components(self) -> int:
