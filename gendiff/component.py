@@ -97,18 +97,18 @@ class Settings(BaseModel):
         for field in table.keys() & set(_component_fields(cls)):
             table[field] = _validated(cls, field, table[field])
         for field, inner in _component_lists(cls):
-            if isinstance(given := table.get(field), list | tuple):
-                table[field] = tuple(_listed(cls, field, inner, part) for part in given)
+            if isinstance(parts := table.get(field), list | tuple):
+                table[field] = tuple(_listed(cls, field, inner, part) for part in parts)
         return table
 
     def table(self) -> dict[str, Any]:
         """The parameters as a nested table of plain values: what is written to TOML and read back by validation."""
         tables = {field: table for field in type(self).model_fields if (table := _tables(getattr(self, field)))}
-        dumped = self.model_dump(mode="json", exclude=set(tables), exclude_none=True)
+        values = self.model_dump(mode="json", exclude=set(tables), exclude_none=True)
         return {
-            field: tables.get(field, dumped.get(field))
+            field: tables.get(field, values.get(field))
             for field in type(self).model_fields
-            if field in {**tables, **dumped}
+            if field in {**tables, **values}
         }
 
 
@@ -155,9 +155,9 @@ class Component(Settings, metaclass=ComponentType):
     @final
     def with_learned(self, learned: Mapping[str, Any]) -> Self:
         """A copy that holds tensors which it learned from data: what `Rotation.fit` or `Velocity.fit` returned."""
-        fitted = self.model_copy()
-        fitted._learned = dict(learned)
-        return fitted
+        copy = self.model_copy()
+        copy._learned = dict(learned)
+        return copy
 
     @final
     @property
@@ -184,8 +184,8 @@ class Component(Settings, metaclass=ComponentType):
             f"write it as {cls.__name__}('NAME'), {cls.__name__}('NAME:KEY=VALUE') or {cls.__name__}('NAME', KEY=VALUE)"
         )
         if more or not isinstance(one, str | Mapping | Component) or (isinstance(one, Component) and parameters):
-            shown = ", ".join([*map(repr, spec), *parameters])
-            raise ConfigError(f"{cls.__name__}({shown:.80}) names no {cls.kind}", fix=example, subject=cls.kind)
+            arguments = ", ".join([*map(repr, spec), *parameters])
+            raise ConfigError(f"{cls.__name__}({arguments:.80}) names no {cls.kind}", fix=example, subject=cls.kind)
         if isinstance(one, Component):
             table: Any = one
         else:
@@ -197,10 +197,10 @@ class Component(Settings, metaclass=ComponentType):
                     fix=example,
                     subject=cls.kind,
                 )
-        made = table if isinstance(table, Component) else cls.model_validate(table)
-        if not isinstance(made, cls):
-            raise ConfigError(f"{made!r} is no {cls.__name__}", fix=example, subject=cls.kind)
-        return made
+        component = table if isinstance(table, Component) else cls.model_validate(table)
+        if not isinstance(component, cls):
+            raise ConfigError(f"{component!r} is no {cls.__name__}", fix=example, subject=cls.kind)
+        return component
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -285,11 +285,11 @@ def invalid_parameter(cls: type[Settings], error: ValidationError, section: str 
         owner = f"{cls.kind} '{cls.name}'"
     subject = _path(cls.kind, key)
     if first["type"] == "extra_forbidden":
-        known = sorted(cls.model_fields)
-        suggestion = did_you_mean(key, known)
+        names = sorted(cls.model_fields)
+        suggestion = did_you_mean(key, names)
         return ConfigError(
             f"{owner} has no parameter '{key}'",
-            details=[f"its parameters: {', '.join(known) or 'none'}", suggestion],
+            details=[f"its parameters: {', '.join(names) or 'none'}", suggestion],
             fix=f"leave it out, or choose another {cls.kind}" if cls.kind and not suggestion else "",
             subject=subject,
         )
@@ -297,12 +297,12 @@ def invalid_parameter(cls: type[Settings], error: ValidationError, section: str 
     if not key:
         return ConfigError(f"{owner}: {message}", subject=subject)
     info = cls.model_fields.get(key)
-    described = [f"{key}: {info.description}"] if info and info.description else []
+    description = [f"{key}: {info.description}"] if info and info.description else []
     if first["type"] == "missing":
         option = f"--{cls.kind} {cls.name}:{key}=..." if issubclass(cls, Component) else f"--set {key}=..."
-        return ConfigError(f"{owner} needs '{key}'", details=described, fix=f"write {option}", subject=subject)
+        return ConfigError(f"{owner} needs '{key}'", details=description, fix=f"write {option}", subject=subject)
     return ConfigError(
-        f"{owner}: {key} = {first['input']!r}: {_alternatives(error, key)}", details=described, subject=subject
+        f"{owner}: {key} = {first['input']!r}: {_alternatives(error, key)}", details=description, subject=subject
     )
 
 
@@ -310,8 +310,8 @@ def _alternatives(error: ValidationError, key: str) -> str:
     """What pydantic says of a parameter; of one with several types, what the fitting ones want, or else all."""
     every = [each for each in error.errors(include_url=False) if key == str(each["loc"][0])]
     fitting = [each for each in every if not each["type"].endswith("_type")]
-    told = [each["msg"].removeprefix("Value error, ").replace("valid tuple", "list") for each in fitting or every]
-    return "; or: ".join(dict.fromkeys(f"{message[0].lower()}{message[1:]}" for message in told))
+    messages = [each["msg"].removeprefix("Value error, ").replace("valid tuple", "list") for each in fitting or every]
+    return "; or: ".join(dict.fromkeys(f"{message[0].lower()}{message[1:]}" for message in messages))
 
 
 def _invalid_default(cls: type[Component], key: str, error: ValidationError) -> PluginError:
@@ -385,9 +385,9 @@ def _validated(cls: type[Settings], field: str, value: Any) -> Any:
     except ValidationError as error:
         if inner.kind or not isinstance(value, Mapping):
             return value  # neither a component nor a table: pydantic says so, and at which field
-        raised = invalid_parameter(inner, error, section=field)
-        raised.subject = _path(cls.kind, field, raised.subject)
-        raise raised from error
+        complaint = invalid_parameter(inner, error, section=field)
+        complaint.subject = _path(cls.kind, field, complaint.subject)
+        raise complaint from error
     except GendiffError as error:
         inside = error.subject.partition(".")[2] if inner.kind else error.subject
         error.subject = _path(cls.kind, field, inside)
@@ -404,8 +404,8 @@ def parse_value(text: str) -> Any:
         value = toml_table(f"value = {text}".encode())["value"]
     except ValueError:
         return text
-    dated = not isinstance(value, bool | int | float | str | list | dict)
-    return text if dated else value  # nothing here is a date, but a folder may be named like one
+    is_date = not isinstance(value, bool | int | float | str | list | dict)
+    return text if is_date else value  # nothing here is a date, but a folder may be named like one
 
 
 def parse_spec(spec: str) -> dict[str, Any]:

@@ -122,9 +122,9 @@ class Diffusion:
 
     def to(self, device: torch.device | str) -> Diffusion:
         """The same diffusion with its tables on ``device``; raises `ArgumentError` where that is not here."""
-        device, moved = check_device(device), copy(self)
-        moved.scales, moved.moments = self.scales.to(device), self.moments.to(device)
-        return moved
+        device, diffusion = check_device(device), copy(self)
+        diffusion.scales, diffusion.moments = self.scales.to(device), self.moments.to(device)
+        return diffusion
 
     @cached_property
     def alike(self) -> bool:
@@ -221,10 +221,10 @@ class Diffusion:
     def posterior(self, i: int, j: int) -> Posterior:
         """``q(x̄_j | x̄_i, x̄_0)`` for 0 <= j < i <= N."""
         log_r = self._log_r(i, j)
-        kept, here, there = -torch.expm1(log_r), self.at(i, torch.float64), self.at(j, torch.float64)  # 1 - r
+        rest, here, there = -torch.expm1(log_r), self.at(i, torch.float64), self.at(j, torch.float64)  # 1 - r
         # (a_j/a_i) r, written so that two underflowing a never meet as 0/0.
         log_p = here.log_a - there.log_a + 2 * (there.log_s - here.log_s)
-        return Posterior(p=log_p.exp(), q=there.a * kept, std=there.s * kept.sqrt())
+        return Posterior(p=log_p.exp(), q=there.a * rest, std=there.s * rest.sqrt())
 
     def prior(self, z: Tensor, matched: bool = False) -> Tensor:
         """``x̄_N = s_N U^T z`` for event-space noise ``z ~ N(0, I)``; ``matched``: with the moments that the data have at N.

@@ -88,11 +88,11 @@ class Stopped(GendiffError):
     exit_code = 75
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, names: Iterable[str]) -> str:
     """One line with the nearest known word, or an empty string."""
-    spelled = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold(), spelled, n=1, cutoff=0.5)
-    return f"did you mean '{spelled[near[0]]}'?" if near else ""
+    spellings = {name.casefold(): name for name in names}
+    near = get_close_matches(word.casefold(), spellings, n=1, cutoff=0.5)
+    return f"did you mean '{spellings[near[0]]}'?" if near else ""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -102,22 +102,22 @@ def printable(text: str, keep: str = "") -> str:
 
 def failure(error: BaseException) -> Exception:
     """What somebody else's code raised to end the program, as the failure that it is; raised where that was."""
-    told = (
+    message = (
         f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
     )
-    return RuntimeError(told).with_traceback(error.__traceback__)
+    return RuntimeError(message).with_traceback(error.__traceback__)
 
 
 def reason(error: BaseException) -> str:
     """What was raised by somebody else's code, in one line, and their line that raised it."""
     if isinstance(error, GendiffError):
-        told = "; ".join([error.what, *error.details[:1]])
+        message = "; ".join([error.what, *error.details[:1]])
     else:
-        told = without_advice(" ".join(f"{type(error).__name__}: {error}".split()))
-    told = told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]} ..."
+        message = without_advice(" ".join(f"{type(error).__name__}: {error}".split()))
+    message = message if len(message) <= LONGEST_REASON else f"{message[:LONGEST_REASON]} ..."
     files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     own = [(file, line) for file, line in files if file.is_file() and not _is_machinery(file)]
-    return f"{told} ({own[-1][0].name}, line {own[-1][1]})" if own else told
+    return f"{message} ({own[-1][0].name}, line {own[-1][1]})" if own else message
 
 
 def without_advice(text: str) -> str:

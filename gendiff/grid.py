@@ -54,8 +54,8 @@ class Grid(Component):
         try:
             n = n if n is None else whole(n)
         except TypeError:
-            allowed = f"a whole number between 1 and N = {diffusion.N}, or None for every step"
-            raise ArgumentError(f"{n!r} evaluations", details=[allowed]) from None
+            rule = f"a whole number between 1 and N = {diffusion.N}, or None for every step"
+            raise ArgumentError(f"{n!r} evaluations", details=[rule]) from None
         return list(_steps(self, diffusion, n))
 
 
@@ -88,8 +88,8 @@ def _different(steps: list[int], N: int) -> list[int]:
     from scipy.optimize import isotonic_regression  # a third of a second that most grids do not need
 
     # Steps i_k fall if i_k + k does not rise.
-    raised = isotonic_regression([step + k for k, step in enumerate(steps)], increasing=False).x
-    return [min(max(round(float(value)), n), N) - k for k, value in enumerate(raised)]
+    sums = isotonic_regression([step + k for k, step in enumerate(steps)], increasing=False).x
+    return [min(max(round(float(value)), n), N) - k for k, value in enumerate(sums)]
 
 
 def along(diffusion: Diffusion, value: Callable[[Level], Tensor]) -> Tensor:
@@ -99,13 +99,13 @@ def along(diffusion: Diffusion, value: Callable[[Level], Tensor]) -> Tensor:
     return torch.cat([value(diffusion.at(i, torch.float64)) for i in steps])
 
 
-def nearest(values: Tensor, wanted: Tensor) -> Tensor:
-    """The steps whose ``values`` for 1..N, rising or falling, are nearest to those ``wanted``; positions for a grid."""
+def nearest(values: Tensor, targets: Tensor) -> Tensor:
+    """The steps whose ``values`` for 1..N, rising or falling, are nearest to ``targets``; positions for a grid."""
     rising = values if values[-1] >= values[0] else -values
-    wanted = wanted if values[-1] >= values[0] else -wanted
+    targets = targets if values[-1] >= values[0] else -targets
     middles = (rising[1:] + rising[:-1]) / 2
     # Of equal values the last: where nothing moves towards N, the first position still is N.
-    return 1 + torch.searchsorted(middles.contiguous(), wanted.contiguous(), right=True).double()
+    return 1 + torch.searchsorted(middles.contiguous(), targets.contiguous(), right=True).double()
 
 
 class GridSampler(Sampler):
@@ -124,10 +124,8 @@ class GridSampler(Sampler):
         """What becomes of an even number of evaluations with two stages, in a sentence; empty where all are made."""
         if self.steps is None or self.stages == 1 or self.steps % self.stages == 1:
             return ""
-        made = -(-self.steps // self.stages) * self.stages - self.stages + 1
-        return (
-            f"{self.name} makes {made} evaluations, not {self.steps}: {self.stages} at each step, and one at the last"
-        )
+        evaluations = -(-self.steps // self.stages) * self.stages - self.stages + 1
+        return f"{self.name} makes {evaluations} evaluations, not {self.steps}: {self.stages} at each step, and one at the last"
 
     @final
     def descent(self, diffusion: Diffusion) -> list[int]:

@@ -68,7 +68,7 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
             fix="write its forward(x, i), or wrap it in a module that does",
             subject="model.name",
         ) from error
-    expected = (len(x), *event_shape)
+    shape = (len(x), *event_shape)
     fault = ""
     if not isinstance(output, Tensor):
         fault = f"a {type(output).__name__}"
@@ -76,14 +76,14 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
         fault = f"a tensor on {output.device}"
     elif output.layout != torch.strided:
         fault = "a sparse tensor"
-    elif output.shape != expected:
+    elif output.shape != shape:
         fault = f"a tensor of shape {tuple(output.shape)}"
     elif output.dtype not in (torch.float32, torch.float64, x.dtype, dtype):
         fault = f"numbers of type {output.dtype}".replace("torch.", "")
     if fault:
         raise PluginError(
             f"the network returned {fault}",
-            details=[f"expected: one tensor of shape {expected}, {x.dtype}".replace("torch.", "")],
+            details=[f"expected: one tensor of shape {shape}, {x.dtype}".replace("torch.", "")],
             fix="return that from its forward(x, i), or wrap it in a module that does",
             subject="model.name",
         )

@@ -119,7 +119,7 @@ class Moments:
         modes = None
         if in_dct is not None:
             values = smoothed(in_dct, radius([dct_frequency(n) for n in spatial(shape)])[None], shape)
-            modes = Modes(*(found.double() for found in torch.unique(values, return_counts=True)))
+            modes = Modes(*(column.double() for column in torch.unique(values, return_counts=True)))
         smooth = smoothed(variance, rotation.frequencies(shape), shape)
         return cls(mean, smooth, count, data.fingerprint, modes=modes)
 
@@ -176,8 +176,8 @@ def _measured(data: Data, rotation: Rotation, fingerprint: str) -> tuple[Tensor,
     probes = rotation.rotate(torch.stack([data[index] for index in data.spread(PROBES)]).double())
     digest = hashlib.sha256(probes.contiguous().numpy().tobytes()).hexdigest()
     key, cache = f"moments/2 {len(indices)} {fingerprint} {digest}", Cache.of_user()
-    if (kept := cache.read(key)) is not None:
-        return kept["mean"], kept["variance"], kept.get("in_dct"), len(indices)
+    if (arrays := cache.read(key)) is not None:
+        return arrays["mean"], arrays["variance"], arrays.get("in_dct"), len(indices)
     bases = [rotation.rotate] if rotation.diagonalises_blur else [rotation.rotate, _dct]
     (mean, variance), *others = _sweep(data, bases, indices)
     in_dct = {"in_dct": others[0][1]} if others else {}
@@ -194,20 +194,20 @@ def _sweep(
 ) -> list[tuple[Tensor, Tensor]]:
     """Raw mean and variance of these events in each basis."""
     nothing = torch.zeros(data.event_shape, dtype=torch.float64)
-    found = [(nothing, nothing)] * len(bases)
-    seen, at_a_time = 0, max(CHUNK // math.prod(data.event_shape), 1)
+    moments = [(nothing, nothing)] * len(bases)
+    count, at_a_time = 0, max(CHUNK // math.prod(data.event_shape), 1)
     for start in range(0, len(indices), at_a_time):
         x = torch.stack([data[index] for index in indices[start : start + at_a_time]]).double()
-        found = [_with(*sums, seen, basis(x)) for sums, basis in zip(found, bases, strict=True)]
-        seen += len(x)
-    if not all(torch.isfinite(scatter).all() for _, scatter in found):
+        moments = [_with(*sums, count, basis(x)) for sums, basis in zip(moments, bases, strict=True)]
+        count += len(x)
+    if not all(torch.isfinite(scatter).all() for _, scatter in moments):
         raise DataError(f"data '{data.name}' hold numbers that are not finite", subject="data.name")
-    return [(mean, scatter / seen) for mean, scatter in found]
+    return [(mean, scatter / count) for mean, scatter in moments]
 
 
-def _with(mean: Tensor, scatter: Tensor, seen: int, x_bar: Tensor) -> tuple[Tensor, Tensor]:
+def _with(mean: Tensor, scatter: Tensor, before: int, x_bar: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and sum of squared deviations with more events."""
     count, shift = len(x_bar), x_bar.mean(0) - mean
     # Sums of parts that are exact where nothing varies (Chan, Golub, LeVeque 1983).
-    scatter = scatter + ((x_bar - x_bar.mean(0)) ** 2).sum(0) + shift**2 * (seen * count / (seen + count))
-    return mean + shift * (count / (seen + count)), scatter
+    scatter = scatter + ((x_bar - x_bar.mean(0)) ** 2).sum(0) + shift**2 * (before * count / (before + count))
+    return mean + shift * (count / (before + count)), scatter

@@ -290,8 +290,8 @@ def invert(
     y = normalized(x_bar, here)
     with torch.set_grad_enabled(x_0.requires_grad if graph is None else graph):
         for j, i in pairwise(reversed(steps)):
-            asked, there = max(j, 1), diffusion.at(i, x_0.dtype)
-            T = encode(Parametrization.WIENER, believe(model, x_bar, asked), diffusion.at(asked, x_0.dtype))
+            step, there = max(j, 1), diffusion.at(i, x_0.dtype)
+            T = encode(Parametrization.WIENER, believe(model, x_bar, step), diffusion.at(step, x_0.dtype))
             y = y - (there.theta - here.theta).to(y) * T
             x_bar, here = there.a * there.m + there.v.sqrt() * y, there
     return x_bar

@@ -67,12 +67,12 @@ class Scales(ABC):
 
     def to(self, device: torch.device) -> Self:
         """The same scales with their tables on ``device``."""
-        moved = {name: table.to(device) for name, table in self._tables().items()}
-        return replace(self, **moved)  # type: ignore[type-var]  # a dataclass, as the class says
+        tables = {name: table.to(device) for name, table in self._tables().items()}
+        return replace(self, **tables)  # type: ignore[type-var]  # a dataclass, as the class says
 
     def _tables(self) -> dict[str, Tensor | Scales | Formula]:
-        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, value in held.items() if isinstance(value, Tensor | Scales | Formula)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, Tensor | Scales | Formula)}
 
     def __repr__(self) -> str:
         diagonal = self.log_a(torch.tensor([self.N], device=self.device)).shape[1:]

@@ -81,10 +81,10 @@ def _evaluate(
     wrong = ~((values >= 0) & (values < below))  # also true for NaN
     if wrong.any():
         first = int(wrong.nonzero()[0])
-        allowed = "a finite number >= 0" if below == float("inf") else f"in [0, {below:g})"
+        rule = "a finite number >= 0" if below == float("inf") else f"in [0, {below:g})"
         raise PluginError(
             f"{schedule.kind} '{schedule.name}' gives {symbol}({first + 1}) = {values[first].item():g} at N = {N}",
-            details=[f"{symbol} must be {allowed} at every step 1..N; {int(wrong.sum())} of {N} are not"],
+            details=[f"{symbol} must be {rule} at every step 1..N; {int(wrong.sum())} of {N} are not"],
             fix=f"change its parameters ({schedule.spec}) or its formula",
             subject=f"{schedule.kind}.name",
         )

@@ -194,10 +194,10 @@ def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
         elif (value.shape, value.dtype, value.device) != (x_bar.shape, x_bar.dtype, x_bar.device):
             fault = fault or f"{name} of shape {tuple(value.shape)}, {value.dtype}, on {value.device}"
     if fault:
-        expected = f"a Pivot of two tensors of shape {tuple(x_bar.shape)}, {x_bar.dtype}, on {x_bar.device}"
+        answer = f"a Pivot of two tensors of shape {tuple(x_bar.shape)}, {x_bar.dtype}, on {x_bar.device}"
         raise PluginError(
             f"the score model returned {fault}".replace("torch.", ""),
-            details=[f"expected: {expected}".replace("torch.", "")],
+            details=[f"expected: {answer}".replace("torch.", "")],
             fix="return that from its predict(x_bar, i)",
         )
     return pivot

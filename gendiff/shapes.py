@@ -79,10 +79,10 @@ def check_kind(value: object, kind: type, name: str) -> None:
     """Raise `ArgumentError` where ``value`` is no object of ``kind``: the text of a component is not yet one."""
     if isinstance(value, kind):
         return
-    given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
     text = isinstance(value, str) and hasattr(kind, "kind")  # a component, which its spec gives
     raise ArgumentError(
-        f"{name} is {given}",
+        f"{name} is {what}",
         details=[f"expected: an object of {kind.__name__}"],
         fix=f"write {kind.__name__}({value!r})" if text else "",
     )

@@ -34,5 +34,5 @@ class ImageNoise:
         self.device = device
 
     def __call__(self) -> Tensor:
-        drawn = [torch.randn(self.event_shape, generator=generator) for generator in self.streams]
-        return torch.stack(drawn).to(self.device)
+        noise = [torch.randn(self.event_shape, generator=generator) for generator in self.streams]
+        return torch.stack(noise).to(self.device)

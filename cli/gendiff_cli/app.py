@@ -74,8 +74,8 @@ def gendiff(
     """Generalized diffusion in a rotated coordinate system, each component at its own speed."""
     Verbosity.level = 1 if verbose else -1 if quiet else 0
     files = [word for file in plugin or () for word in ("--plugin", str(file))]
-    blocked = [word for name in block or () for word in ("--block", name)]
-    keep([*files, *(["--no-plugins"] if no_plugins else []), *blocked])
+    blocks = [word for name in block or () for word in ("--block", name)]
+    keep([*files, *(["--no-plugins"] if no_plugins else []), *blocks])
     context.obj = partial(_registry_of, plugin or (), no_plugins, block or ())
 
 
@@ -86,8 +86,8 @@ def _registry_of(files: Sequence[Path], no_plugins: bool, block: Sequence[str]) 
     from gendiff.plugin.registry import Registry
 
     discovery.begin_anew()
-    named = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
-    plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in named if path]
+    paths = [] if no_plugins else os.environ.get("GENDIFF_PLUGINS", "").split(os.pathsep)
+    plugins = [discovery.file(Path(path), "GENDIFF_PLUGINS") for path in paths if path]
     registry = Registry(files, third_party=not no_plugins, block=block, plugins=plugins)
     for problem in registry.problems:
         if isinstance(problem.cause, discovery.Damaged):
@@ -166,21 +166,21 @@ def _unexpected(error: Exception) -> GendiffError:
     from gendiff.machine.memory import out_of_memory, shortage
     from gendiff.storage.disk import FULL, refusal
 
-    if asked := shortage(error):
-        wrapped = out_of_memory(asked)
+    if demand := shortage(error):
+        complaint = out_of_memory(demand)
     elif isinstance(error, OSError) and error.errno in FULL:
-        wrapped = refusal(error)
+        complaint = refusal(error)
     elif entry := _culprit(error):
-        wrapped = PluginError(
+        complaint = PluginError(
             f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",
             fix=f"see the traceback: {again('-v')}",
         )
     elif isinstance(error, OSError):
         file = f" '{error.filename}'" if error.filename else " a file"
-        barred = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
-        fix = "see that you may read and write it, or name another place" if barred else ""
-        wrapped = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}", fix=fix)
+        no_access = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        fix = "see that you may read and write it, or name another place" if no_access else ""
+        complaint = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}", fix=fix)
     else:
-        wrapped = GendiffError(f"gendiff failed: {reason(error)}", fix=f"see the traceback: {again('-v')}")
-    wrapped.__cause__ = error
-    return wrapped
+        complaint = GendiffError(f"gendiff failed: {reason(error)}", fix=f"see the traceback: {again('-v')}")
+    complaint.__cause__ = error
+    return complaint

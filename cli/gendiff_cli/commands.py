@@ -45,11 +45,11 @@ def _processed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, val
 @contextmanager
 def _without_markdown() -> Iterator[None]:
     """Inside the block typer finds nothing that renders Markdown and tracebacks, which it imports, and our help has not."""
-    known = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
-    absent = [module for module in known if module not in sys.modules]
+    stand_ins = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    absent = [module for module in stand_ins if module not in sys.modules]
     for module in absent:
         sys.modules[module] = ModuleType(module)
-        setattr(sys.modules[module], known[module], type(known[module], (), {}))
+        setattr(sys.modules[module], stand_ins[module], type(stand_ins[module], (), {}))
     try:
         yield
     finally:

@@ -142,8 +142,8 @@ def compare(
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
-        found, files = _compared(comparison, registry, world.device, unequal, gate or [])
-    report(found, files, json)
+        facts, files = _compared(comparison, registry, world.device, unequal, gate or [])
+    report(facts, files, json)
 
 
 def _compared(
@@ -158,14 +158,14 @@ def _compared(
     with comparison.working() as heed:
         comparison.finish(registry, device, listener, heed)
         looks = comparison.looks(device, listener, heed)
-        found = result_of(comparison, unequal, gates)
-        return found, pages.write(comparison, found, looks)
+        facts = result_of(comparison, unequal, gates)
+        return facts, pages.write(comparison, facts, looks)
 
 
 def _plan(
     registry: Registry,
     texts: Sequence[str],
-    shared: list[Layer],
+    common: list[Layer],
     seeds: str,
     nfe: str | None,
     n: int,
@@ -183,14 +183,14 @@ def _plan(
             where="--arm",
             fix='write gendiff compare --arm identity --arm "dct schedule=quartic"',
         )
-    sampler = next((layer for layer in shared if layer.origin == "--sampler"), None)
+    sampler = next((layer for layer in common if layer.origin == "--sampler"), None)
     arms = parse_arms(texts, registry)
-    contenders = [Contender.of(arm, text, shared, sampler) for arm, text in zip(arms, texts, strict=True)]
-    chosen, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
+    contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
+    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
     return Plan(
         contenders=tuple(contenders),
         seeds=_seeds(seeds),
-        features=chosen,
+        features=instruments,
         n=n,
         metrics=others,
         evaluations=numbers(nfe, "--nfe", "10,20,50") if nfe is not None else _common_steps(contenders),
@@ -200,8 +200,8 @@ def _plan(
 
 def _common_steps(contenders: Sequence[Contender]) -> tuple[int, ...]:
     """The steps that all samplers ask for: then each shall evaluate the network so often, whichever steps its grid drops."""
-    asked = {getattr(contender.config.sampler, "steps", None) for contender in contenders}
-    return (only,) if len(asked) == 1 and isinstance(only := asked.pop(), int) else ()
+    steps = {getattr(contender.config.sampler, "steps", None) for contender in contenders}
+    return (only,) if len(steps) == 1 and isinstance(only := steps.pop(), int) else ()
 
 
 def _instruments(
@@ -210,10 +210,10 @@ def _instruments(
     from gendiff.features import Features
     from gendiff.metric import Metric
 
-    chosen = chosen_instruments(features, metrics, weights, shape, None)
+    instruments = chosen_instruments(features, metrics, weights, shape, None)
     return (
-        tuple(one for one in chosen if isinstance(one, Features)),
-        tuple(one for one in chosen if isinstance(one, Metric)),
+        tuple(one for one in instruments if isinstance(one, Features)),
+        tuple(one for one in instruments if isinstance(one, Metric)),
     )
 
 

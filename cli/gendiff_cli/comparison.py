@@ -52,37 +52,37 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def report(found: dict[str, Any], files: Sequence[Path], json: bool) -> None:
+def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
     """Print the ranking and where the rest is; raises `CheckError` where a gate is not passed."""
     if json:
-        json_result(found)
+        json_result(facts)
     else:
-        name = found["number"]
-        result(f"{found['verdict']['headline']}")
+        name = facts["number"]
+        result(f"{facts['verdict']['headline']}")
         result("")
-        better = "higher" if found["better"][name] == "higher" else "lower"
-        rows = [_row(arm, name) for arm in sorted(found["arms"], key=lambda arm: arm["rank"])]
+        better = "higher" if facts["better"][name] == "higher" else "lower"
+        rows = [_row(arm, name) for arm in sorted(facts["arms"], key=lambda arm: arm["rank"])]
         table(["rank", "name", f"{name} ({better} is better)", "minus baseline", "verdict"], rows)
         result("")
-        for sentence in found["verdict"]["sentences"]:
+        for sentence in facts["verdict"]["sentences"]:
             result(sentence)
-        _warn(found["arms"])
-        for arm in found["arms"]:
+        _warn(facts["arms"])
+        for arm in facts["arms"]:
             for alarm in arm["alarms"]:
                 result(f"warning: {arm['label']}: {alarm}")
-        for gate in found["gates"]:
+        for gate in facts["gates"]:
             if gate["passed"]:
                 result(f"gate passed: {gate['gate']}")
         result("")
         for file in files[:2]:
             result(str(file))
-    failed = [one for one in found["gates"] if not one["passed"]]
-    if failed:
+    failures = [one for one in facts["gates"] if not one["passed"]]
+    if failures:
         raise CheckError(
-            f"{len(failed)} of {len(found['gates'])} gates are not passed",
+            f"{len(failures)} of {len(facts['gates'])} gates are not passed",
             details=[
                 f"{one['gate']}: {arm['label']} has {arm['left']:.6g} against {arm['right']:.6g}"
-                for one in failed
+                for one in failures
                 for arm in one["arms"]
                 if not arm["passed"]
             ],
@@ -110,8 +110,8 @@ def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:
         arm["outcome"]
     ]
     outcome += ", at this seed" if against and against["method"] == "sampling" else ""
-    told = f"{against['value']:+.4g}{_ends(against, '+.3g')}" if against else ""
-    return str(arm["rank"]), arm["label"], f"{value['value']:.4g}{_ends(value, '.4g')}", told, outcome
+    difference = f"{against['value']:+.4g}{_ends(against, '+.3g')}" if against else ""
+    return str(arm["rank"]), arm["label"], f"{value['value']:.4g}{_ends(value, '.4g')}", difference, outcome
 
 
 def _ends(estimate: dict[str, Any], form: str) -> str:

@@ -49,11 +49,11 @@ def show(
         from gendiff.run.directory import Run
 
         layers.insert(0, Layer(str(run), Run.open(run).table))
-    resolved = resolve(layers)
+    settings = resolve(layers)
     if json:
-        json_result({"config": resolved.config.table(), "origins": resolved.origins})
+        json_result({"config": settings.config.table(), "origins": settings.origins})
         return
-    for line in _commented(resolved.config.toml(), resolved.origins):
+    for line in _commented(settings.config.toml(), settings.origins):
         result(line)
     options = sys.argv[sys.argv.index("show") + 1 :]
     next_step(command("train", *(("--config", run / "config.toml") if run else options)))

@@ -116,9 +116,9 @@ def paragraph(text: str, indent: int = 0) -> None:
         result(line)
 
 
-def room(cell: int, taken: int = 0) -> int:
+def room(cell: int, indent: int = 0) -> int:
     """How many cells of that many characters a terminal shows in a line of which so many are taken; in a pipe, all."""
-    return max((out().width - taken) // cell, 1) if out().is_terminal else MAX_LINE
+    return max((out().width - indent) // cell, 1) if out().is_terminal else MAX_LINE
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -128,11 +128,11 @@ def prepare(
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
 
-    resolved, resize = _resolved(context.obj, source, size, channels, crop)
+    settings, resize = _resolved(context.obj, source, size, channels, crop)
     skip = on_bad_image is OnBadImage.skip
-    with resolved.locating(), counting("packed") as watch:
-        packed = pack(
-            tolerant(resolved.config.data) if skip else resolved.config.data,
+    with settings.locating(), counting("packed") as watch:
+        events = pack(
+            tolerant(settings.config.data) if skip else settings.config.data,
             dest,
             resize=resize,
             n=n,
@@ -140,9 +140,9 @@ def prepare(
             workers=default_workers() if workers is None else workers,
             watch=watch,
         )
-    if not watch.called:
+    if not watch.was_called:
         note(f"'{dest}' holds all of it already")
-    _report(packed, json)
+    _report(events, json)
     next_step(command("train", "--data", f"packed:path={spec_value(str(dest))}"))
 
 
@@ -166,29 +166,29 @@ def info(
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
 
-    resolved, resize = _resolved(context.obj, source, size, channels, crop)
+    settings, resize = _resolved(context.obj, source, size, channels, crop)
     if resize is not None:
-        what = f"data '{resolved.config.data.name}' has its own size"
+        what = f"data '{settings.config.data.name}' has its own size"
         raise ConfigError(what, where="--size" if size else "--crop", fix="leave it out")
-    with resolved.locating(), counting("looked at") as watch:
-        chosen = tolerant(resolved.config.data)
-        asked = ENDLESS if n is None and chosen.length is None else n
-        fingerprint = chosen.fingerprint
-        found = census(chosen, asked, default_workers() if workers is None else workers, watch)
-    bad = [*((str(name), why) for name, why in chosen.skipped), *found.bad]
-    others = dict(chosen.passed_over) if isinstance(chosen, ImageData) else {}
+    with settings.locating(), counting("looked at") as watch:
+        source_data = tolerant(settings.config.data)
+        count = ENDLESS if n is None and source_data.length is None else n
+        fingerprint = source_data.fingerprint
+        summary = census(source_data, count, default_workers() if workers is None else workers, watch)
+    bad = [*((str(name), why) for name, why in source_data.skipped), *summary.bad]
+    others = dict(source_data.passed_over) if isinstance(source_data, ImageData) else {}
     facts: dict[str, Any] = {
-        "data": chosen.spec,
+        "data": source_data.spec,
         "fingerprint": fingerprint,
-        "count": chosen.length,
-        "event_shape": list(chosen.event_shape),
-        "looked_at": found.looked_at,
-        "declared_range": chosen.value_range,
-        "range": [found.least, found.greatest],
-        "mean": found.mean,
-        "contrast": found.contrast,
-        "spectrum_slope": found.slope,
-        "duplicates": [[{"index": k, "name": chosen.origin(k)} for k in group] for group in found.duplicates],
+        "count": source_data.length,
+        "event_shape": list(source_data.event_shape),
+        "looked_at": summary.looked_at,
+        "declared_range": source_data.value_range,
+        "range": [summary.least, summary.greatest],
+        "mean": summary.mean,
+        "contrast": summary.contrast,
+        "spectrum_slope": summary.slope,
+        "duplicates": [[{"index": k, "name": source_data.origin(k)} for k in group] for group in summary.duplicates],
         "bad": [{"name": name, "reason": why} for name, why in bad],
         "passed_over": others,
     }
@@ -196,11 +196,14 @@ def info(
         json_result(facts)
     else:
         _show(facts)
-    if chosen.name != "packed" and chosen.value_range is not None:
-        needed = [*(["--n", 10000] if chosen.length is None else []), *(["--on-bad-image", "skip"] if bad else [])]
-        next_step(command("data", "prepare", Path(source) if source.startswith("-") else source, "NEW", *needed))
+    if source_data.name != "packed" and source_data.value_range is not None:
+        options = [
+            *(["--n", 10000] if source_data.length is None else []),
+            *(["--on-bad-image", "skip"] if bad else []),
+        ]
+        next_step(command("data", "prepare", Path(source) if source.startswith("-") else source, "NEW", *options))
     else:
-        next_step(command("train", "--data", chosen.spec))
+        next_step(command("train", "--data", source_data.spec))
 
 
 # --- from words to data -----------------------------------------------------------------------------------------------
@@ -218,27 +221,27 @@ def _resolved(
     from gendiff.run.shorthand import parse_size
 
     try:
-        chosen = source(registry, text)
+        parameters = source(registry, text)
     except GendiffError as error:
         error.where = error.where or "SOURCE"
         raise
-    fields = component_class("data", chosen["name"]).model_fields
+    fields = component_class("data", parameters["name"]).model_fields
     given = {"size": size and parse_size(size), "channels": channels, "crop": crop and crop.value}
-    left = set() if "size" in fields else {"size", "crop"}  # what is done here where the data cannot do it
-    own = {key: value for key, value in given.items() if value is not None and key not in left}
+    ours = set() if "size" in fields else {"size", "crop"}  # what is done here where the data cannot do it
+    own = {key: value for key, value in given.items() if value is not None and key not in ours}
     flags = [Layer.at(f"--{key}", f"data.{key}", value) for key, value in own.items()]
-    with called_like_a_path(text, chosen["name"]):
-        resolved = resolve([Layer("SOURCE", {"data": chosen}), *flags])
+    with called_like_a_path(text, parameters["name"]):
+        settings = resolve([Layer("SOURCE", {"data": parameters}), *flags])
     if "size" in fields or not (size or crop):
-        return resolved, None
+        return settings, None
     if size is None:
-        what = f"data '{chosen['name']}' keeps its own size, so there is nothing to cut"
+        what = f"data '{parameters['name']}' keeps its own size, so there is nothing to cut"
         raise ConfigError(what, where="--crop", fix="give --size too, or leave --crop out")
-    wanted = parse_size(size)
-    height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
+    side = parse_size(size)
+    height, width = (side, side) if isinstance(side, int) else side
     if not 1 <= min(height, width) <= max(height, width) <= 4096:
         raise ConfigError(f"a size of {size}", where="--size", details=["allowed: 1 to 4096"])
-    return resolved, Resize(height, width, crop.value if crop else "none")
+    return settings, Resize(height, width, crop.value if crop else "none")
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
@@ -249,11 +252,11 @@ class Counter:
 
     def __init__(self, tell: Callable[[int, int], None]) -> None:
         self.tell = tell
-        self.called = False
+        self.was_called = False
 
-    def __call__(self, done: int, total: int) -> None:
-        self.called = True
-        self.tell(done, total)
+    def __call__(self, count: int, total: int) -> None:
+        self.was_called = True
+        self.tell(count, total)
 
 
 @contextmanager
@@ -269,63 +272,63 @@ def counting(what: str) -> Iterator[Counter]:
         speed,
         TimeRemainingColumn(),
     )
-    started: list[tuple[int, float]] = []
-    shown = [0]
+    starts: list[tuple[int, float]] = []
+    last_tenth = [0]
     with progress(*columns) as bar:
         task = bar.add_task("reading the source", total=None, speed=0.0)
 
-        def tell(done: int, total: int) -> None:
-            if not started:
-                started.append((done, time.perf_counter()))
-                if done:
-                    note(f"going on from {done:,} of {total:,}")
-            first, since = started[0]
-            rate = (done - first) / max(time.perf_counter() - since, 1e-9)
-            bar.update(task, description=what, completed=done, total=total, speed=rate)
-            tenth = 10 * done // max(total, 1)
-            if plain() and tenth > shown[0] and done > first:
-                shown[0] = tenth
-                err().print(f"{what} {done:,} of {total:,}  {rate:,.0f} images/s")
+        def tell(count: int, total: int) -> None:
+            if not starts:
+                starts.append((count, time.perf_counter()))
+                if count:
+                    note(f"going on from {count:,} of {total:,}")
+            first, since = starts[0]
+            rate = (count - first) / max(time.perf_counter() - since, 1e-9)
+            bar.update(task, description=what, completed=count, total=total, speed=rate)
+            tenth = 10 * count // max(total, 1)
+            if plain() and tenth > last_tenth[0] and count > first:
+                last_tenth[0] = tenth
+                err().print(f"{what} {count:,} of {total:,}  {rate:,.0f} images/s")
 
         yield Counter(tell)
 
 
-def _report(packed: PackedSet, json: bool) -> None:
-    facts, skipped = packed.facts, packed.facts["skipped"]
+def _report(events: PackedSet, json: bool) -> None:
+    facts, bad = events.facts, events.facts["skipped"]
     if json:
-        json_result({"path": str(packed.path), "fingerprint": packed.fingerprint, **facts})
+        json_result({"path": str(events.path), "fingerprint": events.fingerprint, **facts})
         return
-    done = facts["source"]["resize"]
+    resize = facts["source"]["resize"]
     lines = {
-        "path": str(packed.path),
-        "events": f"{packed.count:,} of {'x'.join(map(str, packed.event_shape))}, {packed.values.nbytes:,} bytes",
-        "resized": f"{done['filter']}, crop {done['crop']}" if done else "no",
+        "path": str(events.path),
+        "events": f"{events.count:,} of {'x'.join(map(str, events.event_shape))}, {events.values.nbytes:,} bytes",
+        "resized": f"{resize['filter']}, crop {resize['crop']}" if resize else "no",
         "rounding": f"at most {facts['largest_rounding']:.1e}"
         if facts["largest_rounding"] > FLOAT
         else "none: every value is kept",
         "source": f"{facts['source']['spec']}, fingerprint {facts['source']['fingerprint']}",
-        "fingerprint": packed.fingerprint,
+        "fingerprint": events.fingerprint,
     }
     for key, value in lines.items():
         result(f"{key:12} {value}")
-    if skipped["count"]:
-        result(f"{'left out':12} {skipped['count']:,}, listed in {packed.path / 'packed.json'}")
-        for name, why in skipped["first"][:SHOWN]:
+    if bad["count"]:
+        result(f"{'left out':12} {bad['count']:,}, listed in {events.path / 'packed.json'}")
+        for name, why in bad["first"][:SHOWN]:
             result(f"{'':12} {name}: {why}")
 
 
 def _show(facts: dict[str, Any]) -> None:
     length, groups = facts["count"], facts["duplicates"]
     number = "endless" if length is None else f"{length:,}"
-    looked = "" if facts["looked_at"] == length else f", {facts['looked_at']:,} looked at"
+    remark = "" if facts["looked_at"] == length else f", {facts['looked_at']:,} looked at"
     slope = facts["spectrum_slope"]
-    declared = facts["declared_range"]
+    bounds = facts["declared_range"]
     lines = {
         "data": facts["data"],
         "fingerprint": facts["fingerprint"],
-        "events": f"{number}{looked}, each {'x'.join(map(str, facts['event_shape']))}",
+        "events": f"{number}{remark}, each {'x'.join(map(str, facts['event_shape']))}",
         "range": "{:.3f} to {:.3f}".format(*facts["range"])
-        + (" of {:g} to {:g}".format(*declared) if declared else ", unbounded"),
+        + (" of {:g} to {:g}".format(*bounds) if bounds else ", unbounded"),
         "mean": "  ".join(f"{value:.4f}" for value in facts["mean"]) + "  by channel",
         "contrast": "  ".join(f"{value:.4f}" for value in facts["contrast"]) + "  by channel",
         "spectrum": "too few frequencies"
@@ -344,5 +347,5 @@ def _show(facts: dict[str, Any]) -> None:
             result(f"{'':12} {event['name']}: {event['reason']}")
     if others := facts["passed_over"]:
         most = sorted(others, key=lambda ending: -others[ending])[:SHOWN]
-        told = ", ".join(f"{ending} ({others[ending]:,})" for ending in most)
-        result(f"{'passed over':12} {sum(others.values()):,} files that are no pictures by their ending: {told}")
+        endings = ", ".join(f"{ending} ({others[ending]:,})" for ending in most)
+        result(f"{'passed over':12} {sum(others.values()):,} files that are no pictures by their ending: {endings}")

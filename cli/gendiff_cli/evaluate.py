@@ -111,7 +111,7 @@ def evaluate(
     with join(device) as world, _Progress() as progress:
         model = load_model(open_run(Path(source)), world.device, ema) if is_run(source) else None
         if model is None:
-            _refuse_drawing(source, {**given.said, **({} if steps is None else {"steps": steps})}, ema)
+            _refuse_drawing(source, {**given.values, **({} if steps is None else {"steps": steps})}, ema)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
@@ -126,8 +126,8 @@ def evaluate(
         drawing = None
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
-            chosen = chosen_sampler(model.run, given, steps)
-            samples, drawing = measuring.drawn(model, chosen, count, seed, batch, world, progress.snapshot)
+            sampler = chosen_sampler(model.run, given, steps)
+            samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot)
             progress.chain = drawing.evaluations
             if count * drawing.evaluations > LONG and world.device.type == "cpu":
                 note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
@@ -140,9 +140,9 @@ def evaluate(
             return
         progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n // world.size)
         cache = Cache.of_user() if use_cache else None
-        seen: EventSet | Seen | KnownStatistics | None = theirs
+        target: EventSet | Seen | KnownStatistics | None = theirs
         if isinstance(theirs, EventSet) and world.size == 1:  # before hours of drawing; other processes would not wait
-            seen = measuring.see(theirs, instruments, world.device, cache, partial(progress.heard, "reference"))
+            target = measuring.see(theirs, instruments, world.device, cache, partial(progress.heard, "reference"))
         ours = measuring.see(samples, instruments, world.device, watch=partial(progress.heard, "samples"))
         for rows in ours.rows:
             if samples.n <= rows.shape[1]:
@@ -152,11 +152,11 @@ def evaluate(
         if save_statistics:
             with disk.writing(save_statistics, go_on="measure again, or choose another file"):
                 _statistics(ours, instruments).save(save_statistics)
-        found = None
-        if seen is not None:
-            found = measuring.evaluate(
+        evaluation = None
+        if target is not None:
+            evaluation = measuring.evaluate(
                 ours,
-                seen,
+                target,
                 instruments,
                 kernel=kid,
                 manifold=precision_recall,
@@ -166,10 +166,10 @@ def evaluate(
                 drawing=drawing,
                 watch=progress.heard,
             )
-    if found is None:
+    if evaluation is None:
         _report_statistics(source, save_statistics, json)
     else:
-        _report(source, found, model.run if model else None, out, save_statistics, replicates, json)
+        _report(source, evaluation, model.run if model else None, out, save_statistics, replicates, json)
 
 
 def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
@@ -185,13 +185,13 @@ def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
         )
 
 
-def _statistics(seen: Seen, instruments: Sequence[Features | Metric]) -> Statistics:
+def _statistics(ours: Seen, instruments: Sequence[Features | Metric]) -> Statistics:
     """Those of the first features."""
     from gendiff.evaluation.statistics import Statistics
     from gendiff.features import Features
 
     first = next(one for one in instruments if isinstance(one, Features))
-    return Statistics.of(seen.rows[0], features=first.spec, fingerprint=first.fingerprint)
+    return Statistics.of(ours.rows[0], features=first.spec, fingerprint=first.fingerprint)
 
 
 def _report_statistics(source: str, file: Path | None, json: bool) -> None:
@@ -204,7 +204,7 @@ def _report_statistics(source: str, file: Path | None, json: bool) -> None:
 
 def _report(
     source: str,
-    found: Evaluation,
+    evaluation: Evaluation,
     run: Run | None,
     out: Path | None,
     statistics: Path | None,
@@ -213,31 +213,31 @@ def _report(
 ) -> None:
     from gendiff.storage.folder import make_inside
 
-    file = out or (run.evaluations / _name(found) if run else None)
+    file = out or (run.evaluations / _name(evaluation) if run else None)
     if file:
         with disk.writing(file, go_on="measure again, or choose another --out"):
             if run and not out:
                 make_inside(run.path, file.parent)
-            found.save(file)
-    written = {name: str(path) for name, path in (("file", file), ("statistics", statistics)) if path}
+            evaluation.save(file)
+    paths = {name: str(path) for name, path in (("file", file), ("statistics", statistics)) if path}
     if json:
-        json_result({**found.json(), **written})
+        json_result({**evaluation.json(), **paths})
     else:
-        show_numbers(found.numbers, replicates)
-        for name, path in written.items():
+        show_numbers(evaluation.numbers, replicates)
+        for name, path in paths.items():
             result(f"{name:10} {path}")
-        for alarm in found.alarms:
+        for alarm in evaluation.alarms:
             result(f"warning: {alarm}")
     more = ["plugins", "list", "--kind", "metric"] if out else [*sys.argv[1:], "--out", "numbers.json"]
     next_step(command("runs", "show", run.path) if run else quoted("gendiff", *more))
 
 
-def _name(found: Evaluation) -> str:
+def _name(evaluation: Evaluation) -> str:
     """A file name that tells evaluations of one run apart, the same for the same conditions."""
-    one = found.numbers[0]
+    one = evaluation.numbers[0]
     drawing = one.drawing
     assert drawing is not None
-    conditions = [number.conditions for number in found.numbers]
+    conditions = [number.conditions for number in evaluation.numbers]
     digest = hashlib.sha256(repr(conditions).encode()).hexdigest()[:8]
     sampler = "".join(c if c.isalnum() or c in "-." else "-" for c in drawing.sampler)
     return f"step-{drawing.step:08d}-{sampler[:60]}-seed{drawing.seed}-n{one.samples.n}-{digest}.json"

@@ -164,12 +164,12 @@ def _of_run(run: Run, n: int | None) -> EventSet:
     trained_on = run.info["data"]["fingerprint"]
     try:
         data = resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
-        found = data.fingerprint
+        fingerprint = data.fingerprint
     except GendiffError as error:
         error.details = (*error.details, "or compare with something else: --data SPEC, --reference FOLDER|FILE")
         raise
-    if found != trained_on:
-        note(f"the data are not those that the run was trained on: {found}, not {trained_on}")
+    if fingerprint != trained_on:
+        note(f"the data are not those that the run was trained on: {fingerprint}, not {trained_on}")
     return _of_data(data, "--reference-n" if n else "the data of the run", n)
 
 
@@ -186,29 +186,29 @@ def chosen_instruments(
     from gendiff.features import Features
     from gendiff.metric import Metric
 
-    known = reference.statistics if isinstance(reference, KnownStatistics) else None
-    specs = features or [_features_of(known) if known else _suitable(shape, weights)]
+    statistics = reference.statistics if isinstance(reference, KnownStatistics) else None
+    specs = features or [_features_of(statistics) if statistics else _suitable(shape, weights)]
     if weights is not None and not any(parse_spec(spec)["name"] == "inception" for spec in specs):
         raise ConfigError("--fid-weights are those of the features inception", fix="add --features inception")
 
-    def made(spec: str) -> Features:
+    def instrument(spec: str) -> Features:
         table = parse_spec(spec)
         if weights is not None and table["name"] == "inception":
             table["weights"] = str(weights)
         return Features.model_validate(table)
 
-    chosen: list[Features | Metric] = [_located(partial(made, spec), "--features") for spec in specs]
-    if known is not None and metrics:
+    instruments: list[Features | Metric] = [_located(partial(instrument, spec), "--features") for spec in specs]
+    if statistics is not None and metrics:
         raise ConfigError("metrics need the events of the reference", fix="give --data, or leave --metric out")
-    for spec in [] if known else metrics or ["moments", "spectrum"]:
-        chosen.append(_located(partial(Metric.model_validate, spec), "--metric"))
-    return chosen
+    for spec in [] if statistics else metrics or ["moments", "spectrum"]:
+        instruments.append(_located(partial(Metric.model_validate, spec), "--metric"))
+    return instruments
 
 
-def _features_of(known: Statistics) -> str:
+def _features_of(statistics: Statistics) -> str:
     """The features that statistics say they are of, but for the path of weights on another machine."""
-    name = known.features.partition(":")[0]
-    return known.features if name and name != "inception" else "inception"
+    name = statistics.features.partition(":")[0]
+    return statistics.features if name and name != "inception" else "inception"
 
 
 def _suitable(shape: EventShape, weights: Path | None) -> str:

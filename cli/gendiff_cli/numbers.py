@@ -46,7 +46,7 @@ def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> No
 
 def stored_evaluations(run: Path) -> list[tuple[Path, Evaluation]]:
     """The evaluations under a run directory, the oldest first; a note names those that cannot be read."""
-    found = []
+    evaluations = []
     for file in sorted((run / "eval").glob("*.json")):
         try:
             evaluation = Evaluation.load(file)
@@ -54,17 +54,17 @@ def stored_evaluations(run: Path) -> list[tuple[Path, Evaluation]]:
             note(f"left out: {file}: {error.what}")
             continue
         if evaluation.numbers:
-            found.append((file, evaluation))
-    return sorted(found, key=lambda pair: pair[1].when)
+            evaluations.append((file, evaluation))
+    return sorted(evaluations, key=lambda pair: pair[1].when)
 
 
-def list_evaluations(found: Sequence[tuple[Path, Evaluation]]) -> None:
+def list_evaluations(evaluations: Sequence[tuple[Path, Evaluation]]) -> None:
     """One line for each: its headline, and what that depends on."""
     rows = []
-    for _, evaluation in found:
+    for _, evaluation in evaluations:
         number, drawing = evaluation.numbers[0], evaluation.numbers[0].drawing
-        drawn = f"{drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}" if drawing else ""
+        origin = f"{drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}" if drawing else ""
         step = f"{drawing.step:,}" + (" raw" if drawing.weights != "ema" else "") if drawing else ""
         value = f"{number.value:.4g} ({number.low:.4g} .. {number.high:.4g})"
-        rows.append((number.name, value, str(number.samples.n), number.reference.spec, step, drawn))
+        rows.append((number.name, value, str(number.samples.n), number.reference.spec, step, origin))
     table(["name", "value", "samples", "reference", "step", "drawn by"], rows)

@@ -133,26 +133,26 @@ class Given:
     """What a command line says of a configuration.
 
     Args:
-        said: what was given, by the word of its option.
+        values: what was given, by the word of its option.
 
     """
 
-    said: Mapping[str, Any]
+    values: Mapping[str, Any]
 
     @property
     def options(self) -> list[str]:
         """The options that were given."""
-        return [f"--{word}" for word in self.said]
+        return [f"--{word}" for word in self.values]
 
     def layers(self, registry: Registry) -> list[Layer]:
         """The layers of the configuration in order of precedence."""
         from gendiff.run.config import Layer, refuse_second_velocity
 
-        refuse_second_velocity(self.said.get("process"), self.said.get("velocity"), "--velocity")
-        layers = [Layer.from_file(registry.preset(name), f"preset {name}") for name in self.said.get("preset", ())]
-        if "config" in self.said:
-            layers.append(Layer.from_file(self.said["config"]))
-        layers += map(Layer.from_assignment, self.said.get("set", ()))
+        refuse_second_velocity(self.values.get("process"), self.values.get("velocity"), "--velocity")
+        layers = [Layer.from_file(registry.preset(name), f"preset {name}") for name in self.values.get("preset", ())]
+        if "config" in self.values:
+            layers.append(Layer.from_file(self.values["config"]))
+        layers += map(Layer.from_assignment, self.values.get("set", ()))
         return [*layers, *self.flags()]
 
     def flags(self) -> list[Layer]:
@@ -160,7 +160,7 @@ class Given:
         from gendiff.run.config import Layer
         from gendiff.run.shorthand import KEYS, parse_size
 
-        values = {word: self.said[word] for word in KEYS if word in self.said}
+        values = {word: self.values[word] for word in KEYS if word in self.values}
         if "size" in values:
             values["size"] = parse_size(values["size"])
         return [Layer.at(f"--{word}", KEYS[word], value) for word, value in values.items()]
@@ -183,8 +183,8 @@ def configured(words: str) -> Callable[[Callable[..., None]], Callable[..., None
 
         @functools.wraps(command)
         def with_given(**values: Any) -> None:
-            shared = {word: values.pop(word) for word in order if word not in own}
-            command(given=Given({word: value for word, value in shared.items() if value not in (None, [])}), **values)
+            options = {word: values.pop(word) for word in order if word not in own}
+            command(given=Given({word: value for word, value in options.items() if value not in (None, [])}), **values)
 
         # Typer reads these two.
         with_given.__annotations__ = {}

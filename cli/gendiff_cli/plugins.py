@@ -49,12 +49,12 @@ def plugins() -> None:
 def list_(context: typer.Context, kind: KindOption = None, json: JsonOption = False) -> None:
     """List every component with its provider, and every plugin that is broken, blocked or misbehaves."""
     registry: Registry = context.obj
-    known = _known_kinds(registry)
-    if kind is not None and kind not in known:
+    kinds = _known_kinds(registry)
+    if kind is not None and kind not in kinds:
         raise ConfigError(
             f"unknown kind '{kind}'",
             where="--kind",
-            details=[f"known: {', '.join(sorted(known))}", did_you_mean(kind, known)],
+            details=[f"known: {', '.join(sorted(kinds))}", did_you_mean(kind, kinds)],
         )
     problems = registry.health()
     components = [_row(entry, problems) for entry in registry.entries(kind)]
@@ -90,31 +90,31 @@ def info(
     """Show a component's parameters with types, ranges and defaults, its formula, its references and its health."""
     registry: Registry = context.obj
     providers, problems = _named(registry, name), registry.health()
-    found = [_facts(entry, problems) for entry in _entries(registry, name, kind, providers)]
-    found += [
+    components = [_facts(entry, problems) for entry in _entries(registry, name, kind, providers)]
+    components += [
         {**_preset_row(registry, preset), "path": str(path), "content": path.read_text(encoding="utf-8")}
         for preset, path in registry.presets().items()
         if (preset == name or registry.preset_provider(preset) in providers) and kind in (None, "preset")
     ]
-    told = {f"{facts['kind']} '{facts['name']}': {facts['reason']}" for facts in found if "reason" in facts}
-    problems = [problem for problem in problems if problem.provider in providers and problem.why not in told]
+    sentences = {f"{facts['kind']} '{facts['name']}': {facts['reason']}" for facts in components if "reason" in facts}
+    problems = [problem for problem in problems if problem.provider in providers and problem.why not in sentences]
     listens = _listens(registry, providers)
-    if not found and not problems and not listens:
+    if not components and not problems and not listens:
         raise _unknown(registry, name, kind)
     if json:
-        json_result({"components": found, "listens": listens, "problems": [_problem_row(p) for p in problems]})
+        json_result({"components": components, "listens": listens, "problems": [_problem_row(p) for p in problems]})
         return
-    for facts in found:
+    for facts in components:
         _print(facts)
     for problem in problems:
         result(_told(problem))
     for provider, hooks in listens.items():
         result(f"{provider} listens to {', '.join(hooks)}")
-    if found:
-        first = found[0]
+    if components:
+        first = components[0]
         files = [first["origin"]] if first.get("sha256") else []
-        checked = ["plugins", "check", first["name"], "--kind", first["kind"]]
-        words = ["train", "--preset", first["name"]] if first["kind"] == "preset" else checked
+        checking = ["plugins", "check", first["name"], "--kind", first["kind"]]
+        words = ["train", "--preset", first["name"]] if first["kind"] == "preset" else checking
         next_step(command(*words, plugins=files))
 
 
@@ -163,20 +163,20 @@ def check(
     file, _, parameters = subject.partition(":") if ".py:" in subject else (subject, "", "")
     providers = _named(registry, file)
     subjects = list(_subjects(registry, f"{file}:{parameters}" if parameters else subject, kind, providers))
-    unready = [made for _, made in subjects if isinstance(made, ConfigError)]
+    unready = [one for _, one in subjects if isinstance(one, ConfigError)]
     if unready and len(unready) == len(subjects):
         raise unready[0]  # nothing can be checked without what a user has to give
-    cards = [_card(title, made) for title, made in subjects]
+    cards = [_card(title, one) for title, one in subjects]
     problems = [problem for problem in registry.health() if problem.provider in providers]
     unfit = [problem for problem in problems if problem.status != "warning"]
     listens = _listens(registry, providers)
     if not cards and not unfit and not listens:
         raise _unknown(registry, subject, kind)
-    failed = sum(not line.passed for _, lines in cards for line in lines)
+    failures = sum(not line.passed for _, lines in cards for line in lines)
     if json:
         json_result(
             {
-                "passed": not failed and not unfit,
+                "passed": not failures and not unfit,
                 "problems": [_problem_row(problem) for problem in problems],
                 "listens": listens,
                 "components": [
@@ -191,18 +191,18 @@ def check(
             _print_card(title, lines)
         for provider, hooks in listens.items():
             result(f"{provider} listens to {', '.join(hooks)}")
-    if failed or unfit:
-        count = f"{failed} of {sum(len(lines) for _, lines in cards)} checks do not hold"
+    if failures or unfit:
+        count = f"{failures} of {sum(len(lines) for _, lines in cards)} checks do not hold"
         raise CheckError(
-            count if failed else f"'{subject}' is {unfit[0].status}", details=[problem.why for problem in unfit[:3]]
+            count if failures else f"'{subject}' is {unfit[0].status}", details=[problem.why for problem in unfit[:3]]
         )
     kinds = {"rotation", "schedule", "noise", "velocity", "process"}
-    shown = [made for _, made in subjects if not isinstance(made, Path | GendiffError) and made.kind in kinds]
-    if shown:
-        owner = registry.provider(shown[0])
+    viewable = [one for _, one in subjects if not isinstance(one, Path | GendiffError) and one.kind in kinds]
+    if viewable:
+        owner = registry.provider(viewable[0])
         files = [owner.origin] if owner and owner.sha256 else []
-        basis = [] if shown[0].kind in ("rotation", "process") else ["--rotation", "dct"]
-        next_step(command("process", "show", *basis, f"--{shown[0].kind}", shown[0].spec, plugins=files))
+        basis = [] if viewable[0].kind in ("rotation", "process") else ["--rotation", "dct"]
+        next_step(command("process", "show", *basis, f"--{viewable[0].kind}", viewable[0].spec, plugins=files))
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -256,8 +256,8 @@ def _listens(registry: Registry, providers: list[Provider]) -> dict[str, list[st
 
 
 def _unknown(registry: Registry, name: str, kind: str | None) -> ConfigError:
-    known = {*registry.presets(), *(entry.name for entry in registry.entries(kind))}
-    known |= {provider.distribution for provider in registry.providers} - {Path(name).name}
+    names = {*registry.presets(), *(entry.name for entry in registry.entries(kind))}
+    names |= {provider.distribution for provider in registry.providers} - {Path(name).name}
     if Path(name).is_file():
         return ConfigError(
             f"'{name}' provides nothing" + (f" of kind '{kind}'" if kind else ""),
@@ -265,7 +265,7 @@ def _unknown(registry: Registry, name: str, kind: str | None) -> ConfigError:
         )
     return ConfigError(
         f"nothing is called '{name}'" + (f" among the components of kind '{kind}'" if kind else ""),
-        details=[did_you_mean(name, known), *(f"{p.status}: {p.provider}: {p.why}" for p in registry.problems[:5])],
+        details=[did_you_mean(name, names), *(f"{p.status}: {p.provider}: {p.why}" for p in registry.problems[:5])],
         fix="give a component, a distribution or a plugin file; list all: gendiff plugins list",
     )
 
@@ -339,8 +339,8 @@ def _card(title: str, subject: Component | Path | GendiffError) -> tuple[str, li
     if isinstance(subject, ConfigError):  # a parameter that only a user can give
         return f"{title} is not checked: {subject.what}", []
     if isinstance(subject, GendiffError):
-        seen = "; ".join([subject.what, *subject.details])
-        return title, [Line("it can be made", False, seen, "a component", subject.fix)]
+        what = "; ".join([subject.what, *subject.details])
+        return title, [Line("it can be made", False, what, "a component", subject.fix)]
     return title, list(score(subject))
 
 

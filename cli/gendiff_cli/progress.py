@@ -61,7 +61,7 @@ class ProgressBar:
         )
         self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
         self.preview: TaskID | None = None
-        self.told = 0.0  # when a line last said how far a preview is
+        self.last_line = 0.0  # when a line last said how far a preview is
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()
@@ -76,21 +76,21 @@ class ProgressBar:
         if self.plain and (step % self.every == 0 or step == self.last):
             err().print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
 
-    def drawn(self, step: int, done: int, total: int) -> None:
+    def drawn(self, step: int, count: int, total: int) -> None:
         """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
         now = time.monotonic()
-        if done == 0:
-            self.told = now
+        if count == 0:
+            self.last_line = now
         if self.live and self.preview is None:
             self.preview = self.bar.add_task("preview", total=total, loss="-", speed=0.0)
         if self.preview is not None:
-            self.bar.update(self.preview, completed=done, total=total)
-            if done == total:
+            self.bar.update(self.preview, completed=count, total=total)
+            if count == total:
                 self.bar.remove_task(self.preview)
                 self.preview = None
-        if self.plain and now - self.told >= SECONDS:
-            self.told = now
-            err().print(f"preview of step {step}: {done}/{total} evaluations")
+        if self.plain and now - self.last_line >= SECONDS:
+            self.last_line = now
+            err().print(f"preview of step {step}: {count}/{total} evaluations")
 
     @hookimpl
     def gendiff_samples_ready(self, picture: Path) -> None:

@@ -15,8 +15,8 @@ def remark_schedule(config: Config) -> None:
     """Say where a blur schedule was chosen that has nothing to act on."""
     schedule = getattr(config.velocity, "schedule", None)
     if schedule is not None and config.rotation.name == "identity":
-        chosen = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
-        if chosen:
+        is_choice = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
+        if is_choice:
             note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
 
 

@@ -66,7 +66,7 @@ def reproduce(
     from gendiff.comparison.measure import rehearse
     from gendiff.comparison.reproduction import SCALES as KNOWN
     from gendiff.comparison.reproduction import figure4
-    from gendiff.comparison.reproduction import reproduce as made
+    from gendiff.comparison.reproduction import reproduce as make
     from gendiff.machine.world import choose_device, join
     from gendiff_cli.progress import Bars
 
@@ -74,7 +74,7 @@ def reproduce(
     if target == "figure4":
         files = figure4(folder)
     else:
-        if scale == "paper" and "data" not in given.said:
+        if scale == "paper" and "data" not in given.values:
             raise ConfigError(
                 "the scale paper needs the paper's data",
                 where="--scale paper",
@@ -87,7 +87,7 @@ def reproduce(
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
         note(f"in {comparison.path}")
         with join(device) as world, comparison.working() as heed:
-            files = made(target, comparison, context.obj, world.device, Bars(context.obj), heed)
+            files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed)
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
     else:
@@ -119,13 +119,13 @@ def _comparison(
     from gendiff.features import Features
 
     own = {"preset": [scale.preset.format(scene=scene)], **({} if steps is None else {"steps": steps})}
-    shared = Given({**given.said, **own}).layers(registry)
-    chosen = chosen_instruments([features or scale.features], None, weights, (), None)
-    planned = plan(
-        scale, shared, seeds or scale.seeds, n or scale.n, next(one for one in chosen if isinstance(one, Features))
+    layers = Given({**given.values, **own}).layers(registry)
+    instruments = chosen_instruments([features or scale.features], None, weights, (), None)
+    comparison_plan = plan(
+        scale, layers, seeds or scale.seeds, n or scale.n, next(one for one in instruments if isinstance(one, Features))
     )
-    require_fair(planned)
-    return Comparison.create(planned, folder, sys.argv[1:])
+    require_fair(comparison_plan)
+    return Comparison.create(comparison_plan, folder, sys.argv[1:])
 
 
 def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
@@ -133,11 +133,11 @@ def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
     names = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     source = context.get_parameter_source
     given = [flag for name, flag in names.items() if name and (s := source(name)) and s.name == "COMMANDLINE"]
-    heeded = {"--scale", "--scene", "--out", "--json", names["target"]}
-    if target == "figure4" and (unused := [flag for flag in given if flag not in heeded]):
+    relevant = {"--scale", "--scene", "--out", "--json", names["target"]}
+    if target == "figure4" and (useless := [flag for flag in given if flag not in relevant]):
         raise ConfigError(
-            f"figure4 trains and measures nothing, and {', '.join(unused)} would have no effect",
-            where=unused[0],
+            f"figure4 trains and measures nothing, and {', '.join(useless)} would have no effect",
+            where=useless[0],
             fix="leave it out",
         )
     if scale != "paper" and "--scene" in given:
@@ -148,8 +148,8 @@ def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
         )
 
 
-def _known(word: str, known: tuple[str, ...], what: str, where: str) -> None:
-    if word not in known:
+def _known(word: str, names: tuple[str, ...], what: str, where: str) -> None:
+    if word not in names:
         raise ConfigError(
-            f"unknown {what} '{word}'", where=where, details=[f"known: {', '.join(known)}", did_you_mean(word, known)]
+            f"unknown {what} '{word}'", where=where, details=[f"known: {', '.join(names)}", did_you_mean(word, names)]
         )

@@ -32,22 +32,23 @@ def list_(
     """List the runs in a folder, with their status and last loss."""
     if not folder.is_dir():
         raise ConfigError(f"no folder '{folder}'", fix="train something first: gendiff train")
-    found = []
+    summaries = []
     for path in _children(folder):
         try:
             if _is_run(path):
-                found.append(_summary(path))
+                summaries.append(_summary(path))
         except (GendiffError, OSError) as error:
             note(f"left out: {error.what if isinstance(error, GendiffError) else error}")
     if json:
-        json_result({"runs": found})
+        json_result({"runs": summaries})
         return
     rows = [
-        (r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"] or "-") for r in found
+        (r["run"], r["status"], f"{r['step']:,}", shown(r["loss"]), r["process"], r["created"] or "-")
+        for r in summaries
     ]
     table(["name", "status", "step", "loss", "process", "created"], rows)
-    if found:
-        next_step(command("runs", "show", Path(found[-1]["run"])))
+    if summaries:
+        next_step(command("runs", "show", Path(summaries[-1]["run"])))
 
 
 @app.command()
@@ -55,8 +56,8 @@ def show(run: RunArgument, json: JsonOption = False) -> None:
     """Show what a run is made of, who provided each part, and whether that part is still here."""
     from gendiff.run.directory import Run
 
-    opened = Run.open(run)
-    info, summary = opened.info, _summary(run)
+    opened_run = Run.open(run)
+    info, summary = opened_run.info, _summary(run)
     providers, evaluations = info.get("providers", {}), stored_evaluations(run)
     facts = {
         **summary,
@@ -68,7 +69,7 @@ def show(run: RunArgument, json: JsonOption = False) -> None:
         "plugin_files": info.get("plugin_files", {}),
         "switched_off": info.get("switched_off", {}),
         "evaluations": [{"file": str(file), **evaluation.json()} for file, evaluation in evaluations],
-        "notes": opened.notes,
+        "notes": opened_run.notes,
     }
     if json:
         json_result(facts)
@@ -90,7 +91,7 @@ def show(run: RunArgument, json: JsonOption = False) -> None:
     if evaluations:
         result("")
         list_evaluations(evaluations)
-    for text in opened.notes:
+    for text in opened_run.notes:
         note(text)
     next_step(command("sample" if evaluations else "evaluate", run))
 

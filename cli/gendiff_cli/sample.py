@@ -58,29 +58,31 @@ def sample(
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
-    opened = open_run(run)
-    chosen = chosen_sampler(opened, given, steps)
+    opened_run = open_run(run)
+    sampler = chosen_sampler(opened_run, given, steps)
     with join(device) as world:
-        model = load_model(opened, world.device, ema)
-        folder, elsewhere = out or opened.samples / _folder_name(model, chosen, seed, n), out is not None
+        model = load_model(opened_run, world.device, ema)
+        folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
-            inside(opened.path, folder / EVENTS)
+            inside(opened_run.path, folder / EVENTS)
         views = (
-            Trajectory(model.denoiser, chosen, 11 if trajectory else 40) if world.main and (trajectory or gif) else None
+            Trajectory(model.denoiser, sampler, 11 if trajectory else 40)
+            if world.main and (trajectory or gif)
+            else None
         )
-        evaluations = len(chosen.plan(model.denoiser.diffusion))  # a sampler that does not fit leaves nothing behind
-        needed = n * file_size(opened.config.data.event_shape)
+        evaluations = len(sampler.plan(model.denoiser.diffusion))  # a sampler that does not fit leaves nothing behind
+        size = n * file_size(opened_run.config.data.event_shape)
         check_room(
-            folder, needed, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
+            folder, size, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
-        with whole(folder, elsewhere, needed) if world.main else nullcontext(aside(folder, elsewhere)) as stage:
+        with whole(folder, elsewhere, size) if world.main else nullcontext(aside(folder, elsewhere)) as stage:
             world.barrier()
-            _draw(model, chosen, seed, range(world.rank, n, world.size), batch, stage, evaluations, views)
+            _draw(model, sampler, seed, range(world.rank, n, world.size), batch, stage, evaluations, views)
             world.barrier()
             files = _draw_together(stage, n, views, trajectory, gif) if world.main else []
         if world.main:
-            _report(model, chosen, seed, n, folder, files, evaluations, json)
+            _report(model, sampler, seed, n, folder, files, evaluations, json)
 
 
 def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
@@ -92,14 +94,14 @@ def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
     table += given.flags()
     if steps is not None:
         table.append(Layer.at("--steps", "sampler.steps", steps))
-    resolved = resolve(table)
-    chosen = resolved.config.sampler
+    settings = resolve(table)
+    sampler = settings.config.sampler
     if len(table) > 1:
-        with resolved.locating():  # such as more steps than the process has
-            next(iter(chosen.updates(run.config.diffusion())), None)
-    if isinstance(chosen, GridSampler) and chosen.left_out:
-        note(chosen.left_out)
-    return chosen
+        with settings.locating():  # such as more steps than the process has
+            next(iter(sampler.updates(run.config.diffusion())), None)
+    if isinstance(sampler, GridSampler) and sampler.left_out:
+        note(sampler.left_out)
+    return sampler
 
 
 def _draw(
@@ -138,8 +140,8 @@ def _draw_together(folder: Path, n: int, views: Trajectory | None, trajectory: b
     from gendiff.datasets import pictures
 
     files = [GRID]
-    shown = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
-    pictures.sheet(torch.stack(shown)).save(folder / GRID)
+    events = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
+    pictures.sheet(torch.stack(events)).save(folder / GRID)
     if views is not None and trajectory:
         files.append(STRIP)
         pictures.strip(views.events).save(folder / STRIP)

@@ -70,7 +70,7 @@ def create(name: str, kind: str, into: Path) -> Path:
         raise ConfigError(
             f"a plugin cannot be called '{name}'", details=[clash], fix=f"choose another name, such as my-{name}"
         )
-    folder, written = into / name, package(name, kind)
+    folder, texts = into / name, package(name, kind)
     if folder.is_symlink() or (folder.exists() and not _is_empty(folder)):
         raise ConfigError(
             f"'{folder}' is there already",
@@ -80,15 +80,15 @@ def create(name: str, kind: str, into: Path) -> Path:
     try:
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=into) as staging:
-            staged = Path(staging) / name
-            for path, content in written.items():
-                (staged / path).parent.mkdir(parents=True, exist_ok=True)
-                (staged / path).write_text(content, encoding="utf-8", newline="\n")
-            staged.rename(folder)
+            stage = Path(staging) / name
+            for path, content in texts.items():
+                (stage / path).parent.mkdir(parents=True, exist_ok=True)
+                (stage / path).write_text(content, encoding="utf-8", newline="\n")
+            stage.rename(folder)
     except OSError as error:
-        needed = sum(len(text.encode()) for text in written.values())
+        size = sum(len(text.encode()) for text in texts.values())
         fix = "choose another folder to write it into"
-        raise unwritable(error, folder, needed=needed, where="", fix=fix) from error
+        raise unwritable(error, folder, size=size, where="", fix=fix) from error
     return folder
 
 
@@ -104,12 +104,12 @@ def package(name: str, kind: str) -> dict[str, str]:
         "command": Template(COMMANDS[kind]).substitute(name=name),
     }
     if kind == "preset":
-        source, announced = f"{name}.toml", "preset/__init__.py"
+        source, init = f"{name}.toml", "preset/__init__.py"
         example = _filled("preset/preset.toml", places)
         about = _leading_comment(example)
         places["look"] = f"gendiff config show --preset {name}"
     else:
-        source, announced = f"{kind}.py", "package/__init__.py"
+        source, init = f"{kind}.py", "package/__init__.py"
         example = _filled(f"{kind}/component.py", places)
         about = _docstring(example, places["Class"])
         places["look"] = f"gendiff plugins check {name}"
@@ -121,7 +121,7 @@ def package(name: str, kind: str) -> dict[str, str]:
         "README.md": _filled("package/README.md", places),
         ".gitignore": _filled("package/gitignore", places),
         ".github/workflows/test.yml": _filled("package/test.yml", places),
-        f"src/{module}/__init__.py": _filled(announced, places),
+        f"src/{module}/__init__.py": _filled(init, places),
         f"src/{module}/{source}": example,
         f"src/{module}/py.typed": "",
         f"tests/test_{module}.py": _filled(f"{kind}/tests.py", places),
@@ -143,8 +143,8 @@ def _filled(template: str, places: Mapping[str, str]) -> str:
 
 def _docstring(code: str, name: str) -> str:
     """The docstring of the class of that name."""
-    (found,) = (node for node in ast.parse(code).body if isinstance(node, ast.ClassDef) and node.name == name)
-    return ast.get_docstring(found) or ""
+    (definition,) = (node for node in ast.parse(code).body if isinstance(node, ast.ClassDef) and node.name == name)
+    return ast.get_docstring(definition) or ""
 
 
 def _leading_comment(toml: str) -> str:
@@ -183,9 +183,9 @@ def _clash(name: str, kind: str) -> str:
     return ""
 
 
-def _words(written: Mapping[str, str]) -> set[str]:
+def _words(texts: Mapping[str, str]) -> set[str]:
     """Every identifier in the Python files."""
-    code = [content for path, content in written.items() if path.endswith(".py")]
+    code = [content for path, content in texts.items() if path.endswith(".py")]
     tokens = (token for content in code for token in tokenize.generate_tokens(io.StringIO(content).readline))
     return {token.string for token in tokens if token.type == tokenize.NAME}
 

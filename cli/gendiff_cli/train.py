@@ -63,16 +63,16 @@ def train(
         changes = _changes(given, out)
         from gendiff.training.continuation import changed_data
 
-        run = open_run(resume, training=True, steps=given.said.get("steps"), changes=changes)
-        settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
-        change = Change(settings, changed_data(run, run.config))
+        run = open_run(resume, training=True, steps=given.values.get("steps"), changes=changes)
+        new_settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
+        change = Change(new_settings, changed_data(run, run.config))
         _start(run.config, device, partial(together, run, change))
     else:
         from gendiff.run.config import resolve
 
-        resolved = resolve(given.layers(context.obj))
-        with resolved.locating():
-            _start(resolved.config, device, partial(together, None, Change()))
+        settings = resolve(given.layers(context.obj))
+        with settings.locating():
+            _start(settings.config, device, partial(together, None, Change()))
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def _together(
             with passing_over() as problems:
                 trainer.restore(checkpoint.newest(run.checkpoints, problems))
             # A run that was ended between its last checkpoint and its last preview is finished below.
-            shown = not config.train.sample_every or run.preview(trainer.step).exists()
-            finished = trainer.step == config.train.steps and run.info["status"] == "done" and shown
-            if trainer.step > config.train.steps or finished:
+            has_preview = not config.train.sample_every or run.preview(trainer.step).exists()
+            is_done = trainer.step == config.train.steps and run.info["status"] == "done" and has_preview
+            if trainer.step > config.train.steps or is_done:
                 raise ConfigError(
                     f"'{run.path}' has already reached step {trainer.step}",
                     where="--resume",
@@ -224,13 +224,13 @@ def _changes(given: Given, out: Path | None) -> list[Layer]:
     """The settings that are given with --resume; raises `ConfigError` for what would change what is trained."""
     from gendiff.run.config import Layer
 
-    changes = [Layer.from_assignment(assignment) for assignment in given.said.get("set", ())]
-    refused = [option for option in given.options if option not in ("--steps", "--set")]
-    refused += ["--out"] if out else []
-    refused += [one.origin for one in changes if not one.origin.removeprefix("--set ").startswith(CHANGEABLE)]
-    if refused:
+    changes = [Layer.from_assignment(assignment) for assignment in given.values.get("set", ())]
+    refusals = [option for option in given.options if option not in ("--steps", "--set")]
+    refusals += ["--out"] if out else []
+    refusals += [one.origin for one in changes if not one.origin.removeprefix("--set ").startswith(CHANGEABLE)]
+    if refusals:
         raise ConfigError(
-            f"a resumed run keeps its configuration; {', '.join(refused)} would change it",
+            f"a resumed run keeps its configuration; {', '.join(refusals)} would change it",
             where="--resume",
             details=[
                 "only --steps and --device may be given with --resume, and --set of what does not change what is trained: "

@@ -71,27 +71,27 @@ class Arm:
         if not words:
             raise ConfigError("an arm is empty", fix=FIX)
         labels = [word.partition("=")[2] for word in words if word.startswith("label=")]
-        said = [word for word in words if not word.startswith("label=")]
+        words = [word for word in words if not word.startswith("label=")]
         label = labels[-1] if labels else text
-        runs = tuple(Path(word) for word in takewhile(_is_run, said))
-        words = said[len(runs) :]
-        if runs and (changed := [word for word in words if not word.startswith(("sampler=", "sampler."))]):
+        runs = tuple(Path(word) for word in takewhile(_is_run, words))
+        words = words[len(runs) :]
+        if runs and (overrides := [word for word in words if not word.startswith(("sampler=", "sampler."))]):
             fix = "a run is compared as it was trained; sampler=SPEC alone may be another"
-            raise ConfigError(f"{where} changes '{changed[0]}' of a run", fix=fix)
-        named = [word.partition("=")[2] for word in words if word.startswith("preset=")]
-        presets = tuple(_preset(name, registry or default_registry(), where) for name in named)
+            raise ConfigError(f"{where} changes '{overrides[0]}' of a run", fix=fix)
+        names = [word.partition("=")[2] for word in words if word.startswith("preset=")]
+        presets = tuple(_preset(name, registry or default_registry(), where) for name in names)
         words = [word for word in words if not word.startswith("preset=")]
         layers = tuple(_layer(word, place == 0 and not runs, where) for place, word in enumerate(words))
-        said_of = {key: layer.table[key] for layer in layers for key in ("process", "velocity") if key in layer.table}
-        refuse_second_velocity(said_of.get("process"), said_of.get("velocity"), where)
+        tables = {key: layer.table[key] for layer in layers for key in ("process", "velocity") if key in layer.table}
+        refuse_second_velocity(tables.get("process"), tables.get("velocity"), where)
         return cls(label, layers, runs, presets)
 
     def over(self, below: Iterable[Layer]) -> Resolved:
         """Its configuration over the layers ``below``, or that of its run, of which they change nothing."""
         if self.run is None:
-            shared = list(below)
-            flags = next((k for k, layer in enumerate(shared) if layer.origin.startswith("--")), len(shared))
-            return resolve([*shared[:flags], *self.presets, *shared[flags:], *self.layers])
+            layers = list(below)
+            flags = next((k for k, layer in enumerate(layers) if layer.origin.startswith("--")), len(layers))
+            return resolve([*layers[:flags], *self.presets, *layers[flags:], *self.layers])
         run = Run.open(self.run)
         own = {"N": run.config.N, "sampler": run.config.sampler.table()}
         sampler = resolve([Layer(str(self.run / "config.toml"), own), *self.layers]).config.sampler

@@ -85,18 +85,18 @@ def over_seeds(values: Sequence[Measured], level: float) -> Estimate:
     """The mean over seeds; of one seed, the number and its sampling interval."""
     if len(values) == 1:
         return _by_sampling(values[0].value, values, level)
-    return _t_interval([measured.value for measured in values], level)
+    return _t_interval([number.value for number in values], level)
 
 
 def difference(arm: Mapping[int, Measured], baseline: Mapping[int, Measured], level: float) -> Estimate:
     """Arm minus baseline, each by seed: paired over the seeds that both have; unpaired where there is none."""
-    shared = [seed for seed in arm if seed in baseline]
-    if not shared:
+    seeds = [seed for seed in arm if seed in baseline]
+    if not seeds:
         return _unpaired(list(arm.values()), list(baseline.values()), level)
-    differences = [arm[seed].value - baseline[seed].value for seed in shared]
-    if len(shared) > 1:
+    differences = [arm[seed].value - baseline[seed].value for seed in seeds]
+    if len(seeds) > 1:
         return _t_interval(differences, level)
-    return _by_sampling(differences[0], [arm[shared[0]], baseline[shared[0]]], level)
+    return _by_sampling(differences[0], [arm[seeds[0]], baseline[seeds[0]]], level)
 
 
 def _t_interval(values: Sequence[float], level: float) -> Estimate:
@@ -107,7 +107,7 @@ def _t_interval(values: Sequence[float], level: float) -> Estimate:
 
 def _unpaired(arm: Sequence[Measured], baseline: Sequence[Measured], level: float) -> Estimate:
     """Welch's interval for the difference of two means; none where an arm has one seed."""
-    x, y = ([measured.value for measured in side] for side in (arm, baseline))
+    x, y = ([number.value for number in side] for side in (arm, baseline))
     value, seeds = fmean(x) - fmean(y), min(len(x), len(y))
     if seeds < 2:
         return Estimate(value, None, None, seeds, "none")
@@ -120,10 +120,10 @@ def _unpaired(arm: Sequence[Measured], baseline: Sequence[Measured], level: floa
 
 
 def _by_sampling(value: float, of: Sequence[Measured], level: float) -> Estimate:
-    errors = [measured.error for measured in of if measured.error is not None]
+    errors = [number.error for number in of if number.error is not None]
     if len(errors) < len(of):
         return Estimate(value, None, None, 1, "none")
-    half = quantile(min(measured.freedom for measured in of), level) * math.hypot(*errors)
+    half = quantile(min(number.freedom for number in of), level) * math.hypot(*errors)
     return Estimate(value, value - half, value + half, 1, "sampling")
 
 

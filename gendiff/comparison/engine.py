@@ -87,11 +87,11 @@ class Comparison:
             ConfigError: where ``out`` holds something else.
 
         """
-        if out is not None and (known := cls.held(plan, out)):
-            return known
+        if out is not None and (comparison := cls.held(plan, out)):
+            return comparison
         if out is not None:
-            for left in _staged(out):
-                left.unlink()
+            for leftover in _staged(out):
+                leftover.unlink()
         with leaving_no_folder(out or Path("comparisons")):
             path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
             about = sealed.sealed({"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()})
@@ -101,26 +101,26 @@ class Comparison:
                 if out is None:
                     with suppress(OSError):
                         path.rmdir()
-                raise unwritable(error, path / PLAN, needed=len(about), fix=ELSEWHERE) from error
+                raise unwritable(error, path / PLAN, size=len(about), fix=ELSEWHERE) from error
         return cls(path, plan)
 
     @classmethod
     def held(cls, plan: Plan, out: Path) -> Comparison | None:
         """The comparison of this plan in ``out``; None where there is room for it. Raises as `create` does, and makes nothing."""
         if not os.path.lexists(out / PLAN):
-            if not (left := _staged(out)) or len(left) < len(list(out.iterdir())):
+            if not (leftovers := _staged(out)) or len(leftovers) < len(list(out.iterdir())):
                 check_empty(out)
             return None
-        known = cls.open(out)
-        if known.plan.table() != plan.table():
-            changed = [key for key, value in plan.table().items() if known.plan.table()[key] != value]
+        comparison = cls.open(out)
+        if comparison.plan.table() != plan.table():
+            keys = [key for key, value in plan.table().items() if comparison.plan.table()[key] != value]
             raise ConfigError(
                 f"'{out}' holds another comparison",
                 where="--out",
-                details=[f"it differs in: {', '.join(changed)}"],
+                details=[f"it differs in: {', '.join(keys)}"],
                 fix=f"choose a new directory, or go on with the old one: {command('compare', '--resume', out)}",
             )
-        return known
+        return comparison
 
     @classmethod
     def open(cls, path: Path) -> Comparison:
@@ -154,27 +154,27 @@ class Comparison:
         cells = self.plan.cells()
         seeds = [[cell.seed for cell in cells if cell.place == place] for place in range(len(self.plan.contenders))]
         common = [seed for seed in seeds[0] if all(seed in of for of in seeds)]
-        chosen = [(place, common[0] if common else of[0]) for place, of in enumerate(seeds)]
-        return [cell for at in chosen for cell in cells if (cell.place, cell.seed) == at]
+        pairs = [(place, common[0] if common else of[0]) for place, of in enumerate(seeds)]
+        return [cell for at in pairs for cell in cells if (cell.place, cell.seed) == at]
 
     def looks(
         self, device: torch.device, listener: Listener, heed: Callable[[], None], cells: Sequence[Cell] | None = None
     ) -> list[Look]:
         """What there is to see of the cells, those of `shown` by default, computed where it is missing."""
-        found, wanted = [], list[int]()
+        views, steps = [], list[int]()
         for cell in self.shown() if cells is None else cells:
             run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
-            wanted = wanted or targets(cell.contender.diffusion, sampler)
-            key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference)} {wanted}"
+            steps = steps or targets(cell.contender.diffusion, sampler)
+            key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference)} {steps}"
             path = self.path / "looks" / f"{cell.name}.npz"
-            seen = Look.load(path, key)
-            if seen is None:
-                with listener.working(f"looking at {cell.contender.label}", 1) as done:
-                    seen = look(TrainedModel.load(run, device), sampler, wanted, self.plan.data, cell.seed, heed)
-                    done(1)
-                seen.save(path, key)
-            found.append(seen)
-        return found
+            view = Look.load(path, key)
+            if view is None:
+                with listener.working(f"looking at {cell.contender.label}", 1) as advance:
+                    view = look(TrainedModel.load(run, device), sampler, steps, self.plan.data, cell.seed, heed)
+                    advance(1)
+                view.save(path, key)
+            views.append(view)
+        return views
 
     def measured(self, cell: Cell, sampler: Sampler) -> Measure | None:
         """What was measured of a cell; None where it was not yet."""
@@ -193,18 +193,21 @@ class Comparison:
         """
         for name in FOLDERS:
             inside(self.path, self.path / name)
-        with locked(self.path, "worked on", "wait for it, stop it, or choose another --out"), stop_requests() as asked:
+        with (
+            locked(self.path, "worked on", "wait for it, stop it, or choose another --out"),
+            stop_requests() as requests,
+        ):
             # Every file is written whole or not at all: work may end anywhere.
 
             def heed() -> None:
-                if asked:
-                    raise self._stopped(asked[0])
+                if requests:
+                    raise self._stopped(requests[0])
 
             try:
                 with interruptible():
                     yield heed
             except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
-                raise self._stopped(asked[0]) from stop
+                raise self._stopped(requests[0]) from stop
 
     def finish(self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]) -> None:
         """Train and measure whatever is missing."""
@@ -263,15 +266,15 @@ class Comparison:
         evaluations = cell.contender.evaluations(sampler)
         with listener.working(
             f"{cell.contender.label}, seed {cell.seed}: {sampler.spec}", plan.n * evaluations
-        ) as done:
+        ) as advance:
 
-            def watch(seen: Snapshot) -> None:
+            def watch(snapshot: Snapshot) -> None:
                 heed()
-                if seen.pivot is not None:
-                    done(len(seen.x_bar))
+                if snapshot.pivot is not None:
+                    advance(len(snapshot.x_bar))
 
             try:
-                found = measure(
+                result = measure(
                     model,
                     sampler,
                     plan.n,
@@ -281,12 +284,12 @@ class Comparison:
                     blocks,
                     Cache(self.path / "cache"),
                     watch,
-                    lambda count: done(count * evaluations),
+                    lambda count: advance(count * evaluations),
                 )
             except NotFinite as error:
                 error.where = f"{cell.contender.label}, seed {cell.seed}"
                 raise
-        found.save(path, key)
+        result.save(path, key)
         for old in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
             Files().remove_tree(old)
 

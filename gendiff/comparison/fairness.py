@@ -112,16 +112,18 @@ def require_fair(plan: Plan) -> list[Unequal]:
                 details=["no number compares events of different shapes"],
                 fix="give arms of one size",
             )
-    found = unequal(plan)
-    refused = [one for one in found if one.severe and one.condition not in plan.allowed and "all" not in plan.allowed]
-    if refused:
-        names = dict.fromkeys(one.condition for one in refused)
+    inequalities = unequal(plan)
+    refusals = [
+        one for one in inequalities if one.severe and one.condition not in plan.allowed and "all" not in plan.allowed
+    ]
+    if refusals:
+        names = dict.fromkeys(one.condition for one in refusals)
         raise ConfigError(
             "this is not a fair comparison",
-            details=[str(one) for one in refused],
+            details=[str(one) for one in refusals],
             fix=f"make them equal, or allow it and have it said: {' '.join(f'--allow {name}' for name in names)}",
         )
-    return found
+    return inequalities
 
 
 def _images(contender: Contender) -> int:

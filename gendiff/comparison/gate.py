@@ -75,7 +75,7 @@ class _Parser:
     def __init__(self, text: str, names: Sequence[str]) -> None:
         self.text = text
         self.names = names
-        self.used: set[str] = set()
+        self.used_names: set[str] = set()
         if len(text) > LONGEST:
             raise ConfigError(f"a gate of {len(text)} characters", where="--gate", fix=f"at most {LONGEST}")
         self.place = 0
@@ -89,14 +89,14 @@ class _Parser:
         right = self._sum()
         if self.place < len(self.text):
             raise self._error("expected the end")
-        about = [name for name in self.names if name in self.used]
+        about = [name for name in self.names if name in self.used_names]
         if len(about) > 1:
             raise ConfigError(
                 f"the gate '{self.text}' is about several numbers: {', '.join(about)}",
                 where="--gate",
                 fix="write one gate for each: --gate may be given again",
             )
-        if not self.used:
+        if not self.used_names:
             raise ConfigError(f"the gate '{self.text}' is about no number of the comparison", where="--gate", fix=_FIX)
         return Gate(self.text, about[0] if about else self.names[0], left, right, relation)
 
@@ -140,7 +140,7 @@ class _Parser:
         rest = self.text[self.place :]
         for name in sorted((*self.names, *_RELATIVE), key=len, reverse=True):
             if rest.startswith(name) and not re.match(r"\w", rest[len(name) :]):
-                self.used.add(name)
+                self.used_names.add(name)
                 end = next((end for end in (".low", ".high") if rest.startswith(end, len(name))), "")
                 self._move(self.place + len(name) + len(end))
                 return _value(name, end, self.text)
@@ -167,10 +167,10 @@ class _Parser:
         while self.place < len(self.text) and self.text[self.place].isspace():
             self.place += 1
 
-    def _error(self, expected: str) -> ConfigError:
-        found = self.text[self.place : self.place + 12] or "the end"
+    def _error(self, complaint: str) -> ConfigError:
+        rest = self.text[self.place : self.place + 12] or "the end"
         return ConfigError(
-            f"cannot read the gate '{self.text}': {expected} at character {self.place + 1}, found '{found}'",
+            f"cannot read the gate '{self.text}': {complaint} at character {self.place + 1}, found '{rest}'",
             where="--gate",
             fix=_FIX,
         )
@@ -183,13 +183,13 @@ def _both(operation: Callable[[float, float], float], left: Term, right: Term) -
 def _value(name: str, end: str, text: str) -> Term:
     def value(lookup: Lookup) -> float:
         estimate = lookup(name)
-        found = {"": estimate.value, ".low": estimate.low, ".high": estimate.high}[end]
-        if found is None:
+        number = {"": estimate.value, ".low": estimate.low, ".high": estimate.high}[end]
+        if number is None:
             raise ConfigError(
                 f"the gate '{text}' asks for {name}{end}, and there is no interval",
                 where="--gate",
                 fix="use more seeds: --seeds 3",
             )
-        return found
+        return number
 
     return value

@@ -89,17 +89,17 @@ class Look:
             with npz(path) as arrays:
                 if arrays.text("key") != key:
                     return None
-                kept = cls(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(cls)})
-                return kept if kept._fits() else None
+                view = cls(**{field.name: torch.from_numpy(arrays[field.name]) for field in fields(cls)})
+                return view if view._fits() else None
         except Exception:  # it is looked at again; zipfile, zlib and NumPy raise whatever they trip over
             return None
 
     def _fits(self) -> bool:
         """Whether the shapes are those that there are: it was read from a file."""
         M, L = len(self.steps), len(self.levels)
-        shown = self.forward.shape == self.reverse.shape == self.belief.shape and self.forward.ndim > 2
+        pictures = self.forward.shape == self.reverse.shape == self.belief.shape and self.forward.ndim > 2
         lengths = self.steps.shape == self.visited.shape == (M,) == self.forward.shape[:1] and self.levels.ndim == 1
-        return shown and lengths and M > 0 and self.loss.shape == self.floor.shape == (L, BANDS)
+        return pictures and lengths and M > 0 and self.loss.shape == self.floor.shape == (L, BANDS)
 
 
 def largest_excess(looks: Sequence[Look]) -> float:
@@ -124,15 +124,15 @@ def look(
 
     """
     with torch.no_grad():
-        shown = _trajectories(model, sampler, targets, data, seed, heed)
-        return Look(*shown, *_losses(model, data, seed, heed))
+        trajectories = _trajectories(model, sampler, targets, data, seed, heed)
+        return Look(*trajectories, *_losses(model, data, seed, heed))
 
 
 def targets(diffusion: Diffusion, sampler: Sampler, count: int = SHOWN) -> list[int]:
     """At most ``count`` of the steps that a sampler visits, about equally spaced in i, N and 0 among them."""
-    visited = _visited(diffusion, sampler)
-    wanted = [diffusion.N * k / max(count - 1, 1) for k in range(count)]
-    return sorted({min(visited, key=lambda j: abs(j - i)) for i in wanted}, reverse=True)
+    steps = _visited(diffusion, sampler)
+    points = [diffusion.N * k / max(count - 1, 1) for k in range(count)]
+    return sorted({min(steps, key=lambda j: abs(j - i)) for i in points}, reverse=True)
 
 
 def _visited(diffusion: Diffusion, sampler: Sampler) -> list[int]:
@@ -145,29 +145,29 @@ def _events(data: Data, count: int) -> Tensor:
 
 
 def _trajectories(
-    model: TrainedModel, sampler: Sampler, wanted: Sequence[int], data: Data, seed: int, heed: Callable[[], None]
+    model: TrainedModel, sampler: Sampler, target_steps: Sequence[int], data: Data, seed: int, heed: Callable[[], None]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     diffusion = model.denoiser.diffusion
     device = next(model.denoiser.parameters()).device
-    visited, wanted = _visited(diffusion, sampler), [min(i, diffusion.N) for i in wanted]
-    steps = [min(visited, key=lambda j: abs(j - i)) for i in wanted]
+    visited_steps, target_steps = _visited(diffusion, sampler), [min(i, diffusion.N) for i in target_steps]
+    steps = [min(visited_steps, key=lambda j: abs(j - i)) for i in target_steps]
     x_0 = _events(data, ROWS).to(device)
     # The first noise of image k makes its prior; the same one destroys event k, so that both ends meet.
     eps = ImageNoise(seed, range(len(x_0)), diffusion.event_shape, device)()
-    forward = [diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps).cpu() for i in wanted]
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    forward = [diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps).cpu() for i in target_steps]
+    views: dict[int, tuple[Tensor, Tensor]] = {}
 
     def watch(snapshot: Snapshot) -> None:
         heed()
         if snapshot.j in steps:
             x = diffusion.unrotate(snapshot.x_bar)
             belief = torch.zeros_like(x) if snapshot.pivot is None else diffusion.unrotate(snapshot.pivot.x_0)
-            seen[snapshot.j] = (x.cpu(), belief.cpu())
+            views[snapshot.j] = (x.cpu(), belief.cpu())
 
     for _ in generate(model.denoiser, model.run, sampler, seed, range(len(x_0)), len(x_0), watch):
         pass
-    reverse, belief = (torch.stack([seen[i][k] for i in steps]).float() for k in (0, 1))
-    return torch.tensor(wanted), torch.tensor(steps), torch.stack(forward).float(), reverse, belief
+    reverse, belief = (torch.stack([views[i][k] for i in steps]).float() for k in (0, 1))
+    return torch.tensor(target_steps), torch.tensor(steps), torch.stack(forward).float(), reverse, belief
 
 
 def _losses(model: TrainedModel, data: Data, seed: int, heed: Callable[[], None]) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,8 +179,8 @@ def _losses(model: TrainedModel, data: Data, seed: int, heed: Callable[[], None]
     band = (spectrum / (math.pi * math.sqrt(len(shape) - 1)) * BANDS).long().clamp(0, BANDS - 1).cpu()
     x_0 = _events(data, EVENTS)
     eps = torch.stack([torch.randn(shape, generator=stream(seed, "loss by band", k)) for k in range(len(x_0))])
-    shown = torch.cat([turn(diffusion.rotate(part.to(device))).cpu() for part in x_0.split(64)]).double()
-    m, c = shown.mean(0).to(device), shown.var(0, correction=0).to(device)
+    coordinates = torch.cat([turn(diffusion.rotate(part.to(device))).cpu() for part in x_0.split(64)]).double()
+    m, c = coordinates.mean(0).to(device), coordinates.var(0, correction=0).to(device)
     levels = list(dict.fromkeys(1 + k * (diffusion.N - 1) // (LEVELS - 1) for k in range(LEVELS)))
     losses, floors = [], []
     for i in levels:

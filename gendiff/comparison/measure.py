@@ -91,7 +91,7 @@ def key_of(
     run: Run, sampler: Sampler, n: int, seed: int, instruments: Sequence[Features | Metric], reference: EventSet
 ) -> str:
     """What a measure depends on, as one hash: the weights, the sampler, the samples, the instruments and the reference."""
-    told = {
+    dependencies = {
         "weights": _weights(run),
         "sampler": sampler.table(),
         "n": n,
@@ -99,7 +99,7 @@ def key_of(
         "instruments": [[one.table(), getattr(one, "fingerprint", "")] for one in instruments],
         "reference": [reference.about.fingerprint, reference.n],
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _weights(run: Run) -> Any:
@@ -122,7 +122,7 @@ def measure(
     blocks: Path,
     cache: Cache,
     watch: Callable[[Snapshot], None],
-    skipped: Callable[[int], None] = lambda count: None,
+    skip: Callable[[int], None] = lambda count: None,
 ) -> Measure:
     """Draw ``n`` samples and measure them.
 
@@ -130,14 +130,14 @@ def measure(
         blocks: a directory for samples that are drawn and not yet measured; it is gone afterwards.
         cache: where rows of the reference are kept.
         watch: sees every step of the sampler, and may raise to stop.
-        skipped: hears of samples that were there already.
+        skip: hears of samples that were there already.
 
     """
     device = next(model.denoiser.parameters()).device
     samples, drawing = drawn(model, sampler, n, seed, BLOCK, watch=watch)
-    kept = _Kept(samples, blocks, skipped)
+    store = _Kept(samples, blocks, skip)
     evaluation = evaluate(
-        replace(samples, at=kept.at),
+        replace(samples, at=store.at),
         reference,
         instruments,
         replicates=REPLICATES,
@@ -147,7 +147,7 @@ def measure(
         drawing=drawing,
     )
     shutil.rmtree(blocks, ignore_errors=True)
-    return Measure(evaluation, kept.power / n, kept.first)
+    return Measure(evaluation, store.power / n, store.first)
 
 
 def rehearse(plan: Plan, device: torch.device) -> list[str]:
@@ -165,13 +165,13 @@ def rehearse(plan: Plan, device: torch.device) -> list[str]:
 class _Kept:
     """Samples in blocks that are kept on the disk, and what is gathered from each block on the way."""
 
-    def __init__(self, samples: EventSet, folder: Path, skipped: Callable[[int], None]) -> None:
+    def __init__(self, samples: EventSet, folder: Path, skip: Callable[[int], None]) -> None:
         self.samples = samples
         self.folder = folder
-        self.skipped = skipped
+        self.skip = skip
         self.power = torch.zeros(0, dtype=torch.float64)
         self.first = torch.empty(0)
-        self._gathered: set[int] = set()
+        self._gathered_blocks: set[int] = set()
         Files().make_directory(folder)
 
     def at(self, numbers: Sequence[int]) -> Iterator[Tensor]:
@@ -189,10 +189,10 @@ class _Kept:
             content = io.BytesIO()
             np.save(content, events.numpy(), allow_pickle=False)
             Files().replace(path, content.getvalue())
-        elif block not in self._gathered:
-            self.skipped(len(events))
-        if block not in self._gathered:
-            self._gathered.add(block)
+        elif block not in self._gathered_blocks:
+            self.skip(len(events))
+        if block not in self._gathered_blocks:
+            self._gathered_blocks.add(block)
             power = dct(events).double().square().sum(0)
             self.power = self.power + power if len(self.power) else power
             self.first = torch.cat([self.first, events])[:FIRST] if len(self.first) else events[:FIRST]

@@ -50,7 +50,7 @@ class Contender:
     _samplers: dict[int, Sampler] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, arm: Arm, text: str, shared: Sequence[Layer], sampler: Layer | None = None) -> Contender:
+    def of(cls, arm: Arm, text: str, common: Sequence[Layer], sampler: Layer | None = None) -> Contender:
         """Resolve an arm over the layers that all share; of these, a run takes the ``sampler`` alone.
 
         Raises:
@@ -66,7 +66,7 @@ class Contender:
             config = Arm(arm.label, layers, arm.runs).over([]).config
             runs = [Run.open(path) for path in arm.runs]
             return cls(arm.label, text, config, _of_one_arm(runs, config.sampler), _by_seed(runs))
-        config = arm.over(shared).config
+        config = arm.over(common).config
         return cls(arm.label, text, config, _settings(config.table(), config.sampler))
 
     @classmethod
@@ -114,20 +114,20 @@ class Contender:
             self._samplers[evaluations] = self._search(evaluations)
         return self._samplers[evaluations]
 
-    def _search(self, wanted: int) -> Sampler:
+    def _search(self, nfe: int) -> Sampler:
         base = Layer("the arm", {"N": self.config.N, "sampler": self.config.sampler.table()})
 
         def of(steps: int) -> Sampler:
             return resolve([base, Layer.at("--nfe", "sampler.steps", steps)]).config.sampler
 
-        best, found = of(wanted), self.evaluations(of(wanted))
-        low, high = (wanted, self.config.N + 1) if found < wanted else (0, wanted)
-        while found != wanted and high - low > 1:  # evaluations rise with steps
+        best, best_count = of(nfe), self.evaluations(of(nfe))
+        low, high = (nfe, self.config.N + 1) if best_count < nfe else (0, nfe)
+        while best_count != nfe and high - low > 1:  # evaluations rise with steps
             middle = (low + high) // 2
             count = self.evaluations(of(middle))
-            if count <= wanted and (found > wanted or count > found):
-                best, found = of(middle), count
-            low, high = (middle, high) if count < wanted else (low, middle)
+            if count <= nfe and (best_count > nfe or count > best_count):
+                best, best_count = of(middle), count
+            low, high = (middle, high) if count < nfe else (low, middle)
         return best
 
     def with_seed(self, seed: int) -> Config:
@@ -232,18 +232,18 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Every run of the comparison, seed by seed, so that whole pairs are there early."""
-        found = [
+        cells = [
             Cell(k, contender, seed)
             for k, contender in enumerate(self.contenders)
             for seed in contender.runs or self.seeds
         ]
-        order = {seed: place for place, seed in enumerate(dict.fromkeys(cell.seed for cell in found))}
-        return sorted(found, key=lambda cell: (order[cell.seed], cell.place))
+        order = {seed: place for place, seed in enumerate(dict.fromkeys(cell.seed for cell in cells))}
+        return sorted(cells, key=lambda cell: (order[cell.seed], cell.place))
 
     def samplers(self, contender: Contender) -> list[Sampler]:
         """How a contender is sampled, the last one for verdict and table."""
-        wanted = sorted(set(self.evaluations))
-        return [contender.sampler_of(count) for count in wanted] or [contender.config.sampler]
+        counts = sorted(set(self.evaluations))
+        return [contender.sampler_of(count) for count in counts] or [contender.config.sampler]
 
 
 @dataclass(frozen=True)
@@ -283,26 +283,26 @@ def differences(contenders: Sequence[Contender]) -> dict[str, list[Any]]:
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The leaves of a nested table by dotted path."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
 
 
 def _settings(table: Mapping[str, Any], sampler: Sampler) -> dict[str, Any]:
-    found = flat({**table, "sampler": sampler.table()})
-    found.pop("train.seed", None)
-    return found
+    settings = flat({**table, "sampler": sampler.table()})
+    settings.pop("train.seed", None)
+    return settings
 
 
 def _of_one_arm(runs: Sequence[Run], sampler: Sampler) -> dict[str, Any]:
     """The settings that runs share; raises `ConfigError` where they differ in more than their seed."""
     tables = [_settings(run.table, sampler) for run in runs]
     for run, table in zip(runs, tables, strict=True):
-        changed = [key for key in {**table, **tables[0]} if table.get(key) != tables[0].get(key)]
-        if changed:
+        keys = [key for key in {**table, **tables[0]} if table.get(key) != tables[0].get(key)]
+        if keys:
             raise ConfigError(
-                f"'{run.path}' and '{runs[0].path}' are not one arm: they differ in {changed[0]}",
+                f"'{run.path}' and '{runs[0].path}' are not one arm: they differ in {keys[0]}",
                 where="--arm",
                 fix="an arm of several runs is one configuration with several seeds: make them two arms",
             )
@@ -310,11 +310,11 @@ def _of_one_arm(runs: Sequence[Run], sampler: Sampler) -> dict[str, Any]:
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, Path]:
-    found = {run.config.train.seed: run.path for run in runs}
-    if len(found) < len(runs):
+    paths = {run.config.train.seed: run.path for run in runs}
+    if len(paths) < len(runs):
         raise ConfigError(
             f"two runs of one arm have the same seed: {', '.join(str(run.path) for run in runs)}",
             where="--arm",
             fix="give runs of different seeds",
         )
-    return found
+    return paths

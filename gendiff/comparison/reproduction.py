@@ -90,11 +90,11 @@ SCALES = {
 }
 
 
-def plan(scale: Scale, shared: Sequence[Layer], seeds: int, n: int, features: Features | str | None = None) -> Plan:
-    """The comparison of all arms; ``shared`` are the layers that they have in common, the preset first."""
+def plan(scale: Scale, common: Sequence[Layer], seeds: int, n: int, features: Features | str | None = None) -> Plan:
+    """The comparison of all arms; ``common`` are the layers that they have in common, the preset first."""
     return Plan(
         contenders=tuple(
-            Contender.of(Arm.parse(f"{text} label='{label}'"), text, list(shared)) for label, text in ARMS.items()
+            Contender.of(Arm.parse(f"{text} label='{label}'"), text, list(common)) for label, text in ARMS.items()
         ),
         seeds=tuple(range(seeds)),
         features=(Features.model_validate(features or scale.features),),
@@ -113,9 +113,9 @@ def reproduce(
     """Train and measure what ``target`` (not figure4) needs, and write it into the comparison's directory; returns the files."""
     if target == "table1":
         comparison.finish(registry, device, listener, heed)
-        found = result_of(comparison, ())
-        pages = report.write(comparison, found, comparison.looks(device, listener, heed))
-        rows = table(found)
+        result = result_of(comparison, ())
+        pages = report.write(comparison, result, comparison.looks(device, listener, heed))
+        rows = table(result)
         values, page = comparison.path / "table1.json", comparison.path / "table1.md"
         Files().replace(values, json_bytes(rows))
         Files().replace(page, markdown(rows).encode())
@@ -143,15 +143,15 @@ def figure4(folder: Path) -> list[Path]:
         return _saved(schedules(curves, N), folder / "figure4")
 
 
-def table(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Table 1: of each arm what came out and what the paper has; ``found`` is a result of a comparison."""
-    name = found["number"]
+def table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Table 1: of each arm what came out and what the paper has; ``result`` is a result of a comparison."""
+    name = result["number"]
     return {
         "number": name,
-        "n": found["n"],
-        "features": found["features"],
-        "reference": found["reference"],
-        "seeds": found["seeds"],
+        "n": result["n"],
+        "features": result["features"],
+        "reference": result["reference"],
+        "seeds": result["seeds"],
         "arms": [
             {
                 "arm": arm["label"],
@@ -159,7 +159,7 @@ def table(found: Mapping[str, Any]) -> dict[str, Any]:
                 "difference": arm["numbers"][name]["difference"],
                 "published": {scene: by_arm.get(arm["label"]) for scene, by_arm in PUBLISHED.items()},
             }
-            for arm in found["arms"]
+            for arm in result["arms"]
         ],
     }
 
@@ -174,8 +174,8 @@ def markdown(rows: Mapping[str, Any]) -> str:
     ]
     for arm in rows["arms"]:
         interval = "" if arm["low"] is None else f" [{arm['low']:.3f}, {arm['high']:.3f}]"
-        published = " | ".join("-" if value is None else f"{value:.2f}" for value in arm["published"].values())
-        lines.append(f"| {arm['arm']} | {arm['value']:.3f}{interval} | {published} |")
+        columns = " | ".join("-" if value is None else f"{value:.2f}" for value in arm["published"].values())
+        lines.append(f"| {arm['arm']} | {arm['value']:.3f}{interval} | {columns} |")
     return "\n".join([*lines, ""])
 
 
@@ -198,7 +198,7 @@ def _figure(target: str, labels: Sequence[str], looks: Sequence[Look]) -> Figure
 
 
 def _saved(figure: Figure, stem: Path) -> list[Path]:
-    written = [stem.with_suffix(ending) for ending in FORMATS]
-    for path in written:
+    paths = [stem.with_suffix(ending) for ending in FORMATS]
+    for path in paths:
         save(figure, path)
-    return written
+    return paths

@@ -49,17 +49,21 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
     count = len(plan.contenders) - 1
     estimates = [_estimates(of, numbers[0] if k else None, count) for k, of in enumerate(numbers)]
     labels = [contender.label for contender in plan.contenders]
-    said = verdict(
+    judgement = verdict(
         first,
         labels[0],
         {label: of[first][0] for label, of in zip(labels, estimates, strict=True)},
-        {label: found for label, of in zip(labels, estimates, strict=True) if (found := of[first][1]) is not None},
+        {
+            label: estimate
+            for label, of in zip(labels, estimates, strict=True)
+            if (estimate := of[first][1]) is not None
+        },
         better[first] == "higher",
         LEVEL,
         [str(one) for one in unequal],
     )
     order = sorted(labels, key=lambda label: _order(estimates[labels.index(label)][first][0], better[first]))
-    read = [Gate.parse(text, list(numbers[0])) for text in gates]
+    conditions = [Gate.parse(text, list(numbers[0])) for text in gates]
     return {
         "format": FORMAT,
         "created": comparison.about["created"],
@@ -73,13 +77,13 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
         "reference": asdict(next(iter(numbers[0][first].values())).reference),
         "baseline": labels[0],
         "seeds": list(dict.fromkeys(cell.seed for cell in plan.cells())),
-        "verdict": asdict(said),
+        "verdict": asdict(judgement),
         "arms": [
             {
                 "label": contender.label,
                 "text": contender.text,
                 "rank": order.index(contender.label) + 1,
-                "outcome": said.outcomes.get(contender.label),
+                "outcome": judgement.outcomes.get(contender.label),
                 "sampler": plan.samplers(contender)[-1].spec,
                 "prior": contender.config.sampler.prior,
                 "findings": [asdict(finding) for finding in contender.findings],
@@ -98,7 +102,7 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
         "unequal": [asdict(one) for one in unequal],
         "allowed": list(plan.allowed),
         "differences": differences(plan.contenders),
-        "gates": [_gated(gate, labels, estimates) for gate in read],
+        "gates": [_gated(gate, labels, estimates) for gate in conditions],
         "reproduce": {
             "command": comparison.about["argv"],
             "versions": {package: version(package) for package in PACKAGES},
@@ -110,9 +114,9 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
 
 
 def _measures(comparison: Comparison, cell: Cell) -> list[Measure]:
-    found = [comparison.measured(cell, sampler) for sampler in comparison.plan.samplers(cell.contender)]
-    whole = [measure for measure in found if measure is not None]
-    if len(whole) < len(found):
+    measures = [comparison.measured(cell, sampler) for sampler in comparison.plan.samplers(cell.contender)]
+    whole = [measure for measure in measures if measure is not None]
+    if len(whole) < len(measures):
         raise DataError(
             f"'{comparison.path}' lacks measures of {cell.name}", fix=command("compare", "--resume", comparison.path)
         )
@@ -121,12 +125,12 @@ def _measures(comparison: Comparison, cell: Cell) -> list[Measure]:
 
 def _numbers(measures: dict[tuple[int, int], list[Measure]], place: int, sampler: int) -> Numbers:
     """The numbers of an arm with one of its samplers, by name and seed."""
-    found: Numbers = {}
-    for (of, seed), measured in measures.items():
+    numbers: Numbers = {}
+    for (of, seed), by_sampler in measures.items():
         if of == place:
-            for number in measured[sampler].evaluation.numbers:
-                found.setdefault(number.name, {})[seed] = number
-    return found
+            for number in by_sampler[sampler].evaluation.numbers:
+                numbers.setdefault(number.name, {})[seed] = number
+    return numbers
 
 
 def _require_comparable(numbers: Sequence[Numbers]) -> None:
@@ -143,13 +147,13 @@ def _require_comparable(numbers: Sequence[Numbers]) -> None:
 
 def _estimates(of: Numbers, baseline: Numbers | None, count: int) -> Estimates:
     """Mean over seeds of each number, and its difference to the baseline; None for the baseline itself."""
-    level, found = simultaneous(LEVEL, count), {}
+    level, estimates = simultaneous(LEVEL, count), {}
     for name, by_seed in of.items():
         ours = {seed: _measured(number) for seed, number in by_seed.items()}
         theirs = {seed: _measured(number) for seed, number in baseline[name].items()} if baseline else {}
         against = difference(ours, theirs, level) if baseline else None
-        found[name] = (over_seeds(list(ours.values()), LEVEL), against)
-    return found
+        estimates[name] = (over_seeds(list(ours.values()), LEVEL), against)
+    return estimates
 
 
 def _measured(number: Number) -> Measured:
@@ -194,13 +198,13 @@ def _curve(
 
 def _spectrum(measures: dict[tuple[int, int], list[Measure]], place: int) -> list[float]:
     """Mean power of the samples by frequency band, over seeds."""
-    powers = [found[-1].power for (of, _), found in measures.items() if of == place]
+    powers = [by_sampler[-1].power for (of, _), by_sampler in measures.items() if of == place]
     return by_frequency(torch.stack(powers).mean(0))
 
 
 def _alarms(measures: dict[tuple[int, int], list[Measure]], place: int) -> list[str]:
     """The alarms of the first run that has any, and of how many it is one."""
-    of = {seed: found[-1].evaluation.alarms for (at, seed), found in measures.items() if at == place}
+    of = {seed: by_sampler[-1].evaluation.alarms for (at, seed), by_sampler in measures.items() if at == place}
     ringing = [seed for seed, alarms in of.items() if alarms]
     others = f"; seed {ringing[0]}, alarms in {len(ringing)} of {len(of)} runs" if ringing and len(of) > 1 else ""
     return [f"{text}{others}" for text in of[ringing[0]]] if ringing else []

@@ -102,10 +102,10 @@ def _headline(
         parts.append(f"{listed(groups['worse'])} {_is(groups['worse'])} worse than {baseline}")
     if groups["undecided"]:
         parts.append(f"no difference can be seen between {baseline} and {listed(groups['undecided'], 'or')}")
-    told = "; ".join(parts)
+    sentence = "; ".join(parts)
     if any(estimate.method in ("sampling", "none") for estimate in differences.values()):
-        return f"At this one seed, {told}."
-    return f"{told[0].upper()}{told[1:]}." if told.startswith("no difference") else f"{told}."
+        return f"At this one seed, {sentence}."
+    return f"{sentence[0].upper()}{sentence[1:]}." if sentence.startswith("no difference") else f"{sentence}."
 
 
 def _says(kind: Outcome, baseline: str) -> str:

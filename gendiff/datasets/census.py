@@ -136,7 +136,7 @@ def census(
     data: Data,
     n: int | None = None,
     workers: int = 0,
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    watch: Callable[[int, int], None] = lambda count, total: None,
 ) -> Census:
     """Look at ``n`` events, spread evenly over a finite source, or at all.
 

@@ -80,10 +80,10 @@ def located(path: Path) -> Path:
         raise DataError(f"no home folder for '{path}'", subject="data.path", fix="write the whole path") from error
 
 
-def missing(path: Path, allowed: str) -> DataError:
+def missing(path: Path, kind: str) -> DataError:
     """What to raise where nothing is at ``path``."""
     fix = f"create it or correct the path (the working folder is {Path.cwd()})"
-    return DataError(f"there is no '{path}'", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+    return DataError(f"there is no '{path}'", subject="data.path", details=[f"allowed: {kind}"], fix=fix)
 
 
 def mark(path: Path) -> Mark:
@@ -156,20 +156,20 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 def _load_quietly(image: Image.Image) -> None:
     """Decode, and raise what libtiff says where it says it to descriptor 2: Pillow's own error is a number."""
-    with _quiet, tempfile.TemporaryFile() as said:
+    with _quiet, tempfile.TemporaryFile() as messages:
         sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        descriptor = os.dup(2)
+        os.dup2(messages.fileno(), 2)
         try:
             image.load()
         except Exception as error:
-            said.seek(0)
-            if why := " ".join(said.read(LIBTIFF).decode("utf-8", "replace").split()):
+            messages.seek(0)
+            if why := " ".join(messages.read(LIBTIFF).decode("utf-8", "replace").split()):
                 raise ValueError(f"its pixels cannot be decoded (libtiff: {printable(why)})") from error
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
 
 
 def resized(image: Image.Image, height_width: tuple[int, int], crop: str) -> Image.Image:
@@ -224,19 +224,19 @@ def survey(
     ``on_bad_image="error"``, and where none is good, bad ones raise `DataError`; otherwise one warning counts them.
     """
     with hushed(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        probed = list(pool.map(probe, names))
-    good = {name: result for name, result in zip(names, probed, strict=True) if isinstance(result, int)}
-    bad = [(name, result) for name, result in zip(names, probed, strict=True) if isinstance(result, str)]
-    told = f"{len(bad)} of {len(names)} image files cannot be read"
+        results = list(pool.map(probe, names))
+    good = {name: result for name, result in zip(names, results, strict=True) if isinstance(result, int)}
+    bad = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, str)]
+    summary = f"{len(bad)} of {len(names)} image files cannot be read"
     details = [f"{printable(name)}: {why}" for name, why in bad[:SHOWN]]
     if len(bad) > SHOWN:
         details.append(f"and {len(bad) - SHOWN} more")
     if on_bad_image == "error" and good:
         details.append(HEADERS)
     if bad and (on_bad_image == "error" or not good):
-        raise DataError(told, where=where, details=details, fix=fix if good else f"check the {place}")
+        raise DataError(summary, where=where, details=details, fix=fix if good else f"check the {place}")
     if bad:
-        warnings.warn(f"{told} and are left out (below {where}): {'; '.join(details)}", stacklevel=3)
+        warnings.warn(f"{summary} and are left out (below {where}): {'; '.join(details)}", stacklevel=3)
     return good, bad
 
 
@@ -249,10 +249,10 @@ def none_found(others: Mapping[str, int], where: str, place: str) -> DataError:
             details=[f"found: data.mdb among the {sum(others.values())} files"],
             fix="unpack it (unzip), and give the folder that holds data.mdb: lsun:path=FOLDER",
         )
-    found = ", ".join(f"{ending} ({count})" for ending, count in Counter(others).most_common(SHOWN))
+    endings = ", ".join(f"{ending} ({count})" for ending, count in Counter(others).most_common(SHOWN))
     return DataError(
         f"no image files among the {sum(others.values())} files" if others else f"the {place} is empty",
         where=where,
-        details=[f"found: {found}"] * bool(others) + [f"allowed: {' '.join(sorted(ENDINGS))}"],
+        details=[f"found: {endings}"] * bool(others) + [f"allowed: {' '.join(sorted(ENDINGS))}"],
         fix=f"give another {place}, or convert the files to one of these formats",
     )

@@ -101,13 +101,13 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
             raise ValueError(f"it has format {facts.get('format')!r:.20}, and this gendiff reads format {FORMAT}")
         facts = check_seal(file, content, facts)
         count, shape = _size(facts)
-        wanted = HEADER + count * math.prod(shape)
-        if marks[1][2] != wanted:
-            raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {wanted:,}")
+        size = HEADER + count * math.prod(shape)
+        if marks[1][2] != size:
+            raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {size:,}")
         with opened(path / VALUES) as values:
             if values.read(HEADER) != header("|u1", (count, *shape)):
                 raise ValueError(f"{VALUES} does not begin as its manifest says")
-            if hollow(values, wanted):
+            if hollow(values, size):
                 raise ValueError(f"there is next to nothing in {VALUES} but a hole")
         checks = read(path / CHECKS, HEADER + 4 * count)
         if hashlib.sha256(checks).hexdigest() != facts.get("checks"):
@@ -141,16 +141,16 @@ def _absent(path: Path) -> DataError:
     if (path / JOURNAL).exists():
         what, fix = f"'{path}' is not packed to its end", "go on: run the same gendiff data prepare again"
         return DataError(what, subject="data.path", fix=fix)
-    allowed = "a folder that gendiff data prepare made"
+    kind = "a folder that gendiff data prepare made"
     if path.is_dir():
         fix = f"pack it: {command('data', 'prepare', path, 'NEW')}"
         return DataError(
             f"'{path}' is no packed set: there is no {MANIFEST} in it",
             subject="data.path",
-            details=[f"allowed: {allowed}"],
+            details=[f"allowed: {kind}"],
             fix=fix,
         )
-    return missing(path, allowed)
+    return missing(path, kind)
 
 
 def _damaged(path: Path, why: str) -> DataError:

@@ -87,7 +87,7 @@ def pack(
     n: int | None = None,
     skip_bad: bool = False,
     workers: int = 0,
-    watch: Watch = lambda done, total: None,
+    watch: Watch = lambda count, total: None,
     files: Files | None = None,
 ) -> PackedSet:
     """Pack the events of ``data`` into ``folder``, or go on where that was interrupted; a set that is whole stays as it is.
@@ -154,17 +154,17 @@ class _Packer:
         self.sha256 = hashlib.sha256()
         self.checks = np.zeros(0, np.uint32)
         self.block: list[bytes] = []
-        self.gathered = 0
+        self.block_bytes = 0
 
-    def begin(self, skipped: Any) -> None:
+    def begin(self, bad: Any) -> None:
         """Take up what is there, or write an empty set."""
         journal, values = self.folder / JOURNAL, self.folder / VALUES
         have = values.stat().st_size if values.exists() else 0
-        needed = 2 * HEADER + self.total * (self.event_bytes + 4)
-        if (free := shutil.disk_usage(self.folder).free) + have < needed:
+        size = 2 * HEADER + self.total * (self.event_bytes + 4)
+        if (free := shutil.disk_usage(self.folder).free) + have < size:
             raise GendiffError(
                 f"not enough room in '{self.folder}'",
-                details=[f"{needed - have:,} bytes needed for {self.total:,} events, {free:,} free"],
+                details=[f"{size - have:,} bytes needed for {self.total:,} events, {free:,} free"],
                 fix="make room, or choose a directory on another disk",
             )
         self.checks = np.zeros(self.total, np.uint32)
@@ -172,7 +172,7 @@ class _Packer:
             self._take_up()
         with self._writing():
             if not journal.exists():
-                for name, why in skipped:
+                for name, why in bad:
                     self.progress.skip(str(name), why)
                 self._tell()
             if have < HEADER:  # there is none, or not even its header was written
@@ -186,7 +186,7 @@ class _Packer:
         size = max(1, min(CHUNK, CHUNK_BYTES // self.event_bytes))
         spans = [(start, min(start + size, self.total)) for start in range(self.progress.read, self.total, size)]
         watch(self.progress.read, self.total)
-        flushed = time.monotonic()
+        last_flush = time.monotonic()
         with stop_requests(), closing(in_order(work, spans, workers)) as chunks:
             try:
                 for chunk in chunks:
@@ -194,15 +194,15 @@ class _Packer:
                         self._fail(chunk)
                     self._gather(chunk)
                     watch(chunk.stop, self.total)
-                    if self.gathered >= BLOCK_BYTES or time.monotonic() - flushed >= BLOCK_SECONDS:
+                    if self.block_bytes >= BLOCK_BYTES or time.monotonic() - last_flush >= BLOCK_SECONDS:
                         self._flush()
-                        flushed = time.monotonic()
+                        last_flush = time.monotonic()
             except StopRequest as request:
                 self._flush()
                 if self.progress.read < self.total:
                     where = f"at event {self.progress.read:,} of {self.total:,}"
-                    kept = "what was packed is kept"
-                    raise stopped(where, request.number, kept, "run the same command again") from request
+                    remark = "what was packed is kept"
+                    raise stopped(where, request.number, remark, "run the same command again") from request
         self._flush()
 
     def finish(self) -> PackedSet:
@@ -266,7 +266,7 @@ class _Packer:
             content = value.tobytes()
             self._check(self.progress.written, content)
             self.block.append(content)
-            self.gathered += len(content)
+            self.block_bytes += len(content)
             self.progress.written += 1
         for _, name, error in chunk.bad:
             self.progress.skip(name, (*error.details, error.what)[0])
@@ -279,9 +279,9 @@ class _Packer:
         good = index - self.progress.read
         self._gather(Chunk(index, chunk.values[:good], chunk.rounding, []))
         self._flush()
-        kept = f"{self.progress.written:,} of {self.total:,} events are packed and are kept"
+        remark = f"{self.progress.written:,} of {self.total:,} events are packed and are kept"
         fix = "leave such events out: --on-bad-image skip, which goes on from here"
-        raise DataError(error.what, where=error.where, details=[*error.details, kept], fix=fix) from error
+        raise DataError(error.what, where=error.where, details=[*error.details, remark], fix=fix) from error
 
     def _flush(self) -> None:
         with self._writing():
@@ -289,7 +289,7 @@ class _Packer:
                 at = HEADER + (self.progress.written - len(self.block)) * self.event_bytes
                 self.files.append(self.folder / VALUES, b"".join(self.block), at)
             self._tell()
-        self.block, self.gathered = [], 0
+        self.block, self.block_bytes = [], 0
 
     def _tell(self) -> None:
         """Write packing.json: only what is on the disk already."""
@@ -323,8 +323,8 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"'{folder}' is a file", where="DEST", fix="choose a new directory")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    allowed = OWN if {MANIFEST, JOURNAL} & names else FIRST
-    if others := sorted(name for name in names if (to_become(name) or name) not in allowed):
+    ours = OWN if {MANIFEST, JOURNAL} & names else FIRST
+    if others := sorted(name for name in names if (to_become(name) or name) not in ours):
         raise ConfigError(
             f"'{folder}' exists and holds something else",
             where="DEST",
@@ -365,12 +365,12 @@ def _as_asked(folder: Path, source: dict[str, Any]) -> PackedSet:
 def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:
     """What is there must have been made of the same source in the same way; where it was found does not matter."""
     before = before if isinstance(before, dict) else {}
-    changed = [key for key in now if key != "spec" and before.get(key) != now[key]]
-    if changed:
+    keys = [key for key in now if key != "spec" and before.get(key) != now[key]]
+    if keys:
         raise ConfigError(
             f"'{folder}' holds a set that was packed from something else, or in another way",
             where="DEST",
-            details=[f"{key} then: {before.get(key)!s:.200}; now: {now[key]!s:.200}" for key in changed],
+            details=[f"{key} then: {before.get(key)!s:.200}; now: {now[key]!s:.200}" for key in keys],
             fix=f"choose a new directory, or remove '{folder}' first",
         )
 

@@ -72,8 +72,8 @@ def eight_bits(event: Tensor, name: str) -> tuple[np.ndarray, float]:
     """The 8-bit values v of an event, and the largest difference of v/127.5 - 1 to it; raises `DataError` outside [-1, 1]."""
     low, high = float(event.min()), float(event.max())
     if not -1 - OUTSIDE <= low <= high <= 1 + OUTSIDE:
-        seen = f"its values are from {low:g} to {high:g}"
-        raise DataError(f"{name} cannot be packed", details=[seen, "allowed: -1 to 1"], fix="correct the source")
+        extent = f"its values are from {low:g} to {high:g}"
+        raise DataError(f"{name} cannot be packed", details=[extent, "allowed: -1 to 1"], fix="correct the source")
     v = to_uint8(event)
     return v.numpy(), float((v / 127.5 - 1 - event).abs().max())
 

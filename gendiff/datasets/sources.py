@@ -29,8 +29,8 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
         DataError: where nothing is at a path, or nothing that any component recognises.
 
     """
-    known = registry.names("data")
-    if text.partition(":")[0].strip() in known:
+    names = registry.names("data")
+    if text.partition(":")[0].strip() in names:
         return parse_spec(text)
     path = located(Path(text))
     if path.exists():
@@ -42,7 +42,7 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
         )
     raise ConfigError(
         f"no data and no file or folder is called '{text}'",
-        details=[f"known data: {', '.join(known)}", did_you_mean(text.partition(":")[0], known), also],
+        details=[f"known data: {', '.join(names)}", did_you_mean(text.partition(":")[0], names), also],
         fix="write data:path=..., or the path alone",
     )
 
@@ -59,28 +59,28 @@ def called_like_a_path(text: str, name: str) -> Iterator[None]:
 
 
 def _recognised(registry: Registry, path: Path, also: str) -> dict[str, Any]:
-    found: dict[str, Mapping[str, Any]] = {}
-    refused = ""
+    readings: dict[str, Mapping[str, Any]] = {}
+    refusal = ""
     for entry in registry.entries("data"):
         try:
             component: Any = entry.load()
             if (parameters := component.recognises(path)) is not None:
-                found[entry.name] = parameters
+                readings[entry.name] = parameters
         except OSError as error:
-            refused = reason(error)
+            refusal = reason(error)
         except Exception:
             continue  # a broken plugin breaks only itself, and was not asked for
-    if len(found) > 1:
-        specs = ", ".join(quoted(f"{name}:path={spec_value(str(it['path']))}") for name, it in found.items())
+    if len(readings) > 1:
+        specs = ", ".join(quoted(f"{name}:path={spec_value(str(it['path']))}") for name, it in readings.items())
         what = f"'{path}' can be read in more than one way"
-        raise ConfigError(what, details=[f"as {', '.join(found)}"], fix=f"say which: {specs}")
-    if not found:
+        raise ConfigError(what, details=[f"as {', '.join(readings)}"], fix=f"say which: {specs}")
+    if not readings:
         what = f"no data recognise what is in '{path}'"
-        if refused or empty(path):
-            what = f"cannot read '{path}': {refused}" if refused else f"'{path}' is empty: there is nothing in it"
-        allowed = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
-        raise DataError(what, details=[allowed, also], fix="say what it is: gendiff data list shows what there is")
-    ((name, parameters),) = found.items()
+        if refusal or empty(path):
+            what = f"cannot read '{path}': {refusal}" if refusal else f"'{path}' is empty: there is nothing in it"
+        hint = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
+        raise DataError(what, details=[hint, also], fix="say what it is: gendiff data list shows what there is")
+    ((name, parameters),) = readings.items()
     return {
         "name": name,
         **{key: str(value) if isinstance(value, Path) else value for key, value in parameters.items()},

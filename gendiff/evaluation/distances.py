@@ -64,16 +64,16 @@ def frechet_of_parts(rows: Tensor, b: Statistics, parts: Sequence[Tensor]) -> li
 
     """
     x, F_b, mean_b = (t.to(rows.device, torch.float64) for t in (rows, b.factor, b.mean))
-    projected, constant = x @ F_b.T, F_b.square().sum()
-    found = []
+    products, constant = x @ F_b.T, F_b.square().sum()
+    distances = []
     for part in parts:
-        of, H = x[part], projected[part]
+        of, H = x[part], products[part]
         mean, H = of.mean(0), H - H.mean(0)
         gram = H @ H.T if H.shape[0] < H.shape[1] else H.T @ H
         cross = torch.linalg.eigvalsh(gram / (len(part) - 1)).clamp_min(0).sqrt().sum()
         trace = (of - mean).square().sum() / (len(part) - 1)
-        found.append(max(float((mean - mean_b).square().sum() + trace + constant - 2 * cross), 0.0))
-    return found
+        distances.append(max(float((mean - mean_b).square().sum() + trace + constant - 2 * cross), 0.0))
+    return distances
 
 
 def kid(x: Tensor, y: Tensor) -> float:
@@ -110,8 +110,8 @@ def kid_of_parts(x: Tensor, y: Tensor, parts: Sequence[Tensor]) -> list[float]:
     within = ((sums - _kernel_with_itself(x)[:, None]) * inside).sum(0) / (count * (count - 1))
     constant = (_kernel_sums(y, y).sum() - _kernel_with_itself(y).sum()) / (m * (m - 1))
     across = _kernel_sums(x, y) @ inside / (count * m)
-    found: list[float] = (within + constant - 2 * across).tolist()
-    return found
+    distances: list[float] = (within + constant - 2 * across).tolist()
+    return distances
 
 
 def _kernel(x: Tensor, y: Tensor) -> Iterator[Tensor]:
@@ -176,33 +176,33 @@ def precision_recall_of_parts(
     x, y = (rows.to(samples.device).double() - centre for rows in (samples, reference))
     parts = [part.to(samples.device) for part in parts]
     everything = [torch.arange(len(y), device=y.device)]
-    precise = _covered(x, y, everything, _radii(y, everything, k))[0]
-    recalled = _covered(y, x, parts, _radii(x, parts, k))
+    precision = _covered(x, y, everything, _radii(y, everything, k))[0]
+    recall = _covered(y, x, parts, _radii(x, parts, k))
     return [
-        PrecisionRecall(float(precise[part].double().mean()), float(of.double().mean()))
-        for part, of in zip(parts, recalled, strict=True)
+        PrecisionRecall(float(precision[part].double().mean()), float(of.double().mean()))
+        for part, of in zip(parts, recall, strict=True)
     ]
 
 
 def _radii(rows: Tensor, parts: Sequence[Tensor], k: int) -> list[Tensor]:
     """The squared distance of each row of a part to its k-th neighbour in the part."""
-    found: list[list[Tensor]] = [[] for _ in parts]
+    radii_of_parts: list[list[Tensor]] = [[] for _ in parts]
     start = 0
     for near in _squared_distances(rows, rows):
-        for part, radii in zip(parts, found, strict=True):
+        for part, radii in zip(parts, radii_of_parts, strict=True):
             mine = part[(start <= part) & (part < start + len(near))] - start
             radii.append(near[mine][:, part].kthvalue(k + 1, dim=1).values)
         start += len(near)
-    return [torch.cat(radii) for radii in found]
+    return [torch.cat(radii) for radii in radii_of_parts]
 
 
 def _covered(points: Tensor, rows: Tensor, parts: Sequence[Tensor], radii: Sequence[Tensor]) -> list[Tensor]:
     """Whether each point lies in the manifold of each part of ``rows``."""
-    found: list[list[Tensor]] = [[] for _ in parts]
+    masks: list[list[Tensor]] = [[] for _ in parts]
     for near in _squared_distances(points, rows):
-        for part, radius, inside in zip(parts, radii, found, strict=True):
+        for part, radius, inside in zip(parts, radii, masks, strict=True):
             inside.append((near[:, part] <= radius).any(1))
-    return [torch.cat(inside) for inside in found]
+    return [torch.cat(inside) for inside in masks]
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
@@ -210,8 +210,8 @@ def _squared_distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     y_length = y.square().sum(1)
     for part in x.split(max(CHUNK // len(y), 1)):
         lengths = part.square().sum(1)[:, None] + y_length
-        found = torch.addmm(lengths, part, y.T, alpha=-2)
-        yield found.masked_fill_(found < 1e-14 * lengths, 0)
+        distances = torch.addmm(lengths, part, y.T, alpha=-2)
+        yield distances.masked_fill_(distances < 1e-14 * lengths, 0)
 
 
 def _require_rows(x: Tensor, y: Tensor, least: int) -> None:
@@ -248,24 +248,25 @@ class Interval:
     def of(
         cls,
         value: float,
-        found: Sequence[float],
+        values: Sequence[float],
         n: int,
         size: int,
         level: float = 0.95,
         bounds: tuple[float, float] = (-math.inf, math.inf),
     ) -> Interval:
-        """That of `interval`, from the number for all n samples and those ``found`` for subsets of ``size``.
+        """That of `interval`, from the number for all n samples and its ``values`` for subsets of ``size``.
 
         ``bounds`` are the least and the greatest value that there can be; the ends do not lie beyond.
         """
-        if len(found) < 2 or not 0 < level < 1:
+        if len(values) < 2 or not 0 < level < 1:
             raise ConfigError(
-                f"no interval of level {level} from {len(found)} subsets", fix="at least 2, and a level between 0 and 1"
+                f"no interval of level {level} from {len(values)} subsets",
+                fix="at least 2, and a level between 0 and 1",
             )
-        scatter = float(torch.tensor(found, dtype=torch.float64).std())
-        half = float(stdtrit(len(found) - 1, (1 + level) / 2)) * math.sqrt(size / (n - size)) * scatter
+        scatter = float(torch.tensor(values, dtype=torch.float64).std())
+        half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * math.sqrt(size / (n - size)) * scatter
         low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
-        return cls(value, low, high, level, size, len(found))
+        return cls(value, low, high, level, size, len(values))
 
 
 def share(value: float, events: float, level: float = 0.95) -> tuple[float, float]:
@@ -283,20 +284,20 @@ def share(value: float, events: float, level: float = 0.95) -> tuple[float, floa
     return low, high
 
 
-def effective_events(value: float, found: Sequence[float], n: int, size: int, most: int, level: float = 0.95) -> float:
+def effective_events(value: float, values: Sequence[float], n: int, size: int, most: int, level: float = 0.95) -> float:
     r"""Of how many independent events a share is worth that scatters so over subsets of ``size`` out of n.
 
-        p(1 - p)/v · (z/t)² ,     v = size/(n - size) · var(found) ,
+        p(1 - p)/v · (z/t)² ,     v = size/(n - size) · var(values) ,
 
     between 1 and ``most``, with z and t the quantiles of the normal and of Student's distribution: few subsets know v badly.
     Where nothing scatters, or the share is 0 or 1, nothing is known of their dependence, and it is ``most``.
 
     Reference: Korn, Graubard 1998, Survey Methodology 24(2), without their count of clusters.
     """
-    v = size / (n - size) * float(torch.tensor(found, dtype=torch.float64).var())
+    v = size / (n - size) * float(torch.tensor(values, dtype=torch.float64).var())
     if not v > 0 or not 0 < value < 1:
         return float(most)
-    narrower = float(ndtri((1 + level) / 2) / stdtrit(len(found) - 1, (1 + level) / 2)) ** 2
+    narrower = float(ndtri((1 + level) / 2) / stdtrit(len(values) - 1, (1 + level) / 2)) ** 2
     return min(max(value * (1 - value) / v * narrower, 1.0), float(most))
 
 
@@ -348,6 +349,6 @@ def interval(
         replicates: R; the relative error of the width is about 1/sqrt(2R).
 
     """
-    chosen = subsets(n, size=size, replicates=replicates, seed=seed)
-    found = [function(subset) for subset in chosen]
-    return Interval.of(function(torch.arange(n)), found, n, len(chosen[0]) if chosen else 0, level)
+    parts = subsets(n, size=size, replicates=replicates, seed=seed)
+    values = [function(subset) for subset in parts]
+    return Interval.of(function(torch.arange(n)), values, n, len(parts[0]) if parts else 0, level)

@@ -65,25 +65,27 @@ def of_files(path: Path, channels: int | None = None) -> EventSet:
     Raises `DataError` where there are none, for those that cannot be read, and where they are of several sizes.
     """
     root = located(path)
-    found = _in_folder(root) if root.is_dir() else _in_archive(root)
-    if not found.names:
+    files = _in_folder(root) if root.is_dir() else _in_archive(root)
+    if not files.names:
         fix = "give a folder of pictures, or of what gendiff sample wrote"
         raise DataError(f"no events in '{path}'", details=[f"allowed: {' '.join(sorted(ENDINGS))}"], fix=fix)
-    found.refuse_several_sizes()
-    first = found.event(found.names[0], channels)
-    if channels is None and not found.names[0].endswith(".npy"):
+    files.refuse_several_sizes()
+    first = files.event(files.names[0], channels)
+    if channels is None and not files.names[0].endswith(".npy"):
         channels = len(first)
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
         for part in parts(numbers, READ):
-            events = [found.event(found.names[k], channels) for k in part]
+            events = [files.event(files.names[k], channels) for k in part]
             for k, event in zip(part, events, strict=True):
                 if event.shape != first.shape:
-                    told = f"{found.names[0]} is of {tuple(first.shape)}, {found.names[k]} of {tuple(event.shape)}"
-                    raise DataError("events of different shapes", where=str(path), details=[told], fix="give one shape")
+                    shapes = f"{files.names[0]} is of {tuple(first.shape)}, {files.names[k]} of {tuple(event.shape)}"
+                    raise DataError(
+                        "events of different shapes", where=str(path), details=[shapes], fix="give one shape"
+                    )
             yield torch.stack(events)
 
-    return EventSet(Events(str(path), found.fingerprint(channels), len(found.names)), tuple(first.shape), at)
+    return EventSet(Events(str(path), files.fingerprint(channels), len(files.names)), tuple(first.shape), at)
 
 
 @dataclass(frozen=True)
@@ -154,16 +156,16 @@ def _size(name: str, content: bytes) -> tuple[int, ...]:
     if name.endswith(".npy"):
         return header(io.BytesIO(content), len(content)).shape
     with opened_bytes(content) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size if turned else image.size[::-1]
+        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size if sideways else image.size[::-1]
 
 
 def _in_folder(root: Path) -> _Files:
-    found = []
+    paths = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name).relative_to(root).as_posix() for name in names]
-    return _Files(root, _chosen(found), lambda name: reading.content(root / name, MOST_BYTES))
+        paths += [Path(folder, name).relative_to(root).as_posix() for name in names]
+    return _Files(root, _chosen(paths), lambda name: reading.content(root / name, MOST_BYTES))
 
 
 def _in_archive(path: Path) -> _Files:
@@ -176,9 +178,9 @@ def _in_archive(path: Path) -> _Files:
 
 def _chosen(names: Sequence[str]) -> list[str]:
     """The names that hold events: numbered ones where there are any."""
-    shown = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
-    numbered = [name for name in shown if _NUMBERED.fullmatch(name.rpartition("/")[2])]
-    return sorted(numbered or [name for name in shown if name.lower().endswith(tuple(ENDINGS))])
+    visible = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
+    samples = [name for name in visible if _NUMBERED.fullmatch(name.rpartition("/")[2])]
+    return sorted(samples or [name for name in visible if name.lower().endswith(tuple(ENDINGS))])
 
 
 def of_array(path: Path) -> EventSet:
@@ -189,16 +191,16 @@ def of_array(path: Path) -> EventSet:
     try:
         with npz(located(path)) as arrays:
             headers = {name: arrays.header(name) for name in arrays.names[:ARRAYS]}
-            wanted = [name for name, one in headers.items() if one.dtype == np.uint8 and len(one.shape) in (3, 4)]
-            pictures = [arrays[name] for name in wanted] if len(wanted) == 1 else []
+            candidates = [name for name, one in headers.items() if one.dtype == np.uint8 and len(one.shape) in (3, 4)]
+            pictures = [arrays[name] for name in candidates] if len(candidates) == 1 else []
     except Exception as error:  # zipfile, zlib and NumPy raise whatever they trip over
         raise DataError("cannot read the pictures", where=str(path), details=[reason(error)], fix=FIX) from error
     if len(pictures) != 1:
-        held = ", ".join(f"{name:.40}: {one.dtype} {one.shape}" for name, one in headers.items())
+        contents = ", ".join(f"{name:.40}: {one.dtype} {one.shape}" for name, one in headers.items())
         raise DataError(
             "not an array of pictures",
             where=str(path),
-            details=[f"it holds {held or 'nothing'}", "allowed: one array of uint8, (n, H, W) or (n, H, W, C)"],
+            details=[f"it holds {contents or 'nothing'}", "allowed: one array of uint8, (n, H, W) or (n, H, W, C)"],
             fix=f"convert it, and save it so: numpy.savez(file, pictures), with pictures = {_conversion(headers)}",
         )
     v = pictures[0]

@@ -93,9 +93,9 @@ class KnownStatistics:
     @classmethod
     def load(cls, path: Path) -> KnownStatistics:
         """From a file of gendiff or pytorch-fid; raises `DataError` where there is none."""
-        found = Statistics.load(path)
-        digest = hashlib.sha256(found.mean.numpy().tobytes() + found.covariance.numpy().tobytes()).hexdigest()
-        return cls(Events(str(path), f"statistics/1 {digest[:16]}", found.n), found)
+        statistics = Statistics.load(path)
+        digest = hashlib.sha256(statistics.mean.numpy().tobytes() + statistics.covariance.numpy().tobytes()).hexdigest()
+        return cls(Events(str(path), f"statistics/1 {digest[:16]}", statistics.n), statistics)
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class Seen:
         about: which events they are, with their fingerprint.
         event_shape: of each.
         rows: one tensor ``(n, d)`` float32 on the CPU for each of the features.
-        kept: the events that were to be kept, ``(<= n, *event)`` float32 on the CPU.
+        exemplars: the events that were to be kept, ``(<= n, *event)`` float32 on the CPU.
 
     """
 
     about: Events
     event_shape: EventShape
     rows: list[Tensor]
-    kept: Tensor
+    exemplars: Tensor
 
 
 def go_through(
@@ -137,65 +137,65 @@ def go_through(
     if cache is None or not events.about.fingerprint:
         return _go_through(events, features, device, keep, watch)
     rows = [_cached(cache, events, one, device) for one in features]
-    absent = [one for one, found in zip(features, rows, strict=True) if found is None]
+    absent = [one for one, table in zip(features, rows, strict=True) if table is None]
     if features and not absent:
         watch(events.n)
-        kept = torch.cat([some.cpu() for some in events.at(keep)]) if keep else torch.empty(0)
-        return Seen(events.about, events.event_shape, [found for found in rows if found is not None], kept)
-    seen = _go_through(events, absent, device, keep, watch)
-    for one, found in zip(absent, seen.rows, strict=True):
-        cache.write(_key(events.about, one), {"rows": found})
-    computed = iter(seen.rows)
+        exemplars = torch.cat([some.cpu() for some in events.at(keep)]) if keep else torch.empty(0)
+        return Seen(events.about, events.event_shape, [table for table in rows if table is not None], exemplars)
+    fresh = _go_through(events, absent, device, keep, watch)
+    for one, table in zip(absent, fresh.rows, strict=True):
+        cache.write(_key(events.about, one), {"rows": table})
+    new_rows = iter(fresh.rows)
     return Seen(
-        seen.about, events.event_shape, [next(computed) if found is None else found for found in rows], seen.kept
+        fresh.about, events.event_shape, [next(new_rows) if table is None else table for table in rows], fresh.exemplars
     )
 
 
 def _go_through(
     events: EventSet, features: Sequence[Features], device: torch.device, keep: Sequence[int], watch: Watch
 ) -> Seen:
-    digest, rows, kept = hashlib.sha256(), [list[Tensor]() for _ in features], list[Tensor]()
-    wanted, seen, where, lost = set(keep), 0, events.about.spec, list[int]()
+    digest, rows, exemplars = hashlib.sha256(), [list[Tensor]() for _ in features], list[Tensor]()
+    numbers, count, where, bad = set(keep), 0, events.about.spec, list[int]()
     for chunk in _chunks(events.at(range(events.n)), CHUNK[device.type]):
-        lost += [seen + k for k in _not_finite(chunk)]
-        if lost:
-            seen += len(chunk)
-            if seen < LOOKED:  # to say which others are not
+        bad += [count + k for k in _not_finite(chunk)]
+        if bad:
+            count += len(chunk)
+            if count < LOOKED:  # to say which others are not
                 continue
             break
         digest.update(chunk.contiguous().numpy().tobytes())
-        for one, found in zip(features, rows, strict=True):
-            found.append(extract(one, chunk, device))
-            if odd := _not_finite(found[-1]):
+        for one, chunks in zip(features, rows, strict=True):
+            chunks.append(extract(one, chunk, device))
+            if odd := _not_finite(chunks[-1]):
                 raise GendiffError(
                     f"the features of {len(odd)} of {len(chunk)} events are not finite",
                     where=one.spec,
-                    details=[f"events {_some([seen + k for k in odd])} of {where}, whose own values are finite"],
+                    details=[f"events {_some([count + k for k in odd])} of {where}, whose own values are finite"],
                     fix="choose other features: --features SPEC",
                 )
-        kept += [event for k, event in enumerate(chunk, start=seen) if k in wanted]
-        seen += len(chunk)
+        exemplars += [event for k, event in enumerate(chunk, start=count) if k in numbers]
+        count += len(chunk)
         watch(len(chunk))
-    if lost:
+    if bad:
         raise DataError(
-            f"{len(lost)} of {'' if seen == events.n else 'the first '}{seen} events hold values that are not finite",
+            f"{len(bad)} of {'' if count == events.n else 'the first '}{count} events hold values that are not finite",
             where=where,
-            details=[f"events {_some(lost)}"],
+            details=[f"events {_some(bad)}"],
             fix="look at them, or take them out",
         )
-    if seen != events.n:
-        raise DataError(f"there are {seen} events, not {events.n}", where=where, fix="look whether they have changed")
+    if count != events.n:
+        raise DataError(f"there are {count} events, not {events.n}", where=where, fix="look whether they have changed")
     about = events.about
     if not about.fingerprint:
         about = replace(about, fingerprint=f"events/1 {digest.hexdigest()[:16]}")
-    together = [torch.cat(found) for found in rows]
-    return Seen(about, events.event_shape, together, torch.stack(kept) if kept else torch.empty(0))
+    together = [torch.cat(chunks) for chunks in rows]
+    return Seen(about, events.event_shape, together, torch.stack(exemplars) if exemplars else torch.empty(0))
 
 
 def _not_finite(rows: Tensor) -> list[int]:
     """The numbers of the rows, or events, with values that are not finite."""
-    found: list[int] = (~rows.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
-    return found
+    numbers: list[int] = (~rows.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
+    return numbers
 
 
 def _some(numbers: Sequence[int]) -> str:
@@ -209,22 +209,22 @@ def _key(about: Events, features: Features) -> str:
 
 def _cached(cache: Cache, events: EventSet, features: Features, device: torch.device) -> Tensor | None:
     """The rows that were kept, where some of them, computed again, are still the same; None otherwise."""
-    found = (cache.read(_key(events.about, features)) or {}).get("rows")
-    if found is None or found.ndim != 2 or len(found) != events.n or found.dtype != torch.float32 or _not_finite(found):
+    rows = (cache.read(_key(events.about, features)) or {}).get("rows")
+    if rows is None or rows.ndim != 2 or len(rows) != events.n or rows.dtype != torch.float32 or _not_finite(rows):
         return None
     places = spread(min(CHUNK[device.type], events.n), events.n)
     again = extract(features, torch.cat([some.cpu() for some in events.at(places)]), device)
-    if again.shape[1] != found.shape[1]:
+    if again.shape[1] != rows.shape[1]:
         return None
-    error = (found[places] - again).abs().amax()
-    return found if bool(error <= SAME * again.abs().amax()) else None
+    error = (rows[places] - again).abs().amax()
+    return rows if bool(error <= SAME * again.abs().amax()) else None
 
 
 def extract(features: Features, events: Tensor, device: torch.device) -> Tensor:
     """The rows of at most `CHUNK` events, on the CPU; events are made up to that number."""
     size = CHUNK[device.type]
-    filled = torch.cat([events, events[:1].expand(size - len(events), *events.shape[1:])])
-    return features.extract(filled.to(device))[: len(events)].detach().float().cpu()
+    batch = torch.cat([events, events[:1].expand(size - len(events), *events.shape[1:])])
+    return features.extract(batch.to(device))[: len(events)].detach().float().cpu()
 
 
 def _chunks(events: Iterable[Tensor], size: int) -> Iterator[Tensor]:

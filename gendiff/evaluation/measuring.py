@@ -63,14 +63,14 @@ def drawn(
     rank, size = (world.rank, world.size) if world else (0, 1)
     evaluations = len(sampler.plan(diffusion))
     drawing = Drawing(run.info["id"], model.step, model.weights, model.weights_hash, sampler.spec, evaluations, seed)
-    pictured = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
+    is_picture = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
-        for shared in parts(numbers, batch * size):
-            mine = shared[rank * batch : (rank + 1) * batch]
+        for block in parts(numbers, batch * size):
+            mine = block[rank * batch : (rank + 1) * batch]
             some = [events.cpu() for events in generate(model.denoiser, run, sampler, seed, mine, batch, watch)]
             events = torch.cat(some) if some else torch.empty(0, *diffusion.event_shape)
-            events = eight_bits(events) if pictured else events
+            events = eight_bits(events) if is_picture else events
             yield from world.gather(events) if world else [events]
 
     return EventSet(Events(drawing.run, "", n), diffusion.event_shape, at), drawing
@@ -134,8 +134,8 @@ def evaluate(
     if isinstance(reference, Seen):
         for metric in metrics:
             watch(metric.name, 0)
-            numbers += measuring.metric(metric, samples.kept, reference.kept)
-            alarms += metric.alarms(samples.kept, reference.kept)
+            numbers += measuring.metric(metric, samples.exemplars, reference.exemplars)
+            alarms += metric.alarms(samples.exemplars, reference.exemplars)
     return Evaluation(tuple(numbers), tuple(alarms), now())
 
 
@@ -199,18 +199,18 @@ class _Measuring:
         return self._number(by.distance_name, "lower", by, x, None, value, frechet_of_parts(x, b, parts), (0, math.inf))
 
     def kernel(self, by: Features, x: Tensor, y: Tensor) -> list[Number]:
-        value, *found = kid_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
-        return [self._number("k" + by.distance_name[1:], "lower", by, x, y, value, found)]  # kid beside fid
+        value, *values = kid_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
+        return [self._number("k" + by.distance_name[1:], "lower", by, x, y, value, values)]  # kid beside fid
 
     def manifold(self, by: Features, x: Tensor, y: Tensor) -> list[Number]:
-        whole, *found = precision_recall_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
+        whole, *others = precision_recall_of_parts(x, y, [torch.arange(len(x)), *self._parts(len(x))])
         suffix = "" if by.distance_name == "fid" else f"-{by.name}"
         # Whether a sample lies among the data depends on it alone; whether a datum lies among the samples, on all of them.
         n = len(x)
-        worth = effective_events(whole.recall, [f.recall for f in found], n, n // 2, min(n, len(y)), self.level)
+        worth = effective_events(whole.recall, [f.recall for f in others], n, n // 2, min(n, len(y)), self.level)
         numbers = []
         for name, events in (("precision", n), ("recall", worth)):
-            value, parts = getattr(whole, name), [getattr(f, name) for f in found]
+            value, parts = getattr(whole, name), [getattr(f, name) for f in others]
             low, high = share(value, events, self.level)
             numbers.append(
                 replace(self._number(f"{name}{suffix}", "higher", by, x, y, value, parts), low=low, high=high)
@@ -219,14 +219,14 @@ class _Measuring:
 
     def metric(self, by: Metric, x: Tensor, y: Tensor) -> list[Number]:
         parts = self._parts(len(x))
-        whole, *found = (self._measured(by, x[part], y) for part in [torch.arange(len(x)), *parts])
-        if any(other.keys() != whole.keys() for other in found):
+        whole, *others = (self._measured(by, x[part], y) for part in [torch.arange(len(x)), *parts])
+        if any(other.keys() != whole.keys() for other in others):
             raise PluginError(
                 f"metric '{by.name}' gives other names for other samples", fix="leave it out, or repair it"
             )
         headline: Better = "higher" if by.larger_is_better else "lower"
         return [
-            self._number(f"{by.name}.{key}", "" if k else headline, by, x, y, value, [other[key] for other in found])
+            self._number(f"{by.name}.{key}", "" if k else headline, by, x, y, value, [other[key] for other in others])
             for k, (key, value) in enumerate(whole.items())
         ]
 
@@ -247,13 +247,13 @@ class _Measuring:
         x: Tensor,
         y: Tensor | None,
         value: float,
-        found: Sequence[float],
+        values: Sequence[float],
         bounds: tuple[float, float] = (-math.inf, math.inf),
     ) -> Number:
-        found_in = Interval.of(value, found, len(x), len(x) // 2, self.level, bounds)
-        if not all(map(math.isfinite, (value, found_in.low, found_in.high))):
+        interval = Interval.of(value, values, len(x), len(x) // 2, self.level, bounds)
+        if not all(map(math.isfinite, (value, interval.low, interval.high))):
             raise GendiffError(
-                f"{name} came out as {float(value):g}, between {found_in.low:g} and {found_in.high:g}: that is no number",
+                f"{name} came out as {float(value):g}, between {interval.low:g} and {interval.high:g}: that is no number",
                 where=by.spec,
                 details=[f"{len(x)} samples of {self.samples.spec} against {self.reference.spec}"],
                 fix="look for very large values in them, or leave this out with --features or --metric",
@@ -261,8 +261,8 @@ class _Measuring:
         return Number(
             name=name,
             value=float(value),
-            low=found_in.low,
-            high=found_in.high,
+            low=interval.low,
+            high=interval.high,
             level=self.level,
             better=better,
             instrument=by.spec,

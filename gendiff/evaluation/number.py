@@ -103,8 +103,8 @@ class Number:
     @property
     def conditions(self) -> dict[str, Any]:
         """Everything but what was found: equal for two measurements of the same."""
-        found = ("value", "low", "high", "gendiff")
-        return {key: value for key, value in self.json().items() if key not in found}
+        outcome = ("value", "low", "high", "gendiff")
+        return {key: value for key, value in self.json().items() if key not in outcome}
 
     def json(self) -> dict[str, Any]:
         """Every field, as values that JSON has."""

@@ -112,7 +112,7 @@ class Statistics:
         try:
             with npz(path) as arrays:
                 flaw = _shapes_flaw(arrays)
-                found = {} if flaw else {key: arrays[key] for key in HELD if key in arrays}
+                values = {} if flaw else {key: arrays[key] for key in HELD if key in arrays}
         except Exception as error:  # zipfile, zlib and NumPy raise whatever they trip over
             missing = isinstance(error, FileNotFoundError)
             raise DataError(
@@ -121,19 +121,19 @@ class Statistics:
                 details=[] if missing else [reason(error)],
                 fix="give an .npz file with mu and sigma, as gendiff and pytorch-fid write it",
             ) from error
-        if flaw := flaw or _flaw(found):
+        if flaw := flaw or _flaw(values):
             raise DataError(
                 f"not statistics of features: {flaw}",
                 where=str(path),
                 fix="give an .npz file with mu and sigma, as gendiff and pytorch-fid write it",
             )
-        mean, covariance = (torch.from_numpy(np.asarray(found[key], dtype=np.float64)) for key in ("mu", "sigma"))
+        mean, covariance = (torch.from_numpy(np.asarray(values[key], dtype=np.float64)) for key in ("mu", "sigma"))
         return cls(
-            int(found["n"]) if "n" in found else None,
+            int(values["n"]) if "n" in values else None,
             mean,
             covariance,
-            features=str(found.get("features", "")),
-            fingerprint=str(found.get("fingerprint", "")),
+            features=str(values.get("features", "")),
+            fingerprint=str(values.get("fingerprint", "")),
         )
 
 
@@ -154,17 +154,17 @@ def _shapes_flaw(arrays: Arrays) -> str:
     return "" if all(not text.shape and text.size <= reading.JSON for text in texts) else "its texts are too long"
 
 
-def _flaw(found: dict[str, np.ndarray]) -> str:
+def _flaw(arrays: dict[str, np.ndarray]) -> str:
     """Why these arrays are no statistics; empty where they are."""
     for key in ("mu", "sigma"):
-        if not np.isfinite(found[key]).all():
+        if not np.isfinite(arrays[key]).all():
             return f"'{key}' is not finite"
-        if np.abs(found[key]).max() > LARGEST:
+        if np.abs(arrays[key]).max() > LARGEST:
             return f"'{key}' holds values beyond {LARGEST:g}"
-    sigma = found["sigma"]
+    sigma = arrays["sigma"]
     if np.abs(sigma - sigma.T).max() > 1e-4 * np.abs(sigma).max() or sigma.diagonal().min() < 0:
         return "'sigma' is no covariance"
-    if "n" in found and found["n"] < 2:
+    if "n" in arrays and arrays["n"] < 2:
         return "'n' is no count of at least 2"
     return ""
 
@@ -180,7 +180,7 @@ class Accumulator:
     def __init__(self) -> None:
         self.n = 0  # rows so far, those waiting among them
         self._waiting: list[Tensor] = []
-        self._merged: tuple[int, Tensor, Tensor] | None = None  # count, mean, scatter
+        self._sums: tuple[int, Tensor, Tensor] | None = None  # count, mean, scatter
 
     def add(self, rows: Tensor) -> None:
         """Add ``(n, d)`` rows of any real dtype, on any device; raises `DataError` where they are not finite."""
@@ -198,7 +198,7 @@ class Accumulator:
             return
         *full, rest = torch.cat(self._waiting).split(block)
         for part in full:
-            self._merged = _merge(self._merged, _scatter(part))
+            self._sums = _merge(self._sums, _scatter(part))
         self._waiting = [rest.clone()]
 
     def statistics(self, *, features: str = "", fingerprint: str = "") -> Statistics:
@@ -206,21 +206,21 @@ class Accumulator:
         if self.n < 2:
             raise DataError(f"{self.n} events have no covariance", fix="give at least two")
         waiting = torch.cat(self._waiting)
-        if self._merged is None and self.n <= waiting.shape[1]:
+        if self._sums is None and self.n <= waiting.shape[1]:
             rows = waiting.double()
             mean = rows.mean(0)
             return Statistics(
                 self.n, mean, factor=(rows - mean) / (self.n - 1) ** 0.5, features=features, fingerprint=fingerprint
             )
-        _, mean, scatter = _merge(self._merged, _scatter(waiting))
+        _, mean, scatter = _merge(self._sums, _scatter(waiting))
         return Statistics(self.n, mean, scatter / (self.n - 1), features=features, fingerprint=fingerprint)
 
 
 def _scatter(rows: Tensor) -> tuple[int, Tensor, Tensor]:
     rows = rows.double()
     mean = rows.mean(0)
-    centred = rows - mean
-    return len(rows), mean, centred.T @ centred
+    deviations = rows - mean
+    return len(rows), mean, deviations.T @ deviations
 
 
 def _merge(one: tuple[int, Tensor, Tensor] | None, other: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor, Tensor]:
@@ -228,5 +228,5 @@ def _merge(one: tuple[int, Tensor, Tensor] | None, other: tuple[int, Tensor, Ten
         return other
     (n, mean, scatter), (m, mean_m, scatter_m) = one, other
     shift = mean_m - mean
-    merged = scatter.add_(scatter_m).addr_(shift, shift, alpha=n * m / (n + m))
-    return n + m, mean + shift * (m / (n + m)), merged
+    total = scatter.add_(scatter_m).addr_(shift, shift, alpha=n * m / (n + m))
+    return n + m, mean + shift * (m / (n + m)), total

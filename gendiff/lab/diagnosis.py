@@ -41,8 +41,8 @@ class Finding:
 
 def diagnose(snr: BandSNR, velocity: Velocity) -> list[Finding]:
     """Every rule that applies to a process and its data; ``velocity`` is the recipe of its scales."""
-    found = (_destroyed_at_once(snr), never_ends(snr, velocity), _blur_in_noise(snr))
-    return [finding for finding in found if finding is not None]
+    findings = (_destroyed_at_once(snr), never_ends(snr, velocity), _blur_in_noise(snr))
+    return [finding for finding in findings if finding is not None]
 
 
 def _destroyed_at_once(snr: BandSNR) -> Finding | None:
@@ -53,10 +53,10 @@ def _destroyed_at_once(snr: BandSNR) -> Finding | None:
         return None
     k = min(fast, key=lambda k: fast[k][1] - fast[k][0])
     first, last = fast[k]
-    took = f"within step {first}" if first == last else f"between step {first} and step {last} of {N}"
+    span = f"within step {first}" if first == last else f"between step {first} and step {last} of {N}"
     return Finding(
         "destroyed-at-once",
-        f"{_bands(snr, list(fast))} destroyed at once: the data-SNR of ρ < {snr.edges[k]:.2f} falls from +10 to -10 dB {took}; "
+        f"{_bands(snr, list(fast))} destroyed at once: the data-SNR of ρ < {snr.edges[k]:.2f} falls from +10 to -10 dB {span}; "
         "a sampler needs a step grid that is dense there",
         {
             "bands": list(fast),
@@ -88,12 +88,12 @@ def _another_start(velocity: Velocity) -> str:
     if has_noise_schedule(velocity):
         return "use a longer or stronger noise schedule, or sample from what it ends in: --prior matched"
     registry = default_registry()
-    named = [
+    names = [
         name
         for name in registry.names("process")
         if name in registry.presets() and Process.model_validate(name).parts()[1].name == velocity.name
     ]
-    presets = f", as in --preset {named[0]}" if named else ""
+    presets = f", as in --preset {names[0]}" if names else ""
     return f"sample from what it ends in: --prior matched, or --prior data{presets}"
 
 
@@ -105,9 +105,9 @@ def has_noise_schedule(component: Component) -> bool:
 
 def _blur_in_noise(snr: BandSNR) -> Finding | None:
     diffusion = snr.diffusion
-    lost = (diffusion.at(diffusion.N).log_a.max() - snr.mean(diffusion.at(diffusion.N).log_a)).nan_to_num(0.0) * DECIBEL
-    k = int(lost.argmax())
-    if not lost[k] > BLURRED:
+    loss = (diffusion.at(diffusion.N).log_a.max() - snr.mean(diffusion.at(diffusion.N).log_a)).nan_to_num(0.0) * DECIBEL
+    k = int(loss.argmax())
+    if not loss[k] > BLURRED:
         return None
     crossings = snr.data_below(0.0)
     isotropic = [
@@ -115,18 +115,18 @@ def _blur_in_noise(snr: BandSNR) -> Finding | None:
         for level in snr.data.nan_to_num(float("inf"))
     ]
     pairs = [(own, slowest) for own, slowest in zip(crossings, isotropic, strict=True) if own and slowest]
-    moved = max((slowest - own for own, slowest in pairs), default=diffusion.N)
-    if moved > NEARBY * diffusion.N:
+    shift = max((slowest - own for own, slowest in pairs), default=diffusion.N)
+    if shift > NEARBY * diffusion.N:
         return None
     i = crossings[k]
     before = 0.0 if i is None else float(DECIBEL * (diffusion.at(i).log_a.max() - snr.mean(diffusion.at(i).log_a)[k]))
     return Finding(
         "blur-in-noise",
-        f"the blur acts only where everything is already noise: it takes {float(lost[k]):.1f} dB of the signal of "
+        f"the blur acts only where everything is already noise: it takes {float(loss[k]):.1f} dB of the signal of "
         f"ρ < {snr.edges[k]:.2f} by N = {diffusion.N}, but {before:.2g} dB before its data-SNR falls below 1 (at step {i}), "
-        f"and moves {f'no crossing by more than {moved} steps' if moved else 'no crossing at all'}: the data are destroyed as "
+        f"and moves {f'no crossing by more than {shift} steps' if shift else 'no crossing at all'}: the data are destroyed as "
         "without blur",
-        {"lost_db": float(lost[k]), "lost_before_crossing_db": before, "crossing": i or 0, "moved_steps": moved},
+        {"lost_db": float(loss[k]), "lost_before_crossing_db": before, "crossing": i or 0, "moved_steps": shift},
     )
 
 

@@ -95,25 +95,25 @@ def _parameters(component: Component, path: str) -> Iterator[Parameter]:
             yield Parameter(f"{path}.{name}", value, max(lower, default=-math.inf), min(upper, default=math.inf))
 
 
-def chosen(velocity: Component, wanted: Mapping[str, tuple[float, float] | None]) -> list[Parameter]:
-    """The parameters to fit: those ``wanted``, by path or its end, in a range or the declared one; by default all that have one.
+def chosen(velocity: Component, ranges: Mapping[str, tuple[float, float] | None]) -> list[Parameter]:
+    """The parameters to fit: those of ``ranges``, by path or its end, in a range or the declared one; by default all with one.
 
     Raises:
         ConfigError: for a name that is none or several, a range without two ends, and where nothing is left to fit.
 
     """
     there = parameters(velocity)
-    if not wanted:
-        found = [parameter for parameter in there if parameter.bounded]
+    if not ranges:
+        free = [parameter for parameter in there if parameter.bounded]
     else:
-        found = [_named(there, name, limits) for name, limits in wanted.items()]
-    if not found:
+        free = [_named(there, name, limits) for name, limits in ranges.items()]
+    if not free:
         raise ConfigError(
             f"velocity '{velocity.name}' has no number with a range to fit",
             details=[f"its numbers: {', '.join(parameter.path for parameter in there) or 'none'}"],
             fix="give the range of one: --vary NAME=LOW:HIGH",
         )
-    return found
+    return free
 
 
 def _named(there: Sequence[Parameter], name: str, limits: tuple[float, float] | None) -> Parameter:
@@ -187,7 +187,7 @@ def fit(
     limit = torch.tensor(GONE, dtype=torch.float64)
     if sampler.prior != "standard":
         limit = _data_snr(start).clamp_min(GONE)
-    seen = in_frequencies(start, config.data).moments  # of the data
+    moments = in_frequencies(start, config.data).moments  # of the data
     few = target is None and _same_steps(sampler, as_planned(start, config.data))
 
     def error(candidate: Config) -> tuple[float, float]:
@@ -196,11 +196,11 @@ def fit(
         if target is not None:
             return float(law(diffusion, sampler, target, wrong).distance(target).sum()), _alive(diffusion, limit)
         search, weight = as_planned(diffusion, config.data), torch.ones(())
-        data = Diffusion(search.rotation, search.scales, search.event_shape, seen)
+        data = Diffusion(search.rotation, search.scales, search.event_shape, moments)
         if few:
             (search, weight), (data, _) = thinned(search), thinned(data)
-        wanted = diagonal(data)
-        each = law(search, sampler, wanted, wrong).distance(wanted)
+        gaussian = diagonal(data)
+        each = law(search, sampler, gaussian, wrong).distance(gaussian)
         return float((each * weight.flatten()).sum()), _alive(diffusion, limit)
 
     best, count = config, 1
@@ -213,12 +213,12 @@ def fit(
         try:
             numbers = {parameter.path: parameter.at(float(at)) for parameter, at in zip(free, y, strict=True)}
             candidate = with_values(config, numbers, start.moments)
-            found = _cost(*error(candidate))
+            value = _cost(*error(candidate))
         except GendiffError:
             return REFUSED
-        if found < best_cost:
-            best, best_cost = candidate, found
-        return found
+        if value < best_cost:
+            best, best_cost = candidate, value
+        return value
 
     _search(cost, free, evaluations)
     if not never_rises(best.diffusion()):
@@ -238,8 +238,8 @@ def fit(
             "no parameters were found for which the predicted error is finite",
             fix="vary fewer of them, or in narrower ranges: --vary NAME=LOW:HIGH",
         )
-    found = {parameter.path: parameter.value for parameter in parameters(best.velocity)}
-    values = {parameter.path: found[parameter.path] for parameter in free}
+    by_path = {parameter.path: parameter.value for parameter in parameters(best.velocity)}
+    values = {parameter.path: by_path[parameter.path] for parameter in free}
     return Fit(best.model_copy(update={"sampler": sampler}), values, before, after, count)
 
 
@@ -248,7 +248,7 @@ def _search(cost: Callable[[np.ndarray], float], free: Sequence[Parameter], eval
     bounds = [(0.0, parameter.coordinate(parameter.high)) for parameter in free]
     share = max(min(MEMBERS, evaluations // 8) // len(free), 1)  # of a parameter
     generations = (3 * evaluations // 4) // max(share * len(free), 5)  # SciPy has five members at least
-    found = differential_evolution(
+    optimum = differential_evolution(
         cost,
         bounds,
         x0=[parameter.coordinate(parameter.value) for parameter in free],
@@ -260,7 +260,7 @@ def _search(cost: Callable[[np.ndarray], float], free: Sequence[Parameter], eval
         rng=0,
     )
     options = {"maxfev": evaluations // 4, "xtol": 1e-2, "ftol": 1e-3}
-    minimize(cost, found.x, method="Powell", bounds=bounds, options=options)
+    minimize(cost, optimum.x, method="Powell", bounds=bounds, options=options)
 
 
 def with_values(config: Config, values: Mapping[str, float], moments: Moments) -> Config:

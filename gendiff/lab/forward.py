@@ -117,13 +117,13 @@ def as_planned(diffusion: Diffusion, data: Data | None = None) -> Diffusion:
     Single pixels are told one variance, which is that of every component of the DCT too (where pixels at the rim differ, the mean
     is taken). Any other process is told the moments of its own basis.
     """
-    seen = in_frequencies(diffusion, data)
-    if seen is diffusion or diffusion.rotation.name != "identity":
-        return seen
+    spectral = in_frequencies(diffusion, data)
+    if spectral is diffusion or diffusion.rotation.name != "identity":
+        return spectral
     own, shape = diffusion.moments, diffusion.event_shape
-    m = seen.rotation.rotate(diffusion.rotation.unrotate(torch.broadcast_to(own.mean, shape)))
+    m = spectral.rotation.rotate(diffusion.rotation.unrotate(torch.broadcast_to(own.mean, shape)))
     flat = own.variance.expand(shape).flatten(1).mean(1).reshape(-1, *[1] * (len(shape) - 1))
-    return Diffusion(seen.rotation, seen.scales, shape, replace(own, mean=m, variance=flat))
+    return Diffusion(spectral.rotation, spectral.scales, shape, replace(own, mean=m, variance=flat))
 
 
 def spaced(N: int, moments: int) -> list[int]:

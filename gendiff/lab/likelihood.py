@@ -112,8 +112,8 @@ def proposal(diffusion: Diffusion) -> Tensor:
     for i in torch.arange(2, diffusion.N + 1, device=diffusion.scales.device).split(64):
         at = diffusion.at(i, torch.float64)
         posterior = at.c * at.s**2 / at.v  # of x̄_0 given x̄_i
-        expected = _lost_snr(diffusion, i) * posterior
-        terms.append(torch.broadcast_to(expected, (len(i), *diffusion.event_shape)).flatten(1).sum(1))
+        term = _lost_snr(diffusion, i) * posterior
+        terms.append(torch.broadcast_to(term, (len(i), *diffusion.event_shape)).flatten(1).sum(1))
     weight = torch.cat(terms).clamp_min(0).cpu()
     even = 1 / len(weight)
     return (1 - UNIFORM) * weight / weight.sum() + UNIFORM * even if weight.sum() > 0 else weight * 0 + even
@@ -174,8 +174,8 @@ def bound(
         GendiffError: where the bound of an event is not finite.
 
     """
-    drawn = proposal(diffusion)
-    cumulative, weight = drawn.cumsum(0), 1 / drawn
+    probability = proposal(diffusion)
+    cumulative, weight = probability.cumsum(0), 1 / probability
     decoder = byte_decoder if eight_bit else continuous_decoder
     device = diffusion.scales.device
     parts: list[Tensor] = []

@@ -75,13 +75,13 @@ def predict(
 
     """
     steps = [update.i for update in sampler.plan(diffusion)]
-    drawn = law(diffusion, sampler, data, error)
+    outcome = law(diffusion, sampler, data, error)
     if data.covariance.shape[-1] == 1:
-        each = drawn.distance(data).reshape(diffusion.event_shape)
+        each = outcome.distance(data).reshape(diffusion.event_shape)
         member = BandSNR(diffusion, bands)
         return Prediction(len(steps), steps, float(each.sum()), member.sum(each).tolist())
-    parts = [float(_part(drawn, inside).distance(_part(data, inside))) for inside in _dct_bands(diffusion, bands)]
-    return Prediction(len(steps), steps, float(drawn.distance(data).sum()), parts)
+    parts = [float(_part(outcome, inside).distance(_part(data, inside))) for inside in _dct_bands(diffusion, bands)]
+    return Prediction(len(steps), steps, float(outcome.distance(data).sum()), parts)
 
 
 def _dct_bands(diffusion: Diffusion, bands: int) -> list[Tensor]:
@@ -146,11 +146,11 @@ def thinned(diffusion: Diffusion) -> tuple[Diffusion, Tensor]:
     middle = order[(count.cumsum(0) - count + (count - 1) // 2).long()]
     small = (shape[0], len(middle))
     weight = count.expand(small)
-    squared, variance = (
+    square, variance = (
         torch.broadcast_to(values, shape).flatten(1) @ member / count
         for values in (diffusion.moments.mean**2, diffusion.moments.variance)
     )
-    moments = Moments(squared.sqrt(), variance, weight=weight, modes=diffusion.moments.modes)
+    moments = Moments(square.sqrt(), variance, weight=weight, modes=diffusion.moments.modes)
     scales = picked(diffusion.scales, middle, spatial(shape))
     few = Diffusion(Rotation.model_validate("identity"), scales, small, moments)
     return few, weight
@@ -165,30 +165,30 @@ def best_grid(
     sampler: GridSampler,
     data: Gaussian,
     n: int,
-    known: Sequence[str] = (),
+    names: Sequence[str] = (),
     error: NetworkError | None = None,
 ) -> list[int]:
     """Steps from N down to 1 or more, n at most, at which ``sampler`` has the smallest error that a search finds.
 
-    It begins with the best of the grids ``known`` and the sampler's own, bends it by a few sine waves (Powell's method), then
-    moves single steps as long as that helps. Of many components few stand for all; the grid that is returned is never worse than
-    the one it began with.
+    It begins with the best of the grids of these names and the sampler's own, bends it by a few sine waves (Powell's method),
+    then moves single steps as long as that helps. Of many components few stand for all; the grid that is returned is never worse
+    than the one it began with.
     """
     N = diffusion.N
     search, weight = (diffusion, None) if data.covariance.shape[-1] > 1 else thinned(diffusion)
     target = data if weight is None else diagonal(search)
-    left = max(UPDATES // n, 1)
-    seen: dict[tuple[int, ...], float] = {}
+    budget = max(UPDATES // n, 1)
+    costs: dict[tuple[int, ...], float] = {}
 
     def cost(steps: tuple[int, ...]) -> float:
-        nonlocal left
-        if steps not in seen:
-            left -= 1
+        nonlocal budget
+        if steps not in costs:
+            budget -= 1
             each = law(search, at(sampler, steps), target, error).distance(target)
-            seen[steps] = float(each.sum() if weight is None else (each * weight.flatten()).sum())
-        return seen[steps]
+            costs[steps] = float(each.sum() if weight is None else (each * weight.flatten()).sum())
+        return costs[steps]
 
-    grids = [sampler.grid, *(Grid.model_validate(name) for name in known)]
+    grids = [sampler.grid, *(Grid.model_validate(name) for name in names)]
     starts = [tuple(grid.steps(diffusion, n)[:-1]) for grid in grids]
     best = start = min(starts, key=cost)
     if len(start) > 2:
@@ -198,16 +198,16 @@ def best_grid(
         waves = min(WAVES, len(start) - 1)
         minimize(
             lambda a: cost(bend(a)), np.zeros(waves), method="Powell", bounds=[(-0.9, 0.9)] * waves,
-            options={"maxfev": left // 2, "xtol": 0.02, "ftol": 1e-4},
+            options={"maxfev": budget // 2, "xtol": 0.02, "ftol": 1e-4},
         )  # fmt: skip
-        best = min(seen, key=lambda steps: (seen[steps], steps))
+        best = min(costs, key=lambda steps: (costs[steps], steps))
     stride = max(N // (4 * n), 1)
-    while left > 0:
-        moved = _moved(best, stride, cost, lambda: left > 0)
-        if moved == best and stride == 1:
+    while budget > 0:
+        candidate = _moved(best, stride, cost, lambda: budget > 0)
+        if candidate == best and stride == 1:
             break
-        stride = stride if moved != best else max(stride // 2, 1)
-        best = moved
+        stride = stride if candidate != best else max(stride // 2, 1)
+        best = candidate
     whole = [predict(diffusion, at(sampler, steps), data, error=error).total for steps in (start, best)]
     return list(best if whole[1] < whole[0] else start)
 
@@ -239,10 +239,10 @@ def _moved(
     """``steps`` with each but the first moved by ``stride`` either way where that costs less, one after the other."""
     for place in range(1, len(steps)):
         for way in (stride, -stride):
-            moved = steps[place] + way
+            step = steps[place] + way
             above, below = steps[place - 1], steps[place + 1] if place + 1 < len(steps) else 0
-            candidate = (*steps[:place], moved, *steps[place + 1 :])
-            if below < moved < above and going_on() and cost(candidate) < cost(steps):
+            candidate = (*steps[:place], step, *steps[place + 1 :])
+            if below < step < above and going_on() and cost(candidate) < cost(steps):
                 steps = candidate
                 break
     return steps

@@ -116,7 +116,7 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian, error: NetworkEr
             responses.insert(0, chain.response(update.i, error))
         beliefs = (Past(update.q, update.b), *update.past)
         mean = 0 * points[0].mean if update.constant is None else chain.column(update.constant)
-        maps, moved = [], []
+        maps, shifts = [], []
         for age, weights in enumerate(beliefs):
             x_0, x_0_rest, eps, eps_rest = models[age]
             q, b = chain.column(weights.q), chain.column(weights.b)
@@ -126,35 +126,35 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian, error: NetworkEr
             maps.append(slope)
             mean = mean + q * x_0_rest + b * eps_rest + _times(slope, points[age].mean[..., None])[..., 0]
             if error is not None:
-                moved.append(q * responses[age][0] + b * responses[age][1])
+                shifts.append(q * responses[age][0] + b * responses[age][1])
         ages = range(len(points))
         cross = [_total([_times(maps[k], joint[k, l]) for k in range(len(maps))]) for l in ages]
         covariance = _total([_times(cross[k], maps[k].mT) for k in range(len(maps))])
         if update.e is not None:
             covariance = covariance + torch.diag_embed(chain.column(update.e) ** 2)
-        known = []
-        for age, R in enumerate(moved):
+        new_faults = []
+        for age, R in enumerate(shifts):
             through = [_times(maps[k], faults[k, age]) for k in range(len(maps)) if (k, age) in faults]
-            mixed = _total(through) * R[..., None, :] if through else 0.0 * covariance
-            covariance = covariance + mixed + mixed.mT + torch.diag_embed(R**2)
-            known.append(_total([*through, torch.diag_embed(R)]))
+            cross_term = _total(through) * R[..., None, :] if through else 0.0 * covariance
+            covariance = covariance + cross_term + cross_term.mT + torch.diag_embed(R**2)
+            new_faults.append(_total([*through, torch.diag_embed(R)]))
             for l in ages:
                 if (l, age) in faults:
                     cross[l] = cross[l] + R[..., None] * faults[l, age].mT
         covariance = (covariance + covariance.mT) / 2  # of itself an odd part, all rounding, grows in hundreds of steps
         points.insert(0, Gaussian(mean, covariance, data.event_shape))
-        kept = range(len(update.past) + 1)
+        newest = range(len(update.past) + 1)
         joint = {
             (0, 0): covariance,
-            **{(0, k + 1): cross[k] for k in kept},
-            **{(k + 1, 0): cross[k].mT for k in kept},
-            **{(k + 1, l + 1): joint[k, l] for k in kept for l in kept},
+            **{(0, k + 1): cross[k] for k in newest},
+            **{(k + 1, 0): cross[k].mT for k in newest},
+            **{(k + 1, l + 1): joint[k, l] for k in newest for l in newest},
         }
         faults = {
-            **{(0, l + 1): values for l, values in enumerate(known)},
-            **{(k + 1, l + 1): values for (k, l), values in faults.items() if k in kept and l in kept},
+            **{(0, l + 1): values for l, values in enumerate(new_faults)},
+            **{(k + 1, l + 1): values for (k, l), values in faults.items() if k in newest and l in newest},
         }
-        del points[len(kept) + 1 :], models[len(kept) :], responses[len(kept) :]
+        del points[len(newest) + 1 :], models[len(newest) :], responses[len(newest) :]
     return points[0]
 
 

@@ -24,21 +24,21 @@ def shortage(error: BaseException | None) -> str:
         if isinstance(error, GendiffError):
             return ""  # said already
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _SAID.search(str(error))):
-            asked = _BYTES.search(str(error))
+            match = _BYTES.search(str(error))
             device = "the GPU" if "CUDA" in str(error) else "this machine"
-            if asked is None:
+            if match is None:
                 return f"it asks for more than {device} has"
-            size = f"{int(asked[1]):,}" if asked[1].isdecimal() else asked[1]
-            return f"it asks for {size} {asked[2]}, more than {device} has left"
+            size = f"{int(match[1]):,}" if match[1].isdecimal() else match[1]
+            return f"it asks for {size} {match[2]}, more than {device} has left"
         error = error.__cause__
     return ""
 
 
-def out_of_memory(asked: str, what: str = "", fix: str = "") -> GendiffError:
+def out_of_memory(demand: str, what: str = "", fix: str = "") -> GendiffError:
     """The error for a shortage: ``what`` was too large, in which setting is ``fix``."""
     return GendiffError(
         f"out of memory: {what}" if what else "out of memory",
-        details=[asked],
+        details=[demand],
         fix=fix or "ask for less at a time, or use a machine with more memory",
     )
 
@@ -47,20 +47,20 @@ def available() -> float:
     """Bytes of memory that this machine, or the container, could still give: at most; infinite where nobody says."""
     most = [float("inf")]
     with suppress(OSError):
-        said = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-        most += [int(said[1]) * 1024] if said else []
+        match = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+        most += [int(match[1]) * 1024] if match else []
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # "max" is no number
             most.append(int(Path(limit).read_text(encoding="ascii")))
     return min(most)
 
 
-def check_memory(needed: int, what: str, fix: str, subject: str = "") -> None:
-    """Raise `ConfigError` where ``needed`` bytes are more than there are: asked before hours of filling them."""
-    if needed > (free := available()):
+def check_memory(size: int, what: str, fix: str, subject: str = "") -> None:
+    """Raise `ConfigError` where ``size`` bytes are more than there are: asked before hours of filling them."""
+    if size > (free := available()):
         raise ConfigError(
             f"out of memory: {what}",
-            details=[f"it needs {needed:,} bytes at least, and {int(free):,} are free"],
+            details=[f"it needs {size:,} bytes at least, and {int(free):,} are free"],
             fix=fix,
             subject=subject,
         )
@@ -72,6 +72,6 @@ def memory_for(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if asked := shortage(error):
-            raise out_of_memory(asked, what, fix) from error
+        if demand := shortage(error):
+            raise out_of_memory(demand, what, fix) from error
         raise

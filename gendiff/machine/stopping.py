@@ -93,9 +93,9 @@ def _hear(number: int, frame: FrameType | None) -> None:
     heed()
 
 
-def stopped(where: str, number: int, kept: str = "", go_on: str = "") -> Stopped:
+def stopped(where: str, number: int, remark: str = "", go_on: str = "") -> Stopped:
     """The error that reports a stop on request: exit code 130 for Ctrl-C, 75 for other signals."""
     what = " ".join(["stopped", *filter(None, [where]), "on", signal.Signals(number).name])
-    error = Stopped("; ".join(filter(None, [what, kept])), fix=f"go on: {go_on}" if go_on else "")
+    error = Stopped("; ".join(filter(None, [what, remark])), fix=f"go on: {go_on}" if go_on else "")
     error.exit_code = 130 if number == signal.SIGINT else 75
     return error

@@ -119,7 +119,7 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
             wherever this process happens to be, in the middle of an optimiser step too.
 
     """
-    died, handler = "", signal.getsignal(signal.SIGCHLD)
+    last_word, handler = "", signal.getsignal(signal.SIGCHLD)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: as it was asked
         outcomes = iter(loader)
@@ -137,13 +137,13 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
     ) as error:  # or a pipe that breaks, before the loader looks after its processes
         if not str(error).startswith("DataLoader worker") and not _one_is_dead(getattr(outcomes, "_workers", ())):
             raise
-        died = str(error).partition("\n")[0] or "it left no word"
+        last_word = str(error).partition("\n")[0] or "it left no word"
     finally:
         del outcomes, loader  # their processes end now, and not when the traceback of an error goes
-    if died:
+    if last_word:
         raise DataProcessDied(
             "a data process has died: it was killed, most likely for want of memory, or its code crashed",
-            details=[died],
+            details=[last_word],
             fix=f"make room in memory, or use fewer processes: {fewer}",
         )
 

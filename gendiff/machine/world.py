@@ -66,12 +66,12 @@ class World:
         """The CPU tensors of all processes, whose sizes may differ, in the main one by rank; in others nothing."""
         if self.size == 1:
             return [tensor]
-        found: list[Any] = [None] * self.size
+        tensors: list[Any] = [None] * self.size
         if self.device.type == "cuda":  # NCCL gathers nothing in one process alone
-            dist.all_gather_object(found, tensor)
+            dist.all_gather_object(tensors, tensor)
         else:
-            dist.gather_object(tensor, found if self.main else None)
-        return found if self.main else []
+            dist.gather_object(tensor, tensors if self.main else None)
+        return tensors if self.main else []
 
 
 @contextmanager
@@ -83,15 +83,15 @@ def join(device: str | None) -> Iterator[World]:
 
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
     if size == 1:
-        yield World(0, 1, chosen)
+        yield World(0, 1, place)
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        yield World(rank, size, chosen)
+        yield World(rank, size, place)
     finally:
         dist.destroy_process_group()
 

@@ -14,28 +14,28 @@ def culprit(error: BaseException, entries: Iterable[Entry]) -> Entry | None:
 
     Code of gendiff that fails in the hands of others is their failure.
     """
-    known, blamed = list(entries), None
+    candidates, suspect = list(entries), None
     for frame in reversed(_frames(error)):
-        if (owner := _owner(frame, known)) is None:
+        if (owner := _owner(frame, candidates)) is None:
             continue
-        if not owner.provider.built_in and (blamed is None or _package(owner.module) == _package(_module(frame))):
+        if not owner.provider.built_in and (suspect is None or _package(owner.module) == _package(_module(frame))):
             return owner
-        blamed = blamed or owner
-    return blamed
+        suspect = suspect or owner
+    return suspect
 
 
-def _owner(frame: FrameType, known: list[Entry]) -> Entry | None:
+def _owner(frame: FrameType, entries: list[Entry]) -> Entry | None:
     """The component whose code runs in a frame, also where it runs what it inherits from an interface."""
     holder = frame.f_locals.get("self", frame.f_locals.get("cls"))
     cls, module = holder if isinstance(holder, type) else type(holder), _module(frame)
     if issubclass(cls, Component):
-        itself = [entry for entry in known if (entry.kind, entry.name) == (cls.kind, cls.name)]
+        itself = [entry for entry in entries if (entry.kind, entry.name) == (cls.kind, cls.name)]
         if itself:
             return itself[0]
-    here = [entry for entry in known if entry.module == module]
+    here = [entry for entry in entries if entry.module == module]
     near = [
         entry  # another module of the same package; gendiff's own packages hold more than one provider
-        for entry in known
+        for entry in entries
         if not entry.provider.built_in and _package(entry.module) == _package(module)
     ]
     own = [entry for entry in here if entry.class_name == cls.__name__]

@@ -86,26 +86,28 @@ def installed() -> Iterator[Plugin]:
 
     A distribution with damaged metadata is a plugin that raises `Damaged` when it is loaded.
     """
-    found: dict[Provider, Callable[[], Any]] = {}
+    loaders: dict[Provider, Callable[[], Any]] = {}
     for distribution in importlib.metadata.distributions():
         if flaw := _unreadable(distribution):
-            found[_unread(distribution)] = partial(_refuse, flaw)
+            loaders[_unread(distribution)] = partial(_refuse, flaw)
             _keep_torch_from_looking()
             continue
         if flaw := _metadata_flaw(distribution):
-            found[_unread(distribution)] = partial(_refuse, flaw)
+            loaders[_unread(distribution)] = partial(_refuse, flaw)
         try:
             points = distribution.entry_points
         except Exception as error:  # importlib.metadata raises whatever its parser trips over
-            found[_unread(distribution)] = partial(_refuse, f"its entry_points.txt: {type(error).__name__}: {error}")
+            loaders[_unread(distribution)] = partial(_refuse, f"its entry_points.txt: {type(error).__name__}: {error}")
             _keep_torch_from_looking()
             continue
         own = points.select(group=GROUP)
         name, version = _identity(distribution) if own else ("", "")  # which reads all of a README
         for point in own:
-            found.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
-    for provider in sorted(found, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)):
-        yield Plugin(provider, found[provider])
+            loaders.setdefault(Provider(name, version, f"{point.name} = {point.value}"), point.load)
+    for provider in sorted(
+        loaders, key=lambda provider: (not provider.built_in, provider.distribution, provider.origin)
+    ):
+        yield Plugin(provider, loaders[provider])
 
 
 def version(distribution: str) -> str:

@@ -32,10 +32,10 @@ def restore(before: dict[str, Any]) -> list[str]:
     """Undo what has changed since; returns the names of that."""
     torch, after = _torch(), process_state()
     if torch and before["torch's default dtype"] is None:  # torch came in since; its threads and seed are the machine's
-        came = {"torch's default dtype": torch.float32, "torch's default device": "cpu"}
-        before = {**before, **{name: value for name, value in after.items() if before[name] is None}, **came}
-    changed = [name for name in before if before[name] != after[name]]
-    for name in changed:
+        defaults = {"torch's default dtype": torch.float32, "torch's default device": "cpu"}
+        before = {**before, **{name: value for name, value in after.items() if before[name] is None}, **defaults}
+    names = [name for name in before if before[name] != after[name]]
+    for name in names:
         value = before[name]
         match name:
             case "the working directory":
@@ -58,7 +58,7 @@ def restore(before: dict[str, Any]) -> list[str]:
                 torch.set_num_threads(value)
             case "torch's random state":
                 torch.set_rng_state(torch.frombuffer(bytearray(value), dtype=torch.uint8))
-    return changed
+    return names
 
 
 def _working_directory() -> str:

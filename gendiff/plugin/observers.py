@@ -20,14 +20,16 @@ class Observers:
 
     Args:
         observers: name and object of each; its methods marked with ``@hookimpl`` are the hooks it takes.
-        failed: told ``(name, reason)`` when an observer raised and was switched off.
+        complain: told ``(name, reason)`` when an observer raised and was switched off.
 
     """
 
     def __init__(
-        self, observers: Iterable[tuple[str, object]] = (), failed: Callable[[str, str], None] = lambda name, why: None
+        self,
+        observers: Iterable[tuple[str, object]] = (),
+        complain: Callable[[str, str], None] = lambda name, why: None,
     ) -> None:
-        self.failed = failed
+        self.complain = complain
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         for name, observer in observers:
@@ -38,18 +40,18 @@ class Observers:
         try:
             register(self._manager, observer, name)
         except Exception as error:  # an observer may be anything; it must not end a run
-            self.failed(name, reason(error))
+            self.complain(name, reason(error))
 
     def make(self, name: str, observer: Callable[[], object]) -> None:
         """Let one more watch, who has to be made first."""
         try:
-            made = observer()
+            watcher = observer()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # an observer may be anything; it must not end a run
-            self.failed(name, reason(error))
+            self.complain(name, reason(error))
         else:
-            self.add(name, made)
+            self.add(name, watcher)
 
     def notify(self, hook: str, **facts: Any) -> None:
         """Call one hook of every observer, in the order they were added."""
@@ -62,4 +64,4 @@ class Observers:
                 raise
             except BaseException as error:  # an observer may raise anything; it must not end a run
                 self._manager.unregister(implementation.plugin)
-                self.failed(implementation.plugin_name, f"{hook}: {reason(error)}")
+                self.complain(implementation.plugin_name, f"{hook}: {reason(error)}")

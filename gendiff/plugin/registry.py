@@ -67,16 +67,16 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-                found = getattr(importlib.import_module(module), attribute)
+                component = getattr(importlib.import_module(module), attribute)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything; it must not take the program down
             raise self._broken(reason(error)) from error
-        if flaw := _flaw(found):
+        if flaw := _flaw(component):
             raise self._broken(f"{self.target} {flaw}")
-        if (found.kind, found.name) != (self.kind, self.name):
-            raise self._broken(f"{self.target} says it is {found.kind} '{found.name}'")
-        return found  # type: ignore[no-any-return]  # a component class, or _flaw had said so
+        if (component.kind, component.name) != (self.kind, self.name):
+            raise self._broken(f"{self.target} says it is {component.kind} '{component.name}'")
+        return component  # type: ignore[no-any-return]  # a component class, or _flaw had said so
 
     def _broken(self, reason: str) -> PluginError:
         return PluginError(
@@ -133,10 +133,10 @@ class Registry:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         own = [plugin for plugin in discovery.installed() if third_party or plugin.provider.built_in]
-        found = [*own, *map(discovery.file, files), *plugins]
+        all_plugins = [*own, *map(discovery.file, files), *plugins]
         self._block = set(block)
-        self._refuse_unknown(self._block, found)
-        for plugin in found:
+        self._refuse_unknown(self._block, all_plugins)
+        for plugin in all_plugins:
             self.add(plugin)
 
     # --- asking ------------------------------------------------------------------------------------------------------
@@ -167,11 +167,11 @@ class Registry:
     def preset(self, name: str) -> Path:
         """The TOML file of a preset; raises `ConfigError` where there is none."""
         if name not in self._presets:
-            known = sorted(self._presets)
+            names = sorted(self._presets)
             raise ConfigError(
                 f"unknown preset '{name}'",
                 where="--preset",
-                details=[f"known: {', '.join(known) or 'none'}", did_you_mean(name, known)],
+                details=[f"known: {', '.join(names) or 'none'}", did_you_mean(name, names)],
             )
         return self._presets[name][0]
 
@@ -186,14 +186,14 @@ class Registry:
 
     def health(self) -> list[Problem]:
         """`problems`, and what shows only when the announcements of third parties are followed: this imports them."""
-        found = list(self.problems)
+        problems = list(self.problems)
         for entry in self.entries():
             if not entry.provider.built_in:
                 try:
                     entry.load()
                 except PluginError as error:
-                    found.append(Problem(entry.provider, f"{entry.kind} '{entry.name}': {error.details[0]}"))
-        return found
+                    problems.append(Problem(entry.provider, f"{entry.kind} '{entry.name}': {error.details[0]}"))
+        return problems
 
     def provider(self, component: Component) -> Provider | None:
         """Who provides the class of ``component``; None for one that came in by no plugin."""
@@ -232,64 +232,64 @@ class Registry:
     def add(self, plugin: Plugin) -> Provider:
         """Load one more plugin, unless it is here already; returns its provider. The first to take a name has it."""
         provider = plugin.provider
-        for known in self.providers:
-            if known.place == provider.place:
-                return known
+        for other in self.providers:
+            if other.place == provider.place:
+                return other
         self.providers.append(provider)
         if provider.sha256:
             discovery.open_to(provider.sha256)
-        if blocked := self._block.intersection(provider.names):
-            self._problem(provider, f"--block {min(blocked)}", "blocked")
+        if names := self._block.intersection(provider.names):
+            self._problem(provider, f"--block {min(names)}", "blocked")
         else:
             self._load(plugin)
         return provider
 
     def _load(self, plugin: Plugin) -> None:
         provider = plugin.provider
-        loaded = self._guarded(provider, plugin.load, whole=True)
-        if loaded is None or self._manager.is_registered(loaded):
+        module = self._guarded(provider, plugin.load, whole=True)
+        if module is None or self._manager.is_registered(module):
             return
-        self._guarded(provider, lambda: self._register(loaded, provider), whole=True)
-        if not self._manager.is_registered(loaded):
+        self._guarded(provider, lambda: self._register(module, provider), whole=True)
+        if not self._manager.is_registered(module):
             return
-        for component in self._asked("gendiff_components", loaded, provider, list) or ():
+        for component in self._asked("gendiff_components", module, provider, list) or ():
             self._guarded(provider, partial(self._add, component, provider))
-        for name, path in (self._asked("gendiff_presets", loaded, provider, dict) or {}).items():
+        for name, path in (self._asked("gendiff_presets", module, provider, dict) or {}).items():
             self._guarded(provider, partial(self._add_preset, name, path, provider))
 
-    def _register(self, loaded: Any, provider: Provider) -> None:
-        needed = getattr(loaded, "gendiff_api_version", API_VERSION)
-        if not isinstance(needed, int) or not 1 <= needed <= API_VERSION:
+    def _register(self, module: Any, provider: Provider) -> None:
+        version = getattr(module, "gendiff_api_version", API_VERSION)
+        if not isinstance(version, int) or not 1 <= version <= API_VERSION:
             raise ImportError(
-                f"it needs version {needed} of gendiff's plugin interface, this gendiff has {API_VERSION}: "
+                f"it needs version {version} of gendiff's plugin interface, this gendiff has {API_VERSION}: "
                 "upgrade the older of the two"
             )
         try:
-            register(self._manager, loaded, f"{provider} ({provider.origin})")
+            register(self._manager, module, f"{provider} ({provider.origin})")
         except pluggy.PluginValidationError as error:
-            raise ImportError(f"{error}{_line_of_hook(loaded, str(error))}") from error
+            raise ImportError(f"{error}{_line_of_hook(module, str(error))}") from error
 
-    def _asked(self, hook: str, loaded: Any, provider: Provider, into: Callable[[Any], Any]) -> Any:
+    def _asked(self, hook: str, module: Any, provider: Provider, into: Callable[[Any], Any]) -> Any:
         """What one plugin answers to a hook; None where it does not take it or fails."""
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            if implementation.plugin is loaded:
+            if implementation.plugin is module:
                 return self._guarded(provider, partial(_call, into, implementation.function), whole=True)
         return None
 
     def _guarded(self, provider: Provider, call: Callable[[], Any], whole: bool = False) -> Any:
         """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider, or of a ``whole`` plugin."""
-        printed, before, result = io.StringIO(), process_state(), None
+        output, before, result = io.StringIO(), process_state(), None
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(output):
                 result = call()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything; it must not take the program down
             self._problem(provider, reason(error), cause=error if whole else None)
-        if not printed.closed and printed.getvalue():
-            self._problem(provider, f"it printed at import: {printed.getvalue().strip()[:80]!r}", "warning")
-        if changed := restore(before):
-            why = f"its import changed {', '.join(changed)} of the whole process, which was undone"
+        if not output.closed and output.getvalue():
+            self._problem(provider, f"it printed at import: {output.getvalue().strip()[:80]!r}", "warning")
+        if names := restore(before):
+            why = f"its import changed {', '.join(names)} of the whole process, which was undone"
             self._problem(provider, why, "warning")
         return result
 
@@ -309,9 +309,9 @@ class Registry:
         else:
             self._problem(provider, f"{component!r} {flaw}")
             return
-        taken = self._entries.setdefault((entry.kind, entry.name), entry)
-        if taken is not entry:
-            self._problem(provider, f"{entry.kind} '{entry.name}' is already {_provided_by(taken.provider, provider)}")
+        holder = self._entries.setdefault((entry.kind, entry.name), entry)
+        if holder is not entry:
+            self._problem(provider, f"{entry.kind} '{entry.name}' is already {_provided_by(holder.provider, provider)}")
 
     def _add_preset(self, name: str, path: Path, provider: Provider) -> None:
         if not isinstance(name, str) or not isinstance(path, str | Path):
@@ -325,25 +325,25 @@ class Registry:
         else:
             self._presets[name] = (Path(path), provider)
 
-    def _refuse_unknown(self, block: Iterable[str], found: Iterable[Plugin]) -> None:
-        known = sorted({name for plugin in found for name in plugin.provider.names})
+    def _refuse_unknown(self, block: Iterable[str], plugins: Iterable[Plugin]) -> None:
+        names = sorted({name for plugin in plugins for name in plugin.provider.names})
         for name in block:
-            if name not in known and not name.endswith(".py"):  # `plugins check` may name that file later
-                distributions = sorted({plugin.provider.distribution for plugin in found})
+            if name not in names and not name.endswith(".py"):  # `plugins check` may name that file later
+                distributions = sorted({plugin.provider.distribution for plugin in plugins})
                 raise ConfigError(
                     f"no plugin is called '{name}'",
                     where="--block",
                     details=[
                         f"known: {', '.join(distributions)}, and their entry points",
-                        did_you_mean(name, known),
+                        did_you_mean(name, names),
                     ],
                     fix="see who provides what: gendiff plugins list",
                 )
 
 
-def _line_of_hook(loaded: Any, complaint: str) -> str:
+def _line_of_hook(module: Any, complaint: str) -> str:
     """Where the hook is that pluggy complains of; empty where its name says nothing."""
-    for name, function in vars(loaded).items() if isinstance(loaded, ModuleType) else ():
+    for name, function in vars(module).items() if isinstance(module, ModuleType) else ():
         code = getattr(function, "__code__", None)
         if code is not None and hasattr(function, f"{GROUP}_impl") and f"'{name}'" in complaint:
             return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"

@@ -63,7 +63,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
     """
     files = files or Files()
     final = directory(folder, checkpoint.step)
-    staged = folder / f".{final.name}.staged"
+    stage = folder / f".{final.name}.staged"
     content = {
         f"{group}.safetensors": safetensors.torch.save(dict(named)) for group, named in checkpoint.tensors.items()
     }
@@ -82,22 +82,22 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
         files.make_directory(folder)
         for leftover in folder.glob(".step-*"):  # of a crash, at whatever step it was
             files.remove_tree(leftover)
-        files.make_directory(staged)
+        files.make_directory(stage)
         for name, data in content.items():
-            files.write(staged / name, data)
-        files.write(staged / MANIFEST, sealed(manifest))
-        files.sync_directory(staged)
+            files.write(stage / name, data)
+        files.write(stage / MANIFEST, sealed(manifest))
+        files.sync_directory(stage)
         if final.exists():
             files.remove_tree(final)  # saved before and damaged since
-        files.rename(staged, final)
+        files.rename(stage, final)
         files.sync_directory(folder)
     except OSError as error:
-        shutil.rmtree(staged, ignore_errors=True)
-        needed = sum(len(data) for data in content.values())
+        shutil.rmtree(stage, ignore_errors=True)
+        size = sum(len(data) for data in content.values())
         raise GendiffError(
             f"cannot save the checkpoint of step {checkpoint.step}: {error.strerror or error}",
             details=[
-                f"in {folder}: {needed:,} bytes needed, {_free(folder):,} free",
+                f"in {folder}: {size:,} bytes needed, {_free(folder):,} free",
                 "earlier checkpoints are untouched",
             ],
             fix="make room or choose another --out, then go on with --resume",
@@ -116,11 +116,11 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
     return final
 
 
-def newest(folder: Path, problems: list[str] | None = None, wanted: Sequence[str] = ()) -> Checkpoint:
+def newest(folder: Path, problems: list[str] | None = None, preference: Sequence[str] = ()) -> Checkpoint:
     """The newest checkpoint under ``folder`` that verifies; why newer ones do not is appended to ``problems``.
 
     Args:
-        wanted: the groups of which the first that there is will be used; by default all are.
+        preference: the groups of which the first that there is will be used; by default all are.
 
     Raises:
         DataError: where there is none; never falls back to an empty one. Where values that will be used are not finite: names the
@@ -130,13 +130,13 @@ def newest(folder: Path, problems: list[str] | None = None, wanted: Sequence[str
     problems = [] if problems is None else problems
     for path in _steps(folder):
         try:
-            saved = load(path)
+            checkpoint = load(path)
         except DataError as error:
             problems.append(error.what)
             continue
-        groups = [group for group in wanted if group in saved.tensors][:1]
-        _refuse_not_finite(path, saved, groups or list(saved.tensors))
-        return saved
+        groups = [group for group in preference if group in checkpoint.tensors][:1]
+        _refuse_not_finite(path, checkpoint, groups or list(checkpoint.tensors))
+        return checkpoint
     raise DataError(
         f"no usable checkpoint in '{folder}'",
         details=problems[:5],
@@ -149,8 +149,8 @@ def newest(folder: Path, problems: list[str] | None = None, wanted: Sequence[str
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint; raises `DataError` naming what is wrong with it."""
     manifest = _manifest(path)
-    listed, about = manifest["files"], manifest["about"]
-    content = {name: _verified(path, name, facts) for name, facts in listed.items()}
+    files, about = manifest["files"], manifest["about"]
+    content = {name: _verified(path, name, facts) for name, facts in files.items()}
     tensors = {
         name.removesuffix(".safetensors"): _tensors(path / name, data)
         for name, data in content.items()
@@ -163,19 +163,21 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(step=step, tensors=tensors, state=state, about=about)
 
 
-def _refuse_not_finite(path: Path, saved: Checkpoint, groups: Sequence[str]) -> None:
+def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]) -> None:
     """Raise `DataError` where values of these groups are not finite."""
-    flaws = _not_finite(saved, groups)
+    flaws = _not_finite(checkpoint, groups)
     if not flaws:
         return
     details = [*flaws[:SHOWN], f"and {len(flaws) - SHOWN} more tensors" if len(flaws) > SHOWN else ""]
-    if groups == ["ema"] and not _not_finite(saved, ["model"]):
+    if groups == ["ema"] and not _not_finite(checkpoint, ["model"]):
         details.append("its raw weights, without averaging, are finite (--no-ema)")
-    earlier = next((step for step in map(_step_if_finite, _steps(path.parent)) if step and step < saved.step), None)
+    earlier = next(
+        (step for step in map(_step_if_finite, _steps(path.parent)) if step and step < checkpoint.step), None
+    )
     if earlier:
         details.append(f"the checkpoint of step {earlier} is finite")
     raise DataError(
-        f"the checkpoint of step {saved.step} holds values that are not finite",
+        f"the checkpoint of step {checkpoint.step} holds values that are not finite",
         where=str(path),
         details=details,
         fix=f"move that folder to another place, and the checkpoint of step {earlier} is used"
@@ -184,11 +186,11 @@ def _refuse_not_finite(path: Path, saved: Checkpoint, groups: Sequence[str]) -> 
     )
 
 
-def _not_finite(saved: Checkpoint, groups: Sequence[str]) -> list[str]:
+def _not_finite(checkpoint: Checkpoint, groups: Sequence[str]) -> list[str]:
     """One line for each tensor of these groups that holds values which are not finite."""
     flaws = []
     for group in groups:
-        for name, tensor in saved.tensors[group].items():
+        for name, tensor in checkpoint.tensors[group].items():
             if count := int(spoilt(group, name, tensor).sum()):
                 flaws.append(f"{group}.safetensors: {count:,} of {tensor.numel():,} values of '{name}'")
     return flaws
@@ -208,10 +210,10 @@ def spoilt(group: str, name: str, tensor: Tensor) -> Tensor:
 def _step_if_finite(path: Path) -> int | None:
     """The step of a checkpoint that verifies and is finite throughout; None of any other."""
     try:
-        saved = load(path)
+        checkpoint = load(path)
     except DataError:
         return None
-    return None if _not_finite(saved, list(saved.tensors)) else saved.step
+    return None if _not_finite(checkpoint, list(checkpoint.tensors)) else checkpoint.step
 
 
 def weights_hash(path: Path, group: str) -> str:
@@ -256,8 +258,8 @@ def _manifest(path: Path) -> dict[str, Any]:
             writer = ""
         raise DataError(f"{path} has format {manifest.get('format')!r:.20}{writer}; this gendiff reads format {FORMAT}")
     whole = check_seal(file, data, manifest)
-    listed, about = whole.get("files"), whole.get("about")
-    if not isinstance(listed, dict) or STATE not in listed or not isinstance(about, dict):
+    files, about = whole.get("files"), whole.get("about")
+    if not isinstance(files, dict) or STATE not in files or not isinstance(about, dict):
         raise DataError(f"{file} lists no files")
     return whole
 
@@ -282,14 +284,14 @@ def _steps(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
 
-def _prune(saved: Path, keep: int, files: Files) -> None:
+def _prune(latest: Path, keep: int, files: Files) -> None:
     # Only what is older than the checkpoint just saved: newer ones exist only where they were found damaged, and counting
     # them could leave nothing that verifies.
-    older = [path for path in _steps(saved.parent) if path.name < saved.name]
+    older = [path for path in _steps(latest.parent) if path.name < latest.name]
     for old in older[keep - 1 :]:
-        doomed = old.with_name(f".{old.name}.removed")  # a half-deleted checkpoint must not carry a checkpoint's name
-        files.rename(old, doomed)
-        files.remove_tree(doomed)
+        rubbish = old.with_name(f".{old.name}.removed")  # a half-deleted checkpoint must not carry a checkpoint's name
+        files.rename(old, rubbish)
+        files.remove_tree(rubbish)
 
 
 def _free(folder: Path) -> int:

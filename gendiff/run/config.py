@@ -117,15 +117,15 @@ class Config(Settings):
 
     def diffusion(self) -> Diffusion:
         """The process of this run, built and checked once; reads the data where it is not fitted to them."""
-        fitted = self.fitted()
-        if fitted._diffusion is None:
-            rotation, basis, shape = fitted.rotation, fitted._basis, self.data.event_shape
+        config = self.fitted()
+        if config._diffusion is None:
+            rotation, basis, shape = config.rotation, config._basis, self.data.event_shape
             if basis is None or basis is rotation:
-                fitted._diffusion = Diffusion.of(rotation, fitted.velocity, shape, self.N, fitted._moments)
+                config._diffusion = Diffusion.of(rotation, config.velocity, shape, self.N, config._moments)
             else:
-                own = Diffusion.of(rotation, fitted.velocity, shape, self.N)
-                fitted._diffusion = own.in_basis(basis, fitted._moments)
-        return fitted._diffusion
+                own = Diffusion.of(rotation, config.velocity, shape, self.N)
+                config._diffusion = own.in_basis(basis, config._moments)
+        return config._diffusion
 
     def toml(self) -> str:
         """This configuration as TOML, every value written out."""
@@ -293,11 +293,11 @@ def refuse_second_velocity(process: Any, velocity: Any, where: str = "") -> None
     spec = parse_spec(velocity) if isinstance(velocity, str) else velocity
     if process is None or not isinstance(spec, Mapping) or "name" not in spec:
         return
-    named = Process.model_validate(process)
-    own = named.parts()[1].name
+    recipe = Process.model_validate(process)
+    own = recipe.parts()[1].name
     if spec["name"] != own:
         raise ConfigError(
-            f"process '{named.name}' has a velocity of its own, '{own}', and '{spec['name']}' is another",
+            f"process '{recipe.name}' has a velocity of its own, '{own}', and '{spec['name']}' is another",
             where=where,
             details=["a process is a rotation and a velocity under one name"],
             fix=f"leave one of the two out; a parameter of '{own}' is set with velocity.KEY=VALUE",
@@ -359,13 +359,13 @@ def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str
             origins.update(dict.fromkeys((f"{path}.{key}" for key in base), origins.pop(path)))
     if isinstance(over, Mapping):
         keep = isinstance(base, Mapping) and over.get("name", base.get("name")) == base.get("name")
-        merged = dict(base) if keep else {}
+        table = dict(base) if keep else {}
         if not keep:
             _refuse_loss(origins, path, origin)
             _forget(origins, path)
         for key, value in over.items():
-            merged[key] = _merge(merged.get(key), value, origin, origins, f"{path}.{key}" if path else key)
-        return merged
+            table[key] = _merge(table.get(key), value, origin, origins, f"{path}.{key}" if path else key)
+        return table
     _forget(origins, path)
     origins[path] = origin
     return over
@@ -373,25 +373,27 @@ def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str
 
 def _refuse_loss(origins: Mapping[str, str], path: str, origin: str) -> None:
     """Raise `ConfigError` where a flag names a component and so drops what ``--set`` says of the one before."""
-    lost = [known for value, known in origins.items() if value.startswith(f"{path}.") and known.startswith("--set ")]
-    if lost and origin.startswith("--") and origin not in lost:
+    losses = [
+        source for value, source in origins.items() if value.startswith(f"{path}.") and source.startswith("--set ")
+    ]
+    if losses and origin.startswith("--") and origin not in losses:
         raise ConfigError(
-            f"'{lost[0]}' would have no effect: {origin} names another {path.rpartition('.')[2]}",
+            f"'{losses[0]}' would have no effect: {origin} names another {path.rpartition('.')[2]}",
             where=origin,
             fix=f"say it there too, as in {origin} 'NAME:PARAMETER=VALUE', or leave it out",
         )
 
 
 def _forget(origins: dict[str, str], path: str) -> None:
-    for known in [known for known in origins if known == path or known.startswith(f"{path}.")]:
-        del origins[known]
+    for key in [key for key in origins if key == path or key.startswith(f"{path}.")]:
+        del origins[key]
 
 
-def _of_values(origins: Mapping[str, str], given: Any, resolved: Any) -> dict[str, str]:
-    """Origins by the paths of ``resolved``: a spec that stood for a whole component gave its name and some parameters."""
-    found = {}
+def _of_values(origins: Mapping[str, str], given: Any, values: Any) -> dict[str, str]:
+    """Origins by the paths of ``values``: a spec that stood for a whole component gave its name and some parameters."""
+    by_path = {}
     for path, origin in origins.items():
-        spec, value = given, resolved
+        spec, value = given, values
         for part in path.split("."):
             spec, value = spec[part], value.get(part)
         keys = (
@@ -399,18 +401,18 @@ def _of_values(origins: Mapping[str, str], given: Any, resolved: Any) -> dict[st
             if isinstance(value, dict) and isinstance(spec, str)
             else [path]
         )
-        found.update(dict.fromkeys(keys, origin))
-    return found
+        by_path.update(dict.fromkeys(keys, origin))
+    return by_path
 
 
 def _locate(error: GendiffError, origins: Mapping[str, str]) -> None:
     """Give the error the origin of its subject: of that very path, of its name, of a part, or of what holds it."""
-    wanted = error.subject
-    while wanted and not error.where:
+    subject = error.subject
+    while subject and not error.where:
         ends = {path: f".{path}." for path in origins}  # a component that is at fault later does not know what holds it
-        whole = [path for path in (wanted, f"{wanted}.name") if path in origins]
-        exact = whole or [path for path, end in ends.items() if end.endswith((f".{wanted}.", f".{wanted}.name."))]
-        parts = [path for path, end in ends.items() if f".{wanted}." in end]
-        found = exact or (parts if wanted == error.subject else [])
-        error.where = origins[found[0]] if found else ""
-        wanted = wanted.rpartition(".")[0]
+        whole = [path for path in (subject, f"{subject}.name") if path in origins]
+        exact = whole or [path for path, end in ends.items() if end.endswith((f".{subject}.", f".{subject}.name."))]
+        parts = [path for path, end in ends.items() if f".{subject}." in end]
+        paths = exact or (parts if subject == error.subject else [])
+        error.where = origins[paths[0]] if paths else ""
+        subject = subject.rpartition(".")[0]

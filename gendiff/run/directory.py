@@ -69,7 +69,7 @@ class Run:
         self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
         self.given = dict(given or {})  # model and data that were given in Python
-        self.made = False  # whether its directory was not there before
+        self.is_new = False  # whether its directory was not there before
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -90,11 +90,11 @@ class Run:
             process, why = stored.dump(diffusion, config.velocity, config.rotation), ""
         except GendiffError as error:  # too large: then the run needs its plugins
             process, why = stored.dump(diffusion, config.velocity, config.rotation, whole=False), str(error)
-        made = out is None or not out.exists()
+        is_new = out is None or not out.exists()
         with leaving_no_folder(out or Path("runs")):
             path = _numbered(config) if out is None else _empty(out)
             run = cls(path, config)
-            run.made = made
+            run.is_new = is_new
             try:
                 run._define(
                     process, why, registry, argv, f"{printable(path.name)}-{os.urandom(4).hex()}" if out else path.name
@@ -142,7 +142,7 @@ class Run:
                     shutil.rmtree(child, ignore_errors=True)
                 else:
                     child.unlink(missing_ok=True)
-            if self.made:
+            if self.is_new:
                 self.path.rmdir()
 
     @classmethod
@@ -183,8 +183,8 @@ class Run:
         for change in changes:
             table = overlaid(table, change)
         run = cls(path, Config.model_construct(), table, given=given)
-        recalled = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
-        run.config, run.notes = recalled.config, recalled.notes
+        result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
+        run.config, run.notes = result.config, result.notes
         if training and isinstance(run.config.data, TensorData):
             run.config.data.require()
         return run
@@ -256,17 +256,17 @@ class Run:
 
     def data(self) -> Data:
         """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
-        data, known = self.config.data, self.info["data"]["fingerprint"]
+        data, fingerprint = self.config.data, self.info["data"]["fingerprint"]
         if isinstance(data, stored.StoredData):
             table = self.given.get("data") or self.table.get("data", data.table())
             layer = Layer(str(self.path / CONFIG), {"data": table})
             data = resolve([layer]).config.data
         if isinstance(data, TensorData):
             data.require()
-        if data.fingerprint != known:
+        if data.fingerprint != fingerprint:
             raise DataError(
                 f"the data of '{self.path}' are not those that it was trained on",
-                details=[f"fingerprint then: {known}", f"fingerprint now: {data.fingerprint}"],
+                details=[f"fingerprint then: {fingerprint}", f"fingerprint now: {data.fingerprint}"],
                 fix="bring them back",
             )
         return data
@@ -314,8 +314,8 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop rows beyond ``step``: they belong to steps that will be done again."""
-        kept = [json_line(row) for row in self._rows() if row["step"] <= step]
-        Files().replace(self.metrics, b"".join(kept))
+        rows = [json_line(row) for row in self._rows() if row["step"] <= step]
+        Files().replace(self.metrics, b"".join(rows))
 
     def write_card(self) -> None:
         """Write README.md: what was trained, on what, with what result, and how to sample."""
@@ -388,13 +388,13 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
     What could not be measured, such as the loss of steps that were all skipped, is left out.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for key, value in row.items():
         parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
         if parts is not None:
-            found.update(
+            values.update(
                 {f"{key}.{name}": number for name, number in numbers({str(k): v for k, v in parts.items()}).items()}
             )
         elif key != "step" and isinstance(value, int | float) and math.isfinite(value):
-            found[key] = float(value)
-    return found
+            values[key] = float(value)
+    return values

@@ -69,13 +69,13 @@ class TrainedModel:
 
         Raises `DataError` where there is none, and for weights that are not finite or of another network.
         """
-        saved = checkpoint.newest(run.checkpoints, problems, ("ema", "model") if ema else ("model",))
-        group = "ema" if ema and "ema" in saved.tensors else "model"
-        path = checkpoint.directory(run.checkpoints, saved.step)
+        newest = checkpoint.newest(run.checkpoints, problems, ("ema", "model") if ema else ("model",))
+        group = "ema" if ema and "ema" in newest.tensors else "model"
+        path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
-        load_weights(denoiser.network, saved.tensors.get(group, {}), str(path / f"{group}.safetensors"))
-        hashed = checkpoint.weights_hash(path, group)
-        return cls(run, denoiser.eval(), saved.step, group, hashed)
+        load_weights(denoiser.network, newest.tensors.get(group, {}), str(path / f"{group}.safetensors"))
+        digest = checkpoint.weights_hash(path, group)
+        return cls(run, denoiser.eval(), newest.step, group, digest)
 
     def __repr__(self) -> str:
         weights = "averaged" if self.weights == "ema" else "current"
@@ -123,12 +123,12 @@ class TrainedModel:
             NotFinite: where events are not finite.
 
         """
-        chosen = self.config.sampler if sampler is None else sampler
-        if isinstance(chosen, str):
+        choice = self.config.sampler if sampler is None else sampler
+        if isinstance(choice, str):
             own = {"N": self.config.N, "sampler": self.config.sampler.table()}
-            chosen = resolve([Layer("the run", own), Layer("sampler", {"sampler": chosen})]).config.sampler
+            choice = resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
         images = range(check_number(n, "n"))
-        return torch.cat([events.cpu() for events in generate(self.denoiser, self.run, chosen, seed, images, n)])
+        return torch.cat([events.cpu() for events in generate(self.denoiser, self.run, choice, seed, images, n)])
 
     def predict(self, x: Tensor, i: int | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
@@ -162,33 +162,35 @@ def generate(
     device = next(denoiser.parameters()).device
     model = NetworkScore(denoiser, denoiser.diffusion, config.objective.parametrization, config.data.value_range)
     chunk = chunk or CHUNK[device.type]
-    size, lost = min(batch, chunk), list[int]()
+    size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
         part = images[start : start + size]
-        filled = [*part, *[part[0]] * (chunk - len(part))]
-        noise = ImageNoise(seed, filled, config.data.event_shape, device)
-        begin = _from_data(denoiser.diffusion, run.data(), seed, filled).to(device) if sampler.prior == "data" else None
-        seen = _first(len(part), watch)
-        events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=seen)[: len(part)]
+        numbers = [*part, *[part[0]] * (chunk - len(part))]
+        noise = ImageNoise(seed, numbers, config.data.event_shape, device)
+        begin = (
+            _from_data(denoiser.diffusion, run.data(), seed, numbers).to(device) if sampler.prior == "data" else None
+        )
+        observer = _first(len(part), watch)
+        events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=observer)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
-        lost += [image for image, whole in zip(part, finite, strict=True) if not whole]
-        drawn = start + len(part)
-        if lost and (drawn in (len(images), len(lost)) or drawn >= LOOKED) and drawn >= min(HOPELESS, len(images)):
-            raise _not_finite(lost, drawn, len(images), sampler, seed)
-        if not lost:
+        bad += [image for image, whole in zip(part, finite, strict=True) if not whole]
+        count = start + len(part)
+        if bad and (count in (len(images), len(bad)) or count >= LOOKED) and count >= min(HOPELESS, len(images)):
+            raise _not_finite(bad, count, len(images), sampler, seed)
+        if not bad:
             yield events
 
 
-def _not_finite(lost: Sequence[int], drawn: int, wanted: int, sampler: Sampler, seed: int) -> NotFinite:
-    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:
+    more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     return NotFinite(
-        f"{len(lost)} of {'' if drawn == wanted else 'the first '}{drawn} samples hold values that are not finite",
+        f"{len(bad)} of {'' if count == total else 'the first '}{count} samples hold values that are not finite",
         details=[
-            f"samples {', '.join(map(str, lost[:SHOWN]))}{more} of seed {seed}, drawn by {sampler.spec}",
+            f"samples {', '.join(map(str, bad[:SHOWN]))}{more} of seed {seed}, drawn by {sampler.spec}",
             "the weights are finite: it is what the network makes of them",
         ],
         fix="train again with a lower --lr, or with --precision fp32"
-        if len(lost) == drawn
+        if len(bad) == count
         else "try --sampler with more steps or clip=true, or train longer",
     )
 
@@ -217,7 +219,7 @@ def draw(
     run: Run,
     sampler: Sampler,
     count: int,
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    watch: Callable[[int, int], None] = lambda evaluations, total: None,
 ) -> Tensor:
     """The first ``count`` images of the run's own seed, ``(count, *event)`` on the CPU; raises `NotFinite`.
 
@@ -226,16 +228,16 @@ def draw(
     denoiser.eval()
     chunks = -(-count // min(count, CHUNK[next(denoiser.parameters()).device.type]))
     total = chunks * len(sampler.plan(denoiser.diffusion))
-    done = 0
+    evaluations = 0
 
-    def seen(snapshot: Snapshot) -> None:
-        nonlocal done
+    def tell(snapshot: Snapshot) -> None:
+        nonlocal evaluations
         if snapshot.pivot is not None:
-            done += 1
-            watch(done, total)
+            evaluations += 1
+            watch(evaluations, total)
 
     watch(0, total)
-    return torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count, seen))).cpu()
+    return torch.cat(list(generate(denoiser, run, sampler, run.config.train.seed, range(count), count, tell))).cpu()
 
 
 def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
@@ -264,15 +266,15 @@ class Trajectory:
         last = len(sampler.plan(self.diffusion))
         if count < 2:
             raise ConfigError(f"a trajectory of {count} views", fix="choose at least 2")
-        self.wanted = {round(k * last / (count - 1)) for k in range(count)}
+        self.numbers = {round(k * last / (count - 1)) for k in range(count)}
         self.rows = rows
-        self.kept: dict[int, list[Tensor]] = {}
+        self.views: dict[int, list[Tensor]] = {}
 
     def __call__(self, snapshot: Snapshot) -> None:
-        if snapshot.number in self.wanted and sum(map(len, self.kept.get(snapshot.number, []))) < self.rows:
-            self.kept.setdefault(snapshot.number, []).append(self.diffusion.unrotate(snapshot.x_bar).cpu())
+        if snapshot.number in self.numbers and sum(map(len, self.views.get(snapshot.number, []))) < self.rows:
+            self.views.setdefault(snapshot.number, []).append(self.diffusion.unrotate(snapshot.x_bar).cpu())
 
     @property
     def events(self) -> list[Tensor]:
         """The views from noise to data, each ``(<= rows, *event)``."""
-        return [torch.cat(self.kept[number])[: self.rows] for number in sorted(self.kept)]
+        return [torch.cat(self.views[number])[: self.rows] for number in sorted(self.views)]

@@ -65,10 +65,10 @@ def as_model(model: nn.Module | Model | str) -> Model:
     cls = type(model)
     try:
         file = Path(inspect.getfile(cls))
-        known = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        source = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     except (OSError, TypeError):  # a class of a session, or of no file
-        known = {}
+        source = {}
     size = sum(parameter.numel() for parameter in model.parameters())
-    made = TorchModule(module=f"{cls.__module__}:{cls.__qualname__}", parameters=size, **known)
-    made._network = deepcopy(model)
-    return made
+    wrapper = TorchModule(module=f"{cls.__module__}:{cls.__qualname__}", parameters=size, **source)
+    wrapper._network = deepcopy(model)
+    return wrapper

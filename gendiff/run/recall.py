@@ -46,7 +46,7 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
 
     """
     process = _stored_process(path / PROCESS, info)
-    table, gone, notes = dict(layer.table), dict[str, GendiffError](), list[str]()
+    table, errors, notes = dict(layer.table), dict[str, GendiffError](), list[str]()
     objective = layer.table.get("objective")
     basis = objective.get("basis", "process") if isinstance(objective, Mapping) else "process"
     spare = _stand_ins(process, info, training, basis)
@@ -61,33 +61,33 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
         try:
             resolve([Layer(layer.origin, {key: table[key]} if key in table else {})])
         except GendiffError as error:
-            gone[key] = error
-    for key in [key for key in gone if key in spare]:
+            errors[key] = error
+    for key in [key for key in errors if key in spare]:
         table[key] = spare[key]
-        notes.append(f"{_absence(key, gone[key], info)}: the numbers stored with the run are used")
-    replaced = {"sampler"} & gone.keys() if not training else set[str]()  # by the default
-    for key in replaced:
+        notes.append(f"{_absence(key, errors[key], info)}: the numbers stored with the run are used")
+    defaults = {"sampler"} & errors.keys() if not training else set[str]()  # by the default
+    for key in defaults:
         del table[key]
-    if missing := next((key for key in gone if key not in {*spare, *replaced}), None):
-        raise _needed(path, missing, gone[missing], info)
+    if missing := next((key for key in errors if key not in {*spare, *defaults}), None):
+        raise _needed(path, missing, errors[missing], info)
     config = resolve([Layer(layer.origin, table)]).config
-    if "sampler" in replaced:
+    if "sampler" in defaults:
         spec = config.sampler.spec
-        notes.append(f"{_absence('sampler', gone['sampler'], info)}: {spec} stands in; choose with --sampler")
+        notes.append(f"{_absence('sampler', errors['sampler'], info)}: {spec} stands in; choose with --sampler")
     if process is None:  # an older run whose process was too large to store
         standard = Moments.standard(tuple(info["data"].get("event_shape", ())))
         return Recalled(config if training else config.holding(config.rotation, config.velocity, standard), notes)
     rotation, velocity = config.rotation, config.velocity
-    if process.learned_rotation and "rotation" not in gone:
+    if process.learned_rotation and "rotation" not in errors:
         rotation = rotation.with_learned(process.learned_rotation)
-    if process.learned_velocity and "velocity" not in gone:
+    if process.learned_velocity and "velocity" not in errors:
         velocity = velocity.with_learned(process.learned_velocity)
-    own = gone.keys() & {"rotation", "velocity"}  # stored in the basis in which their moments are
-    basis = rotation if own else config.basis_of(rotation, velocity)
-    config = config.holding(rotation, velocity, process.moments, basis)
-    if process.parts and not {"rotation", "velocity"} <= gone.keys() and (changed := _change(config, process)):
+    # What stands in is stored in the basis in which the moments are.
+    own = rotation if errors.keys() & {"rotation", "velocity"} else config.basis_of(rotation, velocity)
+    config = config.holding(rotation, velocity, process.moments, own)
+    if process.parts and not {"rotation", "velocity"} <= errors.keys() and (change := _change(config, process)):
         notes.append(
-            f"its configuration now gives another process ({changed}): the numbers stored with the run are used"
+            f"its configuration now gives another process ({change}): the numbers stored with the run are used"
         )
         config = config.holding(*process.parts, process.moments)
     return Recalled(config, notes)
@@ -95,15 +95,15 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
 
 def _stored_process(file: Path, info: Mapping[str, Any]) -> StoredProcess | None:
     """The numbers of the process; None where none were stored."""
-    expected = info.get("process", {}).get("sha256")
-    if expected is None:
+    digest = info.get("process", {}).get("sha256")
+    if digest is None:
         return None
     try:
         with reading.opened(file, stored.MOST_BYTES) as content:
             actual = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]  # a binary file
     except (OSError, ValueError) as error:
         raise reading.unreadable(file, error) from error
-    if actual != expected:
+    if actual != digest:
         raise DataError(f"{file} is damaged: its SHA-256 is not the one in run.json", fix="restore it from a copy")
     return StoredProcess.load(file)
 
@@ -112,16 +112,16 @@ def _stand_ins(
     process: StoredProcess | None, info: Mapping[str, Any], training: bool, basis: Any
 ) -> dict[str, Component]:
     """What can take the place of a component, by its key in the configuration."""
-    found = dict[str, Component]()
+    spare = dict[str, Component]()
     if process is not None and process.parts:
-        found |= dict(zip(("rotation", "velocity"), process.parts, strict=True))
+        spare |= dict(zip(("rotation", "velocity"), process.parts, strict=True))
     if not training:
         data = info["data"]
         shape = {"shape": data.get("event_shape"), "bounds": data.get("value_range")}
-        found["data"] = StoredData.model_validate({**shape, "mark": str(data.get("fingerprint", ""))})
+        spare["data"] = StoredData.model_validate({**shape, "mark": str(data.get("fingerprint", ""))})
         if "predicts" in info:
-            found["objective"] = StoredObjective.model_validate({"predicts": info["predicts"], "basis": basis})
-    return found
+            spare["objective"] = StoredObjective.model_validate({"predicts": info["predicts"], "basis": basis})
+    return spare
 
 
 def _change(config: Config, process: StoredProcess) -> str:
@@ -134,8 +134,8 @@ def _change(config: Config, process: StoredProcess) -> str:
 
 def _absence(key: str, error: GendiffError, info: Mapping[str, Any]) -> str:
     """What cannot be made, why, and who provided it."""
-    said = error.what.replace("'", "") + " "  # "unknown schedule sine "
-    by = [who["plugin"] for what, who in info.get("providers", {}).items() if f"{what} " in said]
+    phrase = error.what.replace("'", "") + " "  # "unknown schedule sine "
+    by = [who["plugin"] for what, who in info.get("providers", {}).items() if f"{what} " in phrase]
     return f"its {key} cannot be made: {error.what}" + (f" (it came from {by[0]})" if by else "")
 
 

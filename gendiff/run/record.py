@@ -50,24 +50,24 @@ def given_in_python(config: Config, path: Path) -> dict[str, Any]:
     parts = {"model": config.model, "data": config.data}
     given = {key: part.table() for key, part in parts.items() if isinstance(part, TorchModule | TensorData)}
     words = {"model": "model=net", "data": "data=x"}
-    opened = ", ".join([repr(str(path)), *(words[key] for key in given)])
-    return {**given, "open": f"gendiff.load({opened})", "resume": f"gendiff.resume({opened})"} if given else {}
+    arguments = ", ".join([repr(str(path)), *(words[key] for key in given)])
+    return {**given, "open": f"gendiff.load({arguments})", "resume": f"gendiff.resume({arguments})"} if given else {}
 
 
 def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
     """Who provides each component of ``config``."""
-    found = {}
+    table = {}
     for component in _components(config):
         provider = registry.provider(component)
         if provider is not None:
-            found[f"{component.kind} {component.name}"] = {
+            table[f"{component.kind} {component.name}"] = {
                 "plugin": str(provider),
                 "distribution": provider.distribution,
                 "version": provider.version,
                 "origin": provider.origin,
                 "built_in": provider.built_in,
             }
-    return found
+    return table
 
 
 def copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, str]]:
@@ -109,10 +109,10 @@ def flaw(info: Mapping[str, Any]) -> str:
         if not isinstance(table, dict):
             return f"'{key}' is no table"
         for name, entry in table.items():
-            needed = TABLES[key]
-            if needed and (not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in needed)):
-                return f"'{key}.{name}' does not say {', '.join(needed)}"
-            if needed is not None and not needed and not isinstance(entry, str):
+            parts = TABLES[key]
+            if parts and (not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in parts)):
+                return f"'{key}.{name}' does not say {', '.join(parts)}"
+            if parts is not None and not parts and not isinstance(entry, str):
                 return f"'{key}.{name}' is no text"
     for name, file in tables["plugin_files"].items():
         if not re.fullmatch(r"plugins/[^/]+", file["copy"]) or file["copy"] == "plugins/..":

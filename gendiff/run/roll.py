@@ -33,9 +33,9 @@ def roll(parts: Mapping[str, int]) -> bytes:
 
 def absence(before: bytes, parts: Mapping[str, int]) -> Absence:
     """How ``parts`` differ from the files of the roll ``before``."""
-    known = {before[start : start + LENGTH] for start in range(0, len(before), LENGTH)}
-    strange = tuple(name for name, trace in parts.items() if _entry(name, trace) not in known)
-    return Absence(len(known) - (len(parts) - len(strange)), strange)
+    entries = {before[start : start + LENGTH] for start in range(0, len(before), LENGTH)}
+    strange = tuple(name for name, trace in parts.items() if _entry(name, trace) not in entries)
+    return Absence(len(entries) - (len(parts) - len(strange)), strange)
 
 
 def _entry(name: str, trace: int) -> bytes:

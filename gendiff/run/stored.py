@@ -402,9 +402,9 @@ def _scales(tensors: Mapping[str, Tensor]) -> Scales:
     for form in TABLES:
         if tensors.keys() == {field.name for field in fields(form)}:
             return form(**{name: value.long() if name == "index" else value for name, value in tensors.items()})
-    for names, made in BEFORE_FORMULAS.items():
+    for names, maker in BEFORE_FORMULAS.items():
         if tensors.keys() == set(names.split()):
-            return made(*(tensors[name] for name in names.split()))
+            return maker(*(tensors[name] for name in names.split()))
     raise ValueError(f"no scales are made of {sorted(tensors)}")
 
 
@@ -435,8 +435,8 @@ def difference(one: Diffusion, other: Diffusion) -> str:
     if (one.N, one.event_shape) != (other.N, other.event_shape):
         return f"N = {one.N} and events {one.event_shape} against N = {other.N} and {other.event_shape}"
     for i in sorted({0, 1, 2, *range(0, one.N, max(one.N // 64, 1)), one.N}):
-        at, wanted = one.at(i, torch.float64), other.at(i, torch.float64)
-        error = max(float((at.a - wanted.a).abs().max()), float((at.s - wanted.s).abs().max()))
+        at, theirs = one.at(i, torch.float64), other.at(i, torch.float64)
+        error = max(float((at.a - theirs.a).abs().max()), float((at.s - theirs.s).abs().max()))
         if not error < 1e-9:
             return f"a_i or s_i at i = {i} by {error:.1e}"
     x = torch.randn(2, *one.event_shape, generator=stream(0, "probe"), dtype=torch.float64)

@@ -56,9 +56,9 @@ def header(file: IO[bytes], size: int) -> Header:
     if count > HEADER:
         raise ValueError(f"its header of {count:,} bytes is too long")
     text = file.read(count)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
-        shape, fortran, dtype = read(io.BytesIO(length + text))
+        shape, fortran, dtype = parse(io.BytesIO(length + text))
     except Exception as error:  # numpy evaluates the header as Python literals, which can fail in many ways
         raise ValueError("its header cannot be read") from error
     if dtype.hasobject:
@@ -68,10 +68,10 @@ def header(file: IO[bytes], size: int) -> Header:
     whole = all(type(side) is int and side >= 0 for side in shape)  # numpy takes True for 1 here, and nowhere else
     if len(shape) > AXES or not whole or (shape and not dtype.itemsize):
         raise ValueError(f"its header tells of an impossible shape {shape!s:.100}")
-    found = Header(dtype, shape, fortran, 8 + len(length) + count)
-    if size < found.offset + found.size:
-        raise ValueError(f"its header tells of {found.size:,} bytes, and {max(size - found.offset, 0):,} follow")
-    return found
+    about = Header(dtype, shape, fortran, 8 + len(length) + count)
+    if size < about.offset + about.size:
+        raise ValueError(f"its header tells of {about.size:,} bytes, and {max(size - about.offset, 0):,} follow")
+    return about
 
 
 def values(file: IO[bytes], about: Header) -> np.ndarray:
@@ -83,8 +83,8 @@ def values(file: IO[bytes], about: Header) -> np.ndarray:
         place += len(part)
     if place < len(view):
         raise ValueError(f"{len(view):,} bytes of values are expected, and {place:,} follow")
-    found = raw.view(about.dtype) if about.dtype.itemsize else np.zeros((), about.dtype)
-    return found.reshape(about.shape, order="F" if about.fortran else "C")
+    array = raw.view(about.dtype) if about.dtype.itemsize else np.zeros((), about.dtype)
+    return array.reshape(about.shape, order="F" if about.fortran else "C")
 
 
 def npy(path: Path, most: int | None = None) -> np.ndarray:

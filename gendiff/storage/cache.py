@@ -35,8 +35,8 @@ class Cache:
         """``$GENDIFF_CACHE``, or ``gendiff`` in ``$XDG_CACHE_HOME``, or ``~/.cache/gendiff``."""
         if own := os.environ.get(VARIABLE):
             return cls(Path(own).expanduser())
-        shared = os.environ.get("XDG_CACHE_HOME")
-        return cls((Path(shared) if shared else Path.home() / ".cache") / "gendiff")
+        root = os.environ.get("XDG_CACHE_HOME")
+        return cls((Path(root) if root else Path.home() / ".cache") / "gendiff")
 
     def read(self, key: str) -> dict[str, Tensor] | None:
         """What was written under the key; None where nothing was, or where it is damaged."""

@@ -16,11 +16,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Refused(OSError):
-    """A disk that took less than all of a file of ``needed`` bytes."""
+    """A disk that took less than all of a file of ``size`` bytes."""
 
-    def __init__(self, error: OSError, path: Path, needed: int) -> None:
+    def __init__(self, error: OSError, path: Path, size: int) -> None:
         super().__init__(error.errno, error.strerror or str(error), str(path))
-        self.needed = needed
+        self.size = size
 
 
 def free(path: Path) -> int:
@@ -33,7 +33,7 @@ def free(path: Path) -> int:
 def refusal(
     error: OSError,
     path: Path | None = None,
-    needed: int | None = None,
+    size: int | None = None,
     safe: Iterable[str] = (),
     go_on: str = "",
     instead: str = "",
@@ -42,16 +42,16 @@ def refusal(
 
     Args:
         path: what was written, where the error does not name it.
-        needed: its size, where that is known and the error does not have it.
+        size: its size, where that is known and the error does not have it.
         safe: what is on the disk already, a line each.
         go_on: what to do once there is room.
         instead: what to do where there will be none.
 
     """
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
-    needed = error.needed if isinstance(error, Refused) else needed
+    size = error.size if isinstance(error, Refused) else size
     why = error.strerror or str(error)
-    room = [f"{needed:,} bytes needed"] if needed is not None else []
+    room = [f"{size:,} bytes needed"] if size is not None else []
     room += [f"{free(place):,} bytes free"] if place is not None else []
     mend = "make room" if error.errno in FULL else "see that the folder is there and can be written to"
     return GendiffError(
@@ -65,7 +65,7 @@ def unwritable(
     error: OSError,
     path: Path,
     what: str = "",
-    needed: int | None = None,
+    size: int | None = None,
     where: str = "--out",
     fix: str = "choose another place: --out PATH",
 ) -> GendiffError:
@@ -73,32 +73,32 @@ def unwritable(
 
     Args:
         what: could not be done; left out, ``path`` could not be written.
-        needed: bytes, where they are known.
+        size: bytes, where they are known.
         where: who named the place.
         fix: the way on.
 
     """
     if error.errno in FULL:
-        return refusal(OSError(error.errno, error.strerror, str(path)), needed=needed, instead=fix)
+        return refusal(OSError(error.errno, error.strerror, str(path)), size=size, instead=fix)
     what = what or f"cannot write '{path}'"
     return ConfigError(f"{what}: {error.strerror or error}", where=where, fix=fix)
 
 
-def check_room(path: Path, needed: int, what: str, fix: str) -> None:
-    """Raise `GendiffError` where fewer than ``needed`` bytes are free where ``path`` is or would be: before anything is made."""
-    left = free(path)
-    if left < needed:
+def check_room(path: Path, size: int, what: str, fix: str) -> None:
+    """Raise `GendiffError` where fewer than ``size`` bytes are free where ``path`` is or would be: before anything is made."""
+    room = free(path)
+    if room < size:
         raise GendiffError(
             f"not enough room in '{path}' for {what}",
-            details=[f"at least {needed:,} bytes needed, {left:,} free"],
+            details=[f"at least {size:,} bytes needed, {room:,} free"],
             fix=fix,
         )
 
 
 @contextmanager
-def writing(path: Path, needed: int | None = None, safe: Iterable[str] = (), go_on: str = "") -> Iterator[None]:
+def writing(path: Path, size: int | None = None, safe: Iterable[str] = (), go_on: str = "") -> Iterator[None]:
     """Whatever the disk refuses inside the block is raised as `refusal` says it."""
     try:
         yield
     except OSError as error:
-        raise refusal(error, path, needed, safe, go_on) from error
+        raise refusal(error, path, size, safe, go_on) from error

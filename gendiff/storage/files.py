@@ -84,32 +84,32 @@ class Files:
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file so that a crash leaves either the old or the new content."""
-        with _staged(path) as staged:
-            self.write(staged, content)
-            self.rename(staged, path)
+        with _staged(path) as stage:
+            self.write(stage, content)
+            self.rename(stage, path)
         self.sync_directory(path.parent)
 
 
 def put(path: Path, content: bytes) -> None:
     """Replace a file without waiting for the disk: for what can be made again. Nobody sees half of it."""
-    with _staged(path) as staged:
-        with _new(staged) as file:
-            _put(file, staged, content, durable=False)
-        staged.replace(path)
+    with _staged(path) as stage:
+        with _new(stage) as file:
+            _put(file, stage, content, durable=False)
+        stage.replace(path)
 
 
 def saved(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     """The same, with the content that ``save`` writes into a file, from any place in it."""
-    with _staged(path) as staged:
-        with _new(staged) as file:
+    with _staged(path) as stage:
+        with _new(stage) as file:
             try:
                 save(file)
                 file.flush()
             except OSError as error:  # the system does not say of which file
                 if error.filename is not None or error.errno is None:
                     raise
-                raise OSError(error.errno, error.strerror, str(staged)) from error
-        staged.replace(path)
+                raise OSError(error.errno, error.strerror, str(stage)) from error
+        stage.replace(path)
 
 
 def to_become(name: str) -> str | None:
@@ -162,22 +162,22 @@ def _closing(file: Any) -> Iterator[IO[bytes]]:
 @contextmanager
 def _staged(path: Path) -> Iterator[Path]:
     """A name beside ``path`` that nobody can know before; nothing is left there where the disk refuses."""
-    staged = path.with_name(f".{path.name[:50]}.{os.urandom(4).hex()}.staged")
+    stage = path.with_name(f".{path.name[:50]}.{os.urandom(4).hex()}.staged")
     try:
-        yield staged
+        yield stage
     except (Exception, KeyboardInterrupt) as error:
         with contextlib.suppress(OSError):
-            staged.unlink()
-        if isinstance(error, OSError) and error.filename == str(staged):
+            stage.unlink()
+        if isinstance(error, OSError) and error.filename == str(stage):
             error.filename, error.filename2 = str(path), None  # what was to be written, not where
         raise
 
 
 def _put(file: IO[bytes], path: Path, content: bytes, durable: bool = True) -> None:
     try:
-        written = file.write(content)
-        if written != len(content):
-            raise OSError(f"short write: {written} of {len(content)} bytes")
+        count = file.write(content)
+        if count != len(content):
+            raise OSError(f"short write: {count} of {len(content)} bytes")
         file.flush()
         if durable:
             os.fsync(file.fileno())

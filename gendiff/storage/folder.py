@@ -35,8 +35,8 @@ def numbered(root: Path, name: str) -> Path:
     try:
         root.mkdir(exist_ok=True)
         while True:
-            taken = [int(match[1]) for path in root.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
-            path = root / f"{max(taken, default=0) + 1:05d}-{name}"
+            numbers = [int(match[1]) for path in root.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
+            path = root / f"{max(numbers, default=0) + 1:05d}-{name}"
             try:
                 path.mkdir()
             except FileExistsError:

@@ -51,6 +51,6 @@ def locked(folder: Path, doing: str, fix: str) -> Iterator[None]:
         with disk.writing(folder / NAME):
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
             file.flush()
-        for left in [path for path in folder.iterdir() if to_become(path.name) and path.is_file()]:
-            left.unlink(missing_ok=True)  # of a process that was killed; a living one would hold the lock
+        for leftover in [path for path in folder.iterdir() if to_become(path.name) and path.is_file()]:
+            leftover.unlink(missing_ok=True)  # of a process that was killed; a living one would hold the lock
         yield

@@ -46,12 +46,12 @@ def content(path: Path, most: int) -> bytes:
     try:
         with opened(path, most) as file:
             size = os.fstat(file.fileno()).st_size
-            found = file.read(size + 1)  # a file of the kernel's says that it is empty, and one may grow
+            data = file.read(size + 1)  # a file of the kernel's says that it is empty, and one may grow
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    if len(found) != size:
+    if len(data) != size:
         raise unreadable(path, ValueError(f"it said that it has {size:,} bytes, and it has others"))
-    return found
+    return data
 
 
 def json_file(path: Path, most: int = JSON) -> dict[str, Any]:
@@ -74,11 +74,11 @@ def rows(path: Path) -> Iterator[bytes]:
     """The lines of a file, one at a time, without their ends; raises `DataError` naming the file and what is wrong."""
     try:
         with opened(path, ROWS) as file:
-            left = ROWS
+            budget = ROWS
             while line := file.readline(ROW + 1):
-                left -= len(line)
-                if len(line) > ROW or left < 0:
-                    raise ValueError(f"a line has more than {ROW:,} bytes" if left >= 0 else "it grows without end")
+                budget -= len(line)
+                if len(line) > ROW or budget < 0:
+                    raise ValueError(f"a line has more than {ROW:,} bytes" if budget >= 0 else "it grows without end")
                 yield line.rstrip(b"\r\n")
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
@@ -88,18 +88,18 @@ def hollow(file: BinaryIO, size: int) -> bool:
     """Whether a large file is all holes but for a hundredth: it would take memory that it never took of the disk."""
     if size <= SMALL:
         return False
-    held = place = 0
+    data = place = 0
     for _ in range(HOLES):
         try:
             start = os.lseek(file.fileno(), place, os.SEEK_DATA)
             place = os.lseek(file.fileno(), start, os.SEEK_HOLE)
         except OSError:  # nothing but a hole is left
             break
-        held += place - start
-        if 100 * held >= size:
+        data += place - start
+        if 100 * data >= size:
             break
     file.seek(0)
-    return 100 * held < size
+    return 100 * data < size
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
@@ -142,12 +142,12 @@ def archive(path: Path) -> zipfile.ZipFile:
         file.seek(max(size - END, 0))
         end = file.read()
         place = end.rfind(b"PK\x05\x06")
-        listed = int.from_bytes(end[place + 12 : place + 16], "little") if place >= 0 else 0
-        if listed == 2**32 - 1 and place >= 20:  # too large for that field: another record, further up, has it
+        length = int.from_bytes(end[place + 12 : place + 16], "little") if place >= 0 else 0
+        if length == 2**32 - 1 and place >= 20:  # too large for that field: another record, further up, has it
             file.seek(min(int.from_bytes(end[place - 12 : place - 4], "little"), size))
-            listed = int.from_bytes(file.read(56)[40:48], "little")
-        if listed > min(LISTED, size) or hollow(file, size):
-            raise ValueError(f"its list of files has {listed:,} bytes of {size:,}, with next to nothing in them")
+            length = int.from_bytes(file.read(56)[40:48], "little")
+        if length > min(LISTED, size) or hollow(file, size):
+            raise ValueError(f"its list of files has {length:,} bytes of {size:,}, with next to nothing in them")
     return zipfile.ZipFile(path)
 
 

@@ -33,32 +33,32 @@ def is_empty(folder: Path) -> bool:
 
 
 @contextmanager
-def whole(folder: Path, inside: bool = False, needed: int | None = None) -> Iterator[Path]:
+def whole(folder: Path, inside: bool = False, size: int | None = None) -> Iterator[Path]:
     """A directory whose content takes the place of ``folder`` when the block ends; where it fails, all is as it was before.
 
     Args:
         inside: ``folder`` is new or empty, and is filled, not replaced: it may be the working folder, or a disk of its own.
-        needed: bytes of all that will be in it, for the error where they do not fit.
+        size: bytes of all that will be in it, for the error where they do not fit.
 
     Raises:
         ConfigError: where the directory cannot be made.
         GendiffError: where another process fills the same folder, and where the disk takes no more.
 
     """
-    with leaving_no_folder(folder.parent), _filled(folder, inside, needed) as stage:
+    with leaving_no_folder(folder.parent), _filled(folder, inside, size) as stage:
         yield stage
 
 
 @contextmanager
-def _filled(folder: Path, inside: bool, needed: int | None) -> Iterator[Path]:
+def _filled(folder: Path, inside: bool, size: int | None) -> Iterator[Path]:
     stage, absent = aside(folder, inside), not folder.exists()
     try:
         stage.mkdir(parents=True, exist_ok=True)
-        held = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise unwritable(error, folder, f"cannot make the directory '{folder}'", needed, fix=ELSEWHERE) from error
+        raise unwritable(error, folder, f"cannot make the directory '{folder}'", size, fix=ELSEWHERE) from error
     try:
-        _hold(held, folder)
+        _hold(descriptor, folder)
         for leftover in stage.iterdir():
             _remove(leftover)
         try:
@@ -71,10 +71,10 @@ def _filled(folder: Path, inside: bool, needed: int | None) -> Iterator[Path]:
             cause = error.__cause__ if isinstance(error, GendiffError) else error
             if isinstance(cause, OSError) and cause.errno in _FULL:
                 full = OSError(cause.errno, cause.strerror, str(folder))
-                raise refusal(full, needed=needed, safe=["what was written is removed"], instead=ELSEWHERE) from error
+                raise refusal(full, size=size, safe=["what was written is removed"], instead=ELSEWHERE) from error
             raise
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def _hold(directory: int, folder: Path) -> None:

@@ -36,8 +36,10 @@ def written_down(component: Component) -> str:
     again = type(component).model_validate(tomllib.loads(tomli_w.dumps(component.table())))
     require(again.table() == component.table(), str(component.table()), str(again.table()))
     require(dict(again) == dict(component), f"the parameters {dict(component)}", str(dict(again)))
-    parsed = type(component).model_validate(component.spec)
-    require(parsed.table() == component.table(), f"{component.table()} from '{component.spec}'", str(parsed.table()))
+    from_spec = type(component).model_validate(component.spec)
+    require(
+        from_spec.table() == component.table(), f"{component.table()} from '{component.spec}'", str(from_spec.table())
+    )
     return component.spec
 
 

@@ -59,8 +59,8 @@ def same_elsewhere(data: Data) -> str:
     if module == "__main__" or module.startswith("gendiff_plugin_"):
         return "not asked of a plugin in a single file"
     indices = _indices(data)[:3]
-    told = elsewhere(_digest, data, indices)
-    require(told == _digest(data, indices), "the same events and fingerprint", "others in another process")
+    answer = elsewhere(_digest, data, indices)
+    require(answer == _digest(data, indices), "the same events and fingerprint", "others in another process")
     return f"{len(indices)} indices and the fingerprint"
 
 
@@ -106,8 +106,8 @@ def workers(data: Data) -> str:
     """None and two."""
     batches = Batches(data, 100, 0, 4 if data.length is None else min(4, data.length), 0, 1)
     cpu = torch.device("cpu")
-    alone, shared = (list(batches.loader(1, 3, count, cpu)) for count in (0, 2))
-    for one, two in zip(alone, shared, strict=True):
+    alone, together = (list(batches.loader(1, 3, count, cpu)) for count in (0, 2))
+    for one, two in zip(alone, together, strict=True):
         require(torch.equal(one.x_0, two.x_0), "the same events", "others with two workers")
     return "none and two"
 

@@ -26,9 +26,9 @@ def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
     assert server.stdout
     pickle.dump((sys.path, pickle.dumps((function, arguments))), server.stdin)
     server.stdin.flush()
-    returned, told = pickle.load(server.stdout)  # our own bytes
-    require(returned, "no error in another process", str(told))
-    return told
+    ok, answer = pickle.load(server.stdout)  # our own bytes
+    require(ok, "no error in another process", str(answer))
+    return answer
 
 
 @cache
@@ -63,11 +63,11 @@ def _in_a_child(path: list[str], question: bytes) -> bytes:
         try:
             sys.path[:] = path
             function, arguments = pickle.loads(question)
-            told = True, function(*arguments)
+            outcome = True, function(*arguments)
         except BaseException as error:  # somebody else's component may raise anything
-            told = False, reason(error)
+            outcome = False, reason(error)
         with os.fdopen(sender, "wb") as file:
-            pickle.dump(told, file)
+            pickle.dump(outcome, file)
         os._exit(0)
     os.close(sender)
     with os.fdopen(receiver, "rb") as file:

@@ -23,26 +23,26 @@ EVENT = (2, 3, 5)
 @check("grid", "its steps fall from N to 0", _POSITIONS)
 def falls(grid: Grid) -> str:
     """For every number of evaluations that it takes, on processes that are fast and slow, long and short."""
-    seen, refused = 0, set[str]()
+    count, refusals = 0, set[str]()
     for diffusion in _diffusions():
         for n in (1, 2, 3, 10, diffusion.N - 1, diffusion.N, None):
             try:
                 with undisturbed():
                     steps = grid.steps(diffusion, n)
             except ConfigError as error:
-                refused.add(error.what)
+                refusals.add(error.what)
                 continue
-            seen += 1
+            count += 1
             require(
                 (steps[0], steps[-1]) == (diffusion.N, 0), f"from N = {diffusion.N} to 0", f"{steps[0]} to {steps[-1]}"
             )
             require(all(i > j for i, j in pairwise(steps)), "falling steps", str(steps[:8]))
             require(all(isinstance(i, int) for i in steps), "whole numbers", str(steps[:8]))
-            asked = n or (len(steps) - 1 if grid.counted else diffusion.N)
-            require(len(steps) == asked + 1, f"{asked} evaluations", str(len(steps) - 1))
-    if not seen:
-        return f"not tried: {'; '.join(sorted(refused))}"
-    return f"{seen} grids"
+            evaluations = n or (len(steps) - 1 if grid.counted else diffusion.N)
+            require(len(steps) == evaluations + 1, f"{evaluations} evaluations", str(len(steps) - 1))
+    if not count:
+        return f"not tried: {'; '.join(sorted(refusals))}"
+    return f"{count} grids"
 
 
 @check("grid", "it takes every step where no number is given", "`steps`, where it is the author's own")

@@ -37,15 +37,15 @@ def whole_run(logger: Logger) -> str:
     except ConfigError as error:
         return f"not tried: {error.what}"
     failures: list[str] = []
-    printed = io.StringIO()
-    with TemporaryDirectory() as folder, contextlib.redirect_stdout(printed):
+    output = io.StringIO()
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(output):
         run = Path(folder) / "00001-check"
         run.mkdir()
         (run / "run.json").write_text('{"id": "check"}', encoding="utf-8")
         (run / "config.toml").write_text("N = 10\n", encoding="utf-8")
-        observers = Observers(failed=lambda name, why: failures.append(why))
+        observers = Observers(complain=lambda name, why: failures.append(why))
         observers.make(logger.name, lambda: logger.observer(run))
-        heard = sum(bool(getattr(observers._manager.hook, hook).get_hookimpls()) for hook in LIFECYCLE)
+        hooks = sum(bool(getattr(observers._manager.hook, hook).get_hookimpls()) for hook in LIFECYCLE)
         picture = run / "samples.png"
         events = torch.zeros(4, 1, 8, 8)
         sheet(events).save(picture)
@@ -57,6 +57,6 @@ def whole_run(logger: Logger) -> str:
             observers.notify("gendiff_checkpoint_saved", run=run, step=step, checkpoint=run / "checkpoints")
         observers.notify("gendiff_run_ended", run=run, step=2, status="done")
     require(not failures, "no error", "; ".join(failures))
-    require(heard > 0, "an observer with at least one hook", "none")
-    require(not printed.getvalue(), "nothing on stdout", repr(printed.getvalue()[:60]))
-    return f"hears {heard} of {len(LIFECYCLE)} hooks"
+    require(hooks > 0, "an observer with at least one hook", "none")
+    require(not output.getvalue(), "nothing on stdout", repr(output.getvalue()[:60]))
+    return f"hears {hooks} of {len(LIFECYCLE)} hooks"

@@ -26,18 +26,20 @@ RARER: tuple[EventShape, ...] = ((3, 32, 32), (1, 28, 28), (4, 32, 32), (3, 64, 
 )
 def shape(model: Model) -> str:
     """Float32, finite, also with frequency features."""
-    seen = []
+    shapes = []
     for variant in (model, model.model_copy(update={"frequency_features": True})):
         for event, network in _networks(variant):
             x, i = _inputs(variant, event)
-            given = x.clone(), i.clone()
+            copies = x.clone(), i.clone()
             out = network(x, i)
-            require(torch.equal(x, given[0]) and torch.equal(i, given[1]), "x and i left as they were", "they changed")
+            require(
+                torch.equal(x, copies[0]) and torch.equal(i, copies[1]), "x and i left as they were", "they changed"
+            )
             require(out.shape == (3, *event), f"an output of shape {(3, *event)}", str(tuple(out.shape)))
             require(out.dtype == torch.float32, "float32", str(out.dtype))
             require(bool(torch.isfinite(out).all()), "finite numbers", "some are not")
-            seen.append("x".join(map(str, event)))
-    return f"takes {', '.join(dict.fromkeys(seen))}"
+            shapes.append("x".join(map(str, event)))
+    return f"takes {', '.join(dict.fromkeys(shapes))}"
 
 
 @check("model", "every parameter has a gradient", "a layer that `forward` does not use")
@@ -49,8 +51,8 @@ def gradients(model: Model) -> str:
         network(*_inputs(model, event)).square().sum().backward()
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
-                reached = parameter.grad is not None and bool((parameter.grad != 0).any())
-                require(reached, "a gradient for every parameter", f"none for {name}")
+                has_gradient = parameter.grad is not None and bool((parameter.grad != 0).any())
+                require(has_gradient, "a gradient for every parameter", f"none for {name}")
                 require(bool(torch.isfinite(_grad(parameter)).all()), "finite gradients", f"not so for {name}")
         total = max(total, sum(parameter.numel() for parameter in network.parameters()))
     return f"up to {total:,} parameters"
@@ -84,12 +86,12 @@ def depends(model: Model) -> str:
         x, i = _inputs(model, event)
         out = network(x, i)
         other = noise(tuple(x.shape), 7, torch.float32)
-        for moved, what in (
+        for output, what in (
             (network(x, torch.tensor([600.0, 800.0, 30.0])), "at another step"),
             (network(other, i), "for another event"),
         ):
             for k in range(len(x)):
-                require(_difference(moved[k], out[k]) > 1e-5, f"another output {what}", "the same")
+                require(_difference(output[k], out[k]) > 1e-5, f"another output {what}", "the same")
     return "on both"
 
 
@@ -104,19 +106,19 @@ def seeded(model: Model) -> str:
 
 
 def _networks(model: Model) -> Iterator[tuple[EventShape, nn.Module]]:
-    refused: list[str] = []
+    refusals: list[str] = []
     for event in (*SHAPES, *RARER):
-        if event in RARER and len(refused) < len(SHAPES):
+        if event in RARER and len(refusals) < len(SHAPES):
             return
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 network = model.build(event)
         except ConfigError as error:
-            refused.append(error.what)
+            refusals.append(error.what)
             continue
         yield event, network
-    require(len(refused) < len(SHAPES + RARER), f"one of {SHAPES + RARER} that it takes", "; ".join(refused[:1]))
+    require(len(refusals) < len(SHAPES + RARER), f"one of {SHAPES + RARER} that it takes", "; ".join(refusals[:1]))
 
 
 def _inputs(model: Model, event: EventShape) -> tuple[Tensor, Tensor]:
@@ -138,8 +140,8 @@ def _randomise(network: nn.Module) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             inputs = parameter.numel() // len(parameter) if parameter.ndim > 1 else 25
-            drawn = torch.randn(parameter.shape, generator=generator) * inputs**-0.5  # signals keep their size
-            parameter.copy_(drawn + (parameter == 1) if parameter.requires_grad else parameter)
+            values = torch.randn(parameter.shape, generator=generator) * inputs**-0.5  # signals keep their size
+            parameter.copy_(values + (parameter == 1) if parameter.requires_grad else parameter)
 
 
 def _seeded(network: nn.Module, x: Tensor, i: Tensor) -> Tensor:

@@ -55,9 +55,9 @@ def process(noise: NoiseSchedule) -> str:
 def ends(noise: NoiseSchedule) -> str:
     """A signal that is left at N is missing when sampling starts."""
     scales = _scales(noise, 1000)
-    left = float(scales.log_a(torch.tensor([1000])).exp())
-    require(left < 0.5, "a_N < 0.5 at N = 1000", f"a_N = {left:.3f}")
-    return f"a_N = {left:.1e} at N = 1000; {terminal(scales)}"
+    signal = float(scales.log_a(torch.tensor([1000])).exp())
+    require(signal < 0.5, "a_N < 0.5 at N = 1000", f"a_N = {signal:.3f}")
+    return f"a_N = {signal:.1e} at N = 1000; {terminal(scales)}"
 
 
 def _scales(noise: NoiseSchedule, N: int) -> BlurScales:

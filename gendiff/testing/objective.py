@@ -68,8 +68,8 @@ def weight(objective: Objective) -> str:
 @check("objective", "it gives one loss per event", "`loss` is final: this fails only where `weight` does not broadcast")
 def per_event(objective: Objective) -> str:
     """Each of its own event alone."""
-    known = isinstance(objective.parametrization, Parametrization)
-    require(known, "a parametrization: one of Parametrization", repr(objective.parametrization))
+    valid = isinstance(objective.parametrization, Parametrization)
+    require(valid, "a parametrization: one of Parametrization", repr(objective.parametrization))
     diffusion = _diffusion()
     x_0, eps, i = noise((4, *EVENT), 1).float(), noise((4, *EVENT), 2).float(), torch.tensor([1, 10, 60, 100])
     loss = objective.loss(_Constant(torch.zeros(4, *EVENT)), diffusion, x_0, i, eps)

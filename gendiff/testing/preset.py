@@ -20,8 +20,8 @@ def commented(path: Path) -> str:
 @check("preset", "it is a valid configuration", "names and ranges of its values: `gendiff config show --preset NAME`")
 def valid(path: Path) -> str:
     """On top of the defaults."""
-    given = Layer.from_file(path)
-    layer, open_ = _completed(given)
+    base = Layer.from_file(path)
+    layer, open_ = _completed(base)
     config = resolve([layer]).config
     again = resolve([Layer("its own TOML", config.table())]).config
     require(again == config, "the same configuration when it is written and read", "another")
@@ -38,8 +38,8 @@ def _completed(layer: Layer) -> tuple[Layer, list[str]]:
             continue
         spec = parse_spec(value) if isinstance(value, str) else dict(value)
         fields = component_class(interface.kind, spec["name"]).model_fields if "name" in spec else {}
-        needed = [name for name, field in fields.items() if field.is_required() and name not in spec]
-        if needed:
-            table[key] = spec | dict.fromkeys(needed, "to-be-given")
-            open_ += [f"{key}.{name}" for name in needed]
+        names = [name for name, field in fields.items() if field.is_required() and name not in spec]
+        if names:
+            table[key] = spec | dict.fromkeys(names, "to-be-given")
+            open_ += [f"{key}.{name}" for name in names]
     return Layer(layer.origin, table), open_

@@ -93,12 +93,12 @@ def undisturbed() -> Iterator[None]:
     try:
         set_ = _random_states()
         yield
-        changed = [name for name, state in _random_states().items() if state != set_[name]]
+        names = [name for name, state in _random_states().items() if state != set_[name]]
     finally:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])
         random.setstate(before[2])
-    require(not changed, "the random numbers of the whole process left alone", f"those of {', '.join(changed)} are not")
+    require(not names, "the random numbers of the whole process left alone", f"those of {', '.join(names)} are not")
 
 
 def _random_states() -> dict[str, object]:
@@ -114,7 +114,7 @@ class Sizes:
 
     def __init__(self, shapes: tuple[EventShape, ...] = EVENTS) -> None:
         self.shapes = shapes
-        self.refused: list[EventShape] = []
+        self.refused_shapes: list[EventShape] = []
 
     def of(self, rotation: Rotation) -> Iterator[tuple[EventShape, Rotation]]:
         """Each shape with the rotation ready for it."""
@@ -123,18 +123,20 @@ class Sizes:
                 ready = fitted(rotation, shape)
                 ready.rotate(noise((1, *shape)))
             except ConfigError:
-                self.refused.append(shape)
+                self.refused_shapes.append(shape)
                 continue
             yield shape, ready
-        require(len(self.refused) < len(self.shapes), "at least one size that it takes", f"it refuses {self.text()}")
+        require(
+            len(self.refused_shapes) < len(self.shapes), "at least one size that it takes", f"it refuses {self.text()}"
+        )
 
     def text(self) -> str:
         """The refused shapes, for the score card."""
-        return ", ".join("x".join(map(str, shape)) for shape in self.refused)
+        return ", ".join("x".join(map(str, shape)) for shape in self.refused_shapes)
 
-    def seen(self, measured: str) -> str:
+    def seen(self, result: str) -> str:
         """What was measured, and what was refused."""
-        return f"{measured}; refused: {self.text()}" if self.refused else measured
+        return f"{result}; refused: {self.text()}" if self.refused_shapes else result
 
 
 @dataclass(frozen=True)

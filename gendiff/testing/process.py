@@ -19,8 +19,8 @@ def parts(process: Process) -> str:
     """A run stores their names, not the process's."""
     rotation, velocity = process.parts()
     for part in (rotation, velocity):
-        known = component_class(part.kind, part.name)
-        require(known is type(part), f"{part.kind} '{part.name}' in the registry", f"{known.__name__}")
+        cls = component_class(part.kind, part.name)
+        require(cls is type(part), f"{part.kind} '{part.name}' in the registry", f"{cls.__name__}")
     return f"{rotation.spec}, {velocity.spec}"
 
 
@@ -28,15 +28,15 @@ def parts(process: Process) -> str:
 def destroying(process: Process) -> str:
     """For pictures, signals or both."""
     rotation, velocity = process.parts()
-    seen, refused = [], []
+    results, refusals = [], []
     for shape in SHAPES:
         try:
             ready = fitted(rotation, shape)
             scales = fitted_velocity(velocity, ready, shape).scales(ready, shape, 200)
         except ConfigError as error:
-            refused.append(error.what)
+            refusals.append(error.what)
             continue
         Diffusion(ready, scales, shape)
-        seen.append(f"{destroys(scales, shape)}; {terminal(scales)}")
-    require(bool(seen), "pictures or signals that it takes", "; ".join(refused))
-    return seen[0]
+        results.append(f"{destroys(scales, shape)}; {terminal(scales)}")
+    require(bool(results), "pictures or signals that it takes", "; ".join(refusals))
+    return results[0]

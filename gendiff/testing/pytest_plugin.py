@@ -24,12 +24,14 @@ def gendiff_registry() -> Iterator[Callable[..., Registry]]:
     from gendiff.plugin.registry import Registry
 
     def make(*plugins: Any) -> Registry:
-        named = [Provider(getattr(plugin, "__name__", type(plugin).__name__), "", repr(plugin)) for plugin in plugins]
-        found = [
-            Plugin(provider, partial(operator.itemgetter(0), (plugin,)))
-            for provider, plugin in zip(named, plugins, strict=True)
+        providers = [
+            Provider(getattr(plugin, "__name__", type(plugin).__name__), "", repr(plugin)) for plugin in plugins
         ]
-        registry = Registry(third_party=False, plugins=found)
+        wrappers = [
+            Plugin(provider, partial(operator.itemgetter(0), (plugin,)))
+            for provider, plugin in zip(providers, plugins, strict=True)
+        ]
+        registry = Registry(third_party=False, plugins=wrappers)
         problems = registry.health()  # announcements are followed too
         assert not problems, "; ".join(f"{problem.provider}: {problem.why}" for problem in problems)
         set_default_resolver(registry.component_class)

@@ -36,10 +36,10 @@ def round_trip(rotation: Rotation) -> str:
     sizes, worst = Sizes(), 0.0
     for shape, U in sizes.of(rotation):
         x = noise((3, *shape))
-        given = x.clone()
+        copy = x.clone()
         require(U.rotate(x).shape == x.shape, f"the shape of x, {tuple(x.shape)}", str(tuple(U.rotate(x).shape)))
         U.unrotate(x)
-        require(torch.equal(x, given), "x left as it was", "x changed")
+        require(torch.equal(x, copy), "x left as it was", "x changed")
         worst = largest(
             worst, *(float((y - x).abs().max()) for y in (U.unrotate(U.rotate(x)), U.rotate(U.unrotate(x))))
         )
@@ -131,7 +131,7 @@ def linear(rotation: Rotation) -> str:
 )
 def spectra(rotation: Rotation) -> str:
     """Log D in [-1e4, 0], ρ in [0, π sqrt(axes)], broadcasting to the event; each with the component that it belongs to."""
-    sizes, kept = Sizes(), 1.0
+    sizes, share = Sizes(), 1.0
     for shape, U in sizes.of(rotation):
         rho = U.frequencies(shape)
         _broadcasts(rho, shape, "frequencies")
@@ -143,11 +143,11 @@ def spectra(rotation: Rotation) -> str:
             _broadcasts(log_D, shape, "log_blur_spectrum")
             inside = bool(((log_D <= 0) & (log_D >= LOG_FLOOR)).all())
             require(inside, "log D in [-1e4, 0]", f"{float(log_D.min()):.3g} to {float(log_D.max()):.3g}")
-        kept = min(kept, float(log_D.exp().mean()))
+        share = min(share, float(log_D.exp().mean()))
         if U.diagonalises_blur:
             _blurs(U, shape)
     _frequencies_fit(rotation)
-    return sizes.seen("D = 1: blur has no effect" if kept == 1 else f"a blur of 3 pixels keeps {kept:.0%} on average")
+    return sizes.seen("D = 1: blur has no effect" if share == 1 else f"a blur of 3 pixels keeps {share:.0%} on average")
 
 
 @check("rotation", "its speed, beside dct", "`rotate` and `unrotate`")
@@ -179,9 +179,9 @@ def _milliseconds(rotation: object, x: Tensor) -> float:
     assert isinstance(rotation, Rotation)
     best = math.inf
     for _ in range(4):  # the first fills caches
-        started = time.perf_counter()
+        start = time.perf_counter()
         rotation.unrotate(rotation.rotate(x))
-        best = min(best, 1000 * (time.perf_counter() - started))
+        best = min(best, 1000 * (time.perf_counter() - start))
     return best
 
 
@@ -195,8 +195,8 @@ def _blurs(U: Rotation, shape: tuple[int, ...]) -> None:
         for axis, (n, m) in enumerate(zip(shape[1:], centre, strict=True)):
             g = torch.exp(-0.5 * ((torch.arange(n, dtype=torch.float64) - m) / sigma) ** 2)
             kernel = kernel * (g / g.sum()).reshape([n if other == axis else 1 for other in range(len(shape) - 1)])
-        blurred = U.apply_diagonal(point, U.log_blur_spectrum(shape, sigma).exp())[0, 0]
-        error = float((blurred - kernel).abs().max())
+        image = U.apply_diagonal(point, U.log_blur_spectrum(shape, sigma).exp())[0, 0]
+        error = float((image - kernel).abs().max())
         require(error < 1e-9, f"a Gaussian blur of {sigma:g} pixels, as `diagonalises_blur` says", f"{error:.1e} off")
 
 

@@ -44,11 +44,11 @@ class _UnitNoise:
     calls: int = field(default=0)
 
     def __call__(self) -> Tensor:
-        drawn = torch.zeros(self.rows, *MEAN.shape, dtype=torch.float64)
+        z = torch.zeros(self.rows, *MEAN.shape, dtype=torch.float64)
         self.calls += 1
         if self.calls < self.rows:
-            drawn[self.calls] = 1
-        return drawn
+            z[self.calls] = 1
+        return z
 
 
 @check("sampler", "its plan leads from N to 0, without a gap", _PLAN)
@@ -61,12 +61,12 @@ def plan(sampler: Sampler) -> str:
     require((updates[0].i, updates[-1].j) == (64, 0), "from 64 to 0", f"from {updates[0].i} to {updates[-1].j}")
     for before, after in pairwise(updates):
         require(before.j == after.i, "each step to begin where the last one ended", f"{before.j}, then {after.i}")
-    known = 0
+    earlier = 0
     for update in updates:
         where = f"{update.i} -> {update.j}"
         require(update.j <= update.i, "j <= i", where)
-        require(len(update.past) <= known, f"at most {known} earlier evaluations", f"{len(update.past)} at {where}")
-        known = len(update.past) + 1
+        require(len(update.past) <= earlier, f"at most {earlier} earlier evaluations", f"{len(update.past)} at {where}")
+        earlier = len(update.past) + 1
         for name, value in _coefficients(update).items():
             exact = value.dtype == torch.float64 and bool(torch.isfinite(value).all())
             require(exact, "finite float64 coefficients", f"{name} at {where}: {value.dtype}")
@@ -108,51 +108,51 @@ def order(sampler: Sampler) -> str:
     text = ", ".join(f"{error:.1e}" for error in errors)
     if sampler.order == 0:
         return f"claims no convergence; errors {text} at {', '.join(map(str, _NS))} steps"
-    measured = math.log2(errors[-2] / errors[-1]) if errors[-1] > 1e-12 else math.inf
+    slope = math.log2(errors[-2] / errors[-1]) if errors[-1] > 1e-12 else math.inf
     if errors[-1] > 1e-6:  # below, what is left is the data that the prior does not know of
-        require(
-            measured > sampler.order - 0.3, f"order {sampler.order}", f"{measured:.2f}: errors {text} at {_NS} steps"
-        )
-    left = _limit(sampler)
+        require(slope > sampler.order - 0.3, f"order {sampler.order}", f"{slope:.2f}: errors {text} at {_NS} steps")
+    rest = _limit(sampler)
     require(
-        left < 0.01,
+        rest < 0.01,
         "mean and standard deviation of the data, within 1 % of the spread, in the limit",
-        f"{left:.1%} off",
+        f"{rest:.1%} off",
     )
-    return f"order {measured:.2f}, claimed {sampler.order}; errors {text} at {', '.join(map(str, _NS))} steps"
+    return f"order {slope:.2f}, claimed {sampler.order}; errors {text} at {', '.join(map(str, _NS))} steps"
 
 
 def _coefficients(update: Update) -> dict[str, Tensor]:
     """Those that are there, by name: ``q`` of this evaluation, ``q of 2 ago`` of an earlier one."""
-    found = {name: getattr(update, name) for name in ("p", "q", "b", "e", "constant")}
+    coefficients = {name: getattr(update, name) for name in ("p", "q", "b", "e", "constant")}
     for ago, past in enumerate(update.past, 1):
-        found |= {f"q of {ago} ago": past.q, f"b of {ago} ago": past.b}
-    return {name: value for name, value in found.items() if value is not None}
+        coefficients |= {f"q of {ago} ago": past.q, f"b of {ago} ago": past.b}
+    return {name: value for name, value in coefficients.items() if value is not None}
 
 
 def _steps(sampler: Sampler, N: int) -> Sampler:
     """The sampler from pure noise, at N steps that are equally spaced, where that is a parameter."""
-    given: dict[str, Any] = {"steps": N, "prior": "standard"}
+    settings: dict[str, Any] = {"steps": N, "prior": "standard"}
     if isinstance(sampler, GridSampler):
-        given["grid"] = component_class("grid", "uniform").model_validate({})
-    return sampler.model_copy(update={key: value for key, value in given.items() if key in type(sampler).model_fields})
+        settings["grid"] = component_class("grid", "uniform").model_validate({})
+    return sampler.model_copy(
+        update={key: value for key, value in settings.items() if key in type(sampler).model_fields}
+    )
 
 
 def _diffusion(sampler: Sampler, N: int) -> Diffusion:
     """The first process of N steps that the sampler takes."""
     identity = component_class("rotation", "identity").model_validate({})
     assert isinstance(identity, Rotation)
-    refused = []
+    refusals = []
     for scales in (SteadyScales(N, FIRST, LAST), _heat(N)):
         diffusion = Diffusion(identity, scales, tuple(MEAN.shape))
         try:
             next(iter(_steps(sampler, min(N, 2)).updates(diffusion)), None)
         except ConfigError as error:
-            refused.append(error.what)
+            refusals.append(error.what)
             continue
         return diffusion
     raise CheckFailed(
-        "a process that it takes: one that preserves variance, or one of constant noise", "; ".join(refused)
+        "a process that it takes: one that preserves variance, or one of constant noise", "; ".join(refusals)
     )
 
 

@@ -38,11 +38,13 @@ def elementwise(function: Callable[[Tensor, int], Tensor]) -> str:
         require(torch.equal(function(i, N), values), "the same values each time", "others")
         for some in ([N, 1, N // 2], [N // 2, 2, N // 2 + 1], [3]):
             part = torch.tensor(some, dtype=torch.float64)
-            asked, known = function(part, N), values[part.long() - 1]
+            part_values, same_values = function(part, N), values[part.long() - 1]
             require(
-                asked.shape == part.shape, f"values of the shape of i, {tuple(part.shape)}", str(tuple(asked.shape))
+                part_values.shape == part.shape,
+                f"values of the shape of i, {tuple(part.shape)}",
+                str(tuple(part_values.shape)),
             )
-            error = float(((asked - known).abs() / known.abs().clamp_min(1)).max())
+            error = float(((part_values - same_values).abs() / same_values.abs().clamp_min(1)).max())
             require(error < 1e-12, "the same value at a step whichever others are asked for", f"{error:.1e} off")
     return "the same for any subset and order"
 

@@ -36,12 +36,14 @@ def steps(velocity: Velocity) -> str:
         alone = torch.cat([diffusion.scales.log_a(one[None]) for one in i])
         same = torch.allclose(together, alone, rtol=1e-12, atol=1e-12)
         require(same, "the same log a in a batch and alone", "others")
-        moved = diffusion.scales.to(torch.device("cpu"))
-        same = moved.N == 20 and torch.equal(moved.log_s(i), diffusion.scales.log_s(i))
+        scales = diffusion.scales.to(torch.device("cpu"))
+        same = scales.N == 20 and torch.equal(scales.log_s(i), diffusion.scales.log_s(i))
         require(same, "the same N and log s after .to(device)", "others")
         if formulas := diffusion.scales.formulas:  # which a run keeps, while samplers ask the methods
-            kept = of_formulas(20, formulas)
-            same = torch.equal(kept.log_a(i), together) and torch.equal(kept.log_s(i), diffusion.scales.log_s(i))
+            from_formulas = of_formulas(20, formulas)
+            same = torch.equal(from_formulas.log_a(i), together) and torch.equal(
+                from_formulas.log_s(i), diffusion.scales.log_s(i)
+            )
             require(same, "formulas that say what its methods say", "others")
     return "the same in any batch"
 
@@ -70,7 +72,7 @@ def terminal_snr(velocity: Velocity) -> str:
 def _processes(
     velocity: Velocity, Ns: tuple[int, ...], shapes: tuple[tuple[int, ...], ...] = SHAPES
 ) -> Iterator[Diffusion]:
-    taken = 0
+    count = 0
     refusals = set()
     for basis in ("identity", "dct"):
         rotation = component_class("rotation", basis).model_validate({})
@@ -84,12 +86,12 @@ def _processes(
                 except ConfigError as error:
                     refusals.add(error.what)
                     continue
-                taken += 1
+                count += 1
                 yield diffusion
-    require(taken > 0, "a basis, shape and N that it takes", "; ".join(sorted(refusals)))
+    require(count > 0, "a basis, shape and N that it takes", "; ".join(sorted(refusals)))
 
 
 def _each(diffusions: list[Diffusion]) -> str:
-    seen = [destroys(diffusion.scales, diffusion.event_shape) for diffusion in diffusions]
+    results = [destroys(diffusion.scales, diffusion.event_shape) for diffusion in diffusions]
     bases = sorted({diffusion.rotation.name for diffusion in diffusions})
-    return f"{len(seen)} processes in {', '.join(bases)}; {seen[-1]}"
+    return f"{len(results)} processes in {', '.join(bases)}; {results[-1]}"

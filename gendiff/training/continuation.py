@@ -40,9 +40,9 @@ def saving_on_failure(save: Callable[[], None]) -> Iterator[None]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        failed = failure(error)
-        _save_after(failed, save)
-        raise failed from error
+        fault = failure(error)
+        _save_after(fault, save)
+        raise fault from error
 
 
 def _save_after(error: Exception, save: Callable[[], None]) -> None:
@@ -116,15 +116,15 @@ def check_disk(path: Path, trainer: Trainer) -> None:
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
     copies = 3 + bool(trainer.ema)  # weights, two moments, the average
     keep = trainer.settings.keep
-    needed = weights * copies * (keep + 1)  # one more is staged before the oldest goes
-    held = sum(
+    size = weights * copies * (keep + 1)  # one more is staged before the oldest goes
+    reusable = sum(
         file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file()
     )  # a resumed run replaces these
     free = disk.free(path)
-    if free + held < needed:
+    if free + reusable < size:
         raise GendiffError(
             f"not enough room in '{path}' for the checkpoints",
-            details=[f"{needed:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
+            details=[f"{size:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
             fix="make room, choose another --out, or "
             + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
         )
@@ -146,10 +146,10 @@ def changed_data(run: Run, config: Config) -> dict[str, Any]:
     if before is None or before == now:
         return {}
     details = [f"fingerprint then: {before}", f"fingerprint now:  {now}"]
-    if not (known := run.roll()):
+    if not (roll := run.roll()):
         fix = f"bring them back, then go on: {resuming(run)}; or start a new run"
         raise ConfigError(f"the data of '{run.path}' have changed since it began", details=details, fix=fix)
-    difference = absence(known, config.data.parts)
+    difference = absence(roll, config.data.parts)
     if difference.strange:
         names = ", ".join(printable(name) for name in difference.strange[:5])
         more = f" and {len(difference.strange) - 5} more" if len(difference.strange) > 5 else ""

@@ -109,9 +109,9 @@ def train(
         "N": N,
         "train": training,
     }
-    resolved = resolve([Layer("gendiff.train", table)])
-    with resolved.locating():
-        config = resolved.config.fitted()
+    settings = resolve([Layer("gendiff.train", table)])
+    with settings.locating():
+        config = settings.config.fitted()
         trainer = _trainer(config, device)
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
@@ -179,10 +179,10 @@ def load(
 
     """
     run, problems = Run.open(path, given=_given(model, data)), list[str]()
-    trained = TrainedModel.load(run, choose_device(device), ema, problems)
+    result = TrainedModel.load(run, choose_device(device), ema, problems)
     for text in (*run.notes, *(f"a damaged checkpoint was passed over: {problem}" for problem in problems)):
         warnings.warn(text, stacklevel=2)
-    return trained
+    return result
 
 
 def _given(model: Any, data: Any) -> Mapping[str, Component]:
@@ -195,8 +195,8 @@ def _given(model: Any, data: Any) -> Mapping[str, Component]:
 
 
 def _trainer(config: Config, device: str | None) -> Trainer:
-    chosen = choose_device(device)
-    return Trainer(config, chosen, World(0, 1, chosen))
+    place = choose_device(device)
+    return Trainer(config, place, World(0, 1, place))
 
 
 def _finished(run: Run, trainer: Trainer, progress: bool) -> TrainedModel:
@@ -204,7 +204,7 @@ def _finished(run: Run, trainer: Trainer, progress: bool) -> TrainedModel:
     with run.lock():
         run.save_config()
         run.forget_after(trainer.step)
-        observers = Observers(failed=partial(_failed, run))
+        observers = Observers(complain=partial(_failed, run))
         if progress:
             observers.add("progress", Progress(trainer.settings.steps))
         for name, plugin in default_registry().observers():

@@ -46,7 +46,7 @@ def fit(
     if trainer.step == trainer.settings.steps and trainer.failures and run.info["status"] == "failed":
         raise trainer.gave_up()  # again: nothing has been done since, and it would count as done
     observers = observers or Observers()
-    told = partial(observers.notify, run=run.path) if trainer.world.main else _silence
+    notify = partial(observers.notify, run=run.path) if trainer.world.main else _silence
     status = "failed"
 
     def record(**facts: Any) -> None:
@@ -56,8 +56,8 @@ def fit(
     try:
         with telling_how_to_go_on(run, trainer):
             record(status="running", pid=os.getpid())
-            told("gendiff_run_started", config=run.config.table(), step=trainer.step)
-            _loop(run, trainer, told, preview)
+            notify("gendiff_run_started", config=run.config.table(), step=trainer.step)
+            _loop(run, trainer, notify, preview)
         status = "done"
     except Stopped:
         status = "stopped"
@@ -65,14 +65,14 @@ def fit(
     finally:
         with suppress(OSError, GendiffError) if status == "failed" else nullcontext():
             record(status=status, ended=now())
-        told("gendiff_run_ended", step=trainer.step, status=status)
+        notify("gendiff_run_ended", step=trainer.step, status=status)
 
 
-def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
+def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
     settings = trainer.settings
     world = trainer.world
     about = {"run": run.info["id"], "versions": run.info["versions"], "data": trainer.config.data.fingerprint}
-    started, first = time.perf_counter(), trainer.step
+    start, first = time.perf_counter(), trainer.step
     workers = default_workers(trainer.device) if settings.workers is None else settings.workers
     loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
@@ -80,14 +80,14 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
 
     def save(initial: bool = False) -> None:
         """Save what was reached, where the disk does not hold it and it is whole."""
-        if world.main and (initial or trainer.kept < trainer.step) and trainer.whole:
+        if world.main and (initial or trainer.saved_step < trainer.step) and trainer.whole:
             if not run.path.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
-            saved = trainer.initial(about) if initial else trainer.checkpoint(about)
-            path = checkpoint.save(run.checkpoints, saved, settings.keep)
-            told("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
+            content = trainer.initial(about) if initial else trainer.checkpoint(about)
+            path = checkpoint.save(run.checkpoints, content, settings.keep)
+            notify("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
         if trainer.whole:
-            trainer.kept = trainer.step
+            trainer.saved_step = trainer.step
 
     def halt(number: int) -> Stopped:
         save(initial=trainer.step == 0)
@@ -95,29 +95,29 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
 
     def show() -> tuple[bool, bool]:
         """Draw the preview; returns whether it is drawn, and whether any process was asked to stop."""
-        drawn = True
+        complete = True
         if world.main:
             with saving_on_failure(save):
                 try:
                     with interruptible():
                         preview(trainer)
                 except StopRequest:
-                    drawn = False
-        return drawn, world.any(bool(requested))
+                    complete = False
+        return complete, world.any(bool(requests))
 
-    with closing(loader), stop_requests() as requested:
+    with closing(loader), stop_requests() as requests:
         try:
             if first and _shows(settings, first) and not run.preview(first).exists():
-                drawn, stop = show()
-                if stop and not (drawn and first == settings.steps):
-                    raise halt(requested[0] if requested else signal.SIGTERM)
+                complete, stop = show()
+                if stop and not (complete and first == settings.steps):
+                    raise halt(requests[0] if requests else signal.SIGTERM)
             while trainer.step < settings.steps:
                 with saving_on_failure(save):
                     with between():
                         batch = next(loader)
                     trainer.train_step(batch)
                 step, last = trainer.step, trainer.step == settings.steps
-                images_per_s = (step - first) * settings.batch / (time.perf_counter() - started)
+                images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
                 loss = trainer.window.means()["loss"]
                 if trainer.logged(step):
                     trainer.reduce_window()
@@ -125,19 +125,19 @@ def _loop(run: Run, trainer: Trainer, told: Callable[..., None], preview: Callab
                     row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
                     if world.main:
                         run.log(row)
-                    told("gendiff_metrics_ready", step=step, values=numbers(row))
+                    notify("gendiff_metrics_ready", step=step, values=numbers(row))
                     trainer.window = Window()
-                stop, drawn = world.any(bool(requested)), True
+                stop, complete = world.any(bool(requests)), True
                 shows = _shows(settings, step)
                 if last or stop or shows or step % settings.checkpoint_every == 0:
                     trainer.reduce_window()
                     save()
                     world.barrier()
-                told("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
+                notify("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
                 if shows:
-                    drawn, stop = (False, True) if stop else show()
-                if stop and not (last and drawn):
-                    raise halt(requested[0] if requested else signal.SIGTERM)
+                    complete, stop = (False, True) if stop else show()
+                if stop and not (last and complete):
+                    raise halt(requests[0] if requests else signal.SIGTERM)
         except StopRequest as request:
             raise halt(request.number) from request
 

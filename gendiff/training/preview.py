@@ -26,7 +26,7 @@ class Preview:
     """
 
     def __init__(
-        self, run: Run, observers: Observers, watch: Callable[[int, int, int], None] = lambda step, done, total: None
+        self, run: Run, observers: Observers, watch: Callable[[int, int, int], None] = lambda step, count, total: None
     ) -> None:
         """``watch`` hears the step, and how many evaluations of the network are done, of how many."""
         self.run = run
@@ -43,31 +43,33 @@ class Preview:
         except NotFinite as error:  # a run goes on, and stops by itself where its loss is not finite either
             warnings.warn(f"no samples are shown of step {step}: {error.what}", stacklevel=2)
             return
-        measured = self._measured(events)
-        known = any(row["step"] == step and "metrics" in row for row in self.run.rows())  # it was ended just after that
-        if measured and not known:
-            self.run.log({"step": step, "n": len(events), "metrics": measured})
+        values = self._measured(events)
+        in_log = any(
+            row["step"] == step and "metrics" in row for row in self.run.rows()
+        )  # it was ended just after that
+        if values and not in_log:
+            self.run.log({"step": step, "n": len(events), "metrics": values})
         save_sheet(self.run, picture, events)  # last: a run that goes on draws what has no picture
         self.observers.notify("gendiff_samples_ready", run=self.run.path, step=step, events=events, picture=picture)
-        if measured:
+        if values:
             self.observers.notify(
-                "gendiff_metrics_ready", run=self.run.path, step=step, values=numbers({"metrics": measured})
+                "gendiff_metrics_ready", run=self.run.path, step=step, values=numbers({"metrics": values})
             )
 
     def _measured(self, samples: Tensor) -> dict[str, Any]:
-        found = {}
+        results = {}
         for metric in list(self.metrics):
             try:
                 values = metric.measure(samples.clone(), reference(self.run.config.data, len(samples)))
                 if not values or not all(math.isfinite(value) for value in values.values()):
                     raise ValueError(f"measured {values}")
-                found[metric.name] = {name: float(value) for name, value in values.items()}
+                results[metric.name] = {name: float(value) for name, value in values.items()}
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a metric may raise anything; a run must not end for a number
                 self.metrics.remove(metric)
-                self.observers.failed(f"metric {metric.name}", reason(error))
-        return found
+                self.observers.complain(f"metric {metric.name}", reason(error))
+        return results
 
 
 def reference(data: Data, count: int) -> Tensor:

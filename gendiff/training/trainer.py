@@ -107,8 +107,8 @@ class Trainer:
         self.device = device
         self.world = world
         self.step = 0
-        self.kept = 0
-        self.begun = 0
+        self.saved_step = 0
+        self.first_step = 0
         self.whole = True
         self.compiling = self.settings.compile
         self.failures = 0
@@ -247,40 +247,42 @@ class Trainer:
         cpu = torch.device("cpu")
         return Trainer(self.config, cpu, World(0, 1, cpu)).checkpoint(about)
 
-    def restore(self, saved: Checkpoint) -> None:
+    def restore(self, source: Checkpoint) -> None:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""
-        where = f"the checkpoint of step {saved.step}"
-        load_weights(self.network, saved.tensors.get("model", {}), f"model.safetensors, {where}")
+        where = f"the checkpoint of step {source.step}"
+        load_weights(self.network, source.tensors.get("model", {}), f"model.safetensors, {where}")
         if self.ema:
-            check_weights(self.ema, saved.tensors.get("ema", {}), f"ema.safetensors, {where}")
-            self.ema = {name: value.to(self.device) for name, value in saved.tensors["ema"].items()}
+            check_weights(self.ema, source.tensors.get("ema", {}), f"ema.safetensors, {where}")
+            self.ema = {name: value.to(self.device) for name, value in source.tensors["ema"].items()}
         try:
-            self.window = Window.of(saved.state["window"], saved.step)
-            self.failures = _count(saved.state["failures"], saved.step)
+            self.window = Window.of(source.state["window"], source.step)
+            self.failures = _count(source.state["failures"], source.step)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
-        self._restore_optimizer(saved)
-        self.step = self.kept = self.begun = saved.step
+        self._restore_optimizer(source)
+        self.step = self.saved_step = self.first_step = source.step
 
-    def _restore_optimizer(self, saved: Checkpoint) -> None:
+    def _restore_optimizer(self, source: Checkpoint) -> None:
         """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
-        known = dict(saved.tensors.get("optimizer", {}))
-        applied = self.failures < saved.step  # where no step ever was, there are no moments
+        moments = dict(source.tensors.get("optimizer", {}))
+        expects_moments = self.failures < source.step  # where no step ever was, there are no moments
         for name, parameter in self.network.named_parameters():
             shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            if not any(f"{name}.{entry}" in known for entry in shapes) and not (applied and parameter.requires_grad):
+            if not any(f"{name}.{entry}" in moments for entry in shapes) and not (
+                expects_moments and parameter.requires_grad
+            ):
                 continue
             state = {}
             for entry, shape in shapes.items():
-                value = known.pop(f"{name}.{entry}", None)
+                value = moments.pop(f"{name}.{entry}", None)
                 dtype = torch.float32 if entry == "step" else parameter.dtype
                 fits = value is not None and value.shape == shape and value.dtype == dtype
                 if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
-                    raise _unusable_moment(saved.step, f"{name}.{entry}", value, shape, dtype)
+                    raise _unusable_moment(source.step, f"{name}.{entry}", value, shape, dtype)
                 state[entry] = value.to("cpu" if entry == "step" else self.device, copy=True)
             self.optimizer.state[parameter] = state
-        if known:
-            raise _unusable_moment(saved.step, *next(iter(known.items())))
+        if moments:
+            raise _unusable_moment(source.step, *next(iter(moments.items())))
 
     def _average(self, decay: float) -> None:
         if self.ema:
@@ -298,14 +300,16 @@ class Trainer:
         self.window.skipped += 1
         self.failures += 1
         # Fewer are given up on too where there are no others: a run must not end as if it had trained.
-        ended = self.step == self.settings.steps and self.failures >= self.step - self.begun
-        if self.failures < PATIENCE and not ended:
+        hopeless = self.step == self.settings.steps and self.failures >= self.step - self.first_step
+        if self.failures < PATIENCE and not hopeless:
             return
         events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
-        blamed = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
+        culprits = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
         bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
         raise self.gave_up(
-            f"non-finite loss: {', '.join(blamed[:5])}" if blamed else "every loss is finite: the gradient overflows",
+            f"non-finite loss: {', '.join(culprits[:5])}"
+            if culprits
+            else "every loss is finite: the gradient overflows",
             f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
         )
 

@@ -205,7 +205,7 @@ class TestWhole:
         for raised in (OSError(errno.ENOSPC, "full"), GendiffError("of one file")):
             if isinstance(raised, GendiffError):
                 raised.__cause__ = OSError(errno.EROFS, "read-only")
-            with pytest.raises(GendiffError) as caught, whole(tmp_path / "x", needed=12345):
+            with pytest.raises(GendiffError) as caught, whole(tmp_path / "x", size=12345):
                 raise raised
             assert caught.value.what.startswith(f"cannot write '{tmp_path / 'x'}'")
             assert caught.value.details[0].startswith("12,345 bytes needed, ")

@@ -19,7 +19,7 @@ from gendiff_cli import scaffold
 from gendiff_cli.scaffold import COMMANDS, KINDS, create
 from places import ROOT
 
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, GendiffError
 from gendiff.plugin.registry import default_registry
 
 MODULES = {kind: f"acme_{kind}" for kind in KINDS}
@@ -282,7 +282,7 @@ def test_a_folder_that_cannot_be_written_into(tmp_path):
     (tmp_path / "file").touch()
     error = refused("acme-sine", "schedule", tmp_path / "file")
     assert error.what.startswith(f"cannot write '{tmp_path / 'file' / 'acme-sine'}': ")
-    assert error.fix == "choose a folder that you may write into"
+    assert error.fix == "choose another folder to write it into"
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -295,4 +295,6 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch):
         return write(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    assert refused("acme-sine", "schedule", tmp_path).what.endswith("No space left on device")
+    with pytest.raises(GendiffError, match="No space left on device") as caught:
+        create("acme-sine", "schedule", tmp_path)
+    assert "bytes needed" in caught.value.details[0]

@@ -54,7 +54,7 @@ class TestGoingThrough:
         assert found.about == whole.about
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found.rows, whole.rows, strict=True))
         assert torch.equal(whole.rows[1], events.flatten(1))
-        assert torch.equal(found.kept, events[[0, 4, 36]])
+        assert torch.equal(found.exemplars, events[[0, 4, 36]])
         alone = go_through(EventSet.of_tensor(events[9:10], "here"), [RandomConv()], CPU)
         assert torch.equal(alone.rows[0][0], whole.rows[0][9])
 
@@ -78,9 +78,9 @@ class TestGoingThrough:
 
     def test_data_are_taken_spread(self):
         events = EventSet.of_data(DATA, 10)
-        found = go_through(events, [], CPU, keep=range(10)).kept
+        found = go_through(events, [], CPU, keep=range(10)).exemplars
         torch.testing.assert_close(found, torch.stack([DATA[k * DATA.length // 10] for k in range(10)]))
-        again = go_through(EventSet.of_data(DATA).some(10), [], CPU, keep=range(10)).kept
+        again = go_through(EventSet.of_data(DATA).some(10), [], CPU, keep=range(10)).exemplars
         assert torch.equal(found, again)
         with pytest.raises(ConfigError):
             EventSet.of_data(DATA, DATA.length + 1)
@@ -111,7 +111,7 @@ class TestCache:
         assert len(counted.seen) == batches + 1  # a few, to be sure
         assert again.about == first.about
         assert all(torch.equal(a, b) for a, b in zip(first.rows, again.rows, strict=True))
-        assert torch.equal(first.kept, again.kept)
+        assert torch.equal(first.exemplars, again.exemplars)
 
     def test_other_features_other_events_and_other_numbers_are_computed(self, tmp_path, counted):
         cache = Cache(tmp_path)

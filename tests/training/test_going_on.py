@@ -405,7 +405,7 @@ class TestDisk:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(disk.Refused) as caught:
             Files().write(tmp_path / "file", b"12345")
-        assert (caught.value.filename, caught.value.needed, caught.value.errno) == (
+        assert (caught.value.filename, caught.value.size, caught.value.errno) == (
             str(tmp_path / "file"),
             5,
             errno.ENOSPC,

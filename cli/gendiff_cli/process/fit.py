@@ -66,31 +66,31 @@ def fit(
     from gendiff.lab import fitting
 
     [subject] = subjects(context.obj, None, given)
-    wanted = dict(map(_range, vary or []))
+    ranges = dict(map(_range, vary or []))
     _refuse_foreign(out)
-    with saying("--steps", "sampler.steps", steps is not None), subject.resolved.locating():
+    with saying("--steps", "sampler.steps", steps is not None), subject.settings.locating():
         with busy("measuring the data"):
             config = subject.config.fitted()
             target, dense = gaussian(subject, covariance)
-        free = fitting.chosen(config.velocity, wanted)
-        chosen = _sampler(subject, sampler, grid, prior, steps)
+        free = fitting.chosen(config.velocity, ranges)
+        choice = _sampler(subject, sampler, grid, prior, steps)
         with busy("searching"):
-            found = fitting.fit(
-                config, chosen, target if dense else None, free, wrong=network_error(subject, chosen, wrong)
+            best = fitting.fit(
+                config, choice, target if dense else None, free, wrong=network_error(subject, choice, wrong)
             )
-    _write(found.config, out)
-    _report(found, {parameter.path: parameter.value for parameter in free}, out, dense, wrong, json)
+    _write(best.config, out)
+    _report(best, {parameter.path: parameter.value for parameter in free}, out, dense, wrong, json)
 
 
 def _sampler(subject: Subject, spec: str | None, grid: str | None, prior: str | None, steps: int | None) -> Sampler:
     """The one that is asked for or configured, with as many steps as somebody says, or 10 where it can skip some."""
     from gendiff.grid import GridSampler
 
-    named = spec or (subject.sampler.table() if subject.sampler is not None else DEFAULT_SAMPLER)
-    found = sampler_of(named, grid, prior, steps, subject.prior)
-    if isinstance(found, GridSampler) and found.steps is None and not found.grid.counted:
-        return found.model_copy(update={"steps": min(DEFAULT_STEPS, subject.config.N)})
-    return found
+    choice = spec or (subject.sampler.table() if subject.sampler is not None else DEFAULT_SAMPLER)
+    sampler = sampler_of(choice, grid, prior, steps, subject.prior)
+    if isinstance(sampler, GridSampler) and sampler.steps is None and not sampler.grid.counted:
+        return sampler.model_copy(update={"steps": min(DEFAULT_STEPS, subject.config.N)})
+    return sampler
 
 
 def _range(text: str) -> tuple[str, tuple[float, float] | None]:
@@ -139,24 +139,24 @@ def _write(config: Config, path: Path) -> None:
     from gendiff.storage.disk import unwritable
     from gendiff.storage.files import put
 
-    kept = {"N", "rotation", "velocity", "objective", "data", "sampler"}
-    table = {key: value for key, value in config.table().items() if key in kept}
+    keys = {"N", "rotation", "velocity", "objective", "data", "sampler"}
+    table = {key: value for key, value in config.table().items() if key in keys}
     content = f"{HEAD}\n{tomli_w.dumps(table)}".encode()
     try:
         put(path, content)
     except OSError as error:
-        raise unwritable(error, path, needed=len(content), fix="give another path: --out FILE") from error
+        raise unwritable(error, path, size=len(content), fix="give another path: --out FILE") from error
 
 
-def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong: float, json: bool) -> None:
+def _report(best: Fit, before: dict[str, float], out: Path, dense: bool, wrong: float, json: bool) -> None:
     facts: dict[str, Any] = {
         "config": str(out),
-        "values": found.values,
+        "values": best.values,
         "start": before,
-        "error_before": found.before,
-        "error_after": found.after,
-        "evaluations": found.evaluations,
-        "sampler": found.config.sampler.spec,
+        "error_before": best.before,
+        "error_after": best.after,
+        "evaluations": best.evaluations,
+        "sampler": best.config.sampler.spec,
         "network_error": wrong,
         "covariance": "dense" if dense else "diagonal",
     }
@@ -165,11 +165,11 @@ def _report(found: Fit, before: dict[str, float], out: Path, dense: bool, wrong:
     else:
         table(
             ["name", "from", "to"],
-            [[name, f"{before[name]:.6g}", f"{value:.6g}"] for name, value in found.values.items()],
+            [[name, f"{before[name]:.6g}", f"{value:.6g}"] for name, value in best.values.items()],
         )
         paragraph(
-            f"predicted error {shown(found.before, '.4g')} -> {found.after:.4g} with {found.config.sampler.spec} and "
-            f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {found.evaluations} evaluations of it"
+            f"predicted error {shown(best.before, '.4g')} -> {best.after:.4g} with {best.config.sampler.spec} and "
+            f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {best.evaluations} evaluations of it"
         )
         result(str(out))
     next_step(command("train", "--config", out))

@@ -57,9 +57,9 @@ def likelihood(
     from gendiff.sampler import Clamped
 
     with join(device) as world:
-        trained = load_model(open_run(run), world.device, ema)
-        source = _data(trained.run, data)
-        diffusion = trained.denoiser.diffusion
+        run_model = load_model(open_run(run), world.device, ema)
+        source = _data(run_model.run, data)
+        diffusion = run_model.denoiser.diffusion
         if source.event_shape != diffusion.event_shape:
             raise ConfigError(
                 f"the run has events of shape {diffusion.event_shape}, the data {source.event_shape}",
@@ -71,12 +71,12 @@ def likelihood(
         if len(indices) < 2:
             raise ConfigError(f"the data hold {len(indices)} events", where="--data", fix="give at least two")
         if prior is None:
-            prior = Prior.STANDARD if trained.run.config.sampler.prior == "standard" else Prior.MATCHED
-        parametrization, limits = trained.run.config.objective.parametrization, source.value_range
-        model = Clamped(NetworkScore(trained.denoiser, diffusion, parametrization, limits), diffusion)
+            prior = Prior.STANDARD if run_model.run.config.sampler.prior == "standard" else Prior.MATCHED
+        parametrization, limits = run_model.run.config.objective.parametrization, source.value_range
+        model = Clamped(NetworkScore(run_model.denoiser, diffusion, parametrization, limits), diffusion)
         with progress() as bar:
             task = bar.add_task("events", total=len(indices))
-            found = bound(
+            estimate = bound(
                 diffusion,
                 model,
                 source.__getitem__,
@@ -86,24 +86,24 @@ def likelihood(
                 draws=draws,
                 seed=seed,
                 chunk=batch,
-                watch=lambda done: bar.update(task, completed=done),
+                watch=lambda count: bar.update(task, completed=count),
             )
-    held_out = endless or source.fingerprint != trained.run.info["data"]["fingerprint"]
+    held_out = endless or source.fingerprint != run_model.run.info["data"]["fingerprint"]
     facts = {
         "run": str(run),
-        "bits_per_dimension": found.total.bits,
-        "standard_error": found.total.error,
-        **{name: vars(getattr(found, name)) for name in ("prior", "steps", "decoder")},
-        "events": found.events,
-        "draws": found.draws,
+        "bits_per_dimension": estimate.total.bits,
+        "standard_error": estimate.total.error,
+        **{name: vars(getattr(estimate, name)) for name in ("prior", "steps", "decoder")},
+        "events": estimate.events,
+        "draws": estimate.draws,
         "convention": "8-bit" if limits == (-1.0, 1.0) else "continuous",
         "start": prior.value,
         "data": source.spec,
         "held_out": held_out,
         "seed": seed,
-        "weights": trained.weights,
-        "weights_hash": trained.weights_hash,
-        "step": trained.step,
+        "weights": run_model.weights,
+        "weights_hash": run_model.weights_hash,
+        "step": run_model.step,
     }
     _report(facts, json)
 
@@ -121,21 +121,21 @@ def _report(facts: dict[str, Any], json: bool) -> None:
         json_result(facts)
         return
     result(f"at most {facts['bits_per_dimension']:.3f} ± {facts['standard_error']:.3f} bits per dimension")
-    for name, told in (
+    for name, meaning in (
         ("prior", "KL at step N"),
         ("steps", "sum over the steps 2..N"),
         ("decoder", "step 1 to the data"),
     ):
         part = facts[name]
-        result(f"  {name:8} {part['bits']:8.4f} ± {part['error']:.4f}  {told}")
-    seen = "data it was not trained on" if facts["held_out"] else "the data it was trained on"
+        result(f"  {name:8} {part['bits']:8.4f} ± {part['error']:.4f}  {meaning}")
+    which = "data it was not trained on" if facts["held_out"] else "the data it was trained on"
     unit = (
         "events as pictures of 8 bits"
         if facts["convention"] == "8-bit"
         else "a density in the units of the data, which may be negative"
     )
     paragraph(
-        f"{facts['events']} events of {facts['data']}, {seen}; {facts['draws']} of the steps each, from the {facts['start']} "
+        f"{facts['events']} events of {facts['data']}, {which}; {facts['draws']} of the steps each, from the {facts['start']} "
         f"prior; {unit}"
     )
     next_step(command("sample", Path(facts["run"])))

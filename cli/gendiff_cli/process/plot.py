@@ -82,8 +82,8 @@ def plot(
             fix="name each process by itself: --arm 'dct schedule=log' --arm 'dct schedule=quartic'",
         )
     if schedule:
-        given = Given({**given.said, "schedule": schedule[0]})
-    found = subjects(context.obj, arms, given)
+        given = Given({**given.values, "schedule": schedule[0]})
+    processes = subjects(context.obj, arms, given)
     from gendiff.lab.figures import snr, strips
     from gendiff.lab.forward import BandSNR
 
@@ -91,16 +91,16 @@ def plot(
     match kind:
         case Kind.STRIP:
             with busy("measuring the data"):
-                rows, heads = _strips(found, picture, at or At.STEP, moments or 9)
+                rows, heads = _strips(processes, picture, at or At.STEP, moments or 9)
             figure = strips(rows, heads)
             facts["rows"] = [{"label": row.label, "steps": list(row.steps)} for row in rows]
         case Kind.SNR:
             with busy("measuring the data"):
-                figure = snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in found})
-            facts["processes"] = [subject.label for subject in found]
+                figure = snr({subject.label: BandSNR(subject.in_frequencies, BANDS) for subject in processes})
+            facts["processes"] = [subject.label for subject in processes]
         case Kind.SCHEDULES:
             figure, facts["schedules"] = _schedules_figure(
-                found, several or (context.obj.names("schedule") if not arms and schedule is None else [])
+                processes, several or (context.obj.names("schedule") if not arms and schedule is None else [])
             )
     _save(figure, out)
     if json:
@@ -135,7 +135,7 @@ def _save(figure: Figure, path: Path) -> None:
 # --- a picture on its way to noise --------------------------------------------------------------------------------------
 
 
-def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) -> tuple[list[Strip], list[str]]:
+def _strips(processes: list[Subject], picture: Path | None, at: At, moments: int) -> tuple[list[Strip], list[str]]:
     """What each process does to the picture, and the heads of the columns."""
     import torch
 
@@ -145,7 +145,7 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
 
     levels = [LOUD + (QUIET - LOUD) * k / max(moments - 2, 1) for k in range(moments - 1)]
     rows = []
-    for subject in found:
+    for subject in processes:
         diffusion = subject.diffusion
         x_0 = _picture(picture, diffusion.event_shape) if picture else (subject.data or subject.config.data)[0][None]
         eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
@@ -154,9 +154,9 @@ def _strips(found: list[Subject], picture: Path | None, at: At, moments: int) ->
             if at is At.STEP
             else [0, *steps_at(diffusion, x_0, levels)]
         )
-        reached = [0 if i is None else i for i in steps]
-        noisy = [x[0] for x in corrupted(diffusion, x_0, eps, reached)]
-        signal = [x[0] for x in corrupted(diffusion, x_0, 0 * eps, reached)]
+        indices = [0 if i is None else i for i in steps]
+        noisy = [x[0] for x in corrupted(diffusion, x_0, eps, indices)]
+        signal = [x[0] for x in corrupted(diffusion, x_0, 0 * eps, indices)]
         rows.append(Strip(subject.label, steps, noisy, signal))
     return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in levels)]
 
@@ -186,19 +186,19 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
 # --- schedules ----------------------------------------------------------------------------------------------------------
 
 
-def _schedules_figure(found: list[Subject], instead: list[str]) -> tuple[Figure, list[str]]:
+def _schedules_figure(processes: list[Subject], instead: list[str]) -> tuple[Figure, list[str]]:
     """The blur schedules of the processes, or those ``instead`` in the place of the one process's own."""
     from gendiff.lab.figures import Curve, schedules
     from gendiff.schedule import BlurSchedule
 
     curves = {}
-    N = found[0].config.N
-    chosen = (
-        [(name, BlurSchedule.model_validate(name), found[0]) for name in instead]
+    N = processes[0].config.N
+    choices = (
+        [(name, BlurSchedule.model_validate(name), processes[0]) for name in instead]
         if instead
-        else [(subject.label, getattr(subject.config.velocity, "schedule", None), subject) for subject in found]
+        else [(subject.label, getattr(subject.config.velocity, "schedule", None), subject) for subject in processes]
     )
-    for label, schedule, subject in chosen:
+    for label, schedule, subject in choices:
         if schedule is None or not isinstance(getattr(subject.config.velocity, "schedule", None), BlurSchedule):
             label = label if not instead else subject.label
             raise ConfigError(

@@ -89,28 +89,28 @@ def predict(
     which tells where its errors grow.
     """
     counts = None if steps is None else numbers(steps, "--steps", "5,10,20")
-    found = subjects(context.obj, arms, given)
-    data_spec = one_data(found)
+    processes = subjects(context.obj, arms, given)
+    data_spec = one_data(processes)
     results = []
-    for subject in found:
+    for subject in processes:
         remark_schedule(subject.config)
         with busy("measuring the data"):
             target, dense = gaussian(subject, covariance)
             diffusion = subject.diffusion if dense else subject.as_planned
-            chosen = _samplers(subject, diffusion, sampler, grid, prior)
-            if any(one.prior == "standard" for one in chosen):
-                remark_end(subject.in_frequencies, subject.config, subject.label if len(found) > 1 else "")
-        for one in chosen:
+            samplers = _samplers(subject, diffusion, sampler, grid, prior)
+            if any(one.prior == "standard" for one in samplers):
+                remark_end(subject.in_frequencies, subject.config, subject.label if len(processes) > 1 else "")
+        for one in samplers:
             off = network_error(subject, one, wrong)
             with busy(f"{subject.label}, {one.spec}: {'searching' if best else 'predicting'}"):
                 rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best, off)
             results += [{**row, "data": data_spec, "covariance": "dense" if dense else "diagonal"} for row in rows]
     for text in _remarks(results, counts):
         note(text)
-    lost = [row for row in results if not _finite(row)]
-    for row in lost:
+    bad = [row for row in results if not _finite(row)]
+    for row in bad:
         note(f"{row['process']}, {row['sampler']}, {row['asked']} steps: the predicted error is not finite")
-    if len(lost) == len(results):
+    if len(bad) == len(results):
         raise GendiffError(
             "no predicted error is finite",
             details=[f"process {results[0]['process']}, data {data_spec}"],
@@ -131,10 +131,10 @@ def _samplers(
 
     start = prior or subject.prior
     if specs or subject.sampler is None:
-        return [sampler_of(spec, grid, prior, configured=subject.prior) for spec in specs or SAMPLERS]
+        return [sampler_of(spec, grid, prior, default_prior=subject.prior) for spec in specs or SAMPLERS]
     own = subject.sampler
     skips = isinstance(own, GridSampler)
-    found = [sampler_of(own.table(), grid if skips else None, prior)]
+    samplers = [sampler_of(own.table(), grid if skips else None, prior)]
     for spec in SAMPLERS:
         one = sampler_of(spec, grid, start)
         try:
@@ -142,23 +142,23 @@ def _samplers(
         except ConfigError as error:
             note(f"{spec} is left out: {error.what}")
         else:
-            found.append(one)
-    by_name = {_name(one): one for one in reversed(found)}
+            samplers.append(one)
+    by_name = {_name(one): one for one in reversed(samplers)}
     return list(reversed(by_name.values()))
 
 
 def _remarks(rows: Sequence[dict[str, Any]], counts: tuple[int, ...] | None) -> list[str]:
     """Where a number of steps is not the one that was asked for, and what was done."""
-    said = dict[str, None]()
+    remarks = dict[str, None]()
     for row in rows:
-        name, done = row["sampler"], row["evaluations"]
+        name, count = row["sampler"], row["evaluations"]
         if not row["skips"] and counts is not None:
-            said[f"{name} cannot skip steps: it takes all {done}, whatever --steps says"] = None
-        elif done != row["asked"]:
-            said[
-                f"{name}: {done} evaluation{'s' * (done != 1)} where {row['asked']} are asked for, the most it can use"
+            remarks[f"{name} cannot skip steps: it takes all {count}, whatever --steps says"] = None
+        elif count != row["asked"]:
+            remarks[
+                f"{name}: {count} evaluation{'s' * (count != 1)} where {row['asked']} are asked for, the most it can use"
             ] = None
-    return list(said)
+    return list(remarks)
 
 
 def _following(arms: list[str]) -> str:
@@ -177,19 +177,19 @@ def sampler_of(
     grid: str | None,
     prior: str | None,
     steps: int | None = None,
-    configured: Prior | None = None,
+    default_prior: Prior | None = None,
 ) -> Sampler:
-    """A sampler with the grid, prior and number of steps that are asked for; where none says a prior, ``configured``."""
+    """A sampler with the grid, prior and number of steps that are asked for; where none says a prior, ``default_prior``."""
     from gendiff.component import parse_spec
     from gendiff.run.config import Layer, resolve
 
     table = [Layer.at("--sampler", "sampler", spec)]
     if (
         prior is None
-        and configured is not None
+        and default_prior is not None
         and "prior" not in (parse_spec(spec) if isinstance(spec, str) else spec)
     ):
-        prior = configured
+        prior = default_prior
     for option, value in (("grid", grid), ("prior", prior), ("steps", steps)):
         if value is not None:
             table.append(Layer.at(f"--{option}", f"sampler.{option}", value))
@@ -245,25 +245,25 @@ def _predictions(
     variance = float(target.variance.sum())
 
     def errors(by: Sampler) -> dict[str, Any]:
-        with saying("--steps", "sampler.steps", counts is not None), subject.resolved.locating():
-            found = prediction.predict(diffusion, by, target, bands)
-        told: dict[str, Any] = {"evaluations": found.evaluations, "grid": found.steps, "error": found.total}
-        told |= {"of_variance": found.total / variance if variance else None, "bands": found.bands}
+        with saying("--steps", "sampler.steps", counts is not None), subject.settings.locating():
+            outcome = prediction.predict(diffusion, by, target, bands)
+        facts: dict[str, Any] = {"evaluations": outcome.evaluations, "grid": outcome.steps, "error": outcome.total}
+        facts |= {"of_variance": outcome.total / variance if variance else None, "bands": outcome.bands}
         if wrong is not None:
             off = prediction.predict(diffusion, by, target, bands, wrong)
-            told["off"] = {"network_error": wrong.std, "error": off.total, "bands": off.bands}
-        return told
+            facts["off"] = {"network_error": wrong.std, "error": off.total, "bands": off.bands}
+        return facts
 
     rows = []
     skips = isinstance(sampler, GridSampler)
-    known = {"process": subject.label, "sampler": _name(sampler), "objective": subject.config.objective.spec}
+    names = {"process": subject.label, "sampler": _name(sampler), "objective": subject.config.objective.spec}
     own: list[int | None] = [None]
     if isinstance(sampler, GridSampler) and not (counts is None and sampler.grid.counted):
         own = [*(counts or [n for n in DEFAULT_COUNTS if n <= diffusion.N] or [diffusion.N])]
     for n in own:
         one = sampler.model_copy(update={"steps": n}) if isinstance(sampler, GridSampler) else sampler
-        told = errors(one)
-        row = {**known, "skips": skips, "asked": told["evaluations"] if n is None else n, **told}
+        facts = errors(one)
+        row = {**names, "skips": skips, "asked": facts["evaluations"] if n is None else n, **facts}
         if best and isinstance(sampler, GridSampler) and n is not None:
             grid = prediction.best_grid(diffusion, sampler, target, -(-n // sampler.stages), GRIDS, wrong)
             row["best"] = errors(prediction.at(sampler, grid))
@@ -293,18 +293,18 @@ GRIDS = ("uniform", "lambda", "arc-length", "karras")
 
 
 def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
-    kept = {"dense": "the covariance of the data", "diagonal": "independent components"}
-    told = " or ".join(kept[each] for each in dict.fromkeys(row["covariance"] for row in rows))
+    meanings = {"dense": "the covariance of the data", "diagonal": "independent components"}
+    phrase = " or ".join(meanings[each] for each in dict.fromkeys(row["covariance"] for row in rows))
     paragraph(
         f"squared Wasserstein distance between samples and {rows[0]['data']}, by number of evaluations: what steps and prior "
-        f"cost with a perfect model of Gaussian data with {told}"
+        f"cost with a perfect model of Gaussian data with {phrase}"
         + ("; and below it with a network that is off everywhere" if "off" in rows[0] else "")
     )
     arms = list(dict.fromkeys((row["process"], row["sampler"]) for row in rows))
     counts = list(dict.fromkeys(row["asked"] for row in sorted(rows, key=lambda row: not row["skips"])))
     by_key = {(row["process"], row["sampler"], row["asked"]): row for row in rows}
     names = {arm: f"{arm[0]}, {arm[1]}" for arm in arms}
-    for start in range(0, len(counts), fits := room(cell=10, taken=min(max(map(len, names.values())), 20) + 2)):
+    for start in range(0, len(counts), fits := room(cell=10, indent=min(max(map(len, names.values())), 20) + 2)):
         part = counts[start : start + fits]
         lines = []
         for arm in arms:
@@ -349,7 +349,7 @@ def _at(row: dict[str, Any] | None, keys: tuple[str, ...]) -> float | None:
 def _print_bands(rows: list[dict[str, Any]], bands: int) -> None:
     result("")
     paragraph("the same by frequency band, from coarse to fine")
-    for start in range(0, bands, fits := room(cell=10, taken=28)):
+    for start in range(0, bands, fits := room(cell=10, indent=28)):
         part = range(start, min(start + fits, bands))
         lines = [
             [f"{row['process']}, {row['sampler']}", str(row["asked"]), *(_number(row["bands"][band]) for band in part)]

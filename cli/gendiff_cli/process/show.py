@@ -30,15 +30,15 @@ def show(
 
     SNR is a²/s² in decibel; data-SNR is that times the variance of the data, which crosses 1 where a band turns into noise.
     """
-    found = subjects(context.obj, arms, given)
+    processes = subjects(context.obj, arms, given)
     with busy("measuring the data"):
-        facts = [_facts(subject, bands, moments) for subject in found]
+        facts = [_facts(subject, bands, moments) for subject in processes]
     if json:
         json_result({"processes": facts})
         return
-    for subject in found:
+    for subject in processes:
         remark_schedule(subject.config)
-    for place, (subject, fact) in enumerate(zip(found, facts, strict=True)):
+    for place, (subject, fact) in enumerate(zip(processes, facts, strict=True)):
         if place:
             result("")
         _print(fact)
@@ -85,10 +85,10 @@ def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
     }
 
 
-def _speed(snr: BandSNR, clean: float, gone: float) -> list[float | None]:
+def _speed(snr: BandSNR, clean: float, end: float) -> list[float | None]:
     """Decibel per step that each band loses on its way from clean to gone; None where it does not get there."""
-    spans = zip(snr.data_below(clean), snr.data_below(gone), strict=True)
-    return [(clean - gone) / max(last - first, 1) if first and last else None for first, last in spans]
+    spans = zip(snr.data_below(clean), snr.data_below(end), strict=True)
+    return [(clean - end) / max(last - first, 1) if first and last else None for first, last in spans]
 
 
 def _plain(values: list[float]) -> list[float | None]:
@@ -130,7 +130,7 @@ def _print(fact: dict[str, Any]) -> None:
     )
     result("")
     paragraph("SNR in dB by step and band; the last row is the step where it crosses 1")
-    for start in range(0, len(fact["band_edges"]), fits := room(cell=8, taken=6)):
+    for start in range(0, len(fact["band_edges"]), fits := room(cell=8, indent=6)):
         part = slice(start, start + fits)
         rows = [[str(i), *map(_decibel, values[part])] for i, values in zip(fact["steps"], fact["snr_db"], strict=True)]
         crossing = [

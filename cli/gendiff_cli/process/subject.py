@@ -52,31 +52,31 @@ class Subject:
     """
 
     label: str
-    resolved: Resolved
+    settings: Resolved
     data: Data | None
     run: bool = False
 
     @property
     def config(self) -> Config:
         """The configuration."""
-        return self.resolved.config
+        return self.settings.config
 
     @cached_property
     def diffusion(self) -> Diffusion:
         """The process in numbers, with the moments of its data, which are read for that."""
-        with self.resolved.locating():
+        with self.settings.locating():
             return self.config.diffusion()
 
     @property
     def sampler(self) -> Sampler | None:
         """The sampler that its run, preset, file or arm names; None where it is that of nobody's choice."""
-        return self.config.sampler if self.run or "sampler.name" in self.resolved.origins else None
+        return self.config.sampler if self.run or "sampler.name" in self.settings.origins else None
 
     @property
     def prior(self) -> Prior | None:
         """Where chains start, as they name it or the sampler that they name does."""
-        named = self.sampler is not None or "sampler.prior" in self.resolved.origins
-        return self.config.sampler.prior if named else None
+        explicit = self.sampler is not None or "sampler.prior" in self.settings.origins
+        return self.config.sampler.prior if explicit else None
 
     @property
     def components(self) -> int:
@@ -106,28 +106,30 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
     from gendiff.comparison.arm import Arm, parse_arms
     from gendiff.run.config import Layer
 
-    named = parse_arms(arms) if arms else [Arm("")]
-    runs = {arm.run: _data_of(arm.run) for arm in named if arm.run is not None}
-    known = [(run, data) for run, data in runs.items() if data is not None]
+    all_arms = parse_arms(arms) if arms else [Arm("")]
+    runs = {arm.run: _data_of(arm.run) for arm in all_arms if arm.run is not None}
+    sources = [(run, data) for run, data in runs.items() if data is not None]
     above = given.layers(registry)
-    found, lent = [], list[str]()
-    for arm in named:
-        resolved = arm.over([Layer(DEFAULT, DEFAULT_DATA), *above])
-        if known and arm.run is None and _of_default(resolved):
-            resolved = arm.over([Layer(DEFAULT, {"data": known[0][1].table()}), *above])
-            lent.append(f"'{arm.label}'")
-        config = resolved.config
+    processes, labels = [], list[str]()
+    for arm in all_arms:
+        settings = arm.over([Layer(DEFAULT, DEFAULT_DATA), *above])
+        if sources and arm.run is None and _of_default(settings):
+            settings = arm.over([Layer(DEFAULT, {"data": sources[0][1].table()}), *above])
+            labels.append(f"'{arm.label}'")
+        config = settings.config
         data = config.data if arm.run is None else runs[arm.run]
         label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
-        found.append(Subject(label, resolved, data, arm.run is not None))
-    if lent:
-        note(f"{', '.join(lent)} {'names' if len(lent) == 1 else 'name'} no data: shown with those of '{known[0][0]}'")
-    return found
+        processes.append(Subject(label, settings, data, arm.run is not None))
+    if labels:
+        note(
+            f"{', '.join(labels)} {'names' if len(labels) == 1 else 'name'} no data: shown with those of '{sources[0][0]}'"
+        )
+    return processes
 
 
-def _of_default(resolved: Resolved) -> bool:
+def _of_default(settings: Resolved) -> bool:
     """Whether nobody says anything of the data."""
-    return {origin for path, origin in resolved.origins.items() if path.startswith("data.")} == {DEFAULT}
+    return {origin for path, origin in settings.origins.items() if path.startswith("data.")} == {DEFAULT}
 
 
 def _data_of(run: Path) -> Data | None:
@@ -144,31 +146,31 @@ def _data_of(run: Path) -> Data | None:
     return data
 
 
-def one_data(found: Sequence[Subject]) -> str:
+def one_data(processes: Sequence[Subject]) -> str:
     """The data of all processes, in words; raises `ConfigError` where they are not the same."""
-    specs = {subject.label: (subject.data or subject.config.data).spec for subject in found}
-    if len({subject.config.data.fingerprint for subject in found}) > 1:
+    specs = {subject.label: (subject.data or subject.config.data).spec for subject in processes}
+    if len({subject.config.data.fingerprint for subject in processes}) > 1:
         raise ConfigError(
             "processes with different data cannot stand in one table",
             where="--arm",
             details=[f"{label}: {spec}" for label, spec in specs.items()],
             fix="choose the data of the run for all: --data SPEC, or look at one process after the other",
         )
-    return specs[found[0].label]
+    return specs[processes[0].label]
 
 
 def again(command: str, following: str, own: set[str], arguments: Iterable[str] = ()) -> str:
     """The command line with another command, without the options ``own`` that take a value, --json and its ``arguments``."""
-    words, kept = sys.argv[1:], list[str]()
+    words, rest = sys.argv[1:], list[str]()
     while words:
         word = words.pop(0)
         if word in own:
             words = words[1:]
         elif word not in ("--json", *arguments) and word.partition("=")[0] not in own:
-            kept.append(word)
-    if following == "train" and "--size" in kept and "--data" not in kept:
-        place = kept.index("--size")
-        kept[place : place + 2] = []  # the default data of train have one size
+            rest.append(word)
+    if following == "train" and "--size" in rest and "--data" not in rest:
+        place = rest.index("--size")
+        rest[place : place + 2] = []  # the default data of train have one size
     old, new = command.split(), following.split()
-    place = next(k for k in range(len(kept)) if kept[k : k + len(old)] == old)
-    return quoted("gendiff", *kept[:place], *new, *kept[place + len(old) :])
+    place = next(k for k in range(len(rest)) if rest[k : k + len(old)] == old)
+    return quoted("gendiff", *rest[:place], *new, *rest[place + len(old) :])

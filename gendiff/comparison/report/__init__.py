@@ -34,7 +34,7 @@ def write(comparison: Comparison, result: dict[str, Any], looks: Sequence[Look])
     reference = comparison.plan.reference
     count = min(DATA, reference.n)
     data = torch.cat([events.cpu() for events in reference.at([k * reference.n // count for k in range(count)])])
-    found, shown = comparison.path / "compare.json", comparison.path / "report.html"
-    Files().replace(found, json_text(result, indent=1).encode())
-    page.write(shown, result, looks, samples, data)
-    return [found, shown, *figures.write(comparison.path / "figures", result, looks, samples, data)]
+    json_path, html_path = comparison.path / "compare.json", comparison.path / "report.html"
+    Files().replace(json_path, json_text(result, indent=1).encode())
+    page.write(html_path, result, looks, samples, data)
+    return [json_path, html_path, *figures.write(comparison.path / "figures", result, looks, samples, data)]

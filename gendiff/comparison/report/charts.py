@@ -88,12 +88,12 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str, *, log_x: bool = F
         _element(group, "polyline", {"points": points, "class": "curve", "stroke-dasharray": _dash(curve.place)})
         for k, (x, y) in enumerate(zip(curve.x, curve.y, strict=True)):
             low, high = (ends[k] if k < len(ends) else None for ends in (curve.low, curve.high))
-            told = f"{curve.label}: {number(y)} at {number(x)}"
+            title = f"{curve.label}: {number(y)} at {number(x)}"
             if low is not None and high is not None:
                 _whisker(group, across(x), up(low), across(x), up(high))
-                told += f" ({number(low)} to {number(high)})"
+                title += f" ({number(low)} to {number(high)})"
             if len(curve.x) <= 40:
-                _marker(group, across(x), up(y), curve.place, told)
+                _marker(group, across(x), up(y), curve.place, title)
     return _text_of(svg)
 
 
@@ -156,7 +156,7 @@ def heat_map(
     largest: float,
     x_label: str,
     y_label: str,
-    told: Callable[[int, int], str],
+    title: Callable[[int, int], str],
 ) -> Markup:
     """A map of signed values: warm above 0, cool below, as strong as they are large.
 
@@ -164,7 +164,7 @@ def heat_map(
         values: row by row from the bottom; None is left empty.
         columns: what stands below each column.
         largest: the value of full strength, the same for maps that are compared.
-        told: the title of the cell ``(row, column)``.
+        title: the title of the cell ``(row, column)``.
 
     """
     height, left = 190, 40
@@ -188,7 +188,7 @@ def heat_map(
                     "fill-opacity": f"{strength**0.8:.3f}",
                 },
             )
-            _title(cell, told(r, c))
+            _title(cell, title(r, c))
     _element(
         svg,
         "rect",
@@ -261,7 +261,7 @@ def _axes(svg: ElementTree.Element, across: _Scale, up: _Scale, height: float, x
     _rotated(svg, 11, (TOP + height - BOTTOM) / 2, y_label)
 
 
-def _marker(parent: ElementTree.Element, x: float, y: float, place: int, told: str) -> None:
+def _marker(parent: ElementTree.Element, x: float, y: float, place: int, title: str) -> None:
     r = 3.6
     shapes = (
         ("circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{r}"}),
@@ -277,7 +277,7 @@ def _marker(parent: ElementTree.Element, x: float, y: float, place: int, told: s
     if place < 0:
         return
     tag, attributes = shapes[place % len(shapes)]
-    _title(_element(parent, tag, attributes | {"class": "marker"}), told)
+    _title(_element(parent, tag, attributes | {"class": "marker"}), title)
 
 
 def _whisker(parent: ElementTree.Element, x_1: float, y_1: float, x_2: float, y_2: float) -> None:
@@ -308,10 +308,10 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten, and 2 and 5 times them where there are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for multiples in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
-        found = [m * 10.0**d for d in decades for m in multiples if low <= m * 10.0**d <= high]
-        if len(found) >= 3:
-            return found if len(found) <= 7 else found[:: -(-len(found) // 7)]
-    return found or [low, high]
+        ticks = [m * 10.0**d for d in decades for m in multiples if low <= m * 10.0**d <= high]
+        if len(ticks) >= 3:
+            return ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)]
+    return ticks or [low, high]
 
 
 def _tick_text(value: float) -> str:

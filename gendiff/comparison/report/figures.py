@@ -51,7 +51,7 @@ def write(
     make_inside(folder.parent, folder)
     arms = result["arms"]
     with matplotlib.rc_context(STYLE):
-        drawn = {
+        figures = {
             "differences": _differences(result),
             "spectra": _spectra(result),
             "losses": _losses(arms, looks),
@@ -59,17 +59,17 @@ def write(
             "trajectories": _trajectories(arms, looks),
         }
         if len(arms[0]["curve"]) > 1:
-            drawn["evaluations"] = _evaluations(result)
-        return [path for name, figure in drawn.items() for path in _save(figure, folder / name)]
+            figures["evaluations"] = _evaluations(result)
+        return [path for name, figure in figures.items() for path in _save(figure, folder / name)]
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
     from gendiff.lab.figures import FORMATS, save
 
-    written = [stem.with_suffix(ending) for ending in FORMATS]
-    for path in written:
+    paths = [stem.with_suffix(ending) for ending in FORMATS]
+    for path in paths:
         save(figure, path)
-    return written
+    return paths
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -85,10 +85,16 @@ def _differences(result: dict[str, Any]) -> Figure:
     axis: Axes = axes[0, 0]
     baseline = {run["seed"]: run["numbers"][name]["value"] for run in result["arms"][0]["runs"]}
     for place, arm in enumerate(arms):
-        found, tint = arm["numbers"][name]["difference"], COLOURS[(place + 1) % len(COLOURS)]
-        if found["low"] is not None:
-            axis.plot([found["low"], found["high"]], [place, place], color=tint, linewidth=1.8, solid_capstyle="butt")
-        axis.plot(found["value"], place, MARKERS[(place + 1) % len(MARKERS)], color=tint)
+        difference, tint = arm["numbers"][name]["difference"], COLOURS[(place + 1) % len(COLOURS)]
+        if difference["low"] is not None:
+            axis.plot(
+                [difference["low"], difference["high"]],
+                [place, place],
+                color=tint,
+                linewidth=1.8,
+                solid_capstyle="butt",
+            )
+        axis.plot(difference["value"], place, MARKERS[(place + 1) % len(MARKERS)], color=tint)
         seeds = [
             run["numbers"][name]["value"] - baseline[run["seed"]] for run in arm["runs"] if run["seed"] in baseline
         ]
@@ -154,23 +160,23 @@ def _losses(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> Figure:
     rows = -(-len(arms) // columns)
     figure, axes = _figure(2.3 * columns + 0.6, 1.75 * rows + 0.3, rows, columns, sharey=True)
     largest = largest_excess(looks) or 1.0
-    shown = None
+    mesh = None
     for place, (arm, look) in enumerate(zip(arms, looks, strict=True)):
         axis: Axes = axes.flat[place]
-        found = np.array([[math.nan if v is None else v for v in row] for row in look.excess]).T
+        excess = np.array([[math.nan if v is None else v for v in row] for row in look.excess]).T
         edges = _edges([int(i) for i in look.levels])
-        shown = axis.pcolormesh(
-            edges, range(len(found) + 1), found, cmap="RdBu_r", vmin=-largest, vmax=largest, rasterized=True
+        mesh = axis.pcolormesh(
+            edges, range(len(excess) + 1), excess, cmap="RdBu_r", vmin=-largest, vmax=largest, rasterized=True
         )
         axis.set_title(_label(arm))
         axis.set_xlabel("step i")
-        axis.set_yticks([0.5, len(found) - 0.5], ["low", "high"])
+        axis.set_yticks([0.5, len(excess) - 0.5], ["low", "high"])
     for axis in axes.flat[len(arms) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("frequency band")
-    if shown is not None:
-        figure.colorbar(shown, ax=axes, label="loss − a²c/v", pad=0.02)
+    if mesh is not None:
+        figure.colorbar(mesh, ax=axes, label="loss − a²c/v", pad=0.02)
     return figure
 
 

@@ -85,8 +85,8 @@ def _starts(arms: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ``same``, whether all begin as the same noise; ``sentences``.
 
     """
-    drawn = [[run["seed"] for run in arm["runs"]] for arm in arms]
-    common = next((seed for seed in drawn[0] if all(seed in seeds for seeds in drawn)), None)
+    arm_seeds = [[run["seed"] for run in arm["runs"]] for arm in arms]
+    common = next((seed for seed in arm_seeds[0] if all(seed in seeds for seeds in arm_seeds)), None)
     priors = dict.fromkeys(arm["prior"] for arm in arms)
     if common is None:
         sentences = ["The arms have no seed in common, and picture k of each is made with noise of its own."]
@@ -109,12 +109,17 @@ def _forest(result: dict[str, Any]) -> dict[str, Markup | None]:
     name, rows = result["number"], []
     baseline = {run["seed"]: run["numbers"][name]["value"] for run in result["arms"][0]["runs"]}
     for place, arm in enumerate(result["arms"][1:], start=1):
-        found = arm["numbers"][name]["difference"]
+        difference = arm["numbers"][name]["difference"]
         of = {run["seed"]: run["numbers"][name]["value"] for run in arm["runs"]}
         seeds = [value - baseline[seed] for seed, value in of.items() if seed in baseline]
         rows.append(
             charts.Row(
-                arm["label"], found["value"], found["low"], found["high"], seeds if len(seeds) > 1 else [], place
+                arm["label"],
+                difference["value"],
+                difference["low"],
+                difference["high"],
+                seeds if len(seeds) > 1 else [],
+                place,
             )
         )
     better = "higher" if result["better"][name] == "higher" else "lower"
@@ -139,10 +144,10 @@ def _grids(arms: Sequence[dict[str, Any]], samples: Sequence[Tensor], data: Tens
 
 def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[str, Any]:
     """What the slider shows: for each step, three sheets of each arm; fewer steps and events where pictures are large."""
-    shown = looks[0].forward[0]
-    rows, columns = len(shown), len(looks[0].steps)
-    large = sheets.values_of(shown) > 1000
-    each = sheets.values_of(shown) * (5 if large else 8) / 8  # of 256 or 32 shades
+    events = looks[0].forward[0]
+    rows, columns = len(events), len(looks[0].steps)
+    large = sheets.values_of(events) > 1000
+    each = sheets.values_of(events) * (5 if large else 8) / 8  # of 256 or 32 shades
     while rows * columns * len(arms) * 3 * each > TRAJECTORY_BUDGET and (rows > 1 or columns > 9):
         rows, columns = (rows - 1, columns) if rows > 2 or columns <= 9 else (rows, columns - 4)
     places = sheets.chosen(max(columns, 2), len(looks[0].steps))
@@ -157,7 +162,7 @@ def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[s
         }
         for look in looks
     ]
-    picture = sheets.sheet(shown[:rows], rows)
+    picture = sheets.sheet(events[:rows], rows)
     return {
         "steps": [int(looks[0].steps[place]) for place in places],
         "visited": [[int(look.visited[place]) for place in places] for look in looks],
@@ -202,15 +207,15 @@ def _heat_maps(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[st
     largest = largest_excess(looks)
     maps = []
     for arm, look in zip(arms, looks, strict=True):
-        found, levels = look.excess, [int(i) for i in look.levels]
-        rows = [[found[c][r] for c in range(len(levels))] for r in range(BANDS)]
+        excess, levels = look.excess, [int(i) for i in look.levels]
+        rows = [[excess[c][r] for c in range(len(levels))] for r in range(BANDS)]
 
-        def told(r: int, c: int, look: Look = look, levels: list[int] = levels) -> str:
+        def title(r: int, c: int, look: Look = look, levels: list[int] = levels) -> str:
             loss, floor = float(look.loss[c, r]), float(look.floor[c, r])
             return f"band {r + 1} of {BANDS}, i = {levels[c]}: loss {number(loss)}, floor {number(floor)}, {signed(loss - floor)}"
 
         chart = charts.heat_map(
-            rows, [float(i) for i in levels], largest, "step i: from clean to noise", "frequency", told
+            rows, [float(i) for i in levels], largest, "step i: from clean to noise", "frequency", title
         )
         worst = max(
             (

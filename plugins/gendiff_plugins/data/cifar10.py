@@ -165,14 +165,14 @@ def _naming(name: str, path: Path) -> Iterator[None]:
 
 
 def _from_archive(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    batches: dict[str, np.ndarray] = {}
     with _naming(path.name, path), opened(path) as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        unpacked = gzip.GzipFile(fileobj=file) if packed else file
-        bounded: Any = _Bounded(unpacked)
+        stream = gzip.GzipFile(fileobj=file) if is_gzip else file
+        reader: Any = _Bounded(stream)
         try:
-            with tarfile.open(fileobj=bounded, mode="r:") as archive:
+            with tarfile.open(fileobj=reader, mode="r:") as archive:
                 for member in archive:
                     inside = PurePosixPath(member.name)
                     if inside.is_absolute() or ".." in inside.parts:
@@ -183,18 +183,18 @@ def _from_archive(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
                     with _naming(printable(member.name), path):
                         if not member.isreg():
                             raise ValueError("not a file (links are not followed)")
-                        if batch in found:
+                        if batch in batches:
                             raise ValueError("the archive holds it twice")
                         content = archive.extractfile(member)
                         assert content is not None  # it is a file
-                        found[batch] = _batch(inside.name, content.read(MOST_BYTES + 1))
+                        batches[batch] = _batch(inside.name, content.read(MOST_BYTES + 1))
         except tarfile.ReadError as error:
             raise ValueError(f"not a tar archive ({error})") from error
         except zlib.error as error:
             raise ValueError(f"damaged compression ({error})") from error
-    if absent := [name for name in names if name not in found]:
+    if absent := [name for name in names if name not in batches]:
         raise DataError(f"CIFAR-10 is not complete: no {', '.join(absent)}", where=str(path), fix=FIX)
-    return [found[name] for name in names]
+    return [batches[name] for name in names]
 
 
 def _is_archive(path: Path) -> bool:
@@ -202,10 +202,10 @@ def _is_archive(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         try:
-            head = gzip.GzipFile(fileobj=file).read(512) if packed else file.read(512)
+            head = gzip.GzipFile(fileobj=file).read(512) if is_gzip else file.read(512)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             return False
     return head[:100].partition(b"\0")[0].partition(b"/")[0].decode("latin1") in FOLDERS
@@ -260,11 +260,11 @@ def _pickled(content: bytes) -> np.ndarray:
     data, labels = table.get(b"data"), table.get(b"labels")
     if data is None or not isinstance(labels, list):
         raise ValueError(f"no data and labels in it, but {', '.join(sorted(map(repr, table)))[:200]}")
-    told = getattr(data, "told", None)
-    if not isinstance(told, tuple) or len(told) != 5:
+    state = getattr(data, "arguments", None)
+    if not isinstance(state, tuple) or len(state) != 5:
         raise ValueError("its data are no array")
-    _, shape, dtype, fortran, raw = told
-    if getattr(dtype, "told", ())[:1] not in {(b"u1",), ("u1",)}:
+    _, shape, dtype, fortran, raw = state
+    if getattr(dtype, "arguments", ())[:1] not in {(b"u1",), ("u1",)}:
         raise ValueError("its data are no 8-bit values")
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(labels) or shape[1] != VALUES or not labels:
         raise ValueError(
@@ -282,18 +282,18 @@ def _unpickled(content: bytes) -> Any:
     one can touch the next.
     """
 
-    class Told:
-        told: tuple[Any, ...] = ()
+    class StandIn:
+        arguments: tuple[Any, ...] = ()
 
-        def __init__(self, *told: Any) -> None:
-            self.told = told
+        def __init__(self, *arguments: Any) -> None:
+            self.arguments = arguments
 
         def __setstate__(self, state: Any) -> None:
-            if not self.told:  # an array; a dtype has its name already, and its byte order is that of single bytes
-                self.told = state if isinstance(state, tuple) else ()
+            if not self.arguments:  # an array; a dtype has its name already, and its byte order is that of single bytes
+                self.arguments = state if isinstance(state, tuple) else ()
 
-    def array(*_: Any) -> Told:
-        return Told()
+    def array(*_: Any) -> StandIn:
+        return StandIn()
 
     def encoded(text: Any, encoding: Any = None) -> bytes:  # how Python 3 writes bytes into a pickle of protocol 2
         if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
@@ -303,8 +303,8 @@ def _unpickled(content: bytes) -> Any:
     stand_ins = {
         "numpy.core.multiarray._reconstruct": array,
         "numpy._core.multiarray._reconstruct": array,
-        "numpy.ndarray": Told,
-        "numpy.dtype": Told,
+        "numpy.ndarray": StandIn,
+        "numpy.dtype": StandIn,
         "_codecs.encode": encoded,
     }
 
@@ -319,10 +319,8 @@ def _unpickled(content: bytes) -> Any:
     return Restricted(io.BytesIO(content), encoding="bytes").load()
 
 
-def _refuse(wanted: str) -> NoReturn:
-    raise ValueError(
-        f"its pickle asks for {wanted[:80]}, which CIFAR-10 does not need and which could run code: not run"
-    )
+def _refuse(what: str) -> NoReturn:
+    raise ValueError(f"its pickle asks for {what[:80]}, which CIFAR-10 does not need and which could run code: not run")
 
 
 def _inspect(content: bytes) -> None:

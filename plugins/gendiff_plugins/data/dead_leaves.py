@@ -62,8 +62,8 @@ class DeadLeaves(Data):
         scene = np.full((H * SUPERSAMPLING * W * SUPERSAMPLING, C), np.nan, dtype=np.float32)
         while len(bare := np.flatnonzero(np.isnan(scene[:, 0]))):
             front, colour = self._leaves(generator)
-            seen = front[bare]
-            scene[bare[seen >= 0]] = colour[seen[seen >= 0]]
+            leaf = front[bare]
+            scene[bare[leaf >= 0]] = colour[leaf[leaf >= 0]]
         subpixels = torch.from_numpy(scene).reshape(H, SUPERSAMPLING, W, SUPERSAMPLING, C)
         return subpixels.mean(dim=(1, 3)).permute(2, 0, 1).contiguous()
 

@@ -80,13 +80,13 @@ def find_images(root: Path) -> tuple[list[str], Mapping[str, int]]:
 
     Raises `DataError` if there are none.
     """
-    allowed = ["allowed: a folder with image files"]
+    details = ["allowed: a folder with image files"]
     if root.is_file():
         fix = f"give the folder that holds it, {root.parent}"
-        raise DataError(f"'{root}' is a file, not a folder", subject="data.path", details=allowed, fix=fix)
+        raise DataError(f"'{root}' is a file, not a folder", subject="data.path", details=details, fix=fix)
     if not root.is_dir():
         fix = f"create it or correct the path (the working folder is {Path.cwd()})"
-        raise DataError(f"there is no folder '{root}'", subject="data.path", details=allowed, fix=fix)
+        raise DataError(f"there is no folder '{root}'", subject="data.path", details=details, fix=fix)
 
     def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it may not list
         what, fix = f"cannot list the folder '{error.filename}'", "check its permissions"

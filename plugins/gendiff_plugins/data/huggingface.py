@@ -149,11 +149,11 @@ def _loaded(path: str, marks: tuple[Mark, ...] | None, column: str, split: str) 
 
 def _chosen(splits: dict[str, Any], split: str, path: str) -> Any:
     if split not in splits:
-        known = ", ".join(splits)
+        names = ", ".join(splits)
         raise DataError(
             f"no split '{split}' in the data set '{path}'",
             subject="data.split",
-            details=[f"its splits: {known or 'none'}"],
+            details=[f"its splits: {names or 'none'}"],
             fix="choose one of them",
         )
     return splits[split]

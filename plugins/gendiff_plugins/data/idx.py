@@ -115,18 +115,18 @@ def _names(name: str) -> list[str]:
 
 def _found(path: Path, name: str, folders: tuple[str, ...], source: str) -> Path:
     names = _names(name)
-    allowed = f"a folder with {names[0]} or {names[1]}"
+    kind = f"a folder with {names[0]} or {names[1]}"
     if path.is_file():
         fix = f"give the folder that holds it, {path.parent}"
-        raise DataError(f"'{path}' is a file", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+        raise DataError(f"'{path}' is a file", subject="data.path", details=[f"allowed: {kind}"], fix=fix)
     if not path.is_dir():
-        raise missing(path, allowed)
+        raise missing(path, kind)
     for folder in (path, *(path / below for below in folders)):
         for file in (folder / name for name in names):
             if file.exists():
                 return file
     what = f"no {names[0]} in '{path}'"
-    raise DataError(what, subject="data.path", details=[f"allowed: {allowed}"], fix=f"download it from {source}")
+    raise DataError(what, subject="data.path", details=[f"allowed: {kind}"], fix=f"download it from {source}")
 
 
 @lru_cache(maxsize=4)
@@ -137,14 +137,14 @@ def _read(file: Path, _: Mark, source: str) -> np.ndarray:
         if size == 0:
             raise ValueError("the file is empty (0 bytes)")
         with opened(file) as content:
-            packed = content.read(2) == b"\x1f\x8b"
+            is_gzip = content.read(2) == b"\x1f\x8b"
             content.seek(0)
             if hollow(content, size):
                 raise ValueError("there is next to nothing in it but a hole")
-            if not packed:
+            if not is_gzip:
                 return _parsed(content, size)
-            with gzip.GzipFile(fileobj=content) as unpacked:
-                return _parsed(unpacked, inflated(size))
+            with gzip.GzipFile(fileobj=content) as stream:
+                return _parsed(stream, inflated(size))
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise _damaged(file, error, source) from error
 
@@ -157,17 +157,17 @@ def _parsed(content: BinaryIO | gzip.GzipFile, most: int) -> np.ndarray:
     magic, n, height, width = np.frombuffer(header, ">u4").tolist()
     if magic != MAGIC:
         raise ValueError(f"it starts with 0x{magic:08x}, and pictures in idx form start with 0x{MAGIC:08x}")
-    told = f"its header tells of {n} pictures of {height}x{width} pixels"
-    wanted = n * height * width
-    if wanted == 0:
-        raise ValueError(told)
-    if wanted > min(most - 16, MOST_BYTES):
-        raise ValueError(f"{told}, more than the file can hold")
+    claim = f"its header tells of {n} pictures of {height}x{width} pixels"
+    size = n * height * width
+    if size == 0:
+        raise ValueError(claim)
+    if size > min(most - 16, MOST_BYTES):
+        raise ValueError(f"{claim}, more than the file can hold")
     pixels = bytearray()  # it grows with what is there, whatever the header says
-    while len(pixels) < wanted and (part := content.read(min(wanted - len(pixels), 2**20))):
+    while len(pixels) < size and (part := content.read(min(size - len(pixels), 2**20))):
         pixels += part
-    if len(pixels) < wanted or content.read(1):
-        raise ValueError(f"{told}, and {'less' if len(pixels) < wanted else 'more'} than these follow")
+    if len(pixels) < size or content.read(1):
+        raise ValueError(f"{claim}, and {'less' if len(pixels) < size else 'more'} than these follow")
     return np.frombuffer(pixels, np.uint8).reshape(n, height, width)
 
 

@@ -34,12 +34,12 @@ SAMPLED = 256  # pictures whose content is part of the fingerprint
 class Keys:
     """All keys in order, one after another, with the end of each; and a digest of the database."""
 
-    joined: bytes
+    content: bytes
     ends: np.ndarray
     digest: str
 
     def __getitem__(self, index: int) -> bytes:
-        return self.joined[self.ends[index - 1] if index else 0 : self.ends[index]]
+        return self.content[self.ends[index - 1] if index else 0 : self.ends[index]]
 
 
 class Lsun(ImageData):
@@ -136,18 +136,18 @@ def _library() -> Any:
 
 def _probed(root: Path) -> Keys:
     """What another process found in the database; raises `ValueError` where it is damaged, even if that process was ended."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-P", str(PROBE), str(root.absolute()), str(MOST_BYTES), str(SAMPLED)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=False,
     )
-    if done.returncode < 0:
-        raise ValueError(f"it is damaged: to read it ended the process with {signal.Signals(-done.returncode).name}")
-    if done.returncode > 0:
-        raise ValueError(f"no answer: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}")
-    head, _, rest = done.stdout.partition(b"\n")
+    if process.returncode < 0:
+        raise ValueError(f"it is damaged: to read it ended the process with {signal.Signals(-process.returncode).name}")
+    if process.returncode > 0:
+        raise ValueError(f"no answer: {process.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}")
+    head, _, rest = process.stdout.partition(b"\n")
     answer = json.loads(head)
     if "error" in answer:
         raise ValueError(answer["error"])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 
-def probe(folder: str, most: int, sampled: int) -> tuple[dict[str, Any], bytes, bytes]:
+def probe(folder: str, most: int, count: int) -> tuple[dict[str, Any], bytes, bytes]:
     """Walk over all entries as the reader will: keys in order, each found again by its key, each value inside the file.
 
     Raises `ValueError` for what is wrong, and what lmdb raises.
@@ -29,18 +29,18 @@ def probe(folder: str, most: int, sampled: int) -> tuple[dict[str, Any], bytes, 
     Args:
         folder: the database.
         most: bytes that a value may have.
-        sampled: number of values, evenly spread, whose content is part of the digest. The keys and sizes of all are.
+        count: number of values, evenly spread, whose content is part of the digest. The keys and sizes of all are.
 
     """
     lmdb = import_module("lmdb")
     size = (Path(folder) / "data.mdb").stat().st_size
     with lmdb.open(folder, readonly=True, lock=False, readahead=False, create=False) as environment:
-        told = environment.stat()
-        wanted = (environment.info()["last_pgno"] + 1) * told["psize"]
-        if size < wanted:
-            raise ValueError(f"data.mdb has {size:,} bytes, and its header tells of {wanted:,}")
-        n = told["entries"]
-        spread = {number * (n - 1) // max(sampled - 1, 1) for number in range(sampled)} if n else set()
+        stat = environment.stat()
+        extent = (environment.info()["last_pgno"] + 1) * stat["psize"]
+        if size < extent:
+            raise ValueError(f"data.mdb has {size:,} bytes, and its header tells of {extent:,}")
+        n = stat["entries"]
+        spread = {number * (n - 1) // max(count - 1, 1) for number in range(count)} if n else set()
         digest, keys, ends = hashlib.sha256(), bytearray(), array("q")
         previous, beyond, farthest = b"", 0, None
         with environment.begin(buffers=True) as transaction:
@@ -49,8 +49,8 @@ def probe(folder: str, most: int, sampled: int) -> tuple[dict[str, Any], bytes, 
                 if len(ends) >= n or value is None or key <= previous:
                     raise ValueError(f"its entries are not in order, at {key[:60]!r}")
                 if len(value) > most:
-                    told_of = f"the entry {key[:60]!r} has {len(value):,} bytes"
-                    raise ValueError(f"{told_of}, more than the limit of {most:,}")
+                    claim = f"the entry {key[:60]!r} has {len(value):,} bytes"
+                    raise ValueError(f"{claim}, more than the limit of {most:,}")
                 if len(value) and (end := np.frombuffer(value, np.uint8).ctypes.data + len(value)) > beyond:
                     beyond, farthest = end, value
                 digest.update(f"{len(value)} ".encode() + key)

@@ -180,15 +180,15 @@ def _mapped(file: Path, mark: Mark) -> np.memmap:
         start = content.read(8)
         content.seek(0)
         if not start.startswith(b"\x93NUMPY"):
-            found = "a zip archive, as numpy.savez makes" if start.startswith(b"PK") else "another kind of file"
-            raise ValueError(reading.EMPTY if size == 0 else f"not an array in npy form, but {found}")
+            kind = "a zip archive, as numpy.savez makes" if start.startswith(b"PK") else "another kind of file"
+            raise ValueError(reading.EMPTY if size == 0 else f"not an array in npy form, but {kind}")
         header = array_header(content, size)
         if reading.hollow(content, size):
             raise ValueError("there is next to nothing in it but a hole")
     shape, dtype = header.shape, header.dtype
     if dtype != np.uint8 and dtype.kind != "f":
-        told = OBJECTS if dtype.hasobject else f"it holds {dtype}, and allowed are uint8 and floating point"
-        raise _WrongType(told, FIX if dtype.hasobject else f"convert it, and write it again: {as_bytes(dtype)}")
+        why = OBJECTS if dtype.hasobject else f"it holds {dtype}, and allowed are uint8 and floating point"
+        raise _WrongType(why, FIX if dtype.hasobject else f"convert it, and write it again: {as_bytes(dtype)}")
     if len(shape) not in (3, 4) or min(shape) < 1:
         nothing = "there is nothing in it: " if 0 in shape else ""
         raise ValueError(f"{nothing}it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W)")

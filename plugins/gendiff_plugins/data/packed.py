@@ -40,10 +40,10 @@ class Packed(Data):
         return self._set.count
 
     def __getitem__(self, index: int) -> Tensor:
-        packed = self._set
-        if not 0 <= index < packed.count:
-            raise IndexError(f"event {index} of {packed.count}")
-        return torch.from_numpy(packed[index]) / 127.5 - 1
+        events = self._set
+        if not 0 <= index < events.count:
+            raise IndexError(f"event {index} of {events.count}")
+        return torch.from_numpy(events[index]) / 127.5 - 1
 
     @property
     def fingerprint(self) -> str:

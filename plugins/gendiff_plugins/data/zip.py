@@ -71,14 +71,14 @@ class Zip(PictureFiles):
     @property
     def _archive(self) -> zipfile.ZipFile:
         root = located(self.path)
-        allowed = "a zip archive with image files"
+        kind = "a zip archive with image files"
         if root.is_dir():
             fix = f"give the archive, or use the data folder:path={root}"
-            raise DataError(f"'{root}' is a folder", subject="data.path", details=[f"allowed: {allowed}"], fix=fix)
+            raise DataError(f"'{root}' is a folder", subject="data.path", details=[f"allowed: {kind}"], fix=fix)
         try:
             return _archive_at(root, mark(root), os.getpid())
         except FileNotFoundError as error:
-            raise missing(root, allowed) from error
+            raise missing(root, kind) from error
         except Exception as error:
             what, fix = f"cannot read the archive '{root.name}'", "make it again, or unpack it and use the data folder"
             raise DataError(what, where=str(root), details=[reason(error)], fix=fix) from error
@@ -121,12 +121,12 @@ def _content(archive: zipfile.ZipFile, name: str, most: int | None = None) -> by
     info = reading.sound(archive.getinfo(name))
     if info.file_size > MOST_BYTES:
         raise ValueError(f"{info.file_size:,} bytes, more than the limit of {MOST_BYTES:,}")
-    wanted = info.file_size if most is None else min(most, info.file_size)
+    size = info.file_size if most is None else min(most, info.file_size)
     parts, count = [], 0
     with archive.open(info) as file:
-        while count < wanted and (part := file.read(min(wanted - count, 2**20))):  # never unpacked without a bound
+        while count < size and (part := file.read(min(size - count, 2**20))):  # never unpacked without a bound
             parts.append(part)
             count += len(part)
-        if count < wanted or (most is None and file.read(1)):  # at the end of the file, zipfile compares the check sum
+        if count < size or (most is None and file.read(1)):  # at the end of the file, zipfile compares the check sum
             raise ValueError("it has another size than the archive says")
     return b"".join(parts)

@@ -110,13 +110,13 @@ def _identity(path: Path) -> tuple[Path, int, int]:
 
 
 @lru_cache(maxsize=8)
-def _sha256(path: Path, size: int, changed: int) -> str:
+def _sha256(path: Path, size: int, mtime: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=2)
-def _network(path: Path, size: int, changed: int, device: torch.device) -> nn.Module:
+def _network(path: Path, size: int, mtime: int, device: torch.device) -> nn.Module:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network = _built(state)
@@ -132,10 +132,10 @@ def _network(path: Path, size: int, changed: int, device: torch.device) -> nn.Mo
 
 def _flaw(error: Exception) -> str:
     """What is wrong with the file; what torch says of one that is no file of its own is of no use to anybody."""
-    told = reason(error)
-    if told.startswith(OBJECTS) or not isinstance(error, RuntimeError):
-        return OBJECTS if told.startswith(OBJECTS) else "it is no file of tensors"
-    return f"it holds other tensors: {told[:200]}"
+    message = reason(error)
+    if message.startswith(OBJECTS) or not isinstance(error, RuntimeError):
+        return OBJECTS if message.startswith(OBJECTS) else "it is no file of tensors"
+    return f"it holds other tensors: {message[:200]}"
 
 
 def _built(state: dict[str, Any]) -> nn.Module:

@@ -38,13 +38,13 @@ class RandomConv(Features):
         axes = events.ndim - 2
         if axes not in CONVOLUTIONS:
             raise ConfigError(f"features 'random-conv' cannot take events of {axes} axes", fix="use pixels")
-        x, seen = events.float(), []
+        x, pools = events.float(), []
         with exact_network(x.device):
             for weight, bias in _layers(self, x.shape[1], axes, x.device):
                 x = CONVOLUTIONS[axes](x, weight, bias, padding=1).relu()
-                seen.append(interpolate(x, size=[GRID] * axes, mode="area").flatten(1))
+                pools.append(interpolate(x, size=[GRID] * axes, mode="area").flatten(1))
                 x = interpolate(x, size=[-(-n // 2) for n in x.shape[2:]], mode="area")
-        return torch.cat(seen, 1)
+        return torch.cat(pools, 1)
 
     @property
     def fingerprint(self) -> str:
@@ -54,12 +54,12 @@ class RandomConv(Features):
 @lru_cache(maxsize=8)
 def _layers(features: RandomConv, channels: int, axes: int, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
     """Weight and bias of each layer."""
-    made = []
+    layers = []
     with torch.inference_mode(False):
         for layer in range(features.depth):
             generator = stream(features.seed, features.name, layer)
             inputs = channels if layer == 0 else features.width
             weight = torch.randn(features.width, inputs, *[3] * axes, generator=generator)
             bias = torch.randn(features.width, generator=generator) / 4
-            made.append(((weight * (2 / weight[0].numel()) ** 0.5).to(device), bias.to(device)))
-    return tuple(made)
+            layers.append(((weight * (2 / weight[0].numel()) ** 0.5).to(device), bias.to(device)))
+    return tuple(layers)

@@ -78,8 +78,8 @@ class ArcLength(Grid):
 
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:
         path = arc_length(diffusion)
-        wanted = float(path[-1]) * torch.arange(n, 0, -1, dtype=torch.float64, device=path.device) / n
-        return nearest(path, wanted)
+        targets = float(path[-1]) * torch.arange(n, 0, -1, dtype=torch.float64, device=path.device) / n
+        return nearest(path, targets)
 
 
 def _turning(diffusion: Diffusion) -> tuple[Callable[[Level], Tensor], Tensor]:
@@ -108,15 +108,15 @@ def _counted(diffusion: Diffusion) -> Tensor:
 @lru_cache(maxsize=4)
 def arc_length(diffusion: Diffusion) -> Tensor:
     """ℓ(i) for i = 1..N."""
-    theta, counted = _turning(diffusion)
+    theta, weight = _turning(diffusion)
     last = theta(diffusion.at(torch.zeros(1, dtype=torch.int64, device=diffusion.scales.device), torch.float64))
 
     def speed(at: Level) -> Tensor:
         nonlocal last  # steps come in order
         here = theta(at)
-        turned = torch.cat([last, here]).diff(dim=0)
+        turns = torch.cat([last, here]).diff(dim=0)
         last = here[-1:]
-        return (counted * turned**2).sum(1).sqrt()
+        return (weight * turns**2).sum(1).sqrt()
 
     return along(diffusion, speed).cumsum(0)
 
@@ -124,17 +124,14 @@ def arc_length(diffusion: Diffusion) -> Tensor:
 @lru_cache(maxsize=4)
 def half_log_snr(diffusion: Diffusion) -> Tensor:
     """λ_ref(i) for i = 1..N; raises `ConfigError` where it does not fall."""
-    counted = _counted(diffusion)
+    weight = _counted(diffusion)
 
     def mean(at: Level) -> Tensor:
         return (
-            (counted * at.half_log_snr.clamp(-UNDECIDED, UNDECIDED))
-            .expand(-1, *diffusion.event_shape)
-            .flatten(1)
-            .sum(1)
+            (weight * at.half_log_snr.clamp(-UNDECIDED, UNDECIDED)).expand(-1, *diffusion.event_shape).flatten(1).sum(1)
         )
 
-    lam = along(diffusion, mean) / counted.expand(diffusion.event_shape).sum()
+    lam = along(diffusion, mean) / weight.expand(diffusion.event_shape).sum()
     if not lam[0] > lam[-1]:
         raise ConfigError(
             "the steps of this process cannot be laid out by log-SNR",

@@ -31,12 +31,12 @@ class Levels:
         x = events.double().flatten(2)
         mean, contrast = x.mean((0, 2)), x.std((0, 2), correction=0)
         squares = (x - mean[:, None]).square().mean(2)
-        root_n, lost = len(x) ** 0.5, min(1, len(x) - 1)
+        root_n, correction = len(x) ** 0.5, min(1, len(x) - 1)
         return cls(
             mean,
             contrast,
-            x.mean(2).std(0, correction=lost) / root_n,
-            squares.std(0, correction=lost) / root_n / (2 * contrast.clamp_min(GREY_LEVEL)),
+            x.mean(2).std(0, correction=correction) / root_n,
+            squares.std(0, correction=correction) / root_n / (2 * contrast.clamp_min(GREY_LEVEL)),
         )
 
 
@@ -59,11 +59,11 @@ class SampleMoments(Metric):
 
     def measure(self, samples: Tensor, reference: Tensor) -> dict[str, float]:
         ours, theirs = Levels.of(samples), Levels.of(reference)
-        found = {}
+        numbers = {}
         for c in range(len(ours.mean)):
-            found[f"mean_{c}"] = (ours.mean[c] - theirs.mean[c]).item()
-            found[f"contrast_{c}"] = (ours.contrast[c] - theirs.contrast[c]).item()
-        return {"error": max(map(abs, found.values()))} | found
+            numbers[f"mean_{c}"] = (ours.mean[c] - theirs.mean[c]).item()
+            numbers[f"contrast_{c}"] = (ours.contrast[c] - theirs.contrast[c]).item()
+        return {"error": max(map(abs, numbers.values()))} | numbers
 
     def alarms(self, samples: Tensor, reference: Tensor) -> list[str]:
         ours, theirs = Levels.of(samples), Levels.of(reference)
@@ -73,20 +73,20 @@ class SampleMoments(Metric):
         excess = (ours.contrast - theirs.contrast) / unit
         excess_error = torch.hypot(ours.contrast_error, theirs.contrast_error) / unit
         rule = f"of the contrast of the reference (the alarm rings from {self.alarm:g})"
-        found = []
+        texts = []
         if self._rings(shift.mean(), error.max()):
             word = "dark" if shift.mean() < 0 else "bright"
-            found.append(f"{word} samples: their mean is off by {shift.mean():+.2f} {rule}")
+            texts.append(f"{word} samples: their mean is off by {shift.mean():+.2f} {rule}")
         tint = shift - shift.mean()
         c = int(tint.abs().argmax())
         if self._rings(tint[c], error.max()):
             channel = COLOURS[c] if len(tint) == len(COLOURS) else f"channel {c}"
-            found.append(f"tinted samples: {channel} is off by {tint[c]:+.2f}, against the other channels, {rule}")
+            texts.append(f"tinted samples: {channel} is off by {tint[c]:+.2f}, against the other channels, {rule}")
         c = int(excess.abs().argmax())
         if self._rings(excess[c], excess_error[c]):
             word = "pale" if excess[c] < 0 else "harsh"
-            found.append(f"{word} samples: the contrast of channel {c} is off by {excess[c]:+.2f} {rule}")
-        return found
+            texts.append(f"{word} samples: the contrast of channel {c} is off by {excess[c]:+.2f} {rule}")
+        return texts
 
     def _rings(self, value: Tensor, error: Tensor) -> bool:
         return bool(value.abs() > self.alarm) and bool(value.abs() > SURE * error)

@@ -29,5 +29,5 @@ class StepEmbedding(nn.Module):
         decay = torch.arange(self.pairs, device=i.device, dtype=torch.float32) / self.pairs
         angles = i.float()[:, None] * torch.exp(-math.log(1e4) * decay)
         with torch.autocast(i.device.type, enabled=False):
-            embedded: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
-        return embedded
+            embedding: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+        return embedding

@@ -25,8 +25,8 @@ class MLP(Model):
 
     def build(self, event_shape: EventShape) -> nn.Module:
         entries = torch.Size(event_shape).numel()
-        doubled = self.in_channels(event_shape) // event_shape[0]
-        return MLPModule(entries * doubled, event_shape, self.width, self.depth)
+        copies = self.in_channels(event_shape) // event_shape[0]
+        return MLPModule(entries * copies, event_shape, self.width, self.depth)
 
 
 class MLPModule(nn.Module):

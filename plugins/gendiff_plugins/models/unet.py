@@ -69,10 +69,10 @@ class UNet(Model):
                     subject="model.multipliers",
                 )
         factors = [2**level for level in range(levels)]
-        for wanted in self.attention:
-            if wanted not in factors:
+        for fraction in self.attention:
+            if fraction not in factors:
                 raise ConfigError(
-                    f"model 'unet': attention at 1/{wanted} resolution, which no level has",
+                    f"model 'unet': attention at 1/{fraction} resolution, which no level has",
                     details=[f"levels of this network: {', '.join(f'1/{factor}' for factor in factors)}"],
                     fix=f"choose attention from {factors}, or [] for the middle alone",
                     subject="model.attention",
@@ -180,8 +180,8 @@ class Block(nn.Module):
         modulation = self.modulation(embedding).to(h.dtype)
         scale, shift = modulation.reshape(*modulation.shape, *([1] * (h.ndim - 2))).chunk(2, dim=1)
         residual: Tensor = self.output(self.norm(h) * (1 + scale) + shift)
-        kept: Tensor = self.skip(x)
-        return kept + residual
+        skip: Tensor = self.skip(x)
+        return skip + residual
 
 
 class Attention(nn.Module):
@@ -200,8 +200,8 @@ class Attention(nn.Module):
         heads = rearrange(flat, "b (three heads c) n -> three b heads n c", three=3, heads=self.heads)
         # Fused kernels want the channels of a head side by side; they refuse the strides that rearrange leaves.
         q, k, v = heads.contiguous()
-        mixed = functional.scaled_dot_product_attention(q, k, v)
-        update: Tensor = self.projection(rearrange(mixed, "b heads n c -> b (heads c) n"))
+        values = functional.scaled_dot_product_attention(q, k, v)
+        update: Tensor = self.projection(rearrange(values, "b heads n c -> b (heads c) n"))
         return x + update.reshape(x.shape)
 
 
@@ -230,8 +230,8 @@ class Norm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype."""
-        normed: Tensor = super().forward(x.float())
-        return normed.to(x.dtype)
+        output: Tensor = super().forward(x.float())
+        return output.to(x.dtype)
 
 
 def conv(dims: int, channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:

@@ -61,7 +61,7 @@ class Sigmoid(NoiseSchedule):
 
         def curve(i: Tensor) -> Tensor:
             g = torch.sigmoid(-(self.start + (self.end - self.start) * i / N) / self.tau)
-            scaled: Tensor = (g - last) / (first - last)
-            return scaled
+            values: Tensor = (g - last) / (first - last)
+            return values
 
         return beta_from_curve(curve, i)

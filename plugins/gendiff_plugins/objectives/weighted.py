@@ -44,7 +44,7 @@ class ELBO(Objective):
     def weight(self, at: Level) -> Tensor:
         lam, before = at.half_log_snr, at.before.half_log_snr
         first = torch.isinf(before) | (at.i == 1).reshape(-1, *[1] * (lam.ndim - 1))
-        lost = torch.exp(2 * torch.where(first, lam, before)) * torch.where(
+        drop = torch.exp(2 * torch.where(first, lam, before)) * torch.where(
             first, 1.0, -torch.expm1(2 * (lam - before))
         )
-        return (at.N / 2 * lost * at.variance * at.theta.sin() ** 2).to(at.dtype)
+        return (at.N / 2 * drop * at.variance * at.theta.sin() ** 2).to(at.dtype)

@@ -75,12 +75,12 @@ def tile_as_released(log_D: Tensor, order: Tensor, channels: int) -> Tensor:
         order: flat index of the component of each rank p, descending D; the released code breaks ties arbitrarily.
 
     """
-    ranked = log_D.flatten()[order]
-    n = len(ranked)
-    tiled = torch.empty(channels, n, dtype=log_D.dtype)
+    by_rank = log_D.flatten()[order]
+    n = len(by_rank)
+    tile = torch.empty(channels, n, dtype=log_D.dtype)
     for c in range(channels):
-        tiled[c, order] = ranked[(channels * torch.arange(n) + c) % n]
-    return tiled.reshape(channels, *log_D.shape[1:])
+        tile[c, order] = by_rank[(channels * torch.arange(n) + c) % n]
+    return tile.reshape(channels, *log_D.shape[1:])
 
 
 def zero_padded_blur(n: int, sigma: float) -> Tensor:

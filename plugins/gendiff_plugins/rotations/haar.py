@@ -34,11 +34,11 @@ class Haar(SeparableRotation):
         details: list[Tensor] = []  # coarse to fine
         level = 0
         while len(approximations) > 1 and level != self.levels:
-            merged, removed = [], []
+            sums, differences = [], []
             for (a, p), (b, q) in zip(approximations[::2], approximations[1::2], strict=False):
-                merged.append(((p**0.5 * a + q**0.5 * b) / (p + q) ** 0.5, p + q))
-                removed.append((q**0.5 * a - p**0.5 * b) / (p + q) ** 0.5)
-            carried = approximations[-1:] if len(approximations) % 2 else []
-            approximations, details = merged + carried, removed + details
+                sums.append(((p**0.5 * a + q**0.5 * b) / (p + q) ** 0.5, p + q))
+                differences.append((q**0.5 * a - p**0.5 * b) / (p + q) ** 0.5)
+            rest = approximations[-1:] if len(approximations) % 2 else []
+            approximations, details = sums + rest, differences + details
             level += 1
         return torch.stack([vector for vector, _ in approximations] + details, dim=1)

@@ -106,9 +106,9 @@ class KLT(Rotation):
         return forms
 
     def _require(self, sizes: tuple[int, ...]) -> None:
-        if (fitted := tuple(self.learned["sizes"].tolist())) != sizes:
+        if (own := tuple(self.learned["sizes"].tolist())) != sizes:
             raise ConfigError(
-                f"rotation 'klt' was fitted to events of {_text(fitted)}, these are {_text(sizes)}",
+                f"rotation 'klt' was fitted to events of {_text(own)}, these are {_text(sizes)}",
                 fix="fit it to the data it is used with",
             )
 
@@ -177,8 +177,8 @@ class Covariance:
     def of(cls, vectors: Tensor) -> Covariance:
         """Of the rows of ``(count, d)`` float64."""
         mean = vectors.mean(0)
-        centred = vectors - mean
-        return cls(len(vectors), mean, centred.T @ centred)
+        deviations = vectors - mean
+        return cls(len(vectors), mean, deviations.T @ deviations)
 
     def __add__(self, other: Covariance) -> Covariance:
         count = self.count + other.count

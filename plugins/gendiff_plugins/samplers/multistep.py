@@ -66,8 +66,8 @@ class SDEDPM2M(GridSampler):
 
     def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         for at in _walk(diffusion, self.descent(diffusion)):
-            kept = -torch.expm1(-2 * at.h)  # 1 - r
-            q, ahead, e = at.a_j * kept, at.ratio / 2, at.s_j * kept.sqrt()
+            rest = -torch.expm1(-2 * at.h)  # 1 - r
+            q, ahead, e = at.a_j * rest, at.ratio / 2, at.s_j * rest.sqrt()
             yield Update(
                 at.i,
                 at.j,

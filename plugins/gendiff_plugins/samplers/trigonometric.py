@@ -59,9 +59,9 @@ class Trigonometric(GridSampler):
             there = _Angle.of(diffusion, j)
             w = (here.theta - there.theta) * there.root_v
             if self.solver == "ab2" and before is not None and j > 0:
-                turned = before.theta - here.theta
-                turns = (here.theta - there.theta) / torch.where(turned > 0, turned, 1.0)
-                ahead = torch.where(turned > 0, turns.clamp_max(1.0), 0.0) / 2
+                last_turn = before.theta - here.theta
+                turns = (here.theta - there.theta) / torch.where(last_turn > 0, last_turn, 1.0)
+                ahead = torch.where(last_turn > 0, turns.clamp_max(1.0), 0.0) / 2
                 yield _update(here, there, (here, w * (1 + ahead)), (before, -w * ahead))
             else:
                 yield _update(here, there, (here, w))

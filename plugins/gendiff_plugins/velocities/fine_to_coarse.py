@@ -36,8 +36,8 @@ class FineToCoarse(Velocity):
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> BlurScales:
         log_D = rotation.log_blur_spectrum(event_shape, self.sigma)
-        mirrored = -torch.expm1(log_D)  # 1 - D
-        if mirrored.max() < ROUNDING:
+        complement = -torch.expm1(log_D)  # 1 - D
+        if complement.max() < ROUNDING:
             raise ConfigError(
                 f"velocity 'fine-to-coarse' cannot be used with rotation '{rotation.name}'",
                 details=[
@@ -49,5 +49,5 @@ class FineToCoarse(Velocity):
         return BlurScales(
             log_alpha_bar_noise=self.noise.log_alpha_bar(N),
             F=self.schedule.cumulative(N),
-            log_D=torch.where(mirrored < ROUNDING, LOG_FLOOR, mirrored.clamp_min(ROUNDING).log()),
+            log_D=torch.where(complement < ROUNDING, LOG_FLOOR, complement.clamp_min(ROUNDING).log()),
         )
