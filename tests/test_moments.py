@@ -241,7 +241,7 @@ class TestOfARun:
 
     def test_a_process_too_large_to_store_keeps_them(self, tmp_path, monkeypatch):
         monkeypatch.setattr("gendiff.run.stored.MAX_DENSE", 8)
-        config = self.config(rotation="klt:patch=4", velocity="isotropic")
+        config = self.config(rotation="klt:patch=4", velocity="blur:schedule=log")
         run = Run.create(config, default_registry(), tmp_path / "run")
         assert "too large to store" in run.info["process"]["missing"]
         again = Run.open(tmp_path / "run").config
