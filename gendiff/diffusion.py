@@ -27,7 +27,7 @@ from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
-from gendiff.scales import Scales, picked
+from gendiff.scales import Scales
 from gendiff.shapes import (
     EventShape,
     ShownByShape,
@@ -40,7 +40,6 @@ from gendiff.shapes import (
     check_step,
     check_steps,
     check_values,
-    spatial,
 )
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
@@ -129,28 +128,7 @@ class Diffusion:
     @cached_property
     def alike(self) -> bool:
         """Whether all components are scaled alike (looked at in about 8 steps): then the process is itself in any basis."""
-        steps = {1, *(round(1 + k * (self.N - 1) / 7) for k in range(8))}
-        values = [values for i in steps for values in (self.at(i).log_a, self.at(i).log_s)]
-        return not any(float(each.max() - each.min()) > 1e-9 for each in values)  # where all are -inf, they are alike
-
-    def in_basis(self, rotation: Rotation, moments: Moments | None = None) -> Diffusion:
-        """The same process in the coordinates of another rotation, which it has where all components are scaled alike.
-
-        Args:
-            moments: m and c of the data in those coordinates.
-
-        Raises:
-            ArgumentError: where they are not scaled alike.
-
-        """
-        if not self.alike:
-            raise ArgumentError(
-                f"this process is diagonal in '{self.rotation.name}' alone: its components are scaled at speeds of their own",
-                fix="keep its basis",
-            )
-        first = torch.zeros([1] * (len(self.event_shape) - 1), dtype=torch.long, device=self.scales.device)
-        scales = picked(self.scales, first, spatial(self.event_shape))
-        return Diffusion(rotation, scales, self.event_shape, moments)
+        return self.scales.alike
 
     def rotate(self, x: Tensor) -> Tensor:
         """``x̄ = U^T x``, ``(B, *event)``, float32 or float64."""

@@ -74,6 +74,16 @@ class Scales(ABC):
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in values.items() if isinstance(value, Tensor | Scales | Formula)}
 
+    @final
+    @property
+    def alike(self) -> bool:
+        """Whether all components are scaled alike, looked at in about 8 steps."""
+        i = torch.tensor(sorted({1, *(round(1 + k * (self.N - 1) / 7) for k in range(8))}), device=self.device)
+        # Where all are -inf, they are alike.
+        return not any(
+            float(each.max() - each.min()) > 1e-9 for values in (self.log_a(i), self.log_s(i)) for each in values
+        )
+
     def __repr__(self) -> str:
         diagonal = self.log_a(torch.tensor([self.N], device=self.device)).shape[1:]
         return f"{type(self).__name__}(N={self.N}, diagonal {tuple(diagonal)})"
@@ -278,6 +288,11 @@ def picked(scales: Scales, index: Tensor, spatial: tuple[int, ...]) -> Scales:
     if isinstance(scales, VariancePreserving):
         return PickedVariancePreserving(scales, index, spatial)
     return PickedScales(scales, index, spatial)
+
+
+def common(scales: Scales, event_shape: tuple[int, ...]) -> Scales:
+    """Scales that are `alike`, as those of any basis: one component stands for all."""
+    return picked(scales, torch.zeros([1] * (len(event_shape) - 1), dtype=torch.long), tuple(event_shape[1:]))
 
 
 def of_formulas(N: int, formulas: Mapping[str, Formula]) -> Scales:

@@ -32,7 +32,8 @@ from gendiff.plugin import discovery
 from gendiff.process import Process
 from gendiff.rotation import Rotation
 from gendiff.sampler import Sampler
-from gendiff.shapes import MOST_STEPS
+from gendiff.scales import common
+from gendiff.shapes import MOST_STEPS, EventShape
 from gendiff.storage import reading
 from gendiff.velocity import Velocity
 
@@ -87,10 +88,10 @@ class Config(Settings):
             rotation = rotation.with_learned(learned)
         if not velocity.has_learned and (learned := velocity.fit(self.data, rotation)):
             velocity = velocity.with_learned(learned)
-        basis = self.basis_of(rotation, velocity)
+        basis = self.basis_of(rotation, velocity, self.data.event_shape)
         return self.holding(rotation, velocity, Moments.fit(self.data, basis), basis)
 
-    def basis_of(self, rotation: Rotation, velocity: Velocity) -> Rotation:
+    def basis_of(self, rotation: Rotation, velocity: Velocity, event_shape: EventShape) -> Rotation:
         """In whose coordinates m and c of the data are taken: those of U, or the DCT where U is of no consequence.
 
         Where all components are scaled alike, a process is itself in any basis, and U no more than a name: what the network and
@@ -98,8 +99,7 @@ class Config(Settings):
         """
         if self.objective.basis == "process" or rotation.name == "dct":
             return rotation
-        own = Diffusion.of(rotation, velocity, self.data.event_shape, self.N)
-        return Rotation("dct") if own.alike else rotation
+        return Rotation("dct") if velocity.scales(rotation, event_shape, self.N).alike else rotation
 
     @property
     def basis(self) -> Rotation:
@@ -123,8 +123,8 @@ class Config(Settings):
             if basis is None or basis is rotation:
                 config._diffusion = Diffusion.of(rotation, config.velocity, shape, self.N, config._moments)
             else:
-                own = Diffusion.of(rotation, config.velocity, shape, self.N)
-                config._diffusion = own.in_basis(basis, config._moments)
+                scales = common(config.velocity.scales(rotation, shape, self.N), shape)
+                config._diffusion = Diffusion(basis, scales, shape, config._moments)
         return config._diffusion
 
     def toml(self) -> str:

@@ -83,7 +83,11 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
     if process.learned_velocity and "velocity" not in errors:
         velocity = velocity.with_learned(process.learned_velocity)
     # What stands in is stored in the basis in which the moments are.
-    own = rotation if errors.keys() & {"rotation", "velocity"} else config.basis_of(rotation, velocity)
+    own = (
+        rotation
+        if errors.keys() & {"rotation", "velocity"}
+        else config.basis_of(rotation, velocity, process.event_shape)
+    )
     config = config.holding(rotation, velocity, process.moments, own)
     if process.parts and not {"rotation", "velocity"} <= errors.keys() and (change := _change(config, process)):
         notes.append(

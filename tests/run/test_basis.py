@@ -11,7 +11,7 @@ from command import TINY, run
 from runs import CPU
 
 from gendiff import Diffusion, NetworkScore, Objective, Rotation, Sampler, sample
-from gendiff.errors import ArgumentError, ConfigError
+from gendiff.errors import ConfigError
 from gendiff.lab.prediction import predict
 from gendiff.lab.recursion import Gaussian
 from gendiff.plugin.registry import default_registry
@@ -113,12 +113,6 @@ def test_predicted_errors_are_the_same(processes):
 def test_a_process_that_needs_its_basis_has_it(table, basis):
     own = resolve([Layer("the test", {"data": "digits", "N": 20, **table})]).config
     assert own.basis.name == own.diffusion().rotation.name == basis
-
-
-def test_another_basis_is_refused_where_components_have_speeds_of_their_own():
-    process = Diffusion.of("dct", "blur:schedule=log", (1, 8, 8), 20)
-    with pytest.raises(ArgumentError, match="diagonal in 'dct' alone"):
-        process.in_basis(Rotation("haar"))
 
 
 @pytest.mark.parametrize("rotation", ["identity", "klt"])
