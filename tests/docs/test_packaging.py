@@ -50,7 +50,7 @@ def environment(wheel, tmp_path_factory) -> Path:
 
 def run(environment: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [str(environment / "bin" / "gendiff"), *arguments]
-    clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "OMP_NUM_THREADS": "2"}
+    clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
 
 
