@@ -48,8 +48,8 @@ def environment(wheel, tmp_path_factory) -> Path:
     return folder
 
 
-def run(environment: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(environment / "bin" / "gendiff"), *arguments]
+def run(environment: Path, *arguments: str, cwd: Path, program: str = "gendiff") -> subprocess.CompletedProcess[str]:
+    command = [str(environment / "bin" / program), *arguments]
     clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
 
@@ -77,11 +77,7 @@ def test_help_list_and_train_without_the_repository(environment, tmp_path):
     trained = run(environment, "train", "--rotation", "dct", "--schedule", "log", *small, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.strip() == "runs/00001-digits-dct-log-s0"
-    where = [
-        environment / "bin" / "python",
-        "-c",
-        "import gendiff, gendiff_cli; print(gendiff.__file__, gendiff_cli.__file__)",
-    ]
-    found = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    code = "import gendiff, gendiff_cli; print(gendiff.__file__, gendiff_cli.__file__)"
+    found = run(environment, "-c", code, cwd=tmp_path, program="python").stdout
     assert str(ROOT) not in found
     assert found.count(str(environment)) == 2
