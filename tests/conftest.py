@@ -12,10 +12,10 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(20220711)
 
 
-@pytest.fixture(autouse=True)
-def two_threads():
-    """The same thread count everywhere: it changes the last bits."""
-    torch.set_num_threads(2)
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """The same thread count everywhere, for it changes the last bits; and one, for threads that wait for a core take its time."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

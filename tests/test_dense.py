@@ -25,11 +25,6 @@ EVENT, N = (1, 2, 3), 40
 SPEC = "blur:schedule='quartic:f_max=2.5'"
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def data(rng):
     """Mean and a whole covariance, in event space."""

@@ -47,11 +47,6 @@ SAMPLERS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 def with_moments(process: Diffusion, m: torch.Tensor, c: torch.Tensor) -> Diffusion:
     return Diffusion(process.rotation, process.scales, process.event_shape, Moments(m, c, 1))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import data_benchmark
 import gpu
@@ -20,7 +23,9 @@ from PIL import Image
 
 def test_the_benchmark_agrees_with_the_reference_on_a_cpu(tmp_path, capsys):
     out = tmp_path / "table.md"
-    assert unet_benchmark.main(["--device", "cpu", "--scale", "tiny", "--no-compile", "--out", str(out)]) == 0
+    (script, *words) = gpu.parts(tmp_path, "cpu", 9, tiny=True)["benchmark"]
+    assert script == "unet_benchmark.py"
+    assert unet_benchmark.main([*words, "--out", str(out)]) == 0
     lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + 4
     assert "bf16" in capsys.readouterr().out
@@ -133,11 +138,28 @@ def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
     assert figure.stat().st_size > 10_000
 
 
-def test_what_waits_for_a_gpu_runs_on_any_device(tmp_path, capfd):
-    assert gpu.main(["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]) == 0
+def test_what_waits_for_a_gpu_runs_on_any_device(tmp_path, capsys, monkeypatch):
+    """The benchmark has run above; each part is one process, and one that fails makes the whole fail."""
+    monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
+    commands, codes = [], {"unet_benchmark.py": 0, "quality.py": 0}
+
+    def started(command, **_):
+        script = Path(command[1])
+        assert script.is_file()
+        commands.append(script.name)
+        if script.name == "quality.py":
+            quality.main(command[2:])
+        return subprocess.CompletedProcess(command, codes[script.name])
+
+    monkeypatch.setattr(gpu.subprocess, "run", started)
+    line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
+    assert gpu.main(line) == 0
+    assert commands == list(codes)
     assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
-    assert "== benchmark" in capfd.readouterr().out
-    assert gpu.main(["--out", str(tmp_path), "--device", "nonsense", "--scale", "tiny"]) == 1
+    assert "== benchmark" in capsys.readouterr().out
+    codes["unet_benchmark.py"] = 1
+    assert gpu.main(line) == 1
+    assert commands == 2 * list(codes)
 
 
 class TestMutants:
@@ -202,16 +224,17 @@ def other(i, j):
 import sys, mutants
 lines = {"gendiff/schedule.py": set(range(999))}
 mutants.seen = lambda files, modules, jobs: {file: [mutants.Test(sys.argv[1], 0.1, lines)] for file in files}
-sys.exit(mutants.main(["--modules", "gendiff/schedule.py", "--grep", sys.argv[2], "--jobs", "1"]))
+for grep in sys.argv[2:]:
+    print("exit", mutants.main(["--modules", "gendiff/schedule.py", "--grep", grep, "--jobs", "1"]), flush=True)
 """
         noticed = "tests/test_diffusion.py::TestSchedules::test_ends_and_sums[linear]"
-        for grep, code, said in (
-            ("⟦values.cumsum(0)→(values)⟧", 0, "| 1 | 0 | 1 | 1 | 100.0% |"),
-            ("⟦0.999→", 5, "NOT NOTICED"),
-        ):
-            done = subprocess.run(
-                [sys.executable, "-c", program, noticed, grep],
-                env={**os.environ, "PYTHONPATH": str(mutants.ROOT / "tests" / "campaigns")},
-                **{"capture_output": True, "text": True, "check": False, "cwd": tmp_path},
-            )
-            assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
+        done = subprocess.run(
+            [sys.executable, "-c", program, noticed, "⟦values.cumsum(0)→(values)⟧", "⟦0.999→"],
+            env={**os.environ, "PYTHONPATH": str(mutants.ROOT / "tests" / "campaigns")},
+            **{"capture_output": True, "text": True, "check": True, "cwd": tmp_path},
+        )
+        first, second, _ = re.split(r"(?<=exit \d)\n", done.stdout)
+        assert "| 1 | 0 | 1 | 1 | 100.0% |" in first
+        assert first.endswith("exit 0")
+        assert "NOT NOTICED" in second
+        assert second.endswith("exit 5")

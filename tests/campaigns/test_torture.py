@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import torch
 from faults import (
     DeleteFirst,
     NoDirectorySync,
@@ -33,11 +32,6 @@ from gendiff.errors import DataError
 from gendiff.run import checkpoint
 
 pytestmark = pytest.mark.torture
-
-
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ def damaged(content, rng):
 def test_a_damaged_run_is_an_error_and_no_more(here, file, part):
     rng = random.Random(f"{file} {part}")
     whole = Path("r", file).read_bytes()
-    for _ in range(20):
+    for _ in range(10):
         broken = damaged(whole, rng)
         Path("r", file).write_bytes(broken)
         for line in (("config", "show", "r"), ("train", "--resume", "r", "--dry-run", "--steps", 4)):

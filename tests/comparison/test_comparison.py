@@ -40,11 +40,6 @@ from gendiff.streams import ImageNoise
 from gendiff.training.trainer import Trainer
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 def finished(path, plan: Plan) -> dict:
     """The result of a comparison, done or gone on with."""
     comparison = Comparison.create(plan, path, ["compare"])

@@ -34,7 +34,6 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A finished comparison: its directory, and what the command said."""
-    torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -38,11 +38,6 @@ class Numbers:
         return torch.full(self.event_shape, float(index))
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 def equal(one: Batch, other: Batch) -> bool:
     return all(torch.equal(getattr(one, key), getattr(other, key)) for key in ("index", "x_0", "i", "eps"))
 

@@ -12,22 +12,25 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from command import Result
 from places import ROOT
 
 EXAMPLE = ROOT / "examples" / "gendiff-sine"
+HELPERS = ROOT / "tests" / "helpers"
+RUN = "runs/00001-digits-dct-sine-s0"
 GENDIFF = Path(sysconfig.get_path("scripts")) / "gendiff"
 TINY = ["--model", "mlp:width=8,depth=1", "--batch", "4", "--steps", "3", "--set", "train.sample_every=0"]
 
 
-def execute(*command: object, cwd: Path, installed: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """A command, with the folder of installed packages to import from."""
+def execute(*command: object, cwd: Path, path: object = None) -> subprocess.CompletedProcess[str]:
+    """A command, with folders to import from."""
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "GENDIFF_PLUGINS")}
-    variables |= {"OMP_NUM_THREADS": "1", **({"PYTHONPATH": str(installed)} if installed else {})}
+    variables |= {"OMP_NUM_THREADS": "1", **({"PYTHONPATH": str(path)} if path else {})}
     return subprocess.run([*map(str, command)], cwd=cwd, env=variables, capture_output=True, text=True, check=False)
 
 
-def succeed(*command: object, cwd: Path, installed: Path | None = None) -> str:
-    done = execute(*command, cwd=cwd, installed=installed)
+def succeed(*command: object, cwd: Path, path: object = None) -> str:
+    done = execute(*command, cwd=cwd, path=path)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -55,8 +58,58 @@ def test_what_is_installed(installed):
     assert "gendiff_sine-0.1.0.dist-info/licenses/LICENSE" in found
 
 
-def test_it_is_listed_with_its_distribution_and_version(installed, tmp_path):
-    listed = json.loads(succeed(GENDIFF, "plugins", "list", "--json", cwd=tmp_path, installed=installed))
+#: Commands in one process: each with its exit code, what it printed and what it said.
+SEVERAL = """
+import json, sys
+from command import run
+print(json.dumps([(done.code, done.out, done.err) for done in (run(*line) for line in json.loads(sys.argv[1]))]))
+"""
+
+
+def several(*lines: list[str], cwd: Path, installed: Path | None = None) -> list[Result]:
+    """``gendiff *line`` for each line, in one new process."""
+    path = os.pathsep.join(filter(None, [str(HELPERS), installed and str(installed)]))
+    answer = succeed(sys.executable, "-c", SEVERAL, json.dumps(lines), cwd=cwd, path=path)
+    return [Result(*one) for one in json.loads(answer)]
+
+
+SHOW = ["process", "show", "--rotation", "dct", "--schedule", "sine"]
+SUBJECTS = ["sine", "sine:f_max=0.2", "gendiff-sine"]
+SAMPLE = ["sample", RUN, "--n", "2", "--sampler", "ddim:steps=5"]
+LINES = {
+    "list": ["plugins", "list", "--json"],
+    "table": ["plugins", "list", "--kind", "schedule"],
+    "blocked": ["--block", "gendiff-sine", *SHOW],
+    "no plugins": ["--no-plugins", *SHOW],
+    **{subject: ["plugins", "check", subject] for subject in SUBJECTS},
+    "run": ["runs", "show", RUN, "--json"],
+    "sample": SAMPLE,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(installed, tmp_path_factory) -> Path:
+    """A folder with a run that the command itself has trained, with the package."""
+    folder = tmp_path_factory.mktemp("trained")
+    train = [GENDIFF, "train", "--rotation", "dct", "--schedule", "sine:f_max=0.2", *TINY]
+    assert succeed(*train, cwd=folder, path=installed).strip() == RUN
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(installed, trained) -> dict[str, Result]:
+    """What the commands above say where the package is installed."""
+    return dict(zip(LINES, several(*LINES.values(), cwd=trained, installed=installed), strict=True))
+
+
+@pytest.fixture(scope="module")
+def without(trained) -> list[Result]:
+    """What is said where it is not: of the process, and of the run."""
+    return several(SHOW, [*SAMPLE, "--out", "alone"], cwd=trained)
+
+
+def test_it_is_listed_with_its_distribution_and_version(answers):
+    listed = answers["list"].json
     assert {
         "kind": "schedule",
         "name": "sine",
@@ -65,35 +118,29 @@ def test_it_is_listed_with_its_distribution_and_version(installed, tmp_path):
         "status": "ok",
     } in listed["components"]
     assert listed["problems"] == []
-    table = succeed(GENDIFF, "plugins", "list", "--kind", "schedule", cwd=tmp_path, installed=installed)
-    assert "gendiff-sine 0.1.0" in next(line for line in table.splitlines() if line.split()[1] == "sine")
+    table = answers["table"].out.splitlines()
+    assert "gendiff-sine 0.1.0" in next(line for line in table if line.split()[1] == "sine")
 
 
-def test_without_it_or_blocked_it_is_unknown(installed, tmp_path):
-    command = ["process", "show", "--rotation", "dct", "--schedule", "sine"]
-    for options, path in (((), None), (("--block", "gendiff-sine"), installed), (("--no-plugins",), installed)):
-        done = execute(GENDIFF, *options, *command, cwd=tmp_path, installed=path)
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "unknown schedule 'sine'" in done.stderr
+def test_without_it_or_blocked_it_is_unknown(answers, without):
+    for done in (answers["blocked"], answers["no plugins"], without[0]):
+        assert done.code == 2, done
+        assert "unknown schedule 'sine'" in done.err
 
 
-@pytest.mark.parametrize("subject", ["sine", "sine:f_max=0.2", "gendiff-sine"])
-def test_it_keeps_what_it_promises(installed, tmp_path, subject):
-    card = succeed(GENDIFF, "plugins", "check", subject, cwd=tmp_path, installed=installed)
-    assert "schedule 'sine' of gendiff-sine 0.1.0: 9 of 9 hold" in card
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_it_keeps_what_it_promises(answers, subject):
+    assert "schedule 'sine' of gendiff-sine 0.1.0: 9 of 9 hold" in answers[subject].out
 
 
-def test_train_and_sample(installed, tmp_path):
-    train = [GENDIFF, "train", "--rotation", "dct", "--schedule", "sine:f_max=0.2", *TINY]
-    run = succeed(*train, cwd=tmp_path, installed=installed).strip()
-    assert run == "runs/00001-digits-dct-sine-s0"
-    shown = json.loads(succeed(GENDIFF, "runs", "show", run, "--json", cwd=tmp_path, installed=installed))
-    assert shown["providers"]["schedule sine"]["plugin"] == "gendiff-sine 0.1.0"
-    sample = [GENDIFF, "sample", run, "--n", "2", "--sampler", "ddim:steps=5"]
-    folder, _ = succeed(*sample, cwd=tmp_path, installed=installed).splitlines()
-    pictures = [(tmp_path / folder / "events" / f"{number:06d}.png").read_bytes() for number in range(2)]
-    alone, _ = succeed(*sample, "--out", "alone", cwd=tmp_path).splitlines()  # the run outlives the package
-    assert [(tmp_path / alone / "events" / f"{number:06d}.png").read_bytes() for number in range(2)] == pictures
+def test_a_run_outlives_the_package(trained, answers, without):
+    assert answers["run"].json["providers"]["schedule sine"]["plugin"] == "gendiff-sine 0.1.0"
+    folders = [done.out.splitlines()[0] for done in (answers["sample"], without[1])]
+    assert folders[1] == "alone"
+    ours, theirs = (
+        [(trained / folder / "events" / f"{k:06d}.png").read_bytes() for k in range(2)] for folder in folders
+    )
+    assert ours == theirs
 
 
 def test_its_own_tests_pass(installed, tmp_path):
@@ -109,7 +156,7 @@ def test_its_own_tests_pass(installed, tmp_path):
         tmp_path,
         tmp_path / "tests",
     ]
-    assert " passed" in succeed(*pytest_, cwd=tmp_path, installed=installed)
+    assert " passed" in succeed(*pytest_, cwd=tmp_path, path=installed)
 
 
 def test_it_is_the_schedule_of_the_tutorial():

@@ -32,12 +32,6 @@ from gendiff.evaluation.distances import (
 from gendiff.evaluation.statistics import Accumulator, Statistics
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    """Thousands of small decompositions: threads would wait for each other."""
-    torch.set_num_threads(1)
-
-
 def normal(n: int, d: int, rng: torch.Generator, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
     """Correlated rows of very different sizes."""
     spread = torch.logspace(0, -3, d, dtype=torch.float64)

@@ -28,12 +28,6 @@ from gendiff.metric import Metric
 FEATURES = RandomConv(width=4)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    """Small matrices: threads would wait for each other; and forked processes have one."""
-    torch.set_num_threads(1)
-
-
 def fields(n: int, rng: torch.Generator, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
     """Smooth random pictures of 3 x 6 x 8."""
     x = torch.nn.functional.avg_pool2d(torch.randn(n, 3, 8, 10, generator=rng), 3, 1)

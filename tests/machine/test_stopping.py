@@ -32,11 +32,6 @@ from gendiff.training.preview import Preview
 NAMES = ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 class TestBlocks:
     def test_these_are_requests(self):
         assert [number.name for number in STOP_SIGNALS] == NAMES

@@ -532,7 +532,6 @@ WATCHED = (
 @pytest.fixture(scope="module")
 def unwatched(tmp_path_factory) -> list[dict]:
     """The rows of a run that nobody disturbs."""
-    torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("unwatched") / "r"
     assert run("train", *WATCHED, "--out", folder).code == 0
     found = rows(folder)

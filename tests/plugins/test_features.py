@@ -31,12 +31,6 @@ SCIPY = tuple(map(int, scipy.__version__.split(".")[:2]))
 RANDOM_CONV_SUM = 137.7295  # of a white picture of 4 x 4
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    """The small pictures are done sooner than threads have met."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def torch_home(tmp_path_factory) -> Path:
     """A folder for TORCH_HOME with random weights in the file of the Inception network."""

@@ -1,4 +1,4 @@
-"""What the built-in metrics measure, and how a run uses them; their contract is in test_conformance."""
+"""What the built-in metrics measure, and how a run uses them; their contract is in test_built_ins."""
 
 from __future__ import annotations
 

@@ -27,11 +27,6 @@ SAMPLERS = [
 ]  # the second draws noise at every step
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 def model(data, rotation, network, path):
     """A network whose output is far from zero: a U-Net begins as one that says nothing."""
     config = settings(network, data, rotation)

@@ -39,11 +39,6 @@ ALONE = World(0, 1, CPU)
 ALLOCATOR = "DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def pictures(tmp_path):
     """Ten pictures of 8x8, in a folder whose name a shell would take apart."""

@@ -60,11 +60,6 @@ from gendiff.training.continuation import check_disk, refuse_other_data
 from gendiff.training.trainer import PATIENCE, Trainer, Window, ema_decay, learning_rate
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Uninterrupted runs by configuration, each trained once."""

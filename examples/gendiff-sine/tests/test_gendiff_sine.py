@@ -15,7 +15,7 @@ def test_conforms(check):
 
 def test_is_found_by_name(gendiff_registry):
     registry = gendiff_registry(plugin)
-    assert registry.resolve("schedule", "sine") is Sine
+    assert registry.component_class("schedule", "sine") is Sine
     assert registry.problems == []
 
 

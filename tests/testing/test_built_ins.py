@@ -1,0 +1,129 @@
+"""Every built-in keeps the contract of its kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from published import NAMES as DATASETS
+
+from gendiff import BlurSchedule, Data, Model, NoiseSchedule, Rotation, Sampler, Velocity
+from gendiff.metric import Metric
+from gendiff.plugin.registry import default_registry
+from gendiff.process import Process
+from gendiff.testing import checks, score
+from gendiff.testing.card import _CHECKS
+
+KINDS = {entry.kind for entry in default_registry().entries()}
+
+
+def pictures() -> Path:
+    """A small folder of pictures, the same one for the whole session."""
+    folder = Path(os.environ["PYTEST_PICTURES"])
+    if not folder.exists():
+        folder.mkdir()
+        for k in range(6):
+            Image.fromarray(np.random.default_rng(k).integers(0, 256, (9 + k, 12, 3), dtype=np.uint8)).save(
+                folder / f"{k}.png"
+            )
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pictures_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_PICTURES", str(tmp_path_factory.mktemp("conformance") / "pictures"))
+        yield
+
+
+#: What a component needs that its defaults do not say; a logger that would talk to the network stays on the disk.
+ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "grid explicit": lambda: {"at": [200, 100, 20, 3]},
+    "data folder": lambda: {"path": pictures(), "size": 8},
+    "logger wandb": lambda: {"mode": "offline"},
+}
+
+
+def built_in_checks() -> Iterator[Any]:
+    """Each check of each built-in: the component is made when the test runs, its checks are known by kind."""
+    for entry in default_registry().entries():
+        if not entry.provider.built_in:
+            continue
+        if entry.name in DATASETS and entry.kind == "data":
+            continue  # test_datasets.py writes their files, and runs the same checks
+        cls = entry.load()
+        stand_in = cls.model_construct()  # a required parameter is not there yet
+        for one in checks(stand_in):
+            arguments = ARGUMENTS.get(f"{entry.kind} {entry.name}", dict)
+            yield pytest.param(one, cls, arguments, id=f"{entry.kind}-{entry.name}: {one.title}")
+
+
+@pytest.mark.parametrize(("one", "cls", "arguments"), built_in_checks())
+def test_built_in(one, cls, arguments, monkeypatch):
+    monkeypatch.setenv("GENDIFF_FID_WEIGHTS", "missing.pth")  # no test fetches the Inception weights
+    seen = dataclasses.replace(one, subject=cls.model_validate(arguments()))()
+    assert isinstance(seen, str)
+    assert 0 < len(seen.strip()) < 500
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        pytest.param(one, id=f"preset-{name}: {one.title}")
+        for name, path in default_registry().presets().items()
+        for one in checks(path)
+    ],
+)
+def test_preset(one):
+    assert one()
+
+
+def test_every_kind_has_checks_of_its_own():
+    for kind in KINDS:
+        assert len(_CHECKS[kind]) >= 2, kind
+
+
+def test_the_checks_of_every_kind_have_mutants():
+    for kind in KINDS - {"features"}:  # test_features.py has its own
+        assert Path(__file__).with_name(f"test_{kind}_kit.py").exists(), kind
+
+
+#: Variants of built-ins whose defaults are not all that they can be.
+VARIANTS = [
+    (Rotation, "klt:patch=3"),
+    (Rotation, "haar:levels=1"),
+    (Rotation, "dst:type=1"),
+    (Rotation, "blur-eigen:sigma=1"),
+    (BlurSchedule, "log:f_max=10000"),
+    (BlurSchedule, "triangular:f_max=0.3,f_min=0.1"),
+    (NoiseSchedule, "sigmoid:start=0,tau=0.3"),
+    (Velocity, "fine-to-coarse:schedule=log"),
+    (Velocity, "blur:noise=cosine,sigma=2"),
+    (Velocity, "blurring:sigma_max=0,d_min=0"),
+    (Velocity, "heat:sigma_max=300"),
+    (Velocity, "cold:growth=1"),
+    (Velocity, "spectrum-matched:power_law=[1.59,0.0086,2]"),
+    (Velocity, "equal-snr:flipped=true"),
+    (Velocity, "soft-conditioning:soft=0.001"),
+    (Velocity, "reversed:velocity=equal-snr"),
+    (Sampler, "ddim:eta=0.5,steps=7"),
+    (Sampler, "ancestral:steps=10"),
+    (Model, "unet:dropout=0.5,multipliers=[1,2,2]"),
+    (Model, "mlp:frequency_features=true"),
+    (Metric, "spectrum:bands=8"),
+    (Data, "gaussian-field:size=[20]"),
+    (Process, "blur-diffusion:schedule=log"),
+    (Process, "reversed:process=heat-dissipation"),
+    (Process, "reversed:process=flipped-snr"),
+]
+
+
+@pytest.mark.parametrize(("interface", "spec"), VARIANTS, ids=lambda value: str(value))
+def test_variants_of_built_ins(interface, spec):
+    assert [line for line in score(interface.model_validate(spec)) if not line.passed] == []
