@@ -22,7 +22,6 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
-from gendiff.command import command
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
 from gendiff.moments import Moments
@@ -41,7 +40,6 @@ from gendiff.shapes import (
     check_steps,
     check_values,
 )
-from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
 
@@ -252,7 +250,7 @@ class Diffusion:
 
     def _check(self) -> None:
         self._check_shapes()
-        self._check_rotation()
+        self.rotation.check(self.event_shape)
         diagonal = self.at(self.N).log_a.shape
         if not broadcasts(diagonal, self.event_shape):
             raise PluginError(
@@ -274,25 +272,6 @@ class Diffusion:
                 raise ArgumentError(f"the {name} of the data is not finite")
         if not (self.moments.variance > 0).all():
             raise ArgumentError("the variance of the data is not positive", details=["c > 0 for every component"])
-
-    def _check_rotation(self) -> None:
-        """Whether U keeps the length of one vector and gives it back: what can be seen without the whole matrix."""
-        x = torch.randn(1, *self.event_shape, generator=stream(0, "probe"), dtype=torch.float64)
-        x_bar = self.rotate(x)
-        if x_bar.shape != x.shape:
-            raise PluginError(
-                f"rotation '{self.rotation.name}' turns an event of shape {self.event_shape} into {tuple(x_bar.shape[1:])}",
-                fix="rotated coordinates keep the shape of the event",
-                subject="rotation.name",
-            )
-        error = max(float((self.unrotate(x_bar) - x).abs().max()), abs(float(x_bar.norm() / x.norm()) - 1))
-        if not error < 1e-6:
-            raise PluginError(
-                f"rotation '{self.rotation.name}' is not orthogonal for events of shape {self.event_shape}",
-                details=[f"U U^T x differs from x, or their lengths do, by {error:.1e}"],
-                fix=f"see what is wrong: {command('plugins', 'check', self.rotation.name)}",
-                subject="rotation.name",
-            )
 
     def _check_snr(self) -> None:
         previous = self.at(0).half_log_snr

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, negative_laplacian, symmetric_blur, symmetric_blur_matrix
+from gendiff.command import command
 from gendiff.component import Component, abstractmethod, guard
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis
@@ -28,6 +29,7 @@ from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.frequency import radius
 from gendiff.precision import full_precision
 from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, check_width, in_full, spatial
+from gendiff.streams import stream
 
 
 class Rotation(Component):
@@ -53,6 +55,29 @@ class Rotation(Component):
     @abstractmethod
     def unrotate(self, x_bar: Tensor) -> Tensor:
         """``x = U x̄`` for ``x̄`` of shape ``(B, *event)``."""
+
+    @final
+    def check(self, event_shape: EventShape) -> None:
+        """Whether U keeps the length of one vector and gives it back: what can be seen without the whole matrix.
+
+        Raises `PluginError` where it does not.
+        """
+        x = torch.randn(1, *event_shape, generator=stream(0, "probe"), dtype=torch.float64)
+        x_bar = self.rotate(x)
+        if x_bar.shape != x.shape:
+            raise PluginError(
+                f"rotation '{self.name}' turns an event of shape {event_shape} into {tuple(x_bar.shape[1:])}",
+                fix="rotated coordinates keep the shape of the event",
+                subject="rotation.name",
+            )
+        error = max(float((self.unrotate(x_bar) - x).abs().max()), abs(float(x_bar.norm() / x.norm()) - 1))
+        if not error < 1e-6:
+            raise PluginError(
+                f"rotation '{self.name}' is not orthogonal for events of shape {event_shape}",
+                details=[f"U U^T x differs from x, or their lengths do, by {error:.1e}"],
+                fix=f"see what is wrong: {command('plugins', 'check', self.name)}",
+                subject="rotation.name",
+            )
 
     def fit(self, data: Data) -> Mapping[str, Tensor]:
         """What this rotation learns from the data of a run, tensors by name; here nothing.

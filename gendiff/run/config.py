@@ -99,7 +99,10 @@ class Config(Settings):
         """
         if self.objective.basis == "process" or rotation.name == "dct":
             return rotation
-        return Rotation("dct") if velocity.scales(rotation, event_shape, self.N).alike else rotation
+        if not velocity.scales(rotation, event_shape, self.N).alike:
+            return rotation
+        rotation.check(event_shape)  # it would not be met again
+        return Rotation("dct")
 
     @property
     def basis(self) -> Rotation:
