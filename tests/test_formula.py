@@ -32,7 +32,7 @@ from gendiff.formula import (
     written,
 )
 from gendiff.run.stored import FORMULAS, StoredProcess, dump
-from gendiff.scales import BlurScales, ColouredScales, DissipatingScales, FormulaVariancePreserving, picked
+from gendiff.scales import BlurScales, ColouredScales, DissipatingScales, FormulaVariancePreserving, of_formulas, picked
 
 N, EVENT = 5, (2, 3, 4)
 T = torch.linspace(0.1, 1.1, N + 1, dtype=torch.float64)
@@ -220,3 +220,33 @@ def test_picked_components_have_the_scales_of_the_others(name, index):
     for value, whole in ((some.log_a(i), scales.log_a(i)), (some.log_s(i), scales.log_s(i))):
         whole = whole.expand(N + 1, *EVENT).flatten(2)
         assert torch.equal(value, whole[..., index.flatten()].unflatten(2, index.shape))
+
+
+def test_it_is_shown_as_it_is_written():
+    assert repr(2.0 * t + exp(k)) == "((2.0 * time(6,)) + exp(components(2, 3, 4)))"
+    assert repr(logaddexp(t, k) / k) == "(logaddexp(time(6,), components(2, 3, 4)) / components(2, 3, 4))"
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(47, True), (48, False)])
+def test_how_deep_one_may_be(depth, fits):
+    value = ["time", "t"]
+    for _ in range(depth):
+        value = ["neg", value]
+    if fits:
+        assert torch.equal(read(value, {"t": T})(STEPS, 3), -at if depth % 2 else at)
+        return
+    with pytest.raises(ValueError, match="formula"):
+        read(value, {"t": T})
+
+
+FLAT = torch.zeros(EVENT, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("which", ["log_a", "log_s"])
+@pytest.mark.parametrize(("size", "alike"), [(0.0, True), (0.9e-9, True), (1.5e-9, False), (1.0, False)])
+def test_scales_are_alike_where_neither_of_both_differs(which, size, alike):
+    table = FLAT.clone()
+    table[1, 2, 3] = size
+    formulas = {"log_a": over_time(-T) + over_components(FLAT), "log_s": over_time(T) + over_components(FLAT)}
+    formulas[which] = formulas[which] + over_components(table)
+    assert of_formulas(N, formulas).alike == alike
