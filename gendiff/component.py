@@ -59,7 +59,7 @@ def component_class(kind: str, name: str) -> type[Component]:
     if target := _PYTHON.get((kind, name)):
         module, _, own = target.partition(":")
         return getattr(import_module(module), own)  # type: ignore[no-any-return]  # a class of that kind
-    return resolver()(kind, name)  # type: ignore[no-any-return]
+    return resolver()(kind, name)  # type: ignore[no-any-return]  # a class of that kind
 
 
 def guard(cls: type, name: str, check: Callable[..., tuple[Any, ...]]) -> None:

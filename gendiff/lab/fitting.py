@@ -183,6 +183,7 @@ def fit(
         GendiffError: where the error is not finite whatever the parameters.
 
     """
+    config = config.fitted()  # its moments are in the basis that it then has
     start = config.diffusion()
     limit = torch.tensor(GONE, dtype=torch.float64)
     if sampler.prior != "standard":
@@ -273,7 +274,7 @@ def with_values(config: Config, values: Mapping[str, float], moments: Moments) -
     velocity = resolve(layers).config.velocity
     if config.velocity.has_learned:
         velocity = velocity.with_learned(config.velocity.learned)
-    return config.holding(config.rotation, velocity, moments, config._basis)
+    return config.holding(config.rotation, velocity, moments, config.basis)
 
 
 def never_rises(diffusion: Diffusion) -> bool:
