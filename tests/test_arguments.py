@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,17 @@ class Echo(nn.Module):
 
     def forward(self, x: Tensor, i: Tensor) -> Tensor:
         return self.change(self.weight * x)
+
+
+class PointWise(nn.Module):
+    """One layer that computes in lower precision where it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        return self.layer(x)
 
 
 def entrances(process: Diffusion) -> dict[str, object]:
@@ -252,6 +265,44 @@ def test_a_network_that_predicts_t_needs_mean_and_variance_of_the_data(process):
             call()
     standard = Diffusion(process.rotation, process.scales, EVENT, Moments.standard(EVENT))
     assert component(Objective, "wiener").loss(Echo(), standard, X, STEPS, EPS).per_event.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        (1, -1),
+        (1, 1),
+        (-1,),
+        (-1, 0, 1),
+        "ab",
+        3,
+        (-math.inf, 1),
+        (-1, math.inf),
+        (math.nan, 1),
+        (-1, math.nan),
+        ("a", 1),
+    ],
+)
+def test_a_range_of_events_is_two_finite_numbers(process, limits):
+    assert NetworkScore(Echo(), process, "eps", value_range=(-1, 1)).value_range == (-1, 1)
+    assert NetworkScore(Echo(), process, "eps", value_range=[0, 0.5]).value_range == [0, 0.5]
+    with pytest.raises(ArgumentError, match="value_range is"):
+        NetworkScore(Echo(), process, "eps", value_range=limits)
+
+
+def test_a_belief_shows_its_network(process):
+    network = Echo()
+    size = sum(parameter.numel() for parameter in network.parameters())
+    assert size > 0
+    for inner in (network, Denoiser(network, process)):
+        shown = repr(NetworkScore(inner, process, "v"))
+        assert shown.startswith(f"NetworkScore(Echo with {size:,} parameters, predicts v, Diffusion(")
+    assert "function with 0 parameters" in repr(NetworkScore(lambda x, i: x, process, "v"))
+
+
+def test_a_belief_is_of_a_diffusion(process):
+    with pytest.raises(ArgumentError, match="diffusion"):
+        NetworkScore(Echo(), process.rotation, "eps")
 
 
 @pytest.mark.parametrize(
@@ -588,3 +639,23 @@ def test_no_view_is_read_and_no_score_made_where_there_is_no_noise(process, para
                 encode(parametrization, Pivot(X, EPS), process.at(i))
         else:
             assert encode(parametrization, Pivot(X, EPS), process.at(i)).isfinite().all()
+
+
+def test_one_event_is_the_first_of_several(process):
+    model, ddim = GaussianScore(process, torch.zeros(()), torch.ones(())), component(Sampler, "ddim:steps=3")
+    one, several = (sample(process, model, ddim, n=n, seed=4) for n in (1, 3))
+    assert torch.equal(one, several[:1])
+
+
+def test_a_network_in_lower_precision_returns_numbers_in_full(process):
+    network = Denoiser(PointWise(), process)
+    network.autocast = torch.bfloat16
+    assert network(X, STEPS).dtype == torch.float32
+
+
+def test_data_without_any_variance_are_their_mean(process):
+    mean = noise(EVENT, 3, torch.float64)
+    belief = GaussianScore(process, mean, torch.zeros(EVENT, dtype=torch.float64)).predict(X, 5)
+    torch.testing.assert_close(belief.x_0, mean.float().expand_as(X), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ArgumentError):
+        GaussianScore(process, mean, torch.full(EVENT, -1e-9, dtype=torch.float64))

@@ -582,6 +582,13 @@ class TestRefusals:
             with pytest.raises(ArgumentError, match=rf"^{name} has the shape"):
                 call()
 
+    def test_a_model_is_asked_at_a_step_that_is_trained(self):
+        process, x = diffusion("dct", "blur", EVENT), torch.zeros(2, *EVENT)
+        assert process.asked(x, 1).i.tolist() == [1]
+        for i in (0, torch.tensor([3, 0])):
+            with pytest.raises(ArgumentError, match=rf"outside 1\.\.{N}"):
+                process.asked(x, i)
+
     def test_noise_of_another_precision(self):
         process = diffusion("dct", "blur", EVENT)
         with pytest.raises(ArgumentError, match=r"noise for 2 of torch\.float32, 1 steps"):

@@ -250,3 +250,42 @@ def test_scales_are_alike_where_neither_of_both_differs(which, size, alike):
     formulas = {"log_a": over_time(-T) + over_components(FLAT), "log_s": over_time(T) + over_components(FLAT)}
     formulas[which] = formulas[which] + over_components(table)
     assert of_formulas(N, formulas).alike == alike
+
+
+def test_scales_that_part_at_the_last_step_only_are_not_alike():
+    last = torch.cat([torch.zeros(N, dtype=torch.float64), torch.ones(1, dtype=torch.float64)])
+    ramp = torch.linspace(-1, 0, 24, dtype=torch.float64).reshape(EVENT)
+    assert not of_formulas(N, {"log_alpha_bar": over_time(-T) + over_time(last) * over_components(ramp)}).alike
+
+
+class Table(Scales):
+    """Scales that say no formula: numbers."""
+
+    N = N
+
+    def log_a(self, i):
+        return (-T[i])[:, None, None, None] + D
+
+    def log_s(self, i):
+        return T[i][:, None, None, None] - 2 * D
+
+
+def test_picked_components_of_scales_without_a_formula():
+    index, i = torch.tensor([7, 0, 7]), torch.arange(N + 1)
+    some = picked(Table(), index, (3, 4))
+    assert not some.formulas
+    for value, whole in ((some.log_a(i), Table().log_a(i)), (some.log_s(i), Table().log_s(i))):
+        assert torch.equal(value, whole.flatten(2)[..., index])
+
+
+@pytest.mark.parametrize(("terms", "fits"), [(127, True), (128, False)])  # with as many leaves and one: 255, 257
+def test_how_many_operations_one_may_hold(terms, fits):
+    leaves = [["time", "t"]] * (terms + 1)  # a balanced sum of n leaves holds n - 1 sums
+    while len(leaves) > 1:
+        pairs = [["+", one, other] for one, other in zip(leaves[::2], leaves[1::2], strict=False)]
+        leaves = pairs + ([leaves[-1]] if len(leaves) % 2 else [])
+    if fits:
+        torch.testing.assert_close(read(leaves[0], {"t": T})(STEPS, 3), (terms + 1) * at)
+        return
+    with pytest.raises(ValueError, match="a formula of 257 operations"):
+        read(leaves[0], {"t": T})

@@ -226,7 +226,9 @@ def test_a_number_of_evaluations_is_whole():
         component(Grid, "uniform").steps(steady(), 2.5)
 
 
-@pytest.mark.parametrize("numbers", [(50, 20), (40, 30, 20), (50, 20, 30), (50, 20, 0.2), (50, 20, 0.5)])
+@pytest.mark.parametrize(
+    "numbers", [(50, 20), (40, 30, 20), (50, 20, 30), (50, 20, 20.4), (50, 20, 0.2), (50, 20, 0.5)]
+)
 def test_wrong_positions_are_refused(numbers):
     with pytest.raises(PluginError, match="grid 'given' gives no 3 steps from 50 down to 1"):
         Given(numbers=numbers).steps(diffusion("dct", "blur", EVENT, N=50), 3)

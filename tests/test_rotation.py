@@ -16,8 +16,8 @@ from processes import component, dense, fitted, rotations
 from gendiff import Rotation, SeparableRotation, Velocity
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, log_attenuation, negative_laplacian, symmetric_blur_matrix
 from gendiff.dct import apply_per_axis, dct, dct_matrix
-from gendiff.errors import ConfigError, PluginError
-from gendiff.frequency import mirrored
+from gendiff.errors import ArgumentError, ConfigError, PluginError
+from gendiff.frequency import dct_frequency, frequency_bands, mirrored
 
 EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]
 every_rotation = pytest.mark.parametrize("spec", [*rotations(), "blur-eigen:sigma=1.5"])
@@ -357,3 +357,55 @@ def _pad(x: np.ndarray, axis: int, n: int) -> np.ndarray:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (n - 1, n - 1)
     return np.pad(x, widths)
+
+
+def test_a_diagonal_is_a_tensor():
+    with pytest.raises(ArgumentError, match="diagonal"):
+        component(Rotation, "dct").apply_diagonal(torch.ones(2, 1, 3, 4), 0.5)
+
+
+def test_a_frequency_is_0_where_rounding_makes_its_square_negative():
+    class Basis(SeparableRotation):
+        """the constant vector, and a random complement."""
+
+        name = "basis"
+
+        def matrix(self, n):
+            columns = torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+            columns[:, 0] = 1
+            return torch.linalg.qr(columns)[0]
+
+    U = Basis().matrix(6)
+    assert float((U * (laplacian_matrix(6) @ U)).sum(0).min()) < 0
+    assert Basis().axis_frequency(6)[0] == 0
+
+
+def test_the_bands_of_an_event():
+    bands = frequency_bands((2, 3, 5), 4)
+    rho = (dct_frequency(3)[:, None] ** 2 + dct_frequency(5) ** 2).sqrt()
+    assert bands.shape == (3, 5)
+    assert torch.equal(bands, (4 * rho / rho.max()).floor().clamp_max(3).long())
+    assert frequency_bands((1, 1, 1), 4).tolist() == [[0]]
+
+
+class Unchanged(Rotation):
+    """x̄ = x, as it comes."""
+
+    name = "unchanged"
+
+    def rotate(self, x):
+        return x
+
+    unrotate = rotate
+
+
+def test_a_diagonal_is_applied_in_full_precision_whatever_the_rotation():
+    x, diagonal = torch.ones(2, 1, 3, 4, dtype=torch.bfloat16), torch.full((1, 3, 4), 1 / 3, dtype=torch.float64)
+    assert torch.equal(Unchanged().apply_diagonal(x, diagonal), torch.full((2, 1, 3, 4), 1 / 3))
+
+
+@pytest.mark.parametrize(("event", "sigma"), [((3,), 1.0), ((1, 3, 4), -1.0), ((1, 3, 4), math.nan), ((1, 0, 4), 1.0)])
+def test_the_blur_of_no_event_and_of_no_width(event, sigma):
+    for U in (Unchanged(), component(Rotation, "dct")):
+        with pytest.raises(ArgumentError):
+            U.log_blur_spectrum(event, sigma)

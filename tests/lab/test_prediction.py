@@ -606,3 +606,9 @@ def test_more_steps_than_the_process_has_came_from_steps(command, tmp_path, monk
 def test_nobody_asked_for_more_steps_than_the_process_has(N, asked):
     done = run("process", "predict", "--data", "digits", "--set", f"N={N}", "--sampler", "ddim", "--json")
     assert [row["asked"] for row in done.json["predictions"]] == asked
+
+
+def test_a_step_moves_to_where_it_costs_less_and_never_on_another():
+    assert _moved((20, 9, 8, 3), 1, sum, lambda: True) == (20, 9, 7, 2)
+    assert _moved((20, 9, 8, 1), 1, lambda steps: -sum(steps), lambda: True) == (20, 10, 9, 2)
+    assert _moved((20, 9, 8, 3), 1, sum, lambda: False) == (20, 9, 8, 3)

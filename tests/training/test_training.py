@@ -732,6 +732,13 @@ class TestAverage:
             torch.testing.assert_close(trainer.ema[name].double(), value, rtol=1e-5, atol=1e-6)
             assert not torch.equal(trainer.ema[name], trainer.network.state_dict()[name])
 
+    def test_buffers_that_count_are_left_as_they_are(self):
+        trainer = Trainer(settings(warmup=0, lr=1e-2, ema=0.9), CPU, ALONE)
+        trainer.network.register_buffer("counter", torch.tensor(7))
+        trainer.ema["counter"] = torch.tensor(5)
+        trainer.train_step(trainer.batches[1])
+        assert trainer.ema["counter"] == 5
+
     def test_it_is_what_samples(self):
         trainer = Trainer(settings(warmup=0, lr=1e-2, ema=0.9), CPU, ALONE)
         for step in range(1, 6):
