@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from gendiff_plugins.rotations.blur_eigen import zero_padded_blur
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import component, dense, fitted, rotations
@@ -399,6 +400,15 @@ class Unchanged(Rotation):
     unrotate = rotate
 
 
+class Flat(Unchanged):
+    """It says its own blur, of whatever it is asked for."""
+
+    name = "flat"
+
+    def log_blur_spectrum(self, event_shape, sigma):
+        return torch.zeros(1, dtype=torch.float64)
+
+
 def test_a_diagonal_is_applied_in_full_precision_whatever_the_rotation():
     x, diagonal = torch.ones(2, 1, 3, 4, dtype=torch.bfloat16), torch.full((1, 3, 4), 1 / 3, dtype=torch.float64)
     assert torch.equal(Unchanged().apply_diagonal(x, diagonal), torch.full((2, 1, 3, 4), 1 / 3))
@@ -406,6 +416,10 @@ def test_a_diagonal_is_applied_in_full_precision_whatever_the_rotation():
 
 @pytest.mark.parametrize(("event", "sigma"), [((3,), 1.0), ((1, 3, 4), -1.0), ((1, 3, 4), math.nan), ((1, 0, 4), 1.0)])
 def test_the_blur_of_no_event_and_of_no_width(event, sigma):
-    for U in (Unchanged(), component(Rotation, "dct")):
+    for U in (Unchanged(), Flat(), component(Rotation, "dct")):
         with pytest.raises(ArgumentError):
             U.log_blur_spectrum(event, sigma)
+
+
+def test_no_blur_is_no_blur():
+    assert torch.equal(zero_padded_blur(5, 0.0), torch.eye(5, dtype=torch.float64))

@@ -14,14 +14,15 @@ from command import run
 from processes import component
 from pydantic import Field
 
-from gendiff import BlurSchedule, Sampler, Velocity
+from gendiff import BlurSchedule, Rotation, Sampler, Velocity
 from gendiff.component import component_class as installed
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.fitting import Parameter, _cost, _search, chosen, fit, never_rises, parameters, with_values
+from gendiff.lab.fitting import Parameter, _cost, _data_snr, _search, chosen, fit, never_rises, parameters, with_values
 from gendiff.lab.forward import DECIBEL
 from gendiff.lab.prediction import dense, diagonal, predict, thinned
+from gendiff.moments import Moments
 from gendiff.names import resolving_with
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config, Layer, resolve
@@ -413,3 +414,13 @@ def test_a_mistake_is_explained(options, code, said, tmp_path, monkeypatch):
 
 def test_the_resolver_of_a_test_is_not_that_of_the_next():
     assert installed("schedule", "log").name == "log"
+
+
+def test_the_snr_of_the_data_at_the_end():
+    c = torch.linspace(0.5, 3, 30, dtype=torch.float64).reshape(2, 3, 5)
+    U, velocity = component(Rotation, "dct"), component(Velocity, "blur")
+    process = Diffusion.of(U, velocity, (2, 3, 5), 20, Moments(0 * c, c))
+    a, s = (getattr(process.at(20, torch.float64), name) for name in ("a", "s"))
+    torch.testing.assert_close(
+        _data_snr(process).expand_as(c[None]), (10 * (a**2 * c / s**2).log10()).expand_as(c[None])
+    )
