@@ -175,7 +175,11 @@ def _of_run(run: Run, n: int | None) -> EventSet:
 
 def trained_on(run: Run) -> str:
     """The fingerprint of the events that a run was trained on; empty where each was seen once at most, from an endless source."""
-    return "" if run.config.data.length is None else str(run.info["data"]["fingerprint"])
+    try:
+        endless = run.data().length is None
+    except GendiffError:  # they are gone, and the reference is something else
+        endless = False
+    return "" if endless else str(run.info["data"]["fingerprint"])
 
 
 def chosen_instruments(

@@ -1,9 +1,9 @@
 r"""Remarks: what must be known to read the numbers of an evaluation, by rules that are stated.
 
     real-against-real   what as many real events would get in place of the samples: no model is expected below that. k random
-                        events of the reference, ``k = min(n, m/2)``, are held against the other m - k, and the distance is brought
-                        to n and m by its order in both, ``(1/n + 1/m)/(1/k + 1/(m - k))``. Where there are statistics alone,
-                        at least ``tr S (1/n + 1/m)``, by the means alone.
+                        events of the reference, ``k = min(n, m/2)``, are held against the other m - k, and the distance is
+                        brought to n and m by its order in both, ``(1/n + 1/m)/(1/k + 1/(m - k))``. Where there are
+                        statistics alone, at least ``tr S (1/n + 1/m)``, by the means alone.
     training-data       the reference is what the run was trained on: who repeats its events looks best.
     same-events         samples and reference are the same events: nothing is measured.
     says-nothing        a precision or recall whose interval is wider than half of all that it could be, or of which real events
@@ -138,13 +138,13 @@ def of_reference(number: Number, real: Real) -> Remark:
 
 
 def of_statistics(number: Number, statistics: Statistics) -> Remark:
-    """``real-against-real`` where the events of the reference are not here: what the means alone cost, and the order of the rest."""
+    """``real-against-real`` where there are no events of reference: what the means alone cost, and the order of the rest."""
     n, d = number.samples.n or 1, len(statistics.mean)
     least = float(statistics.factor.square().sum()) * (1 / n + (1 / statistics.n if statistics.n else 0))
     return Remark(
         "real-against-real",
-        f"{n} real events in place of the samples would get {number.name} of more than {least:.3g}, by their mean alone; with the "
-        f"events of the reference, not its statistics, it could be said how much more: the bias falls like d/n = {d}/{n}",
+        f"{n} real events in place of the samples would get {number.name} of more than {least:.3g}, by their mean alone; how "
+        f"much more, the events of the reference would say, not their statistics: the bias falls like d/n = {d}/{n}",
         {"name": number.name, "n": n, "least": least, "dimensions": d},
     )
 

@@ -481,7 +481,7 @@ class TestInABrowser:
         assert tab.locator("#play").text_content() == "Play"
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    @pytest.mark.parametrize("width", [400, 1600])
+    @pytest.mark.parametrize("width", [400, 701, 1100, 1600])
     def test_it_fits_and_can_be_read(self, tab, width, scheme):
         tab.set_viewport_size({"width": width, "height": 900})
         tab.emulate_media(color_scheme=scheme)
@@ -499,6 +499,14 @@ class TestInABrowser:
             "Math.min(...[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height))"
         )
         assert smallest > 9
+
+    @pytest.mark.parametrize(("width", "is_table"), [(400, False), (720, True), (1100, True)])
+    def test_the_ranking_is_a_table_where_there_is_room(self, tab, width, is_table):
+        tab.set_viewport_size({"width": width, "height": 900})
+        cells = tab.locator("table.ranking tbody tr").first.locator("td").all()
+        tops = {round(cell.bounding_box()["y"]) for cell in cells if cell.bounding_box()}
+        assert (len(tops) == 1) == is_table
+        assert tab.locator("table.ranking thead").is_visible() == is_table
 
     def test_a_keyboard_reaches_everything(self, tab):
         tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
