@@ -481,7 +481,7 @@ class TestInABrowser:
         assert tab.locator("#play").text_content() == "Play"
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    @pytest.mark.parametrize("width", [400, 701, 1100, 1600])
+    @pytest.mark.parametrize("width", [400, 821, 1100, 1600])
     def test_it_fits_and_can_be_read(self, tab, width, scheme):
         tab.set_viewport_size({"width": width, "height": 900})
         tab.emulate_media(color_scheme=scheme)
@@ -500,7 +500,7 @@ class TestInABrowser:
         )
         assert smallest > 9
 
-    @pytest.mark.parametrize(("width", "is_table"), [(400, False), (720, True), (1100, True)])
+    @pytest.mark.parametrize(("width", "is_table"), [(400, False), (840, True), (1100, True)])
     def test_the_ranking_is_a_table_where_there_is_room(self, tab, width, is_table):
         tab.set_viewport_size({"width": width, "height": 900})
         cells = tab.locator("table.ranking tbody tr").first.locator("td").all()
