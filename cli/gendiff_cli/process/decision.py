@@ -1,0 +1,98 @@
+"""The last line of what a process is shown and predicted to do: what it decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gendiff.errors import GendiffError
+from gendiff_cli.process.subject import Subject
+
+if TYPE_CHECKING:
+    from gendiff.lab.decision import Decision, Floor
+
+DRAWN = 1000  # samples that it is asked of: as many as gendiff compare draws
+STANDARD = "standard diffusion"
+
+
+def floor(subject: Subject) -> Floor | None:
+    """What real events of a process differ by, in pixels; None where the data are not here, or too few."""
+    import torch
+
+    from gendiff.evaluation.remarks import FEWEST, Real
+    from gendiff.lab.decision import Floor
+    from gendiff.moments import MOST_ENDLESS
+
+    data = subject.data
+    if data is None:
+        return None
+    places = data.spread(2 * DRAWN if data.length is not None else 2 * MOST_ENDLESS)
+    if len(places) < FEWEST:
+        return None
+    rows = torch.stack([data[index] for index in places]).flatten(1)
+    n = min(DRAWN, len(rows))
+    return Floor(Real.of(rows, n).distance, n, len(rows))
+
+
+def standard(subject: Subject) -> Subject | None:
+    """Standard diffusion with the noise schedule of a process, to hold it against; None where it is that itself."""
+    from gendiff.component import component_class
+    from gendiff.run.config import Layer, resolve
+
+    if subject.diffusion.alike:
+        return None
+    noise = getattr(subject.config.velocity, "noise", None)
+    velocity: dict[str, Any] = {"name": "isotropic"}
+    if noise is not None and "noise" in component_class("velocity", "isotropic").model_fields:
+        velocity["noise"] = noise.table()
+    table = {key: value for key, value in subject.config.table().items() if key not in ("rotation", "velocity")}
+    if subject.data is not None:
+        table["data"] = subject.data.table()
+    plain = {"rotation": "identity", "velocity": velocity}
+    try:
+        return Subject(STANDARD, resolve([Layer("the process", table), Layer(STANDARD, plain)]), subject.data)
+    except GendiffError:  # of a run whose plugins are gone
+        return None
+
+
+def decision(
+    rows: Sequence[dict[str, Any]], processes: Sequence[Subject], sampler: str, asked: int | None, real: Floor | None
+) -> Decision | None:
+    """What predictions decide with one sampler; None where there is nothing to hold against each other.
+
+    Args:
+        rows: as of ``gendiff process predict --json``, of the processes, and of standard diffusion where there is one of them.
+        sampler: the one that is used; where not all processes have it, the first that all have.
+        asked: the number of evaluations that samples would be drawn with; None, or one that is not there: the largest.
+
+    """
+    from gendiff.lab.decision import decide
+
+    labels = {row["process"] for row in rows}
+    names = [sampler, *dict.fromkeys(row["sampler"] for row in rows)]
+    common = [name for name in names if {row["process"] for row in rows if row["sampler"] == name} == labels]
+    if not common or (len(labels) == 1 and not processes[0].diffusion.alike):
+        return None
+    of = [row for row in rows if row["sampler"] == common[0]]
+    errors: dict[str, dict[int, float]] = {}
+    for row in of:
+        errors.setdefault(row["process"], {})[row["asked"]] = row["off"]["error"] if "off" in row else row["error"]
+    counts = set.intersection(*(set(values) for values in errors.values()))
+    if not counts or not all(math.isfinite(error) for values in errors.values() for error in values.values()):
+        return None
+    at = asked if asked in counts else max(counts)
+    choice = decide(errors, at, real, common[0], of[0]["data"], all(row["exact"] for row in of))
+    if flattered := [subject.label for subject in processes if _is_flattered(subject)]:
+        why = f"{', '.join(flattered)}: with objective eps, where a vanishes, the prediction is too good"
+        choice = replace(choice, text=f"{choice.text}; {why}")
+    return choice
+
+
+def _is_flattered(subject: Subject) -> bool:
+    """Whether a network that predicts ε is asked where nothing of x_0 is left in what it sees, in some component."""
+    from gendiff.score import LOG_A_PRIOR, Parametrization
+
+    end = subject.diffusion.at(subject.diffusion.N).log_a
+    return subject.config.objective.parametrization is Parametrization.EPS and bool(end.min() < LOG_A_PRIOR)
