@@ -64,7 +64,7 @@ def decide(
     """What predicted errors decide.
 
     Args:
-        errors: of each process, by number of evaluations, ``asked`` among them; a single one is standard diffusion itself.
+        errors: of each process, by number of evaluations, ``asked`` among them.
         asked: the number of evaluations that samples would be drawn with, one of those.
         floor: what real events differ by; None where they are not here.
         sampler, data: what they are called.
@@ -93,7 +93,7 @@ def decide(
     if len(errors) == 1:
         below = largest <= floor.value
         side, more = ("below", "would not be seen") if below else ("above", "or another sampler would be seen")
-        text = f"{head}: this is standard diffusion, and its error is {side} {differ}: more evaluations {more}"
+        text = f"{head}: the error of {worst} is {side} {differ}: more evaluations {more}"
         return Decision(asked, None if below else asked, 0.0, None, text)
     if gap > floor.value:
         text = f"{head}: decide by the column {asked}: {worst} is {gap:.3g} behind {best}, beyond {differ}: worth a training"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DRAWN = 1000  # samples that it is asked of: as many as gendiff compare draws
 STANDARD = "standard diffusion"
+EACH = "the sampler of each"
 
 
 def floor(subject: Subject) -> Floor | None:
@@ -70,12 +71,15 @@ def decision(
     """
     from gendiff.lab.decision import decide
 
-    labels = {row["process"] for row in rows}
-    names = [sampler, *dict.fromkeys(row["sampler"] for row in rows)]
-    common = [name for name in names if {row["process"] for row in rows if row["sampler"] == name} == labels]
-    if not common or (len(labels) == 1 and not processes[0].diffusion.alike):
+    labels, names = {row["process"] for row in rows}, dict[str, list[dict[str, Any]]]()
+    for row in rows:
+        names.setdefault(_without_prior(row["sampler"]), []).append(row)
+    common = [name for name, of in names.items() if {row["process"] for row in of} == labels]
+    if not common:
         return None
-    of = [row for row in rows if row["sampler"] == common[0]]
+    own = _without_prior(sampler)
+    name = own if own in common else common[0]
+    of = names[name]
     errors: dict[str, dict[int, float]] = {}
     for row in of:
         errors.setdefault(row["process"], {})[row["asked"]] = row["off"]["error"] if "off" in row else row["error"]
@@ -83,11 +87,21 @@ def decision(
     if not counts or not all(math.isfinite(error) for values in errors.values() for error in values.values()):
         return None
     at = asked if asked in counts else max(counts)
-    choice = decide(errors, at, real, common[0], of[0]["data"], all(row["exact"] for row in of))
+    choice = decide(errors, at, real, name, of[0]["data"], all(row["exact"] for row in of))
     if flattered := [subject.label for subject in processes if _is_flattered(subject)]:
         why = f"{', '.join(flattered)}: with objective eps, where a vanishes, the prediction is too good"
         choice = replace(choice, text=f"{choice.text}; {why}")
     return choice
+
+
+def _without_prior(spec: str) -> str:
+    """The spec of a sampler wherever its chains start, which belongs to a process; another text as it is."""
+    from gendiff.sampler import Sampler
+
+    if spec == EACH:
+        return spec
+    table = Sampler.model_validate(spec).table()
+    return Sampler.model_validate({key: value for key, value in table.items() if key != "prior"}).spec
 
 
 def _is_flattered(subject: Subject) -> bool:

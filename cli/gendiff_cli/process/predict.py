@@ -115,8 +115,9 @@ def predict(
         real = floor(processes[0])
         used = used if any(row["sampler"] == name_of(used) for row in results) else samplers[0]
         if len(processes) == 1 and (plain := standard(processes[0])):
-            with suppress(ConfigError):  # a sampler that cannot draw from it
-                against = as_sampled(plain, used, counts, covariance, wrong)
+            for one in [used, *samplers]:
+                with suppress(ConfigError):  # a sampler that cannot draw from it
+                    against = against or as_sampled(plain, one, counts, covariance, wrong)
     steps_asked = used.steps if isinstance(used, GridSampler) and counts is None else None
     choice = decision([*results, *against], processes, name_of(used), steps_asked, real)
     for text in _remarks(results, counts):

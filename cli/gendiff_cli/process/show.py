@@ -12,7 +12,7 @@ import typer
 from gendiff.errors import ConfigError
 from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, table
 from gendiff_cli.options import Given, JsonOption, configured
-from gendiff_cli.process.decision import decision, floor, standard
+from gendiff_cli.process.decision import EACH, decision, floor, standard
 from gendiff_cli.process.predict import Covariance, as_sampled, name_of
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 from gendiff_cli.remarks import remark_schedule
@@ -71,7 +71,7 @@ def _decision(processes: Sequence[Subject]) -> Decision | None:
         return None
     plain = standard(processes[0]) if len(processes) == 1 else None
     rows: list[dict[str, Any]] = []
-    common = name_of(samplers[0]) if len({one.spec for one in samplers}) == 1 else "the sampler of each"
+    common = name_of(samplers[0]) if len({one.spec for one in samplers}) == 1 else EACH
     for subject, one in [*zip(processes, samplers, strict=True), *([(plain, samplers[0])] if plain else [])]:
         steps = one.steps if isinstance(one, GridSampler) else None
         counts = None if steps is None else tuple(sorted({min(FEW, steps), steps}))
