@@ -100,12 +100,12 @@ def decide(
         return Decision(asked, asked, gap, True, text)
     which = "every error is" if largest <= floor.value else "the difference between processes is"
     text = (
-        f"{head}: {which} below {differ}, where the network decides: what steps and prior cost is not worth a training"
+        f"{head}: {which} below {differ}, where the network decides: not worth a training for what steps and prior cost"
     )
     fewer = sorted({count for values in errors.values() for count in values if count < asked}, reverse=True)
     column = next((count for count in fewer if of(count)[0] > floor.value), None)
     if column is None:
-        return Decision(asked, None, gap, False, text + (", with fewer neither" if fewer else ""))
+        return Decision(asked, None, gap, False, text + (", with fewer evaluations neither" if fewer else ""))
     gap, best, worst = of(column)
     text += f"; with few evaluations decide by the column {column}: there {worst} is {gap:.3g} behind {best}"
     return Decision(asked, column, gap, False, text)

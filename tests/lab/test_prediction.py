@@ -665,7 +665,14 @@ NEAR, FAR = {5: 1.0, 10: 0.1, 50: 0.01}, {5: 3.0, 10: 0.2, 50: 0.02}
             (5, 2.0, True),
             "b is 2 behind a, beyond what real events differ by (0.2",
         ),
-        ({"a": NEAR, "b": NEAR}, 50, FLOOR, False, (None, 0.0, False), "not worth a training, with fewer neither"),
+        (
+            {"a": NEAR, "b": NEAR},
+            50,
+            FLOOR,
+            False,
+            (None, 0.0, False),
+            "not worth a training for what steps and prior cost, with",
+        ),
         (
             {"a": {5: 9.0}, "b": {5: 9.1}},
             5,
