@@ -14,27 +14,38 @@ if TYPE_CHECKING:
     from gendiff.lab.decision import Decision, Floor
 
 DRAWN = 1000  # samples that it is asked of: as many as gendiff compare draws
+VALUES = 2**24  # of the events that are held against each other, at most
 STANDARD = "standard diffusion"
 EACH = "the sampler of each"
 
 
 def floor(subject: Subject) -> Floor | None:
-    """What real events of a process differ by, in pixels; None where the data are not here, or too few."""
+    """What real events of a process differ by, in pixels; None where the data are not here, or too few.
+
+    It is kept in the user's cache, under the fingerprint of the data.
+    """
     import torch
 
     from gendiff.evaluation.remarks import FEWEST, Real
     from gendiff.lab.decision import Floor
     from gendiff.moments import MOST_ENDLESS
+    from gendiff.storage.cache import Cache
 
     data = subject.data
     if data is None:
         return None
-    places = data.spread(2 * DRAWN if data.length is not None else 2 * MOST_ENDLESS)
+    most = min(2 * DRAWN if data.length is not None else 2 * MOST_ENDLESS, VALUES // subject.components)
+    places = data.spread(max(most, FEWEST))
     if len(places) < FEWEST:
         return None
+    n, m = min(DRAWN, len(places)), len(places)
+    cache, key = Cache.of_user(), f"real pixels/1 {n} {m} {data.fingerprint}"
+    if (kept := cache.read(key)) is not None:
+        return Floor(float(kept["distance"]), n, m)
     rows = torch.stack([data[index] for index in places]).flatten(1)
-    n = min(DRAWN, len(rows))
-    return Floor(Real.of(rows, n).distance, n, len(rows))
+    distance = Real.of(rows, n).distance
+    cache.write(key, {"distance": torch.tensor(distance, dtype=torch.float64)})
+    return Floor(distance, n, m)
 
 
 def standard(subject: Subject) -> Subject | None:
