@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gendiff.storage.cache import Cache
 
 MOST_SHOWN = 96  # samples in one picture
+GRAIN = 1 / 255  # half a grey level: what 8 bits round
 PIXELS = "pixels"  # the space that is always among the spaces
 
 
@@ -111,6 +112,7 @@ class Search:
             origin=self.origin,
             device=device,
             cache=cache,
+            grain=GRAIN if len(samples.event_shape) == 3 else 0.0,
         )
         pictures = rows[0][[close.sample for close in near[0].closest]].reshape(-1, *samples.event_shape)
         events = [_at(self.training, [close.event for close in one.closest]) for one in near]

@@ -117,7 +117,8 @@ class Neighbours:
         within: r, how many of them lie within ``threshold``.
         threshold: a distance.
         closer: how many samples lie within it.
-        identical: how many are at distance 0.
+        identical: how many are a training event, but for its rounding; in features, how many are at distance 0.
+        known: how many of the others were training events after all, and do not count.
         n: of how many samples.
         chance: the probability of so many or more by chance.
         median, median_of_others: of the distances of samples, and of the others.
@@ -134,6 +135,7 @@ class Neighbours:
     threshold: float
     closer: int
     identical: int
+    known: int
     n: int
     chance: float
     median: float
@@ -177,8 +179,9 @@ class Neighbours:
     @property
     def remark(self) -> Remark:
         """What is found, in a sentence."""
+        known = f" ({self.known} that are training events left out)" if self.known else ""
         whose = (
-            f"of {self.count} events of {self.others.spec}, which it was not trained on,"
+            f"of {self.count} events of {self.others.spec}, which it was not trained on{known},"
             if self.others
             else f"of {self.count} training events are to another one (none is held out)"
         )
@@ -232,6 +235,7 @@ def neighbours(
     *,
     shown: int = 0,
     origin: Callable[[int], str] = "event {}".format,
+    grain: float = 0.0,
     device: torch.device | str = "cpu",
     cache: Cache | None = None,
 ) -> list[Neighbours]:
@@ -239,10 +243,13 @@ def neighbours(
 
     Args:
         samples: their rows in each space, ``(n, d)``.
+        spaces: the first is that of the values themselves, in which events are the same or are not.
         training: at least two events.
-        others: events of the same source that are not trained on; None leaves training events out one by one.
+        others: events of the same source that are not trained on; those that are training events after all do not count. None, or
+            where all are, leaves training events out one by one.
         shown: of how many of the samples to say which event is nearest: of those that are nearest in any of the spaces.
         origin: what people call a training event, by its number.
+        grain: the root mean square of the values by which events differ that are the same, but for their rounding.
         cache: where rows of training events are kept.
 
     """
@@ -251,7 +258,7 @@ def neighbours(
     probes = training if others is None else others.some(min(PROBES, others.n))
     own = torch.tensor(places if others is None else [], dtype=torch.int64)
     results, distances = list[Neighbours](), list[Nearest]()
-    n = len(samples[0])
+    n, new = len(samples[0]), torch.ones(len(places) if others is None else probes.n, dtype=torch.bool)
     for rows, features in zip(samples, spaces, strict=True):
         those = _rows(probes, features, device, cache, places if others is None else None)
         queries = torch.cat([rows, *those]).to(device)
@@ -259,7 +266,19 @@ def neighbours(
         if others is None:
             owners[n:] = own
         found = nearest(queries, _rows(training, features, device, cache), owners)
-        d, of_others = found.distance[:n].cpu(), found.distance[n:].cpu().sort().values
+        d, same = found.distance[:n].cpu(), 0.0 if results else grain * rows.shape[1] ** 0.5
+        if others is not None and not results:
+            new = found.distance[n:].cpu() > same
+            if not new.any():
+                more: dict[str, Any] = {
+                    "shown": shown,
+                    "origin": origin,
+                    "grain": grain,
+                    "device": device,
+                    "cache": cache,
+                }
+                return neighbours(samples, spaces, training, **more)
+        of_others = found.distance[n:].cpu()[new].sort().values
         threshold = float(of_others[max(int(NEAREST * len(of_others)), 1) - 1])
         closer, within = int((d <= threshold).sum()), int((of_others <= threshold).sum())
         distances.append(Nearest(d, found.index[:n].cpu()))
@@ -273,7 +292,8 @@ def neighbours(
                 within=within,
                 threshold=threshold,
                 closer=closer,
-                identical=int((d == 0).sum()),
+                identical=int((d <= same).sum()),
+                known=int((~new).sum()),
                 n=n,
                 chance=chance(closer, n, within, len(of_others)),
                 median=float(d.median()),

@@ -143,6 +143,21 @@ class TestNeighbours:
         assert (copied.closer, copied.identical) == (40, 40)
         assert copied.alarm
 
+    def test_others_that_are_training_events_after_all_do_not_count(self, rng):
+        """As where a run of some of the events is held against all: else the nearest of the others are at 0, and hide copies."""
+        training, new = pictures(60, rng), pictures(80, rng)
+        rounded = training + 0.003 * torch.rand(60, 3, 6, 8, generator=rng)
+        samples = torch.cat([training[:30] + 0.02, new[:20]])
+        for one in asked(samples, training, [torch.cat([rounded[:40], new[20:]])], grain=1 / 255):
+            assert (one.known, one.count) == (40, 60)
+            assert one.closer >= 30
+            assert one.alarm
+        assert "(40 that are training events left out)" in one.remark.text
+        blind = asked(samples, training, [torch.cat([rounded[:40], new[20:]])])[0]
+        assert (blind.known, blind.alarm) == (0, "")
+        (alone, _) = asked(samples, training, [rounded], grain=1 / 255)
+        assert (alone.others, alone.count) == (None, 60)
+
     def test_those_that_are_nearest_are_shown_with_what_they_are_nearest_to(self, rng):
         training = pictures(50, rng)
         samples = torch.cat([pictures(10, rng), training[[31]] + 0.01])
@@ -217,6 +232,7 @@ class TestCommand:
         done = run("evaluate", folder, "--data", "digits", "--neighbours", "--out", tmp_path / "n.json")
         assert done.code == 0, done.err
         assert "20 of 20 samples are as near to a training event in pixels" in done.out
+        assert "20 are identical to one" in done.out  # but for the rounding to 8 bits
         assert "warning: 20 of 20 samples are as near to training events in pixels as hardly any event is" in done.out
 
     def test_a_mistake_is_explained(self, trained, tmp_path):
