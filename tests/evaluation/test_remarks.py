@@ -167,3 +167,21 @@ def test_the_command_shows_them(tmp_path):
     assert run(*endless).code == 0  # each event is seen once, so nothing can be repeated
     drawn = run("evaluate", tmp_path / "e", *ask[2:], "--reference-n", 60, "--json").json
     assert "training-data" not in [one["rule"] for one in drawn["remarks"]]
+
+
+def test_a_terminal_breaks_no_name(monkeypatch):
+    from gendiff_cli import console
+    from rich.console import Console
+    from rich.text import Text
+
+    terminal = Console(force_terminal=True, width=30, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "out", lambda: terminal)
+    with terminal.capture() as capture:
+        console.paragraph(
+            "real-against-real: 12 real events would get fd-random-conv 2.18, gendiff evaluate --reference-n 9", 2
+        )
+    lines = Text.from_ansi(capture.get()).plain.splitlines()
+    assert max(map(len, lines)) <= 30
+    assert {"real-against-real:", "fd-random-conv", "--reference-n"} <= {
+        word for line in lines for word in line.split()
+    }
