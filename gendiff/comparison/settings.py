@@ -41,6 +41,7 @@ WATCHING = tuple(
 )  # fmt: skip
 SAME = 1e-9  # difference of log a and log s up to which scales are the same
 LOOKED = 8  # steps
+NUDGE = 1.1  # what a number is multiplied by where no arm has another one
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def differing(contenders: Sequence[Contender]) -> list[Setting]:
     settings = []
     for key in keys:
         values = tuple(table.get(key) for table in tables)
-        if any(value != values[0] for value in values) and not _within(key, WATCHING):
+        if _differ(values) and not _within(key, WATCHING) and (_is_inner(key) or _differ(_raw(key, contenders))):
             asked = any(_within(key, contender.asked) for contender in contenders)
             settings.append(Setting(key, group(key), values, asked))
     bases = tuple(contender.config.basis.spec for contender in contenders)
@@ -81,6 +82,19 @@ def differing(contenders: Sequence[Contender]) -> list[Setting]:
         settings.append(Setting("basis of m and c", "basis", bases, False))
     order = list(GROUPS)
     return sorted(settings, key=lambda one: order.index(one.group))
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _raw(path: str, contenders: Sequence[Contender]) -> list[Any]:
+    return [contender.settings.get(path) for contender in contenders]
+
+
+def _is_inner(path: str) -> bool:
+    """Whether it belongs to a part of a velocity, such as its schedule, which is named where one arm alone has a use for it."""
+    return path.startswith("velocity.") and path.count(".") > 1
 
 
 def group(path: str) -> str:
@@ -97,21 +111,22 @@ def sentences(contenders: Sequence[Contender]) -> list[str]:
         [f"{name}: {'; '.join(texts)}" for name in GROUPS if (texts := _texts(settings, name, asked))]
         for asked in (True, False)
     )
-    first = (
-        f"as asked, the arms differ in {', and in '.join(asked)}"
-        if asked
-        else "nothing that is asked for makes the arms differ"
-    )
-    second = [f"besides, they differ in {', and in '.join(others)}."] if others else []
-    return [
-        f"{first}{'.' if others else '; in nothing besides.'}",
-        *second,
-        *(
-            f"{one.label} is the process of {contenders[0].label}."
-            for one in contenders[1:]
-            if same_process(one, contenders[0])
-        ),
+    lines = []
+    if asked:
+        lines = [f"as asked, the arms differ in {', and in '.join(asked)}{'.' if others else '; in nothing besides.'}"]
+    if others:
+        lines += [f"{'besides, they' if asked else 'unasked, the arms'} differ in {', and in '.join(others)}."]
+    same = [
+        one for one in contenders[1:] if _process(one) != _process(contenders[0]) and same_process(one, contenders[0])
     ]
+    return [
+        *(lines or ["the arms differ in nothing that does anything."]),
+        *(f"{one.label} is the process of {contenders[0].label}." for one in same),
+    ]
+
+
+def _process(contender: Contender) -> dict[str, Any]:
+    return {key: value for key, value in contender.settings.items() if group(key) == "process"}
 
 
 def _texts(settings: Sequence[Setting], name: str, asked: bool) -> list[str]:
@@ -151,16 +166,24 @@ def _idle(place: int, contenders: Sequence[Contender]) -> Iterator[str]:
     if rotations and all(_does_nothing(here, other, velocity) for other in rotations):
         yield "rotation"
     velocities = [_parts(one)[1] for one in others if one.config.velocity.name != velocity.name]
-    if velocities and all(_does_nothing(here, rotation, other) for other in velocities):
-        yield "velocity"
+    if velocities and all(_does_nothing(here, rotation, _like(other, velocity)) for other in velocities):
+        yield "velocity.name"
     for name in type(velocity).model_fields:
         own = getattr(velocity, name)
-        values = [getattr(_parts(one)[1], name) for one in others if one.config.velocity.name == velocity.name]
+        values = [getattr(_parts(one)[1], name, own) for one in others]
         values = [value for value in values if value != own]
         if getattr(own, "kind", "") == "schedule":
             values.append("none")
+        elif isinstance(own, float):
+            values.append(own * NUDGE)
         if values and all(_does_nothing(here, rotation, value, name) for value in values):
             yield f"velocity.{name}"
+
+
+def _like(other: Velocity, own: Velocity) -> Velocity:
+    """Another velocity with the parts that both have as they are here."""
+    common = {name: value for name, value in own.table().items() if name in type(other).model_fields}
+    return Velocity.model_validate({**other.table(), **common, "name": other.name}).with_learned(other._learned)
 
 
 def _parts(contender: Contender) -> tuple[Rotation, Velocity]:

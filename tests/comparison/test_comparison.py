@@ -229,6 +229,10 @@ class TestSettings:
         assert "velocity.sigma" not in paths("identity", "identity velocity.sigma=0.9 label=b")
         assert paths("dct", "dct velocity.sigma=0.9 label=b") == {"velocity.sigma": (0.4, 0.9)}
         assert paths("dct schedule=none", "dct")["velocity.schedule.name"] == ("none", "quartic")
+        noise = paths("identity", "haar velocity=isotropic label=b", "identity velocity.noise=cosine label=c")
+        assert noise["velocity.noise.name"] == ("linear", "linear", "cosine")
+        assert noise["velocity.name"] == (None, "isotropic", None)  # a blur with D = 1 is isotropic, whatever its noise
+        assert "velocity.sigma" not in noise
         three = paths("identity", "dct schedule=quartic", "dct schedule=log label=c")
         assert three["velocity.schedule.name"] == (None, "quartic", "log")
 
@@ -237,6 +241,12 @@ class TestSettings:
         assert [same_process(one, plan.baseline) for one in plan.contenders] == [True, True, False]
         assert "dct schedule=none is the process of identity." in sentences(plan.contenders)
         assert not same_process(*plan_of("identity", "identity N=30 label=b").contenders)
+        assert sentences(plan_of("identity", "identity lr=1e-4 label=b").contenders) == [
+            "as asked, the arms differ in training: train.lr 0.001 | 0.0001; in nothing besides."
+        ]
+        assert sentences(plan_of("identity", "identity label=b").contenders) == [
+            "the arms differ in nothing that does anything."
+        ]
 
     def test_what_is_asked_for_is_told_from_what_comes_with_it(self):
         plan = plan_of("identity", f"preset=heat-dissipation data={DATA} model=mlp:width=16,depth=1 N=20")

@@ -299,7 +299,8 @@ def as_sampled(
     target, dense = gaussian(subject, covariance)
     diffusion = subject.diffusion if dense else subject.as_planned
     rows = predictions(subject, diffusion, target, sampler, counts, 4, False, network_error(subject, sampler, wrong))
-    return [{**row, "data": (subject.data or subject.config.data).spec} for row in rows]
+    data = f"the data of {subject.label}" if subject.data is None else subject.data.spec
+    return [{**row, "data": data} for row in rows]
 
 
 def _finite(row: dict[str, Any]) -> bool:
