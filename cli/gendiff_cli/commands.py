@@ -80,9 +80,9 @@ class Command(_Light, TyperCommand):
             raise
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; what is empty is refused."""
-        words = list(args)
-        rest = super().parse_args(ctx, args)
+        """Read the command line; what is empty is refused, and a value that may be left out is there."""
+        words = _completed(self, list(args))
+        rest = super().parse_args(ctx, list(words))
         _refuse_empty(self, ctx, words)
         return rest
 
@@ -102,6 +102,24 @@ class Command(_Light, TyperCommand):
                 raise
             except BaseException as error:
                 raise failure(error) from error
+
+
+def _completed(command: Any, words: list[str]) -> list[str]:
+    """The words, with the number of each option that may do without it: those whose metavar is such as ``[K=16]``."""
+    optional = {
+        option: parameter.metavar.strip("[]").partition("=")[2]
+        for parameter in command.params
+        if str(parameter.metavar).startswith("[")
+        for option in parameter.opts
+    }
+    complete = list[str]()
+    for place, word in enumerate(words):
+        if word == "--":
+            return complete + words[place:]
+        complete.append(word)
+        if word in optional and not "".join(words[place + 1 : place + 2]).lstrip("-").isdigit():
+            complete.append(optional[word])
+    return complete
 
 
 def _refuse_empty(command: Any, ctx: Any, words: list[str]) -> None:

@@ -79,7 +79,8 @@ def compare(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="What may be unequal: data, N, images, weights, ema, precision, prior, nfe, seeds, all; may be given again.",
+            help="What may be unequal: data, basis, N, images, weights, ema, precision, prior, nfe, seeds, all; may be given "
+            "again.",
             metavar="NAME",
         ),
     ] = None,
@@ -106,6 +107,7 @@ def compare(
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
     from gendiff.comparison.measure import rehearse
+    from gendiff.comparison.settings import sentences
     from gendiff.machine.world import join
 
     comparison: Comparison | None
@@ -126,6 +128,8 @@ def compare(
             _refuse_unused([o for o in given.options if o != "--sampler"] + ["--seeds"] * seeds_given)
     unequal = require_fair(plan)
     _remark(plan)
+    for sentence in sentences(plan.contenders):
+        note(sentence)
     for one in unequal:
         note(f"not equal, and allowed: {one}")
     for contender in () if dry_run else plan.contenders:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gendiff.command import look_at, quoted
 from gendiff.errors import CheckError
-from gendiff_cli.console import json_result, next_step, result, table
+from gendiff_cli.console import json_result, next_step, paragraph, result, table
 
 if TYPE_CHECKING:
     from gendiff.comparison.plan import Plan
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def describe(plan: Plan, json: bool) -> None:
     """Print what would be done."""
-    from gendiff.comparison.plan import differences
+    from gendiff.comparison import settings
 
     arms: list[dict[str, Any]] = [
         {
@@ -30,9 +30,16 @@ def describe(plan: Plan, json: bool) -> None:
         }
         for contender in plan.contenders
     ]
-    differ = differences(plan.contenders)
+    differing = settings.differing(plan.contenders)
     if json:
-        json_result({"arms": arms, "n": plan.n, "features": [one.spec for one in plan.features], "differences": differ})
+        facts = {"arms": arms, "n": plan.n, "features": [one.spec for one in plan.features]}
+        facts |= {
+            "differ": settings.sentences(plan.contenders),
+            "differences": {one.path: list(one.values) for one in differing},
+            "groups": {one.path: one.group for one in differing},
+            "asked": [one.path for one in differing if one.asked],
+        }
+        json_result(facts)
         return
     rows = []
     for arm in arms:
@@ -41,15 +48,11 @@ def describe(plan: Plan, json: bool) -> None:
     table(["name", "work", "sampler"], rows)
     result("")
     table(
-        ["name", *(contender.label for contender in plan.contenders)],
-        [(key, *map(_shown, values)) for key, values in differ.items()],
+        ["name", "of", "asked", *(contender.label for contender in plan.contenders)],
+        [(one.path, one.group, "yes" if one.asked else "no", *map(settings.shown, one.values)) for one in differing],
     )
     _warn(arms)
     result("nothing was written")
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
@@ -59,6 +62,8 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
     else:
         name = facts["number"]
         result(f"{facts['verdict']['headline']}")
+        for sentence in facts["differ"]:
+            paragraph(_capital(sentence), indent=2)
         result("")
         better = "higher" if facts["better"][name] == "higher" else "lower"
         rows = [_row(arm, name) for arm in sorted(facts["arms"], key=lambda arm: arm["rank"])]
@@ -66,6 +71,8 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         result("")
         for sentence in facts["verdict"]["sentences"]:
             result(sentence)
+        for remark in facts["remarks"]:
+            paragraph(f"{remark['rule']}: {remark['text']}", indent=2)
         _warn(facts["arms"])
         for arm in facts["arms"]:
             for alarm in arm["alarms"]:
@@ -89,6 +96,10 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
             fix=f"see {quoted(files[1])}",
         )
     next_step(look_at(files[1]))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def warning(label: str, finding: str) -> str:

@@ -112,7 +112,8 @@ def result(text: str) -> None:
 def paragraph(text: str, indent: int = 0) -> None:
     """A result that a terminal shows in lines of whole words, the second and later ones indented; in a pipe it is one line."""
     width = max(out().width, indent + 20)
-    for line in textwrap.wrap(text, width, subsequent_indent=" " * indent) if out().is_terminal else [text]:
+    lines = textwrap.wrap(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)  # names stay whole
+    for line in lines if out().is_terminal else [text]:
         result(line)
 
 

@@ -15,8 +15,9 @@ from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
 from gendiff_cli.console import json_result, next_step, note, progress, result
-from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set
-from gendiff_cli.numbers import show_numbers
+from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_on
+from gendiff_cli.neighbours import MOST_SHOWN, Search, picture_of, save_picture
+from gendiff_cli.numbers import show_numbers, show_remarks
 from gendiff_cli.opening import is_run, load_model, open_run
 from gendiff_cli.options import (
     DeviceOption,
@@ -31,6 +32,8 @@ from gendiff_cli.options import (
 from gendiff_cli.sample import chosen_sampler
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from gendiff.evaluation.event_set import KnownStatistics, Seen
     from gendiff.evaluation.number import Evaluation
     from gendiff.evaluation.statistics import Statistics
@@ -43,7 +46,7 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 
 
 @configured(
-    "data reference n reference_n features metric kid precision_recall sampler steps grid prior seed ema batch device"
+    "data reference n reference_n features metric kid precision_recall neighbours sampler steps grid prior seed ema batch device"
 )
 def evaluate(
     context: typer.Context,
@@ -79,6 +82,16 @@ def evaluate(
     precision_recall: Annotated[
         bool, typer.Option("--precision-recall/--no-precision-recall", help="Precision and recall.")
     ] = True,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_SHOWN,
+            help="Count the samples that are nearer to training events than others are, and draw the K nearest of "
+            "them beside these: in pixels and in the features.",
+            metavar="[K=16]",
+        ),
+    ] = None,
     steps: StepsOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
@@ -123,6 +136,8 @@ def evaluate(
                 fix="give --data SPEC, or --reference with a folder of pictures or a file of statistics",
             )
         instruments = chosen_instruments(features, metric, fid_weights, shape, theirs)
+        search = None if neighbours is None else Search.of(neighbours, model, theirs, instruments, source, out)
+        measured_by = search.instruments if search else instruments
         drawing = None
         if model:
             count = n or min((theirs and theirs.about.n) or MOST, MOST)
@@ -143,12 +158,7 @@ def evaluate(
         target: EventSet | Seen | KnownStatistics | None = theirs
         if isinstance(theirs, EventSet) and world.size == 1:  # before hours of drawing; other processes would not wait
             target = measuring.see(theirs, instruments, world.device, cache, partial(progress.heard, "reference"))
-        ours = measuring.see(samples, instruments, world.device, watch=partial(progress.heard, "samples"))
-        for rows in ours.rows:
-            if samples.n <= rows.shape[1]:
-                note(
-                    f"{samples.n} samples in {rows.shape[1]} dimensions: a Fréchet distance is far too large by its bias"
-                )
+        ours = measuring.see(samples, measured_by, world.device, watch=partial(progress.heard, "samples"))
         if save_statistics:
             with disk.writing(save_statistics, go_on="measure again, or choose another file"):
                 _statistics(ours, instruments).save(save_statistics)
@@ -164,12 +174,17 @@ def evaluate(
                 device=world.device,
                 cache=cache,
                 drawing=drawing,
+                trained_on=trained_on(model.run) if model else "",
                 watch=progress.heard,
             )
+        picture = None
+        if evaluation is not None and search is not None:
+            progress.heard("neighbours", 0)
+            evaluation, picture = search.done(evaluation, ours, world.device, cache)
     if evaluation is None:
         _report_statistics(source, save_statistics, json)
     else:
-        _report(source, evaluation, model.run if model else None, out, save_statistics, replicates, json)
+        _report(evaluation, model.run if model else None, out, save_statistics, picture, replicates, json)
 
 
 def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
@@ -203,11 +218,11 @@ def _report_statistics(source: str, file: Path | None, json: bool) -> None:
 
 
 def _report(
-    source: str,
     evaluation: Evaluation,
     run: Run | None,
     out: Path | None,
     statistics: Path | None,
+    picture: Figure | None,
     replicates: int,
     json: bool,
 ) -> None:
@@ -219,11 +234,15 @@ def _report(
             if run and not out:
                 make_inside(run.path, file.parent)
             evaluation.save(file)
-    paths = {name: str(path) for name, path in (("file", file), ("statistics", statistics)) if path}
+            if picture:
+                save_picture(picture, file)
+    drawn = file and picture and picture_of(file)
+    paths = {name: str(path) for name, path in (("file", file), ("picture", drawn), ("statistics", statistics)) if path}
     if json:
         json_result({**evaluation.json(), **paths})
     else:
         show_numbers(evaluation.numbers, replicates)
+        show_remarks(evaluation.remarks)
         for name, path in paths.items():
             result(f"{name:10} {path}")
         for alarm in evaluation.alarms:

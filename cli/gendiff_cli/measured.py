@@ -173,6 +173,15 @@ def _of_run(run: Run, n: int | None) -> EventSet:
     return _of_data(data, "--reference-n" if n else "the data of the run", n)
 
 
+def trained_on(run: Run) -> str:
+    """The fingerprint of the events that a run was trained on; empty where each was seen once at most, from an endless source."""
+    try:
+        endless = run.data().length is None
+    except GendiffError:  # they are gone, and the reference is something else
+        endless = False
+    return "" if endless else str(run.info["data"]["fingerprint"])
+
+
 def chosen_instruments(
     features: list[str] | None,
     metrics: list[str] | None,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gendiff.errors import DataError
-from gendiff.evaluation.number import Evaluation, Number
-from gendiff_cli.console import note, result, table
+from gendiff.evaluation.number import Evaluation, Number, Remark
+from gendiff_cli.console import note, paragraph, result, table
 
 
 def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> None:
@@ -35,13 +35,24 @@ def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> No
             f"from step {drawing.step}, {weights} weights {drawing.weights_hash[:12]}"
         )
     result(f"reference  {first.reference.spec} ({first.reference.fingerprint})")
-    by = dict.fromkeys(n.instrument if "{" in n.instrument_fingerprint else n.instrument_fingerprint for n in numbers)
+    by = dict.fromkeys(
+        n.instrument if "{" in n.instrument_fingerprint else n.instrument_fingerprint.partition("; ")[0]
+        for n in numbers
+    )
     result(f"measured   by {'; '.join(by)}")
     if replicates is not None:
         result(
             f"interval   {replicates} subsets of half of the samples; holds what other samples of this model would give"
         )
     result("compare    only with numbers of as many samples, the same reference and the same instrument")
+
+
+def show_remarks(remarks: Sequence[Remark]) -> None:
+    """What must be known to read the numbers, each rule and what it says."""
+    if remarks:
+        result("")
+    for remark in remarks:
+        paragraph(f"{remark.rule}: {remark.text}", indent=2)
 
 
 def stored_evaluations(run: Path) -> list[tuple[Path, Evaluation]]:

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev, variance
 from typing import Literal
 
+MOST_SEEDS = 1000  # that anybody would train
+
 Method = Literal["seeds", "unpaired", "sampling", "none"]
 
 
@@ -74,6 +76,30 @@ class Measured:
         """From an interval of `gendiff.evaluation.distances.interval` with so many subsets."""
         freedom = replicates - 1
         return cls(value, (high - low) / 2 / quantile(freedom, level), freedom)
+
+
+def settling_seeds(estimate: Estimate, level: float) -> int | None:
+    """How many seeds it takes until the interval of a paired difference would exclude 0, were it as it is seen.
+
+    The smallest n with ``t_{n-1} · sd(d)/sqrt(n) < |mean d|``, sd and mean those that are seen: sd is read off the interval. Both
+    are uncertain, and of new seeds that are like these about half have an interval without 0 at that n: it is the order of what
+    settles it, and no promise.
+
+    Args:
+        estimate: an interval over at least two seeds.
+        level: that of the interval.
+
+    Returns:
+        None where nothing is known of the spread, the difference is 0, or it takes more than `MOST_SEEDS`.
+
+    """
+    if estimate.method != "seeds" or estimate.high is None or estimate.value == 0:
+        return None
+    half = estimate.high - estimate.value
+    sd = half * math.sqrt(estimate.seeds) / quantile(estimate.seeds - 1, level)
+    return next(
+        (n for n in range(2, MOST_SEEDS + 1) if quantile(n - 1, level) * sd / math.sqrt(n) < abs(estimate.value)), None
+    )
 
 
 def simultaneous(level: float, count: int) -> float:

@@ -285,6 +285,7 @@ class Comparison:
                     Cache(self.path / "cache"),
                     watch,
                     lambda count: advance(count * evaluations),
+                    "" if plan.data.length is None else run.info["data"]["fingerprint"],
                 )
             except NotFinite as error:
                 error.where = f"{cell.contender.label}, seed {cell.seed}"

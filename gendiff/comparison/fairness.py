@@ -36,6 +36,7 @@ class Unequal:
     Args:
         condition: its name in `CONDITIONS`.
         arm, baseline: what the two have, as text.
+        severe: whether it is refused unless it is allowed by name.
 
     """
 
@@ -43,16 +44,7 @@ class Unequal:
     label: str
     arm: str
     baseline: str
-
-    @property
-    def severe(self) -> bool:
-        """Whether it is refused unless it is allowed by name.
-
-        The priors ``standard`` and ``matched`` both make a start of nothing but the noise that all arms share, and which of
-        them suits belongs to a process; only events of the data are a start of another kind. Nor is another basis of the moments
-        refused, where a process has to have its own.
-        """
-        return self.condition != "basis" and (self.condition != "prior" or "data" in (self.arm, self.baseline))
+    severe: bool = True
 
     def __str__(self) -> str:
         return f"{CONDITIONS[self.condition]} of {self.label} is {self.arm}, of the baseline {self.baseline}"
@@ -81,12 +73,33 @@ def unequal(plan: Plan) -> list[Unequal]:
     """Every condition in which an arm differs from the baseline."""
     theirs = conditions(plan, plan.baseline)
     return [
-        Unequal(condition, contender.label, ours[condition], theirs[condition])
+        Unequal(
+            condition,
+            contender.label,
+            ours[condition],
+            theirs[condition],
+            _is_severe(condition, contender, plan.baseline),
+        )
         for contender in plan.contenders[1:]
         for ours in [conditions(plan, contender)]
         for condition in CONDITIONS
         if ours[condition] != theirs[condition]
     ]
+
+
+def _is_severe(condition: str, contender: Contender, baseline: Contender) -> bool:
+    """Whether an inequality is refused.
+
+    The priors ``standard`` and ``matched`` both make a start of nothing but the noise that all arms share, and which of them
+    suits belongs to a process; only events of the data are a start of another kind. Another basis of the moments is refused where
+    somebody chose it, and not where a process has to have its own.
+    """
+    pair = (contender, baseline)
+    if condition == "prior":
+        return "data" in [one.config.sampler.prior for one in pair]
+    if condition == "basis":
+        return any(one.diffusion.alike and one.config.basis.name != "dct" for one in pair)
+    return True
 
 
 def require_fair(plan: Plan) -> list[Unequal]:

@@ -123,6 +123,7 @@ def measure(
     cache: Cache,
     watch: Callable[[Snapshot], None],
     skip: Callable[[int], None] = lambda count: None,
+    trained_on: str = "",
 ) -> Measure:
     """Draw ``n`` samples and measure them.
 
@@ -131,6 +132,7 @@ def measure(
         cache: where rows of the reference are kept.
         watch: sees every step of the sampler, and may raise to stop.
         skip: hears of samples that were there already.
+        trained_on: as of `gendiff.evaluation.measuring.evaluate`.
 
     """
     device = next(model.denoiser.parameters()).device
@@ -145,6 +147,7 @@ def measure(
         device=device,
         cache=cache,
         drawing=drawing,
+        trained_on=trained_on,
     )
     shutil.rmtree(blocks, ignore_errors=True)
     return Measure(evaluation, store.power / n, store.first)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from gendiff.comparison.arm import Arm
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, DataError
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.evaluation.event_set import EventSet
 from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
@@ -91,6 +91,17 @@ class Contender:
     def diffusion(self) -> Diffusion:
         """Its process."""
         return self.config.diffusion()
+
+    @cached_property
+    def asked(self) -> tuple[str, ...]:
+        """The settings that its text names, by dotted path; what a preset or a run brings is not named."""
+        try:
+            layers = Arm.parse(self.text).layers
+        except GendiffError:  # what it names is gone
+            return ()
+        paths = [path for layer in layers for path in flat(layer.table)]
+        parts = ["rotation", "velocity"] if any(path.partition(".")[0] == "process" for path in paths) else []
+        return (*paths, *parts)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -268,17 +279,6 @@ class Cell:
 def slug(text: str) -> str:
     """A text as part of a file name."""
     return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "arm"
-
-
-def differences(contenders: Sequence[Contender]) -> dict[str, list[Any]]:
-    """The settings in which contenders differ, by dotted path, one value each; None where one has no such setting."""
-    tables = [contender.settings for contender in contenders]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    return {
-        key: [table.get(key) for table in tables]
-        for key in keys
-        if any(table.get(key) != tables[0].get(key) for table in tables)
-    }
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,17 +12,18 @@ import torch
 from torch import Tensor
 
 from gendiff.command import command
+from gendiff.comparison import settings
 from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.fairness import Unequal
 from gendiff.comparison.gate import Gate
 from gendiff.comparison.measure import REPLICATES, Measure
-from gendiff.comparison.plan import FORMAT, LEVEL, Cell, differences
+from gendiff.comparison.plan import FORMAT, LEVEL, Cell
 from gendiff.comparison.verdict import verdict
 from gendiff.dct import dct
 from gendiff.errors import DataError
 from gendiff.evaluation.event_set import spread
-from gendiff.evaluation.number import Number, comparable
+from gendiff.evaluation.number import Number, Remark, comparable
 from gendiff.frequency import frequency_bands
 from gendiff.plugin.discovery import version
 from gendiff.run.directory import PACKAGES
@@ -62,6 +64,7 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
         LEVEL,
         [str(one) for one in unequal],
     )
+    differing = settings.differing(plan.contenders)
     order = sorted(labels, key=lambda label: _order(estimates[labels.index(label)][first][0], better[first]))
     conditions = [Gate.parse(text, list(numbers[0])) for text in gates]
     return {
@@ -101,7 +104,11 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
         "data_spectrum": _data_spectrum(comparison),
         "unequal": [asdict(one) for one in unequal],
         "allowed": list(plan.allowed),
-        "differences": differences(plan.contenders),
+        "differ": settings.sentences(plan.contenders),
+        "differences": {one.path: list(one.values) for one in differing},
+        "groups": {one.path: one.group for one in differing},
+        "asked": [one.path for one in differing if one.asked],
+        "remarks": _remarks(measures),
         "gates": [_gated(gate, labels, estimates) for gate in conditions],
         "reproduce": {
             "command": comparison.about["argv"],
@@ -208,6 +215,16 @@ def _alarms(measures: dict[tuple[int, int], list[Measure]], place: int) -> list[
     ringing = [seed for seed, alarms in of.items() if alarms]
     others = f"; seed {ringing[0]}, alarms in {len(ringing)} of {len(of)} runs" if ringing and len(of) > 1 else ""
     return [f"{text}{others}" for text in of[ringing[0]]] if ringing else []
+
+
+def _remarks(measures: dict[tuple[int, int], list[Measure]]) -> list[dict[str, Any]]:
+    """What must be known to read the numbers: each remark as the first run has it, and how many runs have it."""
+    first, runs = dict[tuple[str, Any], Remark](), Counter[tuple[str, Any]]()
+    for by_sampler in measures.values():
+        of = {(remark.rule, remark.numbers.get("name")): remark for remark in by_sampler[-1].evaluation.remarks}
+        first = {**of, **first}
+        runs.update(list(of))
+    return [{**asdict(remark), "runs": runs[key]} for key, remark in first.items()]
 
 
 def _data_spectrum(comparison: Comparison) -> list[float]:

@@ -8,10 +8,10 @@ one of them would always look like a finding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gendiff.comparison.difference import Estimate, quantile, simultaneous
+from gendiff.comparison.difference import MOST_SEEDS, Estimate, quantile, settling_seeds, simultaneous
 
 Outcome = Literal["better", "worse", "undecided"]
 
@@ -24,12 +24,15 @@ class Verdict:
         outcomes: by label.
         headline: one sentence.
         sentences: what stands behind it, one sentence per arm, and what limits it.
+        seeds: for each arm that cannot be told apart, how many seeds would settle it, were the difference as it is seen; None
+            where nothing can be said, or more than anybody trains.
 
     """
 
     outcomes: dict[str, Outcome]
     headline: str
     sentences: list[str]
+    seeds: dict[str, int | None] = field(default_factory=dict)
 
 
 def outcome(difference: Estimate, larger_is_better: bool) -> Outcome:
@@ -64,6 +67,14 @@ def verdict(
         f"{number(values[baseline].value)}, difference {signed(estimate.value)}{_interval(estimate)}."
         for label, estimate in differences.items()
     ]
+    each = simultaneous(level, len(differences))
+    undecided = {label: differences[label] for label, kind in outcomes.items() if kind == "undecided"}
+    seeds = {label: settling_seeds(estimate, each) for label, estimate in undecided.items()}
+    sentences += [
+        sentence
+        for label, estimate in undecided.items()
+        if (sentence := _settling(label, baseline, estimate, values[baseline], seeds[label], larger_is_better))
+    ]
     methods = {estimate.method for estimate in differences.values()}
     if methods & {"sampling", "none"}:
         sentences.append(
@@ -71,7 +82,7 @@ def verdict(
             "and another training may turn the order round."
         )
     if any(estimate.method == "seeds" and estimate.seeds == 2 for estimate in differences.values()):
-        reach = quantile(1, simultaneous(level, len(differences)))
+        reach = quantile(1, each)
         sentences.append(
             f"Two seeds see little: an interval reaches {reach:.0f} standard errors to each side, and hides all but the most "
             "regular differences. Three or more see far more."
@@ -81,7 +92,7 @@ def verdict(
     if len(differences) > 1:
         sentences.append(f"The {len(differences)} intervals hold together at {level:.0%} (Bonferroni).")
     sentences += [f"Not equal: {text}" for text in unfair]
-    return Verdict(outcomes, _headline(baseline, outcomes, values, differences, larger_is_better), sentences)
+    return Verdict(outcomes, _headline(baseline, outcomes, values, differences, larger_is_better), sentences, seeds)
 
 
 def _headline(
@@ -106,6 +117,27 @@ def _headline(
     if any(estimate.method in ("sampling", "none") for estimate in differences.values()):
         return f"At this one seed, {sentence}."
     return f"{sentence[0].upper()}{sentence[1:]}." if sentence.startswith("no difference") else f"{sentence}."
+
+
+def _settling(
+    label: str, baseline: str, estimate: Estimate, against: Estimate, seeds: int | None, larger_is_better: bool
+) -> str:
+    """What is seen of a difference that is not shown, and how many seeds would settle it; empty where neither can be said."""
+    if estimate.method not in ("seeds", "sampling") or estimate.value == 0:
+        return ""
+    way = "ahead of" if (estimate.value > 0) == larger_is_better else "behind"
+    share = f" by {abs(estimate.value / against.value):.1%} of its number" if against.value else ""
+    seen = f"What is seen: {label} {way} {baseline}{share}"
+    if estimate.method == "sampling":
+        return (
+            f"{seen}; with one seed nothing can be said of how many would settle it: three tell how much seeds differ."
+        )
+    if seeds is None:
+        return f"{seen}; were that so, more than {MOST_SEEDS} seeds would be needed to show it: take them as level."
+    return (
+        f"{seen}; were mean and spread over seeds what they are in these {estimate.seeds}, {seeds} seeds would settle it, as "
+        "often as not."
+    )
 
 
 def _says(kind: Outcome, baseline: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gendiff.datasets.pictures import eight_bits
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
+from gendiff.evaluation import remarks
 from gendiff.evaluation.distances import (
     Interval,
     effective_events,
@@ -29,7 +30,8 @@ from gendiff.evaluation.distances import (
     subsets,
 )
 from gendiff.evaluation.event_set import EventSet, KnownStatistics, Seen, Watch, go_through, parts, spread
-from gendiff.evaluation.number import Better, Drawing, Evaluation, Events, Number
+from gendiff.evaluation.neighbours import Neighbours
+from gendiff.evaluation.number import Better, Drawing, Evaluation, Events, Number, Remark
 from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
 from gendiff.machine.world import World
@@ -42,6 +44,7 @@ from gendiff.storage.cache import Cache
 
 PAIRS = 10_000  # rows of each set of which all pairs are formed, at most
 FEWEST = 8  # events of which anything is said: half of them must have three neighbours each
+REAL = "real against real"  # what is computed last of each features
 METRIC_VALUES = 2**24  # values of each set that a metric sees, at most: it holds them in memory
 
 
@@ -89,6 +92,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     cache: Cache | None = None,
     drawing: Drawing | None = None,
+    trained_on: str = "",
     watch: Callable[[str, int], object] = lambda stage, count: None,
 ) -> Evaluation:
     """Measure samples against a reference.
@@ -102,6 +106,7 @@ def evaluate(
         device: where features and distances are computed.
         cache: where rows of the reference are kept for the next time; None keeps none.
         drawing: how the samples were drawn.
+        trained_on: the fingerprint of the events that their model was trained on again and again; empty where nobody knows.
         watch: hears of progress: ``"reference"`` or ``"samples"`` and how many more events were gone through, then the names of
             what is computed from them, and 0.
 
@@ -119,24 +124,54 @@ def evaluate(
     if isinstance(samples, EventSet):
         samples = see(samples, instruments, device, watch=partial(watch, "samples"))
     measuring = _Measuring(samples.about, reference.about, drawing, replicates, level, seed)
-    numbers, alarms = list[Number](), list[str]()
+    numbers, alarms, notes = list[Number](), list[str](), list[Remark]()
+    if isinstance(reference, Seen) and _same(samples, reference):
+        notes.append(remarks.same_events(samples.about, reference.about))
+    if trained_on and reference.about.fingerprint == trained_on:
+        notes.append(remarks.training_data(reference.about))
     for place, one in enumerate(features):
         x = samples.rows[place].to(device)
         watch(one.distance_name, 0)
         if isinstance(reference, KnownStatistics):
             numbers.append(measuring.frechet(one, x, reference.statistics))
+            notes.append(remarks.of_statistics(numbers[-1], reference.statistics))
             continue
         y = reference.rows[place].to(device)
         numbers.append(measuring.frechet(one, x, Statistics.of(y, features=one.spec, fingerprint=one.fingerprint)))
+        distance, whole = numbers[-1], y
         x, y = (rows[spread(min(len(rows), PAIRS), len(rows))] for rows in (x, y))
         numbers += measuring.kernel(one, x, y) if kernel else []
-        numbers += measuring.manifold(one, x, y) if manifold else []
+        shares = measuring.manifold(one, x, y) if manifold else []
+        numbers += shares
+        watch(REAL, 0)
+        real = None
+        if len(y) >= remarks.FEWEST:
+            real = remarks.Real.of(whole, len(samples.rows[place]), y if manifold else None, cache)
+        notes.append(remarks.of_reference(distance, real) if real else remarks.of_too_few(distance))
+        notes += remarks.says_nothing(shares, real)
     if isinstance(reference, Seen):
         for metric in metrics:
             watch(metric.name, 0)
             numbers += measuring.metric(metric, samples.exemplars, reference.exemplars)
             alarms += metric.alarms(samples.exemplars, reference.exemplars)
-    return Evaluation(tuple(numbers), tuple(alarms), now())
+    return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes))
+
+
+def with_neighbours(evaluation: Evaluation, near: Sequence[Neighbours], samples: Events) -> Evaluation:
+    """The evaluation, with how near the samples are to training events."""
+    drawing = evaluation.numbers[0].drawing
+    return replace(
+        evaluation,
+        numbers=(*evaluation.numbers, *(one.number(samples, drawing) for one in near)),
+        alarms=(*evaluation.alarms, *(one.alarm for one in near if one.alarm)),
+        remarks=(*evaluation.remarks, *(one.remark for one in near)),
+        neighbours=tuple(one.json() for one in near),
+    )
+
+
+def _same(samples: Seen, reference: Seen) -> bool:
+    """Whether both are the same events, looked at by their features."""
+    return bool(samples.rows) and all(torch.equal(x, y) for x, y in zip(samples.rows, reference.rows, strict=False))
 
 
 def see(

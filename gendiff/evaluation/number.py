@@ -11,7 +11,7 @@ This module does not import torch, so that stored numbers can be listed in a ten
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,7 +24,7 @@ from gendiff.storage.files import Files
 FORMAT = 1  # of the JSON
 
 #: What JSON has for a field of such a type; the others are tables.
-KINDS = {"str": str, "int": int, "int | None": int | None, "Better": str}
+KINDS = {"str": str, "int": int, "int | None": int | None, "Better": str, "dict[str, Any]": dict}
 
 Better = Literal["lower", "higher", ""]
 
@@ -145,6 +145,15 @@ def comparable(a: Number, b: Number) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """What must be known to read the numbers: a rule of `gendiff.evaluation.remarks` that applies, and by which numbers."""
+
+    rule: str
+    text: str
+    numbers: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The numbers of one set of samples.
 
@@ -152,12 +161,17 @@ class Evaluation:
         numbers: in the order in which they are shown, the headline first.
         alarms: warnings about the samples, one line each; empty where nothing is striking.
         when: the time in UTC.
+        remarks: on the numbers; none in evaluations that were stored before there were any.
+        neighbours: how near the samples are to training events, in each space, as
+            `gendiff.evaluation.neighbours.Neighbours.json` has it; empty where nobody asked.
 
     """
 
     numbers: tuple[Number, ...]
     alarms: tuple[str, ...] = ()
     when: str = ""
+    remarks: tuple[Remark, ...] = ()
+    neighbours: tuple[Mapping[str, Any], ...] = ()
 
     def __getitem__(self, name: str) -> Number:
         """The number of that name; raises `KeyError`."""
@@ -168,20 +182,34 @@ class Evaluation:
 
     def json(self) -> dict[str, Any]:
         """Every field, as values that JSON has."""
-        numbers = [number.json() for number in self.numbers]
-        return {"format": FORMAT, "numbers": numbers, "alarms": list(self.alarms), "when": self.when}
+        return {
+            "format": FORMAT,
+            "numbers": [number.json() for number in self.numbers],
+            "alarms": list(self.alarms),
+            "remarks": [asdict(remark) for remark in self.remarks],
+            "neighbours": [dict(one) for one in self.neighbours],
+            "when": self.when,
+        }
 
     @classmethod
     def of_json(cls, table: Any) -> Self:
         """What `json` gave; raises `DataError` for anything else."""
         if not isinstance(table, Mapping) or table.get("format") != FORMAT:
             raise DataError(f"no evaluation of format {FORMAT}", fix="measure again: gendiff evaluate")
-        table = _table(cls, {key: value for key, value in table.items() if key != "format"})
-        if not isinstance(table["numbers"], list) or not isinstance(table["alarms"], list):
-            raise DataError("'numbers' and 'alarms' of an evaluation are lists", fix="measure again: gendiff evaluate")
-        numbers = tuple(Number.of_json(number) for number in table["numbers"])
-        alarms = tuple(map(str, table["alarms"]))
-        return cls(numbers, alarms, str(table["when"]))
+        absent: dict[str, Any] = {"remarks": [], "neighbours": []}  # in older files
+        table = _table(cls, {key: value for key, value in {**absent, **table}.items() if key != "format"})
+        lists = [key for key in table if key != "when"]
+        if not all(isinstance(table[key], list) for key in lists) or not all(
+            isinstance(one, Mapping) for one in table["neighbours"]
+        ):
+            raise DataError(f"{_listed(lists)} of an evaluation are lists", fix="measure again: gendiff evaluate")
+        return cls(
+            numbers=tuple(Number.of_json(number) for number in table["numbers"]),
+            alarms=tuple(map(str, table["alarms"])),
+            when=str(table["when"]),
+            remarks=tuple(Remark(**_table(Remark, remark)) for remark in table["remarks"]),
+            neighbours=tuple(table["neighbours"]),
+        )
 
     def save(self, path: Path) -> None:
         """Write a JSON file; an older one is replaced at once."""
@@ -195,6 +223,10 @@ class Evaluation:
         except DataError as error:
             error.where, error.fix = str(path), "measure again: gendiff evaluate"
             raise
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(f"'{key}'" for key in keys[:-1]), f"'{keys[-1]}'"]))
 
 
 def _table(cls: type, table: Any) -> Mapping[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
 import typer
-from gendiff_cli.commands import Command
+from gendiff_cli.commands import Command, _completed
 from gendiff_cli.options import OPTIONS, Given, configured
 
 from gendiff.plugin.registry import default_registry
@@ -93,3 +94,22 @@ def test_a_component_comes_before_its_parameters_in_whatever_order_they_are_give
     assert config.velocity.schedule.name == "log"
     assert config.sampler.grid.name == "karras"
     assert config.data.event_shape[1:] == (8, 12)
+
+
+@pytest.mark.parametrize(
+    ("words", "complete"),
+    [
+        (["evaluate", "--k"], ["evaluate", "--k", "16"]),
+        (["--k", "5", "run"], ["--k", "5", "run"]),
+        (["--k", "run"], ["--k", "16", "run"]),
+        (["--k", "--other"], ["--k", "16", "--other"]),
+        (["--k", "-3"], ["--k", "-3"]),  # refused for what it is
+        (["--k=5", "run"], ["--k=5", "run"]),
+        (["--other", "--k"], ["--other", "--k", "16"]),
+        (["--", "--k"], ["--", "--k"]),
+    ],
+)
+def test_a_number_that_may_be_left_out_is_there(words, complete):
+    option = SimpleNamespace(metavar="[K=16]", opts=["--k"])
+    others = [SimpleNamespace(metavar="K", opts=["--other"]), SimpleNamespace(metavar=None, opts=["--flag"])]
+    assert _completed(SimpleNamespace(params=[option, *others]), words) == complete

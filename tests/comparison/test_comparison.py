@@ -20,8 +20,9 @@ from gendiff.comparison.engine import Comparison, Silent
 from gendiff.comparison.fairness import CONDITIONS, require_fair, unequal
 from gendiff.comparison.look import BANDS, look, targets
 from gendiff.comparison.measure import rehearse
-from gendiff.comparison.plan import Plan, differences
+from gendiff.comparison.plan import Plan
 from gendiff.comparison.result import by_frequency, result
+from gendiff.comparison.settings import differing, same_process, sentences
 from gendiff.data import Data
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
@@ -193,12 +194,85 @@ class TestFairness:
         with pytest.raises(ConfigError, match="a seed of its own"):
             plan_of("identity", "dct seed=4")
 
-    def test_settings_that_differ(self):
-        found = differences(plan_of("identity", "dct schedule=log lr=1e-4").contenders)
-        assert found["rotation.name"] == ["identity", "dct"]
-        assert found["velocity.schedule.name"] == ["quartic", "log"]
-        assert found["train.lr"] == [1e-3, 1e-4]
-        assert not any("seed" in key for key in found)
+    def test_a_basis_that_somebody_chose_is_refused_and_one_that_a_process_needs_is_said(self):
+        chosen = plan_of("identity objective=wiener:basis=process", "dct schedule=log")
+        with pytest.raises(ConfigError, match="--allow basis"):
+            require_fair(chosen)
+        (needed,) = require_fair(plan_of("identity", "haar schedule=log"))
+        assert (needed.condition, needed.arm, needed.baseline, needed.severe) == ("basis", "haar", "dct", False)
+        both = plan_of("identity objective=wiener:basis=process", "identity objective=eps:basis=process")
+        assert require_fair(both) == []
+
+
+class TestSettings:
+    """In what arms differ, which of it was asked for, and what does nothing."""
+
+    def test_those_that_differ(self):
+        settings = {one.path: one for one in differing(plan_of("identity", "dct schedule=log lr=1e-4").contenders)}
+        assert settings["rotation.name"].values == ("identity", "dct")
+        assert settings["velocity.schedule.name"].values == (None, "log")  # with D = 1 it does nothing
+        assert settings["train.lr"].values == (1e-3, 1e-4)
+        assert {one.group for one in settings.values()} == {"process", "training"}
+        assert all(one.asked for one in settings.values())
+        assert not any("seed" in path for path in settings)
+
+    def test_what_does_nothing_is_found_by_the_numbers(self):
+        """A rotation that is a name, a schedule without blur, a velocity that comes to the same, and what only watches."""
+
+        def paths(*arms):
+            return {one.path: one.values for one in differing(plan_of(*arms).contenders)}
+
+        assert paths("identity", "dct schedule=none") == {}
+        assert paths("identity", "haar velocity=isotropic") == {}
+        assert paths("identity", "identity schedule=log:f_max=0.6 label=b") == {}
+        assert paths("dct schedule=log", "dct schedule=log train.keep=7 train.preview.steps=9 label=b") == {}
+        assert "velocity.sigma" not in paths("identity", "identity velocity.sigma=0.9 label=b")
+        assert paths("dct", "dct velocity.sigma=0.9 label=b") == {"velocity.sigma": (0.4, 0.9)}
+        assert paths("dct schedule=none", "dct")["velocity.schedule.name"] == ("none", "quartic")
+        noise = paths("identity", "haar velocity=isotropic label=b", "identity velocity.noise=cosine label=c")
+        assert noise["velocity.noise.name"] == ("linear", "linear", "cosine")
+        assert noise["velocity.name"] == (None, "isotropic", None)  # a blur with D = 1 is isotropic, whatever its noise
+        assert "velocity.sigma" not in noise
+        three = paths("identity", "dct schedule=quartic", "dct schedule=log label=c")
+        assert three["velocity.schedule.name"] == (None, "quartic", "log")
+
+    def test_equal_processes_are_named(self):
+        plan = plan_of("identity", "dct schedule=none", "dct")
+        assert [same_process(one, plan.baseline) for one in plan.contenders] == [True, True, False]
+        assert "dct schedule=none is the process of identity." in sentences(plan.contenders)
+        assert not same_process(*plan_of("identity", "identity N=30 label=b").contenders)
+        assert sentences(plan_of("identity", "identity lr=1e-4 label=b").contenders) == [
+            "as asked, the arms differ in training: train.lr 0.001 | 0.0001; in nothing besides."
+        ]
+        assert sentences(plan_of("identity", "identity label=b").contenders) == [
+            "the arms differ in nothing that does anything."
+        ]
+
+    def test_what_is_asked_for_is_told_from_what_comes_with_it(self):
+        plan = plan_of("identity", f"preset=heat-dissipation data={DATA} model=mlp:width=16,depth=1 N=20")
+        settings = {one.path: one for one in differing(plan.contenders)}
+        assert settings["objective.name"].values == ("wiener", "residual")
+        assert not settings["objective.name"].asked
+        asked, besides = sentences(plan.contenders)[:2]
+        assert "objective" not in asked
+        assert "objective: objective wiener | residual" in besides
+        assert "sampler: sampler ancestral | heat-dissipation" in besides
+        process = [one for one in differing(plan_of("identity", "blur-diffusion").contenders) if not one.asked]
+        assert process == []  # a process is its rotation and its velocity
+
+    def test_another_basis_is_a_setting_too(self):
+        (basis,) = (
+            one for one in differing(plan_of("identity", "haar schedule=log").contenders) if one.group == "basis"
+        )
+        assert (basis.values, basis.asked) == (("dct", "haar"), False)
+        assert "besides, they differ in basis: basis of m and c dct | haar." in sentences(
+            plan_of("identity", "haar schedule=log").contenders
+        )
+
+    def test_what_is_stored_of_a_plan_knows_what_was_asked(self):
+        plan = plan_of("identity", "dct schedule=log")
+        again = Plan.of_table(plan.table(), "the test")
+        assert sentences(again.contenders) == sentences(plan.contenders)
 
 
 class TestPlan:

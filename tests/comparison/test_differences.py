@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
+from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, settling_seeds, simultaneous
 from gendiff.comparison.gate import Gate
 from gendiff.comparison.verdict import outcome, verdict
 from gendiff.errors import ConfigError
@@ -79,6 +79,43 @@ class TestIntervals:
         assert not found.excludes_zero
 
 
+class TestSettling:
+    """How many seeds would settle a difference, were it as it is seen."""
+
+    @pytest.mark.parametrize(("level", "spread"), [(0.95, 0.5), (0.95, 2.0), (0.975, 1.0)])
+    def test_it_is_the_least_number_at_which_the_same_mean_and_spread_exclude_zero(self, level, spread):
+        values = [1 + spread * z for z in (-1.2, 0.1, 1.1)]  # mean 1
+        found = difference(measured(values), measured([0, 0, 0]), level)
+        n = settling_seeds(found, level)
+        mean, sd = np.mean(values), np.std(values, ddof=1)
+        excludes = [k for k in range(2, 500) if stats.t.interval(level, k - 1, mean, sd / k**0.5)[0] > 0]
+        assert n == excludes[0]
+        assert (n > 3) == (not found.excludes_zero)
+
+    def test_a_difference_of_the_other_sign_needs_as_many(self):
+        up, down = ([sign * value for value in (0.3, 1.4, 2.2)] for sign in (1, -1))
+        counts = [settling_seeds(difference(measured(d), measured([0, 0, 0]), 0.95), 0.95) for d in (up, down)]
+        assert counts[0] == counts[1] > 3
+
+    def test_at_that_many_seeds_it_is_seen_about_as_often_as_not(self):
+        rng = np.random.default_rng(3)
+        first = difference(measured([0.2, 0.5, 1.1, -0.1]), measured([0] * 4), 0.95)
+        n = settling_seeds(first, 0.95)
+        sd = (first.high - first.value) * 2 / stats.t.ppf(0.975, 3)
+        draws = rng.normal(first.value, sd, (2000, n))
+        seen = sum(difference(measured(d), measured([0] * n), 0.95).excludes_zero for d in draws) / len(draws)
+        assert 0.4 < seen < 0.6
+
+    def test_where_nothing_is_known_nothing_is_said(self):
+        none = [
+            Estimate(1, 0.5, 1.5, 1, "sampling"),
+            Estimate(1, None, None, 1, "none"),
+            Estimate(0, -1, 1, 3, "seeds"),
+        ]
+        assert [settling_seeds(one, 0.95) for one in none] == [None] * 3
+        assert settling_seeds(Estimate(1e-9, -1, 1, 3, "seeds"), 0.95) is None  # more than anybody trains
+
+
 def estimate(value, low=None, high=None, seeds=3, method="seeds"):
     return Estimate(value, low, high, seeds, method if low is not None else "none")
 
@@ -132,6 +169,21 @@ class TestVerdict:
     def test_nothing_to_be_seen(self):
         found = verdict("fid", "a", {"a": estimate(1), "b": estimate(2)}, {"b": estimate(1, -1, 3)}, False, 0.95)
         assert found.headline == "No difference can be seen between a and b."
+
+    def test_where_nothing_is_shown_it_says_what_is_seen_and_how_many_seeds_would_settle_it(self):
+        values = {"a": estimate(4), "b": estimate(3), "c": estimate(5)}
+        found = verdict("fid", "a", values, {"b": estimate(-1, -3, 1), "c": estimate(1, 0.5, 1.5)}, False, 0.95)
+        wanted = settling_seeds(estimate(-1, -3, 1), simultaneous(0.95, 2))
+        assert found.seeds == {"b": wanted}
+        (text,) = (text for text in found.sentences if "would settle it" in text)
+        assert text == (
+            "What is seen: b ahead of a by 25.0% of its number; were mean and spread over seeds what they are in these 3, "
+            f"{wanted} seeds would settle it, as often as not."
+        )
+        far = verdict("fid", "a", values, {"b": estimate(-1e-6, -3, 3)}, True, 0.95)
+        assert any("b behind a" in text and "more than 1000 seeds" in text for text in far.sentences)
+        one = verdict("fid", "a", values, {"b": estimate(-1, -3, 1, 1, "sampling")}, False, 0.95)
+        assert any("with one seed nothing can be said of how many" in text for text in one.sentences)
 
     def test_one_seed_is_never_more_than_one_seed(self):
         values = {"a": estimate(1), "b": estimate(2)}

@@ -62,6 +62,27 @@ class TestCommand:
         assert re.search(r"next: python -m webbrowser file://\S+comparisons/00001-dead-leaves/report.html\n", done.err)
         assert (folder / "runs" / "1-identity-s0" / "run.json").is_file()
 
+    def test_it_says_in_its_first_lines_in_what_the_arms_differ_and_how_to_read_the_numbers(
+        self, compared, found, text
+    ):
+        sentence = "as asked, the arms differ in process: rotation identity | dct; velocity.schedule - | log; in nothing besides."
+        assert compared[1].err.splitlines()[0] == f"note: {sentence}"
+        assert compared[1].out.splitlines()[1] == f"A{sentence[1:]}"
+        assert found["differ"] == [sentence]
+        assert found["differences"]["velocity.schedule.name"] == [None, "log"]
+        assert found["groups"]["velocity.schedule.name"] == "process"
+        assert "velocity.schedule.name" in found["asked"]
+        assert f"A{sentence[1:]}" in text
+        (real,) = (one for one in found["remarks"] if one["rule"] == "real-against-real")
+        assert real["runs"] == 4
+        assert f"real-against-real: {real['text']}" in compared[1].out
+        assert real["text"] in text
+
+    def test_what_is_not_shown_is_said_to_be_seen(self, found, text):
+        undecided = [label for label, outcome in found["verdict"]["outcomes"].items() if outcome == "undecided"]
+        assert found["verdict"]["seeds"].keys() == set(undecided)
+        assert ("What is seen: " in text) == bool(undecided)
+
     def test_it_says_which_run_it_trains_and_of_how_many(self, compared):
         told = [line for line in compared[1].err.splitlines() if line.startswith("training ")]
         arms = ("identity", HOSTILE)
@@ -180,6 +201,9 @@ class TestCommand:
         }
         assert [one["rule"] for one in done.json["arms"][0]["findings"]] == ["never-ends"]  # N = 40 is short
         assert done.json["differences"]["rotation.name"] == ["identity", "dct"]
+        assert done.json["groups"]["rotation.name"] == "process"
+        assert done.json["asked"] == list(done.json["differences"])
+        assert done.json["differ"][0].startswith("as asked, the arms differ in process: rotation identity | dct")
         told = run("compare", *OPTIONS, "--dry-run").out
         assert "nothing was written" in told
         assert "warning: identity: the process does not end" in told
@@ -481,7 +505,7 @@ class TestInABrowser:
         assert tab.locator("#play").text_content() == "Play"
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    @pytest.mark.parametrize("width", [400, 1600])
+    @pytest.mark.parametrize("width", [400, 821, 1100, 1600])
     def test_it_fits_and_can_be_read(self, tab, width, scheme):
         tab.set_viewport_size({"width": width, "height": 900})
         tab.emulate_media(color_scheme=scheme)
@@ -499,6 +523,14 @@ class TestInABrowser:
             "Math.min(...[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height))"
         )
         assert smallest > 9
+
+    @pytest.mark.parametrize(("width", "is_table"), [(400, False), (840, True), (1100, True)])
+    def test_the_ranking_is_a_table_where_there_is_room(self, tab, width, is_table):
+        tab.set_viewport_size({"width": width, "height": 900})
+        cells = tab.locator("table.ranking tbody tr").first.locator("td").all()
+        tops = {round(cell.bounding_box()["y"]) for cell in cells if cell.bounding_box()}
+        assert (len(tops) == 1) == is_table
+        assert tab.locator("table.ranking thead").is_visible() == is_table
 
     def test_a_keyboard_reaches_everything(self, tab):
         tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")

@@ -19,7 +19,9 @@ from runs import create, settings
 from gendiff import Data, GaussianScore, Sampler, sample
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
+from gendiff.evaluation.remarks import Real
 from gendiff.grid import Grid
+from gendiff.lab.decision import Floor, decide
 from gendiff.lab.prediction import _bending, _moved, at, best_grid, dense, diagonal, predict, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
@@ -420,7 +422,7 @@ def test_a_search_shows_a_sign_of_life(monkeypatch):
         "--best-grid",
     )
     assert run("process", "predict", *options).code == 0
-    assert said == ["measuring the data", "dct, blur, ddim: searching"]
+    assert said == ["measuring the data", "dct, blur, ddim: searching", "what real events differ by"]
 
 
 def test_independent_components_where_events_are_large_or_asked_for():
@@ -613,3 +615,123 @@ def test_a_step_moves_to_where_it_costs_less_and_never_on_another():
     assert _moved((20, 9, 8, 1), 1, lambda steps: -sum(steps), lambda: True) == (20, 10, 9, 2)
     assert _moved((20, 4, 3), 1, sum, lambda: True) == (20, 4, 2)
     assert _moved((20, 9, 8, 3), 1, sum, lambda: False) == (20, 9, 8, 3)
+
+
+# --- what it decides ----------------------------------------------------------------------------------------------------
+
+
+def test_the_sampler_that_is_used_comes_first_and_is_that_of_train_and_sample():
+    options = ("--rotation", "dct", "--data", "digits", "--set", "N=60", "--steps", "5,10")
+    told = run("process", "predict", *options, "--json").json
+    assert list(dict.fromkeys(row["sampler"] for row in told["predictions"])) == ["trig:solver=ab2", "ddim", "dpmpp-2m"]
+    config = resolve([Layer("the test", {"rotation": "dct", "N": 60})]).config
+    assert told["sampler"] == config.sampler.spec
+    shown = run("process", "show", *options[:-2])
+    assert f"sampler        {config.sampler.spec}, from the standard prior: what train and sample use" in shown.out
+    heat = run("process", "show", *HEAT)
+    assert "sampler        heat-dissipation:prior=data, from the data prior" in heat.out
+
+
+def test_a_sampler_that_is_exact_says_that_its_line_says_nothing():
+    """With independent components trig is exact, and what is left is the prior's; with the covariance of the data it is not."""
+    options = ("--rotation", "dct", "--data", "digits", "--set", "N=60", "--steps", "5,10,20")
+    rows = run("process", "predict", *options, "--covariance", "diagonal", "--json").json
+    exact = {row["sampler"]: row["exact"] for row in rows["predictions"]}
+    assert exact == {"trig:solver=ab2": True, "ddim": False, "dpmpp-2m": False}
+    assert (rows["decision"]["worth"], rows["decision"]["column"]) == (None, None)
+    done = run("process", "predict", *options, "--covariance", "diagonal").out
+    assert "dct, blur, trig:solver=ab2: the same whatever the number of evaluations" in done
+    assert "so it decides nothing between processes" in done.splitlines()[-1]
+    assert not any(row["exact"] for row in run("process", "predict", *options, "--json").json["predictions"])
+    alone = run("process", "predict", *options[:-1], "5", "--covariance", "diagonal", "--json").json["predictions"]
+    assert not any(row["exact"] for row in alone)  # of one number of evaluations nothing is constant
+
+
+def test_what_real_events_differ_by_is_that_of_pixels():
+    data = component(Data, "digits")
+    rows = torch.stack([data[k] for k in range(1797)]).flatten(1)
+    told = run("process", "predict", "--data", "digits", "--set", "N=20", "--steps", "2", "--json").json["real"]
+    assert told == {"value": pytest.approx(Real.of(rows, 1000).distance), "n": 1000, "m": 1797}
+    few = run("process", "predict", "--data", "gaussian-field:size=6", "--set", "N=20", "--steps", "2", "--json").json
+    assert (few["real"]["n"], few["real"]["m"]) == (1000, 1024)
+
+
+FLOOR = Floor(0.2, 1000, 1797)
+NEAR, FAR = {5: 1.0, 10: 0.1, 50: 0.01}, {5: 3.0, 10: 0.2, 50: 0.02}
+
+
+@pytest.mark.parametrize(
+    ("errors", "asked", "floor", "exact", "decided", "said"),
+    [
+        ({"a": NEAR, "b": FAR}, 50, FLOOR, False, (5, 2.0, False), "decide by the column 5: there b is 2 behind a"),
+        (
+            {"a": NEAR, "b": FAR},
+            5,
+            FLOOR,
+            False,
+            (5, 2.0, True),
+            "b is 2 behind a, beyond what real events differ by (0.2",
+        ),
+        (
+            {"a": NEAR, "b": NEAR},
+            50,
+            FLOOR,
+            False,
+            (None, 0.0, False),
+            "not worth a training for what steps and prior cost, with",
+        ),
+        (
+            {"a": {5: 9.0}, "b": {5: 9.1}},
+            5,
+            FLOOR,
+            False,
+            (None, pytest.approx(0.1), False),
+            "the difference between processes is",
+        ),
+        ({"a": NEAR, "b": FAR}, 50, None, False, (None, pytest.approx(0.01), None), "the data are not here"),
+        ({"a": NEAR, "b": NEAR}, 50, FLOOR, True, (None, 0.0, None), "decides nothing between processes"),
+        ({"a": NEAR}, 50, FLOOR, False, (None, 0.0, None), "the error of a is below what real events differ by"),
+        ({"a": NEAR}, 5, FLOOR, False, (5, 0.0, None), "the error of a is above what real events differ by"),
+    ],
+)
+def test_a_decision_follows_from_what_real_events_differ_by(errors, asked, floor, exact, decided, said):
+    choice = decide(errors, asked, floor, "ddim", "digits", exact)
+    assert (choice.column, choice.gap, choice.worth) == decided
+    assert choice.text.startswith(f"for digits, with ddim at {asked} evaluations: ")
+    assert said in choice.text
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+def test_a_process_is_held_against_standard_diffusion_of_its_noise(command):
+    options = (
+        "--rotation",
+        "dct",
+        "--schedule",
+        "log:f_max=0.6",
+        "--data",
+        "digits",
+        "--objective",
+        "eps",
+        "--set",
+        "N=300",
+    )
+    steps = ("--set", "sampler.steps=5") if command == "show" else ("--steps", "5")
+    options = options if command == "predict" else (*options[:-4], "--set", "objective=eps", *options[-2:])
+    told = run("process", command, *options, *steps, "--json").json
+    choice = told["decision"]
+    assert (choice["asked"], choice["column"], choice["worth"]) == (5, 5, True)
+    assert "behind standard diffusion" in choice["text"]
+    both = ("--arm", "identity", "--arm", "dct schedule=log:f_max=0.6", *options[4:])
+    twice = run("process", "predict", *both, "--steps", "5", "--json").json["decision"]
+    assert twice["gap"] == pytest.approx(choice["gap"], rel=1e-6)
+    assert "with objective eps, where a vanishes, the prediction is too good" in choice["text"]
+    assert run("process", command, *options, *steps).out.splitlines()[-1] == choice["text"]
+
+
+def test_where_samplers_differ_processes_are_held_against_each_other_by_one_that_all_have():
+    arms = ("--arm", "identity", "--arm", "preset=heat-dissipation data=digits", "--data", "digits", "--set", "N=20")
+    told = run("process", "predict", *arms, "--set", "N=20", "--steps", "4", "--json")
+    assert told.code == 0, told.err
+    assert "with ddim" in told.json["decision"]["text"] or "with dpmpp-2m" in told.json["decision"]["text"]
+    alone = run("process", "predict", *HEAT, "--steps", "4", "--json").json["decision"]
+    assert "standard diffusion" in alone["text"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +15,17 @@ from gendiff.command import quoted
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, shown, table
 from gendiff_cli.options import Given, GridOption, JsonOption, PriorOption, configured, numbers, saying, spec_option
+from gendiff_cli.process.decision import decision, floor, standard
 from gendiff_cli.process.subject import ArmOption, Subject, again, one_data, subjects
 from gendiff_cli.remarks import remark_end, remark_schedule
 
 if TYPE_CHECKING:
     from gendiff.diffusion import Diffusion
+    from gendiff.lab.decision import Floor
     from gendiff.lab.recursion import Gaussian, NetworkError
     from gendiff.sampler import Prior, Sampler
 
-#: Where none are given: the first-order sampler and the second-order one that most people use.
+#: Beside the one that is used: the first-order sampler and the second-order one that most people use.
 SAMPLERS = ("ddim", "dpmpp-2m")
 
 
@@ -59,8 +63,8 @@ def predict(
         list[str] | None,
         spec_option(
             "sampler",
-            "A sampler; may be given again. Default: the one that a preset, file, arm or run names, with its prior, beside "
-            "ddim and dpmpp-2m where they can run.",
+            "A sampler; may be given again. Default: the one that train and sample use, as a preset, file, arm or run names "
+            "it, with its prior, beside ddim and dpmpp-2m where they can run.",
         ),
     ] = None,
     steps: Annotated[
@@ -88,10 +92,12 @@ def predict(
     possible model of them: what steps and prior cost. Below it, the same for a network that is wrong everywhere by a little,
     which tells where its errors grow.
     """
+    from gendiff.grid import GridSampler
+
     counts = None if steps is None else numbers(steps, "--steps", "5,10,20")
     processes = subjects(context.obj, arms, given)
     data_spec = one_data(processes)
-    results = []
+    results, against, used = [], list[dict[str, Any]](), processes[0].config.sampler
     for subject in processes:
         remark_schedule(subject.config)
         with busy("measuring the data"):
@@ -103,8 +109,17 @@ def predict(
         for one in samplers:
             off = network_error(subject, one, wrong)
             with busy(f"{subject.label}, {one.spec}: {'searching' if best else 'predicting'}"):
-                rows = _predictions(subject, diffusion, target, one, counts, bands or 4, best, off)
+                rows = predictions(subject, diffusion, target, one, counts, bands or 4, best, off)
             results += [{**row, "data": data_spec, "covariance": "dense" if dense else "diagonal"} for row in rows]
+    with busy("what real events differ by"):
+        real = floor(processes[0])
+        used = used if any(row["sampler"] == name_of(used) for row in results) else samplers[0]
+        if len(processes) == 1 and (plain := standard(processes[0])):
+            for one in [used, *samplers]:
+                with suppress(ConfigError):  # a sampler that cannot draw from it
+                    against = against or as_sampled(plain, one, counts, covariance, wrong)
+    steps_asked = used.steps if isinstance(used, GridSampler) and counts is None else None
+    choice = decision([*results, *against], processes, name_of(used), steps_asked, real)
     for text in _remarks(results, counts):
         note(text)
     bad = [row for row in results if not _finite(row)]
@@ -117,9 +132,13 @@ def predict(
             fix="look at the process: gendiff process show; SNR, scales and moments must be finite",
         )
     if json:
-        json_result({"predictions": results})
+        facts = {"predictions": results, "sampler": used.spec}
+        json_result({**facts, "real": real and asdict(real), "decision": choice and asdict(choice)})
         return
-    _print(results, bands)
+    _print(results, bands, real)
+    if choice:
+        result("")
+        paragraph(choice.text)
     next_step(_following(arms or []))
 
 
@@ -130,9 +149,9 @@ def _samplers(
     from gendiff.grid import GridSampler
 
     start = prior or subject.prior
-    if specs or subject.sampler is None:
-        return [sampler_of(spec, grid, prior, default_prior=subject.prior) for spec in specs or SAMPLERS]
-    own = subject.sampler
+    if specs:
+        return [sampler_of(spec, grid, prior, default_prior=subject.prior) for spec in specs]
+    own = subject.config.sampler
     skips = isinstance(own, GridSampler)
     samplers = [sampler_of(own.table(), grid if skips else None, prior)]
     for spec in SAMPLERS:
@@ -143,7 +162,7 @@ def _samplers(
             note(f"{spec} is left out: {error.what}")
         else:
             samplers.append(one)
-    by_name = {_name(one): one for one in reversed(samplers)}
+    by_name = {name_of(one): one for one in reversed(samplers)}
     return list(reversed(by_name.values()))
 
 
@@ -228,7 +247,7 @@ def network_error(subject: Subject, sampler: Sampler, std: float) -> NetworkErro
     return NetworkError(subject.config.objective.parametrization, std, limit)
 
 
-def _predictions(
+def predictions(
     subject: Subject,
     diffusion: Diffusion,
     target: Gaussian,
@@ -241,6 +260,7 @@ def _predictions(
     """One row for each number of steps; a sampler that cannot skip steps has one row."""
     from gendiff.grid import GridSampler
     from gendiff.lab import prediction
+    from gendiff.lab.decision import is_exact
 
     variance = float(target.variance.sum())
 
@@ -256,7 +276,7 @@ def _predictions(
 
     rows = []
     skips = isinstance(sampler, GridSampler)
-    names = {"process": subject.label, "sampler": _name(sampler), "objective": subject.config.objective.spec}
+    names = {"process": subject.label, "sampler": name_of(sampler), "objective": subject.config.objective.spec}
     own: list[int | None] = [None]
     if isinstance(sampler, GridSampler) and not (counts is None and sampler.grid.counted):
         own = [*(counts or [n for n in DEFAULT_COUNTS if n <= diffusion.N] or [diffusion.N])]
@@ -268,7 +288,19 @@ def _predictions(
             grid = prediction.best_grid(diffusion, sampler, target, -(-n // sampler.stages), GRIDS, wrong)
             row["best"] = errors(prediction.at(sampler, grid))
         rows.append(row)
-    return rows
+    exact = is_exact([row["error"] for row in rows], variance)
+    return [{**row, "exact": exact} for row in rows]
+
+
+def as_sampled(
+    subject: Subject, sampler: Sampler, counts: tuple[int, ...] | None, covariance: Covariance, wrong: float
+) -> list[dict[str, Any]]:
+    """The predictions of one process with one sampler."""
+    target, dense = gaussian(subject, covariance)
+    diffusion = subject.diffusion if dense else subject.as_planned
+    rows = predictions(subject, diffusion, target, sampler, counts, 4, False, network_error(subject, sampler, wrong))
+    data = f"the data of {subject.label}" if subject.data is None else subject.data.spec
+    return [{**row, "data": data} for row in rows]
 
 
 def _finite(row: dict[str, Any]) -> bool:
@@ -276,7 +308,7 @@ def _finite(row: dict[str, Any]) -> bool:
     return all(math.isfinite(_at(row, keys) or 0.0) for _, keys in _lines("", row))
 
 
-def _name(sampler: Sampler) -> str:
+def name_of(sampler: Sampler) -> str:
     """What a sampler is called in the table: the number of its steps is that of a column."""
     from gendiff.grid import GridSampler
 
@@ -292,7 +324,7 @@ DEFAULT_COUNTS = (5, 10, 20, 50)
 GRIDS = ("uniform", "lambda", "arc-length", "karras")
 
 
-def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
+def _print(rows: list[dict[str, Any]], bands: int | None, real: Floor | None) -> None:
     meanings = {"dense": "the covariance of the data", "diagonal": "independent components"}
     phrase = " or ".join(meanings[each] for each in dict.fromkeys(row["covariance"] for row in rows))
     paragraph(
@@ -313,7 +345,16 @@ def _print(rows: list[dict[str, Any]], bands: int | None) -> None:
                 values = [_at(row, keys) for row in cells]
                 if any(value is not None for value in values):
                     lines.append([head, *("-" if value is None else _number(value) for value in values)])
+        if real is not None:
+            lines.append([f"{real.n} real events", *[_number(real.value)] * len(part)])
         table(["process, sampler", *map(str, part)], lines)
+    for arm in arms:
+        of = [row for row in rows if (row["process"], row["sampler"]) == arm]
+        if of[0]["exact"]:
+            paragraph(
+                f"{names[arm]}: the same whatever the number of evaluations, as the sampler is exact for such data: what is left "
+                "is the prior's, and the line says nothing of steps"
+            )
     if bands:
         _print_bands(rows, bands)
     for row in rows:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.errors import ConfigError
 from gendiff_cli.console import busy, json_result, next_step, note, paragraph, result, room, table
 from gendiff_cli.options import Given, JsonOption, configured
+from gendiff_cli.process.decision import EACH, decision, floor, standard
+from gendiff_cli.process.predict import Covariance, as_sampled, name_of
 from gendiff_cli.process.subject import ArmOption, Subject, again, subjects
 from gendiff_cli.remarks import remark_schedule
 
 if TYPE_CHECKING:
+    from gendiff.lab.decision import Decision
     from gendiff.lab.forward import BandSNR
     from gendiff.velocity import BlurWidth
+
+
+FEW = 5  # evaluations that a fast sampler takes
+WRONG = 0.1  # by how much a network is off, as process predict has it
 
 
 @configured("arms process rotation schedule velocity noise data size preset config set")
@@ -33,8 +43,9 @@ def show(
     processes = subjects(context.obj, arms, given)
     with busy("measuring the data"):
         facts = [_facts(subject, bands, moments) for subject in processes]
+        choice = _decision(processes)
     if json:
-        json_result({"processes": facts})
+        json_result({"processes": facts, "decision": choice and asdict(choice)})
         return
     for subject in processes:
         remark_schedule(subject.config)
@@ -45,7 +56,33 @@ def show(
         if not subject.config.rotation.diagonalises_blur and fact["basis"] == subject.config.rotation.spec:
             name = subject.config.rotation.name
             note(f"rotation '{name}' does not diagonalise a blur: D is what a component keeps of its own energy")
+    if choice:
+        result("")
+        paragraph(choice.text)
     next_step(again("process show", "process plot", {"--bands", "--moments"}))
+
+
+def _decision(processes: Sequence[Subject]) -> Decision | None:
+    """What the predicted errors decide between the processes, or one and standard diffusion, as they would be sampled."""
+    from gendiff.grid import GridSampler
+
+    samplers = [subject.config.sampler for subject in processes]
+    if len({subject.config.data.fingerprint for subject in processes}) > 1:
+        return None
+    plain = standard(processes[0]) if len(processes) == 1 else None
+    rows: list[dict[str, Any]] = []
+    common = name_of(samplers[0]) if len({one.spec for one in samplers}) == 1 else EACH
+    for subject, one in [*zip(processes, samplers, strict=True), *([(plain, samplers[0])] if plain else [])]:
+        steps = one.steps if isinstance(one, GridSampler) else None
+        counts = None if steps is None else tuple(sorted({min(FEW, steps), steps}))
+        try:
+            rows += [{**row, "sampler": common} for row in as_sampled(subject, one, counts, Covariance.AUTO, WRONG)]
+        except ConfigError as error:
+            if subject is not plain:
+                note(f"{subject.label}: {error.what}")
+                return None
+    asked = samplers[0].steps if isinstance(samplers[0], GridSampler) else None
+    return decision(rows, processes, common, asked, floor(processes[0]))
 
 
 def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
@@ -65,6 +102,8 @@ def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
         "basis": diffusion.rotation.spec,
         "N": diffusion.N,
         "event_shape": list(diffusion.event_shape),
+        "sampler": config.sampler.spec,
+        "prior": config.sampler.prior,
         "data": None if subject.data is None else subject.data.spec,
         "data_known": diffusion.moments.measured,
         "terminal_snr_db": [float(terminal.min()), float(terminal.max())],
@@ -101,6 +140,7 @@ def _print(fact: dict[str, Any]) -> None:
     words = {
         "process": fact["label"],
         "N, events": f"{fact['N']}, {shape} of {fact['data'] or 'data that are not here'}",
+        "sampler": f"{fact['sampler']}, from the {fact['prior']} prior: what train and sample use",
         "SNR at N": f"{low:.1f} dB" if high - low < 0.05 else f"{low:.1f} to {high:.1f} dB",
         "data-SNR at N": f"at most {fact['terminal_data_snr_db']:.1f} dB",
     }
@@ -108,6 +148,8 @@ def _print(fact: dict[str, Any]) -> None:
         words["blur at N"] = f"{fact['blur_pixels']:.2f} pixels (nominal {fact['blur_pixels_nominal']:.2f})"
     if fact["basis"] != fact["rotation"]:
         words["seen in"] = f"{fact['basis']}: all components move alike, so it is itself in any basis"
+    if not fact["data_known"]:
+        words["data"] = "assumed to have variance 1: data, at N and crosses say nothing of yours"
     for name, text in words.items():
         paragraph(f"{name:13}  {text}", indent=15)
     result("")
