@@ -17,8 +17,7 @@ from typing import Any
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from gendiff.names import set_default_resolver
-
-__version__ = "0.1.0"
+from gendiff.version import __version__ as __version__
 
 _MODULE_OF = {
     name: module

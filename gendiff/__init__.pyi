@@ -25,6 +25,7 @@ from gendiff.objective import Objective as Objective
 from gendiff.plugin.hookspecs import Lazy as Lazy
 from gendiff.plugin.hookspecs import hookimpl as hookimpl
 from gendiff.plugin.registry import default_registry as default_registry
+from gendiff.precision import full_precision as full_precision
 from gendiff.process import Process as Process
 from gendiff.rotation import Rotation as Rotation
 from gendiff.rotation import SeparableRotation as SeparableRotation

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -47,6 +48,10 @@ class Features(Component):
     @abstractmethod
     def fingerprint(self) -> str:
         """A short text that changes when the rows change; raises `DataError` where it needs a file that is not there."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that it reads and that do not come with it, there or not; here none. Nothing is fetched or read."""
+        return ()
 
     @property
     def distance_name(self) -> str:

@@ -28,7 +28,7 @@ from gendiff.dct import apply_per_axis
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.frequency import radius
 from gendiff.precision import full_precision
-from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, check_width, in_full, spatial
+from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, check_width, in_full, shown_shape, spatial
 from gendiff.streams import stream
 
 
@@ -56,12 +56,30 @@ class Rotation(Component):
     def unrotate(self, x_bar: Tensor) -> Tensor:
         """``x = U x̄`` for ``x̄`` of shape ``(B, *event)``."""
 
+    def refusal(self, event_shape: EventShape) -> str:
+        """Why there is no U for events of that shape, in a few words; empty, as here for every shape, where there is one.
+
+        An author gives it for a basis that exists in some sizes only: ``"a side is no power of two"``.
+        """
+        return ""
+
+    @final
+    def require(self, event_shape: EventShape) -> None:
+        """Raise `ConfigError` where there is no U for events of that shape: asked before anything else is asked of U."""
+        if why := self.refusal(event_shape):
+            raise ConfigError(
+                f"rotation '{self.name}' does not take events of {shown_shape(event_shape)}: {why}",
+                fix="choose another size, or another rotation: --rotation dct takes every size",
+                subject="rotation.name",
+            )
+
     @final
     def check(self, event_shape: EventShape) -> None:
         """Whether U keeps the length of one vector and gives it back: what can be seen without the whole matrix.
 
-        Raises `PluginError` where it does not.
+        Raises `ConfigError` where there is no U of that size (`refusal`), `PluginError` where U is no rotation.
         """
+        self.require(event_shape)
         x = torch.randn(1, *event_shape, generator=stream(0, "probe"), dtype=torch.float64)
         x_bar = self.rotate(x)
         if x_bar.shape != x.shape:

@@ -56,6 +56,11 @@ def spatial(event_shape: EventShape) -> tuple[int, ...]:
     return event_shape[1:]
 
 
+def shown_shape(event_shape: Sequence[int]) -> str:
+    """``(3, 32, 32)`` as ``"3x32x32"``."""
+    return "x".join(map(str, event_shape))
+
+
 def event_of_size(channels: int, size: int | tuple[int, ...]) -> EventShape:
     """The event of a ``size`` parameter: n is a square picture n x n, a tuple gives the spatial sizes themselves."""
     return (channels, *((size, size) if isinstance(size, int) else size))

@@ -66,7 +66,8 @@ class Velocity(Component):
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
         """The per-component scales of this process for events of that shape, on the CPU.
 
-        Raises `ArgumentError`, before an author's code is asked, where one of these is no rotation, shape or number of steps.
+        Before an author's code is asked, raises `ArgumentError` where one of these is no rotation, shape or number of steps, and
+        `ConfigError` where the rotation does not take events of that shape.
         """
 
     def blur_width(self, N: int) -> BlurWidth | None:
@@ -76,4 +77,6 @@ class Velocity(Component):
 
 def _checked(rotation: Rotation, event_shape: EventShape, N: int) -> tuple[Rotation, EventShape, int]:
     check_kind(rotation, Rotation, "rotation")
-    return rotation, check_shape(event_shape), check_count(N)
+    event_shape, N = check_shape(event_shape), check_count(N)
+    rotation.require(event_shape)
+    return rotation, event_shape, N

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import component, dense, fitted, rotations
 
-from gendiff import Rotation, SeparableRotation, Velocity
+from gendiff import Diffusion, Rotation, SeparableRotation, Velocity
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, log_attenuation, negative_laplacian, symmetric_blur_matrix
 from gendiff.dct import apply_per_axis, dct, dct_matrix
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.frequency import dct_frequency, frequency_bands, mirrored
+from gendiff.run.config import Config
 
 EVENTS = [(1, 5, 7), (3, 6, 4), (2, 9), (4, 3, 8)]
 every_rotation = pytest.mark.parametrize("spec", [*rotations(), "blur-eigen:sigma=1.5"])
@@ -423,3 +424,47 @@ def test_the_blur_of_no_event_and_of_no_width(event, sigma):
 
 def test_no_blur_is_no_blur():
     assert torch.equal(zero_padded_blur(5, 0.0), torch.eye(5, dtype=torch.float64))
+
+
+class TestRefusal:
+    """A rotation that exists in some sizes only says so once, and is asked for nothing else at the others."""
+
+    class Halves(SeparableRotation):
+        """a basis for even sides; the matrix of an odd one is an error of the author's."""
+
+        name = "halves"
+
+        def refusal(self, event_shape):
+            return "a side is odd" if any(n % 2 for n in event_shape[1:]) else ""
+
+        def matrix(self, n):
+            butterfly = torch.tensor([[1, 1], [1, -1]], dtype=torch.float64) / 2**0.5
+            return torch.block_diag(*[butterfly] * (n // 2))
+
+        def fit(self, data):
+            self.matrix(data.event_shape[-1]) @ torch.ones(data.event_shape[-1], dtype=torch.float64)
+            return {}
+
+    def test_every_size_is_taken_unless_it_is_refused(self):
+        assert component(Rotation, "dct").refusal((1, 7, 7)) == ""
+        self.Halves().check((1, 6, 8))
+
+    @pytest.mark.parametrize("velocity", ["isotropic", "blur"])
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda U, velocity: U.require((1, 6, 7)),
+            lambda U, velocity: U.check((1, 6, 7)),
+            lambda U, velocity: Velocity(velocity).scales(U, (1, 6, 7), 10),
+            lambda U, velocity: Diffusion.of(U, velocity, (1, 6, 7), 10),
+            lambda U, velocity: Config(rotation=U, velocity=velocity, data="gaussian-field:size=6x7", N=10).fitted(),
+        ],
+        ids=["require", "check", "scales", "of", "fitted"],
+    )
+    def test_whoever_uses_it_hears_the_reason(self, ask, velocity):
+        with pytest.raises(
+            ConfigError, match="rotation 'halves' does not take events of 1x6x7: a side is odd"
+        ) as caught:
+            ask(self.Halves(), velocity)
+        assert caught.value.subject == "rotation.name"
+        assert "--rotation dct" in caught.value.fix

@@ -38,6 +38,7 @@ COMMANDS = {
     "data": "Sources of events.",
     "runs": "What was trained.",
     "config": "The resolved configuration, and where each value comes from.",
+    "doctor": "Show what a bug report needs: versions, machine, GPUs, plugins; exit code 3 where a plugin is broken.",
 }
 
 app = typer.Typer(
@@ -154,6 +155,13 @@ def _interrupted() -> GendiffError:
     return error
 
 
+def _where_to() -> list[str]:
+    """Where a fault of gendiff's own is reported, as far as the installation says."""
+    from gendiff.machine.installation import issues
+
+    return [f"report it, with what `gendiff doctor` prints: {address}"] if (address := issues()) else []
+
+
 def _culprit(error: BaseException) -> Entry | None:
     """The component whose code raised the error; None for nobody's."""
     from gendiff.plugin.blame import culprit
@@ -181,6 +189,10 @@ def _unexpected(error: Exception) -> GendiffError:
         fix = "see that you may read and write it, or name another place" if no_access else ""
         complaint = GendiffError(f"cannot use{file}: {error.strerror or reason(error)}", fix=fix)
     else:
-        complaint = GendiffError(f"gendiff failed: {reason(error)}", fix=f"see the traceback: {again('-v')}")
+        complaint = GendiffError(
+            f"gendiff failed: {reason(error)}",
+            details=["this is a fault of gendiff's own", *_where_to()],
+            fix=f"see the traceback: {again('-v')}",
+        )
     complaint.__cause__ = error
     return complaint

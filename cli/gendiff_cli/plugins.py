@@ -163,10 +163,10 @@ def check(
     file, _, parameters = subject.partition(":") if ".py:" in subject else (subject, "", "")
     providers = _named(registry, file)
     subjects = list(_subjects(registry, f"{file}:{parameters}" if parameters else subject, kind, providers))
-    unready = [one for _, one in subjects if isinstance(one, ConfigError)]
+    unready = [one for _, one, _ in subjects if isinstance(one, ConfigError)]
     if unready and len(unready) == len(subjects):
         raise unready[0]  # nothing can be checked without what a user has to give
-    cards = [_card(title, one) for title, one in subjects]
+    cards = [_card(title, one, entry) for title, one, entry in subjects]
     problems = [problem for problem in registry.health() if problem.provider in providers]
     unfit = [problem for problem in problems if problem.status != "warning"]
     listens = _listens(registry, providers)
@@ -197,7 +197,7 @@ def check(
             count if failures else f"'{subject}' is {unfit[0].status}", details=[problem.why for problem in unfit[:3]]
         )
     kinds = {"rotation", "schedule", "noise", "velocity", "process"}
-    viewable = [one for _, one in subjects if not isinstance(one, Path | GendiffError) and one.kind in kinds]
+    viewable = [one for _, one, _ in subjects if not isinstance(one, Path | GendiffError) and one.kind in kinds]
     if viewable:
         owner = registry.provider(viewable[0])
         files = [owner.origin] if owner and owner.sha256 else []
@@ -223,8 +223,8 @@ def _entries(registry: Registry, name: str, kind: str | None, providers: list[Pr
 
 def _subjects(
     registry: Registry, subject: str, kind: str | None, providers: list[Provider]
-) -> Iterable[tuple[str, Component | Path | GendiffError]]:
-    """What is to be checked, and what to call it."""
+) -> Iterable[tuple[str, Component | Path | GendiffError, Entry | None]]:
+    """What is to be checked, what to call it, and what announces it."""
     from gendiff.component import parse_spec
 
     spec = parse_spec(subject)
@@ -232,17 +232,17 @@ def _subjects(
     for entry in _entries(registry, name, kind, providers):
         title = f"{entry.kind} '{entry.name}' of {entry.provider}"
         try:
-            yield title, entry.load().model_validate(spec)
+            yield title, entry.load().model_validate(spec), entry
         except PluginError as error:
-            yield title, error
+            yield title, error, entry
         except ConfigError as error:
             if name == entry.name or spec:
                 raise  # the parameters are the user's
-            yield title, error
+            yield title, error, entry
     for preset, path in registry.presets().items():
         owner = registry.preset_provider(preset)
         if (owner in providers or preset == name) and kind in (None, "preset"):
-            yield f"preset '{preset}' of {owner}", path
+            yield f"preset '{preset}' of {owner}", path, None
 
 
 def _listens(registry: Registry, providers: list[Provider]) -> dict[str, list[str]]:
@@ -333,15 +333,16 @@ def _print(facts: dict[str, Any]) -> None:
     result("")
 
 
-def _card(title: str, subject: Component | Path | GendiffError) -> tuple[str, list[Line]]:
+def _card(title: str, subject: Component | Path | GendiffError, entry: Entry | None) -> tuple[str, list[Line]]:
     from gendiff.testing import Line, score
+    from gendiff.testing.announcement import announcement
 
     if isinstance(subject, ConfigError):  # a parameter that only a user can give
         return f"{title} is not checked: {subject.what}", []
     if isinstance(subject, GendiffError):
         what = "; ".join([subject.what, *subject.details])
         return title, [Line("it can be made", False, what, "a component", subject.fix)]
-    return title, list(score(subject))
+    return title, [*score(subject), *(announcement(entry) if entry else [])]
 
 
 def _print_card(title: str, lines: list[Line]) -> None:

@@ -5,4 +5,6 @@ memory         allocations that fail
 threads        how many compute
 workers        processes that prepare data
 world          processes that train together
+hardware       what this machine is made of
+installation   which gendiff this is
 """

@@ -22,6 +22,7 @@ from typing import Any
 from gendiff.errors import DataError, PluginError
 from gendiff.plugin.hookspecs import GROUP
 from gendiff.storage import reading
+from gendiff.version import __version__
 
 BUILT_IN = "gendiff"  # the distribution whose plugins are the built-in ones
 MOST_BYTES = 1 << 24  # of a plugin file; a real one has a few thousand
@@ -111,7 +112,9 @@ def installed() -> Iterator[Plugin]:
 
 
 def version(distribution: str) -> str:
-    """The installed version of a distribution; ``"unknown"`` where its metadata do not say."""
+    """The installed version of a distribution; ``"unknown"`` where its metadata do not say. gendiff's own is that of the code."""
+    if distribution == BUILT_IN:
+        return __version__  # an editable installation keeps the metadata of the day it was made
     try:
         return importlib.metadata.version(distribution) or "unknown"
     except Exception:  # as above
@@ -179,7 +182,8 @@ def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     """Name and version; of one with damaged metadata, the name of the folder that holds them."""
     try:
         facts = distribution.metadata
-        return str(facts["Name"] or _unread(distribution).distribution), str(facts["Version"] or "")
+        name = str(facts["Name"] or _unread(distribution).distribution)
+        return name, __version__ if name == BUILT_IN else str(facts["Version"] or "")
     except Exception:  # as above
         return _unread(distribution).distribution, ""
 

@@ -178,7 +178,7 @@ class Registry:
     def preset_summary(self, name: str) -> str:
         """The first line of a preset that `presets` lists: a comment that says what it is."""
         first = _text(self._presets[name][0]).partition("\n")[0]
-        return _line(first.removeprefix("# "))
+        return one_line(first.removeprefix("# "))
 
     def preset_provider(self, name: str) -> Provider:
         """Who provides a preset that `presets` lists."""
@@ -301,11 +301,11 @@ class Registry:
     def _add(self, component: type[Component] | Lazy, provider: Provider) -> None:
         flaw = _flaw(component)
         if not flaw and isinstance(component, Lazy):
-            entry = Entry(component.kind, component.name, _line(component.summary), provider, component.target)
+            entry = Entry(component.kind, component.name, one_line(component.summary), provider, component.target)
         elif not flaw and isinstance(component, type):
             from gendiff.component import summary
 
-            entry = Entry(component.kind, component.name, _line(summary(component)), provider, component)
+            entry = Entry(component.kind, component.name, one_line(summary(component)), provider, component)
         else:
             self._problem(provider, f"{component!r} {flaw}")
             return
@@ -359,7 +359,7 @@ def _text(preset: Path) -> str:
     return reading.content(preset, reading.TOML).decode("utf-8")
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """A text as one line of a list."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_SUMMARY else f"{line[:LONGEST_SUMMARY]} ..."

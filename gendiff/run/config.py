@@ -84,6 +84,7 @@ class Config(Settings):
         if self._moments is not None:
             return self
         rotation, velocity = self.rotation, self.velocity
+        rotation.require(self.data.event_shape)
         if not rotation.has_learned and (learned := rotation.fit(self.data)):
             rotation = rotation.with_learned(learned)
         if not velocity.has_learned and (learned := velocity.fit(self.data, rotation)):

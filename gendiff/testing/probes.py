@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +16,12 @@ from torch.nn.functional import logsigmoid
 
 from gendiff.blur import symmetric_blur
 from gendiff.data import Data
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, GendiffError, reason
 from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.scales import Scales, VariancePreserving
-from gendiff.shapes import EventShape, per_event
+from gendiff.shapes import EventShape, per_event, shown_shape
 from gendiff.streams import stream
 from gendiff.testing.card import require
 from gendiff.velocity import Velocity
@@ -110,33 +110,52 @@ def _random_states() -> dict[str, object]:
 
 
 class Sizes:
-    """The event shapes that a component takes; one that it refuses with a `ConfigError` is recorded in ``refused``."""
+    """The event shapes that a component takes, of those that are tried.
+
+    One that it refuses (`Rotation.refusal`, or a `ConfigError`) is skipped, and recorded in ``refused`` with its reason; one at
+    which it fails with an error that says nothing of sizes in ``failed``: that is one flaw, and one check is there for it.
+    """
 
     def __init__(self, shapes: tuple[EventShape, ...] = EVENTS) -> None:
         self.shapes = shapes
-        self.refused_shapes: list[EventShape] = []
+        self.refused: dict[EventShape, str] = {}
+        self.failed: dict[EventShape, str] = {}
 
     def of(self, rotation: Rotation) -> Iterator[tuple[EventShape, Rotation]]:
         """Each shape with the rotation ready for it."""
+        takes = False
         for shape in self.shapes:
             try:
+                rotation.require(shape)
                 ready = fitted(rotation, shape)
-                ready.rotate(noise((1, *shape)))
-            except ConfigError:
-                self.refused_shapes.append(shape)
+                ready.unrotate(ready.rotate(noise((1, *shape))))
+            except ConfigError as error:
+                self.refused[shape] = rotation.refusal(shape) or error.what
                 continue
+            except GendiffError:
+                raise
+            except Exception as error:  # somebody else's component may raise anything
+                self.failed[shape] = reason(error)
+                continue
+            takes = True
             yield shape, ready
-        require(
-            len(self.refused_shapes) < len(self.shapes), "at least one size that it takes", f"it refuses {self.text()}"
-        )
+        require(takes, "at least one size that it takes", "; ".join(self._skipped()))
 
-    def text(self) -> str:
-        """The refused shapes, for the score card."""
-        return ", ".join("x".join(map(str, shape)) for shape in self.refused_shapes)
+    def _skipped(self) -> Iterator[str]:
+        if self.refused:
+            yield f"it refuses {listed(self.refused)}"
+        if self.failed:
+            yield f"it fails at {listed(self.failed)}: {next(iter(self.failed.values()))}"
 
     def seen(self, result: str) -> str:
-        """What was measured, and what was refused."""
-        return f"{result}; refused: {self.text()}" if self.refused_shapes else result
+        """What was measured, and what was skipped."""
+        skipped = [("refused", self.refused), ("left out, since it fails there", self.failed)]
+        return "; ".join([result, *(f"{why}: {listed(shapes)}" for why, shapes in skipped if shapes)])
+
+
+def listed(shapes: Iterable[EventShape]) -> str:
+    """Shapes as a score card names them."""
+    return ", ".join(map(shown_shape, shapes))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,29 @@ import pytest
 
 if TYPE_CHECKING:
     from gendiff.plugin.registry import Registry
+
+
+MARKER = "gendiff_formula: what the example that `gendiff plugins new` wrote computes; it changes with the formula"
+CHANGES = (
+    "This test states what the example computes that `gendiff plugins new` wrote. If you have changed the formula, change or "
+    "delete it; the tests without the mark `gendiff_formula` hold for any formula."
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known."""
+    config.addinivalue_line("markers", MARKER)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test of an example's formula fails, say that it is one."""
+    report = yield
+    if report.failed and item.get_closest_marker("gendiff_formula"):
+        report.sections.append(("a test of the example's formula", CHANGES))
+    return report
 
 
 @pytest.fixture

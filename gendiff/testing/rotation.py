@@ -12,10 +12,27 @@ from torch.nn.functional import one_hot
 from gendiff.blur import LOG_FLOOR
 from gendiff.component import component_class
 from gendiff.rotation import Rotation, SeparableRotation
+from gendiff.shapes import shown_shape
 from gendiff.testing.card import check, largest, require
-from gendiff.testing.probes import EVENTS, SMALLS, Sizes, SmoothNoise, noise, undisturbed
+from gendiff.testing.probes import EVENTS, SMALLS, Sizes, SmoothNoise, listed, noise, undisturbed
 
 _MATRIX = "`rotate` and `unrotate`, or `matrix`: the columns must be orthonormal"
+
+
+@check(
+    "rotation",
+    "it takes events of every size, or says which it does not take",
+    "`refusal(event_shape)`: why there is no U of that size, such as 'a side is no power of two'",
+)
+def sizes_taken(rotation: Rotation) -> str:
+    """The others try the sizes that it takes, and fail at none that it does not."""
+    sizes = Sizes(tuple(dict.fromkeys((*SMALLS, *EVENTS))))
+    taken = [shape for shape, _ in sizes.of(rotation)]
+    for shape, error in sizes.failed.items():
+        others = f"; so at {listed(list(sizes.failed)[1:])}" if len(sizes.failed) > 1 else ""
+        require(False, f"U of {shown_shape(shape)}, or a refusal", f"{error}{others}")
+    reasons = ", ".join(dict.fromkeys(sizes.refused.values()))
+    return f"tried {listed(taken)}" + (f"; refused {listed(sizes.refused)}: {reasons}" if reasons else "")
 
 
 @check("rotation", "U^T U = I in float64", _MATRIX)

@@ -12,7 +12,7 @@ from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
 from gendiff.scales import of_formulas
 from gendiff.testing.card import check, require
-from gendiff.testing.probes import SmoothNoise, fitted, fitted_velocity, undisturbed
+from gendiff.testing.probes import SmoothNoise, fitted, fitted_velocity, listed, undisturbed
 from gendiff.testing.steps import destroys, terminal
 from gendiff.velocity import Velocity
 
@@ -94,4 +94,5 @@ def _processes(
 def _each(diffusions: list[Diffusion]) -> str:
     results = [destroys(diffusion.scales, diffusion.event_shape) for diffusion in diffusions]
     bases = sorted({diffusion.rotation.name for diffusion in diffusions})
-    return f"{len(results)} processes in {', '.join(bases)}; {results[-1]}"
+    shapes = listed(dict.fromkeys(diffusion.event_shape for diffusion in diffusions))
+    return f"{len(results)} processes in {', '.join(bases)}, of {shapes}; {results[-1]}"

@@ -137,6 +137,26 @@ class TestCheck:
         Path("empty.py").write_text("")
         assert run("plugins", "check", "empty.py").code != 0
 
+    @pytest.mark.parametrize(("announced", "same"), [("f(i) = f_max sin^2(pi i / 2N)", True), ("f(i) = f_max", False)])
+    def test_the_summary_in_lists_is_compared_with_the_docstring(self, here, monkeypatch, announced, same):
+        (here / "acme_summary.py").write_text(SINE.partition("@hookimpl")[0])
+        (here / "lazy.py").write_text(
+            "from gendiff import Lazy, hookimpl\n\n@hookimpl\ndef gendiff_components():\n"
+            f"    return [Lazy('schedule', 'sine', 'acme_summary:Sine', '{announced}')]\n"
+        )
+        monkeypatch.syspath_prepend(here)
+        done = run("plugins", "check", "lazy.py", "--json")
+        monkeypatch.delitem(sys.modules, "acme_summary")
+        assert done.code == (0 if same else 5)
+        (line,) = [one for one in done.json["components"][0]["checks"] if "summary in lists" in one["title"]]
+        assert line["passed"] is same
+        if not same:
+            assert line["seen"] == "'f(i) = f_max' in lists"
+            assert line["expected"] == "'f(i) = f_max sin^2(pi i / 2N)', as its docstring says"
+            assert (
+                line["look"] == 'the summary in Lazy("schedule", "sine", ...), and the docstring of acme_summary:Sine'
+            )
+
     def test_what_is_not_there_is_an_error(self):
         assert run("plugins", "check", "sinus").code == 2
         assert run("plugins", "check", "no/such.py").code == 3
@@ -168,6 +188,7 @@ class TestNew:
             "from gendiff_cli.app import main\n"
             "try: main()\n"
             "except SystemExit as done: assert not done.code\n"
+            "import gendiff_cli.doctor\n"
             "assert 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
@@ -176,4 +197,6 @@ class TestNew:
 def test_check_knows_what_the_kit_knows():
     component = default_registry().component_class("schedule", "log").model_validate({})
     (card,) = json.loads(run("plugins", "check", "log", "--json").out)["components"]
-    assert [line["title"] for line in card["checks"]] == [str(check) for check in checks(component)]
+    *titles, last = [line["title"] for line in card["checks"]]
+    assert titles == [str(check) for check in checks(component)]
+    assert "summary in lists" in last

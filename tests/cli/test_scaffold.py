@@ -36,14 +36,14 @@ def sources(packages) -> list[str]:
     return [str(folder / "src") for folder in packages.values()]
 
 
-def python(*arguments: object, cwd: Path, path: list[str] = [], **variables: str) -> str:  # noqa: B006  # not changed
-    """What ``python *arguments`` prints, with more folders to import from; it must succeed."""
+def python(*arguments: object, cwd: Path, path: list[str] = [], code: int = 0, **variables: str) -> str:  # noqa: B006  # not changed
+    """What ``python *arguments`` prints, with more folders to import from; it must end with that code."""
     known = os.environ | variables | {"OMP_NUM_THREADS": "1"}
     known["PYTHONPATH"] = os.pathsep.join(filter(None, [*path, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, env=known, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -146,6 +146,49 @@ def test_their_tests_pass_as_they_are_written(packages):
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     tests = [folder / "tests" for folder in packages.values()]
     python("-m", "pytest", *options, *tests, cwd=into, path=sources(packages))
+
+
+#: Another formula for each kind: what to write in place of what.
+CHANGES = {
+    "rotation": [("return math.sqrt(2 / n) * (angle.cos() if self.wave == \"cos\" else angle.sin())",
+                  "return (math.sqrt(2 / n) * (angle.cos() if self.wave == \"cos\" else angle.sin())).flip(1)")],
+    "schedule": [("torch.sin(torch.pi * i / (2 * N)) ** 2", "(i / N) ** 3")],
+    "noise": [("torch.exp(-self.depth * (i / N) ** self.power)", "1 / (1 + self.depth * (i / N) ** self.power)")],
+    "velocity": [("torch.where(passed, 0.0, log_D)", "torch.where(passed, log_D, 0.0)")],
+    "process": [('"name": "log"', '"name": "quartic"')],
+    "model": [("return h + residual", "return (h + residual) / 2**0.5")],
+    "objective": [("torch.minimum(a**2, self.gamma * s**2)", "(a * s) ** self.gamma")],
+    "sampler": [("order = 2", "order = 1"), ("b=there.s + w, past=(Past(b=-w),)", "b=there.s")],
+    "grid": [("(k / n) ** self.power", "torch.sin(torch.pi * k / (2 * n)) ** self.power")],
+    "data": [("return torch.cos(2 * math.pi * along / wavelength + phase)",
+              "return torch.tanh(2 * torch.cos(2 * math.pi * along / wavelength + phase))")],
+    "metric": [("mean = rms(x.mean(0) - y.mean(0))", "mean = 3 * rms(x.mean(0) - y.mean(0))")],
+    "features": [("x.square().mean(axes).sqrt()", "x.abs().amax(axes)")],
+    "logger": [("[step, name, value] for", "[step, name.upper(), value] for")],
+    "preset": [("f_max = 0.3", "f_max = 0.5")],
+}  # fmt: skip
+
+
+def test_another_formula_breaks_only_tests_that_are_marked_for_it(tmp_path):
+    """And these say what they are. (A network is no formula: none of its tests asks which one it is.)"""
+    folders = {kind: create(f"acme-{kind}", kind, tmp_path) for kind in KINDS}
+    for kind, folder in folders.items():
+        file = folder / "src" / MODULES[kind] / ("acme-preset.toml" if kind == "preset" else f"{kind}.py")
+        text = file.read_text()
+        for old, new in CHANGES[kind]:
+            assert text.count(old) == 1, (kind, old)
+            text = text.replace(old, new)
+        file.write_text(text)
+    options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--tb=line", "-rf"]
+    tests = [folder / "tests" for folder in folders.values()]
+    path = sources(folders)
+    python("-m", "pytest", *options, "-m", "not gendiff_formula", *tests, cwd=tmp_path, path=path)
+    said = python(
+        "-m", "pytest", *options, "--tb=short", "-m", "gendiff_formula", *tests, cwd=tmp_path, path=path, code=1
+    )
+    failed = {kind for kind in KINDS if f"/test_acme_{kind}.py::" in said.partition("short test summary")[2]}
+    assert failed == set(KINDS) - {"model"}
+    assert said.count("If you have changed the formula, change or delete it") == said.count("\nFAILED ")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -53,7 +53,7 @@ from gendiff import Lazy, hookimpl
 
 @hookimpl
 def gendiff_components():
-    return [Lazy("{kind}", "{name}", "{target}", "announced")]
+    return [Lazy("{kind}", "{name}", "{target}", "a schedule of its own")]
 """
 
 

@@ -6,8 +6,9 @@ import itertools
 import math
 import os
 
+import pytest
 import torch
-from flaws import COUNTER, SPEED, Fails, assert_found, broken, each, titled, titles
+from flaws import COUNTER, NAMED, SPEED, Fails, assert_found, broken, each, titled, titles
 from parts import Cosines, Walsh, power_of_two
 from pydantic import PrivateAttr
 from torch import Tensor
@@ -17,8 +18,12 @@ from gendiff.blur import log_attenuation
 from gendiff.dct import dct_matrix
 from gendiff.errors import ConfigError
 from gendiff.frequency import dct_frequency
+from gendiff.testing import score
 
 fails = Fails()
+
+TAKEN = "it takes events of every size, or says which it does not take"
+
 
 ORTHOGONAL, ROUND_TRIP = "U^T U = I in float64", "rotate is the inverse of unrotate, on all sizes and channels"
 
@@ -104,7 +109,10 @@ class InPlaceRotation(Plain):
         return x.neg_()
 
 
-@fails(ROUND_TRIP, r"seen: RuntimeError: The size of tensor a \(32\) .*\(test_rotation_kit.py, line \d+\)")
+@fails(
+    TAKEN,
+    r"U of 2x5x7, or a refusal; seen: RuntimeError: .*\(test_rotation_kit.py, line \d+\); so at 1x63x63, 1x31; look at `refusal",
+)
 class EvenOnly(Plain):
     """one level of Haar wavelets along the last axis, broken at 63 pixels."""
 
@@ -117,7 +125,7 @@ class EvenOnly(Plain):
         return torch.stack([sums + differences, sums - differences], -1).flatten(-2) / 2**0.5
 
 
-@fails(ROUND_TRIP, "seen: RuntimeError: .*28")
+@fails(TAKEN, "U of 2x8x4, or a refusal; seen: RuntimeError: .*; so at 2x5x7, 4x28x36")
 class SquareOnly(Plain):
     def rotate(self, x: Tensor) -> Tensor:
         return x if x.ndim == 3 else dct_matrix(x.shape[-1]).to(x) @ x
@@ -265,6 +273,7 @@ class WrongGradient(Plain):
         return super().rotate(2 * x.detach() - x)
 
 
+@fails(TAKEN, "expected at least one size that it takes; seen: it refuses 2x8x4, 2x5x7, 1x6")
 @fails(ORTHOGONAL, "expected at least one size that it takes; seen: it refuses 2x8x4, 2x5x7, 1x6")
 @fails(SPEED, "expected at least one size that it takes; seen: it refuses 3x64x64")
 class RefusesEverySize(Plain):
@@ -336,7 +345,7 @@ class SmallOnly(Plain):
 
 
 class SignalsOnly(Plain):
-    """turns signals round."""
+    """turns signals round; says while it rotates that it takes nothing else."""
 
     name = "signals-only"
 
@@ -357,14 +366,41 @@ class SignalsOfPowersOfTwo(SignalsOnly):
 
 
 class SquaresOnly(Plain):
-    """turns squares round."""
+    """turns squares round, and refuses all others."""
 
     name = "squares-only"
 
+    def refusal(self, event_shape: tuple[int, ...]) -> str:
+        square = len(event_shape) == 3 and event_shape[-1] == event_shape[-2]
+        return "" if square else "they are no squares"
+
     def rotate(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[-1] != x.shape[-2]:
-            raise ConfigError("squares only", fix="give a square")
-        return super().rotate(x).transpose(-1, -2)
+        return super().rotate(x).transpose(-1, -2).contiguous().reshape(x.shape)
+
+
+class PowersOfTwo(Plain):
+    """a level of Haar wavelets after the other along the last axis, as long as it can be halved to one."""
+
+    name = "powers-of-two"
+
+    def refusal(self, event_shape: tuple[int, ...]) -> str:
+        n = event_shape[-1]
+        return "the last side is no power of two" if n & (n - 1) else ""
+
+    def rotate(self, x: Tensor) -> Tensor:
+        x, details = super().rotate(x), []
+        while x.shape[-1] > 1:
+            even, odd = x[..., 0::2], x[..., 1::2]
+            details.insert(0, (even - odd) / 2**0.5)
+            x = (even + odd) / 2**0.5
+        return torch.cat([x, *details], -1)
+
+    def unrotate(self, x_bar: Tensor) -> Tensor:
+        x = x_bar[..., :1]
+        while x.shape[-1] < x_bar.shape[-1]:
+            details = x_bar[..., x.shape[-1] : 2 * x.shape[-1]]
+            x = torch.stack([x + details, x - details], -1).flatten(-2) / 2**0.5
+        return x
 
 
 class Sixteenths(Plain):
@@ -372,9 +408,11 @@ class Sixteenths(Plain):
 
     name = "sixteenths"
 
+    def refusal(self, event_shape: tuple[int, ...]) -> str:
+        fits = len(event_shape) == 3 and not any(n % 16 for n in event_shape[1:])
+        return "" if fits else "a side is no multiple of 16"
+
     def rotate(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[-1] % 16 or x.shape[-2] % 16:
-            raise ConfigError("multiples of 16 only", fix="give a picture of 16 x 16")
         return super().rotate(x).roll(1, -1)
 
     def unrotate(self, x_bar: Tensor) -> Tensor:
@@ -398,7 +436,7 @@ def test_what_mutants_are_made_of_is_sound(cls):
     assert broken(cls()) == []
 
 
-@each(Walsh, SignalsOnly, SignalsOfPowersOfTwo, SquaresOnly, Sixteenths)
+@each(Walsh, SignalsOnly, SignalsOfPowersOfTwo, SquaresOnly, PowersOfTwo, Sixteenths)
 def test_what_is_only_unusual_passes(cls):
     assert broken(cls()) == []
 
@@ -408,3 +446,37 @@ def test_what_was_refused_is_said():
     assert "refused: 1x28x28, 1x63x63, 4x28x36, 2x48, 1x31" in titled(Walsh(), ROUND_TRIP)()
     assert "signals only" not in titled(SignalsOnly(), SPEED)()
     assert "2x48" in titled(SignalsOnly(), SPEED)()
+
+
+def test_a_size_that_is_refused_is_tried_by_no_check(monkeypatch):
+    """The author says once what it does not take; no check then meets an error at that size."""
+    rotate, sides = PowersOfTwo.rotate, set()
+
+    def recorded(self, x):
+        sides.add(x.shape[-1])
+        return rotate(self, x)
+
+    monkeypatch.setattr(PowersOfTwo, "rotate", recorded)
+    assert broken(PowersOfTwo()) == []
+    assert sides == {4, 8, 16, 32, 64}
+
+
+@pytest.mark.parametrize(
+    ("cls", "taken", "refused", "reason"),
+    [
+        (PowersOfTwo, "2x8x4, 1x8x8, 2x8, 1x16x16, 3x32x32, 2x32", "2x5x7, 1x6, 1x28x28", "the last side is no power of two"),
+        (SquaresOnly, "1x8x8, 1x16x16, 1x28x28, 3x32x32, 1x63x63", "2x8x4, 2x5x7, 1x6", "they are no squares"),
+        (SignalsOnly, "1x6, 2x8, 2x48, 1x31, 2x32", "2x8x4, 2x5x7", "signals only"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_which_sizes_were_tried_and_which_were_refused_is_said(cls, taken, refused, reason):
+    said = titled(cls(), TAKEN)()
+    assert said.startswith(f"tried {taken}; refused {refused}, ")
+    assert said.endswith(f": {reason}")
+
+
+def test_a_size_at_which_it_only_fails_costs_one_check_and_not_eight():
+    failed = [line.title for line in score(EvenOnly()) if not line.passed]
+    assert [title for title in failed if title != NAMED] == [TAKEN]
+    assert "left out, since it fails there: 1x63x63, 1x31" in titled(EvenOnly(), ROUND_TRIP)()

@@ -66,18 +66,24 @@ class Inception(Features):
     def distance_name(self) -> str:
         return "fid" if self.fingerprint.endswith(PUBLISHED) else super().distance_name
 
+    def files(self) -> tuple[Path, ...]:
+        return (self._place()[0],)
+
     def _file(self) -> Path:
         """The file of the weights, downloaded if need be."""
-        for given, where in ((self.weights, "the parameter weights"), (os.environ.get(VARIABLE), VARIABLE)):
-            if given:
-                path = Path(given).expanduser()
-                if not path.is_file():
-                    raise _missing(path, [f"{where} says that they are there"])
-                return path
-        path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
+        path, where = self._place()
         if not path.is_file():
+            if where:
+                raise _missing(path, [f"{where} says that they are there"])
             _download(path)
         return path
+
+    def _place(self) -> tuple[Path, str]:
+        """Where the weights are looked for, and who says so; nobody where it is the common folder of torch."""
+        for given, where in ((self.weights, "the parameter weights"), (os.environ.get(VARIABLE), VARIABLE)):
+            if given:
+                return Path(given).expanduser(), where
+        return Path(torch.hub.get_dir()) / "checkpoints" / FILE, ""
 
 
 def _download(path: Path) -> None:
