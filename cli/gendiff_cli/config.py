@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.command import command
+from gendiff.command import command, words
 from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import Given, JsonOption, configured
@@ -55,7 +54,8 @@ def show(
         return
     for line in _commented(settings.config.toml(), settings.origins):
         result(line)
-    options = sys.argv[sys.argv.index("show") + 1 :]
+    line = words()
+    options = line[line.index("show") + 1 :]
     next_step(command("train", *(("--config", run / "config.toml") if run else options)))
 
 

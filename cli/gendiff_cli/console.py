@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from gendiff.command import is_repetition
 from gendiff.errors import GendiffError, printable
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ def busy(doing: str) -> AbstractContextManager[object]:
     return err().status(doing) if live() else nullcontext()
 
 
-def next_step(command: str) -> None:
-    """The command a user wants next."""
-    if Verbosity.level >= 0 and is_main_process():
-        err().print(f"[dim]next:[/] {escape(command)}")
+def next_step(*commands: str) -> None:
+    """The command a user wants next: the first of these that is not the one which was just given."""
+    following = next((one for one in commands if not is_repetition(one)), "")
+    if following and Verbosity.level >= 0 and is_main_process():
+        err().print(f"[dim]next:[/] {escape(following)}")
 
 
 def result(text: str) -> None:
