@@ -90,9 +90,9 @@ class Objective(Component):
             return ""
         if self.power == 2 and not self.summed and self.parametrization in LOSS_OF_ONE:
             return LOSS_OF_ONE[self.parametrization]
-        error = f"{'squared' if self.power == 2 else 'absolute'} error of 1, in the units of the data"
+        power = "squared" if self.power == 2 else "absolute"
         of = {Parametrization.X_0: " of x_0", Parametrization.STD: " of s ε"}.get(self.parametrization, "")
-        return f"a {'summed' if self.summed else 'mean'} {error}{of}"
+        return f"a {'summed' if self.summed else 'mean'} {power} error of 1{of}, in the units of the data"
 
     @final
     def loss_of_nothing(self, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> float:

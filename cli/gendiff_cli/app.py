@@ -121,6 +121,7 @@ def main() -> None:
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # a name that is no text is no reason to fail
     command = typer.main.get_command(app)
+    Verbosity.level = 1 if {"-v", "--verbose"} & set(sys.argv) else 0  # of errors in the line itself too
     try:
         line = options_first(command.params, sys.argv[1:])
     except GendiffError as error:
@@ -130,7 +131,6 @@ def main() -> None:
 
 
 def _run(command: Any, line: list[str]) -> None:
-    Verbosity.level = 1 if {"-v", "--verbose"} & set(line) else 0  # of errors in the line itself too
     try:
         with warnings.catch_warnings(), results_apart():
             if Verbosity.level <= 0:

@@ -16,6 +16,7 @@ from gendiff_cli.console import busy, note
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import open_run
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured, numbers, spec_option, weights_option
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
     import torch
@@ -193,6 +194,7 @@ def _plan(
         )
     sampler = next((layer for layer in common if layer.origin == "--sampler"), None)
     arms = parse_arms(texts, registry)
+    remark_overruled(*(arm.over(common) for arm in arms if arm.run is None))
     contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
     instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
     return Plan(

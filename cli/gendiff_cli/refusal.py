@@ -28,8 +28,9 @@ def misused(error: Any, command: str) -> ConfigError:
     fix, name, context = f"see what it takes: {command} -h", getattr(error, "option_name", ""), error.ctx
     if context and type(error).__name__ == "NoSuchOption":
         parameters = [*context.command.params, *context.find_root().command.params]
-        options = {option for parameter in parameters for option in parameter.opts if option.startswith("-")}
-        return ConfigError(f"unknown option '{name}'", details=[did_you_mean(name, sorted(options))], fix=fix)
+        options = {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
+        near = did_you_mean(name, sorted(options)) if name.startswith("--") else ""
+        return ConfigError(f"unknown option '{name}'", details=[near], fix=fix)
     message, usage = error.format_message().rstrip("."), context.get_usage() if context else ""
     return ConfigError(f"{message[:1].lower()}{message[1:]}", details=[usage.replace("Usage", "usage", 1)], fix=fix)
 

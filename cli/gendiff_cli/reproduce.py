@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gendiff.command import command, look_at
+from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff_cli.console import busy, json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, configured, spec_option
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,9 @@ def reproduce(
     from gendiff.machine.world import choose_device, join
     from gendiff_cli.progress import Bars
 
-    folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
+    # A comparison takes no folder that holds something else, and figure4 is the same at every scale.
+    name = target if target == "figure4" else f"paper-{scene}" if scale == "paper" else scale
+    folder = out or Path("reproductions") / name
     if target == "figure4":
         files = figure4(folder)
     else:
@@ -105,7 +108,12 @@ def reproduce(
                 result("the two sides are of different data, features and budgets: compare arms, not columns")
         for file in files:
             result(str(file))
-    next_step(command("reproduce", "table1") if target != "table1" else look_at(folder / "report.html"))
+    if target == "table1":
+        next_step(look_at(folder / "report.html"))
+    elif target == "figure4":
+        next_step(command("reproduce", "table1"))
+    else:
+        next_step(quoted("gendiff", *("table1" if word == target else word for word in words())))
 
 
 def _comparison(
@@ -126,9 +134,11 @@ def _comparison(
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.reproduction import plan
     from gendiff.features import Features
+    from gendiff.run.config import resolve
 
     own = {"preset": [scale.preset.format(scene=scene)], **({} if steps is None else {"steps": steps})}
     layers = Given({**given.values, **own}).layers(registry)
+    remark_overruled(resolve(layers))
     instruments = chosen_instruments([features or scale.features], None, weights, (), None)
     comparison_plan = plan(
         scale, layers, seeds or scale.seeds, n or scale.n, next(one for one in instruments if isinstance(one, Features))

@@ -18,7 +18,7 @@ from gendiff.machine.load import Load
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
-from gendiff_cli.remarks import remark_end, remark_schedule
+from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
 from gendiff_cli.training import Clock, announce, conclude, forecast
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def train(
 
         settings = resolve(given.layers(context.obj))
         with settings.locating():
+            remark_overruled(settings)
             _start(settings.config, device, partial(together, None, Change()))
 
 

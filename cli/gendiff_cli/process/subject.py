@@ -15,6 +15,7 @@ from gendiff.command import quoted, words
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import note
 from gendiff_cli.options import Given
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
     from gendiff.data import Data
@@ -115,6 +116,8 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
         if sources and arm.run is None and _of_default(settings):
             settings = arm.over([Layer(DEFAULT, {"data": sources[0][1].table()}), *above])
             labels.append(f"'{arm.label}'")
+        if arm.run is None:
+            remark_overruled(settings)
         config = settings.config
         data = config.data if arm.run is None else runs[arm.run]
         label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
