@@ -37,6 +37,7 @@ from gendiff.training.trainer import BANDS, Trainer
 FEW = 2  # events by which the memory of a batch is known, where it is counted; one alone has no spread to normalize by
 SECONDS = 1.0  # that a rehearsal measures for, once it is warm
 MOST, LEAST = 50, 2  # steps that it measures
+SLOW = 10.0  # seconds after which two steps are enough
 RECORD = 6000  # bytes of run.json, config.toml and README.md, about
 
 
@@ -184,9 +185,7 @@ def rehearse(trainer: Trainer) -> Pace:
             _wait(device)
             seconds.append(time.perf_counter() - before)
             enough = batch_number >= 1 + LEAST and sum(seconds[2:]) >= SECONDS
-            slow = (
-                batch_number >= 1 and sum(seconds) >= 10 * SECONDS
-            )  # a step that takes long is the same the next time
+            slow = batch_number >= 1 and sum(seconds) >= SLOW  # a step that takes long is the same the next time
             if trainer.world.any(enough or slow):
                 break
     warm = sorted(seconds[2:] or seconds[1:])
