@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import is_repetition
@@ -112,10 +113,10 @@ def duration(seconds: float) -> str:
         return "unknown"
     if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.2g} s" if seconds >= 1e-3 else "less than 0.001 s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    place = next(k for k, (_, size) in enumerate(units) if seconds >= size)
-    (name, size), (lower, part) = units[place], units[place + 1]
-    whole, rest = divmod(round(seconds / part), size // part)
+    for (name, size), (lower, part) in pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1))):
+        whole, rest = divmod(round(seconds / part), size // part)
+        if whole:
+            break
     return f"{whole} {name} {rest} {lower}" if rest else f"{whole} {name}"
 
 
