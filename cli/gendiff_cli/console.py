@@ -113,10 +113,9 @@ def duration(seconds: float) -> str:
         return "unknown"
     if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.2g} s" if seconds >= 1e-3 else "less than 0.001 s"
-    for (name, size), (lower, part) in pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1))):
-        whole, rest = divmod(round(seconds / part), size // part)
-        if whole:
-            break
+    units = pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1)))
+    ways = ((*divmod(round(seconds / part), size // part), name, lower) for (name, size), (lower, part) in units)
+    whole, rest, name, lower = next(way for way in ways if way[0])
     return f"{whole} {name} {rest} {lower}" if rest else f"{whole} {name}"
 
 
