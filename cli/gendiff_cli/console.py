@@ -129,6 +129,16 @@ def amount(count: float) -> str:
     return f"{count:.0f} {unit}" if count >= 99.5 or unit == "B" else f"{count:.3g} {unit}"
 
 
+def counted(count: int, what: str) -> str:
+    """``1 step``, ``2,000 steps``."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def rate(images_per_s: float) -> str:
+    """``640 images/s``, ``0.5 images/s``."""
+    return f"{images_per_s:,.0f} images/s" if images_per_s >= 9.95 else f"{images_per_s:.2g} images/s"
+
+
 def busy(doing: str) -> AbstractContextManager[object]:
     """A sign of life while something takes its time, where a terminal shows it."""
     return err().status(doing) if live() else nullcontext()

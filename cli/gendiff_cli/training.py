@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from gendiff.command import again
 from gendiff.machine.load import Load, cores
-from gendiff_cli.console import amount, aside, duration, note, result
+from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
@@ -70,15 +71,17 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
     if facts["alike"]:
         process += ": all components at one speed, as in DDPM"
         process += "" if facts["parametrization"] == "eps" else ", whose network predicts ε (--objective eps)"
-    length = "endless" if facts["length"] is None else f"{facts['length']:,} events"
+    length = "endless" if facts["length"] is None else counted(facts["length"], "event")
     begin = (
-        f"steps {facts['from_step'] + 1:,} to {facts['steps']:,}" if facts["from_step"] else f"{facts['steps']:,} steps"
+        f"steps {facts['from_step'] + 1:,} to {facts['steps']:,}"
+        if facts["from_step"]
+        else counted(facts["steps"], "step")
     )
     several = f" in each of {facts['processes']} processes" if facts["processes"] > 1 else ""
     return {
         "objective": f"{facts['objective']}: {facts['predicts']}",
         "loss": _meaning(facts),
-        "sampler": f"{facts['sampler']}: {facts['evaluations']:,} evaluations of the network{grid}",
+        "sampler": f"{facts['sampler']}: {counted(facts['evaluations'], 'evaluation')} of the network{grid}",
         "process": process,
         "basis": f"{facts['basis']}, in which mean and variance of the data are taken",
         "data": f"{facts['data']}, {length} of {'x'.join(map(str, facts['events']))}",
@@ -116,8 +119,8 @@ def _remark_load(facts: Mapping[str, Any]) -> None:
     if others is None or others < BUSY or facts["device"] != "cpu" or facts["threads"] + others < own + BUSY:
         return
     fewer = max(round(own - others), 1)
-    what = f"other processes keep {others:.1f} of {own} core{'s' * (own > 1)} busy: steps take longer than they would alone"
-    more = f", and with {facts['threads']} threads much longer: OMP_NUM_THREADS={fewer}"
+    what = f"other processes keep {others:.1f} of {counted(own, 'core')} busy: steps take longer than they would alone"
+    more = f", and with {facts['threads']} threads much longer: OMP_NUM_THREADS={fewer} {again()}"
     note(what + (more if fewer < facts["threads"] else ""))
 
 
@@ -134,27 +137,27 @@ def forecast(trainer: Trainer, load: Load, json: bool) -> None:
         cost = {"pace": asdict(pace), "seconds": seconds, "hours": seconds / 3600, "memory": asdict(memory)}
         json_result({**facts, **cost, "disk": disk.json()})
         return
-    speed = facts["batch"] / pace.step
-    previews = f", {disk.previews} previews among it" if disk.previews else ""
+    previews = f", {counted(disk.previews, 'preview')} among it" if disk.previews else ""
+    speed = f"{duration(pace.step)} a step, {rate(facts['batch'] / pace.step)}"
     lines = {
         **rows(facts),
         "terminal log snr": " to ".join(f"{edge:g}" for edge in dict.fromkeys(facts["terminal_log_snr"])),
-        "time": f"{duration(seconds)}{previews}: {duration(pace.step)} a step, {speed:,.0f} images/s, by {pace.measured} steps",
+        "time": f"{duration(seconds)}{previews}: {speed}, by {counted(pace.measured, 'step')}",
         "memory": remembered(memory),
         "disk": f"{amount(disk.total)} in the end, {amount(disk.peak)} on the way: {kept(disk.json())}",
     }
     for key, value in lines.items():
-        result(f"{key:18} {value}")
+        paragraph(f"{key:18} {value}", indent=19)
     result("nothing was written")
     _remark_load(facts)
 
 
 def kept(disk: Mapping[str, int]) -> str:
     """What a run keeps, in words."""
-    parts = [f"{disk['checkpoints']} checkpoint{'s' * (disk['checkpoints'] != 1)} of {amount(disk['checkpoint'])}"]
+    parts = [f"{counted(disk['checkpoints'], 'checkpoint')} of {amount(disk['checkpoint'])}"]
     if disk["previews"]:
-        parts.append(f"{disk['previews']} previews of {amount(disk['preview'])}")
-    parts.append(f"{disk['rows']:,} row{'s' * (disk['rows'] != 1)} of metrics, {amount(disk['rows'] * disk['row'])}")
+        parts.append(f"{counted(disk['previews'], 'preview')} of {amount(disk['preview'])}")
+    parts.append(f"{counted(disk['rows'], 'row')} of metrics, {amount(disk['rows'] * disk['row'])}")
     return ", ".join(parts)
 
 
@@ -186,8 +189,8 @@ def conclude(run: Run, trainer: Trainer, clock: Clock) -> dict[str, Any]:
     loss = last.get("loss")
     meaning = f", where 1 is {objective.loss_of_one}" if objective.loss_of_one else ""
     lines = {
-        "done": f"{facts['steps_taken']:,} steps of {trainer.settings.batch:,} in {duration(facts['seconds'])}, "
-        f"previews among it, {facts['images_per_s']:,.0f} images/s",
+        "done": f"{counted(facts['steps_taken'], 'step')} of {trainer.settings.batch:,} in {duration(facts['seconds'])}, "
+        f"previews among it, {rate(facts['images_per_s'])}",
         "loss": f"{loss:.4f}{meaning}" if loss is not None else "none: every step of the last row was skipped",
     }
     lines |= {"samples": str(picture)} if picture.exists() else {}

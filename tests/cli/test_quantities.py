@@ -7,7 +7,7 @@ import math
 
 import gendiff_cli.console
 import pytest
-from gendiff_cli.console import Verbosity, amount, aside, duration
+from gendiff_cli.console import Verbosity, amount, aside, counted, duration, rate
 from rich.console import Console
 
 
@@ -33,6 +33,16 @@ def test_durations(seconds, said):
 )  # fmt: skip
 def test_amounts(count, said):
     assert amount(count) == said
+
+
+def test_counts_and_rates():
+    assert [counted(count, "step") for count in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+    assert [rate(speed) for speed in (0.517, 9.94, 9.96, 1234.5)] == [
+        "0.52 images/s",
+        "9.9 images/s",
+        "10 images/s",
+        "1,234 images/s",
+    ]
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

@@ -115,10 +115,10 @@ def test_torchrun_sets_one_thread(monkeypatch):
     ("others", "own", "count", "said"),
     [
         (1.0, 2, 2, "other processes keep 1.0 of 2 cores busy: steps take longer than they would alone, "
-         "and with 2 threads much longer: OMP_NUM_THREADS=1"),
+         "and with 2 threads much longer: OMP_NUM_THREADS=1 gendiff ..."),
         (1.6, 2, 1, "other processes keep 1.6 of 2 cores busy: steps take longer than they would alone"),
         (6.2, 8, 8, "other processes keep 6.2 of 8 cores busy: steps take longer than they would alone, "
-         "and with 8 threads much longer: OMP_NUM_THREADS=2"),
+         "and with 8 threads much longer: OMP_NUM_THREADS=2 gendiff ..."),
         (1.0, 2, 1, ""),  # there is a core for the one thread
         (4.0, 8, 4, ""),
         (0.3, 2, 2, ""),
