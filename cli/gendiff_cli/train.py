@@ -19,7 +19,7 @@ from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
-from gendiff_cli.training import Clock, announce, conclude, forecast
+from gendiff_cli.training import Clock, announce, conclude, forecast, plan
 
 if TYPE_CHECKING:
     from gendiff.machine.world import World
@@ -123,7 +123,6 @@ def _together(
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
     from gendiff.training.continuation import check_disk, resuming
-    from gendiff.training.cost import step_memory
     from gendiff.training.trainer import Trainer
     from gendiff_cli.progress import watched
 
@@ -146,7 +145,7 @@ def _together(
         if dry_run:
             forecast(trainer, load, json)
             return
-        memory = step_memory(trainer)  # before anything is made: a GPU may have too little
+        start = plan(trainer, load, memory=True)  # before anything is made: there may be too little
         if run is None:
             check_disk(out or Path("runs"), trainer)  # before anything is made
             run = Run.create(config, registry, out, sys.argv[1:]) if world.main else None
@@ -161,7 +160,7 @@ def _together(
             run.save_config()  # resumed with other settings, it has changed
             change.keep(run, trainer.step)
             run.forget_after(trainer.step)
-        start = announce(trainer, load, memory)
+        announce(start)
         clock = Clock(trainer)
         watched(run, trainer, registry)
         if world.main:

@@ -12,23 +12,33 @@ from gendiff.machine.load import Load, cores
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
+    from gendiff.datasets.batches import Batch
     from gendiff.run.directory import Run
-    from gendiff.training.cost import Memory
     from gendiff.training.trainer import Trainer
 
 BUSY = 0.5  # of a core: what other processes may use before it is worth a note
 
 
-def plan(trainer: Trainer, load: Load) -> dict[str, Any]:
-    """What is trained, and by what, in numbers and words; ``load`` has looked at this machine since the command began."""
+def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
+    """What is trained, and by what, in numbers and words.
+
+    Args:
+        load: it has looked at this machine since the command began.
+        memory: whether to try what memory a step takes too.
+
+    Raises:
+        GendiffError: where there is too little memory.
+
+    """
     import torch
 
     from gendiff.component import summary
     from gendiff.machine import threads
+    from gendiff.training.cost import first_batch, step_memory
 
     config, diffusion, objective = trainer.config, trainer.diffusion, trainer.config.objective
     end = diffusion.at(config.N).half_log_snr
-    batch = trainer.batches[trainer.step + 1].to(trainer.device)
+    batch = first_batch(trainer)
     grid = getattr(config.sampler, "grid", None)
     return {
         "rotation": config.rotation.spec,
@@ -41,7 +51,7 @@ def plan(trainer: Trainer, load: Load) -> dict[str, Any]:
         "predicts": summary(type(objective)),
         "parametrization": str(objective.parametrization),
         "loss_of_one": objective.loss_of_one,
-        "loss_of_nothing": objective.loss_of_nothing(diffusion, batch.x_0, batch.i, batch.eps),
+        "loss_of_nothing": _loss_of_nothing(trainer, batch) if batch else None,
         "sampler": config.sampler.spec,
         "evaluations": len(config.sampler.plan(diffusion)),
         "grid": grid and grid.spec,
@@ -61,7 +71,17 @@ def plan(trainer: Trainer, load: Load) -> dict[str, Any]:
         "threads_because": threads.reason(),
         "cores": len(cores()),
         "cores_others_use": load.others(),
+        "memory": (estimate := step_memory(trainer, batch) if memory and batch else None) and asdict(estimate),
     }
+
+
+def _loss_of_nothing(trainer: Trainer, batch: Batch) -> float | None:
+    """None where it cannot be had: the first step says better why."""
+    batch = batch.to(trainer.device)
+    try:
+        return trainer.config.objective.loss_of_nothing(trainer.diffusion, batch.x_0, batch.i, batch.eps)
+    except (Exception, SystemExit):  # an objective may raise anything
+        return None
 
 
 def rows(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -93,24 +113,21 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def _meaning(facts: Mapping[str, Any]) -> str:
     of_one = f"1 is {facts['loss_of_one']}" if facts["loss_of_one"] else "1 means nothing by itself"
-    return f"{of_one}; on the first batch an output of 0 has {facts['loss_of_nothing']:.3g}"
+    nothing = facts["loss_of_nothing"]
+    return of_one if nothing is None else f"{of_one}; on the first batch an output of 0 has {nothing:.3g}"
 
 
-def remembered(memory: Memory | None) -> str:
+def remembered(memory: Mapping[str, Any] | None) -> str:
     """How much memory, and how that is known."""
-    return (
-        f"{'' if memory.measured else 'about '}{amount(memory.peak)}: {memory.how}"
-        if memory
-        else "not known before the first step"
-    )
+    if memory is None:
+        return "not known before the first step"
+    return f"{'' if memory['measured'] else 'about '}{amount(memory['peak'])}: {memory['how']}"
 
 
-def announce(trainer: Trainer, load: Load, memory: Memory | None) -> dict[str, Any]:
-    """Say before the first step what is trained, and return it in numbers."""
-    facts = plan(trainer, load)
-    aside({**rows(facts), "memory": remembered(memory)})
+def announce(facts: Mapping[str, Any]) -> None:
+    """Say before the first step what is trained, and what memory that takes."""
+    aside({**rows(facts), "memory": remembered(facts["memory"])})
     _remark_load(facts)
-    return {**facts, "memory": memory and asdict(memory)}
 
 
 def _remark_load(facts: Mapping[str, Any]) -> None:
@@ -132,9 +149,9 @@ def forecast(trainer: Trainer, load: Load, json: bool) -> None:
     facts, disk = plan(trainer, load), Disk.of(trainer)
     with busy("taking some steps, which are forgotten"):
         pace = rehearse(trainer)
-    memory, seconds = most_memory(trainer), pace.seconds(trainer)
+    memory, seconds = asdict(most_memory(trainer)), pace.seconds(trainer)
     if json:
-        cost = {"pace": asdict(pace), "seconds": seconds, "hours": seconds / 3600, "memory": asdict(memory)}
+        cost = {"pace": asdict(pace), "seconds": seconds, "hours": seconds / 3600, "memory": memory}
         json_result({**facts, **cost, "disk": disk.json()})
         return
     previews = f", {counted(disk.previews, 'preview')} among it" if disk.previews else ""

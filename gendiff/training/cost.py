@@ -138,16 +138,29 @@ class Disk:
         )
 
 
-def step_memory(trainer: Trainer) -> Memory | None:
+def first_batch(trainer: Trainer) -> Batch | None:
+    """What the next step of a trainer is taken on; None where it cannot be had, of which the step itself says better why."""
+    try:
+        return trainer.batches[trainer.step + 1]
+    except (Exception, SystemExit):  # data of somebody else's may raise anything
+        return None
+
+
+def step_memory(trainer: Trainer, batch: Batch | None = None) -> Memory | None:
     """The most memory that the steps of a trainer will hold, which is left as it was; None where a step cannot be tried.
 
     On a GPU the whole batch is computed, forward and back, and the device says what it gave. On a CPU, what a few events keep for
     the way back is counted, and taken for as many as there are.
 
+    Args:
+        batch: that of its next step, where it is at hand.
+
     Raises:
-        GendiffError: where the GPU has too little.
+        GendiffError: where there is too little.
 
     """
+    if (batch := batch or first_batch(trainer)) is None:
+        return None
     device, share, held = trainer.device, len(trainer.batches.positions), resident()
     weights = _bytes(trainer.network.parameters())
     later = 0 if trainer.optimizer.state else 2 * weights  # what Adam will hold from the first step on
@@ -156,7 +169,6 @@ def step_memory(trainer: Trainer) -> Memory | None:
         network = copy.deepcopy(trainer.network)  # one of somebody else's may change when it is asked
         denoiser = Denoiser(network, trainer.diffusion, trainer.denoiser.frequency_features)
         denoiser.autocast = trainer.denoiser.autocast
-        batch = trainer.batches[trainer.step + 1]
         if devices:
             torch.cuda.reset_peak_memory_stats(device)
             _there_and_back(trainer, denoiser, batch.to(device))

@@ -69,6 +69,13 @@ def test_a_network_that_cannot_be_tried_is_said_at_its_first_step_not_before():
     assert step_memory(one) is None
 
 
+def test_data_that_cannot_be_read_are_said_at_the_first_step(monkeypatch):
+    one = trainer()
+    monkeypatch.setattr(type(one.batches), "__getitem__", lambda *_: (_ for _ in ()).throw(SystemExit(3)))
+    assert cost.first_batch(one) is None
+    assert step_memory(one) is None
+
+
 def test_a_network_that_is_copied_is_not_the_one_that_counts():
     class Counting(nn.Module):
         def __init__(self):
