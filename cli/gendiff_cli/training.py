@@ -98,6 +98,7 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
         else counted(facts["steps"], "step")
     )
     several = f" in each of {facts['processes']} processes" if facts["processes"] > 1 else ""
+    place = facts["device"] + (f" in {facts['processes']} processes" if facts["processes"] > 1 else "")
     return {
         "objective": f"{facts['objective']}: {facts['predicts']}",
         "loss": _meaning(facts),
@@ -106,7 +107,7 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "basis": f"{facts['basis']}, in which mean and variance of the data are taken",
         "data": f"{facts['data']}, {length} of {'x'.join(map(str, facts['events']))}",
         "network": f"{facts['model']}, {facts['parameters']:,} parameters",
-        "training": f"{begin} of {facts['batch']:,}, {facts['precision']}, lr {facts['lr']:g}, on {facts['device']}",
+        "training": f"{begin} of {facts['batch']:,}, {facts['precision']}, lr {facts['lr']:g}, on {place}",
         "threads": f"{facts['threads']}{several}: {facts['threads_because']}",
     }
 
@@ -204,10 +205,11 @@ def conclude(run: Run, trainer: Trainer, clock: Clock) -> dict[str, Any]:
     facts, last, objective = clock.facts, run.last_training_row(), trainer.config.objective
     picture, saved = run.preview(trainer.step), checkpoint.directory(run.checkpoints, trainer.step)
     loss = last.get("loss")
+    among = ", previews among it" if trainer.settings.sample_every else ""
     meaning = f", where 1 is {objective.loss_of_one}" if objective.loss_of_one else ""
     lines = {
-        "done": f"{counted(facts['steps_taken'], 'step')} of {trainer.settings.batch:,} in {duration(facts['seconds'])}, "
-        f"previews among it, {rate(facts['images_per_s'])}",
+        "done": f"{counted(facts['steps_taken'], 'step')} of {trainer.settings.batch:,} in {duration(facts['seconds'])}{among}, "
+        f"{rate(facts['images_per_s'])}",
         "loss": f"{loss:.4f}{meaning}" if loss is not None else "none: every step of the last row was skipped",
     }
     lines |= {"samples": str(picture)} if picture.exists() else {}
