@@ -8,7 +8,9 @@ characters that a terminal would obey, such as a newline, is written out as ``$'
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,35 @@ def started(words: Sequence[str]) -> Iterator[None]:
     finally:
         _words.clear()
         _options.clear()
+
+
+def words() -> list[str]:
+    """The words that this program was started with, options of gendiff itself first."""
+    return list(_words)
+
+
+def is_repetition(line: str) -> bool:
+    """Whether a command does nothing new after the one that this program was started with, which was just done, or failed.
+
+    That is one which says no more, but for where and how its result is written.
+    """
+    try:
+        said, done = (_counted(part) for part in (shlex.split(line), ["gendiff", *_words]))
+    except ValueError:  # no shell takes it
+        return False
+    return bool(_words) and said <= done
+
+
+def _counted(parts: Iterable[str]) -> Counter[str]:
+    """Words by how often they are there, an option and its value as two, without --json, and --out with its value."""
+    split = (part.split("=", 1) if re.match("--[a-z-]+=", part) else [part] for part in parts)
+    counts, rest = Counter[str](), (word for words in split for word in words)
+    for word in rest:
+        if word == "--out":
+            next(rest, "")
+        elif word != "--json":
+            counts[word] += 1
+    return counts
 
 
 def keep(options: Sequence[str]) -> None:

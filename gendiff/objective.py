@@ -24,6 +24,21 @@ from gendiff.model import ask
 from gendiff.score import Parametrization, Pivot, check_moments, encode, network_input
 from gendiff.shapes import ShownByShape
 
+#: What a mean squared error of 1 is, by what is predicted.
+LOSS_OF_ONE: Mapping[Parametrization, str] = {
+    Parametrization.EPS: "that of an output of 0, which knows nothing of the noise",
+    Parametrization.V: "that of an output of 0, for data of mean square 1",
+    Parametrization.WIENER: "that of the best linear guess, an output of 0",
+    Parametrization.SCORE: "a mean squared error of 1 of the score",
+}
+
+
+class _Nothing(nn.Module):
+    """A network that has learned nothing."""
+
+    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
 
 @dataclass(frozen=True, repr=False)
 class Loss(ShownByShape):
@@ -64,6 +79,25 @@ class Objective(Component):
         Of an absolute error it weighs the square.
         """
         return torch.ones_like(at.s)
+
+    @property
+    def loss_of_one(self) -> str:
+        """What a loss of 1 means, as the end of "a loss of 1 is ..."; empty where the number says nothing by itself.
+
+        An author whose weight is not 1 says it, where there is something to say.
+        """
+        if type(self).weight is not Objective.weight:
+            return ""
+        if self.power == 2 and not self.summed and self.parametrization in LOSS_OF_ONE:
+            return LOSS_OF_ONE[self.parametrization]
+        power = "squared" if self.power == 2 else "absolute"
+        of = {Parametrization.X_0: " of x_0", Parametrization.STD: " of s ε"}.get(self.parametrization, "")
+        return f"a {'summed' if self.summed else 'mean'} {power} error of 1{of}, in the units of the data"
+
+    @final
+    def loss_of_nothing(self, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> float:
+        """The mean loss of a network that returns 0, on a batch as `loss` takes it: what one that has learned nothing has."""
+        return float(self.loss(_Nothing(), diffusion, x_0, i, eps).per_event.mean())
 
     @final
     def loss(self, denoiser: nn.Module, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> Loss:

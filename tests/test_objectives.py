@@ -304,3 +304,34 @@ def test_the_gaussian_field_s_optimal_model_reaches_the_known_loss(rng):
         error = (model.predict(a * x_0 + s * eps, step).eps - eps).square().mean(0)
         floor = a**2 * c / (a**2 * c + s**2)
         torch.testing.assert_close(error.mean(), floor.mean(), rtol=0.03, atol=1e-6)
+
+
+def test_what_a_loss_of_one_means_is_what_its_author_says_or_follows_where_all_errors_count_alike():
+    class Weighed(Objective):
+        name = "weighed"
+        parametrization = Parametrization.EPS
+
+        def weight(self, at):
+            return 2 * torch.ones_like(at.s)
+
+    class Said(Weighed):
+        name = "said"
+
+        @property
+        def loss_of_one(self):
+            return "what its author says"
+
+    assert Weighed().loss_of_one == ""
+    assert Said().loss_of_one == "what its author says"
+    assert Objective("wiener").loss_of_one == "that of the best linear guess, an output of 0"
+
+
+@pytest.mark.parametrize("name", ["eps", "wiener", "v"])
+def test_a_network_that_has_learned_nothing_has_a_loss_of_one_where_that_is_said(name):
+    """On Gaussian events of variance 1 that the process knows: of eps and wiener on any, of v on these."""
+    diffusion = Diffusion.of("dct", "blur:schedule=log", (1, 8, 8), 50, moments=Moments.standard((1, 8, 8)))
+    draw = torch.Generator().manual_seed(1)
+    x_0, eps = (torch.randn(400, 1, 8, 8, generator=draw) for _ in range(2))
+    i = torch.randint(1, 51, (400,), generator=draw)
+    assert Objective(name).loss_of_nothing(diffusion, x_0, i, eps) == pytest.approx(1, abs=0.03)
+    assert "an output of 0" in Objective(name).loss_of_one

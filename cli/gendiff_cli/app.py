@@ -10,16 +10,17 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gendiff import __version__
 from gendiff.command import again, keep, started
 from gendiff.errors import GendiffError, PluginError, reason
-from gendiff_cli.commands import announcing
+from gendiff_cli.commands import UsageError, announcing, options_first
 from gendiff_cli.console import Verbosity, fail, note
 from gendiff_cli.descriptors import results_apart
+from gendiff_cli.refusal import misused
 
 if TYPE_CHECKING:
     from gendiff.plugin.registry import Entry, Problem, Registry
@@ -28,7 +29,7 @@ _registry: list[Registry] = []  # the one in force: knows whose code an unforese
 
 #: The commands in the order of the help, and what it says of each.
 COMMANDS = {
-    "train": "Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.",
+    "train": "Train a diffusion. Without options: the process of DDPM on embedded handwritten digits, some minutes on a laptop.",
     "sample": "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
     "evaluate": "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
     "compare": "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",
@@ -72,7 +73,10 @@ def gendiff(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Generalized diffusion in a rotated coordinate system, each component at its own speed."""
+    """Generalized diffusion in a rotated coordinate system, each component at its own speed.
+
+    These options are taken before a command and after it.
+    """
     Verbosity.level = 1 if verbose else -1 if quiet else 0
     files = [word for file in plugin or () for word in ("--plugin", str(file))]
     blocks = [word for name in block or () for word in ("--block", name)]
@@ -117,16 +121,27 @@ def main() -> None:
     """Run the command line; never returns."""
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # a name that is no text is no reason to fail
-    with started(sys.argv[1:]):
-        _run()
+    command = typer.main.get_command(app)
+    Verbosity.level = 1 if {"-v", "--verbose"} & set(sys.argv) else 0  # of errors in the line itself too
+    try:
+        line = options_first(command.params, sys.argv[1:])
+    except GendiffError as error:
+        sys.exit(fail(error))
+    with started(line):
+        _run(command, line)
 
 
-def _run() -> None:
+def _run(command: Any, line: list[str]) -> None:
     try:
         with warnings.catch_warnings(), results_apart():
-            if not {"-v", "--verbose"} & set(sys.argv):
+            if Verbosity.level <= 0:
                 warnings.showwarning = _as_note
-            app(prog_name="gendiff")
+            code = command.main(line, prog_name="gendiff", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # it has shown its help
+            sys.exit(2)
+        sys.exit(fail(misused(error, "gendiff")))
     except PluginError as error:
         if (entry := _culprit(error)) and str(entry.provider) not in str(error):
             error.details = (*error.details, f"provided by {entry.provider}")

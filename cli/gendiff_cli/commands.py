@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib import import_module
@@ -13,7 +13,36 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gendiff.errors import ConfigError, failure
+from gendiff.errors import ConfigError, did_you_mean, failure
+
+#: What typer raises for a line that it cannot read.
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
+EVERYWHERE = (
+    "Options of gendiff itself may stand here too: -q, -v, --plugin FILE, --no-plugins, --block NAME (gendiff -h)."
+)
+
+
+def options_first(parameters: Iterable[Any], words: Sequence[str]) -> list[str]:
+    """The same words, with the options that are ``parameters`` before all others: they mean the same wherever they stand.
+
+    Raises `ConfigError` where one of them that takes a value is the last word.
+    """
+    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
+    flags = {name for option in options if option.is_flag for name in option.opts}
+    valued = {name for option in options if not option.is_flag for name in option.opts}
+    first, rest, remaining = list[str](), list[str](), iter(words)
+    for word in remaining:
+        if word == "--":
+            rest += [word, *remaining]
+        elif word in flags or (word.startswith("--") and word.partition("=")[0] in valued and "=" in word):
+            first.append(word)
+        elif word in valued:
+            if (value := next(remaining, None)) is None:
+                raise ConfigError(f"{word} is given nothing", fix="give it a value, or leave it out")
+            first += [word, value]
+        else:
+            rest.append(word)
+    return [*first, *rest]
 
 
 class _Light:
@@ -63,21 +92,23 @@ class Command(_Light, TyperCommand):
     No option and no argument is an empty text: to a user that is a variable that is not set, to Python the working folder.
     """
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.epilog = self.epilog or EVERYWHERE
+
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Read the command line; a value that an option does not take is repeated in the error."""
+        """Read the command line; raises `ConfigError` where it cannot be read."""
         words = list(args)
         try:
             return super().make_context(info_name, args, parent, **extra)
-        except typer.BadParameter as error:
-            from gendiff_cli.refusal import refused
+        except UsageError as error:
+            from gendiff_cli.refusal import misused, refused
 
-            if (
-                type(error) is typer.BadParameter
-                and error.param is not None
-                and error.param.param_type_name == "option"
-            ):
+            parameter = getattr(error, "param", None) if type(error) is typer.BadParameter else None
+            if parameter is not None and parameter.param_type_name == "option":
                 raise refused(error, words) from error
-            raise
+            above = [parent.command_path] if parent else []
+            raise misused(error, " ".join([*above, str(info_name)])) from error
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; what is empty is refused, and a value that may be left out is there."""
@@ -147,6 +178,17 @@ class Group(_Light, TyperGroup):
         rest = super().parse_args(ctx, args)
         _refuse_empty(self, ctx, words)
         return rest
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names; one that is none is refused with those that there are."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            raise ConfigError(
+                f"unknown command '{name}'",
+                details=[f"known: {', '.join(self.commands)}", did_you_mean(name, self.commands)],
+                fix=f"list all: {ctx.command_path} -h",
+            )
+        return super().resolve_command(ctx, args)
 
 
 class Announced(TyperCommand):

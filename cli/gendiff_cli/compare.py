@@ -12,14 +12,16 @@ import typer
 
 from gendiff.errors import ConfigError
 from gendiff_cli.comparison import describe, report, warning
-from gendiff_cli.console import note
+from gendiff_cli.console import busy, note
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import open_run
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured, numbers, spec_option, weights_option
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
     import torch
 
+    from gendiff.comparison.cost import Cost
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import Unequal
     from gendiff.comparison.plan import Contender, Plan
@@ -90,7 +92,7 @@ def compare(
         typer.Option(help="Directory; default: the next number under comparisons/. The same comparison goes on."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with a comparison.", metavar="DIR")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it costs.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.
@@ -136,18 +138,25 @@ def compare(
         for finding in contender.findings:
             note(warning(contender.label, finding.text))
     if out is not None:
-        Comparison.held(plan, out)
+        comparison = Comparison.held(plan, out)
     with join(device) as world:
         names = rehearse(plan, world.device)
         for text in gate or []:
             Gate.parse(text, names)
         if dry_run:
-            describe(plan, json)
+            describe(plan, _cost(plan, world.device, comparison), json)
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
         facts, files = _compared(comparison, registry, world.device, unequal, gate or [])
     report(facts, files, json)
+
+
+def _cost(plan: Plan, device: torch.device, comparison: Comparison | None) -> Cost:
+    from gendiff.comparison.cost import cost
+
+    with busy("taking a few steps with each arm, which are forgotten"):
+        return cost(plan, device, comparison)
 
 
 def _compared(
@@ -189,6 +198,7 @@ def _plan(
         )
     sampler = next((layer for layer in common if layer.origin == "--sampler"), None)
     arms = parse_arms(texts, registry)
+    remark_overruled(*(arm.over(common) for arm in arms if arm.run is None))
     contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
     instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
     return Plan(

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from gendiff.command import look_at, quoted
 from gendiff.errors import CheckError
-from gendiff_cli.console import json_result, next_step, paragraph, result, table
+from gendiff_cli.console import amount, duration, json_result, next_step, paragraph, result, table
 
 if TYPE_CHECKING:
+    from gendiff.comparison.cost import Cost
     from gendiff.comparison.plan import Plan
 
 
-def describe(plan: Plan, json: bool) -> None:
-    """Print what would be done."""
+def describe(plan: Plan, cost: Cost, json: bool) -> None:
+    """Print what would be done, and what it would take."""
     from gendiff.comparison import settings
 
     arms: list[dict[str, Any]] = [
@@ -39,7 +40,7 @@ def describe(plan: Plan, json: bool) -> None:
             "groups": {one.path: one.group for one in differing},
             "asked": [one.path for one in differing if one.asked],
         }
-        json_result(facts)
+        json_result({**facts, "cost": cost.json()})
         return
     rows = []
     for arm in arms:
@@ -52,7 +53,27 @@ def describe(plan: Plan, json: bool) -> None:
         [(one.path, one.group, "yes" if one.asked else "no", *map(settings.shown, one.values)) for one in differing],
     )
     _warn(arms)
+    result("")
+    show_cost(cost)
     result("nothing was written")
+
+
+def show_cost(cost: Cost) -> None:
+    """Print what is still to be done of a comparison, arm by arm and in all."""
+    rows = [
+        (
+            arm.label,
+            f"{arm.train} x {duration(arm.training)}" if arm.train else "-",
+            f"{arm.sample} x {duration(arm.sampling / arm.sample)}" if arm.sample else "-",
+            amount(arm.memory.peak) if arm.memory else "-",
+            f"{arm.train} x {amount(arm.disk.total)}" if arm.disk else "-",
+        )
+        for arm in cost.arms
+    ]
+    table(["name", "training", "sampling", "memory", "disk"], rows)
+    most = f", {amount(cost.memory.peak)} of memory at most" if cost.memory else ""
+    disk = f", {amount(cost.disk)} on the disk, {amount(cost.peak_disk)} on the way"
+    result(f"in all: {duration(cost.seconds)}, and what measuring takes{most}{disk}")
 
 
 def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.command import command
+from gendiff.command import command, words
+from gendiff.errors import DataError
 from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, result, table
 from gendiff_cli.options import Given, JsonOption, configured
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
     from gendiff.plugin.registry import Registry
@@ -50,12 +52,15 @@ def show(
 
         layers.insert(0, Layer(str(run), Run.open(run).table))
     settings = resolve(layers)
+    with suppress(DataError):  # a configuration can be looked at where its data are not
+        remark_overruled(settings)
     if json:
         json_result({"config": settings.config.table(), "origins": settings.origins})
         return
     for line in _commented(settings.config.toml(), settings.origins):
         result(line)
-    options = sys.argv[sys.argv.index("show") + 1 :]
+    typed = words()
+    options = typed[typed.index("show") + 1 :]
     next_step(command("train", *(("--config", run / "config.toml") if run else options)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -247,8 +246,7 @@ def _report(
             result(f"{name:10} {path}")
         for alarm in evaluation.alarms:
             result(f"warning: {alarm}")
-    more = ["plugins", "list", "--kind", "metric"] if out else [*sys.argv[1:], "--out", "numbers.json"]
-    next_step(command("runs", "show", run.path) if run else quoted("gendiff", *more))
+    next_step(command("runs", "show", run.path) if run else command("plugins", "list", "--kind", "metric"))
 
 
 def _name(evaluation: Evaluation) -> str:

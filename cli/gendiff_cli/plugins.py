@@ -35,6 +35,17 @@ def _known_names(registry: Registry) -> set[str]:
     return components | registry.presets().keys() | {provider.distribution for provider in registry.providers}
 
 
+def _check_kind(registry: Registry, kind: str | None) -> None:
+    """Raise `ConfigError` where somebody asks for a kind that is none."""
+    kinds = _known_kinds(registry)
+    if kind is not None and kind not in kinds:
+        raise ConfigError(
+            f"unknown kind '{kind}'",
+            where="--kind",
+            details=[f"known: {', '.join(sorted(kinds))}", did_you_mean(kind, kinds)],
+        )
+
+
 KindOption = Annotated[
     str | None, typer.Option(help="Only one kind, such as schedule.", autocompletion=complete_from(_known_kinds))
 ]
@@ -49,13 +60,7 @@ def plugins() -> None:
 def list_(context: typer.Context, kind: KindOption = None, json: JsonOption = False) -> None:
     """List every component with its provider, and every plugin that is broken, blocked or misbehaves."""
     registry: Registry = context.obj
-    kinds = _known_kinds(registry)
-    if kind is not None and kind not in kinds:
-        raise ConfigError(
-            f"unknown kind '{kind}'",
-            where="--kind",
-            details=[f"known: {', '.join(sorted(kinds))}", did_you_mean(kind, kinds)],
-        )
+    _check_kind(registry, kind)
     problems = registry.health()
     components = [_row(entry, problems) for entry in registry.entries(kind)]
     presets = [_preset_row(registry, name) for name in registry.presets() if kind in (None, "preset")]
@@ -89,7 +94,9 @@ def info(
 ) -> None:
     """Show a component's parameters with types, ranges and defaults, its formula, its references and its health."""
     registry: Registry = context.obj
-    providers, problems = _named(registry, name), registry.health()
+    providers = _named(registry, name)
+    _check_kind(registry, kind)  # a file may bring one
+    problems = registry.health()
     components = [_facts(entry, problems) for entry in _entries(registry, name, kind, providers)]
     components += [
         {**_preset_row(registry, preset), "path": str(path), "content": path.read_text(encoding="utf-8")}
@@ -162,6 +169,7 @@ def check(
     registry: Registry = context.obj
     file, _, parameters = subject.partition(":") if ".py:" in subject else (subject, "", "")
     providers = _named(registry, file)
+    _check_kind(registry, kind)  # a file may bring one
     subjects = list(_subjects(registry, f"{file}:{parameters}" if parameters else subject, kind, providers))
     unready = [one for _, one, _ in subjects if isinstance(one, ConfigError)]
     if unready and len(unready) == len(subjects):

@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, err, escape, live, note, plain, progress, shown
+from gendiff_cli.console import Verbosity, aside, duration, err, escape, live, note, plain, progress, shown
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
 
+TIMED = 10  # steps after which it is known how long the rest will take
 SECONDS = 10  # between two lines that say how far a preview is
 
 
@@ -62,6 +63,8 @@ class ProgressBar:
         self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
         self.preview: TaskID | None = None
         self.last_line = 0.0  # when a line last said how far a preview is
+        self.first = first
+        self.warm = 0.0  # when the first step was done
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()
@@ -73,8 +76,17 @@ class ProgressBar:
     @hookimpl
     def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
         self.bar.update(self.task, completed=step, loss=shown(loss), speed=images_per_s)
+        if step == self.first + 1:
+            self.warm = time.monotonic()
+        elif step == self.first + TIMED and step < self.last:
+            self._say_when((time.monotonic() - self.warm) / (TIMED - 1), step)
         if self.plain and (step % self.every == 0 or step == self.last):
             err().print(f"step {step}/{self.last}  loss {shown(loss)}  {images_per_s:.0f} images/s")
+
+    def _say_when(self, seconds: float, step: int) -> None:
+        """Say how long the rest will take, at so many seconds a step."""
+        left = self.last - step
+        aside({"time": f"about {duration(left * seconds)} for the {left:,} steps to come, {duration(seconds)} each"})
 
     def drawn(self, step: int, count: int, total: int) -> None:
         """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""

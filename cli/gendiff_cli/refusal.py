@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, did_you_mean
 
 
 def refused(error: Any, words: Sequence[str]) -> ConfigError:
@@ -21,6 +21,18 @@ def refused(error: Any, words: Sequence[str]) -> ConfigError:
     given = _given(error.param.opts, words)
     what = f"{' '.join(repr(value) for value in given)} is not allowed" if given else "a value is not allowed"
     return ConfigError(what, where=option, details=[f"allowed: {rule}"], fix=fix)
+
+
+def misused(error: Any, command: str) -> ConfigError:
+    """Typer's ``UsageError`` in four parts: a line that has an option or a word too much, or lacks one, of ``command``."""
+    fix, name, context = f"see what it takes: {command} -h", getattr(error, "option_name", ""), error.ctx
+    if context and type(error).__name__ == "NoSuchOption":
+        parameters = [*context.command.params, *context.find_root().command.params]
+        options = {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
+        near = did_you_mean(name, sorted(options)) if name.startswith("--") else ""
+        return ConfigError(f"unknown option '{name}'", details=[near], fix=fix)
+    message, usage = error.format_message().rstrip("."), context.get_usage() if context else ""
+    return ConfigError(f"{message[:1].lower()}{message[1:]}", details=[usage.replace("Usage", "usage", 1)], fix=fix)
 
 
 def _given(options: Sequence[str], words: Sequence[str]) -> list[str]:

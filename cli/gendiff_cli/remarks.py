@@ -8,7 +8,7 @@ from gendiff_cli.console import note
 
 if TYPE_CHECKING:
     from gendiff.diffusion import Diffusion
-    from gendiff.run.config import Config
+    from gendiff.run.config import Config, Resolved
 
 
 def remark_schedule(config: Config) -> None:
@@ -18,6 +18,12 @@ def remark_schedule(config: Config) -> None:
         is_choice = schedule.spec not in ("none", type(config.velocity).model_fields["schedule"].default)
         if is_choice:
             note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
+
+
+def remark_overruled(*all_settings: Resolved) -> None:
+    """Say where data have another size, or other channels, than the preset or file that they were put into is for."""
+    for text in dict.fromkeys(text for settings in all_settings for text in settings.overruled()):
+        note(text)
 
 
 def remark_end(diffusion: Diffusion, config: Config, label: str = "", fix: str = "") -> None:

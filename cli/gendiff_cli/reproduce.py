@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gendiff.command import command, look_at
+from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
-from gendiff_cli.console import json_result, next_step, note, result
+from gendiff_cli.console import busy, json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, configured, spec_option
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
+    import torch
+
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.reproduction import Scale
     from gendiff.plugin.registry import Registry
@@ -51,6 +54,9 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take a few steps with each arm, forget them, and say what it costs.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.
@@ -70,7 +76,9 @@ def reproduce(
     from gendiff.machine.world import choose_device, join
     from gendiff_cli.progress import Bars
 
-    folder = out or Path("reproductions") / (f"paper-{scene}" if scale == "paper" else scale)
+    # A comparison takes no folder that holds something else, and figure4 is the same at every scale.
+    name = target if target == "figure4" else f"paper-{scene}" if scale == "paper" else scale
+    folder = out or Path("reproductions") / name
     if target == "figure4":
         files = figure4(folder)
     else:
@@ -81,10 +89,13 @@ def reproduce(
                 fix=f"give --data lsun:path=DIR, the folder of LSUN {scene}, or a packed set: docs/data.md",
             )
         comparison = _comparison(
-            context.obj, KNOWN[scale], scene, given, seeds, steps, n, features, fid_weights, folder
+            context.obj, KNOWN[scale], scene, given, seeds, steps, n, features, fid_weights, folder, dry_run
         )
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
+        if dry_run:
+            _forecast(target, scale, comparison, choose_device(device), json)
+            return
         note(f"in {comparison.path}")
         with join(device) as world, comparison.working() as heed:
             files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed)
@@ -97,7 +108,12 @@ def reproduce(
                 result("the two sides are of different data, features and budgets: compare arms, not columns")
         for file in files:
             result(str(file))
-    next_step(command("reproduce", "table1") if target != "table1" else look_at(folder / "report.html"))
+    if target == "table1":
+        next_step(look_at(folder / "report.html"))
+    elif target == "figure4":
+        next_step(command("reproduce", "table1"))
+    else:
+        next_step(quoted("gendiff", *("table1" if word == target else word for word in words())))
 
 
 def _comparison(
@@ -111,21 +127,41 @@ def _comparison(
     features: str | None,
     weights: Path | None,
     folder: Path,
+    dry_run: bool,
 ) -> Comparison:
-    """The comparison of all arms in ``folder``, which goes on where it is there already."""
+    """The comparison of all arms in ``folder``, which goes on where it is there already; nothing is made in a dry run."""
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.reproduction import plan
     from gendiff.features import Features
+    from gendiff.run.config import resolve
 
     own = {"preset": [scale.preset.format(scene=scene)], **({} if steps is None else {"steps": steps})}
     layers = Given({**given.values, **own}).layers(registry)
+    remark_overruled(resolve(layers))
     instruments = chosen_instruments([features or scale.features], None, weights, (), None)
     comparison_plan = plan(
         scale, layers, seeds or scale.seeds, n or scale.n, next(one for one in instruments if isinstance(one, Features))
     )
     require_fair(comparison_plan)
+    if dry_run:
+        return Comparison.held(comparison_plan, folder) or Comparison(folder, comparison_plan)
     return Comparison.create(comparison_plan, folder, sys.argv[1:])
+
+
+def _forecast(target: str, scale: str, comparison: Comparison, device: torch.device, json: bool) -> None:
+    """Print what is still to be done for a target, and what it would take."""
+    from gendiff.comparison.cost import cost
+    from gendiff.comparison.reproduction import needed
+    from gendiff_cli.comparison import show_cost
+
+    with busy("taking a few steps with each arm, which are forgotten"):
+        of_all = cost(comparison.plan, device, comparison, needed(target, comparison), drawing=target == "table1")
+    if json:
+        json_result({"target": target, "scale": scale, "folder": str(comparison.path), **of_all.json()})
+        return
+    show_cost(of_all)
+    result("nothing was written")
 
 
 def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:

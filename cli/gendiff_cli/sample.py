@@ -179,7 +179,10 @@ def _report(
     else:
         for name in paths:
             result(str(paths[name]))
-    next_step(command("sample", model.run.path, "--trajectory", "--gif"))
+    next_step(
+        command("sample", model.run.path, "--trajectory", "--gif"),
+        command("evaluate", model.run.path),
+    )
 
 
 def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:

@@ -14,10 +14,12 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError
+from gendiff.machine.load import Load
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
-from gendiff_cli.remarks import remark_end, remark_schedule
+from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
+from gendiff_cli.training import Clock, announce, conclude, forecast, plan
 
 if TYPE_CHECKING:
     from gendiff.machine.world import World
@@ -51,14 +53,16 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with a run; --steps may be given too.", metavar="RUN")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take a few steps, forget them, and say what it costs.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a diffusion. Without options: DDPM on embedded handwritten digits, some minutes on a laptop.
+    """Train a diffusion. Without options: the process of DDPM on embedded handwritten digits, some minutes on a laptop.
 
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
-    together = partial(_together, context.obj, out, dry_run, json)
+    together = partial(_together, context.obj, out, dry_run, json, Load())
     if resume is not None:
         changes = _changes(given, out)
         from gendiff.training.continuation import changed_data
@@ -72,6 +76,7 @@ def train(
 
         settings = resolve(given.layers(context.obj))
         with settings.locating():
+            remark_overruled(settings)
             _start(settings.config, device, partial(together, None, Change()))
 
 
@@ -108,6 +113,7 @@ def _together(
     out: Path | None,
     dry_run: bool,
     json: bool,
+    load: Load,
     run: Run | None,
     change: Change,
     config: Config,
@@ -137,8 +143,9 @@ def _together(
                     fix=f"train longer: {resuming(run)} --steps {2 * trainer.step}",
                 )
         if dry_run:
-            _describe(config, trainer, json)
+            forecast(trainer, load, json)
             return
+        start = plan(trainer, load, memory=True)  # before anything is made: there may be too little
         if run is None:
             check_disk(out or Path("runs"), trainer)  # before anything is made
             run = Run.create(config, registry, out, sys.argv[1:]) if world.main else None
@@ -153,9 +160,11 @@ def _together(
             run.save_config()  # resumed with other settings, it has changed
             change.keep(run, trainer.step)
             run.forget_after(trainer.step)
+        announce(start)
+        clock = Clock(trainer)
         watched(run, trainer, registry)
         if world.main:
-            _finish(run, trainer, json)
+            _finish(run, trainer, clock, start, json)
 
 
 @contextmanager
@@ -173,43 +182,15 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
         raise
 
 
-def _finish(run: Run, trainer: Trainer, json: bool) -> None:
+def _finish(run: Run, trainer: Trainer, clock: Clock, start: Mapping[str, Any], json: bool) -> None:
     run.write_card()
-    last = run.last_training_row()
+    last, facts = run.last_training_row(), conclude(run, trainer, clock)
     if json:
-        json_result({"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"})
+        done = {"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"}
+        json_result({**done, **facts, "start": dict(start)})
     else:
         result(str(run.path))
     next_step(command("sample", run.path))
-
-
-def _describe(config: Config, trainer: Trainer, json: bool) -> None:
-    parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-    diffusion = trainer.diffusion
-    facts: dict[str, Any] = {
-        "rotation": config.rotation.spec,
-        "velocity": config.velocity.spec,
-        "objective": config.objective.spec,
-        "basis": f"{config.basis.spec}, in which mean and variance of the data are taken",
-        "model": config.model.spec,
-        "parameters": parameters,
-        "data": config.data.spec,
-        "events": list(config.data.event_shape),
-        "N": config.N,
-        "terminal_log_snr": [
-            round(2 * float(edge), 2)
-            for edge in (diffusion.at(config.N).half_log_snr.min(), diffusion.at(config.N).half_log_snr.max())
-        ],
-        "training": f"{config.train.steps} steps of {config.train.batch}, {config.train.precision}, lr {config.train.lr:g}",
-        "device": str(trainer.device),
-        "checkpoint_bytes": 4 * parameters * (3 + bool(config.train.ema)),
-    }
-    if json:
-        json_result(facts)
-        return
-    for key, value in facts.items():
-        result(f"{key.replace('_', ' '):18} {f'{value:,}' if isinstance(value, int) else value}")
-    result("nothing was written")
 
 
 def said(change: Layer) -> Any:

@@ -120,11 +120,16 @@ def reproduce(
         Files().replace(values, json_bytes(rows))
         Files().replace(page, markdown(rows).encode())
         return [page, values, *pages[:2]]
-    cells = _cells(comparison, TARGETS[target])
+    cells = needed(target, comparison)
     comparison.train(cells, registry, device, listener, heed)
     looks = comparison.looks(device, listener, heed, cells)
     with matplotlib.rc_context(STYLE):
         return _saved(_figure(target, TARGETS[target], looks), comparison.path / target)
+
+
+def needed(target: str, comparison: Comparison) -> list[Cell]:
+    """The runs that ``target`` (not figure4) needs: all for table1, and else the first of each arm that is shown."""
+    return comparison.plan.cells() if target == "table1" else _cells(comparison, TARGETS[target])
 
 
 def figure4(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 stopping       requests to stop, heard where nothing is lost
 memory         allocations that fail
 threads        how many compute
+load           what other processes compute
 workers        processes that prepare data
 world          processes that train together
 hardware       what this machine is made of

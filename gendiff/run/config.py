@@ -189,12 +189,51 @@ class Layer:
         return cls(origin, value)
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A value that a preset or a file gives to its data, and that went with them when ``by`` named others."""
+
+    key: str
+    value: Any
+    origin: str
+    by: str
+
+
 @dataclass
 class Resolved:
-    """A configuration and the origin of each value, by dotted path; what is not named there is a default."""
+    """A configuration and the origin of each value, by dotted path; what is not named there is a default.
+
+    ``losses`` are those of the data, for which nobody has said another value since.
+    """
 
     config: Config
     origins: dict[str, str] = field(default_factory=dict)
+    losses: tuple[Loss, ...] = ()
+
+    def overruled(self) -> list[str]:
+        """What a preset or a file says of its data, and the data that took their place have otherwise, a sentence each.
+
+        Raises `DataError` where data cannot be read that must be read to know their size.
+        """
+        data, sentences = self.config.data, list[str]()
+        fields = type(data).model_fields
+        for loss in self.losses:
+            if loss.key == "size":
+                theirs, own = _pixels(loss.value), "x".join(map(str, data.event_shape[1:]))
+            elif loss.key == "channels":
+                theirs, own = str(loss.value), str(data.event_shape[0])
+            elif loss.key in fields:
+                theirs, own = str(loss.value), str(data.table()[loss.key])
+            else:
+                continue
+            if theirs != own:
+                size = loss.value if isinstance(loss.value, int) else theirs
+                option = f"--size {size}" if loss.key == "size" else f"--set data.{loss.key}={loss.value}"
+                way = f": {option} keeps it" if loss.key in fields else ", the only one that these data have"
+                sentences.append(
+                    f"{loss.origin} has {loss.key} {theirs}, and with data '{data.name}' (from {loss.by}) it is {own}{way}"
+                )
+        return sentences
 
     @contextmanager
     def locating(self) -> Iterator[None]:
@@ -204,6 +243,11 @@ class Resolved:
         except GendiffError as error:
             _locate(error, self.origins)
             raise
+
+
+def _pixels(size: Any) -> str:
+    """A size as ``--size`` takes it."""
+    return "x".join(map(str, size if isinstance(size, list | tuple) else [size, size]))
 
 
 def overlaid(table: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
@@ -216,9 +260,11 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     table: Any = _default_specs(Config)
     origins: dict[str, str] = {}
     process: Process | None = None
+    losses = list[Loss]()
     try:
         for layer in layers:
             try:
+                losses += _losses(table, layer, origins)
                 if "process" in layer.table:
                     process = Process.model_validate(layer.table["process"])
                     rotation, velocity = process.parts()
@@ -233,7 +279,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 raise
         _shorten(table, origins)
         config = Config.model_validate(table)
-        return Resolved(config, _of_values(origins, table, config.table()))
+        given = _of_values(origins, table, config.table())
+        return Resolved(config, given, tuple(loss for loss in losses if f"data.{loss.key}" not in given))
     except GendiffError as error:
         if process and error.subject.startswith("velocity.") and table["velocity"].get("name") == velocity.name:
             error.details = (*error.details, f"process '{process.name}' is {rotation.spec} with {velocity.spec}")
@@ -386,6 +433,17 @@ def _refuse_loss(origins: Mapping[str, str], path: str, origin: str) -> None:
             where=origin,
             fix=f"say it there too, as in {origin} 'NAME:PARAMETER=VALUE', or leave it out",
         )
+
+
+def _losses(table: Mapping[str, Any], layer: Layer, origins: Mapping[str, str]) -> Iterator[Loss]:
+    """What presets and files give to the data, where a layer is about to name others."""
+    before, after = _part(table, "data"), _part(layer.table, "data")
+    if after.get("name", before.get("name")) == before.get("name"):
+        return
+    for key, value in before.items():
+        origin = origins.get(f"data.{key}") or origins.get("data", "")
+        if key != "name" and origin and not origin.startswith("--"):
+            yield Loss(key, value, origin, layer.origin)
 
 
 def _forget(origins: dict[str, str], path: str) -> None:

@@ -107,7 +107,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
 
     with closing(loader), stop_requests() as requests:
         try:
-            if first and _shows(settings, first) and not run.preview(first).exists():
+            if first and is_shown(settings, first) and not run.preview(first).exists():
                 complete, stop = show()
                 if stop and not (complete and first == settings.steps):
                     raise halt(requests[0] if requests else signal.SIGTERM)
@@ -128,7 +128,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     notify("gendiff_metrics_ready", step=step, values=numbers(row))
                     trainer.window = Window()
                 stop, complete = world.any(bool(requests)), True
-                shows = _shows(settings, step)
+                shows = is_shown(settings, step)
                 if last or stop or shows or step % settings.checkpoint_every == 0:
                     trainer.reduce_window()
                     save()
@@ -142,7 +142,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
             raise halt(request.number) from request
 
 
-def _shows(settings: TrainSettings, step: int) -> bool:
+def is_shown(settings: TrainSettings, step: int) -> bool:
     """Whether there is a preview of this step."""
     return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
 

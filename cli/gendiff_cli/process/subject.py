@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gendiff.command import quoted
+from gendiff.command import quoted, words
 from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import note
 from gendiff_cli.options import Given
+from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
     from gendiff.data import Data
@@ -116,6 +116,8 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
         if sources and arm.run is None and _of_default(settings):
             settings = arm.over([Layer(DEFAULT, {"data": sources[0][1].table()}), *above])
             labels.append(f"'{arm.label}'")
+        if arm.run is None:
+            remark_overruled(settings)
         config = settings.config
         data = config.data if arm.run is None else runs[arm.run]
         label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
@@ -161,11 +163,11 @@ def one_data(processes: Sequence[Subject]) -> str:
 
 def again(command: str, following: str, own: set[str], arguments: Iterable[str] = ()) -> str:
     """The command line with another command, without the options ``own`` that take a value, --json and its ``arguments``."""
-    words, rest = sys.argv[1:], list[str]()
-    while words:
-        word = words.pop(0)
+    line, rest = words(), list[str]()
+    while line:
+        word = line.pop(0)
         if word in own:
-            words = words[1:]
+            line = line[1:]
         elif word not in ("--json", *arguments) and word.partition("=")[0] not in own:
             rest.append(word)
     if following == "train" and "--size" in rest and "--data" not in rest:

@@ -33,6 +33,10 @@ class Score(Objective):
     def weight(self, at: Level) -> Tensor:
         return at.s**-2
 
+    @property
+    def loss_of_one(self) -> str:
+        return "a mean squared error of 1 of the score"
+
 
 class Std(Objective):
     """predict the noise as it stands in the picture, s ε.

@@ -27,6 +27,10 @@ class MinSNR(Objective):
     def weight(self, at: Level) -> Tensor:
         return torch.exp(-2 * at.half_log_snr).mul(self.gamma).clamp_max(1.0).to(at.dtype)
 
+    @property
+    def loss_of_one(self) -> str:
+        return "that of an output of 0 where SNR < γ; steps of less noise count less"
+
 
 class ELBO(Objective):
     """predict T, with the weights of the bound on the likelihood.
@@ -48,3 +52,7 @@ class ELBO(Objective):
             first, 1.0, -torch.expm1(2 * (lam - before))
         )
         return (at.N / 2 * drop * at.variance * at.theta.sin() ** 2).to(at.dtype)
+
+    @property
+    def loss_of_one(self) -> str:
+        return "1 nat of the bound per component, but for what no network changes"
