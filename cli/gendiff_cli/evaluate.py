@@ -22,6 +22,7 @@ from gendiff_cli.options import (
     DeviceOption,
     EmaOption,
     Given,
+    HeldOutOption,
     JsonOption,
     StepsOption,
     WeightsOption,
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
     from gendiff.run.directory import Run
     from gendiff.sampler import Snapshot
 
+FEWEST = 8  # samples: fewer have no interval
 LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are suggested
 
 
 @configured(
-    "data reference n reference_n features metric kid precision_recall sampler steps grid prior seed ema batch device"
+    "data held_out reference n reference_n features metric kid precision_recall sampler steps grid prior seed ema batch device"
 )
 def evaluate(
     context: typer.Context,
@@ -52,14 +54,17 @@ def evaluate(
         str,
         typer.Argument(help="A run directory, a folder or archive of samples, or a SPEC of data.", metavar="SOURCE"),
     ],
-    data: Annotated[str | None, spec_option("data", "Data to compare with; default: those of the run.")] = None,
+    data: Annotated[
+        str | None, spec_option("data", "Data to compare with, or a path; default: those of the run.")
+    ] = None,
+    held_out: HeldOutOption = None,
     reference: Annotated[
         str | None,
         typer.Option(help="Pictures to compare with, or statistics as pytorch-fid has them.", metavar="FOLDER|FILE"),
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", min=8, help="Samples; default: as many as the reference has, at most 10000."),
+        typer.Option("--n", "-n", min=FEWEST, help="Samples; default: as many as the reference has, at most 10000."),
     ] = None,
     reference_n: Annotated[
         int | None, typer.Option(min=8, help="Events of the reference, spread over it; default: all, at most 50000.")
@@ -116,7 +121,7 @@ def evaluate(
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
-        theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
+        theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape, held_out)
         if theirs is None and save_statistics is None:
             raise ConfigError(
                 f"what is '{source}' to be compared with?",
@@ -125,7 +130,7 @@ def evaluate(
         instruments = chosen_instruments(features, metric, fid_weights, shape, theirs)
         drawing = None
         if model:
-            count = n or min((theirs and theirs.about.n) or MOST, MOST)
+            count = n or max(min((theirs and theirs.about.n) or MOST, MOST), FEWEST)
             sampler = chosen_sampler(model.run, given, steps)
             samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot)
             progress.chain = drawing.evaluations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ CHANGEABLE = (
 
 
 @configured(
-    "process rotation schedule velocity noise objective model data size sampler logger metric "
+    "process rotation schedule velocity noise objective model data size hold_out sampler logger metric "
     "steps batch lr ema precision seed compile device out preset config set"
 )
 def train(
@@ -121,6 +122,10 @@ def _together(
     from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
+        with warnings.catch_warnings(action="default" if world.main else "ignore"):
+            config = config.filled(world.size)
+        if config.held_out is not None and run is None and world.main:
+            note(config.split.words)
         trainer = Trainer(config, world.device, world)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
@@ -195,6 +200,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
         "parameters": parameters,
         "data": config.data.spec,
         "events": list(config.data.event_shape),
+        "hold_out": config.split.words.removeprefix("held out: ") or "nothing",
         "N": config.N,
         "terminal_log_snr": [
             round(2 * float(edge), 2)

@@ -32,6 +32,7 @@ import tomli_w
 from gendiff.command import command, quoted
 from gendiff.component import Component
 from gendiff.data import Data
+from gendiff.datasets.split import Split
 from gendiff.datasets.tensors import TensorData
 from gendiff.errors import ConfigError, DataError, GendiffError, printable, shown
 from gendiff.plain import json_bytes, json_line, json_object
@@ -69,6 +70,7 @@ class Run:
         self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
         self.given = dict(given or {})  # model and data that were given in Python
+        self.now = ""  # the fingerprint of its data, once they are opened
         self.is_new = False  # whether its directory was not there before
 
     def __repr__(self) -> str:
@@ -129,6 +131,7 @@ class Run:
                     "value_range": config.data.value_range,
                     **({"parts": len(parts)} if parts else {}),
                 },
+                **({"held_out": held_out} if (held_out := config.split.about) else {}),
                 "predicts": config.objective.parametrization,
                 **({"given": given} if (given := given_in_python(config, path)) else {}),
             }
@@ -255,21 +258,41 @@ class Run:
         self._write({**info, "changes": [*info.get("changes", []), change]})
 
     def data(self) -> Data:
-        """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
-        data, fingerprint = self.config.data, self.info["data"]["fingerprint"]
-        if isinstance(data, stored.StoredData):
-            table = self.given.get("data") or self.table.get("data", data.table())
-            layer = Layer(str(self.path / CONFIG), {"data": table})
-            data = resolve([layer]).config.data
-        if isinstance(data, TensorData):
-            data.require()
-        if data.fingerprint != fingerprint:
+        """What this run was trained on; raises `DataError` where the data are gone, or not those that they were."""
+        split, fingerprint = self.split(), self.info["data"]["fingerprint"]
+        if self.now != fingerprint:
             raise DataError(
                 f"the data of '{self.path}' are not those that it was trained on",
-                details=[f"fingerprint then: {fingerprint}", f"fingerprint now: {data.fingerprint}"],
+                details=[f"fingerprint then: {fingerprint}", f"fingerprint now: {self.now}"],
                 fix="bring them back",
             )
-        return data
+        return split.training
+
+    def split(self) -> Split:
+        """Which events it is trained on, and which are held out, of its data as they are `now`; these are opened for it.
+
+        Raises `DataError` where they are gone, or the held-out ones are not those that they were.
+        """
+        config = self.config
+        if isinstance(config.data, stored.StoredData):
+            keys = {"data": config.data.table(), **self.table, **self.given}
+            table = {key: keys[key] for key in ("data", "hold_out") if key in keys}
+            config = resolve([Layer(str(self.path / CONFIG), table)]).config
+            config = config.splitting_at(self.info.get("held_out", {}).get("below"))
+        for data in (config.data, config.hold_out and config.hold_out.data):
+            if isinstance(data, TensorData):
+                data.require()
+        split, info = config.split, self.info
+        before = info.get("held_out", {}).get("fingerprint")
+        self.now = config.data.fingerprint
+        theirs = split.held_out.fingerprint if split.held_out else None
+        if before != theirs and self.now == info["data"]["fingerprint"]:
+            raise DataError(
+                f"the held-out events of '{self.path}' are not those that they were",
+                details=[f"fingerprint then: {before}", f"fingerprint now: {theirs}"],
+                fix="bring them back as they were",
+            )
+        return split
 
     def save_config(self) -> None:
         """Write config.toml; a crash leaves the old or the new file."""

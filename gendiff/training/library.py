@@ -111,7 +111,7 @@ def train(
     }
     settings = resolve([Layer("gendiff.train", table)])
     with settings.locating():
-        config = settings.config.fitted()
+        config = settings.config.filled().fitted()
         trainer = _trainer(config, device)
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)

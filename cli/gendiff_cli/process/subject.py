@@ -117,7 +117,7 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
             settings = arm.over([Layer(DEFAULT, {"data": sources[0][1].table()}), *above])
             labels.append(f"'{arm.label}'")
         config = settings.config
-        data = config.data if arm.run is None else runs[arm.run]
+        data = config.training if arm.run is None else runs[arm.run]
         label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
         processes.append(Subject(label, settings, data, arm.run is not None))
     if labels:
