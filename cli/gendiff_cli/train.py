@@ -179,8 +179,12 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
 
 
 def _finish(run: Run, trainer: Trainer, json: bool) -> None:
+    from gendiff.run.curve import curve, verdict
+
     run.write_card()
     last = run.last_training_row()
+    if points := curve(run.rows()):
+        note(verdict(points))
     if json:
         json_result({"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"})
     else:

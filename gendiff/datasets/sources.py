@@ -12,7 +12,7 @@ from gendiff.command import quoted
 from gendiff.component import component_class, parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets.images import located, reason
-from gendiff.datasets.split import HoldOut
+from gendiff.datasets.split import HOW, HoldOut
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.plugin.registry import Registry, registry_in_force
 from gendiff.shapes import EventShape
@@ -63,18 +63,18 @@ def settled(table: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(hold_out, Mapping | HoldOut) or (isinstance(hold_out, Mapping) and "name" in hold_out):
             hold_out = HoldOut.said(hold_out)
         if isinstance(hold_out, Mapping) and isinstance(hold_out.get("data"), str):
-            hold_out = {**hold_out, "data": _with_path(hold_out["data"])}
+            hold_out = {**hold_out, "data": _with_path(hold_out["data"], HOW)}
         changes["hold_out"] = hold_out
     return {**table, **changes}
 
 
-def _with_path(text: str) -> str | dict[str, Any]:
+def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
     """The table of a path; a spec stays as it is, and says itself what is wrong with it."""
     registry = registry_in_force()
     name = text.partition(":")[0].strip()
-    if name in registry.names("data") or (name.isidentifier() and not Path(text).exists()):
-        return source(registry, text) if Path(text).exists() else text
-    return source(registry, text)
+    if Path(text).exists() or not (name in registry.names("data") or name.isidentifier()):
+        return source(registry, text, also)
+    return text
 
 
 def data_like(registry: Registry, text: str, shape: EventShape = (), also: str = "") -> Data:
@@ -85,7 +85,7 @@ def data_like(registry: Registry, text: str, shape: EventShape = (), also: str =
     table = source(registry, text, also)
     fields = component_class("data", table["name"]).model_fields
     if len(shape) == 3 and "size" in fields:
-        table.setdefault("size", list(shape[1:]))
+        table.setdefault("size", shape[1] if shape[1] == shape[2] else list(shape[1:]))
     if len(shape) == 3 and "channels" in fields:
         table.setdefault("channels", shape[0])
     with called_like_a_path(text, table["name"]):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from gendiff.component import Settings
 from gendiff.data import Data
-from gendiff.errors import ConfigError, printable
+from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff.shapes import EventShape
 
 UNSEEN = 10**12  # the first event of an endless source that no training reaches
@@ -181,7 +181,12 @@ class Split:
         if hold_out is None:
             return cls(data)
         if hold_out.data is not None:
-            return _others(data, hold_out.data)
+            try:
+                return _others(data, hold_out.data)
+            except GendiffError as error:
+                if error.subject.startswith("data."):
+                    error.subject = f"hold_out.{error.subject}"
+                raise
         events = hold_out.events
         assert events is not None
         if data.length is None:
@@ -344,7 +349,7 @@ def _hashed(seed: int, name: str) -> int:
 
 
 def _mixed(seed: int, total: int) -> np.ndarray:
-    """U of the numbers 0..total-1 u, by arithmetic alone, the same on every machine and in every version."""
+    """The mixed bits of the numbers 0..total-1: arithmetic alone, the same on every machine and in every version."""
     golden, first, second = map(np.uint64, MIX)
     with np.errstate(over="ignore"):
         z = np.arange(1, total + 1, dtype=np.uint64) * golden + np.uint64(_hashed(seed, ""))

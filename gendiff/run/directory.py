@@ -40,6 +40,7 @@ from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
 from gendiff.run import stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.curve import curve, markdown, verdict
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, copy_plugin_files, flaw, given_in_python, now, providers
 from gendiff.run.roll import LENGTH, roll
@@ -363,6 +364,7 @@ class Run:
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
+            *self._held_out_lines(info),
             "",
             f"Open it in Python: `{given.get('open')}`; go on: `{given.get('resume')}`."
             if (given := info.get("given"))
@@ -370,6 +372,14 @@ class Run:
             "",
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
+
+    def _held_out_lines(self, info: Mapping[str, Any]) -> list[str]:
+        """Of the card: what is held out, and the losses of both sides."""
+        if not (held_out := info.get("held_out")):
+            return []
+        of, points = held_out["words"].removeprefix("held out: "), curve(self._rows())
+        lines = [f"| held out | {of}, fingerprint `{held_out['fingerprint']}` |"]
+        return [*lines, "", f"{verdict(points)}.", "", *markdown(points)] if points else lines
 
     @contextmanager
     def lock(self) -> Iterator[None]:
