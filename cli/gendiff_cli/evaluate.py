@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from gendiff.run.directory import Run
     from gendiff.sampler import Snapshot
 
-FEWEST = 8  # samples: fewer have no interval
 LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are suggested
 
 
@@ -64,7 +63,7 @@ def evaluate(
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", min=FEWEST, help="Samples; default: as many as the reference has, at most 10000."),
+        typer.Option("--n", "-n", min=8, help="Samples; default: as many as the reference has, at most 10000."),
     ] = None,
     reference_n: Annotated[
         int | None, typer.Option(min=8, help="Events of the reference, spread over it; default: all, at most 50000.")
@@ -130,7 +129,7 @@ def evaluate(
         instruments = chosen_instruments(features, metric, fid_weights, shape, theirs)
         drawing = None
         if model:
-            count = n or max(min((theirs and theirs.about.n) or MOST, MOST), FEWEST)
+            count = n or max(min((theirs and theirs.about.n) or MOST, MOST), measuring.FEWEST)
             sampler = chosen_sampler(model.run, given, steps)
             samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot)
             progress.chain = drawing.evaluations

@@ -164,9 +164,11 @@ def reference_set(
 
 def _of_run(run: Run, n: int | None, held_out: bool | None) -> EventSet:
     """What is held out of a run, or what it was trained on."""
+    from gendiff.evaluation.measuring import reference_of
+
     trained_on = run.info["data"]["fingerprint"]
     try:
-        data = events_of(run, held_out)
+        data = reference_of(run.split()) if held_out is None else events_of(run, held_out)
     except GendiffError as error:
         error.details = (*error.details, "or compare with something else: --data SPEC, --reference FOLDER|FILE")
         raise

@@ -17,6 +17,7 @@ from gendiff.datasets.split import Split
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError
 from gendiff.evaluation.event_set import EventSet
+from gendiff.evaluation.measuring import reference_of
 from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
 from gendiff.lab.forward import BandSNR
@@ -233,7 +234,7 @@ class Plan:
 
         They are 50 000 at most, and as many as samples where they have no end.
         """
-        events = self.split.held_out or self.data
+        events = reference_of(self.split)
         return EventSet.of_data(events, self.n if events.length is None else min(events.length, MOST_REFERENCE))
 
     @property

@@ -4,7 +4,7 @@ Held-out events say whether a network knows the distribution or its training eve
 c of the data nor what rotation and velocity learn from them has met them. Which they are is a function of the seed of the split
 and of what an event is called, the name of its file or else its number, and of nothing else:
 
-    u(event) < below ,     u = the first 8 bytes of a hash of (seed, name), or a mix of the bits of (seed, number),
+    u(event) < below ,     u = the first 63 bits of a hash of (seed, name), or of the mixed bits of (seed, number),
 
 with the bound chosen once, so that as many are held out as was asked for. A run keeps its bound, and an event stays on its side
 whatever becomes of the others. Events that belong together, those of a directory or crops of one picture, are held out together;
@@ -345,7 +345,7 @@ def _bound(u: np.ndarray, groups: Mapping[str, list[int]], wanted: int, hold_out
 
 def _hashed(seed: int, name: str) -> int:
     text = f"{seed}\0".encode() + name.encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 def _mixed(seed: int, total: int) -> np.ndarray:
@@ -355,4 +355,4 @@ def _mixed(seed: int, total: int) -> np.ndarray:
         z = np.arange(1, total + 1, dtype=np.uint64) * golden + np.uint64(_hashed(seed, ""))
         z = (z ^ (z >> np.uint64(30))) * first
         z = (z ^ (z >> np.uint64(27))) * second
-        return z ^ (z >> np.uint64(31))
+        return (z ^ (z >> np.uint64(31))) >> np.uint64(1)

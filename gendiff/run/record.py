@@ -122,7 +122,7 @@ def flaw(info: Mapping[str, Any]) -> str:
     held_out = tables["held_out"]
     if held_out and not (isinstance(held_out.get("fingerprint"), str) and isinstance(held_out.get("words"), str)):
         return "'held_out' does not say which events they are"
-    if type(held_out.get("below", 0)) is not int or not 0 <= held_out.get("below", 0) < 2**64:
+    if type(held_out.get("below", 0)) is not int or not 0 <= held_out.get("below", 0) < 2**63:
         return "'held_out.below' is no bound of a split"
     shape, bounds = data.get("event_shape", []), data.get("value_range")
     if not isinstance(data.get("fingerprint"), str):

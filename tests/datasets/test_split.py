@@ -52,9 +52,9 @@ def held(split):
     return {split.held_out.origin(k) for k in range(split.held_out.length)}
 
 
-def refused(data, **hold_out):
+def refused(source, /, **hold_out):
     with pytest.raises(ConfigError) as caught:
-        Split.of(data, HoldOut(**hold_out))
+        Split.of(source, HoldOut(**hold_out))
     return caught.value
 
 

@@ -41,7 +41,7 @@ def recorded(data):
 
 
 def trained_on(data, hold_out, epochs=1):
-    """Which events fitting and training read in so many epochs of batches of one, and which are held out, by their numbers in ``data``."""
+    """The numbers of the events that fitting and training read in so many epochs of batches of one, and of those held out."""
     with recorded(data) as numbers:
         trainer = Trainer(configured(data, hold_out, batch=1), CPU, ALONE)
         length = trainer.config.training.length or 10
