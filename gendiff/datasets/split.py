@@ -103,10 +103,10 @@ class Part(Data):
     mark: str
 
     _source: Data = PrivateAttr()
-    _indices: Sequence[int] = PrivateAttr()
+    _indices: range | np.ndarray = PrivateAttr()
 
     @classmethod
-    def of(cls, source: Data, indices: Sequence[int], which: str) -> Part:
+    def of(cls, source: Data, indices: range | np.ndarray, which: str) -> Part:
         """The events of ``source`` with these numbers, in this order."""
         numbers = np.array([indices[0], len(indices)] if isinstance(indices, range) else indices, dtype=np.int64)
         digest = hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
@@ -146,7 +146,10 @@ class Part(Data):
         of = "" if self._source.length is None else f" of {self._source.length:,}"
         return f"{self._source.spec}, {self.which}: {len(self._indices):,}{of} events"
 
-    __str__ = __repr__ = lambda self: f"Part({self.spec})"
+    def __repr__(self) -> str:
+        return f"Part({self.spec})"
+
+    __str__ = __repr__
 
 
 @dataclass(frozen=True)

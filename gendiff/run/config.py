@@ -417,18 +417,17 @@ def _take_back(table: dict[str, Any], over: Mapping[str, Any], origins: dict[str
 
 def _size_held_out(table: dict[str, Any]) -> None:
     """Other data that are held out have the size, channels and crop of the data, where both can have them and nobody says."""
-    hold_out, data = table.get("hold_out"), table.get("data")
-    others = hold_out.get("data") if isinstance(hold_out, Mapping) else None
-    parts = [parse_spec(one) if isinstance(one, str) else one for one in (data, others)]
-    if not all(isinstance(part, Mapping) and isinstance(part.get("name"), str) for part in parts):
+    hold_out = table.get("hold_out")
+    pair = (table.get("data"), hold_out.get("data") if isinstance(hold_out, Mapping) else None)
+    data, others = (parse_spec(one) if isinstance(one, str) else one for one in pair)
+    if not isinstance(data, Mapping) or not isinstance(others, Mapping):
         return
-    ours, theirs = (component_class("data", part["name"]).model_fields for part in parts)
-    own = {
-        key: parts[0].get(key, ours[key].default)
-        for key in ("size", "channels", "crop")
-        if key in ours and key in theirs and key not in parts[1]
-    }
-    table["hold_out"] = {**hold_out, "data": {**parts[1], **own}}
+    if not isinstance(data.get("name"), str) or not isinstance(others.get("name"), str):
+        return
+    ours, theirs = (component_class("data", one["name"]).model_fields for one in (data, others))
+    keys = [key for key in ("size", "channels", "crop") if key in ours and key in theirs and key not in others]
+    own = {key: data.get(key, ours[key].default) for key in keys}
+    table["hold_out"] = {**table["hold_out"], "data": {**others, **own}}
 
 
 def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str) -> Any:

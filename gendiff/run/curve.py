@@ -24,11 +24,15 @@ def curve(rows: Iterable[Mapping[str, Any]]) -> list[Point]:
     """The looks that rows of metrics.jsonl hold; those whose losses were not finite are left out."""
     points = []
     for row in rows:
-        sides = [row.get(side) for side in ("held_out", "training")]
-        losses = [side.get("loss") if isinstance(side, Mapping) else None for side in sides]
+        held_out, training = (
+            side if isinstance(side := row.get(key), Mapping) else {} for key in ("held_out", "training")
+        )
+        losses: list[Any] = [side.get("loss") for side in (held_out, training)]
         if all(type(loss) in (int, float) and math.isfinite(loss) for loss in losses):
-            error = sides[0].get("error")  # type: ignore[union-attr]  # a table, as its loss is there
-            points.append(Point(row["step"], losses[0], error if type(error) is float else 0.0, losses[1]))
+            error = held_out.get("error")
+            points.append(
+                Point(row["step"], float(losses[0]), error if type(error) is float else 0.0, float(losses[1]))
+            )
     return points
 
 

@@ -277,7 +277,7 @@ class Run:
         config = self.config
         if isinstance(config.data, stored.StoredData):
             keys = {"data": config.data.table(), **self.table, **self.given}
-            table = {key: keys[key] for key in ("data", "hold_out") if key in keys}
+            table: dict[str, Any] = {key: keys[key] for key in ("data", "hold_out") if key in keys}
             config = resolve([Layer(str(self.path / CONFIG), table)]).config
             config = config.splitting_at(self.info.get("held_out", {}).get("below"))
         for data in (config.data, config.hold_out and config.hold_out.data):

@@ -18,7 +18,7 @@ from gendiff.data import Data
 from gendiff.datasets.split import HoldOut
 from gendiff.denoiser import Denoiser
 from gendiff.run.config import Config
-from gendiff.run.generation import CHUNK
+from gendiff.sampler import CHUNK
 from gendiff.streams import stream
 from gendiff.training.trainer import Trainer
 

@@ -199,11 +199,13 @@ def test_a_run_says_what_it_holds_out_and_compares_with_it(file, tmp_path):
     assert [(one["events"], one["held_out"]) for one in bound] == [(OUT, True), (COUNT - OUT, False)]
 
 
+@pytest.mark.filterwarnings("default")  # a note of the command line
 def test_too_few_are_no_reference(file, tmp_path):
     words = ["--model", "mlp:width=4,depth=1", "--steps", 1, "--set", "train.sample_every=0", "--set", "N=20"]
     assert gendiff_command("train", "--data", file, "--hold-out", 4, *words, "--out", tmp_path / "run").code == 0
     done = gendiff_command("evaluate", tmp_path / "run", "-n", 8, "--features", "pixels", "--json")
     assert "4 held-out events are too few to compare samples with, which takes 8" in " ".join(done.err.split())
+    assert done.code == 0, done.err
     assert done.json["numbers"][0]["reference"]["n"] == COUNT - 4
     done = gendiff_command("evaluate", tmp_path / "run", "-n", 8, "--features", "pixels", "--held-out")
     assert (done.code, "4 events of reference are too few" in done.err) == (2, True)
