@@ -124,7 +124,7 @@ def _run() -> None:
     try:
         with warnings.catch_warnings(), results_apart():
             if not {"-v", "--verbose"} & set(sys.argv):
-                warnings.showwarning = _as_note
+                warnings.showwarning = partial(_as_note, set())
             app(prog_name="gendiff")
     except PluginError as error:
         if (entry := _culprit(error)) and str(entry.provider) not in str(error):
@@ -142,10 +142,14 @@ def _run() -> None:
 
 
 def _as_note(
+    said: set[str],
     message: Warning | str, category: type, filename: str, lineno: int, file: object = None, line: object = None
 ) -> None:
-    """A warning as a user wants to read it: what it says, and not which line of code says so."""
-    note(" ".join(str(message).split()))
+    """A warning as a user wants to read it: what it says, once, and not which line of code says so."""
+    text = " ".join(str(message).split())
+    if text not in said:
+        said.add(text)
+        note(text)
 
 
 def _interrupted() -> GendiffError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -122,8 +121,7 @@ def _together(
     from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
-        with warnings.catch_warnings(action="default" if world.main else "ignore"):
-            config = config.filled(world.size)
+        config = config.filled(world.size, say=world.main)
         if config.held_out is not None and run is None and world.main:
             note(config.split.words)
         trainer = Trainer(config, world.device, world)

@@ -86,8 +86,7 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Da
 
     Args:
         x: a tensor or an array ``(n, C, *spatial)``, a map-style data set of torch (of tuples, the first entry is the event),
-            data of gendiff, their spec, or the path of a
-            folder or file. Bytes 0..255 are pictures and become [-1, 1]; floating point of any width is
+            data of gendiff, their spec, or a path. Bytes 0..255 are pictures and become [-1, 1]; floating point of any width is
             taken as it is, in float32. It is not copied.
         value_range: where values of floating point lie, to which a sampler may clamp; None where they have no bounds.
 

@@ -108,8 +108,8 @@ class Config(Settings):
         config._below, config._split = below, None
         return config
 
-    def filled(self, processes: int = 1) -> Config:
-        """This configuration with a batch that its data fill: of all of them where it was larger, which a warning says.
+    def filled(self, processes: int = 1, say: bool = True) -> Config:
+        """This configuration with a batch that its data fill: of all of them where it was larger, which a warning may say.
 
         Raises `ConfigError` where there are fewer events than processes that share a batch.
         """
@@ -123,11 +123,12 @@ class Config(Settings):
                 fix=f"start at most {length}",
                 subject="train.batch",
             )
-        share = "all" if size == length else f"{size:,}, a multiple of {processes} processes"
-        warnings.warn(
-            f"the batch of {batch:,} is larger than the {length:,} events that there are: each step takes {share} of them",
-            stacklevel=2,
-        )
+        if say:
+            share = "all of them" if size == length else f"{size:,} of them, a multiple of {processes} processes"
+            warnings.warn(
+                f"the batch of {batch:,} is larger than the {length:,} events that there are: each step takes {share}",
+                stacklevel=2,
+            )
         return self.model_copy(update={"train": self.train.model_copy(update={"batch": size})})
 
     def fitted(self) -> Config:
@@ -424,7 +425,10 @@ def _size_held_out(table: dict[str, Any]) -> None:
         return
     if not isinstance(data.get("name"), str) or not isinstance(others.get("name"), str):
         return
-    ours, theirs = (component_class("data", one["name"]).model_fields for one in (data, others))
+    try:
+        ours, theirs = (component_class("data", one["name"]).model_fields for one in (data, others))
+    except GendiffError:  # whoever validates it says so, and where
+        return
     keys = [key for key in ("size", "channels", "crop") if key in ours and key in theirs and key not in others]
     own = {key: data.get(key, ours[key].default) for key in keys}
     table["hold_out"] = {**table["hold_out"], "data": {**others, **own}}
