@@ -95,7 +95,8 @@ class Settings(BaseModel):
             if table[field] == "":
                 raise _empty_path(cls, field)
         for field in table.keys() & set(_component_fields(cls)):
-            table[field] = _validated(cls, field, table[field])
+            if table[field] is not None:
+                table[field] = _validated(cls, field, table[field])
         for field, inner in _component_lists(cls):
             if isinstance(parts := table.get(field), list | tuple):
                 table[field] = tuple(_listed(cls, field, inner, part) for part in parts)
@@ -354,8 +355,16 @@ def _empty_path(cls: type[Settings], field: str) -> ConfigError:
 
 def _component_fields(cls: type[BaseModel]) -> Iterator[str]:
     for field, info in cls.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+        if _settings_type(info.annotation):
             yield field
+
+
+def _settings_type(annotation: Any) -> type[Settings] | None:
+    """The settings that a field holds, or may hold; None for a field of something else."""
+    for inner in (annotation, *([] if get_origin(annotation) is tuple else get_args(annotation))):
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            return inner
+    return None
 
 
 def _component_lists(cls: type[BaseModel]) -> Iterator[tuple[str, type[Component]]]:
@@ -377,7 +386,8 @@ def _listed(cls: type[Settings], field: str, inner: type[Component], value: Any)
 def _validated(cls: type[Settings], field: str, value: Any) -> Any:
     """What a field of ``cls`` holds when it is given ``value``; an error's subject is the whole path from ``cls``."""
     info = cls.model_fields[field]
-    inner: type[Settings] = info.annotation  # type: ignore[assignment]  # so says _component_fields
+    inner = _settings_type(info.annotation)
+    assert inner is not None  # so says _component_fields
     if isinstance(value, Mapping) and "name" not in value and isinstance(info.default, str):
         value = {**parse_spec(info.default), **value}  # {f_max = 0.3} names no component: the default's
     try:

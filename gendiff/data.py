@@ -96,6 +96,13 @@ class Data(Component):
         """What people call the event at ``index``, such as the name of its file."""
         return f"event {index}"
 
+    def entry(self, index: int) -> str:
+        """The name of the event at ``index`` in its source, folders before it with ``/``; here none.
+
+        It tells the event from others whatever becomes of them, and which belong together (`gendiff.datasets.split`).
+        """
+        return ""
+
     @property
     def skipped(self) -> Sequence[tuple[str | Path, str]]:
         """``(name, reason)`` of everything that was left out because it cannot be read."""

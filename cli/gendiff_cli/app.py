@@ -135,7 +135,7 @@ def _run(command: Any, line: list[str]) -> None:
     try:
         with warnings.catch_warnings(), results_apart():
             if Verbosity.level <= 0:
-                warnings.showwarning = _as_note
+                warnings.showwarning = partial(_as_note, set())
             code = command.main(line, prog_name="gendiff", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as error:
@@ -158,10 +158,19 @@ def _run(command: Any, line: list[str]) -> None:
 
 
 def _as_note(
-    message: Warning | str, category: type, filename: str, lineno: int, file: object = None, line: object = None
+    said: set[str],
+    message: Warning | str,
+    category: type,
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
 ) -> None:
-    """A warning as a user wants to read it: what it says, and not which line of code says so."""
-    note(" ".join(str(message).split()))
+    """A warning as a user wants to read it: what it says, once, and not which line of code says so."""
+    text = " ".join(str(message).split())
+    if text not in said:
+        said.add(text)
+        note(text)
 
 
 def _interrupted() -> GendiffError:

@@ -22,6 +22,7 @@ from gendiff_cli.options import (
     DeviceOption,
     EmaOption,
     Given,
+    HeldOutOption,
     JsonOption,
     StepsOption,
     WeightsOption,
@@ -45,7 +46,8 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 
 
 @configured(
-    "data reference n reference_n features metric kid precision_recall neighbours sampler steps grid prior seed ema batch device"
+    "data held_out reference n reference_n features metric kid precision_recall neighbours sampler steps grid prior seed ema "
+    "batch device"
 )
 def evaluate(
     context: typer.Context,
@@ -54,7 +56,10 @@ def evaluate(
         str,
         typer.Argument(help="A run directory, a folder or archive of samples, or a SPEC of data.", metavar="SOURCE"),
     ],
-    data: Annotated[str | None, spec_option("data", "Data to compare with; default: those of the run.")] = None,
+    data: Annotated[
+        str | None, spec_option("data", "Data to compare with, or a path; default: those of the run.")
+    ] = None,
+    held_out: HeldOutOption = None,
     reference: Annotated[
         str | None,
         typer.Option(help="Pictures to compare with, or statistics as pytorch-fid has them.", metavar="FOLDER|FILE"),
@@ -128,7 +133,7 @@ def evaluate(
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
         shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
-        theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape)
+        theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape, held_out)
         if theirs is None and save_statistics is None:
             raise ConfigError(
                 f"what is '{source}' to be compared with?",
@@ -139,7 +144,7 @@ def evaluate(
         measured_by = search.instruments if search else instruments
         drawing = None
         if model:
-            count = n or min((theirs and theirs.about.n) or MOST, MOST)
+            count = n or max(min((theirs and theirs.about.n) or MOST, MOST), measuring.FEWEST)
             sampler = chosen_sampler(model.run, given, steps)
             samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot)
             progress.chain = drawing.evaluations

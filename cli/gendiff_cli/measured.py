@@ -94,23 +94,10 @@ def _argument(where: str) -> Iterator[None]:
 
 def _data_set(registry: Registry, text: str, where: str, n: int | None, shape: EventShape) -> EventSet:
     """Data, at the size of the events that they are compared with where they can be resized and nothing else is said."""
-    from gendiff.component import component_class
-    from gendiff.data import Data
-    from gendiff.datasets.sources import called_like_a_path, source
+    from gendiff.datasets.sources import data_like
 
     also = "or a run directory: gendiff runs list shows them" if where == SOURCE else ""
-
-    def make() -> Data:
-        table = source(registry, text, also)
-        fields = component_class("data", table["name"]).model_fields
-        if len(shape) == 3 and "size" in fields:
-            table.setdefault("size", list(shape[1:]))
-        if len(shape) == 3 and "channels" in fields:
-            table.setdefault("channels", shape[0])
-        with called_like_a_path(text, table["name"]):
-            return Data.model_validate(table)
-
-    return _of_data(_located(make, where), where, n)
+    return _of_data(_located(lambda: data_like(registry, text, shape, also), where), where, n)
 
 
 def _of_data(data: Data, where: str, n: int | None) -> EventSet:
@@ -133,9 +120,20 @@ def _located(make: Callable[[], C], where: str) -> C:
 
 
 def reference_set(
-    registry: Registry, data: str | None, reference: str | None, n: int | None, run: Run | None, shape: EventShape
+    registry: Registry,
+    data: str | None,
+    reference: str | None,
+    n: int | None,
+    run: Run | None,
+    shape: EventShape,
+    held_out: bool | None = None,
 ) -> EventSet | KnownStatistics | None:
-    """What the samples are compared with: what is asked for, or the data of the run; None where there is neither."""
+    """What the samples are compared with: what is asked for, or the data of the run; None where there is neither.
+
+    Args:
+        held_out: which events of the run, held-out or training ones; by default those that are held out, where there are any.
+
+    """
     from gendiff.evaluation import event_files
     from gendiff.evaluation.event_set import KnownStatistics
 
@@ -146,6 +144,13 @@ def reference_set(
             details=["samples are compared with one of them"],
             fix="leave one of them out",
         )
+    if held_out is not None and (run is None or data is not None or reference is not None):
+        raise ConfigError(
+            "which events of a run samples are compared with says nothing here",
+            where="--held-out" if held_out else "--training",
+            details=["there is no run" if run is None else "another reference is given"],
+            fix="leave it out",
+        )
     if reference is not None:
         path = Path(reference).expanduser()
         with _argument("--reference"):
@@ -154,32 +159,43 @@ def reference_set(
         return event_set(registry, reference, "--reference", n, shape)
     if data is not None:
         return _data_set(registry, data, "--data", n, shape)
-    return None if run is None else _of_run(run, n)
+    return None if run is None else _of_run(run, n, held_out)
 
 
-def _of_run(run: Run, n: int | None) -> EventSet:
-    """The data that a run was trained on."""
-    from gendiff.run.config import Layer, resolve
+def _of_run(run: Run, n: int | None, held_out: bool | None) -> EventSet:
+    """What is held out of a run, or what it was trained on."""
+    from gendiff.evaluation.measuring import reference_of
 
     trained_on = run.info["data"]["fingerprint"]
     try:
-        data = resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
-        fingerprint = data.fingerprint
+        data = reference_of(run.split()) if held_out is None else events_of(run, held_out)
     except GendiffError as error:
         error.details = (*error.details, "or compare with something else: --data SPEC, --reference FOLDER|FILE")
         raise
-    if fingerprint != trained_on:
-        note(f"the data are not those that the run was trained on: {fingerprint}, not {trained_on}")
+    if run.now != trained_on:
+        note(f"the data are not those that the run was trained on: {run.now}, not {trained_on}")
     return _of_data(data, "--reference-n" if n else "the data of the run", n)
 
 
 def trained_on(run: Run) -> str:
     """The fingerprint of the events that a run was trained on; empty where each was seen once at most, from an endless source."""
     try:
-        endless = run.data().length is None
+        training = run.split().training
     except GendiffError:  # they are gone, and the reference is something else
-        endless = False
-    return "" if endless else str(run.info["data"]["fingerprint"])
+        return str(run.info["data"]["fingerprint"])
+    return "" if training.length is None else training.fingerprint
+
+
+def events_of(run: Run, held_out: bool | None) -> Data:
+    """The held-out or the training events of a run; where None is said, those that are held out, if there are any."""
+    split = run.split()
+    if held_out and split.held_out is None:
+        raise ConfigError(
+            f"nothing is held out of '{run.path}'",
+            where="--held-out",
+            fix="leave it out; the next run is trained with --hold-out 0.1",
+        )
+    return split.training if split.held_out is None or held_out is False else split.held_out
 
 
 def chosen_instruments(

@@ -80,6 +80,14 @@ PriorOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Model evaluations for each sample.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:K; a GPU where there is one.")]
 EmaOption = Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")]
+HeldOutOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--held-out/--training",
+        help="Which events of the run; default: those that are held out, where there are any.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
 WeightsOption = Annotated[Path | None, weights_option()]
@@ -95,8 +103,18 @@ OPTIONS: Mapping[str, Any] = {
     "noise": Annotated[str | None, _component("noise", "Noise schedule β_i: linear, cosine, ...")],
     "objective": Annotated[str | None, _component("objective", "What the network predicts: eps, x0, v, ...")],
     "model": Annotated[str | None, _component("model", "Network: unet, 'unet:channels=64', mlp, ...")],
-    "data": Annotated[str | None, _component("data", "Data: digits, dead-leaves, 'folder:path=DIR', ...")],
+    "data": Annotated[
+        str | None, _component("data", "Data: digits, dead-leaves, ..., or the path of a folder or file.")
+    ],
     "size": Annotated[str | None, typer.Option(help="Size of pictures: 32, or 32x48 (height x width).")],
+    "hold_out": Annotated[
+        str | None,
+        typer.Option(
+            help="Events that nothing is trained on: a part, 0.1; how many, 200; or other data, a SPEC or a path.",
+            metavar="PART|N|SPEC",
+            rich_help_panel="Components",
+        ),
+    ],
     "sampler": Annotated[str | None, _component("sampler", "Sampler: ancestral, 'ddim:steps=50', dpmpp-2m, ...")],
     "grid": GridOption,
     "prior": PriorOption,
@@ -142,7 +160,7 @@ class Given:
     @property
     def options(self) -> list[str]:
         """The options that were given."""
-        return [f"--{word}" for word in self.values]
+        return [f"--{word.replace('_', '-')}" for word in self.values]
 
     def layers(self, registry: Registry) -> list[Layer]:
         """The layers of the configuration in order of precedence."""
@@ -160,7 +178,8 @@ class Given:
         from gendiff.run.config import Layer
         from gendiff.run.shorthand import KEYS, parse_size
 
-        values = {word: self.values[word] for word in KEYS if word in self.values}
+        given = {word.replace("_", "-"): value for word, value in self.values.items()}
+        values = {word: given[word] for word in KEYS if word in given}
         if "size" in values:
             values["size"] = parse_size(values["size"])
         return [Layer.at(f"--{word}", KEYS[word], value) for word, value in values.items()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,8 @@ def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> N
         run.switch_off(name, why)
         note(f"{name} failed and is switched off for this run: {why}")
 
-    with ProgressBar(what or run.path.name, trainer.step, trainer.settings.steps) as bar:
+    held_out = trainer.config.held_out is not None
+    with ProgressBar(what or run.path.name, trainer.step, trainer.settings.steps, held_out) as bar:
         observers = Observers([("the progress bar", bar)], failed)
         if trainer.world.main:
             for name, plugin in registry.observers():
@@ -46,7 +48,7 @@ def watched(run: Run, trainer: Trainer, registry: Registry, what: str = "") -> N
 class ProgressBar:
     """The live line: step, loss, images/s, ETA; a plain line now and then where there is no terminal."""
 
-    def __init__(self, title: str, first: int, last: int) -> None:
+    def __init__(self, title: str, first: int, last: int, held_out: bool = False) -> None:
         self.live, self.plain = live(), plain()
         self.every = max(1, (last - first) // 10)
         self.last = last
@@ -55,12 +57,13 @@ class ProgressBar:
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
+            *([TextColumn("held out {task.fields[held_out]}")] if held_out else []),
             TextColumn("{task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
             console=err(),
             disable=not self.live,
         )
-        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", speed=0.0)
+        self.task = self.bar.add_task(escape(title), total=last, completed=first, loss="-", held_out="-", speed=0.0)
         self.preview: TaskID | None = None
         self.last_line = 0.0  # when a line last said how far a preview is
         self.first = first
@@ -88,13 +91,22 @@ class ProgressBar:
         left = self.last - step
         aside({"time": f"about {duration(left * seconds)} for the {left:,} steps to come, {duration(seconds)} each"})
 
+    @hookimpl
+    def gendiff_metrics_ready(self, step: int, values: Mapping[str, float]) -> None:
+        if (loss := values.get("held_out.loss")) is None:
+            return
+        self.bar.update(self.task, held_out=shown(loss))
+        if self.plain:
+            training = shown(values.get("training.loss", math.nan))
+            err().print(f"step {step}/{self.last}  held-out loss {shown(loss)}  training {training} at the same noise")
+
     def drawn(self, step: int, count: int, total: int) -> None:
         """Hear how far the preview of a step is, in evaluations of the network, 0 first and ``total`` last."""
         now = time.monotonic()
         if count == 0:
             self.last_line = now
         if self.live and self.preview is None:
-            self.preview = self.bar.add_task("preview", total=total, loss="-", speed=0.0)
+            self.preview = self.bar.add_task("preview", total=total, loss="-", held_out="-", speed=0.0)
         if self.preview is not None:
             self.bar.update(self.preview, completed=count, total=total)
             if count == total:

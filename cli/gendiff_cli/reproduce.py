@@ -28,7 +28,7 @@ SCALES = ("tiny", "small", "paper")
 SCENES = ("bedroom", "church")
 
 
-@configured("scale scene data seeds steps n features fid_weights set device")
+@configured("scale scene data size hold_out seeds steps n features fid_weights set device")
 def reproduce(
     context: typer.Context,
     given: Given,

@@ -54,17 +54,20 @@ def list_(
 @app.command()
 def show(run: RunArgument, json: JsonOption = False) -> None:
     """Show what a run is made of, who provided each part, and whether that part is still here."""
+    from gendiff.run.curve import curve, verdict
     from gendiff.run.directory import Run
 
     opened_run = Run.open(run)
     info, summary = opened_run.info, _summary(run)
     providers, evaluations = info.get("providers", {}), stored_evaluations(run)
+    points = curve(opened_run.rows()) if info.get("held_out") else []
     facts = {
         **summary,
         "id": info["id"],
         "host": info.get("host"),
         "versions": info["versions"],
         "data": info["data"],
+        **({"held_out": {**info["held_out"], "verdict": verdict(points)}} if info.get("held_out") else {}),
         "providers": providers,
         "plugin_files": info.get("plugin_files", {}),
         "switched_off": info.get("switched_off", {}),
@@ -78,6 +81,10 @@ def show(run: RunArgument, json: JsonOption = False) -> None:
         if facts.get(key) is not None or (key == "loss" and summary["step"]):
             result(f"{key:9} {shown(facts[key]) if key == 'loss' else facts[key]}")
     result(f"data      {tuple(info['data']['event_shape'])}, fingerprint {info['data']['fingerprint']}")
+    if held_out := info.get("held_out"):
+        result(f"held out  {held_out['words'].removeprefix('held out: ')}, fingerprint {held_out['fingerprint']}")
+        if points:
+            result(f"          {verdict(points)}")
     result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
     result("")
     rows = [(*what.partition(" ")[::2], who["plugin"], who["origin"]) for what, who in providers.items()]

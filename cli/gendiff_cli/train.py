@@ -42,7 +42,7 @@ CHANGEABLE = (
 
 
 @configured(
-    "process rotation schedule velocity noise objective model data size sampler logger metric "
+    "process rotation schedule velocity noise objective model data size hold_out sampler logger metric "
     "steps batch lr ema precision seed compile device out preset config set"
 )
 def train(
@@ -127,6 +127,9 @@ def _together(
     from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
+        config = config.filled(world.size, say=world.main)
+        if config.held_out is not None and run is None and world.main:
+            note(config.split.words)
         trainer = Trainer(config, world.device, world)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
@@ -183,8 +186,12 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
 
 
 def _finish(run: Run, trainer: Trainer, clock: Clock, start: Mapping[str, Any], json: bool) -> None:
+    from gendiff.run.curve import curve, verdict
+
     run.write_card()
     last, facts = run.last_training_row(), conclude(run, trainer, clock)
+    if points := curve(run.rows()):
+        note(verdict(points))
     if json:
         done = {"run": str(run.path), "steps": trainer.step, "loss": last.get("loss"), "status": "done"}
         json_result({**done, **facts, "start": dict(start)})

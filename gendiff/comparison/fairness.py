@@ -12,6 +12,7 @@ import torch
 from gendiff.comparison.plan import Contender, Plan
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.run.config import Config
+from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser
 
 #: Name and meaning of each condition.
@@ -56,7 +57,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
     # Networks are compared as they begin with one seed, whichever seeds the runs have.
     seed = next(iter(plan.baseline.runs or plan.seeds))
     return {
-        "data": config.data.fingerprint,
+        "data": _data(contender),
         "basis": config.basis.spec,
         "N": str(config.N),
         "images": f"{_images(contender):,}",
@@ -137,6 +138,14 @@ def require_fair(plan: Plan) -> list[Unequal]:
             fix=f"make them equal, or allow it and have it said: {' '.join(f'--allow {name}' for name in names)}",
         )
     return inequalities
+
+
+def _data(contender: Contender) -> str:
+    """The fingerprint of its data, and of what is held out of them."""
+    held_out = contender.config.held_out and contender.config.held_out.fingerprint
+    for path in contender.runs.values():
+        held_out = Run.open(path).info.get("held_out", {}).get("fingerprint")
+    return contender.config.data.fingerprint + (f", held out {held_out}" if held_out else "")
 
 
 def _images(contender: Contender) -> int:

@@ -13,9 +13,11 @@ from pydantic import ValidationError
 
 from gendiff.comparison.arm import Arm
 from gendiff.data import Data
+from gendiff.datasets.split import Split
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.evaluation.event_set import EventSet
+from gendiff.evaluation.measuring import reference_of
 from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
 from gendiff.lab.forward import BandSNR
@@ -66,7 +68,9 @@ class Contender:
             config = Arm(arm.label, layers, arm.runs).over([]).config
             runs = [Run.open(path) for path in arm.runs]
             return cls(arm.label, text, config, _of_one_arm(runs, config.sampler), _by_seed(runs))
-        config = arm.over(common).config
+        settings = arm.over(common)
+        with settings.locating():
+            config = settings.config.filled()
         return cls(arm.label, text, config, _settings(config.table(), config.sampler))
 
     @classmethod
@@ -225,16 +229,24 @@ class Plan:
         return (*self.features, *self.metrics)
 
     @cached_property
-    def data(self) -> Data:
-        """The data of the baseline."""
+    def split(self) -> Split:
+        """What the baseline is trained on, and what is held out of it."""
         paths = list(self.baseline.runs.values())
-        return Run.open(paths[0], training=True).config.data if paths else self.baseline.config.data
+        return Run.open(paths[0], training=True).config.split if paths else self.baseline.config.split
+
+    @property
+    def data(self) -> Data:
+        """What the baseline is trained on."""
+        return self.split.training
 
     @cached_property
     def reference(self) -> EventSet:
-        """What samples are compared with: all data of the baseline, 50 000 at most; as many as samples where they have no end."""
-        most = self.n if self.data.length is None else min(self.data.length, MOST_REFERENCE)
-        return EventSet.of_data(self.data, most)
+        """What samples are compared with: what is held out of the baseline, or else all that it is trained on.
+
+        They are 50 000 at most, and as many as samples where they have no end.
+        """
+        events = reference_of(self.split)
+        return EventSet.of_data(events, self.n if events.length is None else min(events.length, MOST_REFERENCE))
 
     @property
     def baseline(self) -> Contender:

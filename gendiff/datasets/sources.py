@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gendiff.command import quoted
-from gendiff.component import parse_spec, spec_value
+from gendiff.component import component_class, parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets.images import located, reason
+from gendiff.datasets.split import HOW, HoldOut
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
-from gendiff.plugin.registry import Registry
+from gendiff.plugin.registry import Registry, registry_in_force
+from gendiff.shapes import EventShape
 from gendiff.storage.reading import empty
 
 
 def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     """The table of a data component: what a spec says, or what recognises the file or folder at a path.
 
-    A text that begins with the name of data is a spec; a folder of that name is written ``./name``.
+    A text that begins with the name of data is a spec; a folder of that name is written ``./name``, and a warning says so.
 
     Args:
         also: what else may stand in its place, for the error where nothing is found.
@@ -31,6 +34,10 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     """
     names = registry.names("data")
     if text.partition(":")[0].strip() in names:
+        if Path(text).exists():
+            warnings.warn(
+                f"'{text}' is taken as the data of that name; what is called so here is ./{text}", stacklevel=2
+            )
         return parse_spec(text)
     path = located(Path(text))
     if path.exists():
@@ -45,6 +52,44 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
         details=[f"known data: {', '.join(names)}", did_you_mean(text.partition(":")[0], names), also],
         fix="write data:path=..., or the path alone",
     )
+
+
+def settled(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A table of configuration in which a text in the place of data, of the run or held out, has become their table."""
+    changes: dict[str, Any] = {}
+    if isinstance(table.get("data"), str):
+        changes["data"] = _with_path(table["data"])
+    if (hold_out := table.get("hold_out")) is not None:
+        if not isinstance(hold_out, Mapping | HoldOut) or (isinstance(hold_out, Mapping) and "name" in hold_out):
+            hold_out = HoldOut.said(hold_out)
+        if isinstance(hold_out, Mapping) and isinstance(hold_out.get("data"), str):
+            hold_out = {**hold_out, "data": _with_path(hold_out["data"], HOW)}
+        changes["hold_out"] = hold_out
+    return {**table, **changes}
+
+
+def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
+    """The table of a path; a spec stays as it is, and says itself what is wrong with it."""
+    registry = registry_in_force()
+    name = text.partition(":")[0].strip()
+    if Path(text).exists() or not (name in registry.names("data") or name.isidentifier()):
+        return source(registry, text, also)
+    return text
+
+
+def data_like(registry: Registry, text: str, shape: EventShape = (), also: str = "") -> Data:
+    """The data of a spec or path; their size and channels are those of events of ``shape`` where nothing else is said.
+
+    Raises as `source` does, and as data do that cannot be made.
+    """
+    table = source(registry, text, also)
+    fields = component_class("data", table["name"]).model_fields
+    if len(shape) == 3 and "size" in fields:
+        table.setdefault("size", shape[1] if shape[1] == shape[2] else list(shape[1:]))
+    if len(shape) == 3 and "channels" in fields:
+        table.setdefault("channels", shape[0])
+    with called_like_a_path(text, table["name"]):
+        return Data.model_validate(table)
 
 
 @contextmanager

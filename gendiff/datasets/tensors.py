@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.datasets.sources import settled
 from gendiff.errors import ArgumentError, DataError
 from gendiff.shapes import EventShape, check_values
 
@@ -85,7 +86,7 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Da
 
     Args:
         x: a tensor or an array ``(n, C, *spatial)``, a map-style data set of torch (of tuples, the first entry is the event),
-            data of gendiff or their spec. Bytes 0..255 are pictures and become [-1, 1]; floating point of any width is
+            data of gendiff, their spec, or a path. Bytes 0..255 are pictures and become [-1, 1]; floating point of any width is
             taken as it is, in float32. It is not copied.
         value_range: where values of floating point lie, to which a sampler may clamp; None where they have no bounds.
 
@@ -99,7 +100,9 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Da
     """
     if isinstance(x, Data):
         return x
-    if isinstance(x, str | Mapping):
+    if isinstance(x, str):
+        return Data.model_validate(settled({"data": x})["data"])
+    if isinstance(x, Mapping):
         return Data(x)
     if isinstance(x, np.ndarray):
         x = _tensor(x, "x")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gendiff.data import Data
 from gendiff.datasets.pictures import eight_bits
+from gendiff.datasets.split import Split
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.evaluation import remarks
 from gendiff.evaluation.distances import (
@@ -186,6 +189,24 @@ def see(
     most = max(METRIC_VALUES // math.prod(events.event_shape), FEWEST)
     keep = spread(min(events.n, most), events.n) if metrics else []
     return go_through(events, features, torch.device(device), keep, cache, watch)
+
+
+def reference_of(split: Split) -> Data:
+    """What samples of a run are compared with: what is held out, or what is trained on where that is none or too few.
+
+    A warning says that there are too few.
+    """
+    held_out = split.held_out
+    if held_out is None:
+        return split.training
+    if held_out.length is not None and held_out.length < FEWEST:
+        warnings.warn(
+            f"{held_out.length} held-out events are too few to compare samples with, which takes {FEWEST}: the reference is what "
+            "was trained on",
+            stacklevel=2,
+        )
+        return split.training
+    return held_out
 
 
 def check(

@@ -188,15 +188,15 @@ def fit(
     limit = torch.tensor(GONE, dtype=torch.float64)
     if sampler.prior != "standard":
         limit = _data_snr(start).clamp_min(GONE)
-    moments = in_frequencies(start, config.data).moments  # of the data
-    few = target is None and _same_steps(sampler, as_planned(start, config.data))
+    moments = in_frequencies(start, config.training).moments  # of the data
+    few = target is None and _same_steps(sampler, as_planned(start, config.training))
 
     def error(candidate: Config) -> tuple[float, float]:
         """The error, and by how many decibel a component is too alive at N."""
         diffusion = candidate.diffusion()
         if target is not None:
             return float(law(diffusion, sampler, target, wrong).distance(target).sum()), _alive(diffusion, limit)
-        search, weight = as_planned(diffusion, config.data), torch.ones(())
+        search, weight = as_planned(diffusion, config.training), torch.ones(())
         data = Diffusion(search.rotation, search.scales, search.event_shape, moments)
         if few:
             (search, weight), (data, _) = thinned(search), thinned(data)

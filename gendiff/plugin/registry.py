@@ -25,6 +25,7 @@ import pluggy
 
 from gendiff.command import command
 from gendiff.errors import ConfigError, PluginError, did_you_mean, reason
+from gendiff.names import resolver
 from gendiff.plugin import discovery, hookspecs
 from gendiff.plugin.discovery import Plugin, Provider
 from gendiff.plugin.hookspecs import API_VERSION, GROUP, LIFECYCLE, Lazy, register
@@ -385,6 +386,12 @@ def _flaw(component: Any) -> str:
         return f"is called {unfit[0][:100]!r}, which {UNTYPABLE}"
     missing = sorted(getattr(component, "__abstractmethods__", ()))
     return f"lacks {', '.join(missing)}" if missing else ""
+
+
+def registry_in_force() -> Registry:
+    """The registry that names are looked up in here."""
+    owner = getattr(resolver(), "__self__", None)
+    return owner if isinstance(owner, Registry) else default_registry()
 
 
 @cache

@@ -8,6 +8,7 @@ plugin are part of it like any other. Values come in layers, later ones winning:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from gendiff.command import again
 from gendiff.component import Settings, by_name, component_class, invalid_parameter, parse_spec, parse_value
 from gendiff.data import Data
+from gendiff.datasets.sources import settled
+from gendiff.datasets.split import HoldOut, Split
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
 from gendiff.logger import Logger
@@ -72,12 +75,61 @@ class Config(Settings):
     objective: Objective = by_name("wiener", "what the network predicts")
     model: Model = by_name("unet", "network")
     data: Data = by_name("digits", "source of events")
+    hold_out: HoldOut | None = Field(None, description="events that nothing is trained on; left out, there are none")
     sampler: Sampler = by_name("trig:solver=ab2,steps=50", "how samples are drawn")
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
 
     _moments: Moments | None = PrivateAttr(None)
     _basis: Rotation | None = PrivateAttr(None)
     _diffusion: Diffusion | None = PrivateAttr(None)
+    _split: Split | None = PrivateAttr(None)
+    _below: int | None = PrivateAttr(None)
+
+    @property
+    def split(self) -> Split:
+        """Which events are trained on, and which are held out; raises as `Split.of` does."""
+        if self._split is None:
+            self._split = Split.of(self.data, self.hold_out, self._below)
+        return self._split
+
+    @property
+    def training(self) -> Data:
+        """What is trained on, and measured for training: the data, without what is held out."""
+        return self.split.training
+
+    @property
+    def held_out(self) -> Data | None:
+        """What nothing is trained on; None where nothing is held out."""
+        return self.split.held_out
+
+    def splitting_at(self, below: int | None) -> Config:
+        """This configuration with the bound that a run has split its data at (`gendiff.datasets.split`)."""
+        config = self.model_copy()
+        config._below, config._split = below, None
+        return config
+
+    def filled(self, processes: int = 1, say: bool = True) -> Config:
+        """This configuration with a batch that its data fill: of all of them where it was larger, which a warning may say.
+
+        Raises `ConfigError` where there are fewer events than processes that share a batch.
+        """
+        batch, length = self.train.batch, self.training.length
+        if length is None or batch <= length or length < 1:
+            return self
+        size = length - length % processes
+        if size < 1:
+            raise ConfigError(
+                f"{length} events cannot be shared by {processes} processes",
+                fix=f"start at most {length}",
+                subject="train.batch",
+            )
+        if say:
+            share = "all of them" if size == length else f"{size:,} of them, a multiple of {processes} processes"
+            warnings.warn(
+                f"the batch of {batch:,} is larger than the {length:,} events that there are: each step takes {share}",
+                stacklevel=2,
+            )
+        return self.model_copy(update={"train": self.train.model_copy(update={"batch": size})})
 
     def fitted(self) -> Config:
         """This configuration with all that is learned from the data of the run: U, m and c in its coordinates, the velocity."""
@@ -85,12 +137,13 @@ class Config(Settings):
             return self
         rotation, velocity = self.rotation, self.velocity
         rotation.require(self.data.event_shape)
-        if not rotation.has_learned and (learned := rotation.fit(self.data)):
+        data = self.training
+        if not rotation.has_learned and (learned := rotation.fit(data)):
             rotation = rotation.with_learned(learned)
-        if not velocity.has_learned and (learned := velocity.fit(self.data, rotation)):
+        if not velocity.has_learned and (learned := velocity.fit(data, rotation)):
             velocity = velocity.with_learned(learned)
-        basis = self.basis_of(rotation, velocity, self.data.event_shape)
-        return self.holding(rotation, velocity, Moments.fit(self.data, basis), basis)
+        basis = self.basis_of(rotation, velocity, data.event_shape)
+        return self.holding(rotation, velocity, Moments.fit(data, basis), basis)
 
     def basis_of(self, rotation: Rotation, velocity: Velocity, event_shape: EventShape) -> Rotation:
         """In whose coordinates m and c of the data are taken: those of U, or the DCT where U is of no consequence.
@@ -271,13 +324,15 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                     refuse_second_velocity(process, layer.table.get("velocity"), layer.origin)
                     parts = {"rotation": rotation.table(), "velocity": velocity.table()}
                     table = _merge(table, parts, layer.origin, origins, path="")
-                rest = {key: value for key, value in layer.table.items() if key != "process"}
+                rest = {key: value for key, value in settled(layer.table).items() if key != "process"}
+                _take_back(table, rest, origins)
                 table = _merge(table, rest, layer.origin, origins, path="")
                 _count_steps(table, rest, layer.origin, origins)
             except GendiffError as error:  # a spec that cannot be read
                 error.where = error.where or layer.origin
                 raise
         _shorten(table, origins)
+        _size_held_out(table)
         config = Config.model_validate(table)
         given = _of_values(origins, table, config.table())
         return Resolved(config, given, tuple(loss for loss in losses if f"data.{loss.key}" not in given))
@@ -398,6 +453,33 @@ def _shorten(table: Mapping[str, Any], origins: Mapping[str, str]) -> None:
         given = {path, f"{path}.steps"} & origins.keys()
         if isinstance(N, int) and isinstance(sampler, dict) and sampler.get("steps") is not None and not given:
             sampler["steps"] = min(sampler["steps"], max(N, 1))
+
+
+def _take_back(table: dict[str, Any], over: Mapping[str, Any], origins: dict[str, str]) -> None:
+    """Who holds out other data holds out no part any more, and the other way round."""
+    given, before = (one.get("hold_out") for one in (over, table))
+    for key, other in (("events", "data"), ("data", "events")):
+        if isinstance(given, Mapping) and isinstance(before, Mapping) and key in given and other not in given:
+            before = table["hold_out"] = {name: value for name, value in before.items() if name != other}
+            _forget(origins, f"hold_out.{other}")
+
+
+def _size_held_out(table: dict[str, Any]) -> None:
+    """Other data that are held out have the size, channels and crop of the data, where both can have them and nobody says."""
+    hold_out = table.get("hold_out")
+    pair = (table.get("data"), hold_out.get("data") if isinstance(hold_out, Mapping) else None)
+    data, others = (parse_spec(one) if isinstance(one, str) else one for one in pair)
+    if not isinstance(data, Mapping) or not isinstance(others, Mapping):
+        return
+    if not isinstance(data.get("name"), str) or not isinstance(others.get("name"), str):
+        return
+    try:
+        ours, theirs = (component_class("data", one["name"]).model_fields for one in (data, others))
+    except GendiffError:  # whoever validates it says so, and where
+        return
+    keys = [key for key in ("size", "channels", "crop") if key in ours and key in theirs and key not in others]
+    own = {key: data.get(key, ours[key].default) for key in keys}
+    table["hold_out"] = {**table["hold_out"], "data": {**others, **own}}
 
 
 def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str) -> Any:

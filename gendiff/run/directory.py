@@ -32,6 +32,7 @@ import tomli_w
 from gendiff.command import command, quoted
 from gendiff.component import Component
 from gendiff.data import Data
+from gendiff.datasets.split import Split
 from gendiff.datasets.tensors import TensorData
 from gendiff.errors import ConfigError, DataError, GendiffError, printable, shown
 from gendiff.plain import json_bytes, json_line, json_object
@@ -39,6 +40,7 @@ from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
 from gendiff.run import stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.curve import curve, markdown, verdict
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, copy_plugin_files, flaw, given_in_python, now, providers
 from gendiff.run.roll import LENGTH, roll
@@ -69,6 +71,7 @@ class Run:
         self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
         self.given = dict(given or {})  # model and data that were given in Python
+        self.now = ""  # the fingerprint of its data, once they are opened
         self.is_new = False  # whether its directory was not there before
 
     def __repr__(self) -> str:
@@ -129,6 +132,7 @@ class Run:
                     "value_range": config.data.value_range,
                     **({"parts": len(parts)} if parts else {}),
                 },
+                **({"held_out": held_out} if (held_out := config.split.about) else {}),
                 "predicts": config.objective.parametrization,
                 **({"given": given} if (given := given_in_python(config, path)) else {}),
             }
@@ -255,21 +259,41 @@ class Run:
         self._write({**info, "changes": [*info.get("changes", []), change]})
 
     def data(self) -> Data:
-        """The data of this run; raises `DataError` where they are gone, or not those that it was trained on."""
-        data, fingerprint = self.config.data, self.info["data"]["fingerprint"]
-        if isinstance(data, stored.StoredData):
-            table = self.given.get("data") or self.table.get("data", data.table())
-            layer = Layer(str(self.path / CONFIG), {"data": table})
-            data = resolve([layer]).config.data
-        if isinstance(data, TensorData):
-            data.require()
-        if data.fingerprint != fingerprint:
+        """What this run was trained on; raises `DataError` where the data are gone, or not those that they were."""
+        split, fingerprint = self.split(), self.info["data"]["fingerprint"]
+        if self.now != fingerprint:
             raise DataError(
                 f"the data of '{self.path}' are not those that it was trained on",
-                details=[f"fingerprint then: {fingerprint}", f"fingerprint now: {data.fingerprint}"],
+                details=[f"fingerprint then: {fingerprint}", f"fingerprint now: {self.now}"],
                 fix="bring them back",
             )
-        return data
+        return split.training
+
+    def split(self) -> Split:
+        """Which events it is trained on, and which are held out, of its data as they are `now`; these are opened for it.
+
+        Raises `DataError` where they are gone, or the held-out ones are not those that they were.
+        """
+        config = self.config
+        if isinstance(config.data, stored.StoredData):
+            keys = {"data": config.data.table(), **self.table, **self.given}
+            table: dict[str, Any] = {key: keys[key] for key in ("data", "hold_out") if key in keys}
+            config = resolve([Layer(str(self.path / CONFIG), table)]).config
+            config = config.splitting_at(self.info.get("held_out", {}).get("below"))
+        for data in (config.data, config.hold_out and config.hold_out.data):
+            if isinstance(data, TensorData):
+                data.require()
+        split, info = config.split, self.info
+        before = info.get("held_out", {}).get("fingerprint")
+        self.now = config.data.fingerprint
+        theirs = split.held_out.fingerprint if split.held_out else None
+        if before != theirs and self.now == info["data"]["fingerprint"]:
+            raise DataError(
+                f"the held-out events of '{self.path}' are not those that they were",
+                details=[f"fingerprint then: {before}", f"fingerprint now: {theirs}"],
+                fix="bring them back as they were",
+            )
+        return split
 
     def save_config(self) -> None:
         """Write config.toml; a crash leaves the old or the new file."""
@@ -340,6 +364,7 @@ class Run:
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
             f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
+            *self._held_out_lines(info),
             "",
             f"Open it in Python: `{given.get('open')}`; go on: `{given.get('resume')}`."
             if (given := info.get("given"))
@@ -347,6 +372,14 @@ class Run:
             "",
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
+
+    def _held_out_lines(self, info: Mapping[str, Any]) -> list[str]:
+        """Of the card: what is held out, and the losses of both sides."""
+        if not (held_out := info.get("held_out")):
+            return []
+        of, points = held_out["words"].removeprefix("held out: "), curve(self._rows())
+        lines = [f"| held out | {of}, fingerprint `{held_out['fingerprint']}` |"]
+        return [*lines, "", f"{verdict(points)}.", "", *markdown(points)] if points else lines
 
     @contextmanager
     def lock(self) -> Iterator[None]:

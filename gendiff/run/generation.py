@@ -168,7 +168,9 @@ def generate(
         numbers = [*part, *[part[0]] * (chunk - len(part))]
         noise = ImageNoise(seed, numbers, config.data.event_shape, device)
         begin = (
-            _from_data(denoiser.diffusion, run.data(), seed, numbers).to(device) if sampler.prior == "data" else None
+            _from_data(denoiser.diffusion, run.split().training, seed, numbers).to(device)
+            if sampler.prior == "data"
+            else None
         )
         observer = _first(len(part), watch)
         events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=observer)[: len(part)]

@@ -52,6 +52,7 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
     spare = _stand_ins(process, info, training, basis)
     if not training:
         table["data"] = spare["data"]
+        table.pop("hold_out", None)  # `Run.split` opens data, and what is held out of them
         table["train"] = {
             key: value
             for key, value in table.get("train", {}).items()
@@ -70,7 +71,7 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
         del table[key]
     if missing := next((key for key in errors if key not in {*spare, *defaults}), None):
         raise _needed(path, missing, errors[missing], info)
-    config = resolve([Layer(layer.origin, table)]).config
+    config = resolve([Layer(layer.origin, table)]).config.splitting_at(info.get("held_out", {}).get("below"))
     if "sampler" in defaults:
         spec = config.sampler.spec
         notes.append(f"{_absence('sampler', errors['sampler'], info)}: {spec} stands in; choose with --sampler")

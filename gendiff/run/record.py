@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "providers": ("plugin", "distribution", "version", "origin"),
     "plugin_files": ("plugin", "given", "origin", "sha256", "copy"),
     "data": None,
+    "held_out": None,
     "given": None,
 }
 LONGEST = 1000  # characters of a name
@@ -118,6 +119,11 @@ def flaw(info: Mapping[str, Any]) -> str:
         if not re.fullmatch(r"plugins/[^/]+", file["copy"]) or file["copy"] == "plugins/..":
             return f"the copy of the plugin file '{name}' is not in plugins/"
     data = tables["data"]
+    held_out = tables["held_out"]
+    if held_out and not (isinstance(held_out.get("fingerprint"), str) and isinstance(held_out.get("words"), str)):
+        return "'held_out' does not say which events they are"
+    if type(held_out.get("below", 0)) is not int or not 0 <= held_out.get("below", 0) < 2**63:
+        return "'held_out.below' is no bound of a split"
     shape, bounds = data.get("event_shape", []), data.get("value_range")
     if not isinstance(data.get("fingerprint"), str):
         return "'data.fingerprint' is no text"

@@ -144,6 +144,7 @@ def changed_data(run: Run, config: Config) -> dict[str, Any]:
         error.fix = way_on(run, config, error)
         raise
     if before is None or before == now:
+        refuse_other_split(run, config)
         return {}
     details = [f"fingerprint then: {before}", f"fingerprint now:  {now}"]
     if not (roll := run.roll()):
@@ -172,6 +173,18 @@ def changed_data(run: Run, config: Config) -> dict[str, Any]:
         "left_out": difference.count,
         "unreadable": unreadable[:LISTED],
     }
+
+
+def refuse_other_split(run: Run, config: Config) -> None:
+    """Raise `ConfigError` where other events would be held out of the same data than when the run began."""
+    before, held_out = run.info.get("held_out", {}).get("fingerprint"), config.held_out
+    after = held_out.fingerprint if held_out else None
+    if before != after:
+        raise ConfigError(
+            f"the held-out events of '{run.path}' are not those that they were",
+            details=[f"fingerprint then: {before}", f"fingerprint now:  {after}"],
+            fix=f"bring them back as they were, then go on: {resuming(run)}; or start a new run",
+        )
 
 
 def refuse_other_data(run: Run, config: Config) -> None:

@@ -20,7 +20,9 @@ from typing import Any
 from torch import nn
 
 from gendiff.component import Component
-from gendiff.datasets.tensors import as_data
+from gendiff.data import Data
+from gendiff.datasets.tensors import TensorData, as_data
+from gendiff.errors import ArgumentError
 from gendiff.machine.world import World, choose_device
 from gendiff.model import Model
 from gendiff.objective import Objective
@@ -41,7 +43,7 @@ from gendiff.training.trainer import Trainer
 from gendiff.velocity import Velocity
 
 LINES = 10  # of progress
-BATCH, STEPS = 64, 50  # where there are as many events, and as many steps
+STEPS = 50  # where there are as many
 
 
 class Progress:
@@ -67,6 +69,7 @@ def train(
     objective: Objective | str = "wiener",
     sampler: Sampler | str | None = None,
     N: int = 1000,
+    hold_out: float | Data | str | Mapping[str, Any] | None = None,
     out: str | PathLike[str] | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -80,6 +83,8 @@ def train(
         rotation, velocity, objective: components or their specs.
         sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
         N: the steps of the process.
+        hold_out: what nothing is trained on: a part of the events (0.1), how many (200), other data, their spec or path, or a
+            table of the settings of the section ``hold_out``.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
         progress: whether stderr hears how far it is.
@@ -95,8 +100,6 @@ def train(
 
     """
     source = as_data(data)
-    if source.length is not None:
-        training.setdefault("batch", min(BATCH, source.length))
     default = f"trig:solver=ab2,steps={min(STEPS, N) if isinstance(N, int) and N > 0 else STEPS}"
     training.setdefault("preview", default)
     table = {
@@ -107,11 +110,12 @@ def train(
         "objective": objective,
         "sampler": default if sampler is None else sampler,
         "N": N,
+        **({} if hold_out is None else {"hold_out": _reopenable(hold_out)}),
         "train": training,
     }
     settings = resolve([Layer("gendiff.train", table)])
     with settings.locating():
-        config = settings.config.fitted()
+        config = settings.config.filled(say="batch" in training).fitted()
         trainer = _trainer(config, device)
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
@@ -183,6 +187,16 @@ def load(
     for text in (*run.notes, *(f"a damaged checkpoint was passed over: {problem}" for problem in problems)):
         warnings.warn(text, stacklevel=2)
     return result
+
+
+def _reopenable(hold_out: Any) -> Any:
+    """What is held out, if a run can open it again; raises `ArgumentError` for events that are in memory alone."""
+    if isinstance(hold_out, TensorData) or not isinstance(hold_out, int | float | Data | str | Mapping):
+        raise ArgumentError(
+            f"hold_out is a {type(hold_out).__name__}: a run could not open these events again",
+            fix="hold out a part of the data, hold_out=0.1; or save them with numpy.save, and give the path",
+        )
+    return hold_out
 
 
 def _given(model: Any, data: Any) -> Mapping[str, Component]:

@@ -22,6 +22,7 @@ from gendiff.run.config import TrainSettings
 from gendiff.run.directory import Run, numbers
 from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
+from gendiff.training.generalisation import generalisation, looks_at
 from gendiff.training.trainer import Trainer, Window, learning_rate
 
 
@@ -93,6 +94,14 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
         save(initial=trainer.step == 0)
         return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
 
+    def look() -> None:
+        """Log the losses of held-out and of training events; whoever goes on takes them first where a request ended it here."""
+        if world.main:
+            with saving_on_failure(save), between():
+                row = generalisation(trainer)
+            run.log({"step": trainer.step, **row})
+            notify("gendiff_metrics_ready", step=trainer.step, values=numbers(row))
+
     def show() -> tuple[bool, bool]:
         """Draw the preview; returns whether it is drawn, and whether any process was asked to stop."""
         complete = True
@@ -107,6 +116,8 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
 
     with closing(loader), stop_requests() as requests:
         try:
+            if first and looks_at(trainer.config, first) and not _looked(run, first):
+                look()
             if first and is_shown(settings, first) and not run.preview(first).exists():
                 complete, stop = show()
                 if stop and not (complete and first == settings.steps):
@@ -127,6 +138,8 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                         run.log(row)
                     notify("gendiff_metrics_ready", step=step, values=numbers(row))
                     trainer.window = Window()
+                if looks_at(trainer.config, step):
+                    look()
                 stop, complete = world.any(bool(requests)), True
                 shows = is_shown(settings, step)
                 if last or stop or shows or step % settings.checkpoint_every == 0:
@@ -145,6 +158,11 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
 def is_shown(settings: TrainSettings, step: int) -> bool:
     """Whether there is a preview of this step."""
     return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
+
+
+def _looked(run: Run, step: int) -> bool:
+    """Whether the losses of both sides are logged at a step."""
+    return any(row["step"] == step and "held_out" in row for row in run.rows())
 
 
 def _silence(hook: str, **facts: Any) -> None:

@@ -60,7 +60,7 @@ class Preview:
         results = {}
         for metric in list(self.metrics):
             try:
-                values = metric.measure(samples.clone(), reference(self.run.config.data, len(samples)))
+                values = metric.measure(samples.clone(), reference(self.run.config.training, len(samples)))
                 if not values or not all(math.isfinite(value) for value in values.values()):
                     raise ValueError(f"measured {values}")
                 results[metric.name] = {name: float(value) for name, value in values.items()}

@@ -116,7 +116,9 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
-        self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, world.rank, world.size)
+        self.batches = Batches(
+            config.training, config.N, self.settings.seed, self.settings.batch, world.rank, world.size
+        )
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
         self.band_means = bands / bands.sum(0).clamp_min(1)
@@ -199,7 +201,7 @@ class Trainer:
         self.window.loss += mean_loss
         self.window.grad_norm += grad_norm
         if self.logged(step):
-            self.window.bands = self._by_band(loss)
+            self.window.bands = self.by_band(loss)
         self.whole = True
 
     def logged(self, step: int) -> bool:
@@ -290,7 +292,7 @@ class Trainer:
             floating = [name for name in self.ema if self.ema[name].is_floating_point()]
             torch._foreach_lerp_([self.ema[name] for name in floating], [current[name] for name in floating], 1 - decay)
 
-    def _by_band(self, loss: Loss) -> list[float]:
+    def by_band(self, loss: Loss) -> list[float]:
         """The mean squared error of the batch in each band of frequencies."""
         error = dct(self.diffusion.unrotate(loss.error_bar))
         means: list[float] = (error.square().mean((0, 1)).flatten() @ self.band_means).tolist()
@@ -304,8 +306,9 @@ class Trainer:
         if self.failures < PATIENCE and not hopeless:
             return
         events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
-        culprits = [f"event {index} at i = {i}" for index, i, value in events if not math.isfinite(value)]
-        bands = [str(band) for band, value in enumerate(self._by_band(loss)) if not math.isfinite(value)]
+        origin = self.batches.data.origin
+        culprits = [f"{origin(index)} at i = {i}" for index, i, value in events if not math.isfinite(value)]
+        bands = [str(band) for band, value in enumerate(self.by_band(loss)) if not math.isfinite(value)]
         raise self.gave_up(
             f"non-finite loss: {', '.join(culprits[:5])}"
             if culprits

@@ -119,8 +119,6 @@ MISTAKES = [
     ("train --set foo", 2, "cannot read 'foo' (from --set)", "--set section.key=value"),
     ("train --set train.stpes=3", 2, "section 'train' has no parameter 'stpes' (from --set train.stpes)",
      "did you mean 'steps'?"),
-    ("train --batch 2000", 2, "a batch of 2000 is larger than the data set of 1797 events (from --batch)",
-     "--batch 1797 or less"),
     # things that do not fit together
     ("train --model unet:attention=[8]", 2, "attention at 1/8 resolution, which no level has (from --model)",
      "levels of this network: 1/1, 1/2"),

@@ -30,7 +30,7 @@ def call(command, *args):
 
 
 def test_a_word_is_an_option_and_a_key_of_the_configuration():
-    assert OPTIONS.keys() - WHOLE == KEYS.keys()
+    assert {word.replace("_", "-") for word in OPTIONS.keys() - WHOLE} == KEYS.keys()
 
 
 def test_the_options_stand_where_given_stands_in_the_order_of_the_words():

@@ -31,6 +31,7 @@ from gendiff_plugins.data.lsun import Lsun
 from gendiff_plugins.data.npy import Npy
 from gendiff_plugins.data.packed import Packed
 from gendiff_plugins.data.zip import Zip
+from held import trained_on
 from PIL import Image
 from published import (
     BATCHES,
@@ -195,6 +196,14 @@ def test_manifest_announces_the_classes_as_they_are():
 def test_conforms(make, name):
     for check in checks(make(name)):
         check()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_trained_on_what_is_held_out(make, name):
+    data = make(name)
+    numbers, held_out = trained_on(data, 1)
+    assert len(held_out) == 1
+    assert numbers == set(range(data.length)) - held_out
 
 
 def tell(every):

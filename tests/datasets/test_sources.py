@@ -122,7 +122,10 @@ def test_a_name_of_data_is_no_path(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "a.png").write_bytes(encoded(values(6, 10, 3)))
     monkeypatch.chdir(tmp_path)
-    assert read_as("digits") == {"name": "digits"}
+    with pytest.warns(
+        UserWarning, match="'digits' is taken as the data of that name; what is called so here is ./digits"
+    ):
+        assert read_as("digits") == {"name": "digits"}
     assert read_as("./digits") == {"name": "folder", "path": "digits"}
 
 

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import json_result, next_step, paragraph, progress, result
+from gendiff_cli.measured import events_of
 from gendiff_cli.opening import load_model, open_run
-from gendiff_cli.options import DeviceOption, EmaOption, JsonOption, RunArgument, spec_option
+from gendiff_cli.options import DeviceOption, EmaOption, HeldOutOption, JsonOption, RunArgument, spec_option
 
 if TYPE_CHECKING:
     from gendiff.data import Data
     from gendiff.run.directory import Run
-
-UNSEEN = 10**12  # the first index of an endless source that no training reaches
 
 
 class Prior(StrEnum):
@@ -32,7 +31,10 @@ def likelihood(
     run: RunArgument,
     events: Annotated[int, typer.Option(min=2, help="How many events are looked at.")] = 256,
     draws: Annotated[int, typer.Option(min=1, help="Steps that each event draws.")] = 8,
-    data: Annotated[str | None, spec_option("data", "Data that the run was not trained on; default: its own.")] = None,
+    data: Annotated[
+        str | None, spec_option("data", "Data that the run was not trained on, or a path; default: its own.")
+    ] = None,
+    held_out: HeldOutOption = None,
     prior: Annotated[
         Prior | None,
         typer.Option(
@@ -51,6 +53,7 @@ def likelihood(
     It is that of the chain which the ancestral sampler with all N steps draws from, x̂_0 clipped to the range of the data; runs of
     any process and objective have one. Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
     """
+    from gendiff.datasets.split import UNSEEN
     from gendiff.denoiser import NetworkScore
     from gendiff.lab.likelihood import bound
     from gendiff.machine.world import join
@@ -58,8 +61,8 @@ def likelihood(
 
     with join(device) as world:
         run_model = load_model(open_run(run), world.device, ema)
-        source = _data(run_model.run, data)
         diffusion = run_model.denoiser.diffusion
+        source = _data(run_model.run, data, held_out)
         if source.event_shape != diffusion.event_shape:
             raise ConfigError(
                 f"the run has events of shape {diffusion.event_shape}, the data {source.event_shape}",
@@ -67,7 +70,7 @@ def likelihood(
                 fix="give data of the same shape",
             )
         endless = source.length is None
-        indices = range(UNSEEN, UNSEEN + events) if endless else source.spread(events)
+        indices = range(UNSEEN, UNSEEN + events) if endless and held_out is not False else source.spread(events)
         if len(indices) < 2:
             raise ConfigError(f"the data hold {len(indices)} events", where="--data", fix="give at least two")
         if prior is None:
@@ -88,7 +91,8 @@ def likelihood(
                 chunk=batch,
                 watch=lambda count: bar.update(task, completed=count),
             )
-    held_out = endless or source.fingerprint != run_model.run.info["data"]["fingerprint"]
+    trained_on = run_model.run.info["data"]["fingerprint"] if data else run_model.run.split().training.fingerprint
+    seen = source.fingerprint == trained_on and not (endless and held_out is not False)
     facts = {
         "run": str(run),
         "bits_per_dimension": estimate.total.bits,
@@ -99,7 +103,7 @@ def likelihood(
         "convention": "8-bit" if limits == (-1.0, 1.0) else "continuous",
         "start": prior.value,
         "data": source.spec,
-        "held_out": held_out,
+        "held_out": not seen,
         "seed": seed,
         "weights": run_model.weights,
         "weights_hash": run_model.weights_hash,
@@ -108,12 +112,23 @@ def likelihood(
     _report(facts, json)
 
 
-def _data(run: Run, spec: str | None) -> Data:
-    from gendiff.run.config import Layer, resolve
+def _data(run: Run, text: str | None, held_out: bool | None) -> Data:
+    from gendiff.datasets.sources import data_like
+    from gendiff.plugin.registry import registry_in_force
 
-    if spec is not None:
-        return resolve([Layer.at("--data", "data", spec)]).config.data
-    return resolve([Layer(str(run.path / "config.toml"), {"data": run.table.get("data", {})})]).config.data
+    if text is None:
+        return events_of(run, held_out)
+    if held_out is not None:
+        raise ConfigError(
+            "--data are not events of the run",
+            where="--held-out" if held_out else "--training",
+            fix="leave one of the two out",
+        )
+    try:
+        return data_like(registry_in_force(), text, run.config.data.event_shape)
+    except GendiffError as error:
+        error.where = error.where or "--data"
+        raise
 
 
 def _report(facts: dict[str, Any], json: bool) -> None:

@@ -119,7 +119,7 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
         if arm.run is None:
             remark_overruled(settings)
         config = settings.config
-        data = config.data if arm.run is None else runs[arm.run]
+        data = config.training if arm.run is None else runs[arm.run]
         label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
         processes.append(Subject(label, settings, data, arm.run is not None))
     if labels:

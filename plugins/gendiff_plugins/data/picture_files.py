@@ -72,6 +72,9 @@ class PictureFiles(ImageData):
     def origin(self, index: int) -> str:
         return printable(self._names[index])
 
+    def entry(self, index: int) -> str:
+        return self._names[index]
+
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """``(name, reason)`` of every file left out with ``on_bad_image="skip"``."""

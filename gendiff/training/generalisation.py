@@ -1,0 +1,84 @@
+r"""Generalisation: the loss of events that are trained on beside that of events that are held out.
+
+Both are taken at the same steps i, spread over 1..N, with the same noise ε, keyed by the seed of the split alone and so the same
+at every optimiser step, with the averaged weights. From one look to the next nothing changes but the network: where the loss of
+held-out events rises while that of training events falls, the network learns these events, no longer their distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gendiff.data import Data
+from gendiff.datasets.split import HoldOut
+from gendiff.denoiser import Denoiser
+from gendiff.run.config import Config
+from gendiff.sampler import CHUNK
+from gendiff.streams import stream
+from gendiff.training.trainer import Trainer
+
+LEVELS = 8  # steps i of the diffusion at which losses are taken
+
+
+def looks_at(config: Config, step: int) -> bool:
+    """Whether the losses of both sides are taken at an optimiser step."""
+    every = config.hold_out.every if config.hold_out else 0
+    return bool(every) and (step % every == 0 or step == config.train.steps)
+
+
+def generalisation(trainer: Trainer) -> dict[str, Any]:
+    """What a row of metrics.jsonl says of both sides: loss, its standard error over events, loss by band, number of events."""
+    config = trainer.config
+    assert config.hold_out is not None
+    sides = {"held_out": config.held_out, "training": config.training}
+    network = trainer.averaged()
+    return {side: _losses(trainer, network, config.hold_out, data) for side, data in sides.items() if data is not None}
+
+
+@torch.no_grad()
+def _losses(trainer: Trainer, network: Denoiser, hold_out: HoldOut, data: Data) -> dict[str, Any]:
+    events = data.spread(hold_out.most)
+    draws = max(hold_out.most // len(events), 1)  # few events meet more noise, or their loss would be that of the noise
+    of_event = torch.zeros(len(events), dtype=torch.float64)
+    bands = torch.zeros(trainer.band_means.shape[1], dtype=torch.float64)
+    for places, x_0, i, eps in _batches(trainer, hold_out, data, events, draws):
+        loss = trainer.config.objective.loss(network, trainer.diffusion, x_0, i, eps)
+        of_event.index_add_(0, places, loss.per_event.double().cpu())
+        bands += torch.tensor(trainer.by_band(loss), dtype=torch.float64) * len(places)
+    of_event /= draws * LEVELS
+    error = float(of_event.std() / math.sqrt(len(events))) if len(events) > 1 else None
+    return {
+        "loss": _finite(float(of_event.mean())),
+        "error": _finite(error),
+        "loss_bands": [_finite(value) for value in (bands / (len(events) * draws * LEVELS)).tolist()],
+        "events": len(events),
+    }
+
+
+def _batches(
+    trainer: Trainer, hold_out: HoldOut, data: Data, events: Any, draws: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Which of the events, x_0, i and ε, of all triples of event, noise and step, as many at a time as samples are drawn."""
+    N, device = trainer.config.N, trainer.device
+    triples = [(k, level) for k in range(len(events) * draws) for level in range(LEVELS)]
+    clean: dict[int, Tensor] = {}
+    size = CHUNK[device.type]
+    for start in range(0, len(triples), size):
+        part = triples[start : start + size]
+        places = [k % len(events) for k, _ in part]
+        clean = {place: clean[place] if place in clean else data[events[place]] for place in places}
+        eps = [
+            torch.randn(data.event_shape, generator=stream(hold_out.seed, "held out", k, level)) for k, level in part
+        ]
+        i = torch.tensor([math.ceil((level + 0.5) * N / LEVELS) for _, level in part])
+        x_0 = torch.stack([clean[place] for place in places])
+        yield torch.tensor(places), x_0.to(device), i.to(device), torch.stack(eps).to(device)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
