@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def issues() -> str:
     """The address that takes reports of bugs; empty where the installed metadata name none."""
-    urls = _of_metadata(lambda: importlib.metadata.metadata(NAME).get_all("Project-URL") or [], [])
+    urls: list[str] = _of_metadata(lambda: importlib.metadata.metadata(NAME).get_all("Project-URL") or [], [])
     return next((url.strip() for label, _, url in (text.partition(",") for text in urls) if label == ADDRESS), "")
 
 
