@@ -252,7 +252,9 @@ def _holds_samples(folder: Path) -> bool:
     from gendiff.run.origin import FILE
 
     return (
-        any(name == FILE or name.lower().endswith((".png", ".gif")) for name in map(str, os.listdir(folder)))
+        any(
+            name == FILE or name.lower().endswith((".png", ".gif")) for name in (path.name for path in folder.iterdir())
+        )
         or (folder.parent / FILE).exists()
     )
 
@@ -365,7 +367,7 @@ def _show_tree(run: Summary, relatives: list[tuple[int, Summary, bool]]) -> None
     if not relatives:
         return
     result("")
-    line = dict[int, Summary]()
+    line: dict[int, Summary] = {}
     for depth, one, this in relatives:
         line[depth] = one
         start = one.info.get("from", {})

@@ -188,7 +188,7 @@ class Run:
         path = Path(path)
         refuse_no_run(path)
         table = cls.stored_table(path)
-        run = cls(path, Config.model_construct(), given=given)
+        run = cls(path, Config.model_construct(), table, given=given)
         info = run.info
         run._look_for_edits(info, table, training)
         if steps is not None:

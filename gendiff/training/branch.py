@@ -1,7 +1,7 @@
 """Branch: a new run that begins with another's weights, whatever else is set otherwise.
 
 What fits by name and shape is taken: weights, averages, and what the optimiser knows of them. The rest begins as that of any new
-run, and what it is, is said and recorded. The new run counts its steps from 0 and saves a checkpoint of that, so that it needs the
+run, and what it is, is said and recorded. The new run counts its steps from 0 and saves a checkpoint of that: it needs the
 other no more.
 """
 

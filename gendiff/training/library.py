@@ -149,8 +149,8 @@ def resume(
         model, data: again, where they were given in Python.
         steps: train up to this step; left out, as far as it was to go.
         device, progress: as of `train`.
-        training: settings of the section ``train`` that are to be others from here on, such as ``lr`` or ``batch``: what a run that
-            goes on may change, which its record says.
+        training: settings of the section ``train`` that are to be others from here on, such as ``lr`` or ``batch``: what a
+            run that goes on may change, which its record says.
 
     Raises:
         ConfigError: where ``path`` is no run, model or data are needed, or a setting would make another run of it.
