@@ -89,7 +89,7 @@ def children(run: Summary, others: Iterable[Summary]) -> list[Summary]:
 
 def tree(run: Summary, others: Iterable[Summary]) -> list[tuple[int, Summary, bool]]:
     """From the oldest forebear of a run that is here to all that came of it: depth, run, and whether it is this one."""
-    everyone = [run, *(other for other in others if other.path != run.path)]
+    everyone = sorted([run, *(other for other in others if other.path != run.path)], key=lambda one: one.path.name)
     root, line = run, {run.path}
     while (older := parent(root, everyone)) and older.path not in line:
         root = older
