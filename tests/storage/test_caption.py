@@ -86,7 +86,9 @@ def test_what_is_too_large_is_passed_over(tmp_path):
     assert caption(gif) == ""
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b"GIF8"), lambda path: path.touch()])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b"GIF8"), lambda path: path.touch()]
+)
 def test_what_is_no_picture(tmp_path, make):
     make(tmp_path / "x.png")
     with pytest.raises(DataError, match="cannot read"):
