@@ -86,7 +86,7 @@ def said(value: Any) -> str:
 
 def _never_written(info: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> bool:
     """Whether these are the last recorded change, taken back: the process was killed between its two files."""
-    last = next(iter(info.get("changes", [])[-1:]), {})
+    last: Mapping[str, Any] = next(iter(info.get("changes", [])[-1:]), {})
     undone = {key: old for key, (_, old) in changes.items() if key != LENGTH}
     return bool(undone) and undone == last.get("before")
 

@@ -102,7 +102,7 @@ def place(path: Path) -> dict[str, Any]:
 
 def same_run(path: Path, info: Mapping[str, Any]) -> list[Path]:
     """Other directories beside ``path``, or where it was, of a run with the same id: one of them is a copy."""
-    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100
+    folder = path.parent if path.name not in ("", "..") else Path(os.path.abspath(path)).parent  # noqa: PTH100
     candidates = {child.name: child for child in sorted(folder.iterdir()) if (child / RECORD).is_file()}
     before = info.get("place", {}).get("path")
     if isinstance(before, str) and (Path(before) / RECORD).is_file():

@@ -103,7 +103,7 @@ def train(
     """
     source = as_data(data)
     given = {"rotation": rotation, "velocity": velocity, "objective": objective, "sampler": sampler, "N": N}
-    table = {key: value for key, value in given.items() if value is not None}
+    table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     table |= {"data": source, "train": training} | ({} if model is None else {"model": as_model(model)})
     parent = None if from_ is None else Parent.of(from_, averaged)  # type: ignore[arg-type]  # a path
     layers = [] if parent is None else [parent.layer]
