@@ -151,7 +151,11 @@ class Given:
         words = list[str]()
         for word, value in self.values.items():
             for one in value if isinstance(value, list) else [value]:
-                words += [f"--{word}"] if one is True else [f"--{word}", str(one).removesuffix(".0") if isinstance(one, float) else str(one)]
+                words += (
+                    [f"--{word}"]
+                    if one is True
+                    else [f"--{word}", str(one).removesuffix(".0") if isinstance(one, float) else str(one)]
+                )
         return words
 
     def layers(self, registry: Registry) -> list[Layer]:

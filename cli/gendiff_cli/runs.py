@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,8 @@ WATCHING = (
     "train.sample_every",
     "train.preview",
 )
-OPERATORS = ("!=", "<=", ">=", "=", "<", ">")
+ORDERS = {"<=": le, ">=": ge, "<": lt, ">": gt}
+OPERATORS = ("!=", *ORDERS, "=")
 
 
 @app.callback()
@@ -182,9 +184,7 @@ def _holds(value: Any, operator: str, text: str) -> bool:
         pair = (value, text)
     else:
         return False
-    return {"<": pair[0] < pair[1], "<=": pair[0] <= pair[1], ">": pair[0] > pair[1], ">=": pair[0] >= pair[1]}[
-        operator
-    ]
+    return bool(ORDERS[operator](*pair))
 
 
 def _number(text: str) -> float | None:
@@ -299,6 +299,9 @@ def _show_run(run: Path, json: bool) -> None:
     evaluations = stored_evaluations(run)
     entry = Entry(summary, evaluations[-1][1].numbers[0] if evaluations else None)
     providers, relatives = info.get("providers", {}), _relatives(summary)
+    notes = list(opened_run.notes)
+    if originals := opened_run.originals(info):
+        notes.append(f"it is a copy of '{originals[0]}', with the same id until it goes on: train --resume")
     facts = {
         **entry.facts,
         "host": info.get("host"),
@@ -310,7 +313,7 @@ def _show_run(run: Path, json: bool) -> None:
         "changes": info.get("changes", []),
         "tree": [{"depth": depth, "run": str(one.path), "this": this} for depth, one, this in relatives],
         "evaluations": [{"file": str(file), **evaluation.json()} for file, evaluation in evaluations],
-        "notes": opened_run.notes,
+        "notes": notes,
     }
     if json:
         json_result(facts)
@@ -336,7 +339,7 @@ def _show_run(run: Path, json: bool) -> None:
     if evaluations:
         result("")
         list_evaluations(evaluations)
-    for text in opened_run.notes:
+    for text in notes:
         note(text)
     next_step(command("sample" if evaluations else "evaluate", run))
 

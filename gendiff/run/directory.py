@@ -198,8 +198,6 @@ class Run:
         run.table = table
         result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), info, training)
         run.config, run.notes = result.config, [*run.notes, *result.notes]
-        if not training and (originals := run._originals(info)):
-            run.notes.append(f"it is a copy of '{originals[0]}', with the same id, until it goes on: train --resume")
         if training and isinstance(run.config.data, TensorData):
             run.config.data.require()
         return run
@@ -288,7 +286,7 @@ class Run:
         if any(change["step"] > step for change in info.get("changes", [])):
             notes.append(f"what was set otherwise later in '{self.path}' is so from step {step} on, where it goes on")
             info = history.going_back(info, step)
-        if originals := self._originals(info):
+        if originals := self.originals(info):
             lineage = {"id": info["id"], "name": originals[0].name, "step": step, "weights": "all", "hash": ""}
             info |= {"id": new_id(self.path), "from": lineage}
             notes.append(f"'{self.path}' is a copy of '{originals[0]}': it goes on as a run of its own, {info['id']}")
@@ -301,8 +299,9 @@ class Run:
         self._write_config()
         return notes
 
-    def _originals(self, info: Mapping[str, Any]) -> list[Path]:
+    def originals(self, info: Mapping[str, Any] | None = None) -> list[Path]:
         """The run of which this is a copy, that lies beside it or where it was; none where this is no copy."""
+        info = info or self.info
         if info.get("place", {}).get("inode") == self.path.stat().st_ino:
             return []
         others = same_run(self.path, info)

@@ -12,7 +12,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failur
 from gendiff.machine.workers import DataProcessDied
 from gendiff.run import checkpoint
 from gendiff.run.config import Config, Layer, TrainSettings
-from gendiff.run.directory import Run
+from gendiff.run.directory import Run, refuse_no_run
 from gendiff.run.history import flat
 from gendiff.run.roll import absence
 from gendiff.storage import disk
@@ -33,6 +33,7 @@ def refuse_another_run(path: Path, changes: Iterable[Layer], words: Sequence[obj
         words: of the command line, that begin a new run with these changes.
 
     """
+    refuse_no_run(path)
     refusals, details = list[str](), list[str]()
     averages = bool(flat(Run.stored_table(path)).get("train.ema", TrainSettings.model_fields["ema"].default))
     for change in changes:

@@ -37,7 +37,9 @@ def test_what_it_says_in_python(tmp_path, monkeypatch):
     import gendiff
 
     monkeypatch.chdir(tmp_path)
-    first = gendiff.train("digits", model="mlp:width=16,depth=1", rotation="dct", steps=2, out="runs/blur", progress=False)
+    first = gendiff.train(
+        "digits", model="mlp:width=16,depth=1", rotation="dct", steps=2, out="runs/blur", progress=False
+    )
     assert gendiff.resume("runs/blur", steps=3, lr=1e-4, progress=False).step == 3
     line = next(line for line in PAGE.splitlines() if "gendiff.train(" in line)
     code = line.partition("`")[2].partition("`")[0].replace("@60", "@3").replace(")", ", steps=1, progress=False)")
