@@ -273,9 +273,9 @@ def _show_origin(path: Path, json: bool) -> None:
     lines = {
         "run": f"{facts['run'].get('name')}, id {facts['run'].get('id')}",
         "weights": f"of step {facts['step']:,}, {kind}, {weights.get('hash')}",
-        "process": f"{process.get('rotation')}, {process.get('velocity')}, N = {process.get('N')}, {process.get('sha256')}",
-        "objective": facts["objective"],
-        "model": facts.get("model"),
+        "process": f"{_component(process.get('rotation'))}, {_component(process.get('velocity'))}, N = {process.get('N')}, {process.get('sha256')}",
+        "objective": _component(facts["objective"]),
+        "model": _component(facts["model"]),
         "data": facts.get("data"),
         "sampler": f"{sampler.get('spec')}, {sampler.get('evaluations')} evaluations, grid {sampler.get('grid') or '-'}, "
         f"prior {sampler.get('prior')}",
@@ -287,6 +287,14 @@ def _show_origin(path: Path, json: bool) -> None:
         if value is not None:
             paragraph(f"{key:9} {value}", indent=10)
     next_step(facts["command"])
+
+
+def _component(part: Any) -> str:
+    """A component with all its parameters, as a reader is told of it."""
+    if not isinstance(part, dict):
+        return str(part)
+    inside = ", ".join(f"{key}={_component(value)}" for key, value in part.items() if key != "name")
+    return f"{part.get('name', '-')}({inside})" if inside else str(part.get("name", "-"))
 
 
 def _show_run(run: Path, json: bool) -> None:

@@ -11,12 +11,13 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gendiff.command import command
-from gendiff.component import spec_value
+from gendiff.component import parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets import pictures
 from gendiff.denoiser import Denoiser, NetworkScore
@@ -285,13 +286,13 @@ def origin(
                 "hash": digest,
             },
             "process": {
-                "rotation": config.rotation.spec,
-                "velocity": config.velocity.spec,
+                "rotation": _recorded(run, "rotation"),
+                "velocity": _recorded(run, "velocity"),
                 "N": config.N,
                 "sha256": str(info.get("process", {}).get("sha256", ""))[:12],
             },
-            "objective": config.objective.spec,
-            "model": config.model.spec,
+            "objective": _recorded(run, "objective"),
+            "model": _recorded(run, "model"),
             "data": info["data"]["fingerprint"],
             "sampler": {
                 "spec": sampler.spec,
@@ -309,6 +310,12 @@ def origin(
             "command": command("sample", run.path, *again, *options),
         }
     )
+
+
+def _recorded(run: Run, key: str) -> dict[str, Any]:
+    """A component as config.toml has it: the same where numbers stand in for a plugin that is gone."""
+    entry = run.table.get(key)
+    return dict(entry) if isinstance(entry, dict) else parse_spec(entry or getattr(run.config, key).spec)
 
 
 def _spec_on(config: Config, sampler: Sampler) -> str:

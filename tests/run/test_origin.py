@@ -42,7 +42,7 @@ def test_the_folder_says_what_made_it(samples):
     assert (facts["step"], facts["n"], facts["seed"], facts["weights"]["kind"]) == (3, 3, 0, "averaged")
     assert facts["weights"]["decay"] == begun.config.train.ema
     assert facts["sampler"]["evaluations"] == facts["sampler"]["steps"] == 2
-    assert facts["process"]["rotation"] == "dct"
+    assert facts["process"]["rotation"] == {"name": "dct"}
     assert facts["data"] == begun.info["data"]["fingerprint"]
     assert facts["versions"].keys() == {"gendiff", "torch", "numpy"}
 
@@ -134,6 +134,6 @@ def test_a_part_of_another_kind(samples, tmp_path, part, value):
 
 
 def test_what_a_terminal_would_obey_is_written_out(samples, tmp_path):
-    facts = {**Origin.of(samples).facts, "format": FORMAT, "objective": "\x1b[2Jeps"}
+    facts = {**Origin.of(samples).facts, "format": FORMAT, "objective": {"name": "\x1b[2Jeps"}}
     (tmp_path / FILE).write_text(json.dumps(facts))
     assert "\x1b" not in run("runs", "show", tmp_path).out
