@@ -273,7 +273,8 @@ def _show_origin(path: Path, json: bool) -> None:
     lines = {
         "run": f"{facts['run'].get('name')}, id {facts['run'].get('id')}",
         "weights": f"of step {facts['step']:,}, {kind}, {weights.get('hash')}",
-        "process": f"{_component(process.get('rotation'))}, {_component(process.get('velocity'))}, N = {process.get('N')}, {process.get('sha256')}",
+        "process": f"{_component(process.get('rotation'))}, {_component(process.get('velocity'))}, N = {process.get('N')}, "
+        f"{process.get('sha256')}",
         "objective": _component(facts["objective"]),
         "model": _component(facts["model"]),
         "data": facts.get("data"),
