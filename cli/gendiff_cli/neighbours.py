@@ -133,7 +133,7 @@ def _trained_on(model: TrainedModel) -> tuple[EventSet, Callable[[int], str]]:
     """The events that a run was trained on, and what people call each: of an endless source the first of them."""
     from gendiff.evaluation.event_set import EventSet, spread
 
-    data = model.run.split().training
+    data = model.run.data()
     total = data.length or model.step * model.run.config.train.batch
     count = min(total, MOST_REFERENCE)
     places = spread(count, data.length) if data.length else list(range(count))

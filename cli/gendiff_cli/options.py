@@ -132,6 +132,8 @@ OPTIONS: Mapping[str, Any] = {
     "precision": Annotated[str | None, _training("fp32 or bf16.")],
     "seed": Annotated[int | None, _training("Everything random follows from it.")],
     "compile": Annotated[bool | None, _training("Compile the network.", "--compile")],
+    "keep": Annotated[int | None, _training("How many checkpoints are kept.")],
+    "checkpoint-every": Annotated[int | None, _training("Steps between checkpoints.", "--checkpoint-every")],
     "preset": Annotated[
         list[str] | None,
         typer.Option(
@@ -161,6 +163,18 @@ class Given:
     def options(self) -> list[str]:
         """The options that were given."""
         return [f"--{word.replace('_', '-')}" for word in self.values]
+
+    def words(self) -> list[str]:
+        """The words of the command line that say the same."""
+        words = list[str]()
+        for word, value in self.values.items():
+            for one in value if isinstance(value, list) else [value]:
+                words += (
+                    [f"--{word}"]
+                    if one is True
+                    else [f"--{word}", str(one).removesuffix(".0") if isinstance(one, float) else str(one)]
+                )
+        return words
 
     def layers(self, registry: Registry) -> list[Layer]:
         """The layers of the configuration in order of precedence."""
@@ -202,7 +216,7 @@ def configured(words: str) -> Callable[[Callable[..., None]], Callable[..., None
 
         @functools.wraps(command)
         def with_given(**values: Any) -> None:
-            options = {word: values.pop(word) for word in order if word not in own}
+            options = {word: values.pop(_identifier(word)) for word in order if word not in own}
             command(given=Given({word: value for word, value in options.items() if value not in (None, [])}), **values)
 
         # Typer reads these two.
@@ -213,8 +227,12 @@ def configured(words: str) -> Callable[[Callable[..., None]], Callable[..., None
     return decorate
 
 
+def _identifier(word: str) -> str:
+    return word.replace("-", "_")
+
+
 def _parameter(word: str) -> inspect.Parameter:
-    return inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[word])
+    return inspect.Parameter(_identifier(word), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[word])
 
 
 def numbers(text: str, where: str, example: str, least: int = 1) -> tuple[int, ...]:

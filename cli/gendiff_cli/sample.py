@@ -20,6 +20,7 @@ from gendiff_cli.options import DeviceOption, EmaOption, Given, JsonOption, RunA
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel, Trajectory
+    from gendiff.run.origin import Origin
     from gendiff.sampler import Sampler
 
 #: The folder of the events alone: other tools read every picture that they find.
@@ -80,7 +81,8 @@ def sample(
             world.barrier()
             _draw(model, sampler, seed, range(world.rank, n, world.size), batch, stage, evaluations, views)
             world.barrier()
-            files = _draw_together(stage, n, views, trajectory, gif) if world.main else []
+            made_by = model.origin(sampler, seed, n, *(["--trajectory"] * trajectory), *(["--gif"] * gif))
+            files = _draw_together(stage, n, views, trajectory, gif, made_by) if world.main else []
         if world.main:
             _report(model, sampler, seed, n, folder, files, evaluations, json)
 
@@ -116,8 +118,10 @@ def _draw(
 ) -> None:
     from gendiff.datasets import pictures
     from gendiff.run.generation import generate
+    from gendiff.run.origin import Origin
 
     (folder / EVENTS).mkdir(exist_ok=True)
+    one = model.origin(sampler, seed, 1).facts
     with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
@@ -130,24 +134,31 @@ def _draw(
         numbers = iter(images)
         for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch):
             for event in events:
-                pictures.save_event(folder / EVENTS, next(numbers), event)
+                number = next(numbers)
+                # An image is the same, to the byte, whatever else is drawn with it: of a folder it says nothing.
+                again = one["command"].replace(" --n 1 ", f" --n {number + 1} ", 1)
+                facts = {key: value for key, value in one.items() if key != "n"} | {"image": number, "command": again}
+                pictures.save_event(folder / EVENTS, number, event, Origin(facts).text)
 
 
-def _draw_together(folder: Path, n: int, views: Trajectory | None, trajectory: bool, gif: bool) -> list[str]:
-    """Draw what shows many events in one picture; returns the names of these files."""
+def _draw_together(
+    folder: Path, n: int, views: Trajectory | None, trajectory: bool, gif: bool, made_by: Origin
+) -> list[str]:
+    """Draw what shows many events in one picture, and write what made them; returns the names of these pictures."""
     import torch
 
     from gendiff.datasets import pictures
 
     files = [GRID]
     events = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
-    pictures.sheet(torch.stack(events)).save(folder / GRID)
+    pictures.save(folder / GRID, pictures.sheet(torch.stack(events)), made_by.text)
     if views is not None and trajectory:
         files.append(STRIP)
-        pictures.strip(views.events).save(folder / STRIP)
+        pictures.save(folder / STRIP, pictures.strip(views.events), made_by.text)
     if views is not None and gif:
         files.append(ANIMATION)
-        pictures.save_animation(folder / ANIMATION, views.events)
+        pictures.save_animation(folder / ANIMATION, views.events, text=made_by.text)
+    made_by.save(folder)
     return files
 
 
@@ -216,8 +227,10 @@ def _check_folder(folder: Path, given: bool) -> None:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """What is in a folder of samples and is no picture that this command draws."""
-    inside = [path for path in folder.iterdir() if path.name not in {EVENTS, *DRAWN}]
+    """What is in a folder of samples and is nothing that this command writes."""
+    from gendiff.run.origin import FILE
+
+    inside = [path for path in folder.iterdir() if path.name not in {EVENTS, FILE, *DRAWN}]
     if (folder / EVENTS).is_dir():
         inside += [path for path in (folder / EVENTS).iterdir() if not re.fullmatch(r"\d{6,}\.(png|npy)", path.name)]
     return sorted(str(path.relative_to(folder)) for path in inside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff.errors import ConfigError, GendiffError
+from gendiff.errors import ConfigError, GendiffError, Stopped
 from gendiff.machine.load import Load
 from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.opening import open_run, passing_over
@@ -26,24 +25,13 @@ if TYPE_CHECKING:
     from gendiff.plugin.registry import Registry
     from gendiff.run.config import Config, Layer
     from gendiff.run.directory import Run
+    from gendiff.training.branch import Parent
     from gendiff.training.trainer import Trainer
-
-#: What may be set for the rest of a run: where it is kept and watched, and bad pictures that are to be left out.
-CHANGEABLE = (
-    "data.on_bad_image",
-    "train.workers",
-    "train.keep",
-    "train.checkpoint_every",
-    "train.sample_every",
-    "train.preview",
-    "train.metrics",
-    "train.loggers",
-)
 
 
 @configured(
     "process rotation schedule velocity noise objective model data size hold_out sampler logger metric "
-    "steps batch lr ema precision seed compile device out preset config set"
+    "steps batch lr ema precision seed compile keep checkpoint-every device out preset config set"
 )
 def train(
     context: typer.Context,
@@ -51,8 +39,16 @@ def train(
     device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: the next number under runs/.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with a run; --steps may be given too.", metavar="RUN")
+        Path | None,
+        typer.Option(help="Go on with a run; --steps, --lr, --batch and the like may be given too.", metavar="RUN"),
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin a new run with the settings and weights of another.", metavar="RUN[@STEP]"),
+    ] = None,
+    from_averaged: Annotated[
+        bool, typer.Option("--from-averaged", help="With --from: begin with the averaged weights, not the raw ones.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps, forget them, and say what it costs.")
     ] = False,
@@ -63,38 +59,32 @@ def train(
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
     together = partial(_together, context.obj, out, dry_run, json, Load())
+    if from_ is None and from_averaged:
+        raise ConfigError("averaged weights of which run?", where="--from-averaged", fix="give it too: --from RUN")
     if resume is not None:
-        changes = _changes(given, out)
+        if from_ is not None:
+            raise ConfigError(
+                "a run goes on, or begins from another", where="--from", fix="leave out --resume or --from"
+            )
+        changes = _changes(resume, given, out)
         from gendiff.training.continuation import changed_data
 
         run = open_run(resume, training=True, steps=given.values.get("steps"), changes=changes)
-        new_settings = {layer.origin.removeprefix("--set "): said(layer) for layer in changes}
-        change = Change(new_settings, changed_data(run, run.config))
-        _start(run.config, device, partial(together, run, change))
+        _start(run.config, device, partial(together, run, changed_data(run, run.config), None))
     else:
         from gendiff.run.config import resolve
 
-        settings = resolve(given.layers(context.obj))
+        layers, parent = given.layers(context.obj), None
+        if from_ is not None:
+            from gendiff.training.branch import Parent
+
+            with passing_over() as problems:
+                parent = Parent.of(from_, from_averaged, problems)
+            layers = [parent.layer, *layers]
+        settings = resolve(layers)
         with settings.locating():
             remark_overruled(settings)
-            _start(settings.config, device, partial(together, None, Change()))
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a resumed run does not go on with as it was: settings by key, and what `changed_data` says of its data."""
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-    def keep(self, run: Run, step: int) -> None:
-        """Write it into the run's record, and say what of the data is left out."""
-        if self.settings or self.data:
-            run.record(step, self.settings, self.data)
-        if self.data:
-            missing = self.data["left_out"]
-            what = f"{missing} of the pictures that it began with" if missing else "none of its pictures any more"
-            note(f"from step {step} on, '{run.path}' leaves out {what}")
+            _start(settings.config, device, partial(together, None, {}, parent))
 
 
 def _start(config: Config, device: str | None, together: Callable[[Config, World], None]) -> None:
@@ -115,7 +105,8 @@ def _together(
     json: bool,
     load: Load,
     run: Run | None,
-    change: Change,
+    changed_data: Mapping[str, Any],
+    parent: Parent | None,
     config: Config,
     world: World,
 ) -> None:
@@ -133,6 +124,9 @@ def _together(
         trainer = Trainer(config, world.device, world)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
+        lineage = parent.begin(trainer) if parent else None
+        for line in parent.told(lineage) if parent and lineage else ():
+            note(line)
         if run is not None:
             with passing_over() as problems:
                 trainer.restore(checkpoint.newest(run.checkpoints, problems))
@@ -151,23 +145,40 @@ def _together(
         start = plan(trainer, load, memory=True)  # before anything is made: there may be too little
         if run is None:
             check_disk(out or Path("runs"), trainer)  # before anything is made
-            run = Run.create(config, registry, out, sys.argv[1:]) if world.main else None
+            run = Run.create(config, registry, out, sys.argv[1:], lineage) if world.main else None
             if run is not None:
                 stack.enter_context(_taken_away_where_nothing_is_saved(run))
             path = world.broadcast(str(run.path) if run else "")
             run = run or Run.open(Path(path), training=True)
+            is_new = True
         else:
             check_disk(run.path, trainer)
+            is_new = False
         if world.main:
             stack.enter_context(run.lock())
-            run.save_config()  # resumed with other settings, it has changed
-            change.keep(run, trainer.step)
+            if not is_new:
+                _go_on(run, trainer.step, changed_data)
             run.forget_after(trainer.step)
         announce(start)
         clock = Clock(trainer)
         watched(run, trainer, registry)
         if world.main:
             _finish(run, trainer, clock, start, json)
+
+
+def _go_on(run: Run, step: int, changed_data: Mapping[str, Any]) -> None:
+    """Write into the run's record what it does not go on with as it was, and say it."""
+    before = len(run.info.get("changes", []))
+    for text in run.go_on(step, changed_data):
+        note(text)
+    from gendiff.run import history
+
+    for line in history.lines({"changes": [c for c in run.info.get("changes", [])[before:] if c.get("set")]}):
+        note(line)
+    if changed_data:
+        missing = changed_data["left_out"]
+        what = f"{missing} of the pictures that it began with" if missing else "none of its pictures any more"
+        note(f"from step {step} on, '{run.path}' leaves out {what}")
 
 
 @contextmanager
@@ -177,8 +188,10 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
 
     try:
         yield
+    except Stopped:
+        raise
     except Exception as error:
-        if not checkpoint.steps(run.checkpoints):
+        if not any(checkpoint.steps(run.checkpoints)):
             run.take_away()
             if isinstance(error, GendiffError):
                 error.details = (*error.details, f"no step was saved, and '{run.path}' was taken away again")
@@ -200,30 +213,17 @@ def _finish(run: Run, trainer: Trainer, clock: Clock, start: Mapping[str, Any], 
     next_step(command("sample", run.path))
 
 
-def said(change: Layer) -> Any:
-    """The value that a layer of one setting gives."""
-    value: Any = change.table
-    for part in change.origin.removeprefix("--set ").split("."):
-        value = value[part]
-    return value
-
-
-def _changes(given: Given, out: Path | None) -> list[Layer]:
-    """The settings that are given with --resume; raises `ConfigError` for what would change what is trained."""
+def _changes(path: Path, given: Given, out: Path | None) -> list[Layer]:
+    """The settings that are given with --resume; raises `ConfigError` for what would make another run of it."""
     from gendiff.run.config import Layer
+    from gendiff.run.shorthand import KEYS
+    from gendiff.training.continuation import refuse_another_run
 
     changes = [Layer.from_assignment(assignment) for assignment in given.values.get("set", ())]
-    refusals = [option for option in given.options if option not in ("--steps", "--set")]
-    refusals += ["--out"] if out else []
-    refusals += [one.origin for one in changes if not one.origin.removeprefix("--set ").startswith(CHANGEABLE)]
-    if refusals:
-        raise ConfigError(
-            f"a resumed run keeps its configuration; {', '.join(refusals)} would change it",
-            where="--resume",
-            details=[
-                "only --steps and --device may be given with --resume, and --set of what does not change what is trained: "
-                + ", ".join(CHANGEABLE)
-            ],
-            fix="leave it out, or start a new run",
-        )
+    changes += [layer for layer in given.flags() if layer.origin != "--steps"]
+    whole = [word for word in given.values if word not in KEYS and word != "set"]
+    changes += [Layer(f"--{word}", {word: ""}) for word in whole]
+    changes += [Layer("--out", {"out": ""})] if out else []
+    words = given.words() + (["--out", str(out)] if out else [])
+    refuse_another_run(path, changes, words)
     return changes

@@ -60,6 +60,9 @@ class Batches(Dataset[Batch]):
         batch: events of the global batch.
         rank, world: this process takes the ``rank``-th of ``world`` equal parts.
 
+    Attributes:
+        origin: a step, and how many events were taken up to it: of batches of another size, where that has changed.
+
     Raises:
         ConfigError: where the batch cannot be split evenly, or is larger than the data or the memory of this machine.
 
@@ -92,6 +95,7 @@ class Batches(Dataset[Batch]):
         self.N = N
         self.seed = seed
         self.batch = batch
+        self.origin = (0, 0)
         self.positions = range(rank * batch // world, (rank + 1) * batch // world)
 
     def __getitem__(self, step: int) -> Batch:
@@ -104,9 +108,14 @@ class Batches(Dataset[Batch]):
             eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
         )
 
+    def taken(self, step: int) -> int:
+        """How many events the steps up to and with this one take."""
+        first, count = self.origin
+        return count + (step - first) * self.batch
+
     def data_index(self, step: int, position: int) -> int:
         """Which event stands at a position of the global batch: epochs of fresh permutations, one after another."""
-        count = (step - 1) * self.batch + position
+        count = self.taken(step - 1) + position
         if self.data.length is None:
             return count
         epoch, place = divmod(count, self.data.length)

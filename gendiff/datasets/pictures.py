@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from torch import Tensor
 
 from gendiff.datasets.images import opened
 from gendiff.errors import GendiffError
 from gendiff.shapes import EventShape
-from gendiff.storage import disk
+from gendiff.storage import caption, disk
 from gendiff.storage.arrays import npy
 from gendiff.storage.files import saved
 
@@ -49,17 +49,25 @@ def image(event: Tensor) -> Image.Image:
     return Image.fromarray(rearrange(rgb, "c h w -> h w c").contiguous().numpy(), "RGB")
 
 
-def save(path: Path, picture: Image.Image) -> None:
-    """Write a picture as PNG; an older file, or a link, is replaced at once."""
+def write_png(file: IO[bytes], picture: Image.Image, text: str = "") -> None:
+    """Write a picture as PNG, with a caption."""
+    info = PngImagePlugin.PngInfo()
+    if text:
+        info.add_text(caption.KEY, text)
+    picture.save(file, "PNG", pnginfo=info)
+
+
+def save(path: Path, picture: Image.Image, text: str = "") -> None:
+    """Write a picture as PNG, with a caption; an older file, or a link, is replaced at once."""
     with disk.writing(path):
-        saved(path, lambda file: picture.save(file, "PNG"))
+        saved(path, lambda file: write_png(file, picture, text))
 
 
-def save_event(folder: Path, number: int, event: Tensor) -> None:
-    """Write one event: grey and RGB pictures as PNG, anything else as a ``.npy`` of float32."""
+def save_event(folder: Path, number: int, event: Tensor, text: str = "") -> None:
+    """Write one event: grey and RGB pictures as PNG, with a caption, anything else as a ``.npy`` of float32."""
     stem = folder / f"{number:06d}"
     if event.ndim == 3 and len(event) in (1, 3):
-        save(stem.with_suffix(".png"), image(event))
+        save(stem.with_suffix(".png"), image(event), text)
     else:
         values = event.detach().cpu().float().numpy()
         with disk.writing(stem.with_suffix(".npy")):
@@ -95,11 +103,12 @@ def strip(views: list[Tensor]) -> Image.Image:
     return _tile([[image(view[row]) for view in views] for row in range(len(views[0]))])
 
 
-def save_animation(path: Path, views: list[Tensor], milliseconds: int = 80) -> None:
-    """A GIF of sheets, one frame per view of the chain, that rests on the last frame."""
+def save_animation(path: Path, views: list[Tensor], milliseconds: int = 80, text: str = "") -> None:
+    """A GIF of sheets, one frame per view of the chain, that rests on the last frame; with a caption."""
     frames = [sheet(view) for view in views]
     durations = [milliseconds] * (len(frames) - 1) + [1500]
     more: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
+    more |= {"comment": caption.as_comment(text)} if text else {}
     saved(path, lambda file: frames[0].save(file, "GIF", **more))
 
 

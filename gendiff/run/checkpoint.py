@@ -146,6 +146,20 @@ def newest(folder: Path, problems: list[str] | None = None, preference: Sequence
     )
 
 
+def at(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step under ``folder``; raises `DataError` where there is none, or it is damaged or not finite."""
+    path, there = directory(folder, step), steps(folder)
+    if step not in there:
+        raise DataError(
+            f"there is no checkpoint of step {step} in '{folder}'",
+            details=[f"steps: {', '.join(map(str, there)) or 'none'}"],
+            fix="choose one of them; train with --keep to have more of them",
+        )
+    checkpoint = load(path)
+    _refuse_not_finite(path, checkpoint, list(checkpoint.tensors))
+    return checkpoint
+
+
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint; raises `DataError` naming what is wrong with it."""
     manifest = _manifest(path)

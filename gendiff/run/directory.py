@@ -34,24 +34,26 @@ from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.datasets.split import Split
 from gendiff.datasets.tensors import TensorData
-from gendiff.errors import ConfigError, DataError, GendiffError, printable, shown
-from gendiff.plain import json_bytes, json_line, json_object
+from gendiff.errors import ConfigError, DataError, GendiffError, printable
+from gendiff.plain import json_bytes, json_line
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
-from gendiff.run import stored
+from gendiff.run import history, stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
 from gendiff.run.curve import curve, markdown, verdict
+from gendiff.run.provenance import copy_plugin_files, given_in_python, providers
 from gendiff.run.recall import PROCESS, recall
-from gendiff.run.record import RECORD, copy_plugin_files, flaw, given_in_python, now, providers
+from gendiff.run.record import RECORD, RESTORE, is_copy, new_id, now, place, read, same_run
 from gendiff.run.roll import LENGTH, roll
+from gendiff.run.rows import METRICS, last_training_row, row_of
 from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 
 CONFIG, CARD = "config.toml", "README.md"
-RESTORE = "restore it from a copy, or start a new run"
 ROLL = "data.roll"
+EDITS = 5  # settings named in one message
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
 
 
@@ -68,7 +70,7 @@ class Run:
     ) -> None:
         self.path = path
         self.config = config
-        self.table = table or config.table()  # as config.toml has it: ``config`` may hold stand-ins
+        self.table = dict(table or config.table())  # as config.toml has it: ``config`` may hold stand-ins
         self.notes = list(notes)
         self.given = dict(given or {})  # model and data that were given in Python
         self.now = ""  # the fingerprint of its data, once they are opened
@@ -78,10 +80,20 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @classmethod
-    def create(cls, config: Config, registry: Registry, out: Path | None = None, argv: Sequence[str] = ()) -> Run:
+    def create(
+        cls,
+        config: Config,
+        registry: Registry,
+        out: Path | None = None,
+        argv: Sequence[str] = (),
+        lineage: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Make the directory ``out`` (default: the next number under ``runs/``) and write what defines the run.
 
         Nothing of it stays where that fails.
+
+        Args:
+            lineage: the run that it begins from: id, name, step, weights and hash.
 
         Raises:
             ConfigError: where ``out`` exists and is not empty.
@@ -99,24 +111,26 @@ class Run:
             run = cls(path, config)
             run.is_new = is_new
             try:
-                run._define(
-                    process, why, registry, argv, f"{printable(path.name)}-{os.urandom(4).hex()}" if out else path.name
-                )
+                run._define(process, why, registry, argv, lineage)
             except BaseException:
                 run.take_away()
                 raise
         return run
 
-    def _define(self, process: bytes, why: str, registry: Registry, argv: Sequence[str], identity: str) -> None:
+    def _define(
+        self, process: bytes, why: str, registry: Registry, argv: Sequence[str], lineage: Mapping[str, Any] | None
+    ) -> None:
         """Write what defines the run."""
         config, path, parts = self.config, self.path, self.config.data.parts
-        self.save_config()
+        self._write_config()
         Files().replace(path / PROCESS, process)
         if parts:
             Files().replace(path / ROLL, roll(parts))
         self._write(
             {
-                "id": identity,
+                "id": new_id(path),
+                **({"from": dict(lineage)} if lineage else {}),
+                "place": place(path),
                 "status": "created",
                 "created": now(),
                 "argv": list(argv),
@@ -134,6 +148,7 @@ class Run:
                 },
                 **({"held_out": held_out} if (held_out := config.split.about) else {}),
                 "predicts": config.objective.parametrization,
+                "config": self.table,
                 **({"given": given} if (given := given_in_python(config, path)) else {}),
             }
         )
@@ -175,23 +190,38 @@ class Run:
 
         """
         path = Path(path)
-        if not os.path.lexists(path / CONFIG) or not os.path.lexists(path / RECORD):
-            raise ConfigError(
-                f"'{path}' is not a run directory",
-                details=["a run directory holds run.json and config.toml", *_nearby(path)],
-                fix="give the directory that gendiff train made",
-            )
+        refuse_no_run(path)
         table = cls.stored_table(path)
+        run = cls(path, Config.model_construct(), table, given=given)
+        info = run.info
+        run._look_for_edits(info, table, training)
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
         for change in changes:
             table = overlaid(table, change)
-        run = cls(path, Config.model_construct(), table, given=given)
-        result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
-        run.config, run.notes = result.config, result.notes
+        run.table = table
+        result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), info, training)
+        run.config, run.notes = result.config, [*run.notes, *result.notes]
         if training and isinstance(run.config.data, TensorData):
             run.config.data.require()
         return run
+
+    def _look_for_edits(self, info: Mapping[str, Any], table: Mapping[str, Any], training: bool) -> None:
+        """Note what somebody changed in config.toml; raises `ConfigError` where it is to be trained on."""
+        edits = {key: pair for key, pair in history.edits(info, table).items() if key != history.LENGTH}
+        if not edits:
+            return
+        values = [f"{key}: {history.said(then)} then, {history.said(now)} now" for key, (then, now) in edits.items()]
+        if not training:
+            self.notes.append(f"its {CONFIG} was edited since gendiff wrote it: {'; '.join(values[:EDITS])}")
+            return
+        raise ConfigError(
+            f"'{self.path / CONFIG}' was edited since gendiff wrote it",
+            where="--resume",
+            details=[*values[:EDITS], *([f"and {len(values) - EDITS} more"] if len(values) > EDITS else [])],
+            fix="put these values back, and say what is to change with --resume, or for a new run with --from: "
+            + command("train", "--from", self.path, "--config", self.path / CONFIG),
+        )
 
     @staticmethod
     def stored_table(path: Path) -> dict[str, Any]:
@@ -234,29 +264,52 @@ class Run:
     @property
     def metrics(self) -> Path:
         """The file of measurements, one JSON object a line."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json, what no terminal should obey written out; raises `DataError` where it describes no run."""
-        value = shown(reading.json_file(self.path / RECORD))
-        if why := flaw(value):
-            raise DataError(f"'{self.path / RECORD}' does not describe a run: {why:.200}", fix=RESTORE)
-        return dict(value)
+        return read(self.path)
 
     def roll(self) -> bytes:
         """Which files its data were when it began, as `gendiff.run.roll` has it; empty for data of no single files."""
         count = self.info["data"].get("parts")
         return sealed.read(self.path / ROLL, LENGTH * count) if isinstance(count, int) else b""
 
-    def record(self, step: int, settings: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Write into run.json what is not as before from ``step`` on: settings, and what `changed_data` found."""
-        info = self.info
-        change = {"step": step, "when": now(), **({"set": dict(settings)} if settings else {})}
+    def go_on(self, step: int, data: Mapping[str, Any] | None = None) -> list[str]:
+        """Write what defines a run that goes on from ``step``: what is set otherwise from there on, and where it is.
+
+        A copy of another run becomes a run of its own, with an id of its own. Returns what a user should know.
+
+        Args:
+            data: what `changed_data` says of them.
+
+        """
+        before, notes = self.stored_table(self.path), list[str]()
+        info = history.settled(self.info, before)
+        if any(change["step"] > step for change in info.get("changes", [])):
+            notes.append(f"what was set otherwise later in '{self.path}' is so from step {step} on, where it goes on")
+            info = history.going_back(info, step)
+        if originals := self.originals(info):
+            lineage = {"id": info["id"], "name": originals[0].name, "step": step, "weights": "all", "hash": ""}
+            info |= {"id": new_id(self.path), "from": lineage}
+            notes.append(f"'{self.path}' is a copy of '{originals[0]}': it goes on as a run of its own, {info['id']}")
         if data:
-            change["data"] = dict(data)
             info["data"] = {**info["data"], "fingerprint": data["fingerprint"]}
-        self._write({**info, "changes": [*info.get("changes", []), change]})
+        if change := {**history.changed(before, self.table), **({"data": dict(data)} if data else {})}:
+            info["changes"] = [*info.get("changes", []), {"step": step, "when": now(), **change}]
+        # In this order: a crash in between leaves a change that was never made, and is known by that.
+        self._write({**info, "config": self.table, "place": place(self.path)})
+        self._write_config()
+        return notes
+
+    def originals(self, info: Mapping[str, Any] | None = None) -> list[Path]:
+        """The run of which this is a copy, that lies beside it or where it was; none where this is no copy."""
+        info = info or self.info
+        if info.get("place", {}).get("inode") == self.path.stat().st_ino:
+            return []
+        others = same_run(self.path, info)
+        return others if is_copy(self.path, info, others) else []
 
     def data(self) -> Data:
         """What this run was trained on; raises `DataError` where the data are gone, or not those that they were."""
@@ -295,7 +348,7 @@ class Run:
             )
         return split
 
-    def save_config(self) -> None:
+    def _write_config(self) -> None:
         """Write config.toml; a crash leaves the old or the new file."""
         Files().replace(self.path / CONFIG, tomli_w.dumps(dict(self.table)).encode())
 
@@ -322,19 +375,12 @@ class Run:
         if not os.path.lexists(self.metrics):
             return
         for line in reading.rows(self.metrics):
-            try:
-                row = json_object(line, lenient=True)
-            except ValueError:
-                continue
-            if type(row.get("step")) is int and row["step"] >= 0:
+            if row := row_of(line):
                 yield row
 
     def last_training_row(self) -> dict[str, Any]:
         """The newest row of training, whose loss is None where all its steps were skipped; empty before there is one."""
-        newest: dict[str, Any] = {}
-        for row in self._rows():
-            newest = row if "loss" in row else newest
-        return newest
+        return last_training_row(self.path)
 
     def forget_after(self, step: int) -> None:
         """Drop rows beyond ``step``: they belong to steps that will be done again."""
@@ -349,7 +395,7 @@ class Run:
         plugins = [word for copy in copies for word in ("--plugin", copy)]
         again = quoted("gendiff", *plugins, "train", "--config", "RUN/config.toml")
         lines = [
-            f"# {info['id']}",
+            f"# {printable(os.path.basename(os.path.abspath(self.path)))}",  # noqa: PTH100, PTH119  # also of "."
             "",
             f"A generalized diffusion trained with gendiff {info['versions'].get('gendiff', '-')} ({info['status']}).",
             "",
@@ -359,6 +405,12 @@ class Run:
                 f"| {kind} | `{getattr(config, kind).spec}` |"
                 for kind in ("rotation", "velocity", "objective", "model", "data")
             ),
+            *(
+                [f"| begun from | {origin['name']} (`{origin['id']}`), step {origin['step']} |"]
+                if (origin := info.get("from"))
+                else []
+            ),
+            *(f"| changed | {line} |" for line in history.lines(info)),
             f"| steps of the process | {config.N} |",
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
@@ -391,6 +443,16 @@ class Run:
 
     def _write(self, info: dict[str, Any]) -> None:
         Files().replace(self.path / RECORD, json_bytes(info))
+
+
+def refuse_no_run(path: Path) -> None:
+    """Raise `ConfigError` where ``path`` is not a run."""
+    if not os.path.lexists(path / CONFIG) or not os.path.lexists(path / RECORD):
+        raise ConfigError(
+            f"'{path}' is not a run directory",
+            details=["a run directory holds run.json and config.toml", *_nearby(path)],
+            fix="give the directory that gendiff train made",
+        )
 
 
 def _empty(out: Path) -> Path:

@@ -11,20 +11,25 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gendiff.command import command
+from gendiff.component import parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets import pictures
 from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.machine.stopping import heed
+from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, load_weights
+from gendiff.run.origin import Origin
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.shapes import ShownByShape, check_number
 from gendiff.storage.files import Files
@@ -130,6 +135,10 @@ class TrainedModel:
         images = range(check_number(n, "n"))
         return torch.cat([events.cpu() for events in generate(self.denoiser, self.run, choice, seed, images, n)])
 
+    def origin(self, sampler: Sampler, seed: int, n: int, *options: str) -> Origin:
+        """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample`` belong to its command."""
+        return origin(self.run, self.denoiser, sampler, (self.step, self.weights, self.weights_hash), seed, n, *options)
+
     def predict(self, x: Tensor, i: int | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
 
@@ -168,9 +177,7 @@ def generate(
         numbers = [*part, *[part[0]] * (chunk - len(part))]
         noise = ImageNoise(seed, numbers, config.data.event_shape, device)
         begin = (
-            _from_data(denoiser.diffusion, run.split().training, seed, numbers).to(device)
-            if sampler.prior == "data"
-            else None
+            _from_data(denoiser.diffusion, run.data(), seed, numbers).to(device) if sampler.prior == "data" else None
         )
         observer = _first(len(part), watch)
         events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=observer)[: len(part)]
@@ -249,12 +256,80 @@ def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count:
     return events
 
 
-def save_sheet(run: Run, path: Path, events: Tensor) -> None:
-    """Write a grid of events as a picture in a run, to the disk, whole or not at all."""
+def save_sheet(run: Run, path: Path, events: Tensor, made_by: Origin | None = None) -> None:
+    """Write a grid of events as a picture in a run, to the disk, whole or not at all; it says what it was made by."""
     content = io.BytesIO()
-    pictures.sheet(events).save(content, "PNG")
+    pictures.write_png(content, pictures.sheet(events), made_by.text if made_by else "")
     make_inside(run.path, path.parent)
     Files().replace(path, content.getvalue())
+
+
+def origin(
+    run: Run, denoiser: Denoiser, sampler: Sampler, weights: tuple[int, str, str], seed: int, n: int, *options: str
+) -> Origin:
+    """What makes the first ``n`` events of a seed: the run, its ``weights`` (step, group, hash), and how they are drawn."""
+    config, info = run.config, run.info
+    step, group, digest = weights
+    averaged = group == "ema"
+    strangers = {what: who for what, who in info.get("providers", {}).items() if not who.get("built_in")}
+    grid = getattr(sampler, "grid", None)
+    again = ["--n", n, "--sampler", _spec_on(config, sampler), "--seed", seed, *([] if averaged else ["--no-ema"])]
+    if not averaged and not config.train.ema:
+        again.remove("--no-ema")
+    return Origin(
+        {
+            "run": {"id": info["id"], "name": run.path.name},
+            "step": step,
+            "weights": {
+                "kind": "averaged" if averaged else "raw",
+                **({"decay": config.train.ema} if averaged else {}),
+                "hash": digest,
+            },
+            "process": {
+                "rotation": _recorded(run, "rotation"),
+                "velocity": _recorded(run, "velocity"),
+                "N": config.N,
+                "sha256": str(info.get("process", {}).get("sha256", ""))[:12],
+            },
+            "objective": _recorded(run, "objective"),
+            "model": _recorded(run, "model"),
+            "data": info["data"]["fingerprint"],
+            "sampler": {
+                "spec": sampler.spec,
+                "steps": getattr(sampler, "steps", None),
+                "evaluations": len(sampler.plan(denoiser.diffusion)),
+                "grid": grid.spec if grid is not None else None,
+                "prior": sampler.prior,
+            },
+            "seed": seed,
+            "n": n,
+            "precision": "fp32",  # of what is drawn, however the network was trained
+            "device": device_name(next(denoiser.parameters()).device),
+            "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
+            "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},
+            "command": command("sample", run.path, *again, *options),
+        }
+    )
+
+
+def _recorded(run: Run, key: str) -> dict[str, Any]:
+    """A component as config.toml has it: the same where numbers stand in for a plugin that is gone."""
+    entry = run.table.get(key)
+    return dict(entry) if isinstance(entry, dict) else parse_spec(entry or getattr(run.config, key).spec)
+
+
+def _spec_on(config: Config, sampler: Sampler) -> str:
+    """The spec that gives this sampler when it is named for a run, whose own sampler lends one of its name what is not said."""
+    own = {"N": config.N, "sampler": config.sampler.table()}
+    if resolve([Layer("the run", own), Layer("sampler", {"sampler": sampler.spec})]).config.sampler == sampler:
+        return sampler.spec
+    table = {key: value for key, value in sampler.table().items() if key != "name"}
+    return f"{sampler.name}:{','.join(f'{key}={spec_value(value)}' for key, value in table.items())}"
+
+
+def device_name(device: torch.device) -> str:
+    """A device as a reader knows it: ``cpu``, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class Trajectory:

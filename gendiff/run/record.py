@@ -1,24 +1,22 @@
-"""Record: run.json, what is known of a run besides its configuration, and what it must be to be believed."""
+"""Record: run.json, what is known of a run besides its configuration, and what it must be to be believed.
+
+This module does not import torch, so that hundreds of runs are listed in a moment.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import math
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gendiff.component import Component, Settings
-from gendiff.datasets.tensors import TensorData
-from gendiff.errors import GendiffError
-from gendiff.plugin.registry import Registry
-from gendiff.run.config import Config
-from gendiff.run.module import TorchModule
+from gendiff.errors import DataError, printable, shown
 from gendiff.storage import reading
-from gendiff.storage.files import Files
 
+RESTORE = "restore it from a copy, or start a new run"
 RECORD = "run.json"
 #: What run.json has tables of: of tables that say these, of texts, or of anything.
 TABLES: dict[str, tuple[str, ...] | None] = {
@@ -30,71 +28,14 @@ TABLES: dict[str, tuple[str, ...] | None] = {
     "data": None,
     "held_out": None,
     "given": None,
+    "config": None,
+    "from": None,
+    "place": None,
 }
+#: What the run says of the one that it began from: texts, and a number.
+LINEAGE = ("id", "name", "weights", "hash")
 LONGEST = 1000  # characters of a name
-PLUGIN = 2**24  # bytes of a plugin file
 VALUES = 2**28  # of an event
-
-
-def _components(settings: Settings) -> Iterator[Component]:
-    for field in type(settings).model_fields:
-        value = getattr(settings, field)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Component):
-                yield part
-            if isinstance(part, Settings):
-                yield from _components(part)
-
-
-def given_in_python(config: Config, path: Path) -> dict[str, Any]:
-    """What was given in Python and is not stored, and how the run is opened again."""
-    parts = {"model": config.model, "data": config.data}
-    given = {key: part.table() for key, part in parts.items() if isinstance(part, TorchModule | TensorData)}
-    words = {"model": "model=net", "data": "data=x"}
-    arguments = ", ".join([repr(str(path)), *(words[key] for key in given)])
-    return {**given, "open": f"gendiff.load({arguments})", "resume": f"gendiff.resume({arguments})"} if given else {}
-
-
-def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Who provides each component of ``config``."""
-    table = {}
-    for component in _components(config):
-        provider = registry.provider(component)
-        if provider is not None:
-            table[f"{component.kind} {component.name}"] = {
-                "plugin": str(provider),
-                "distribution": provider.distribution,
-                "version": provider.version,
-                "origin": provider.origin,
-                "built_in": provider.built_in,
-            }
-    return table
-
-
-def copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, str]]:
-    """Copy the plugin files that were loaded; returns where each came from, its hash and its copy."""
-    copies = {}
-    for provider in registry.providers:
-        if provider.sha256:
-            content = reading.content(Path(provider.origin), PLUGIN)
-            Files().make_directory(folder)
-            name = provider.distribution
-            if (folder / name).exists():  # two files may have the same name
-                name = f"{provider.sha256[:12]}-{name}"
-            Files().replace(folder / name, content)
-            copies[name] = {
-                "plugin": str(provider),
-                "given": provider.origin,
-                "origin": str(Path(provider.origin).resolve()),
-                "sha256": provider.sha256,
-                "copy": f"plugins/{name}",
-            }
-            if hashlib.sha256(content).hexdigest() != provider.sha256:
-                raise GendiffError(
-                    f"'{provider.origin}' changed while it was used as a plugin",
-                    fix="start again, with the file at rest",
-                )
-    return copies
 
 
 def flaw(info: Mapping[str, Any]) -> str:
@@ -118,6 +59,19 @@ def flaw(info: Mapping[str, Any]) -> str:
     for name, file in tables["plugin_files"].items():
         if not re.fullmatch(r"plugins/[^/]+", file["copy"]) or file["copy"] == "plugins/..":
             return f"the copy of the plugin file '{name}' is not in plugins/"
+    if (origin := tables["from"]) and not (
+        all(isinstance(origin.get(key), str) and len(origin[key]) <= LONGEST for key in LINEAGE)
+        and type(origin.get("step")) is int
+    ):
+        return f"'from' does not say {', '.join(LINEAGE)} and step"
+    changes = info.get("changes", [])
+    if not isinstance(changes, list) or not all(
+        isinstance(change, dict)
+        and type(change.get("step")) is int
+        and all(isinstance(change.get(key, {}), dict) for key in ("set", "before", "data"))
+        for change in changes
+    ):
+        return "'changes' is no list of what changed at a step"
     data = tables["data"]
     held_out = tables["held_out"]
     if held_out and not (isinstance(held_out.get("fingerprint"), str) and isinstance(held_out.get("words"), str)):
@@ -132,6 +86,55 @@ def flaw(info: Mapping[str, Any]) -> str:
         return f"'data.event_shape' is {shape!s:.40}"
     numbers = isinstance(bounds, list) and len(bounds) == 2 and all(type(end) in (int, float) for end in bounds)
     return "" if bounds is None or numbers else f"'data.value_range' is {bounds!s:.40}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """run.json of the run at ``path``, what no terminal should obey written out; raises `DataError` where it describes no run."""
+    value = shown(reading.json_file(path / RECORD))
+    if why := flaw(value):
+        raise DataError(f"'{path / RECORD}' does not describe a run: {why:.200}", fix=RESTORE)
+    return dict(value)
+
+
+def new_id(path: Path) -> str:
+    """An id for the run at ``path`` that no other has."""
+    return f"{printable(Path(os.path.abspath(path)).name)}-{os.urandom(4).hex()}"  # noqa: PTH100
+
+
+def place(path: Path) -> dict[str, Any]:
+    """Where a run is: what tells a copy, which has the same id, from the run itself, moved or not."""
+    return {"path": os.path.abspath(path), "inode": path.stat().st_ino}  # noqa: PTH100  # links as they are
+
+
+def same_run(path: Path, info: Mapping[str, Any]) -> list[Path]:
+    """Other directories beside ``path``, or where it was, of a run with the same id: one of them is a copy."""
+    folder = path.parent if path.name not in ("", "..") else Path(os.path.abspath(path)).parent  # noqa: PTH100
+    candidates = {child.name: child for child in sorted(folder.iterdir()) if (child / RECORD).is_file()}
+    before = info.get("place", {}).get("path")
+    if isinstance(before, str) and (Path(before) / RECORD).is_file():
+        candidates[before] = Path(before)
+    others = list[Path]()
+    for candidate in candidates.values():
+        try:
+            if candidate.samefile(path) or any(candidate.samefile(other) for other in others):
+                continue
+            if read(candidate)["id"] == info["id"]:
+                others.append(candidate)
+        except (DataError, OSError):
+            continue
+    return others
+
+
+def is_copy(path: Path, info: Mapping[str, Any], others: list[Path]) -> bool:
+    """Whether ``path`` is the copy, and one of the ``others`` with its id the run: that stayed where run.json says."""
+    then = info.get("place", {})
+    if not others or path.stat().st_ino == then.get("inode"):
+        return False
+    if any(other.stat().st_ino == then.get("inode") for other in others):
+        return True
+    if not then:  # an older run
+        return not info["id"].startswith(path.name)
+    return bool(place(path)["path"] != then.get("path"))
 
 
 def now() -> str:

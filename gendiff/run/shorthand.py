@@ -29,6 +29,8 @@ KEYS = {
     "precision": "train.precision",
     "seed": "train.seed",
     "compile": "train.compile",
+    "keep": "train.keep",
+    "checkpoint-every": "train.checkpoint_every",
 }
 
 

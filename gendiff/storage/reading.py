@@ -23,6 +23,7 @@ JSON = 4 * 2**20  # bytes of a file of each kind, at most: run.json, manifests, 
 TOML = 2**20
 ROW = 2**20  # of metrics.jsonl
 ROWS = 2**30
+BLOCK = 2**16  # bytes of a file that are read at once from its end
 HOLES = 1000  # of a file that are counted
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other methods inflate without a bound
 END = 2**16 + 128  # bytes of an archive in which its end is looked for
@@ -80,6 +81,25 @@ def rows(path: Path) -> Iterator[bytes]:
                 if len(line) > ROW or budget < 0:
                     raise ValueError(f"a line has more than {ROW:,} bytes" if budget >= 0 else "it grows without end")
                 yield line.rstrip(b"\r\n")
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def last_rows(path: Path) -> Iterator[bytes]:
+    """The same lines from the last to the first: who wants the newest reads the end of a file alone."""
+    try:
+        with opened(path, ROWS) as file:
+            place, rest = file.seek(0, os.SEEK_END), b""
+            while place:
+                size = min(BLOCK, place)
+                place -= size
+                file.seek(place)
+                first, *lines = (file.read(size) + rest).split(b"\n")
+                yield from (line.rstrip(b"\r") for line in reversed(lines))
+                rest = first
+                if len(rest) > ROW:
+                    raise ValueError(f"a line has more than {ROW:,} bytes")
+            yield rest.rstrip(b"\r")
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
 

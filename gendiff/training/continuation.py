@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,50 @@ from gendiff.command import command
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
 from gendiff.machine.workers import DataProcessDied
 from gendiff.run import checkpoint
-from gendiff.run.config import Config
-from gendiff.run.directory import Run
+from gendiff.run.config import Config, Layer, TrainSettings
+from gendiff.run.directory import Run, refuse_no_run
+from gendiff.run.history import flat
 from gendiff.run.roll import absence
 from gendiff.storage import disk
 from gendiff.training.trainer import Trainer
 
 LISTED = 20  # pictures named in the record of a run
+
+
+#: What a run may go on with otherwise, by the beginning of its key; all else would make another run of it.
+CHANGEABLE = ("train.", "sampler", "data.on_bad_image")
+FIXED = ("train.seed",)
+
+
+def refuse_another_run(path: Path, changes: Iterable[Layer], words: Sequence[object] = ()) -> None:
+    """Raise `ConfigError` where a change to a run that goes on would make another run of it.
+
+    Args:
+        words: of the command line, that begin a new run with these changes.
+
+    """
+    refuse_no_run(path)
+    refusals, details = list[str](), list[str]()
+    averages = bool(flat(Run.stored_table(path)).get("train.ema", TrainSettings.model_fields["ema"].default))
+    for change in changes:
+        for key, value in flat(change.table).items():
+            if not key.startswith(CHANGEABLE) or key in FIXED:
+                refusals.append(change.origin)
+            elif key == "train.ema" and bool(value) != averages:
+                refusals.append(change.origin)
+                details.append("averages are kept from the first step on, or not at all")
+    if refusals:
+        what = ", ".join(dict.fromkeys(refusals))
+        raise ConfigError(
+            f"a run that goes on stays the run that it is; {what} would make another of it",
+            where="--resume",
+            details=[
+                *details,
+                "it may go on with other settings of training (lr, batch, ema, precision, ..., not the seed), another sampler, "
+                "and --set data.on_bad_image",
+            ],
+            fix=f"begin a new run with its weights: {command('train', '--from', path, *words)}",
+        )
 
 
 def resuming(run: Run, change: str = "") -> str:
@@ -100,7 +137,7 @@ def _on(run: Run) -> str:
 def _safe(run: Run) -> list[str]:
     """The checkpoint that a run would go on from, in one line; none where there is none."""
     steps = checkpoint.steps(run.checkpoints)
-    return [f"the checkpoint of step {steps[0]} is safe"] if steps else []
+    return [f"the checkpoint of step {steps[0]} is safe"] if any(steps) else []
 
 
 def _vanished(run: Run, trainer: Trainer) -> GendiffError:

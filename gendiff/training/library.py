@@ -22,7 +22,7 @@ from torch import nn
 from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.datasets.tensors import TensorData, as_data
-from gendiff.errors import ArgumentError
+from gendiff.errors import ArgumentError, Stopped
 from gendiff.machine.world import World, choose_device
 from gendiff.model import Model
 from gendiff.objective import Objective
@@ -36,7 +36,8 @@ from gendiff.run.directory import Run
 from gendiff.run.generation import TrainedModel
 from gendiff.run.module import as_model
 from gendiff.sampler import Sampler
-from gendiff.training.continuation import changed_data, check_disk
+from gendiff.training.branch import Parent
+from gendiff.training.continuation import changed_data, check_disk, refuse_another_run
 from gendiff.training.loop import fit
 from gendiff.training.preview import Preview
 from gendiff.training.trainer import Trainer
@@ -63,13 +64,15 @@ class Progress:
 def train(
     data: Any,
     *,
-    model: nn.Module | Model | str = "unet",
-    rotation: Rotation | str = "identity",
-    velocity: Velocity | str = "blur",
-    objective: Objective | str = "wiener",
+    model: nn.Module | Model | str | None = None,
+    rotation: Rotation | str | None = None,
+    velocity: Velocity | str | None = None,
+    objective: Objective | str | None = None,
     sampler: Sampler | str | None = None,
-    N: int = 1000,
+    N: int | None = None,
     hold_out: float | Data | str | Mapping[str, Any] | None = None,
+    from_: str | PathLike[str] | None = None,
+    averaged: bool = False,
     out: str | PathLike[str] | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -79,12 +82,15 @@ def train(
 
     Args:
         data: a tensor, an array, a data set of torch, data or their spec: what `as_data` takes.
-        model: a module that maps ``(x, i)`` to the shape of x, which is copied, or a model or its spec.
-        rotation, velocity, objective: components or their specs.
+        model: a module that maps ``(x, i)`` to the shape of x, which is copied, or a model or its spec; left out, ``unet``.
+        rotation, velocity, objective: components or their specs; left out, ``identity``, ``blur`` and ``wiener``.
         sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
-        N: the steps of the process.
+        N: the steps of the process; left out, 1000.
         hold_out: what nothing is trained on: a part of the events (0.1), how many (200), other data, their spec or path, or a
             table of the settings of the section ``hold_out``.
+        from_: a run whose weights it begins with, as far as they fit, ``"runs/mine"`` or ``"runs/mine@1000"`` for one of its
+            checkpoints; all settings that are left out are those of that run then.
+        averaged: whether it begins with the averaged weights of that run, and not with the raw ones.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
         progress: whether stderr hears how far it is.
@@ -100,30 +106,31 @@ def train(
 
     """
     source = as_data(data)
-    default = f"trig:solver=ab2,steps={min(STEPS, N) if isinstance(N, int) and N > 0 else STEPS}"
-    training.setdefault("preview", default)
-    table = {
-        "data": source,
-        "model": as_model(model),
-        "rotation": rotation,
-        "velocity": velocity,
-        "objective": objective,
-        "sampler": default if sampler is None else sampler,
-        "N": N,
-        **({} if hold_out is None else {"hold_out": _reopenable(hold_out)}),
-        "train": training,
-    }
-    settings = resolve([Layer("gendiff.train", table)])
+    given = {"rotation": rotation, "velocity": velocity, "objective": objective, "sampler": sampler, "N": N}
+    table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    table |= {} if hold_out is None else {"hold_out": _reopenable(hold_out)}
+    table |= {"data": source, "train": training} | ({} if model is None else {"model": as_model(model)})
+    parent = None if from_ is None else Parent.of(from_, averaged)  # type: ignore[arg-type]  # a path
+    layers = [] if parent is None else [parent.layer]
+    if parent is None:
+        steps = min(STEPS, N) if isinstance(N, int) and N > 0 else STEPS
+        default = f"trig:solver=ab2,steps={steps}"
+        training.setdefault("preview", default)
+        table.setdefault("sampler", default)
+    settings = resolve([*layers, Layer("gendiff.train", table)])
     with settings.locating():
         config = settings.config.filled(say="batch" in training).fitted()
         trainer = _trainer(config, device)
+    lineage = parent.begin(trainer) if parent else None
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
-    run = Run.create(config, default_registry(), folder)
+    run = Run.create(config, default_registry(), folder, lineage=lineage)
     try:
         return _finished(run, trainer, progress)
+    except Stopped:
+        raise
     except Exception:
-        if not checkpoint.steps(run.checkpoints):
+        if not any(checkpoint.steps(run.checkpoints)):
             run.take_away()
         raise
 
@@ -136,6 +143,7 @@ def resume(
     steps: int | None = None,
     device: str | None = None,
     progress: bool = True,
+    **training: Any,
 ) -> TrainedModel:
     """Go on with a run from its newest checkpoint, to the same bits as if it had not been stopped.
 
@@ -144,19 +152,22 @@ def resume(
         model, data: again, where they were given in Python.
         steps: train up to this step; left out, as far as it was to go.
         device, progress: as of `train`.
+        training: settings of the section ``train`` that are to be others from here on, such as ``lr`` or ``batch``: what a
+            run that goes on may change, which its record says.
 
     Raises:
-        ConfigError: where ``path`` is no run, or model or data are needed.
+        ConfigError: where ``path`` is no run, model or data are needed, or a setting would make another run of it.
         DataError: where there is no checkpoint, or the data are not those that it began with.
 
     """
-    run = Run.open(path, training=True, steps=steps, given=_given(model, data))
+    changes = [Layer.at(key, f"train.{key}", value) for key, value in training.items()]
+    if changes:
+        refuse_another_run(Path(path), changes)
+    run = Run.open(path, training=True, steps=steps, changes=changes, given=_given(model, data))
     change = changed_data(run, run.config)
     trainer = _trainer(run.config, device)
     trainer.restore(checkpoint.newest(run.checkpoints))
-    if change:
-        run.record(trainer.step, {}, change)
-    return _finished(run, trainer, progress)
+    return _finished(run, trainer, progress, change)
 
 
 def load(
@@ -213,10 +224,11 @@ def _trainer(config: Config, device: str | None) -> Trainer:
     return Trainer(config, place, World(0, 1, place))
 
 
-def _finished(run: Run, trainer: Trainer, progress: bool) -> TrainedModel:
-    """Train to the last step, where that is not reached yet."""
+def _finished(run: Run, trainer: Trainer, progress: bool, change: Mapping[str, Any] | None = None) -> TrainedModel:
+    """Train to the last step, where that is not reached yet; ``change`` is of the data of a run that goes on."""
     with run.lock():
-        run.save_config()
+        for text in run.go_on(trainer.step, change) if change is not None else ():
+            warnings.warn(text, stacklevel=3)
         run.forget_after(trainer.step)
         observers = Observers(complain=partial(_failed, run))
         if progress:

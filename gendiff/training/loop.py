@@ -91,7 +91,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
             trainer.saved_step = trainer.step
 
     def halt(number: int) -> Stopped:
-        save(initial=trainer.step == 0)
+        save(initial=trainer.step == 0 and trainer.saved_step == 0)
         return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
 
     def look() -> None:
@@ -116,6 +116,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
 
     with closing(loader), stop_requests() as requests:
         try:
+            save()  # of a run that begins from another, which it needs no more
             if first and looks_at(trainer.config, first) and not _looked(run, first):
                 look()
             if first and is_shown(settings, first) and not run.preview(first).exists():
@@ -132,7 +133,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                 loss = trainer.window.means()["loss"]
                 if trainer.logged(step):
                     trainer.reduce_window()
-                    row = {"step": step, "images": step * settings.batch, **trainer.window.means()}
+                    row = {"step": step, "images": trainer.images, **trainer.window.means()}
                     row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
                     if world.main:
                         run.log(row)

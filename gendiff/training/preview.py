@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from gendiff.data import Data
+from gendiff.denoiser import Denoiser
 from gendiff.errors import reason
 from gendiff.plugin.observers import Observers
+from gendiff.run import checkpoint
 from gendiff.run.directory import Run, numbers
-from gendiff.run.generation import NotFinite, draw, save_sheet
+from gendiff.run.generation import NotFinite, draw, origin, save_sheet
+from gendiff.run.origin import Origin
 from gendiff.training.trainer import Trainer
 
 
@@ -39,7 +42,8 @@ class Preview:
         picture = self.run.preview(step)
         watch = partial(self.watch, step)
         try:
-            events = draw(trainer.averaged(), self.run, settings.preview, settings.preview_images, watch)
+            denoiser = trainer.averaged()
+            events = draw(denoiser, self.run, settings.preview, settings.preview_images, watch)
         except NotFinite as error:  # a run goes on, and stops by itself where its loss is not finite either
             warnings.warn(f"no samples are shown of step {step}: {error.what}", stacklevel=2)
             return
@@ -49,12 +53,20 @@ class Preview:
         )  # it was ended just after that
         if values and not in_log:
             self.run.log({"step": step, "n": len(events), "metrics": values})
-        save_sheet(self.run, picture, events)  # last: a run that goes on draws what has no picture
+        made_by = self._origin(trainer, denoiser)
+        save_sheet(self.run, picture, events, made_by)  # last: a run that goes on draws what has no picture
         self.observers.notify("gendiff_samples_ready", run=self.run.path, step=step, events=events, picture=picture)
         if values:
             self.observers.notify(
                 "gendiff_metrics_ready", run=self.run.path, step=step, values=numbers({"metrics": values})
             )
+
+    def _origin(self, trainer: Trainer, denoiser: Denoiser) -> Origin:
+        """What made this preview: the checkpoint of its step, which is saved by now."""
+        settings, group = trainer.settings, "ema" if trainer.ema else "model"
+        digest = checkpoint.weights_hash(checkpoint.directory(self.run.checkpoints, trainer.step), group)
+        weights = (trainer.step, group, digest)
+        return origin(self.run, denoiser, settings.preview, weights, settings.seed, settings.preview_images)
 
     def _measured(self, samples: Tensor) -> dict[str, Any]:
         results = {}

@@ -70,6 +70,22 @@ class Window:
         }
 
 
+@dataclass(frozen=True)
+class Inheritance:
+    """What a network took from another's checkpoint.
+
+    Args:
+        taken: how many named tensors of the network.
+        left: those of either that have no counterpart, and why, a line each.
+        moments: of how many weights the optimiser's state was taken.
+
+    """
+
+    taken: int
+    left: list[str]
+    moments: int
+
+
 def _count(number: Any, step: int) -> int:
     """A number of steps up to ``step``; raises `TypeError` or `ValueError` where it is none."""
     if not 0 <= whole(number) <= step:
@@ -204,6 +220,11 @@ class Trainer:
             self.window.bands = self.by_band(loss)
         self.whole = True
 
+    @property
+    def images(self) -> int:
+        """How many events were trained on."""
+        return self.batches.taken(self.step)
+
     def logged(self, step: int) -> bool:
         """Whether metrics.jsonl has a row of this step."""
         return step % self.settings.log_every == 0 or step == self.settings.steps
@@ -240,7 +261,7 @@ class Trainer:
                 group: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}
                 for group, named in tensors.items()
             },
-            state={"images": self.step * self.settings.batch, "failures": self.failures, "window": asdict(self.window)},
+            state={"images": self.images, "failures": self.failures, "window": asdict(self.window)},
             about=about,
         )
 
@@ -259,10 +280,46 @@ class Trainer:
         try:
             self.window = Window.of(source.state["window"], source.step)
             self.failures = _count(source.state["failures"], source.step)
+            images = whole(source.state["images"])
+            if images < source.step:
+                raise ValueError(f"{images} events in {source.step} steps")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         self._restore_optimizer(source)
         self.step = self.saved_step = self.first_step = source.step
+        self.batches.origin = (source.step, images)  # the batch may be another from here on
+
+    def inherit(self, source: Checkpoint, averaged: bool) -> Inheritance:
+        """Begin with what fits of another run's checkpoint: weights, the averaged ones where asked for, averages and moments."""
+        weights, own = source.tensors["ema" if averaged else "model"], self.network.state_dict()
+        left = [why for name in own if (why := _misfit(name, own[name], weights.get(name)))]
+        taken = {name: weights[name] for name in own if not _misfit(name, own[name], weights.get(name))}
+        left += [f"'{name}' is not in this network" for name in weights if name not in own]
+        load_weights(self.network, {**own, **taken})
+        averages = source.tensors.get("ema", weights)
+        if self.ema:
+            current = self.network.state_dict()
+            self.ema = {
+                name: (averages[name] if name in taken and name in averages else current[name])
+                .detach()
+                .to(self.device, current[name].dtype, copy=True)
+                for name in self.ema
+            }
+        moments = source.tensors.get("optimizer", {})
+        parameters = {name: parameter for name, parameter in self.network.named_parameters() if name in taken}
+        for name, parameter in parameters.items():
+            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            state = {entry: moments.get(f"{name}.{entry}") for entry in shapes}
+            if all(value is not None and value.shape == shapes[entry] for entry, value in state.items()):
+                self.optimizer.state[parameter] = {
+                    entry: value.to("cpu", torch.float32, copy=True)
+                    if entry == "step"
+                    else value.to(self.device, parameter.dtype, copy=True)
+                    for entry, value in state.items()
+                    if value is not None
+                }
+        self.saved_step = -1  # the state of step 0 does not follow from the configuration alone
+        return Inheritance(len(taken), left, len(self.optimizer.state))
 
     def _restore_optimizer(self, source: Checkpoint) -> None:
         """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
@@ -324,6 +381,16 @@ class Trainer:
             details=[*details, "none of these steps was applied; a checkpoint was saved"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
+
+
+def _misfit(name: str, own: Tensor, other: Tensor | None) -> str:
+    """Why another network's tensor cannot take the place of one's own; empty where it can."""
+    if other is None:
+        return f"'{name}' {tuple(own.shape)} is new"
+    if own.shape != other.shape:
+        return f"'{name}' is {tuple(own.shape)}, and was {tuple(other.shape)}"
+    alike = own.dtype == other.dtype or (own.is_floating_point() and other.is_floating_point())
+    return "" if alike else f"'{name}' is of another type"
 
 
 def _unusable_moment(

@@ -149,8 +149,10 @@ MISTAKES = [
     # resuming
     ("train --resume foreign", 2, "'foreign' is not a run directory", "run.json and config.toml"),
     ("train --resume missing", 2, "'missing' is not a run directory"),
-    ("train --resume r --lr 1", 2, "--lr would change it (from --resume)", "only --steps"),
-    ("train --resume r --out x --set a=b", 2, "--out, --set a would change it"),
+    ("train --resume r --seed 1", 2, "--seed would make another of it (from --resume)", "train --from r --seed 1"),
+    ("train --resume r --out x --set a=b", 2, "--set a, --out would make another of it", "train --from r --set a=b --out x"),
+    ("train --from missing", 2, "'missing' is not a run directory"),
+    ("train --from r@2", 4, "no checkpoint of step 2", "steps: 3"),
     ("train --resume r", 2, "'r' has already reached step 3 (from --resume)", "gendiff train --resume r --steps 6"),
     ("train --resume no-checkpoint", 4, "no usable checkpoint"),
     # devices
@@ -276,7 +278,8 @@ def test_training_makes_a_numbered_run_with_all_that_defines_it(tmp_path, monkey
     assert "step 3/3  loss " in done.err
 
     info = json.loads((path / "run.json").read_text())
-    assert (info["id"], info["status"]) == (path.name, "done")
+    assert re.fullmatch(rf"{path.name}-[0-9a-f]{{8}}", info["id"])
+    assert info["status"] == "done"
     assert info["created"] <= info["ended"]
     assert info["argv"] == [str(word) for word in line]
     assert {"gendiff", "torch", "numpy"} <= info["versions"].keys()
@@ -469,10 +472,16 @@ def test_samples_are_pictures_a_grid_and_views_of_the_way(here):
     assert (facts["n"], facts["evaluations"], facts["step"], facts["weights"]) == (3, 4, 3, "ema")
     assert re.fullmatch("[0-9a-f]{12}", facts["weights_hash"])
     files = sorted(path.name for path in folder.iterdir())
-    assert files == ["events", "grid.png", "trajectory.gif", "trajectory.png"]  # so other tools find events alone
+    assert files == [
+        "events",
+        "grid.png",
+        "sample.json",
+        "trajectory.gif",
+        "trajectory.png",
+    ]  # so other tools find events alone
     events = sorted(Path(facts["events"]).iterdir())
     assert [path.relative_to(folder).as_posix() for path in events] == [f"events/00000{k}.png" for k in range(3)]
-    for name in [*files[1:], *events]:
+    for name in [*(name for name in files[1:] if name != "sample.json"), *events]:
         with Image.open(name if name in events else folder / name) as picture:
             picture.load()
             assert getattr(picture, "n_frames", 1) > 1 or not str(name).endswith("gif")

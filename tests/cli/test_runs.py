@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from command import TINY, run
@@ -34,6 +36,18 @@ def test_list_shows_each_run_and_passes_over_what_is_none(here):
     listed = run("runs", "list")
     assert listed.code == 0
     lines = listed.out.splitlines()
+    assert lines[0].split() == [
+        "name",
+        "status",
+        "step",
+        "loss",
+        "number",
+        "data",
+        "objective",
+        "process",
+        "size",
+        "created",
+    ]
     assert [line.split()[:3] for line in lines[1:]] == [
         ["runs/00001-digits-identity-s0", "done", "3"],
         ["runs/00002-digits-dct-log-s4", "done", "3"],
@@ -176,3 +190,111 @@ def test_a_run_that_does_not_say_when_it_was_made_is_listed(tmp_path, created):
     (begun.path / "run.json").write_text(json.dumps(facts))
     done = run("runs", "list", tmp_path / "runs")
     assert (done.code, done.out.split()[-1]) == (0, "-"), done.err
+
+
+def names(*options):
+    done = run("runs", "list", *options, "--json")
+    assert done.code == 0, done.err
+    return [entry["name"] for entry in done.json["runs"]]
+
+
+FIRST, SECOND = "00001-digits-identity-s0", "00002-digits-dct-log-s4"
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("status=done", [FIRST, SECOND]),
+        ("status!=done", []),
+        ("rotation=dct", [SECOND]),
+        ("rotation.name!=dct", [FIRST]),
+        ("name=*log*", [SECOND]),
+        ("train.seed=4", [SECOND]),
+        ("train.seed<4.0", [FIRST]),
+        ("train.seed>=0", [FIRST, SECOND]),
+        ("velocity.schedule.f_max=0.3", [SECOND]),
+        ("train.compile=false", [FIRST, SECOND]),
+        ("number<5", []),
+        ("created>2020", [FIRST, SECOND]),
+        ("loss<-1", []),
+    ],
+)
+def test_list_filters(here, condition, expected):
+    assert names("--where", condition) == expected
+    assert names("--where", condition, "--where", "name=00001*") == [name for name in expected if name == FIRST]
+
+
+def test_list_sorts(here):
+    assert names("--sort", "train.seed") == [FIRST, SECOND]
+    assert names("--sort", "train.seed", "--reverse") == [SECOND, FIRST]
+    assert names("--sort", "process") == [SECOND, FIRST]
+    losses = [entry["loss"] for entry in run("runs", "list", "--sort", "loss", "--json").json["runs"]]
+    assert losses == sorted(losses)
+
+
+@pytest.mark.parametrize(
+    "options", [("--sort", "los"), ("--where", "los=1"), ("--where", "loss"), ("--where", "=1")], ids=str
+)
+def test_what_a_list_cannot_sort_or_filter_by(here, options):
+    told = run("runs", "list", *options)
+    assert (told.code, f"(from {options[0]})" in told.err) == (2, True)
+    assert ("did you mean 'loss'?" in told.err) == ("los" in options or "los=1" in options)
+
+
+def test_the_size_is_that_of_all_its_files_and_of_no_other(folder, tmp_path):
+    path = tmp_path / "x"
+    shutil.copytree(folder / "runs" / FIRST, path)
+    before = run("runs", "list", tmp_path, "--json").json["runs"][0]["size"]
+    (path / "samples").mkdir(exist_ok=True)
+    (path / "samples" / "more").write_bytes(os.urandom(100_000))
+    (path / "link").symlink_to(folder)
+    after = run("runs", "list", tmp_path, "--json").json["runs"][0]["size"]
+    assert 100_000 <= after - before < 150_000
+
+
+def test_the_last_number_is_that_of_the_last_evaluation(folder, tmp_path, monkeypatch):
+    from gendiff_cli import runs
+
+    from gendiff.evaluation.number import Evaluation
+
+    path = tmp_path / "x"
+    shutil.copytree(folder / "runs" / FIRST, path)
+    assert run("runs", "list", tmp_path, "--json").json["runs"][0]["number"] is None
+    assert run("evaluate", path, "--n", 16, "--steps", 2, "--no-cache").code == 0
+    listed = run("runs", "list", tmp_path, "--json").json["runs"][0]["number"]
+    ((_, evaluation),) = runs.stored_evaluations(path)
+    assert isinstance(evaluation, Evaluation)
+    assert listed == {"name": evaluation.numbers[0].name, "value": evaluation.numbers[0].value}
+
+
+def test_a_narrow_terminal_keeps_what_matters(monkeypatch):
+    from gendiff_cli import runs
+
+    rows = [["runs/00001-digits-identity-s0", "done", "2,000", "0.1234", "-", *(["x" * 20] * 5)]]
+    for width, kept in ((400, 10), (70, 5)):
+        monkeypatch.setattr(runs, "room", lambda cell, width=width: width)
+        columns = runs._fitting(rows)
+        assert len(columns) == kept
+        assert columns[:5] == ["name", "status", "step", "loss", "number"]
+
+
+def test_a_list_reads_the_end_of_a_long_log_alone(folder, tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    shutil.copytree(folder / "runs" / FIRST, path)
+    row = json.dumps({"step": 1, "loss": 2.0, "bands": [0.1] * 20}) + "\n"
+    metric = json.dumps({"step": 9, "n": 4, "metrics": {"x": 1.0}}) + "\n"
+    last = json.dumps({"step": 9, "loss": 0.5}) + "\n"
+    (path / "metrics.jsonl").write_text(row * 5000 + last + metric * 2000 + '{"step": 10, "lo')
+    listed = run("runs", "list", tmp_path, "--json").json["runs"][0]
+    assert (listed["step"], listed["loss"]) == (9, 0.5)
+    from gendiff.storage import reading
+
+    assert list(reading.last_rows(path / "metrics.jsonl")) == list(reading.rows(path / "metrics.jsonl"))[::-1]
+
+
+def test_a_list_imports_no_torch(here):
+    code = "import sys; from gendiff_cli import app; sys.argv = ['gendiff', 'runs', 'list']\ntry: app.main()\nfinally: "
+    code += "print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert FIRST in done.stdout
+    assert done.stderr.splitlines()[-1] == "False"

@@ -105,7 +105,9 @@ class TestContent:
         (folder / "events/000007.png").write_bytes(b"of another time")
         again = drawn()
         assert again == folder
-        assert tree(folder) == {name: content for name, content in before.items() if name != "trajectory.png"}
+        own = ("trajectory.png", "sample.json", "grid.png")  # these say the command, which is another
+        assert tree(folder).keys() == before.keys() - {"trajectory.png"}
+        assert all(content == before[name] for name, content in tree(folder).items() if name not in own)
         assert sorted(path.name for path in Path("r/samples").iterdir()) == [folder.name]
 
     def test_files_of_somebody_else_are_not_removed(self, here):
@@ -121,10 +123,10 @@ class TestContent:
     def test_an_interrupted_drawing_leaves_no_folder(self, here, monkeypatch):
         save = pictures.save_event
 
-        def interrupted(folder, number, event):
+        def interrupted(folder, number, event, text):
             if number == 2:
                 raise KeyboardInterrupt
-            save(folder, number, event)
+            save(folder, number, event, text)
 
         monkeypatch.setattr(pictures, "save_event", interrupted)
         for more in ((), ("--out", "mine"), ("--out", "there")):
@@ -140,7 +142,11 @@ class TestContent:
         (stage / "events/000009.png").write_bytes(b"half")
         (stage / "link").symlink_to("/nowhere")
         folder = drawn()
-        assert sorted(tree(folder)) == ["events/000000.png", "events/000001.png", "events/000002.png", "grid.png"]
+        assert sorted(tree(folder)) == [
+            *(f"events/00000{number}.png" for number in range(3)),
+            "grid.png",
+            "sample.json",
+        ]
         assert not stage.exists()
 
     def test_a_link_in_place_of_a_folder_is_not_followed(self, here):
@@ -161,7 +167,7 @@ class TestOut:
         inode = Path("empty").stat().st_ino
         for out in ("new/deep", "empty"):
             assert drawn("--out", out) == Path(out)
-            assert sorted(path.name for path in Path(out).iterdir()) == ["events", "grid.png"]
+            assert sorted(path.name for path in Path(out).iterdir()) == ["events", "grid.png", "sample.json"]
         assert Path("empty").stat().st_ino == inode  # it may be somebody's working folder
 
     def test_foreign_ones_are_not(self, here):

@@ -174,7 +174,7 @@ def test_samples_are_written_where_they_are_said_to_be(here):
     assert run(*SAMPLE).code == 0
     (folder,) = (here / "x" / "samples").iterdir()
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    assert len(names) == 4
+    assert len(names) == 5
     for name in names:
         (folder / name).unlink()
         (folder / name).symlink_to(here / "out" / "file")

@@ -224,7 +224,7 @@ class TestChanges:
         assert final(begun) == final(other)
 
     @pytest.mark.parametrize(
-        "change", ["train.lr=1", "train.batch=2", "data.size=9", "model.width=3", "N=7", "train.keeping=1"]
+        "change", ["train.seed=1", "train.ema=0", "data.size=9", "model.width=3", "N=7", "train.keeping=1"]
     )
     def test_nothing_else_may(self, tmp_path, change):
         begun = create(tmp_path / "run", settings(steps=4))

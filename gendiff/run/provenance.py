@@ -1,0 +1,80 @@
+"""Provenance: who provided the components of a run, what was given in Python, and the plugin files that were loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gendiff.component import Component, Settings
+from gendiff.datasets.tensors import TensorData
+from gendiff.errors import GendiffError
+from gendiff.plugin.registry import Registry
+from gendiff.run.config import Config
+from gendiff.run.module import TorchModule
+from gendiff.storage import reading
+from gendiff.storage.files import Files
+
+PLUGIN = 2**24  # bytes of a plugin file
+
+
+def _components(settings: Settings) -> Iterator[Component]:
+    for field in type(settings).model_fields:
+        value = getattr(settings, field)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Component):
+                yield part
+            if isinstance(part, Settings):
+                yield from _components(part)
+
+
+def given_in_python(config: Config, path: Path) -> dict[str, Any]:
+    """What was given in Python and is not stored, and how the run is opened again."""
+    parts = {"model": config.model, "data": config.data}
+    given = {key: part.table() for key, part in parts.items() if isinstance(part, TorchModule | TensorData)}
+    words = {"model": "model=net", "data": "data=x"}
+    arguments = ", ".join([repr(str(path)), *(words[key] for key in given)])
+    return {**given, "open": f"gendiff.load({arguments})", "resume": f"gendiff.resume({arguments})"} if given else {}
+
+
+def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
+    """Who provides each component of ``config``."""
+    table = {}
+    for component in _components(config):
+        provider = registry.provider(component)
+        if provider is not None:
+            table[f"{component.kind} {component.name}"] = {
+                "plugin": str(provider),
+                "distribution": provider.distribution,
+                "version": provider.version,
+                "origin": provider.origin,
+                "built_in": provider.built_in,
+            }
+    return table
+
+
+def copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, str]]:
+    """Copy the plugin files that were loaded; returns where each came from, its hash and its copy."""
+    copies = {}
+    for provider in registry.providers:
+        if provider.sha256:
+            content = reading.content(Path(provider.origin), PLUGIN)
+            Files().make_directory(folder)
+            name = provider.distribution
+            if (folder / name).exists():  # two files may have the same name
+                name = f"{provider.sha256[:12]}-{name}"
+            Files().replace(folder / name, content)
+            copies[name] = {
+                "plugin": str(provider),
+                "given": provider.origin,
+                "origin": str(Path(provider.origin).resolve()),
+                "sha256": provider.sha256,
+                "copy": f"plugins/{name}",
+            }
+            if hashlib.sha256(content).hexdigest() != provider.sha256:
+                raise GendiffError(
+                    f"'{provider.origin}' changed while it was used as a plugin",
+                    fix="start again, with the file at rest",
+                )
+    return copies
