@@ -143,7 +143,12 @@ def _run() -> None:
 
 def _as_note(
     said: set[str],
-    message: Warning | str, category: type, filename: str, lineno: int, file: object = None, line: object = None
+    message: Warning | str,
+    category: type,
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
 ) -> None:
     """A warning as a user wants to read it: what it says, once, and not which line of code says so."""
     text = " ".join(str(message).split())
