@@ -209,13 +209,11 @@ def test_a_mistake_is_explained_on_one_screen_and_leaves_nothing_behind(here, mi
     assert tree(here) == before
 
 
-def test_a_bare_path_is_no_data_and_the_error_says_how_to_find_out(here):
-    told = run("train", "--data", "photos")
-    assert told.code == 2
-    assert "unknown data 'photos' (from --data)" in told.err
-    assert "gendiff data info photos finds out" in told.err
-    assert "finds out" not in run("train", "--data", "fotos").err
-    assert "data         folder:path=photos" in run("data", "info", "photos", "--workers", 0).out
+def test_a_bare_path_is_data_for_training_too(here):
+    done = run("train", "--data", "photos", "--batch", 4, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert done.json["data"] == "folder:path=photos"
+    assert "unknown data 'fotos' (from --data)" in run("train", "--data", "fotos").err
 
 
 # --- info -------------------------------------------------------------------------------------------------------------

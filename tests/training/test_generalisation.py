@@ -27,6 +27,8 @@ from gendiff.training.trainer import Trainer
 
 COUNT, OUT = 19, 9
 
+pytestmark = pytest.mark.filterwarnings("default")  # notes of the command line
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -199,7 +201,6 @@ def test_a_run_says_what_it_holds_out_and_compares_with_it(file, tmp_path):
     assert [(one["events"], one["held_out"]) for one in bound] == [(OUT, True), (COUNT - OUT, False)]
 
 
-@pytest.mark.filterwarnings("default")  # a note of the command line
 def test_too_few_are_no_reference(file, tmp_path):
     words = ["--model", "mlp:width=4,depth=1", "--steps", 1, "--set", "train.sample_every=0", "--set", "N=20"]
     assert gendiff_command("train", "--data", file, "--hold-out", 4, *words, "--out", tmp_path / "run").code == 0
