@@ -165,7 +165,7 @@ def step_memory(trainer: Trainer, batch: Batch | None = None) -> Memory | None:
     weights = _bytes(trainer.network.parameters())
     later = 0 if trainer.optimizer.state else 2 * weights  # what Adam will hold from the first step on
     devices = [device] if device.type == "cuda" else []
-    with _only_memory(), torch.random.fork_rng(devices):
+    with _only_memory(trainer), torch.random.fork_rng(devices):
         network = copy.deepcopy(trainer.network)  # one of somebody else's may change when it is asked
         denoiser = Denoiser(network, trainer.diffusion, trainer.denoiser.frequency_features)
         denoiser.autocast = trainer.denoiser.autocast
@@ -255,14 +255,13 @@ def _kept(trainer: Trainer, denoiser: Denoiser, batch: Batch) -> int:
 
 
 @contextmanager
-def _only_memory() -> Iterator[None]:
+def _only_memory(trainer: Trainer) -> Iterator[None]:
     """What fails inside the block for want of memory is raised; all else the first step will say better."""
     try:
         yield
     except (Exception, SystemExit) as error:
         if demand := shortage(error):
-            fix = "lower --batch, use --precision bf16, or choose a smaller network"
-            raise out_of_memory(demand, "a step on this batch is too large", fix) from error
+            raise out_of_memory(demand, *trainer.too_large) from error
 
 
 def _wait(device: torch.device) -> None:

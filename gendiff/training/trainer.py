@@ -170,6 +170,12 @@ class Trainer:
                 error.subject = f"{key}.{error.subject.partition('.')[2] or 'name'}"
                 raise
 
+    @property
+    def too_large(self) -> tuple[str, str]:
+        """What is said of a step for which there is too little memory, and what makes it smaller."""
+        what = f"a step on {self.settings.batch} events with a network of {self.size:,} parameters is too large"
+        return what, "lower --batch, use --precision bf16, or choose a smaller network"
+
     def train_step(self, batch: Batch) -> None:
         """One optimiser step; a step whose loss or gradient is not finite is counted and not applied.
 
@@ -177,8 +183,7 @@ class Trainer:
         nothing was done yet that the disk does not hold.
         """
         step = self.step + 1
-        too_much = f"a step on {self.settings.batch} events with a network of {self.size:,} parameters is too large"
-        with memory_for(too_much, "lower --batch, use --precision bf16, or choose a smaller network"):
+        with memory_for(*self.too_large):
             with interruptible() if self.compiling else nullcontext():
                 batch = batch.to(self.device)
                 loss, grad_norm, mean_loss = self._gradient(batch, step)

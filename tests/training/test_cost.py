@@ -100,7 +100,7 @@ def test_a_shortage_of_memory_is_said_before_anything_is_made(monkeypatch):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(cost, "_kept", refuse)
-    with pytest.raises(Exception, match="a step on this batch is too large") as told:
+    with pytest.raises(Exception, match="a step on 4 events with a network of ") as told:
         step_memory(trainer())
     assert "--batch" in told.value.fix
 
