@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
+from gendiff.datasets.batches import moved
 from gendiff.errors import GendiffError, Stopped
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.config import TrainSettings
 from gendiff.run.directory import Run, numbers
 from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
-from gendiff.training.trainer import Trainer, Window, learning_rate
+from gendiff.training.trainer import Trainer, learning_rate
 
 
 def fit(
@@ -75,6 +75,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
     start, first = time.perf_counter(), trainer.step
     workers = default_workers(trainer.device) if settings.workers is None else settings.workers
     loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
+    batches = moved(loader, trainer.device)
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
     between = interruptible if world.size == 1 else nullcontext
 
@@ -107,14 +108,14 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
 
     with closing(loader), stop_requests() as requests:
         try:
-            if first and _shows(settings, first) and not run.preview(first).exists():
+            if first and trainer.shown(first) and not run.preview(first).exists():
                 complete, stop = show()
                 if stop and not (complete and first == settings.steps):
                     raise halt(requests[0] if requests else signal.SIGTERM)
             while trainer.step < settings.steps:
                 with saving_on_failure(save):
                     with between():
-                        batch = next(loader)
+                        batch = next(batches)
                     trainer.train_step(batch)
                 step, last = trainer.step, trainer.step == settings.steps
                 images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
@@ -126,10 +127,10 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     if world.main:
                         run.log(row)
                     notify("gendiff_metrics_ready", step=step, values=numbers(row))
-                    trainer.window = Window()
+                    trainer.open_window()
                 stop, complete = world.any(bool(requests)), True
-                shows = _shows(settings, step)
-                if last or stop or shows or step % settings.checkpoint_every == 0:
+                shows = trainer.shown(step)
+                if last or stop or trainer.saved(step):
                     trainer.reduce_window()
                     save()
                     world.barrier()
@@ -140,11 +141,6 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     raise halt(requests[0] if requests else signal.SIGTERM)
         except StopRequest as request:
             raise halt(request.number) from request
-
-
-def _shows(settings: TrainSettings, step: int) -> bool:
-    """Whether there is a preview of this step."""
-    return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
 
 
 def _silence(hook: str, **facts: Any) -> None:
