@@ -24,6 +24,8 @@ from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
 from gendiff.training.trainer import Trainer, learning_rate
 
+WORTH_COMPILING = 600  # seconds that a run goes on for: compiling a large network takes one or two minutes
+
 
 def fit(
     run: Run,
@@ -55,7 +57,7 @@ def fit(
 
     try:
         with telling_how_to_go_on(run, trainer):
-            record(status="running", pid=os.getpid())
+            record(status="running", pid=os.getpid(), precision=trainer.precision, device=str(trainer.device))
             notify("gendiff_run_started", config=run.config.table(), step=trainer.step)
             _loop(run, trainer, notify, preview)
         status = "done"
@@ -139,6 +141,8 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     complete, stop = (False, True) if stop else show()
                 if stop and not (last and complete):
                     raise halt(requests[0] if requests else signal.SIGTERM)
+                if trainer.saved(step) and (settings.steps - step) * settings.batch > WORTH_COMPILING * images_per_s:
+                    trainer.compile_from_here()
         except StopRequest as request:
             raise halt(request.number) from request
 

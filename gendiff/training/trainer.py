@@ -22,8 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from gendiff.datasets.batches import Batch, Batches
 from gendiff.dct import dct
 from gendiff.denoiser import Denoiser
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError, reason
 from gendiff.frequency import frequency_bands
+from gendiff.machine import arithmetic
 from gendiff.machine.memory import memory_for
 from gendiff.machine.recording import Recorder, recorder_for
 from gendiff.machine.stopping import interruptible
@@ -109,10 +110,11 @@ class Trainer:
         self.step = 0
         self.saved_step = 0
         self.first_step = 0
-        self.compiling = self.settings.compile
+        self.compiling = False
         self.failures = 0
         self.window = Window()
         self._said = False  # why steps are not recorded
+        self._tried_to_compile = False
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
@@ -136,15 +138,21 @@ class Trainer:
             if self.settings.ema
             else {}
         )
-        self.denoiser.autocast = torch.bfloat16 if self.settings.precision == "bf16" else None
-        if self.settings.compile:
-            self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
-        parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser
+        self.precision = arithmetic.chosen(self.settings.precision, self.device)
+        self.denoiser.autocast = arithmetic.DTYPES[self.precision]
+        if arithmetic.is_slow(self.precision, self.device):
+            warnings.warn("this processor has no units for bf16: it takes many times as long as fp32", stacklevel=4)
+        if self.settings.compile is True:
+            self._compile()
+        self.parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser
+        self.take_step = self._step()
+
+    def _step(self) -> Step:
         current = self.network.state_dict()
         averaged = [name for name, value in self.ema.items() if value.is_floating_point()]
-        self.take_step = Step(
+        return Step(
             self.config.objective,
-            parallel.train(),
+            self.parallel.train(),
             self.diffusion,
             self.optimizer,
             [self.ema[name] for name in averaged],
@@ -153,6 +161,38 @@ class Trainer:
             self.world,
             self._recorder(),
         )
+
+    def _compile(self) -> None:
+        self.compiling = True
+        self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
+        if self.device.type == "cuda":  # a compiled network is faster so there, and on a CPU slower
+            self.denoiser.channels_last = True
+            self._lay_out(torch.channels_last)
+
+    def _lay_out(self, memory_format: torch.memory_format) -> None:
+        """Let weights, averages and moments lie so in memory: all of them alike, since they are walked through together."""
+        self.network.to(memory_format=memory_format)
+        for named in (self.ema, *self.optimizer.state.values()):
+            for name, value in named.items():
+                if isinstance(value, Tensor) and value.ndim == 4:
+                    named[name] = value.contiguous(memory_format=memory_format)
+
+    def compile_from_here(self) -> None:
+        """Compile the network in the next step where that is left to us, once."""
+        if self.settings.compile == "auto" and self.late and self.world.size == 1 and not self._tried_to_compile:
+            self._tried_to_compile = True
+            self._compile()
+            self._take_up(self._step())
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the network is compiled, or is in the next step."""
+        return self.denoiser.network is not self.network
+
+    def _take_up(self, step: Step) -> None:
+        """Go on with a new `Step` where the old one stands."""
+        step.tally, step.failed = self.take_step.tally, self.take_step.failed
+        self.take_step = step
 
     def _recorder(self) -> Recorder | None:
         recorder = recorder_for(self.device) if self.settings.capture else None
@@ -198,14 +238,25 @@ class Trainer:
         too_much = f"a step on {self.settings.batch} events with a network of {self.size:,} parameters is too large"
         with memory_for(too_much, "lower --batch, use --precision bf16, or choose a smaller network"):
             with interruptible() if self.compiling else nullcontext():
-                torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
-                rate, decay = learning_rate(self.settings, step), ema_decay(self.settings, step)
-                self.take_step(batch.to(self.device), rate, decay)
+                self._take(step, batch.to(self.device))
             self.compiling = False
             self.step = step
             self._say_why_not()
             if not self.late or self.logged(step) or self.saved(step):
                 self.look()
+
+    def _take(self, step: int, batch: Batch) -> None:
+        torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
+        rate, decay = learning_rate(self.settings, step), ema_decay(self.settings, step)
+        try:
+            self.take_step(batch, rate, decay)
+        except Exception as error:
+            if not (self.compiling and self.settings.compile == "auto"):
+                raise
+            warnings.warn(f"the network could not be compiled, and runs as it is: {reason(error)}", stacklevel=4)
+            self.compiling, self.denoiser.network = False, self.network
+            self._take_up(self._step())
+            self._take(step, batch)
 
     def _say_why_not(self) -> None:
         recorded = self.take_step.recorded

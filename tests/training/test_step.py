@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from runs import ALONE, CPU, UNET, asked_to_stop_in, create, final, rows, settings, train
+from tape import Tape
 from torch import nn
 
 from gendiff.errors import GendiffError, Stopped
@@ -15,26 +16,6 @@ from gendiff.run import checkpoint
 from gendiff.training import step as step_module
 from gendiff.training.step import PATIENCE, WARM, Step
 from gendiff.training.trainer import Trainer
-
-
-class Tape:
-    """A recorder on a CPU: what it records is done when it is replayed, and only then."""
-
-    def __init__(self):
-        self.events = []
-
-    def warm(self, work):
-        self.events.append("warm")
-        work()
-
-    def record(self, work):
-        self.events.append("record")
-
-        def replay():
-            self.events.append("replay")
-            work()
-
-        return replay
 
 
 class Broken(Tape):
@@ -212,3 +193,49 @@ def test_the_state_of_the_optimiser_keeps_the_strides_of_the_weights(tmp_path):
 
 def test_patience_is_one_number():
     assert step_module.PATIENCE == 5
+
+
+class Compiled(nn.Module):
+    """What `torch.compile` gives, without compiling; or it fails when it is asked first."""
+
+    def __init__(self, network, fails=False):
+        super().__init__()
+        self.network = network
+        self.fails = fails
+
+    def forward(self, x, i):
+        if self.fails:
+            raise RuntimeError("a graph break that nobody wrote a word about")
+        return self.network(x, i)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_long_run_is_compiled_after_its_first_picture_or_goes_on_as_it_is(tmp_path, monkeypatch, fails):
+    plain, compiled = (create(tmp_path / name, settings(sample_every=10)) for name in ("plain", "compiled"))
+    train(plain)
+    tape, steps = Tape(), []
+    recording(monkeypatch, tape)
+    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr(torch, "compile", lambda network: steps.append(len(tape.events)) or Compiled(network, fails))
+    if fails:
+        with pytest.warns(UserWarning, match="the network could not be compiled, and runs as it is: RuntimeError"):
+            trainer = train(compiled)
+    else:
+        trainer = train(compiled)
+    assert len(steps) == 1
+    assert trainer.compiled != fails
+    assert final(compiled) == final(plain)
+    assert rows(compiled) == rows(plain)
+
+
+def test_a_short_run_is_not_compiled(tmp_path, monkeypatch):
+    recording(monkeypatch, Tape())
+    monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
+    train(create(tmp_path / "run", settings(sample_every=10)))
+
+
+def test_on_a_cpu_nothing_is_compiled_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
+    trainer = train(create(tmp_path / "run", settings(sample_every=10)))
+    assert trainer.precision == "fp32"
