@@ -41,7 +41,8 @@ class CudaGraphs:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record it; its memory stays with the graph."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph):
+        # Of this thread alone: another one may just then pin the memory of the next batch.
+        with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             work()
         replay: Callable[[], None] = graph.replay
         return replay
