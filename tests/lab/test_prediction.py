@@ -611,4 +611,5 @@ def test_nobody_asked_for_more_steps_than_the_process_has(N, asked):
 def test_a_step_moves_to_where_it_costs_less_and_never_on_another():
     assert _moved((20, 9, 8, 3), 1, sum, lambda: True) == (20, 9, 7, 2)
     assert _moved((20, 9, 8, 1), 1, lambda steps: -sum(steps), lambda: True) == (20, 10, 9, 2)
+    assert _moved((20, 4, 3), 1, sum, lambda: True) == (20, 4, 2)
     assert _moved((20, 9, 8, 3), 1, sum, lambda: False) == (20, 9, 8, 3)
