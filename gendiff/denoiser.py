@@ -23,7 +23,8 @@ class Denoiser(nn.Module):
         diffusion: gives U^T x where the network wants frequency features.
         frequency_features: concatenate U^T x to x along the channels.
 
-    ``autocast`` (default None: float32) is the lower precision in which the network alone runs.
+    ``autocast`` (default None: float32) is the lower precision in which the network alone runs. ``channels_last`` (default False)
+    is how pictures lie in memory when it reads them.
 
     """
 
@@ -33,6 +34,7 @@ class Denoiser(nn.Module):
         self.diffusion = diffusion
         self.frequency_features = frequency_features
         self.autocast: torch.dtype | None = None
+        self.channels_last = False
 
     def to(self, device: torch.device) -> Self:  # type: ignore[override]  # a device is all it can move to
         """Move the network and the tables of the process."""
@@ -47,7 +49,10 @@ class Denoiser(nn.Module):
         """The raw output in event space, float32, for ``x`` of shape ``(B, *event)`` and steps ``i`` of shape ``(B,)``."""
         if self.frequency_features:
             x = torch.cat([x, self.diffusion.rotate(x)], dim=1)
-        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        if self.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        # Without a cache of cast weights: each is read once, and none would survive in a recorded step.
+        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False):
             output = ask(self.network, x, i.to(x.dtype), self.diffusion.event_shape, self.autocast)
         return output.float()
 

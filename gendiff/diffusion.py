@@ -223,7 +223,7 @@ class Diffusion:
                     fix="move the process: diffusion.to(i.device)",
                 )
             return Level(self.scales, self.moments.mean, self.moments.variance, check_steps(i, self.N, least), dtype)
-        step = torch.tensor([check_step(i, self.N, least)], device=self.scales.device)
+        step = torch.full((1,), check_step(i, self.N, least), device=self.scales.device)  # no device is waited for
         return Level(self.scales, self.moments.mean, self.moments.variance, step, dtype, one=True)
 
     def _of_each(self, x: Tensor, i: int | Tensor, name: str, least: int = 0) -> Level:

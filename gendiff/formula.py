@@ -56,7 +56,9 @@ class Formula:
         if self.operation == "components":
             return self.table
         values = [
-            part(i, ndim) if isinstance(part, Formula) else torch.tensor(part, dtype=torch.float64, device=i.device)
+            part(i, ndim)
+            if isinstance(part, Formula)
+            else torch.full((), float(part), dtype=torch.float64, device=i.device)
             for part in self.parts
         ]
         value: Tensor = OPERATIONS[self.operation][1](*values)

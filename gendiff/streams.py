@@ -34,5 +34,7 @@ class ImageNoise:
         self.device = device
 
     def __call__(self) -> Tensor:
-        noise = [torch.randn(self.event_shape, generator=generator) for generator in self.streams]
-        return torch.stack(noise).to(self.device)
+        noise = torch.stack([torch.randn(self.event_shape, generator=generator) for generator in self.streams])
+        if self.device.type == "cuda":
+            return noise.pin_memory().to(self.device, non_blocking=True)  # the next is drawn while this one is used
+        return noise.to(self.device)

@@ -129,7 +129,7 @@ OPTIONS: Mapping[str, Any] = {
     "batch": Annotated[int | None, _training("Events per step, over all processes.")],
     "lr": Annotated[float | None, _training("Learning rate.")],
     "ema": Annotated[float | None, _training("Decay of the averaged weights; 0 keeps none.")],
-    "precision": Annotated[str | None, _training("fp32 or bf16.")],
+    "precision": Annotated[str | None, _training("auto, fp32 or bf16.")],
     "seed": Annotated[int | None, _training("Everything random follows from it.")],
     "compile": Annotated[bool | None, _training("Compile the network.", "--compile")],
     "keep": Annotated[int | None, _training("How many checkpoints are kept.")],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -24,6 +25,7 @@ from gendiff.shapes import ShownByShape
 from gendiff.streams import stream
 
 FLOAT = 4  # bytes of a number of an event, or of its noise
+AHEAD = 2  # steps that the host may be before a GPU
 GENERATOR = 5000  # bytes of the stream that each event has of its own
 
 
@@ -47,6 +49,15 @@ class Batch(ShownByShape):
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
         return Batch(*(t.to(device, non_blocking=True) for t in (self.index, self.x_0, self.i, self.eps)))
+
+    def copy(self) -> Batch:
+        """The same batch in memory of its own."""
+        return Batch(*(t.clone() for t in (self.index, self.x_0, self.i, self.eps)))
+
+    def take(self, other: Batch) -> None:
+        """Become ``other``, of the same shapes, in the memory that this one has."""
+        for name in ("index", "x_0", "i", "eps"):
+            getattr(self, name).copy_(getattr(other, name), non_blocking=True)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the loader calls this on machines with a GPU."""
@@ -132,6 +143,29 @@ class Batches(Dataset[Batch]):
             pin_memory=device.type == "cuda",
         )
         yield from loaded(loader, "--set train.workers=0")
+
+
+def moved(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
+    """The batches on ``device``.
+
+    To a GPU each is copied on a stream of its own while the step before it is still computed, and whoever launches work on them
+    is held `AHEAD` steps before the device: memory stays bounded, and a request to stop is not long in coming.
+    """
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    done = deque[torch.cuda.Event]()
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            there = batch.to(device)
+        computing.wait_stream(copying)
+        for tensor in (there.index, there.x_0, there.i, there.eps):
+            tensor.record_stream(computing)
+        yield there
+        done.append(computing.record_event())
+        if len(done) > AHEAD:
+            done.popleft().synchronize()
 
 
 @lru_cache(maxsize=4)

@@ -54,6 +54,14 @@ class World:
         """Whether it is true in any process."""
         return self.mean([float(flag)])[0] > 0
 
+    def all(self, flag: Tensor) -> Tensor:
+        """Whether a flag, a scalar on the device of each process, is true in all of them; the host waits for nothing."""
+        if self.size == 1:
+            return flag
+        everywhere = flag.float()
+        dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+        return everywhere > 0
+
     def broadcast(self, text: str) -> str:
         """The main process's text, in every process."""
         if self.size == 1:

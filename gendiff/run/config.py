@@ -50,8 +50,15 @@ class TrainSettings(Settings):
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises linearly from 0")
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 never clips")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 keeps none")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; all else stays float32")
-    compile: bool = Field(False, description="compile the network with torch.compile")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="arithmetic of the network, all else stays float32; auto: bf16 on a GPU that has it, else fp32",
+    )
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description="torch.compile; auto: on a GPU, after the first picture of a run that goes on for ten minutes",
+    )
+    capture: bool = Field(True, description="record the whole step as one CUDA graph, where the device is a GPU")
     seed: int = Field(0, ge=0, description="everything random in the run follows from it")
     workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")

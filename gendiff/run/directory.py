@@ -414,7 +414,7 @@ class Run:
             f"| steps of the process | {config.N} |",
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
-            f"EMA {config.train.ema:g}, {config.train.precision}, seed {config.train.seed} |",
+            f"EMA {config.train.ema:g}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             *self._held_out_lines(info),
             "",

@@ -23,6 +23,7 @@ from gendiff.datasets import pictures
 from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
+from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
 from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint
@@ -30,6 +31,7 @@ from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, load_weights
 from gendiff.run.origin import Origin
+from gendiff.run.replayed import Replayed
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.shapes import ShownByShape, check_number
 from gendiff.storage.files import Files
@@ -169,7 +171,9 @@ def generate(
     """
     config = run.config
     device = next(denoiser.parameters()).device
-    model = NetworkScore(denoiser, denoiser.diffusion, config.objective.parametrization, config.data.value_range)
+    recorder = recorder_for(device)
+    network = denoiser if recorder is None else Replayed(denoiser, recorder)
+    model = NetworkScore(network, denoiser.diffusion, config.objective.parametrization, config.data.value_range)
     chunk = chunk or CHUNK[device.type]
     size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):

@@ -49,7 +49,7 @@ def _losses(trainer: Trainer, network: Denoiser, hold_out: HoldOut, data: Data) 
     for places, x_0, i, eps in _batches(trainer, hold_out, data, events, draws):
         loss = trainer.config.objective.loss(network, trainer.diffusion, x_0, i, eps)
         of_event.index_add_(0, places, loss.per_event.double().cpu())
-        bands += torch.tensor(trainer.by_band(loss), dtype=torch.float64) * len(places)
+        bands += torch.tensor(trainer.by_band(loss.error_bar), dtype=torch.float64) * len(places)
     of_event /= draws * LEVELS
     error = float(of_event.std() / math.sqrt(len(events))) if len(events) > 1 else None
     return {

@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
+from gendiff.datasets.batches import moved
 from gendiff.errors import GendiffError, Stopped
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.config import TrainSettings
 from gendiff.run.directory import Run, numbers
 from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
 from gendiff.training.generalisation import generalisation, looks_at
-from gendiff.training.trainer import Trainer, Window, learning_rate
+from gendiff.training.trainer import Trainer, is_shown, learning_rate
+
+WORTH_COMPILING = 600  # seconds that a run goes on for: compiling a large network takes one or two minutes
 
 
 def fit(
@@ -56,7 +58,7 @@ def fit(
 
     try:
         with telling_how_to_go_on(run, trainer):
-            record(status="running", pid=os.getpid())
+            record(status="running", pid=os.getpid(), precision=trainer.precision, device=str(trainer.device))
             notify("gendiff_run_started", config=run.config.table(), step=trainer.step)
             _loop(run, trainer, notify, preview)
         status = "done"
@@ -76,6 +78,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
     start, first = time.perf_counter(), trainer.step
     workers = default_workers(trainer.device) if settings.workers is None else settings.workers
     loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
+    batches = moved(loader, trainer.device)
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
     between = interruptible if world.size == 1 else nullcontext
 
@@ -126,7 +129,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
             while trainer.step < settings.steps:
                 with saving_on_failure(save):
                     with between():
-                        batch = next(loader)
+                        batch = next(batches)
                     trainer.train_step(batch)
                 step, last = trainer.step, trainer.step == settings.steps
                 images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
@@ -138,12 +141,12 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     if world.main:
                         run.log(row)
                     notify("gendiff_metrics_ready", step=step, values=numbers(row))
-                    trainer.window = Window()
+                    trainer.open_window()
                 if looks_at(trainer.config, step):
                     look()
                 stop, complete = world.any(bool(requests)), True
                 shows = is_shown(settings, step)
-                if last or stop or shows or step % settings.checkpoint_every == 0:
+                if last or stop or trainer.saved(step):
                     trainer.reduce_window()
                     save()
                     world.barrier()
@@ -152,13 +155,10 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     complete, stop = (False, True) if stop else show()
                 if stop and not (last and complete):
                     raise halt(requests[0] if requests else signal.SIGTERM)
+                if trainer.saved(step) and (settings.steps - step) * settings.batch > WORTH_COMPILING * images_per_s:
+                    trainer.compile_from_here()
         except StopRequest as request:
             raise halt(request.number) from request
-
-
-def is_shown(settings: TrainSettings, step: int) -> bool:
-    """Whether there is a preview of this step."""
-    return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
 
 
 def _looked(run: Run, step: int) -> bool:

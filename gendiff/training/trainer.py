@@ -8,34 +8,36 @@ thread and process count).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.nn.parallel import DistributedDataParallel
 
 from gendiff.datasets.batches import Batch, Batches
 from gendiff.dct import dct
 from gendiff.denoiser import Denoiser
-from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError, reason
 from gendiff.frequency import frequency_bands
+from gendiff.machine import arithmetic
 from gendiff.machine.memory import memory_for
+from gendiff.machine.recording import Recorder, recorder_for
 from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
-from gendiff.objective import Loss
 from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config, TrainSettings
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
 from gendiff.shapes import whole
 from gendiff.streams import stream
+from gendiff.training.step import PATIENCE, Step
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
-PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
 
 
 @dataclass
@@ -103,6 +105,11 @@ def ema_decay(settings: TrainSettings, step: int) -> float:
     return min(settings.ema, (1 + step) / (10 + step))
 
 
+def is_shown(settings: TrainSettings, step: int) -> bool:
+    """Whether there is a preview of this step."""
+    return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
+
+
 class Trainer:
     """A network on its way: weights, optimiser, averaged weights and the step they have reached.
 
@@ -112,7 +119,6 @@ class Trainer:
     Attributes:
         kept: the last step whose state is on the disk; that of step 0 follows from the configuration.
         begun: the step that it began from, or was restored to.
-        whole: whether all of the state is of one step: not in the middle of an optimiser step.
         compiling: whether the next step compiles the network.
 
     """
@@ -125,10 +131,11 @@ class Trainer:
         self.step = 0
         self.saved_step = 0
         self.first_step = 0
-        self.whole = True
-        self.compiling = self.settings.compile
+        self.compiling = False
         self.failures = 0
         self.window = Window()
+        self._said = False  # why steps are not recorded
+        self._tried_to_compile = False
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
@@ -146,16 +153,78 @@ class Trainer:
         self.size = sum(parameter.numel() for parameter in self.network.parameters())
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.settings.lr)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), torch.zeros((), device=self.device), fused=True, capturable=self.late
+        )
         self.ema = (
             {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
             if self.settings.ema
             else {}
         )
-        self.denoiser.autocast = torch.bfloat16 if self.settings.precision == "bf16" else None
-        if self.settings.compile:
-            self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
+        self.precision = arithmetic.chosen(self.settings.precision, self.device)
+        self.denoiser.autocast = arithmetic.DTYPES[self.precision]
+        if arithmetic.is_slow(self.precision, self.device):
+            warnings.warn("this processor has no units for bf16: it takes many times as long as fp32", stacklevel=4)
+        if self.settings.compile is True:
+            self._compile()
         self.parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser
+        self.take_step = self._step()
+
+    def _step(self) -> Step:
+        current = self.network.state_dict()
+        averaged = [name for name, value in self.ema.items() if value.is_floating_point()]
+        return Step(
+            self.config.objective,
+            self.parallel.train(),
+            self.diffusion,
+            self.optimizer,
+            [self.ema[name] for name in averaged],
+            [current[name] for name in averaged],
+            self.settings.grad_clip,
+            self.world,
+            self._recorder(),
+        )
+
+    def _compile(self) -> None:
+        self.compiling = True
+        self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
+        if self.device.type == "cuda":  # a compiled network is faster so there, and on a CPU slower
+            self.denoiser.channels_last = True
+            self._lay_out(torch.channels_last)
+
+    def _lay_out(self, memory_format: torch.memory_format) -> None:
+        """Let weights, averages and moments lie so in memory: all of them alike, since they are walked through together."""
+        self.network.to(memory_format=memory_format)
+        for named in (self.ema, *self.optimizer.state.values()):
+            for name, value in named.items():
+                if isinstance(value, Tensor) and value.ndim == 4:
+                    named[name] = value.contiguous(memory_format=memory_format)
+
+    def compile_from_here(self) -> None:
+        """Compile the network in the next step where that is left to us, once."""
+        if self.settings.compile == "auto" and self.late and self.world.size == 1 and not self._tried_to_compile:
+            self._tried_to_compile = True
+            self._compile()
+            self._take_up(self._step())
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the network is compiled, or is in the next step."""
+        return self.denoiser.network is not self.network
+
+    def _take_up(self, step: Step) -> None:
+        """Go on with a new `Step` where the old one stands."""
+        step.tally, step.failed = self.take_step.tally, self.take_step.failed
+        self.take_step = step
+
+    def _recorder(self) -> Recorder | None:
+        recorder = recorder_for(self.device) if self.settings.capture else None
+        if recorder and self.world.size > 1:
+            warnings.warn(
+                "steps are launched kernel by kernel: those of several processes are not recorded", stacklevel=4
+            )
+            return None
+        return recorder
 
     def _refuse_samplers(self) -> None:
         """Raise `ConfigError` now, not when a grid is drawn, where a sampler of the run cannot sample its process."""
@@ -176,54 +245,73 @@ class Trainer:
         what = f"a step on {self.settings.batch} events with a network of {self.size:,} parameters is too large"
         return what, "lower --batch, use --precision bf16, or choose a smaller network"
 
+    @property
+    def late(self) -> bool:
+        """Whether what steps come to is read on logged steps alone: a GPU would have to be waited for."""
+        return self.device.type == "cuda"
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the state is of one step: not in the middle of an update."""
+        return self.take_step.whole
+
     def train_step(self, batch: Batch) -> None:
         """One optimiser step; a step whose loss or gradient is not finite is counted and not applied.
 
+        What it came to is read at once on a CPU, and on a GPU, which computes it later, on logged steps and by `look`.
+
         Raises `StopRequest` at once where one comes while the network is compiled, in the first step: that takes minutes, and
-        nothing was done yet that the disk does not hold.
+        nothing was done yet that the disk does not hold. Raises `GendiffError` where it is seen that too many were not applied.
         """
         step = self.step + 1
         with memory_for(*self.too_large):
             with interruptible() if self.compiling else nullcontext():
-                batch = batch.to(self.device)
-                loss, grad_norm, mean_loss = self._gradient(batch, step)
+                self._take(step, batch.to(self.device))
             self.compiling = False
-            self._advance(step, batch, loss, grad_norm, mean_loss)
+            self.step = step
+            self._say_why_not()
+            if not self.late or self.logged(step) or self.saved(step):
+                self.look()
 
-    def _gradient(self, batch: Batch, step: int) -> tuple[Loss, float, float]:
-        """The loss, the norm of its gradient before it was clipped, and its mean."""
+    def _take(self, step: int, batch: Batch) -> None:
         torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
-        self.parallel.train()
-        loss = self.config.objective.loss(self.parallel, self.diffusion, batch.x_0, batch.i, batch.eps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.per_event.mean().backward()
-        clip = self.settings.grad_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
-        mean = loss.per_event.detach().mean()
-        # All that the host must know of this step in one transfer: a GPU waits at each.
-        grad_norm, mean_loss = torch.stack([norm, mean]).tolist()
-        return loss, grad_norm, mean_loss
+        rate, decay = learning_rate(self.settings, step), ema_decay(self.settings, step)
+        try:
+            self.take_step(batch, rate, decay)
+        except Exception as error:
+            if not (self.compiling and self.settings.compile == "auto"):
+                raise
+            warnings.warn(f"the network could not be compiled, and runs as it is: {reason(error)}", stacklevel=4)
+            self.compiling, self.denoiser.network = False, self.network
+            self._take_up(self._step())
+            self._take(step, batch)
 
-    def _advance(self, step: int, batch: Batch, loss: Loss, grad_norm: float, mean_loss: float) -> None:
-        """Apply the gradient, or skip the step."""
-        self.step = step
-        self.window.bands = None
-        # Gradients are those of all processes, losses are not: each must know whether the others skip.
-        if self.world.any(not (math.isfinite(grad_norm) and math.isfinite(mean_loss))):
-            self._skip(batch, loss)
-            return
-        self.failures = 0
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate(self.settings, step)
-        self.whole = False
-        self.optimizer.step()
-        self._average(ema_decay(self.settings, step))
-        self.window.steps += 1
-        self.window.loss += mean_loss
-        self.window.grad_norm += grad_norm
-        if self.logged(step):
-            self.window.bands = self.by_band(loss)
-        self.whole = True
+    def _say_why_not(self) -> None:
+        recorded = self.take_step.recorded
+        if recorded and recorded.why_not and not self._said:
+            self._said = True
+            warnings.warn(
+                f"steps are launched kernel by kernel, for they could not be recorded: {recorded.why_not}", stacklevel=3
+            )
+
+    def look(self) -> None:
+        """Read what steps came to, which waits for them; raises `GendiffError` where too many in a row were not applied."""
+        self._read()
+        # Fewer are given up on too where there are no others: a run must not end as if it had trained.
+        hopeless = self.step == self.settings.steps and 0 < self.failures >= self.step - self.first_step
+        if self.failures >= PATIENCE or hopeless:
+            raise self.gave_up(*self._culprits())
+
+    def _read(self) -> None:
+        tally = self.take_step.tally.numbers()
+        self.step = self.first_step + int(tally["count"])
+        self.failures = int(tally["failures"])
+        self.window = Window(
+            steps=int(tally["applied"]), loss=tally["loss"], grad_norm=tally["grad_norm"], skipped=int(tally["skipped"])
+        )
+        if self.logged(self.step) and self.window.steps and not self.failures:
+            assert self.take_step.error_bar is not None
+            self.window.bands = self.by_band(self.take_step.error_bar)
 
     @property
     def images(self) -> int:
@@ -234,11 +322,27 @@ class Trainer:
         """Whether metrics.jsonl has a row of this step."""
         return step % self.settings.log_every == 0 or step == self.settings.steps
 
+    def saved(self, step: int) -> bool:
+        """Whether there is a checkpoint of this step, whatever comes."""
+        return (
+            is_shown(self.settings, step) or step % self.settings.checkpoint_every == 0 or step == self.settings.steps
+        )
+
     def averaged(self) -> Denoiser:
         """A network with the averaged weights, or the current ones where none are kept, ready to sample."""
         network = build_network(self.config)
         load_weights(network, self.ema or self.network.state_dict())
         return Denoiser(network, self.diffusion, self.denoiser.frequency_features).to(self.device).eval()
+
+    def open_window(self, window: Window | None = None) -> None:
+        """Begin to sum anew, or go on from sums."""
+        self.window = window or Window()
+        self.take_step.tally.set(
+            applied=self.window.steps,
+            skipped=self.window.skipped,
+            loss=self.window.loss,
+            grad_norm=self.window.grad_norm,
+        )
 
     def reduce_window(self) -> None:
         """Average the window over processes, so that each holds what all saw."""
@@ -246,9 +350,13 @@ class Trainer:
         bands = window.bands or []  # of all processes or of none: they skip together
         window.loss, window.grad_norm, *bands = self.world.mean([window.loss, window.grad_norm, *bands])
         window.bands = bands or None
+        if self.world.size > 1:
+            self.open_window(window)
 
     def checkpoint(self, about: dict[str, Any]) -> Checkpoint:
         """The state as tensors by name, copies on the CPU, and small numbers."""
+        if self.late:
+            self._read()
         names = {id(parameter): name for name, parameter in self.network.named_parameters()}
         optimizer = {
             f"{names[id(parameter)]}.{key}": value
@@ -281,9 +389,10 @@ class Trainer:
         load_weights(self.network, source.tensors.get("model", {}), f"model.safetensors, {where}")
         if self.ema:
             check_weights(self.ema, source.tensors.get("ema", {}), f"ema.safetensors, {where}")
-            self.ema = {name: value.to(self.device) for name, value in source.tensors["ema"].items()}
+            for name, value in source.tensors["ema"].items():
+                self.ema[name].copy_(value)  # in its place: it is averaged there
         try:
-            self.window = Window.of(source.state["window"], source.step)
+            window = Window.of(source.state["window"], source.step)
             self.failures = _count(source.state["failures"], source.step)
             images = whole(source.state["images"])
             if images < source.step:
@@ -292,6 +401,9 @@ class Trainer:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         self._restore_optimizer(source)
         self.step = self.saved_step = self.first_step = source.step
+        self.open_window(window)
+        # One that gave up tries again, and gives up again at once where that fails too.
+        self.take_step.tally.set(failures=min(self.failures, PATIENCE - 1), count=0)
         self.batches.origin = (source.step, images)  # the batch may be another from here on
 
     def inherit(self, source: Checkpoint, averaged: bool) -> Inheritance:
@@ -304,12 +416,8 @@ class Trainer:
         averages = source.tensors.get("ema", weights)
         if self.ema:
             current = self.network.state_dict()
-            self.ema = {
-                name: (averages[name] if name in taken and name in averages else current[name])
-                .detach()
-                .to(self.device, current[name].dtype, copy=True)
-                for name in self.ema
-            }
+            for name, average in self.ema.items():  # in its place: it is averaged there
+                average.copy_(averages[name] if name in taken and name in averages else current[name])
         moments = source.tensors.get("optimizer", {})
         parameters = {name: parameter for name, parameter in self.network.named_parameters() if name in taken}
         for name, parameter in parameters.items():
@@ -317,11 +425,7 @@ class Trainer:
             state = {entry: moments.get(f"{name}.{entry}") for entry in shapes}
             if all(value is not None and value.shape == shapes[entry] for entry, value in state.items()):
                 self.optimizer.state[parameter] = {
-                    entry: value.to("cpu", torch.float32, copy=True)
-                    if entry == "step"
-                    else value.to(self.device, parameter.dtype, copy=True)
-                    for entry, value in state.items()
-                    if value is not None
+                    entry: _like(parameter, value) for entry, value in state.items() if value is not None
                 }
         self.saved_step = -1  # the state of step 0 does not follow from the configuration alone
         return Inheritance(len(taken), left, len(self.optimizer.state))
@@ -343,40 +447,31 @@ class Trainer:
                 fits = value is not None and value.shape == shape and value.dtype == dtype
                 if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
                     raise _unusable_moment(source.step, f"{name}.{entry}", value, shape, dtype)
-                state[entry] = value.to("cpu" if entry == "step" else self.device, copy=True)
+                state[entry] = _like(parameter, value)
             self.optimizer.state[parameter] = state
         if moments:
             raise _unusable_moment(source.step, *next(iter(moments.items())))
 
-    def _average(self, decay: float) -> None:
-        if self.ema:
-            current = self.network.state_dict()
-            floating = [name for name in self.ema if self.ema[name].is_floating_point()]
-            torch._foreach_lerp_([self.ema[name] for name in floating], [current[name] for name in floating], 1 - decay)
-
-    def by_band(self, loss: Loss) -> list[float]:
-        """The mean squared error of the batch in each band of frequencies."""
-        error = dct(self.diffusion.unrotate(loss.error_bar))
+    def by_band(self, error_bar: Tensor) -> list[float]:
+        """The mean squared error of a batch in each band of frequencies."""
+        error = dct(self.diffusion.unrotate(error_bar))
         means: list[float] = (error.square().mean((0, 1)).flatten() @ self.band_means).tolist()
         return means
 
-    def _skip(self, batch: Batch, loss: Loss) -> None:
-        self.window.skipped += 1
-        self.failures += 1
-        # Fewer are given up on too where there are no others: a run must not end as if it had trained.
-        hopeless = self.step == self.settings.steps and self.failures >= self.step - self.first_step
-        if self.failures < PATIENCE and not hopeless:
-            return
-        events = zip(batch.index.tolist(), batch.i.tolist(), loss.per_event.tolist(), strict=True)
+    def _culprits(self) -> list[str]:
+        """Which events and bands were not finite in the last step that was not applied."""
+        last = self.take_step.failed
+        assert last is not None
+        events = zip(last.index.tolist(), last.i.tolist(), last.per_event.tolist(), strict=True)
         origin = self.batches.data.origin
         culprits = [f"{origin(index)} at i = {i}" for index, i, value in events if not math.isfinite(value)]
-        bands = [str(band) for band, value in enumerate(self.by_band(loss)) if not math.isfinite(value)]
-        raise self.gave_up(
+        bands = [str(band) for band, value in enumerate(self.by_band(last.error_bar)) if not math.isfinite(value)]
+        return [
             f"non-finite loss: {', '.join(culprits[:5])}"
             if culprits
             else "every loss is finite: the gradient overflows",
             f"frequency bands affected, 0 is the lowest of {BANDS}: {', '.join(bands)}" if bands else "",
-        )
+        ]
 
     def gave_up(self, *details: str) -> GendiffError:
         """What to raise where the last steps were skipped and no more are tried."""
@@ -396,6 +491,12 @@ def _misfit(name: str, own: Tensor, other: Tensor | None) -> str:
         return f"'{name}' is {tuple(own.shape)}, and was {tuple(other.shape)}"
     alike = own.dtype == other.dtype or (own.is_floating_point() and other.is_floating_point())
     return "" if alike else f"'{name}' is of another type"
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment of a parameter, or its number of steps, where a fused optimiser wants it, and laid out as it is."""
+    like = torch.zeros((), device=parameter.device) if value.ndim == 0 < parameter.ndim else parameter
+    return torch.empty_like(like).copy_(value)
 
 
 def _unusable_moment(

@@ -33,6 +33,7 @@ from gendiff.storage import disk
 from gendiff.storage.files import Files, put, saved
 from gendiff.storage.lock import locked
 from gendiff.training.continuation import changed_data, refuse_other_data, resuming
+from gendiff.training.step import Step
 from gendiff.training.trainer import Trainer
 
 ALONE = World(0, 1, CPU)
@@ -285,14 +286,14 @@ class TestTorn:
     def test_a_step_that_fails_halfway_is_not_saved(self, tmp_path, monkeypatch):
         begun = create(tmp_path / "run", settings())
 
-        def fail(trainer, decay):
-            if trainer.step == 8:
+        def fail(step, applies):
+            if step.tally.count == 9:
                 raise RuntimeError("in the middle of it")
-            average(trainer, decay)
+            average(step, applies)
 
-        average = Trainer._average
+        average = Step._average
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_average", fail)
+            patch.setattr(Step, "_average", fail)
             with pytest.raises(RuntimeError, match="in the middle"):
                 train(begun)
         assert final(begun)[0] == 5
@@ -493,7 +494,7 @@ class TestNothingLeft:
             )
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_gradient", fail)
+            patch.setattr(Step, "__call__", fail)
             told = run("train", *TINY, "--out", tmp_path / "run")
         assert told.code == 1
         assert told.err.splitlines()[-4].startswith("error: out of memory: a step on 4 events with a network of ")
@@ -515,14 +516,14 @@ class TestNothingLeft:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_run_with_a_checkpoint_stays(self, tmp_path, monkeypatch):
-        gradient = Trainer._gradient
+        take = Step.__call__
 
-        def fail(trainer, batch, step):
-            if step == 3:
+        def fail(step, *arguments):
+            if step.tally.count == 2:
                 raise RuntimeError("unforeseen")
-            return gradient(trainer, batch, step)
+            take(step, *arguments)
 
-        monkeypatch.setattr(Trainer, "_gradient", fail)
+        monkeypatch.setattr(Step, "__call__", fail)
         assert run("train", *TINY, "--out", tmp_path / "run").code == 1
         assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2]
 

@@ -605,11 +605,11 @@ class TestNonFinite:
             train(run, prepare=poisoned([12]))
 
     def test_it_is_on_record_from_the_first_step(self, tmp_path):
-        """No step was ever applied: there is no state of the optimiser to save, and yet a checkpoint."""
+        """No step was ever applied: the moments of the optimiser are 0, and yet there is a checkpoint."""
         run = create(tmp_path / "run", settings())
         with pytest.raises(GendiffError, match="up to step 5"):
             train(run, prepare=poisoned(range(1, 9)))
-        assert checkpoint.newest(run.checkpoints).tensors["optimizer"] == {}
+        assert not any(value.any() for value in checkpoint.newest(run.checkpoints).tensors["optimizer"].values())
         train(run)
         assert final(run)[0] == 20
 

@@ -1,0 +1,184 @@
+r"""Step: one step of the optimiser, computed where the network is; nothing in it waits for the host.
+
+    w <- Adam(w, clip(∇ mean_B loss)) ,     w̄ <- decay w̄ + (1 - decay) w
+
+Whether the loss and the norm of its gradient are finite is decided on the device. Where one is not, weights, moments and averages
+stay as they are, and the step is counted. After `PATIENCE` of these in a row nothing moves any more: whoever looks may look late,
+and sees what there was to see then.
+
+Where there is a recorder (`gendiff.machine.recording`), the whole of it is recorded once it has been run `WARM` times, and
+replayed from then on: on CUDA a step of four thousand kernels is one launch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from gendiff.datasets.batches import Batch
+from gendiff.diffusion import Diffusion
+from gendiff.machine.recording import Recorded, Recorder
+from gendiff.machine.world import World
+from gendiff.objective import Objective
+
+PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
+WARM = (
+    3  # steps that are not recorded: cuDNN chooses its algorithms, a compiler compiles, the optimiser makes its state
+)
+
+
+@dataclass
+class Tally:
+    """What steps came to, as float64 scalars on the device of the network.
+
+    Args:
+        applied, skipped: steps since the last row of metrics.jsonl.
+        loss, grad_norm: their sums over the applied ones.
+        failures: steps in a row, up to the last, that were not applied.
+        count: steps taken since this was made; those after `PATIENCE` failures are not.
+
+    """
+
+    applied: Tensor
+    skipped: Tensor
+    loss: Tensor
+    grad_norm: Tensor
+    failures: Tensor
+    count: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device) -> Tally:
+        """All 0."""
+        return cls(*(torch.zeros((), dtype=torch.float64, device=device) for _ in fields(cls)))
+
+    def set(self, **numbers: float) -> None:
+        """Give some of them these values, without waiting."""
+        for name, number in numbers.items():
+            getattr(self, name).fill_(number)
+
+    def numbers(self) -> dict[str, float]:
+        """All of them on the host, in one transfer; waits for the device."""
+        names = [field.name for field in fields(self)]
+        return dict(zip(names, torch.stack([getattr(self, name) for name in names]).tolist(), strict=True))
+
+    def add(self, mean: Tensor, norm: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
+        """Count a step; returns whether it is to be applied, and whether it is the last that failed."""
+        alive = self.failures < PATIENCE
+        applies, fails = alive & finite, alive & ~finite
+        self.applied += applies
+        self.skipped += fails
+        self.loss += torch.where(applies, mean, 0.0)
+        self.grad_norm += torch.where(applies, norm, 0.0)
+        self.count += alive
+        self.failures.mul_(~applies).add_(fails)
+        return applies, fails
+
+
+@dataclass
+class Failed:
+    """The last step that was not applied: its batch, the losses of its events, and their errors in rotated coordinates."""
+
+    index: Tensor
+    i: Tensor
+    per_event: Tensor
+    error_bar: Tensor
+
+
+class Step:
+    """The step of a trainer.
+
+    Args:
+        denoiser: as it is asked, compiled or of several processes as it may be.
+        averages, weights: what is averaged, and of what: tensors of floating point numbers, pairwise.
+        recorder: what records it; left out, nothing does.
+
+    Attributes:
+        rate, keep: the learning rate, and the share of the old average that stays, float32 scalars on the device.
+        tally: what steps came to.
+        error_bar: the unweighted error of the last batch in rotated coordinates.
+        failed: the last step that was not applied; before the first of them, zeros.
+        whole: whether all of the state is of one step: not in the middle of an update.
+
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        denoiser: nn.Module,
+        diffusion: Diffusion,
+        optimizer: torch.optim.Optimizer,
+        averages: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        grad_clip: float,
+        world: World,
+        recorder: Recorder | None = None,
+    ) -> None:
+        device = world.device
+        self.objective = objective
+        self.denoiser = denoiser
+        self.diffusion = diffusion
+        self.optimizer = optimizer
+        self.averages, self.weights = list(averages), list(weights)
+        self.parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        self.grad_clip = grad_clip or math.inf
+        self.world = world
+        self.rate = torch.zeros((), device=device)
+        self.keep = torch.zeros((), device=device)
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        self.tally = Tally.on(device)
+        self.error_bar: Tensor | None = None
+        self.failed: Failed | None = None
+        self.whole = True
+        self._batch: Batch | None = None
+        self.recorded = None if recorder is None else Recorded(self._body, recorder, WARM)
+
+    def __call__(self, batch: Batch, rate: float, decay: float) -> None:
+        """One step with a batch on the device, a learning rate and the decay of the averages."""
+        self.rate.fill_(rate)
+        self.keep.fill_(decay)
+        if self.recorded is None:
+            self._batch = batch
+            self._body()
+            return
+        if self._batch is None:
+            self._batch = batch.copy()
+        self._batch.take(batch)  # a recording reads the same memory every time
+        self.recorded()
+
+    def _body(self) -> None:
+        batch = self._batch
+        assert batch is not None
+        loss = self.objective.loss(self.denoiser, self.diffusion, batch.x_0, batch.i, batch.eps)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.per_event.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        per_event = loss.per_event.detach()
+        mean = per_event.mean()
+        # Gradients are those of all processes, losses are not: each must know whether the others skip.
+        finite = self.world.all(mean.isfinite() & norm.isfinite())
+        applies, fails = self.tally.add(mean, norm, finite)
+        self._remember((batch.index, batch.i, per_event, loss.error_bar), fails)
+        self.whole = False
+        self.optimizer.found_inf = (~applies).float()  # type: ignore[attr-defined]  # what a fused optimiser leaves out
+        self.optimizer.step()
+        self._average(applies)
+        self.whole = True
+
+    def _average(self, applies: Tensor) -> None:
+        if self.averages:
+            move = torch.where(applies, 1 - self.keep, 0.0)
+            torch._foreach_mul_(self.averages, 1 - move)
+            torch._foreach_add_(self.averages, torch._foreach_mul(self.weights, move))
+
+    def _remember(self, last: tuple[Tensor, ...], fails: Tensor) -> None:
+        self.error_bar = last[-1]
+        if self.failed is None:
+            self.failed = Failed(*map(torch.zeros_like, last))
+        for field, value in zip(fields(Failed), last, strict=True):
+            kept = getattr(self.failed, field.name)
+            kept.copy_(torch.where(fails, value, kept))

@@ -1,0 +1,241 @@
+"""Steps that are recorded and read late are the steps that are not: the same weights, the same rows, to the bit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from runs import ALONE, CPU, UNET, asked_to_stop_in, create, final, rows, settings, train
+from tape import Tape
+from torch import nn
+
+from gendiff.errors import GendiffError, Stopped
+from gendiff.machine.recording import Recorded
+from gendiff.run import checkpoint
+from gendiff.training import step as step_module
+from gendiff.training.step import PATIENCE, WARM, Step
+from gendiff.training.trainer import Trainer
+
+
+class Broken(Tape):
+    """It cannot record."""
+
+    def record(self, work):
+        work()  # as far as it goes: what is recorded is not done, but Python has run
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def recording(monkeypatch, tape, late=True):
+    """Trainers made from now on record their steps, and read them late."""
+    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
+    monkeypatch.setattr(Trainer, "late", late)
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+
+
+class Adam(torch.optim.Adam):
+    """That of a GPU wants `capturable`, that of a CPU has none."""
+
+    def __init__(self, parameters, lr, fused, capturable):
+        super().__init__(parameters, lr, fused=fused)
+
+
+@pytest.mark.parametrize("rotation", ["identity", "dct"])
+@pytest.mark.parametrize("model", ["mlp:width=16,depth=1", UNET + ",dropout=0.3"])
+def test_a_recorded_run_is_the_run(tmp_path, monkeypatch, model, rotation):
+    plain, recorded = (create(tmp_path / name, settings(model, rotation=rotation)) for name in ("plain", "recorded"))
+    train(plain)
+    tape = Tape()
+    with monkeypatch.context() as patch:
+        recording(patch, tape)
+        train(recorded)
+    assert tape.events == ["warm"] * WARM + ["record"] + ["replay"] * (20 - WARM)
+    assert final(recorded) == final(plain)
+    assert rows(recorded) == rows(plain)
+
+
+def test_it_goes_on_from_any_step(tmp_path, monkeypatch):
+    plain, recorded = (create(tmp_path / name, settings()) for name in ("plain", "recorded"))
+    train(plain)
+    recording(monkeypatch, Tape())
+    with pytest.raises(Stopped):
+        train(recorded, prepare=asked_to_stop_in(7))  # in the middle of a row
+    train(recorded)
+    assert final(recorded) == final(plain)
+    assert rows(recorded) == rows(plain)
+
+
+def test_what_cannot_be_recorded_is_done_as_before_and_said_once(tmp_path, monkeypatch):
+    plain, other = (create(tmp_path / name, settings(warmup=0)) for name in ("plain", "other"))
+    train(plain)
+
+    class Refusing(Tape):
+        def record(self, work):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    recording(monkeypatch, Refusing())
+    with pytest.warns(UserWarning, match="could not be recorded: RuntimeError: operation not permitted") as said:
+        train(other)
+    assert len(said) == 1
+    assert final(other) == final(plain)
+
+
+def test_capture_may_be_switched_off(tmp_path, monkeypatch):
+    tape = Tape()
+    recording(monkeypatch, tape)
+    train(create(tmp_path / "run", settings(capture=False)))
+    assert tape.events == []
+
+
+class Poison(nn.Module):
+    """A network whose output is not finite at the calls that are listed."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.inner = nn.Conv2d(1, 1, 1)
+        self.calls = calls
+        self.count = 0
+
+    def forward(self, x, i):
+        self.count += 1
+        return self.inner(x) * (math.nan if self.count in self.calls else 1.0)
+
+
+def trainer_with(calls, **changes):
+    trainer = Trainer(settings(warmup=0, log_every=50, checkpoint_every=50, steps=40, **changes), CPU, ALONE)
+    network = Poison(calls).to(CPU)
+    with torch.no_grad():
+        network.inner.weight.fill_(0.5)
+    optimizer = torch.optim.Adam(network.parameters(), torch.zeros(()), fused=True)
+    trainer.take_step = Step(
+        trainer.config.objective, network, trainer.diffusion, optimizer, [], [], 1.0, ALONE, recorder=Tape()
+    )
+    return trainer, network
+
+
+def test_after_five_in_a_row_nothing_moves_however_late_one_looks(monkeypatch):
+    monkeypatch.setattr(Trainer, "late", True)
+    trainer, network = trainer_with(range(7, 12))
+    for step in range(1, 7):
+        trainer.train_step(trainer.batches[step])
+    before = network.inner.weight.clone()
+    for step in range(7, 31):  # from 12 on the network would be fine
+        trainer.train_step(trainer.batches[step])
+    assert trainer.step == 30
+    with pytest.raises(GendiffError, match="not finite in 5 steps in a row, up to step 11") as caught:
+        trainer.look()
+    bad = trainer.batches[11]
+    assert f"event {bad.index[0]} at i = {bad.i[0]}" in caught.value.details[0]
+    assert "0, 1, 2, 3" in caught.value.details[1]
+    assert trainer.step == 11
+    assert trainer.failures == PATIENCE
+    assert (trainer.window.steps, trainer.window.skipped) == (6, 5)
+    assert torch.equal(network.inner.weight, before)
+
+
+def test_four_in_a_row_are_forgiven(monkeypatch):
+    monkeypatch.setattr(Trainer, "late", True)
+    trainer, network = trainer_with([*range(3, 7), *range(9, 13)])
+    for step in range(1, 21):
+        trainer.train_step(trainer.batches[step])
+    trainer.look()
+    assert (trainer.step, trainer.failures, trainer.window.steps, trainer.window.skipped) == (20, 0, 12, 8)
+    assert network.inner.weight.isfinite().all()
+
+
+def test_a_checkpoint_reads_what_nobody_has_looked_at(monkeypatch):
+    monkeypatch.setattr(Trainer, "late", True)
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    trainer, other = (Trainer(settings(log_every=50, checkpoint_every=50, steps=50), CPU, ALONE) for _ in range(2))
+    for step in range(1, 4):
+        trainer.train_step(trainer.batches[step])
+    saved = trainer.checkpoint({})
+    assert saved.state["window"]["steps"] == 3
+    assert saved.state["window"]["loss"] > 0
+    monkeypatch.setattr(Trainer, "late", False)
+    for step in range(1, 4):
+        other.train_step(other.batches[step])
+    assert other.checkpoint({}).state == saved.state
+
+
+def test_a_recorder_that_gives_up_half_way_leaves_the_step_to_be_done():
+    done = []
+    recorded = Recorded(lambda: done.append(1), Broken(), warm=1)
+    for _ in range(3):
+        recorded()
+    assert "not permitted" in recorded.why_not
+    assert len(done) == 4  # one was lost in the attempt, three were done
+
+
+def test_the_learning_rate_and_the_decay_reach_a_recorded_step(tmp_path, monkeypatch):
+    """They change at every step of the warm-up, which a recording must not keep."""
+    recording(monkeypatch, Tape())
+    trainer = Trainer(settings(lr=1e-2, warmup=40, grad_clip=0, ema=0.9), CPU, ALONE)
+    rates = []
+    for step in range(1, 9):
+        trainer.train_step(trainer.batches[step])
+        rates.append(float(trainer.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([1e-2 * step / 40 for step in range(1, 9)], rel=1e-6)
+    assert float(trainer.take_step.keep) == pytest.approx(min(0.9, 9 / 18))
+
+
+def test_the_state_of_the_optimiser_keeps_the_strides_of_the_weights(tmp_path):
+    """A fused optimiser walks through memory: weights and moments must be laid out alike."""
+    run = create(tmp_path / "run", settings(UNET))
+    train(run, 5)
+    trainer = Trainer(run.config, CPU, ALONE)
+    trainer.network.to(memory_format=torch.channels_last)
+    trainer.restore(checkpoint.newest(run.checkpoints))
+    for parameter, state in trainer.optimizer.state.items():
+        assert state["exp_avg"].stride() == parameter.stride()
+        assert state["exp_avg_sq"].stride() == parameter.stride()
+
+
+def test_patience_is_one_number():
+    assert step_module.PATIENCE == 5
+
+
+class Compiled(nn.Module):
+    """What `torch.compile` gives, without compiling; or it fails when it is asked first."""
+
+    def __init__(self, network, fails=False):
+        super().__init__()
+        self.network = network
+        self.fails = fails
+
+    def forward(self, x, i):
+        if self.fails:
+            raise RuntimeError("a graph break that nobody wrote a word about")
+        return self.network(x, i)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_long_run_is_compiled_after_its_first_picture_or_goes_on_as_it_is(tmp_path, monkeypatch, fails):
+    plain, compiled = (create(tmp_path / name, settings(sample_every=10)) for name in ("plain", "compiled"))
+    train(plain)
+    tape, steps = Tape(), []
+    recording(monkeypatch, tape)
+    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr(torch, "compile", lambda network: steps.append(len(tape.events)) or Compiled(network, fails))
+    if fails:
+        with pytest.warns(UserWarning, match="the network could not be compiled, and runs as it is: RuntimeError"):
+            trainer = train(compiled)
+    else:
+        trainer = train(compiled)
+    assert len(steps) == 1
+    assert trainer.compiled != fails
+    assert final(compiled) == final(plain)
+    assert rows(compiled) == rows(plain)
+
+
+def test_a_short_run_is_not_compiled(tmp_path, monkeypatch):
+    recording(monkeypatch, Tape())
+    monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
+    train(create(tmp_path / "run", settings(sample_every=10)))
+
+
+def test_on_a_cpu_nothing_is_compiled_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
+    trainer = train(create(tmp_path / "run", settings(sample_every=10)))
+    assert trainer.precision == "fp32"
