@@ -30,9 +30,9 @@ from gendiff.plain import json_line
 from gendiff.run import stored
 from gendiff.run.config import Config, TrainSettings
 from gendiff.run.roll import roll
-from gendiff.training.loop import default_workers, is_shown
+from gendiff.training.loop import default_workers
 from gendiff.training.preview import reference
-from gendiff.training.trainer import BANDS, Trainer
+from gendiff.training.trainer import BANDS, Trainer, is_shown
 
 FEW = 2  # events by which the memory of a batch is known, where it is counted; one alone has no spread to normalize by
 SECONDS = 1.0  # that a rehearsal measures for, once it is warm
