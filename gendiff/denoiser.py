@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError
+from gendiff.machine.arithmetic import DTYPES
 from gendiff.model import ask
 from gendiff.score import Parametrization, Pivot, ScoreModel, check_moments, decode, network_input
 from gendiff.shapes import check_kind
@@ -40,6 +41,11 @@ class Denoiser(nn.Module):
         """Move the network and the tables of the process."""
         self.diffusion = self.diffusion.to(device)
         return super().to(device)
+
+    @property
+    def precision(self) -> str:
+        """In which the network runs: ``fp32`` or ``bf16``."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.autocast)
 
     def extra_repr(self) -> str:
         """The process, for the repr of the module."""

@@ -19,11 +19,13 @@ from gendiff_cli.neighbours import MOST_SHOWN, Search, picture_of, save_picture
 from gendiff_cli.numbers import show_numbers, show_remarks
 from gendiff_cli.opening import is_run, load_model, open_run
 from gendiff_cli.options import (
+    CompileOption,
     DeviceOption,
     EmaOption,
     Given,
     HeldOutOption,
     JsonOption,
+    PrecisionOption,
     StepsOption,
     WeightsOption,
     configured,
@@ -101,6 +103,8 @@ def evaluate(
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
     ] = 0,
     ema: EmaOption = True,
+    precision: PrecisionOption = None,
+    compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes speed and memory, not numbers.")] = 64,
     device: DeviceOption = None,
     replicates: Annotated[int, typer.Option(min=2, help="Subsets behind each interval.")] = 20,
@@ -126,9 +130,11 @@ def evaluate(
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
     with join(device) as world, _Progress() as progress:
-        model = load_model(open_run(Path(source)), world.device, ema) if is_run(source) else None
+        model = load_model(open_run(Path(source)), world.device, ema, precision, compiled) if is_run(source) else None
         if model is None:
-            _refuse_drawing(source, {**given.values, **({} if steps is None else {"steps": steps})}, ema)
+            own = {"steps": steps, "precision": precision and precision.value}
+            drawing_options = {**given.values, **{key: value for key, value in own.items() if value is not None}}
+            _refuse_drawing(source, drawing_options, ema)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
@@ -262,7 +268,8 @@ def _name(evaluation: Evaluation) -> str:
     conditions = [number.conditions for number in evaluation.numbers]
     digest = hashlib.sha256(repr(conditions).encode()).hexdigest()[:8]
     sampler = "".join(c if c.isalnum() or c in "-." else "-" for c in drawing.sampler)
-    return f"step-{drawing.step:08d}-{sampler[:60]}-seed{drawing.seed}-n{one.samples.n}-{digest}.json"
+    precision = "" if drawing.precision == "fp32" else f"-{drawing.precision}"
+    return f"step-{drawing.step:08d}-{sampler[:60]}{precision}-seed{drawing.seed}-n{one.samples.n}-{digest}.json"
 
 
 def _check_file(file: Path | None, option: str, suffix: str) -> None:

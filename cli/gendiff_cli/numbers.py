@@ -31,7 +31,7 @@ def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> No
     if drawing := first.drawing:
         weights = "averaged" if drawing.weights == "ema" else "raw"
         result(
-            f"drawn by   {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}, "
+            f"drawn by   {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}, {drawing.precision}, "
             f"from step {drawing.step}, {weights} weights {drawing.weights_hash[:12]}"
         )
     result(f"reference  {first.reference.spec} ({first.reference.fingerprint})")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gendiff.run.config import Layer
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel
+    from gendiff_cli.options import Precision
 
 
 def is_run(source: str) -> bool:
@@ -34,12 +35,16 @@ def open_run(
     return run
 
 
-def load_model(run: Run, device: torch.device, ema: bool) -> TrainedModel:
-    """Its network, with averaged weights where ``ema`` is set."""
+def load_model(
+    run: Run, device: torch.device, ema: bool, precision: Precision | None = None, compiled: bool = False
+) -> TrainedModel:
+    """Its network, with averaged weights where ``ema`` is set, in float32 where no precision is asked for."""
     from gendiff.run.generation import TrainedModel
 
     with passing_over() as problems:
-        return TrainedModel.load(run, device, ema, problems)
+        return TrainedModel.load(
+            run, device, ema, problems, precision=precision.value if precision else "fp32", compiled=compiled
+        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +80,27 @@ PriorOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Model evaluations for each sample.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:K; a GPU where there is one.")]
+
+
+class Precision(StrEnum):
+    """In which a network is asked."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="In which the network is asked: fp32, bf16, or auto, what the device computes well. Default: fp32.",
+        show_default=False,
+    ),
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the network: the first batch takes minutes, the others less.")
+]
 EmaOption = Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")]
 HeldOutOption = Annotated[
     bool | None,

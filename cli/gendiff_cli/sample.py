@@ -15,7 +15,17 @@ from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.opening import load_model, open_run
-from gendiff_cli.options import DeviceOption, EmaOption, Given, JsonOption, RunArgument, StepsOption, configured
+from gendiff_cli.options import (
+    CompileOption,
+    DeviceOption,
+    EmaOption,
+    Given,
+    JsonOption,
+    PrecisionOption,
+    RunArgument,
+    StepsOption,
+    configured,
+)
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
@@ -41,6 +51,8 @@ def sample(
         int, typer.Option(min=0, help="Image k is the same for the same seed, whatever else is asked.")
     ] = 0,
     ema: EmaOption = True,
+    precision: PrecisionOption = None,
+    compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Also draw the reverse process as a strip.")] = False,
     gif: Annotated[bool, typer.Option("--gif", help="Also animate the reverse process.")] = False,
@@ -62,7 +74,7 @@ def sample(
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
     with join(device) as world:
-        model = load_model(opened_run, world.device, ema)
+        model = load_model(opened_run, world.device, ema, precision, compiled)
         folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
@@ -205,7 +217,8 @@ def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> st
     ):  # then cut, and two specs must not be one name
         mark = hashlib.sha256(spec.encode()).hexdigest()[:6]
         name = f"{re.sub(r'[^A-Za-z0-9_.+]+', '-', name)[:LONGEST].strip('-')}-{mark}"
-    return f"step-{model.step:08d}-{weights}-{name}-seed{seed}-n{n}"
+    precision = "" if model.denoiser.precision == "fp32" else f"-{model.denoiser.precision}"
+    return f"step-{model.step:08d}-{weights}-{name}{precision}-seed{seed}-n{n}"
 
 
 def _check_folder(folder: Path, given: bool) -> None:

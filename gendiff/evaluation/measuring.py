@@ -68,7 +68,8 @@ def drawn(
     run, diffusion = model.run, model.denoiser.diffusion
     rank, size = (world.rank, world.size) if world else (0, 1)
     evaluations = len(sampler.plan(diffusion))
-    drawing = Drawing(run.info["id"], model.step, model.weights, model.weights_hash, sampler.spec, evaluations, seed)
+    weights = (model.step, model.weights, model.weights_hash)
+    drawing = Drawing(run.info["id"], *weights, sampler.spec, evaluations, seed, model.denoiser.precision)
     is_picture = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:

@@ -57,6 +57,7 @@ class Drawing:
         sampler: its spec, grid and prior of a sampler that has them among its parameters.
         evaluations: of the network, for each sample.
         seed: sample k is a function of it and of k.
+        precision: in which the network was asked.
 
     """
 
@@ -67,6 +68,7 @@ class Drawing:
     sampler: str
     evaluations: int
     seed: int
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

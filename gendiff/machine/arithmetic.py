@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+SLOW = "this processor has no units for bf16: it takes many times as long as fp32"
 DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}  # of autocast
 
 

@@ -29,7 +29,7 @@ from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint
 from gendiff.run.config import Config, Layer, resolve
 from gendiff.run.directory import Run
-from gendiff.run.network import build_denoiser, load_weights
+from gendiff.run.network import build_denoiser, hasten, load_weights
 from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
@@ -71,8 +71,21 @@ class TrainedModel:
     weights_hash: str
 
     @classmethod
-    def load(cls, run: Run, device: torch.device, ema: bool = True, problems: list[str] | None = None) -> TrainedModel:
+    def load(
+        cls,
+        run: Run,
+        device: torch.device,
+        ema: bool = True,
+        problems: list[str] | None = None,
+        *,
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> TrainedModel:
         """The newest usable checkpoint; averaged weights where the run has them and ``ema`` is set.
+
+        Args:
+            precision: in which the network runs, ``fp32``, ``bf16``, or ``auto``: what its device computes well.
+            compiled: whether it is compiled when it is asked first.
 
         Raises `DataError` where there is none, and for weights that are not finite or of another network.
         """
@@ -81,6 +94,7 @@ class TrainedModel:
         path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
         load_weights(denoiser.network, newest.tensors.get(group, {}), str(path / f"{group}.safetensors"))
+        hasten(denoiser, precision, compiled)
         digest = checkpoint.weights_hash(path, group)
         return cls(run, denoiser.eval(), newest.step, group, digest)
 
@@ -280,6 +294,8 @@ def origin(
     again = ["--n", n, "--sampler", _spec_on(config, sampler), "--seed", seed, *([] if averaged else ["--no-ema"])]
     if not averaged and not config.train.ema:
         again.remove("--no-ema")
+    if denoiser.precision != "fp32":
+        again += ["--precision", denoiser.precision]
     return Origin(
         {
             "run": {"id": info["id"], "name": run.path.name},
@@ -307,7 +323,7 @@ def origin(
             },
             "seed": seed,
             "n": n,
-            "precision": "fp32",  # of what is drawn, however the network was trained
+            "precision": denoiser.precision,  # of what is drawn, however the network was trained
             "device": device_name(next(denoiser.parameters()).device),
             "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
             "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from gendiff.denoiser import Denoiser
 from gendiff.errors import DataError
+from gendiff.machine import arithmetic
 from gendiff.run.config import Config
 from gendiff.streams import stream
 
@@ -26,6 +28,21 @@ def build_network(config: Config) -> nn.Module:
 def build_denoiser(config: Config, device: torch.device) -> Denoiser:
     """That network, with the process of the run."""
     return Denoiser(build_network(config), config.diffusion(), config.model.frequency_features).to(device)
+
+
+def hasten(denoiser: Denoiser, precision: str = "fp32", compiled: bool = False) -> None:
+    """Let a network that is sampled from compute in a lower precision (``auto``, ``fp32``, ``bf16``), or compiled: the first call
+    then takes minutes.
+    """
+    device = next(denoiser.parameters()).device
+    denoiser.autocast = arithmetic.autocast(precision, device)
+    if arithmetic.is_slow(precision, device):
+        warnings.warn(arithmetic.SLOW, stacklevel=2)
+    if compiled:
+        denoiser.channels_last = device.type == "cuda"
+        if denoiser.channels_last:
+            denoiser.network.to(memory_format=torch.channels_last)
+        denoiser.network = torch.compile(denoiser.network)  # type: ignore[assignment]  # still a module
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str = "") -> None:

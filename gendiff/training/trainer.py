@@ -164,7 +164,7 @@ class Trainer:
         self.precision = arithmetic.chosen(self.settings.precision, self.device)
         self.denoiser.autocast = arithmetic.DTYPES[self.precision]
         if arithmetic.is_slow(self.precision, self.device):
-            warnings.warn("this processor has no units for bf16: it takes many times as long as fp32", stacklevel=4)
+            warnings.warn(arithmetic.SLOW, stacklevel=4)
         if self.settings.compile is True:
             self._compile()
         self.parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser

@@ -73,6 +73,35 @@ class TestName:
         for folder, more in zip(folders, options, strict=True):
             assert len(list((folder / "events").iterdir())) == (4 if "--n" in more else 3)
 
+    def test_the_precision_in_which_they_are_drawn_is_in_it_and_in_them(self, here):
+        full, low = drawn(), drawn("--precision", "bf16")
+        assert low.name == full.name.replace("-seed0", "-bf16-seed0")
+        assert [run("runs", "show", folder, "--json").json["precision"] for folder in (full, low)] == ["fp32", "bf16"]
+        shown = run("runs", "show", low / "events" / "000000.png", "--json").json
+        assert (shown["precision"], "--precision bf16" in shown["command"]) == ("bf16", True)
+        near = [pictures.read_event(folder / "events", 0) for folder in (full, low)]
+        assert 0 < (near[0] - near[1]).abs().max() < 0.5
+        assert drawn("--precision", "auto") == full  # what a CPU computes well
+        done = run("sample", "r", "--precision", "fp16")
+        assert done.code == 2
+        assert "bf16" in done.err
+
+    def test_an_evaluation_says_in_which_precision_it_was_drawn(self, here):
+        numbers = [
+            run("evaluate", "r", "--n", 16, "--steps", 2, "--features", "pixels", *more, "--json").json
+            for more in ((), ("--precision", "bf16"))
+        ]
+        assert [one["numbers"][0]["drawing"]["precision"] for one in numbers] == ["fp32", "bf16"]
+        assert "-bf16-" in numbers[1]["file"]
+        done = run("evaluate", "r/samples", "--data", "digits", "--precision", "bf16")
+        assert (done.code, "--precision bf16" in done.err) == (2, True)
+
+    def test_a_compiled_network_draws_the_same_up_to_rounding(self, here, monkeypatch):
+        asked = []
+        monkeypatch.setattr("torch.compile", lambda network: asked.append(network) or network)
+        assert drawn("--compile") == drawn()
+        assert len(asked) == 1
+
     def test_raw_weights_leave_the_pictures_of_averaged_ones_alone(self, here):
         averaged = drawn("--n", 6)
         before = tree(averaged)
@@ -91,7 +120,7 @@ class TestName:
 
         from gendiff_cli.sample import _folder_name
 
-        model = SimpleNamespace(step=1, weights="ema")
+        model = SimpleNamespace(step=1, weights="ema", denoiser=SimpleNamespace(precision="fp32"))
         specs = ["a:grid='[1,2]'", "a:grid='[1;2]'", f"a:{'x' * 300}=1", f"a:{'x' * 300}=2", "a:b=../..", "a: b=é"]
         names = [_folder_name(model, SimpleNamespace(spec=spec), 0, 1) for spec in specs]
         assert len(set(names)) == len(names)
