@@ -28,13 +28,12 @@ from gendiff_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from gendiff.datasets.drawn import Drawn
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel, Trajectory
     from gendiff.run.origin import Origin
     from gendiff.sampler import Sampler
 
-#: The folder of the events alone: other tools read every picture that they find.
-EVENTS = "events"
 GRID, STRIP, ANIMATION = "grid.png", "trajectory.png", "trajectory.gif"
 #: What each file that shows many events is called in the result.
 DRAWN = {GRID: "grid", STRIP: "trajectory", ANIMATION: "gif"}
@@ -54,6 +53,9 @@ def sample(
     precision: PrecisionOption = None,
     compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
+    array: Annotated[
+        bool, typer.Option("--array", help="Write events.npy, one array of bytes, in place of a file for each image.")
+    ] = False,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Also draw the reverse process as a strip.")] = False,
     gif: Annotated[bool, typer.Option("--gif", help="Also animate the reverse process.")] = False,
     out: Annotated[Path | None, typer.Option(help="Directory; default: under RUN/samples/.")] = None,
@@ -62,8 +64,10 @@ def sample(
 ) -> None:
     """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.
 
-    The folder's name holds all that decides what is in it; the same command again replaces it as a whole.
+    The folder's name holds all that decides what is in it; the same command again replaces it as a whole, or goes on where it was
+    interrupted.
     """
+    from gendiff.datasets.drawn import FILES
     from gendiff.datasets.pictures import file_size
     from gendiff.machine.world import join
     from gendiff.run.generation import Trajectory
@@ -78,7 +82,7 @@ def sample(
         folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
-            inside(opened_run.path, folder / EVENTS)
+            inside(opened_run.path, folder / FILES)
         views = (
             Trajectory(model.denoiser, sampler, 11 if trajectory else 40)
             if world.main and (trajectory or gif)
@@ -89,14 +93,26 @@ def sample(
         check_room(
             folder, size, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
-        with whole(folder, elsewhere, size) if world.main else nullcontext(aside(folder, elsewhere)) as stage:
+        options = ["--array"] * array + ["--trajectory"] * trajectory + ["--gif"] * gif
+        made_by = model.origin(sampler, seed, n, *options)
+        staged = (
+            whole(folder, elsewhere, size, of=made_by.text) if world.main else nullcontext(aside(folder, elsewhere))
+        )
+        with staged as stage:
+            drawn = _drawn(model, stage, n, array) if world.main else None
             world.barrier()
-            _draw(model, sampler, seed, range(world.rank, n, world.size), batch, stage, evaluations, views)
+            drawn = drawn or _drawn(model, stage, n, array, fresh=False)
+            there = sum(map(drawn.has, range(n))) if world.main else 0
+            if there:
+                note(f"going on: {there:,} of {n:,} images were drawn before")
+            images = _missing(drawn, range(world.rank, n, world.size), views)
+            _draw(model, sampler, seed, images, batch, drawn, evaluations, views)
             world.barrier()
-            made_by = model.origin(sampler, seed, n, *(["--trajectory"] * trajectory), *(["--gif"] * gif))
-            files = _draw_together(stage, n, views, trajectory, gif, made_by) if world.main else []
+            if world.main:
+                drawn.close()
+                files = _draw_together(stage, drawn, n, views, trajectory, gif, made_by)
         if world.main:
-            _report(model, sampler, seed, n, folder, files, evaluations, json)
+            _report(model, sampler, seed, n, folder, drawn, files, evaluations, json)
 
 
 def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
@@ -118,21 +134,35 @@ def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
     return sampler
 
 
+def _drawn(model: TrainedModel, stage: Path, n: int, array: bool, fresh: bool = True) -> Drawn:
+    from gendiff.datasets.drawn import DrawnArray, DrawnFiles
+
+    if not array:
+        return DrawnFiles(stage)
+    shape = model.denoiser.diffusion.event_shape
+    is_picture = model.config.data.value_range == (-1, 1) and len(shape) == 3
+    return DrawnArray(stage, n, shape, is_picture, fresh)
+
+
+def _missing(drawn: Drawn, images: Sequence[int], views: Trajectory | None) -> list[int]:
+    """The images that are still to be drawn: not there, or among the first, of which the whole way is to be seen."""
+    seen = 0 if views is None else views.rows
+    return [number for number in images if number < seen or not drawn.has(number)]
+
+
 def _draw(
     model: TrainedModel,
     sampler: Sampler,
     seed: int,
     images: Sequence[int],
     batch: int,
-    folder: Path,
+    drawn: Drawn,
     evaluations: int,
     views: Trajectory | None,
 ) -> None:
-    from gendiff.datasets import pictures
     from gendiff.run.generation import generate
     from gendiff.run.origin import Origin
 
-    (folder / EVENTS).mkdir(exist_ok=True)
     one = model.origin(sampler, seed, 1).facts
     with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
@@ -150,11 +180,11 @@ def _draw(
                 # An image is the same, to the byte, whatever else is drawn with it: of a folder it says nothing.
                 again = one["command"].replace(" --n 1 ", f" --n {number + 1} ", 1)
                 facts = {key: value for key, value in one.items() if key != "n"} | {"image": number, "command": again}
-                pictures.save_event(folder / EVENTS, number, event, Origin(facts).text)
+                drawn.put(number, event, Origin(facts).text)
 
 
 def _draw_together(
-    folder: Path, n: int, views: Trajectory | None, trajectory: bool, gif: bool, made_by: Origin
+    folder: Path, drawn: Drawn, n: int, views: Trajectory | None, trajectory: bool, gif: bool, made_by: Origin
 ) -> list[str]:
     """Draw what shows many events in one picture, and write what made them; returns the names of these pictures."""
     import torch
@@ -162,7 +192,7 @@ def _draw_together(
     from gendiff.datasets import pictures
 
     files = [GRID]
-    events = [pictures.read_event(folder / EVENTS, number) for number in range(min(n, 64))]
+    events = [drawn.read(number) for number in range(min(n, 64))]
     pictures.save(folder / GRID, pictures.sheet(torch.stack(events)), made_by.text)
     if views is not None and trajectory:
         files.append(STRIP)
@@ -180,10 +210,13 @@ def _report(
     seed: int,
     n: int,
     folder: Path,
+    drawn: Drawn,
     files: Sequence[str],
     evaluations: int,
     json: bool,
 ) -> None:
+    from gendiff.datasets.drawn import ARRAY, FILES, DrawnArray
+
     paths = {"folder": folder, **{DRAWN[name]: folder / name for name in files}}
     facts = {
         "run": str(model.run.path),
@@ -194,7 +227,7 @@ def _report(
         "weights": model.weights,
         "weights_hash": model.weights_hash,
         "step": model.step,
-        "events": str(folder / EVENTS),
+        "events": str(folder / (ARRAY if isinstance(drawn, DrawnArray) else FILES)),
         **{name: str(path) for name, path in paths.items()},
     }
     if json:
@@ -241,9 +274,10 @@ def _check_folder(folder: Path, given: bool) -> None:
 
 def _foreign(folder: Path) -> list[str]:
     """What is in a folder of samples and is nothing that this command writes."""
+    from gendiff.datasets.drawn import ARRAY, FILES, NUMBERED
     from gendiff.run.origin import FILE
 
-    inside = [path for path in folder.iterdir() if path.name not in {EVENTS, FILE, *DRAWN}]
-    if (folder / EVENTS).is_dir():
-        inside += [path for path in (folder / EVENTS).iterdir() if not re.fullmatch(r"\d{6,}\.(png|npy)", path.name)]
+    inside = [path for path in folder.iterdir() if path.name not in {FILES, ARRAY, FILE, *DRAWN}]
+    if (folder / FILES).is_dir():
+        inside += [path for path in (folder / FILES).iterdir() if not NUMBERED.fullmatch(path.name)]
     return sorted(str(path.relative_to(folder)) for path in inside)

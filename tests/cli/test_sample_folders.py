@@ -8,10 +8,13 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from command import TINY, run
 
 from gendiff.datasets import pictures
+from gendiff.datasets.drawn import DrawnArray, DrawnFiles
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.storage.staging import aside, is_empty, whole
 
@@ -149,21 +152,64 @@ class TestContent:
         assert "--out DIR" in done.err
         assert tree(folder) == before
 
-    def test_an_interrupted_drawing_leaves_no_folder(self, here, monkeypatch):
-        save = pictures.save_event
+    @pytest.mark.parametrize("more", [(), ("--out", "mine"), ("--out", "there"), ("--array",), ("--trajectory",)])
+    def test_an_interrupted_drawing_leaves_no_folder_and_is_gone_on_with(self, here, monkeypatch, more):
+        words = ("sample", "r", "--n", 20, "--steps", 2, *more)
+        Path("there").mkdir()
+        put, numbers = DrawnFiles.put, []
 
-        def interrupted(folder, number, event, text):
-            if number == 2:
+        def interrupted(drawn, number, event, text=""):
+            if number == 17:
                 raise KeyboardInterrupt
-            save(folder, number, event, text)
+            numbers.append(number)
+            (put if isinstance(drawn, DrawnFiles) else put_in_array)(drawn, number, event, text)
 
-        monkeypatch.setattr(pictures, "save_event", interrupted)
-        for more in ((), ("--out", "mine"), ("--out", "there")):
-            Path("there").mkdir(exist_ok=True)
-            assert run("sample", "r", "--n", 3, "--steps", 2, *more).code == 130
-            assert not list(Path("r/samples").glob("*"))
-            assert not Path("mine").exists()
-            assert not list(Path("there").iterdir())
+        put_in_array = DrawnArray.put
+        with monkeypatch.context() as patch:
+            for kind in (DrawnFiles, DrawnArray):
+                patch.setattr(kind, "put", interrupted)
+            assert run(*words).code == 130
+        assert not [path for path in Path("r/samples").glob("*") if not path.name.startswith(".")]
+        assert not [path for path in Path("there").iterdir() if not path.name.startswith(".")]
+        again, drawn_again = [], DrawnArray.put if "--array" in more else DrawnFiles.put
+        with monkeypatch.context() as patch:
+            kind = DrawnArray if "--array" in more else DrawnFiles
+            patch.setattr(kind, "put", lambda self, k, *rest: (again.append(k), drawn_again(self, k, *rest))[1])
+            done = run(*words, "--json")
+        assert (done.code, "going on: 17 of 20 images were drawn before" in done.err) == (0, True)
+        assert again == ([*range(8)] if "--trajectory" in more else []) + [17, 18, 19]
+        whole_at_once = run(*words[:6], *(more if "--out" not in more else ()), "--out", "fresh", "--json")
+        assert whole_at_once.code == 0
+        one, other = (tree(Path(done_.json["folder"])) for done_ in (done, whole_at_once))
+        assert one == other
+        assert not list(Path(done.json["folder"]).glob(".*"))
+
+    def test_another_drawing_does_not_go_on_with_it(self, here, monkeypatch):
+        folder, save = drawn(), pictures.save_event
+        stage = aside(folder)
+        shutil.copytree(folder, stage)
+        (stage / ".of").write_text("0" * 64)
+        (stage / "events/000001.png").write_bytes((stage / "events/000000.png").read_bytes())
+        calls = []
+        monkeypatch.setattr(pictures, "save_event", lambda *given: (calls.append(given[1]), save(*given))[1])
+        before = tree(folder)
+        assert drawn() == folder
+        assert calls == [0, 1, 2]
+        assert tree(folder) == before
+
+    def test_an_array_holds_the_pictures(self, here):
+        files, array = drawn("--n", 20), drawn("--n", 20, "--array", "--out", "array")
+        values = np.load(array / "events.npy")
+        assert (values.dtype, values.shape) == (np.uint8, (20, 1, 8, 8))
+        for number in range(20):
+            event = pictures.read_event(files / "events", number)
+            assert torch.equal(pictures.to_uint8(event), torch.from_numpy(values[number]))
+        assert (array / "grid.png").exists()
+        numbers = [
+            run("evaluate", source, "--data", "digits", "--features", "pixels", "--json").json["numbers"][0]["value"]
+            for source in (files / "events", array / "events.npy")
+        ]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-9)
 
     def test_what_a_killed_drawing_left_is_taken_away(self, here):
         stage = Path("r/samples/.step-00000003-ema-ddim-steps-2-seed0-n3.staged")
