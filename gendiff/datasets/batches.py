@@ -59,6 +59,13 @@ class Batch(ShownByShape):
         for name in ("index", "x_0", "i", "eps"):
             getattr(self, name).copy_(getattr(other, name), non_blocking=True)
 
+    def parts(self, count: int) -> list[Batch]:
+        """The same batch in ``count`` equal parts, views of its memory."""
+        return [
+            Batch(*part)
+            for part in zip(*(t.chunk(count) for t in (self.index, self.x_0, self.i, self.eps)), strict=True)
+        ]
+
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the loader calls this on machines with a GPU."""
         return Batch(*(t.pin_memory() for t in (self.index, self.x_0, self.i, self.eps)))

@@ -43,6 +43,9 @@ class TrainSettings(Settings):
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch: int = Field(64, ge=1, description="events per optimiser step, over all processes")
+    accumulate: int = Field(
+        1, ge=1, description="parts of a batch that are computed one after the other: less memory, the same step"
+    )
     lr: float = Field(1e-3, gt=0, description="learning rate of Adam")
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises linearly from 0")
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 never clips")

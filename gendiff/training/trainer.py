@@ -119,6 +119,7 @@ class Trainer:
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
         self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, world.rank, world.size)
+        self._refuse_unequal_parts()
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
         self.band_means = bands / bands.sum(0).clamp_min(1)
@@ -160,6 +161,7 @@ class Trainer:
             self.settings.grad_clip,
             self.world,
             self._recorder(),
+            self.settings.accumulate,
         )
 
     def _compile(self) -> None:
@@ -216,6 +218,17 @@ class Trainer:
                 error.subject = f"{key}.{error.subject.partition('.')[2] or 'name'}"
                 raise
 
+    def _refuse_unequal_parts(self) -> None:
+        """Raise `ConfigError` where a batch cannot be taken in the parts that are asked for: their means would not add up."""
+        batch, parts = self.settings.batch, self.world.size * self.settings.accumulate
+        if batch % parts:
+            of_each = f" on each of {self.world.size} processes" if self.world.size > 1 else ""
+            raise ConfigError(
+                f"a batch of {batch} cannot be taken in {self.settings.accumulate} equal parts{of_each}",
+                fix=f"choose a multiple of {parts} for train.batch, or another train.accumulate",
+                subject="train.accumulate",
+            )
+
     @property
     def late(self) -> bool:
         """Whether what steps come to is read on logged steps alone: a GPU would have to be waited for."""
@@ -235,8 +248,10 @@ class Trainer:
         nothing was done yet that the disk does not hold. Raises `GendiffError` where it is seen that too many were not applied.
         """
         step = self.step + 1
-        too_much = f"a step on {self.settings.batch} events with a network of {self.size:,} parameters is too large"
-        with memory_for(too_much, "lower --batch, use --precision bf16, or choose a smaller network"):
+        at_once = self.settings.batch // self.settings.accumulate
+        too_much = f"a step on {at_once} events at once with a network of {self.size:,} parameters is too large"
+        less = "take fewer at once with --set train.accumulate=2 or more, lower --batch, use --precision bf16"
+        with memory_for(too_much, f"{less}, or choose a smaller network"):
             with interruptible() if self.compiling else nullcontext():
                 self._take(step, batch.to(self.device))
             self.compiling = False
