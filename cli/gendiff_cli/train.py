@@ -200,7 +200,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
             round(2 * float(edge), 2)
             for edge in (diffusion.at(config.N).half_log_snr.min(), diffusion.at(config.N).half_log_snr.max())
         ],
-        "training": f"{config.train.steps} steps of {config.train.batch}, {config.train.precision}, lr {config.train.lr:g}",
+        "training": f"{config.train.steps} steps of {config.train.batch}, {config.train.precision}, {config.train.optimization}",
         "device": str(trainer.device),
         "checkpoint_bytes": 4 * parameters * (3 + bool(config.train.ema)),
     }

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from gendiff.command import again
 from gendiff.component import Settings, by_name, component_class, invalid_parameter, parse_spec, parse_value
@@ -37,6 +37,8 @@ from gendiff.shapes import MOST_STEPS, EventShape
 from gendiff.storage import reading
 from gendiff.velocity import Velocity
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class TrainSettings(Settings):
     """How a run trains."""
@@ -46,8 +48,17 @@ class TrainSettings(Settings):
     accumulate: int = Field(
         1, ge=1, description="parts of a batch that are computed one after the other: less memory, the same step"
     )
-    lr: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw: Adam with decoupled weight decay")
+    lr: float = Field(1e-3, gt=0, description="learning rate, at its highest")
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises linearly from 0")
+    decay: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the learning rate goes on after that, to lr_end in the last step"
+    )
+    lr_end: float = Field(0.0, ge=0, description="learning rate in the last step, where it decays")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decays of the two moments of Adam")
+    weight_decay: float = Field(
+        0.0, ge=0, description="of adamw: what matrices and convolutions lose in a step, in units of the learning rate"
+    )
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 never clips")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 keeps none")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -71,6 +82,22 @@ class TrainSettings(Settings):
     metrics: tuple[Metric, ...] = Field((), description="what is measured on the images of each grid")
     loggers: tuple[Logger, ...] = Field((), description="who watches the run, besides metrics.jsonl")
     keep: int = Field(2, ge=1, description="how many checkpoints to keep")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError(f"weight_decay = {self.weight_decay:g} is of optimizer=adamw, and this is adam")
+        if self.decay != "constant" and self.lr_end > self.lr:
+            raise ValueError(f"lr_end = {self.lr_end:g} is above lr = {self.lr:g}")
+        return self
+
+    @property
+    def optimization(self) -> str:
+        """Optimiser and rate in a few words, such as ``AdamW 0.001, weight decay 0.01, cosine to 0``."""
+        parts = [f"{'AdamW' if self.optimizer == 'adamw' else 'Adam'} {self.lr:g}"]
+        parts += [f"weight decay {self.weight_decay:g}"] if self.weight_decay else []
+        parts += [f"{self.decay} to {self.lr_end:g}"] if self.decay != "constant" else []
+        return ", ".join(parts)
 
 
 class Config(Settings):

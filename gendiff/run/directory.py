@@ -178,6 +178,7 @@ class Run:
                 fix="give the directory that gendiff train made",
             )
         table = cls.stored_table(path)
+        before = table.get("train", {}).get("steps")
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
         for change in changes:
@@ -185,6 +186,11 @@ class Run:
         run = cls(path, Config.model_construct(), table, given=given)
         result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
         run.config, run.notes = result.config, result.notes
+        if steps not in (None, before) and run.config.train.decay != "constant":
+            note = (
+                f"the learning rate falls to step {steps} from here on, as of a run of that length; it fell to {before}"
+            )
+            run.notes = [*run.notes, note]
         if training and isinstance(run.config.data, TensorData):
             run.config.data.require()
         return run
@@ -337,7 +343,7 @@ class Run:
             ),
             f"| steps of the process | {config.N} |",
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
-            f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
+            f"| training | {last.get('step', 0)} steps of {config.train.batch} events, {config.train.optimization}, "
             f"EMA {config.train.ema:g}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             "",

@@ -22,7 +22,8 @@ from gendiff.run import checkpoint
 from gendiff.run.directory import Run, numbers
 from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
-from gendiff.training.trainer import Trainer, learning_rate
+from gendiff.training.recipe import learning_rate
+from gendiff.training.trainer import Trainer
 
 WORTH_COMPILING = 600  # seconds that a run goes on for: compiling a large network takes one or two minutes
 

@@ -31,10 +31,11 @@ from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
 from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
-from gendiff.run.config import Config, TrainSettings
+from gendiff.run.config import Config
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
 from gendiff.shapes import whole
 from gendiff.streams import stream
+from gendiff.training.recipe import build_optimizer, ema_decay, learning_rate
 from gendiff.training.step import PATIENCE, Step
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
@@ -79,16 +80,6 @@ def _count(number: Any, step: int) -> int:
     return whole(number)
 
 
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, then constant: a function of the step alone."""
-    return settings.lr * min(1.0, step / settings.warmup) if settings.warmup else settings.lr
-
-
-def ema_decay(settings: TrainSettings, step: int) -> float:
-    """``min(decay, (1 + step)/(10 + step))``: early averages must not remember the initial weights."""
-    return min(settings.ema, (1 + step) / (10 + step))
-
-
 class Trainer:
     """A network on its way: weights, optimiser, averaged weights and the step they have reached.
 
@@ -131,9 +122,8 @@ class Trainer:
         self.size = sum(parameter.numel() for parameter in self.network.parameters())
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), torch.zeros((), device=self.device), fused=True, capturable=self.late
-        )
+        rate = torch.zeros((), device=self.device)
+        self.optimizer = build_optimizer(self.settings, self.network, rate, capturable=self.late)
         self.ema = (
             {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
             if self.settings.ema

@@ -36,8 +36,8 @@ def recording(monkeypatch, tape, late=True):
 class Adam(torch.optim.Adam):
     """That of a GPU wants `capturable`, that of a CPU has none."""
 
-    def __init__(self, parameters, lr, fused, capturable):
-        super().__init__(parameters, lr, fused=fused)
+    def __init__(self, parameters, lr, betas, fused, capturable):
+        super().__init__(parameters, lr, betas=betas, fused=fused)
 
 
 @pytest.mark.parametrize("rotation", ["identity", "dct"])

@@ -57,7 +57,8 @@ from gendiff.run.directory import Run, numbers
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.storage.files import to_become
 from gendiff.training.continuation import check_disk, refuse_other_data
-from gendiff.training.trainer import PATIENCE, Trainer, Window, ema_decay, learning_rate
+from gendiff.training.recipe import ema_decay, learning_rate
+from gendiff.training.trainer import PATIENCE, Trainer, Window
 
 
 @pytest.fixture(scope="module")
