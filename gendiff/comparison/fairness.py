@@ -64,7 +64,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
     # Networks are compared as they begin with one seed, whichever seeds the runs have.
     seed = next(iter(plan.baseline.runs or plan.seeds))
     return {
-        "data": config.data.fingerprint,
+        "data": config.data.fingerprint + (", mirrored by chance" if config.data.flip else ""),
         "basis": config.basis.spec,
         "N": str(config.N),
         "images": f"{_images(contender):,}",

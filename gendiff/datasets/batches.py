@@ -77,13 +77,24 @@ class Batches(Dataset[Batch]):
     Args:
         batch: events of the global batch.
         rank, world: this process takes the ``rank``-th of ``world`` equal parts.
+        flip: mirror half of the pictures, left to right; which of them is drawn for each place of each batch.
 
     Raises:
-        ConfigError: where the batch cannot be split evenly, or is larger than the data or the memory of this machine.
+        ConfigError: where the batch cannot be split evenly, or is larger than the data or the memory of this machine, and where
+            events that are no pictures are to be mirrored.
 
     """
 
-    def __init__(self, data: Data, N: int, seed: int, batch: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, data: Data, N: int, seed: int, batch: int, rank: int = 0, world: int = 1, flip: bool = False
+    ) -> None:
+        if flip and len(data.event_shape) != 3:
+            raise ConfigError(
+                f"events of shape {data.event_shape} have no left and right",
+                details=["pictures (C, H, W) can be mirrored"],
+                fix="leave out flip",
+                subject="data.flip",
+            )
         if batch % world:
             raise ConfigError(
                 f"a batch of {batch} cannot be split over {world} processes",
@@ -110,6 +121,7 @@ class Batches(Dataset[Batch]):
         self.N = N
         self.seed = seed
         self.batch = batch
+        self.flip = flip
         self.positions = range(rank * batch // world, (rank + 1) * batch // world)
 
     def __getitem__(self, step: int) -> Batch:
@@ -117,10 +129,20 @@ class Batches(Dataset[Batch]):
         index = [self.data_index(step, position) for position in self.positions]
         return Batch(
             index=torch.tensor(index),
-            x_0=torch.stack([self.data[k] for k in index]),
+            x_0=torch.stack(
+                [self._event(step, position, k) for position, k in zip(self.positions, index, strict=True)]
+            ),
             i=torch.cat([torch.randint(1, self.N + 1, (1,), generator=generator) for generator in streams]),
             eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
         )
+
+    def _event(self, step: int, position: int, index: int) -> Tensor:
+        event = self.data[index]
+        return event.flip(-1) if self.flip and self.is_mirrored(step, position) else event
+
+    def is_mirrored(self, step: int, position: int) -> bool:
+        """Whether the picture at a position of the global batch is its mirror image, where there are any."""
+        return bool(torch.randint(2, (), generator=stream(self.seed, "flip", step, position)))
 
     def data_index(self, step: int, position: int) -> int:
         """Which event stands at a position of the global batch: epochs of fresh permutations, one after another."""

@@ -183,7 +183,7 @@ class Run:
             table["train"] = {**table.get("train", {}), "steps": steps}
         for change in changes:
             table = overlaid(table, change)
-        run = cls(path, Config.model_construct(), table, given=given)
+        run = cls(path, Config.model_construct(), table, given=_as_it_was(given, table))
         result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), run.info, training)
         run.config, run.notes = result.config, result.notes
         if steps not in (None, before) and run.config.train.decay != "constant":
@@ -364,6 +364,14 @@ class Run:
 
     def _write(self, info: dict[str, Any]) -> None:
         Files().replace(self.path / RECORD, json_bytes(info))
+
+
+def _as_it_was(given: Mapping[str, Component] | None, table: Mapping[str, Any]) -> dict[str, Component]:
+    """What is given again in Python, its events mirrored where they were: the events themselves do not say it."""
+    parts, before = dict(given or {}), table.get("data")
+    if isinstance(data := parts.get("data"), TensorData) and isinstance(before, Mapping) and before.get("flip") is True:
+        parts["data"] = data.model_copy(update={"flip": True})
+    return parts
 
 
 def _empty(out: Path) -> Path:

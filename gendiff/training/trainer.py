@@ -109,7 +109,8 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
-        self.batches = Batches(config.data, config.N, self.settings.seed, self.settings.batch, world.rank, world.size)
+        seed, batch, flip = self.settings.seed, self.settings.batch, config.data.flip
+        self.batches = Batches(config.data, config.N, seed, batch, world.rank, world.size, flip)
         self._refuse_unequal_parts()
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
