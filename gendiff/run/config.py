@@ -69,6 +69,9 @@ class TrainSettings(Settings):
         "auto",
         description="torch.compile; auto: on a GPU, after the first picture of a run that goes on for ten minutes",
     )
+    recompute: bool = Field(
+        False, description="compute activations a second time for the gradient: much less memory, a third more work"
+    )
     capture: bool = Field(True, description="record the whole step as one CUDA graph, where the device is a GPU")
     seed: int = Field(0, ge=0, description="everything random in the run follows from it")
     workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")

@@ -36,6 +36,7 @@ from gendiff.run.network import build_denoiser, build_network, check_weights, lo
 from gendiff.shapes import whole
 from gendiff.streams import stream
 from gendiff.training.recipe import build_optimizer, ema_decay, learning_rate
+from gendiff.training.recomputing import Recomputing
 from gendiff.training.step import PATIENCE, Step
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
@@ -120,6 +121,7 @@ class Trainer:
         """The network and all that is as large as it is."""
         self.denoiser = build_denoiser(self.config, self.device)
         self.network = self.denoiser.network
+        self.recomputing = Recomputing(self.config.model, self.network) if self.settings.recompute else None
         self.size = sum(parameter.numel() for parameter in self.network.parameters())
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
@@ -241,8 +243,8 @@ class Trainer:
         step = self.step + 1
         at_once = self.settings.batch // self.settings.accumulate
         too_much = f"a step on {at_once} events at once with a network of {self.size:,} parameters is too large"
-        less = "take fewer at once with --set train.accumulate=2 or more, lower --batch, use --precision bf16"
-        with memory_for(too_much, f"{less}, or choose a smaller network"):
+        less = "take fewer at once with --set train.accumulate=2 or more, keep less with --set train.recompute=true"
+        with memory_for(too_much, f"{less}, lower --batch, use --precision bf16, or choose a smaller network"):
             with interruptible() if self.compiling else nullcontext():
                 self._take(step, batch.to(self.device))
             self.compiling = False
@@ -254,8 +256,10 @@ class Trainer:
     def _take(self, step: int, batch: Batch) -> None:
         torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
         rate, decay = learning_rate(self.settings, step), ema_decay(self.settings, step)
+        watched = self.recomputing if step == self.first_step + 1 else None
         try:
-            self.take_step(batch, rate, decay)
+            with watched.watching(self.device) if watched else nullcontext():
+                self.take_step(batch, rate, decay)
         except Exception as error:
             if not (self.compiling and self.settings.compile == "auto"):
                 raise
