@@ -23,8 +23,10 @@ from gendiff_cli.options import (
     EmaOption,
     Given,
     JsonOption,
+    RawOption,
     StepsOption,
     WeightsOption,
+    chosen_weights,
     configured,
     spec_option,
 )
@@ -43,7 +45,7 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 
 
 @configured(
-    "data reference n reference_n features metric kid precision_recall sampler steps grid prior seed ema batch device"
+    "data reference n reference_n features metric kid precision_recall sampler steps grid prior seed ema no_ema batch device"
 )
 def evaluate(
     context: typer.Context,
@@ -83,7 +85,8 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
     ] = 0,
-    ema: EmaOption = True,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes speed and memory, not numbers.")] = 64,
     device: DeviceOption = None,
     replicates: Annotated[int, typer.Option(min=2, help="Subsets behind each interval.")] = 20,
@@ -109,9 +112,10 @@ def evaluate(
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
     with join(device) as world, _Progress() as progress:
-        model = load_model(open_run(Path(source)), world.device, ema) if is_run(source) else None
+        which = chosen_weights(ema, no_ema)
+        model = load_model(open_run(Path(source)), world.device, which) if is_run(source) else None
         if model is None:
-            _refuse_drawing(source, {**given.values, **({} if steps is None else {"steps": steps})}, ema)
+            _refuse_drawing(source, {**given.values, **({} if steps is None else {"steps": steps})}, which)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
@@ -172,10 +176,10 @@ def evaluate(
         _report(source, evaluation, model.run if model else None, out, save_statistics, replicates, json)
 
 
-def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
+def _refuse_drawing(source: str, options: dict[str, Any], ema: bool | str) -> None:
     """Raise `ConfigError` for options that say how to draw samples, where they are there already."""
     given = [f"--{name} {value}" for name, value in options.items()]
-    given += [] if ema else ["--no-ema"]
+    given += [] if ema is True else [f"--ema {ema}" if ema else "--no-ema"]
     if given:
         raise ConfigError(
             f"'{source}' is no run directory, and its events are measured as they are",

@@ -34,8 +34,8 @@ def open_run(
     return run
 
 
-def load_model(run: Run, device: torch.device, ema: bool) -> TrainedModel:
-    """Its network, with averaged weights where ``ema`` is set."""
+def load_model(run: Run, device: torch.device, ema: bool | str) -> TrainedModel:
+    """Its network, with the weights that `TrainedModel.load` takes ``ema`` for."""
     from gendiff.run.generation import TrainedModel
 
     with passing_over() as problems:

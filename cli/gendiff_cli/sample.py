@@ -15,7 +15,17 @@ from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.opening import load_model, open_run
-from gendiff_cli.options import DeviceOption, EmaOption, Given, JsonOption, RunArgument, StepsOption, configured
+from gendiff_cli.options import (
+    DeviceOption,
+    EmaOption,
+    Given,
+    JsonOption,
+    RawOption,
+    RunArgument,
+    StepsOption,
+    chosen_weights,
+    configured,
+)
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
@@ -39,7 +49,8 @@ def sample(
     seed: Annotated[
         int, typer.Option(min=0, help="Image k is the same for the same seed, whatever else is asked.")
     ] = 0,
-    ema: EmaOption = True,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Also draw the reverse process as a strip.")] = False,
     gif: Annotated[bool, typer.Option("--gif", help="Also animate the reverse process.")] = False,
@@ -61,7 +72,7 @@ def sample(
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
     with join(device) as world:
-        model = load_model(opened_run, world.device, ema)
+        model = load_model(opened_run, world.device, chosen_weights(ema, no_ema))
         folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
@@ -184,7 +195,7 @@ def _report(
 
 def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:
     """Everything that decides which pictures are drawn."""
-    spec, weights = sampler.spec, "ema" if model.weights == "ema" else "raw"
+    spec, weights = sampler.spec, "raw" if model.weights == "model" else model.weights
     name = re.sub("[:=,]", "-", spec)
     if len(name) > LONGEST or not re.fullmatch(
         r"[\w.+-]+", name, re.ASCII

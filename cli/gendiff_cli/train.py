@@ -202,7 +202,7 @@ def _describe(config: Config, trainer: Trainer, json: bool) -> None:
         ],
         "training": f"{config.train.steps} steps of {config.train.batch}, {config.train.precision}, {config.train.optimization}",
         "device": str(trainer.device),
-        "checkpoint_bytes": 4 * parameters * (3 + bool(config.train.ema)),
+        "checkpoint_bytes": 4 * parameters * (3 + len(trainer.averages)),
     }
     if json:
         json_result(facts)

@@ -69,7 +69,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
         "N": str(config.N),
         "images": f"{_images(contender):,}",
         "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",
-        "ema": f"{config.train.ema:g}",
+        "ema": config.train.averaging.removeprefix("EMA "),
         "precision": config.train.precision,
         "prior": config.sampler.prior,
         "nfe": ", ".join(str(contender.evaluations(sampler)) for sampler in plan.samplers(contender)),

@@ -37,7 +37,11 @@ from gendiff.shapes import MOST_STEPS, EventShape
 from gendiff.storage import reading
 from gendiff.velocity import Velocity
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Width = Annotated[float, Field(ge=1e-3, le=0.28)]
+
+
+SNAPSHOTS = 32  # of the averages of a run, of which others are made
 
 
 class TrainSettings(Settings):
@@ -55,12 +59,21 @@ class TrainSettings(Settings):
         "constant", description="how the learning rate goes on after that, to lr_end in the last step"
     )
     lr_end: float = Field(0.0, ge=0, description="learning rate in the last step, where it decays")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decays of the two moments of Adam")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="decays of the two moments of Adam")
     weight_decay: float = Field(
         0.0, ge=0, description="of adamw: what matrices and convolutions lose in a step, in units of the learning rate"
     )
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 never clips")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 keeps none")
+    ema: Share | tuple[Share, ...] = Field(
+        0.999, description="decay of the averaged weights, or several, of which the first are sampled; 0 keeps none"
+    )
+    posthoc: tuple[Width, ...] = Field(
+        (),
+        description="relative widths of averages that are kept over time, of which others are made later: [0.05, 0.1]",
+    )
+    snapshot_every: int | None = Field(
+        None, ge=1, description="steps between snapshots of these; left out: 32 in the whole run"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="arithmetic of the network, all else stays float32; auto: bf16 on a GPU that has it, else fp32",
@@ -90,9 +103,39 @@ class TrainSettings(Settings):
     def _consistent(self) -> Self:
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError(f"weight_decay = {self.weight_decay:g} is of optimizer=adamw, and this is adam")
+        if isinstance(self.ema, tuple) and (not all(self.ema) or len(set(self.ema)) < len(self.ema)):
+            raise ValueError(f"ema = {list(self.ema)}: several decays differ, and none is 0")
+        if len(self.posthoc) == 1 or len(set(self.posthoc)) < len(self.posthoc):
+            raise ValueError(
+                f"posthoc = {list(self.posthoc)}: of two widths or more, all different, others can be made"
+            )
         if self.decay != "constant" and self.lr_end > self.lr:
             raise ValueError(f"lr_end = {self.lr_end:g} is above lr = {self.lr:g}")
         return self
+
+    @property
+    def averages(self) -> dict[str, float]:
+        """The decay of each average of the weights, the one that is sampled first, by its name in a checkpoint."""
+        if isinstance(self.ema, tuple):
+            return {f"ema-{decay!r}": decay for decay in self.ema}
+        return {"ema": self.ema} if self.ema else {}
+
+    @property
+    def profiles(self) -> dict[str, float]:
+        """The relative width of each average of which snapshots are kept, by its name in a checkpoint and a snapshot."""
+        return {f"posthoc-{width!r}": width for width in self.posthoc}
+
+    @property
+    def averaging(self) -> str:
+        """Decays and widths in a few words, such as ``EMA 0.999, 0.9999, post-hoc 0.05, 0.1``."""
+        parts = [f"EMA {', '.join(f'{decay:g}' for decay in self.averages.values()) or 0}"]
+        parts += [f"post-hoc {', '.join(f'{width:g}' for width in self.posthoc)}"] if self.posthoc else []
+        return ", ".join(parts)
+
+    @property
+    def snapshot_period(self) -> int:
+        """Steps between snapshots."""
+        return self.snapshot_every or -(-self.steps // SNAPSHOTS)
 
     @property
     def optimization(self) -> str:

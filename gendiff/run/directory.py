@@ -37,7 +37,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError, printable, show
 from gendiff.plain import json_bytes, json_line, json_object
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
-from gendiff.run import stored
+from gendiff.run import checkpoint, stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, copy_plugin_files, flaw, given_in_python, now, providers
@@ -224,6 +224,11 @@ class Run:
         """Where pictures live."""
         return self.path / "samples"
 
+    @property
+    def snapshots(self) -> Path:
+        """Where averages are kept of which others are made after training (`gendiff.run.posthoc`)."""
+        return self.path / "snapshots"
+
     def preview(self, step: int) -> Path:
         """The picture of the preview of a step: there once it is whole."""
         return self.samples / f"step-{step:08d}.png"
@@ -319,7 +324,9 @@ class Run:
         return newest
 
     def forget_after(self, step: int) -> None:
-        """Drop rows beyond ``step``: they belong to steps that will be done again."""
+        """Drop rows and snapshots beyond ``step``: they belong to steps that will be done again."""
+        for later in [step_of for step_of in checkpoint.steps(self.snapshots) if step_of > step]:
+            Files().remove_tree(checkpoint.directory(self.snapshots, later))
         rows = [json_line(row) for row in self._rows() if row["step"] <= step]
         Files().replace(self.metrics, b"".join(rows))
 
@@ -344,7 +351,7 @@ class Run:
             f"| steps of the process | {config.N} |",
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
             f"| training | {last.get('step', 0)} steps of {config.train.batch} events, {config.train.optimization}, "
-            f"EMA {config.train.ema:g}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
+            f"{config.train.averaging}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             "",
             f"Open it in Python: `{given.get('open')}`; go on: `{given.get('resume')}`."
@@ -357,7 +364,7 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One trainer per run directory; the lock dies with its process, whatever kills it."""
-        for name in (self.checkpoints, self.samples, self.evaluations):
+        for name in (self.checkpoints, self.samples, self.evaluations, self.snapshots):
             inside(self.path, name)
         with locked(self.path, "trained", "wait for it, stop it, or choose another --out"):
             yield

@@ -22,8 +22,8 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
-from gendiff.run import checkpoint
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run import checkpoint, posthoc
+from gendiff.run.config import Config, Layer, TrainSettings, resolve
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, load_weights
 from gendiff.run.replayed import Replayed
@@ -55,7 +55,8 @@ class TrainedModel:
     """A run's network, ready to sample: what `gendiff.load` and `gendiff.train` give.
 
     Args:
-        weights: ``"ema"`` or ``"model"``, with the hash that the checkpoint's manifest has.
+        weights: ``"ema"``, ``"model"``, or which of several averages, such as ``"ema-0.9999"`` or ``"posthoc-0.05"``, and the
+            hash of their file, or of what was made of files.
 
     """
 
@@ -66,21 +67,36 @@ class TrainedModel:
     weights_hash: str
 
     @classmethod
-    def load(cls, run: Run, device: torch.device, ema: bool = True, problems: list[str] | None = None) -> TrainedModel:
-        """The newest usable checkpoint; averaged weights where the run has them and ``ema`` is set.
+    def load(
+        cls, run: Run, device: torch.device, ema: bool | str = True, problems: list[str] | None = None
+    ) -> TrainedModel:
+        """The newest usable checkpoint.
 
-        Raises `DataError` where there is none, and for weights that are not finite or of another network.
+        Args:
+            run: where it is.
+            device: where the network is to be.
+            ema: which weights: True for the averages, where the run has them, the first of several; False for the raw ones; a
+                decay such as ``"0.9999"`` for one of several; ``"posthoc:WIDTH"`` for an average that is made of snapshots.
+            problems: why damaged checkpoints and snapshots were passed over is appended.
+
+        Raises `DataError` where there is none, and for weights that are not finite or of another network; `ConfigError` for an
+        average that the run does not have.
         """
-        newest = checkpoint.newest(run.checkpoints, problems, ("ema", "model") if ema else ("model",))
-        group = "ema" if ema and "ema" in newest.tensors else "model"
+        kind, _, width = ema.partition(":") if isinstance(ema, str) else ("", "", "")
+        groups = ("model",) if kind == "posthoc" else _groups(run.config.train, ema)
+        newest = checkpoint.newest(run.checkpoints, problems, groups)
         path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
+        if kind == "posthoc":
+            weights = posthoc.average(run.snapshots, _width(width), newest.step, problems)
+            load_weights(denoiser.network, weights, str(run.snapshots))
+            return cls(run, denoiser.eval(), newest.step, f"posthoc-{_width(width)!r}", posthoc.digest(weights))
+        group = next((one for one in groups if one in newest.tensors), groups[-1])
         load_weights(denoiser.network, newest.tensors.get(group, {}), str(path / f"{group}.safetensors"))
-        digest = checkpoint.weights_hash(path, group)
-        return cls(run, denoiser.eval(), newest.step, group, digest)
+        return cls(run, denoiser.eval(), newest.step, group, checkpoint.weights_hash(path, group))
 
     def __repr__(self) -> str:
-        weights = "averaged" if self.weights == "ema" else "current"
+        weights = {"ema": "averaged", "model": "current"}.get(self.weights, self.weights)
         return f"TrainedModel({str(self.run.path)!r}, step {self.step}, {weights} weights, {self.diffusion})"
 
     @property
@@ -140,6 +156,33 @@ class TrainedModel:
         with torch.set_grad_enabled(x.requires_grad):
             pivot = self.score.predict(self.diffusion.rotate(x), i)
             return Belief(self.diffusion.unrotate(pivot.x_0), self.diffusion.unrotate(pivot.eps))
+
+
+def _groups(settings: TrainSettings, ema: bool | str) -> tuple[str, ...]:
+    """The groups of a checkpoint of which the first that there is are the weights that are asked for."""
+    averages = settings.averages
+    if isinstance(ema, bool):
+        return (*list(averages)[:1], "model") if ema else ("model",)
+    try:
+        return (next(group for group, decay in averages.items() if decay == float(ema)),)
+    except (ValueError, StopIteration):
+        known = [*(f"{decay!r}" for decay in averages.values()), *(["posthoc:WIDTH"] if settings.posthoc else [])]
+        raise ConfigError(
+            f"the run has no averaged weights '{ema}'",
+            where="--ema",
+            details=[f"it has: {', '.join(known) or 'none'}"],
+            fix="choose one of them, or --no-ema for the raw weights"
+            + ("" if settings.posthoc else "; runs with --set train.posthoc=[0.05,0.1] have any, as posthoc:WIDTH"),
+        ) from None
+
+
+def _width(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"cannot read the width '{text}'", where="--ema", fix="write --ema posthoc:0.1: its std in parts of the run"
+        ) from None
 
 
 def generate(

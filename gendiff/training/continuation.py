@@ -114,17 +114,20 @@ def _vanished(run: Run, trainer: Trainer) -> GendiffError:
 def check_disk(path: Path, trainer: Trainer) -> None:
     """Refuse to start where the checkpoints of the whole run at ``path``, which need not exist, cannot fit."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
-    copies = 3 + bool(trainer.ema)  # weights, two moments, the average
-    keep = trainer.settings.keep
+    copies = 3 + len(trainer.averages)  # weights, two moments, the averages
+    keep, settings = trainer.settings.keep, trainer.settings
     size = weights * copies * (keep + 1)  # one more is staged before the oldest goes
+    left = -(-(settings.steps - trainer.step) // settings.snapshot_period)
+    size += weights * len(settings.profiles) * left
     reusable = sum(
         file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file()
     )  # a resumed run replaces these
+    snapshots = f" and {left} snapshots" if settings.profiles else ""
     free = disk.free(path)
     if free + reusable < size:
         raise GendiffError(
             f"not enough room in '{path}' for the checkpoints",
-            details=[f"{size:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
+            details=[f"{size:,} bytes needed for {keep + 1} checkpoints{snapshots}, {free:,} free"],
             fix="make room, choose another --out, or "
             + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
         )

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
@@ -93,6 +94,11 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
         if trainer.whole:
             trainer.saved_step = trainer.step
 
+    def snap() -> None:
+        """Keep the averages of which others are made later, before any checkpoint that a run goes on from behind them."""
+        if world.main and trainer.snapped(trainer.step):
+            checkpoint.save(run.snapshots, trainer.snapshot(about), keep=sys.maxsize)
+
     def halt(number: int) -> Stopped:
         save(initial=trainer.step == 0)
         return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
@@ -120,6 +126,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     with between():
                         batch = next(batches)
                     trainer.train_step(batch)
+                    snap()
                 step, last = trainer.step, trainer.step == settings.steps
                 images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
                 loss = trainer.window.means()["loss"]

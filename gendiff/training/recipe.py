@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.run.config import TrainSettings
+from gendiff.run.posthoc import Profile
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -25,9 +26,15 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.lr_end + (settings.lr - settings.lr_end) * left
 
 
-def ema_decay(settings: TrainSettings, step: int) -> float:
+def ema_decay(decay: float, step: int) -> float:
     """``min(decay, (1 + step)/(10 + step))``: early averages must not remember the initial weights."""
-    return min(settings.ema, (1 + step) / (10 + step))
+    return min(decay, (1 + step) / (10 + step))
+
+
+def decays(settings: TrainSettings, step: int) -> list[float]:
+    """What each average keeps of itself in a step, in the order of the settings, those with a profile behind the others."""
+    exponential = [ema_decay(decay, step) for decay in settings.averages.values()]
+    return [*exponential, *(Profile(width, step).decay() for width in settings.profiles.values())]
 
 
 def build_optimizer(

@@ -98,12 +98,12 @@ class Step:
 
     Args:
         denoiser: as it is asked, compiled or of several processes as it may be.
-        averages, weights: what is averaged, and of what: tensors of floating point numbers, pairwise.
+        averages, weights: averages of the weights, and the weights: tensors of floating point numbers, in one order.
         recorder: what records it; left out, nothing does.
         accumulate: in how many parts a batch is taken, of which it must be a multiple.
 
     Attributes:
-        rate, keep: the learning rate, and the share of the old average that stays, float32 scalars on the device.
+        rate, keeps: the learning rate, and the share of each old average that stays, float32 scalars on the device.
         tally: what steps came to.
         error_bar: the unweighted error of the last batch in rotated coordinates.
         failed: the last step that was not applied; before the first of them, zeros.
@@ -117,7 +117,7 @@ class Step:
         denoiser: nn.Module,
         diffusion: Diffusion,
         optimizer: torch.optim.Optimizer,
-        averages: Sequence[Tensor],
+        averages: Sequence[Sequence[Tensor]],
         weights: Sequence[Tensor],
         grad_clip: float,
         world: World,
@@ -129,13 +129,13 @@ class Step:
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.optimizer = optimizer
-        self.averages, self.weights = list(averages), list(weights)
+        self.averages, self.weights = [list(average) for average in averages], list(weights)
         self.parameters = [one for group in optimizer.param_groups for one in group["params"]]
         self.grad_clip = grad_clip or math.inf
         self.world = world
         self.accumulate = accumulate
         self.rate = torch.zeros((), device=device)
-        self.keep = torch.zeros((), device=device)
+        self.keeps = [torch.zeros((), device=device) for _ in self.averages]
         for group in optimizer.param_groups:
             group["lr"] = self.rate
         self.tally = Tally.on(device)
@@ -145,10 +145,11 @@ class Step:
         self._batch: Batch | None = None
         self.recorded = None if recorder is None else Recorded(self._body, recorder, WARM)
 
-    def __call__(self, batch: Batch, rate: float, decay: float) -> None:
-        """One step with a batch on the device, a learning rate and the decay of the averages."""
+    def __call__(self, batch: Batch, rate: float, decays: Sequence[float]) -> None:
+        """One step with a batch on the device, a learning rate and the decay of each average."""
         self.rate.fill_(rate)
-        self.keep.fill_(decay)
+        for keep, decay in zip(self.keeps, decays, strict=True):
+            keep.fill_(decay)
         if self.recorded is None:
             self._batch = batch
             self._body()
@@ -189,10 +190,10 @@ class Step:
         return Loss(loss.per_event.detach(), loss.error_bar)
 
     def _average(self, applies: Tensor) -> None:
-        if self.averages:
-            move = torch.where(applies, 1 - self.keep, 0.0)
-            torch._foreach_mul_(self.averages, 1 - move)
-            torch._foreach_add_(self.averages, torch._foreach_mul(self.weights, move))
+        for average, keep in zip(self.averages, self.keeps, strict=True):
+            move = torch.where(applies, 1 - keep, 0.0)
+            torch._foreach_mul_(average, 1 - move)
+            torch._foreach_add_(average, torch._foreach_mul(self.weights, move))
 
     def _remember(self, last: tuple[Tensor, ...], fails: Tensor) -> None:
         self.error_bar = last[-1]

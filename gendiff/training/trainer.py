@@ -35,7 +35,7 @@ from gendiff.run.config import Config
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
 from gendiff.shapes import whole
 from gendiff.streams import stream
-from gendiff.training.recipe import build_optimizer, ema_decay, learning_rate
+from gendiff.training.recipe import build_optimizer, decays, learning_rate
 from gendiff.training.recomputing import Recomputing
 from gendiff.training.step import PATIENCE, Step
 
@@ -127,11 +127,10 @@ class Trainer:
         self._refuse_samplers()
         rate = torch.zeros((), device=self.device)
         self.optimizer = build_optimizer(self.settings, self.network, rate, capturable=self.late)
-        self.ema = (
-            {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
-            if self.settings.ema
-            else {}
-        )
+        self.averages = {
+            group: {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
+            for group in (*self.settings.averages, *self.settings.profiles)
+        }
         self.precision = arithmetic.chosen(self.settings.precision, self.device)
         self.denoiser.autocast = arithmetic.DTYPES[self.precision]
         if arithmetic.is_slow(self.precision, self.device):
@@ -143,13 +142,13 @@ class Trainer:
 
     def _step(self) -> Step:
         current = self.network.state_dict()
-        averaged = [name for name, value in self.ema.items() if value.is_floating_point()]
+        averaged = [name for name, value in current.items() if value.is_floating_point()]
         return Step(
             self.config.objective,
             self.parallel.train(),
             self.diffusion,
             self.optimizer,
-            [self.ema[name] for name in averaged],
+            [[average[name] for name in averaged] for average in self.averages.values()],
             [current[name] for name in averaged],
             self.settings.grad_clip,
             self.world,
@@ -167,7 +166,7 @@ class Trainer:
     def _lay_out(self, memory_format: torch.memory_format) -> None:
         """Let weights, averages and moments lie so in memory: all of them alike, since they are walked through together."""
         self.network.to(memory_format=memory_format)
-        for named in (self.ema, *self.optimizer.state.values()):
+        for named in (*self.averages.values(), *self.optimizer.state.values()):
             for name, value in named.items():
                 if isinstance(value, Tensor) and value.ndim == 4:
                     named[name] = value.contiguous(memory_format=memory_format)
@@ -250,16 +249,16 @@ class Trainer:
             self.compiling = False
             self.step = step
             self._say_why_not()
-            if not self.late or self.logged(step) or self.saved(step):
+            if not self.late or self.logged(step) or self.saved(step) or self.snapped(step):
                 self.look()
 
     def _take(self, step: int, batch: Batch) -> None:
         torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
-        rate, decay = learning_rate(self.settings, step), ema_decay(self.settings, step)
+        rate, shares = learning_rate(self.settings, step), decays(self.settings, step)
         watched = self.recomputing if step == self.first_step + 1 else None
         try:
             with watched.watching(self.device) if watched else nullcontext():
-                self.take_step(batch, rate, decay)
+                self.take_step(batch, rate, shares)
         except Exception as error:
             if not (self.compiling and self.settings.compile == "auto"):
                 raise
@@ -308,8 +307,18 @@ class Trainer:
         """Whether there is a checkpoint of this step, whatever comes."""
         return self.shown(step) or step % self.settings.checkpoint_every == 0 or step == self.settings.steps
 
+    def snapped(self, step: int) -> bool:
+        """Whether there is a snapshot of this step, of which averages are made later."""
+        every = self.settings.snapshot_period
+        return bool(self.settings.profiles) and (step % every == 0 or step == self.settings.steps)
+
+    @property
+    def ema(self) -> dict[str, Tensor]:
+        """The averaged weights by name, the first where there are several; empty where none are kept."""
+        return next((self.averages[group] for group in self.settings.averages), {})
+
     def averaged(self) -> Denoiser:
-        """A network with the averaged weights, or the current ones where none are kept, ready to sample."""
+        """A network ready to sample, with the averaged weights, the first of several; where none are kept, the current ones."""
         network = build_network(self.config)
         load_weights(network, self.ema or self.network.state_dict())
         return Denoiser(network, self.diffusion, self.denoiser.frequency_features).to(self.device).eval()
@@ -346,17 +355,19 @@ class Trainer:
         tensors = {
             "model": self.network.state_dict(),
             "optimizer": optimizer,
-            **({"ema": self.ema} if self.ema else {}),
+            **self.averages,
         }
         return Checkpoint(
             step=self.step,
-            tensors={
-                group: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}
-                for group, named in tensors.items()
-            },
+            tensors=_copies(tensors),
             state={"images": self.step * self.settings.batch, "failures": self.failures, "window": asdict(self.window)},
             about=about,
         )
+
+    def snapshot(self, about: dict[str, Any]) -> Checkpoint:
+        """The averages of which others are made after training."""
+        groups = {group: self.averages[group] for group in self.settings.profiles}
+        return Checkpoint(step=self.step, tensors=_copies(groups), state={}, about=about)
 
     def initial(self, about: dict[str, Any]) -> Checkpoint:
         """The state before the first step, whatever this one has done since."""
@@ -367,10 +378,10 @@ class Trainer:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""
         where = f"the checkpoint of step {source.step}"
         load_weights(self.network, source.tensors.get("model", {}), f"model.safetensors, {where}")
-        if self.ema:
-            check_weights(self.ema, source.tensors.get("ema", {}), f"ema.safetensors, {where}")
-            for name, value in source.tensors["ema"].items():
-                self.ema[name].copy_(value)  # in its place: it is averaged there
+        for group, average in self.averages.items():
+            check_weights(average, source.tensors.get(group, {}), f"{group}.safetensors, {where}")
+            for name, value in source.tensors[group].items():
+                average[name].copy_(value)  # in its place: it is averaged there
         try:
             window = Window.of(source.state["window"], source.step)
             self.failures = _count(source.state["failures"], source.step)
@@ -433,6 +444,14 @@ class Trainer:
             details=[*details, "none of these steps was applied; a checkpoint was saved"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
+
+
+def _copies(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Groups of tensors, copied to the CPU."""
+    return {
+        group: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}
+        for group, named in groups.items()
+    }
 
 
 def _unusable_moment(

@@ -176,7 +176,7 @@ def test_the_learning_rate_and_the_decay_reach_a_recorded_step(tmp_path, monkeyp
         trainer.train_step(trainer.batches[step])
         rates.append(float(trainer.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([1e-2 * step / 40 for step in range(1, 9)], rel=1e-6)
-    assert float(trainer.take_step.keep) == pytest.approx(min(0.9, 9 / 18))
+    assert float(trainer.take_step.keeps[0]) == pytest.approx(min(0.9, 9 / 18))
 
 
 def test_the_state_of_the_optimiser_keeps_the_strides_of_the_weights(tmp_path):

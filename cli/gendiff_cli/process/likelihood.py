@@ -12,7 +12,15 @@ from gendiff.command import command
 from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, paragraph, progress, result
 from gendiff_cli.opening import load_model, open_run
-from gendiff_cli.options import DeviceOption, EmaOption, JsonOption, RunArgument, spec_option
+from gendiff_cli.options import (
+    DeviceOption,
+    EmaOption,
+    JsonOption,
+    RawOption,
+    RunArgument,
+    chosen_weights,
+    spec_option,
+)
 
 if TYPE_CHECKING:
     from gendiff.data import Data
@@ -41,7 +49,8 @@ def likelihood(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise and steps follow from it.")] = 0,
-    ema: EmaOption = True,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Events at a time; changes speed and memory alone.")] = 64,
     device: DeviceOption = None,
     json: JsonOption = False,
@@ -57,7 +66,7 @@ def likelihood(
     from gendiff.sampler import Clamped
 
     with join(device) as world:
-        run_model = load_model(open_run(run), world.device, ema)
+        run_model = load_model(open_run(run), world.device, chosen_weights(ema, no_ema))
         source = _data(run_model.run, data)
         diffusion = run_model.denoiser.diffusion
         if source.event_shape != diffusion.event_shape:
