@@ -57,7 +57,7 @@ class Profile:
     def product(self, other: Profile) -> float:
         """<p, q>, the integral of the product of two profiles, in 1/steps."""
         a, b, first = self.gamma + 1, other.gamma + 1, min(self.t, other.t)
-        return a * b / (a + b - 1) * (first / self.t) ** a * (first / other.t) ** b / first
+        return float(a * b / (a + b - 1) * (first / self.t) ** a * (first / other.t) ** b / first)
 
 
 @cache
@@ -108,9 +108,9 @@ def average(folder: Path, width: float, step: int, problems: list[str] | None = 
             fix="restore them from a copy" if problems else "train with them: --set train.posthoc=[0.05,0.1]",
         )
     profiles = [profile for groups in kept.values() for profile in groups.values()]
-    x, error = coefficients(profiles, Profile(width, profiles[0].t))
-    if error > FAR:
-        warnings.warn(f"the average of width {width:g} is {error:.0%} off: it needs more snapshots", stacklevel=2)
+    x, off = coefficients(profiles, Profile(width, profiles[0].t))
+    if off > FAR:
+        warnings.warn(f"the average of width {width:g} is {off:.0%} off: it needs more snapshots", stacklevel=2)
     shares = iter(x)
     total: dict[str, Tensor] = {}
     for path, groups in kept.items():

@@ -102,7 +102,7 @@ class Poison(nn.Module):
 
 
 def trainer_with(calls, **changes):
-    trainer = Trainer(settings(warmup=0, log_every=50, checkpoint_every=50, steps=40, **changes), CPU, ALONE)
+    trainer = Trainer(settings(warmup=0, log_every=50, checkpoint_every=50, steps=40, ema=0, **changes), CPU, ALONE)
     network = Poison(calls).to(CPU)
     with torch.no_grad():
         network.inner.weight.fill_(0.5)
