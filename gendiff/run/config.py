@@ -85,6 +85,9 @@ class TrainSettings(Settings):
     recompute: bool = Field(
         False, description="compute activations a second time for the gradient: much less memory, a third more work"
     )
+    shard: bool = Field(
+        False, description="each of several processes holds a part of the network (FSDP2): for one that does not fit"
+    )
     capture: bool = Field(True, description="record the whole step as one CUDA graph, where the device is a GPU")
     seed: int = Field(0, ge=0, description="everything random in the run follows from it")
     workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")

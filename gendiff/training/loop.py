@@ -83,24 +83,30 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
     between = interruptible if world.size == 1 else nullcontext
 
-    def save(initial: bool = False) -> None:
-        """Save what was reached, where the disk does not hold it and it is whole."""
-        if world.main and (initial or trainer.saved_step < trainer.step) and trainer.whole:
+    def save(initial: bool = False, together: bool = False) -> None:
+        """Save what was reached, where the disk does not hold it and it is whole; ``together``: all processes do."""
+        if trainer.sharded and not together:
+            return  # one process alone has only a part of it
+        due = (initial or trainer.saved_step < trainer.step) and trainer.whole
+        if due and (world.main or trainer.sharded):
             if not run.path.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
             content = trainer.initial(about) if initial else trainer.checkpoint(about)
-            path = checkpoint.save(run.checkpoints, content, settings.keep)
-            notify("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
+            if world.main:
+                path = checkpoint.save(run.checkpoints, content, settings.keep)
+                notify("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
         if trainer.whole:
             trainer.saved_step = trainer.step
 
     def snap() -> None:
         """Keep the averages of which others are made later, before any checkpoint that a run goes on from behind them."""
-        if world.main and trainer.snapped(trainer.step):
-            checkpoint.save(run.snapshots, trainer.snapshot(about), keep=sys.maxsize)
+        if trainer.snapped(trainer.step) and (world.main or trainer.sharded):
+            content = trainer.snapshot(about)
+            if world.main:
+                checkpoint.save(run.snapshots, content, keep=sys.maxsize)
 
     def halt(number: int) -> Stopped:
-        save(initial=trainer.step == 0)
+        save(initial=trainer.step == 0, together=True)
         return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
 
     def show() -> tuple[bool, bool]:
@@ -142,7 +148,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                 shows = trainer.shown(step)
                 if last or stop or trainer.saved(step):
                     trainer.reduce_window()
-                    save()
+                    save(together=True)
                     world.barrier()
                 notify("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
                 if shows:

@@ -22,13 +22,13 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gendiff.datasets.batches import Batch
 from gendiff.diffusion import Diffusion
 from gendiff.machine.recording import Recorded, Recorder
 from gendiff.machine.world import World
 from gendiff.objective import Loss, Objective
+from gendiff.training.sharding import full, gradients_kept_apart
 
 PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
 WARM = (
@@ -164,7 +164,7 @@ class Step:
         assert batch is not None
         self.optimizer.zero_grad(set_to_none=True)
         per_event, error_bar = self._backward(batch)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        norm = full(nn.utils.clip_grad_norm_(self.parameters, self.grad_clip))
         mean = per_event.mean()
         # Gradients are those of all processes, losses are not: each must know whether the others skip.
         finite = self.world.all(mean.isfinite() & norm.isfinite())
@@ -179,7 +179,7 @@ class Step:
     def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The losses of a batch and its errors in rotated coordinates, once the gradient of their mean is there."""
         *first, last = batch.parts(self.accumulate)
-        with self.denoiser.no_sync() if isinstance(self.denoiser, DistributedDataParallel) else nullcontext():
+        with gradients_kept_apart(self.denoiser) if first else nullcontext():
             losses = [self._add_gradient(part) for part in first]
         losses.append(self._add_gradient(last))
         return torch.cat([loss.per_event for loss in losses]), torch.cat([loss.error_bar for loss in losses])

@@ -37,6 +37,7 @@ from gendiff.shapes import whole
 from gendiff.streams import stream
 from gendiff.training.recipe import build_optimizer, decays, learning_rate
 from gendiff.training.recomputing import Recomputing
+from gendiff.training.sharding import copies, local, put, shard
 from gendiff.training.step import PATIENCE, Step
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
@@ -119,9 +120,14 @@ class Trainer:
 
     def _build(self) -> None:
         """The network and all that is as large as it is."""
-        self.denoiser = build_denoiser(self.config, self.device)
+        self.sharded = self.settings.shard and self.world.size > 1
+        self.denoiser = build_denoiser(self.config, torch.device("cpu") if self.sharded else self.device)
         self.network = self.denoiser.network
         self.recomputing = Recomputing(self.config.model, self.network) if self.settings.recompute else None
+        if self.sharded:
+            shard(self.network, self.config.model.stages_of(self.network), self.world)
+            self.denoiser.to(self.device)
+        self._sampled: tuple[int, Mapping[str, Tensor]] | None = None
         self.size = sum(parameter.numel() for parameter in self.network.parameters())
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
@@ -137,7 +143,8 @@ class Trainer:
             warnings.warn("this processor has no units for bf16: it takes many times as long as fp32", stacklevel=4)
         if self.settings.compile is True:
             self._compile()
-        self.parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser
+        copied = self.world.size > 1 and not self.sharded
+        self.parallel = DistributedDataParallel(self.denoiser) if copied else self.denoiser
         self.take_step = self._step()
 
     def _step(self) -> Step:
@@ -148,8 +155,8 @@ class Trainer:
             self.parallel.train(),
             self.diffusion,
             self.optimizer,
-            [[average[name] for name in averaged] for average in self.averages.values()],
-            [current[name] for name in averaged],
+            [[local(average[name]) for name in averaged] for average in self.averages.values()],
+            [local(current[name]) for name in averaged],
             self.settings.grad_clip,
             self.world,
             self._recorder(),
@@ -159,7 +166,9 @@ class Trainer:
     def _compile(self) -> None:
         self.compiling = True
         self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
-        if self.device.type == "cuda":  # a compiled network is faster so there, and on a CPU slower
+        if (
+            self.device.type == "cuda" and not self.sharded
+        ):  # a compiled network is faster so there, and on a CPU slower
             self.denoiser.channels_last = True
             self._lay_out(torch.channels_last)
 
@@ -320,7 +329,10 @@ class Trainer:
     def averaged(self) -> Denoiser:
         """A network ready to sample, with the averaged weights, the first of several; where none are kept, the current ones."""
         network = build_network(self.config)
-        load_weights(network, self.ema or self.network.state_dict())
+        step, weights = self._sampled or (-1, {})
+        if step != self.step:
+            weights = self.ema or self.network.state_dict()
+        load_weights(network, weights)
         return Denoiser(network, self.diffusion, self.denoiser.frequency_features).to(self.device).eval()
 
     def open_window(self, window: Window | None = None) -> None:
@@ -357,9 +369,12 @@ class Trainer:
             "optimizer": optimizer,
             **self.averages,
         }
+        whole = copies(tensors, self.world.main)
+        if self.sharded:  # one process alone draws previews
+            self._sampled = self.step, whole[next(iter(self.settings.averages), "model")]
         return Checkpoint(
             step=self.step,
-            tensors=_copies(tensors),
+            tensors=whole,
             state={"images": self.step * self.settings.batch, "failures": self.failures, "window": asdict(self.window)},
             about=about,
         )
@@ -367,7 +382,7 @@ class Trainer:
     def snapshot(self, about: dict[str, Any]) -> Checkpoint:
         """The averages of which others are made after training."""
         groups = {group: self.averages[group] for group in self.settings.profiles}
-        return Checkpoint(step=self.step, tensors=_copies(groups), state={}, about=about)
+        return Checkpoint(step=self.step, tensors=copies(groups, self.world.main), state={}, about=about)
 
     def initial(self, about: dict[str, Any]) -> Checkpoint:
         """The state before the first step, whatever this one has done since."""
@@ -377,21 +392,32 @@ class Trainer:
     def restore(self, source: Checkpoint) -> None:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""
         where = f"the checkpoint of step {source.step}"
-        load_weights(self.network, source.tensors.get("model", {}), f"model.safetensors, {where}")
+        self._take_weights(source.tensors.get("model", {}), f"model.safetensors, {where}")
         for group, average in self.averages.items():
             check_weights(average, source.tensors.get(group, {}), f"{group}.safetensors, {where}")
             for name, value in source.tensors[group].items():
-                average[name].copy_(value)  # in its place: it is averaged there
+                put(average[name], value)  # in its place: it is averaged there
         try:
             window = Window.of(source.state["window"], source.step)
             self.failures = _count(source.state["failures"], source.step)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         self._restore_optimizer(source)
+        if self.sharded:
+            self._sampled = source.step, source.tensors[next(iter(self.settings.averages), "model")]
         self.step = self.saved_step = self.first_step = source.step
         self.open_window(window)
         # One that gave up tries again, and gives up again at once where that fails too.
         self.take_step.tally.set(failures=min(self.failures, PATIENCE - 1), count=0)
+
+    def _take_weights(self, weights: Mapping[str, Tensor], where: str) -> None:
+        if not self.sharded:
+            load_weights(self.network, weights, where)
+            return
+        own = self.network.state_dict()
+        check_weights(own, weights, where)
+        for name, value in weights.items():
+            put(own[name], value)
 
     def _restore_optimizer(self, source: Checkpoint) -> None:
         """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
@@ -411,7 +437,8 @@ class Trainer:
                 if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
                     raise _unusable_moment(source.step, f"{name}.{entry}", value, shape, dtype)
                 like = torch.zeros((), device=self.device) if entry == "step" else parameter
-                state[entry] = torch.empty_like(like).copy_(value)  # a fused optimiser wants its strides too
+                state[entry] = torch.empty_like(like)  # a fused optimiser wants its strides too
+                put(state[entry], value)
             self.optimizer.state[parameter] = state
         if moments:
             raise _unusable_moment(source.step, *next(iter(moments.items())))
@@ -441,17 +468,9 @@ class Trainer:
         return GendiffError(
             f"the loss or its gradient was not finite in {self.failures} step{'s' * (self.failures > 1)} in a row, "
             f"up to step {self.step}",
-            details=[*details, "none of these steps was applied; a checkpoint was saved"],
+            details=[*details, f"none of these steps was applied{'' if self.sharded else '; a checkpoint was saved'}"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
-
-
-def _copies(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """Groups of tensors, copied to the CPU."""
-    return {
-        group: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}
-        for group, named in groups.items()
-    }
 
 
 def _unusable_moment(
