@@ -249,8 +249,9 @@ class Trainer:
         nothing was done yet that the disk does not hold. Raises `GendiffError` where it is seen that too many were not applied.
         """
         step = self.step + 1
-        at_once = self.settings.batch // self.settings.accumulate
-        too_much = f"a step on {at_once} events at once with a network of {self.size:,} parameters is too large"
+        parts = f" in {self.settings.accumulate} parts" if self.settings.accumulate > 1 else ""
+        events = f"{self.settings.batch} events{parts}"
+        too_much = f"a step on {events} with a network of {self.size:,} parameters is too large"
         less = "take fewer at once with --set train.accumulate=2 or more, keep less with --set train.recompute=true"
         with memory_for(too_much, f"{less}, lower --batch, use --precision bf16, or choose a smaller network"):
             with interruptible() if self.compiling else nullcontext():
