@@ -2,7 +2,9 @@
 
 A data component gives the shape of its events and the event at an index, and nothing else: order, batches, workers and
 processes are the trainer's business (`gendiff.datasets.batches`). Because an event is a function of its index (and of the
-component's own parameters), a run is reproducible without any loader state.
+component's own parameters), a run is reproducible without any loader state. Where ``flip`` is set, training sees an event or
+its mirror image; all else, the moments of the data, what is fitted to them and what samples are compared with, sees the events as
+they are.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
-from pydantic import ModelWrapValidatorHandler
+from pydantic import Field, ModelWrapValidatorHandler
 from torch import Tensor
 
 from gendiff.command import command
@@ -34,6 +36,8 @@ class Data(Component):
         def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
 
     value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
+
+    flip: bool = Field(False, description="train on each picture, or its mirror image, with equal chances")
 
     @property
     @abstractmethod

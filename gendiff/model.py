@@ -7,7 +7,7 @@ shape ``(B, in_channels, *spatial)`` and ``i`` is the step, shape ``(B,)``, a fl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -37,6 +37,18 @@ class Model(Component):
         Raises `ConfigError` where the event's sizes do not fit the architecture. Initial weights come from torch's
         global generator, which the caller seeds.
         """
+
+    def stages_of(self, network: nn.Module) -> Sequence[nn.Module]:
+        """The parts of a network that `build` gave, most of its work, of which each is called once with tensors alone.
+
+        Their activations are those that `train.recompute` computes a second time instead of keeping them. Here: what its
+        ``ModuleList`` hold.
+        """
+        stages: list[nn.Module] = []
+        for child in network.children():
+            of_a_list = isinstance(network, nn.ModuleList) and not isinstance(child, nn.ModuleList)
+            stages += [child] if of_a_list else Model.stages_of(self, child)
+        return stages
 
     def in_channels(self, event_shape: EventShape) -> int:
         """How many channels the network reads."""

@@ -26,8 +26,10 @@ from gendiff_cli.options import (
     HeldOutOption,
     JsonOption,
     PrecisionOption,
+    RawOption,
     StepsOption,
     WeightsOption,
+    chosen_weights,
     configured,
     spec_option,
 )
@@ -49,7 +51,7 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 
 @configured(
     "data held_out reference n reference_n features metric kid precision_recall neighbours sampler steps grid prior seed ema "
-    "batch device"
+    "no_ema batch device"
 )
 def evaluate(
     context: typer.Context,
@@ -102,7 +104,8 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
     ] = 0,
-    ema: EmaOption = True,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
     precision: PrecisionOption = None,
     compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes speed and memory, not numbers.")] = 64,
@@ -130,11 +133,12 @@ def evaluate(
     _check_file(save_statistics, "--save-statistics", ".npz")
     _check_file(out, "--out", ".json")
     with join(device) as world, _Progress() as progress:
-        model = load_model(open_run(Path(source)), world.device, ema, precision, compiled) if is_run(source) else None
+        which = chosen_weights(ema, no_ema)
+        model = load_model(open_run(Path(source)), world.device, which, precision, compiled) if is_run(source) else None
         if model is None:
             own = {"steps": steps, "precision": precision and precision.value}
             drawing_options = {**given.values, **{key: value for key, value in own.items() if value is not None}}
-            _refuse_drawing(source, drawing_options, ema)
+            _refuse_drawing(source, drawing_options, which)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
@@ -197,10 +201,10 @@ def evaluate(
         _report(evaluation, model.run if model else None, out, save_statistics, picture, replicates, json)
 
 
-def _refuse_drawing(source: str, options: dict[str, Any], ema: bool) -> None:
+def _refuse_drawing(source: str, options: dict[str, Any], ema: bool | str) -> None:
     """Raise `ConfigError` for options that say how to draw samples, where they are there already."""
     given = [f"--{name} {value}" for name, value in options.items()]
-    given += [] if ema else ["--no-ema"]
+    given += [] if ema is True else [f"--ema {ema}" if ema else "--no-ema"]
     if given:
         raise ConfigError(
             f"'{source}' is no run directory, and its events are measured as they are",

@@ -29,7 +29,7 @@ def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> No
     result("")
     result(f"samples    {first.samples.spec} ({first.samples.fingerprint})")
     if drawing := first.drawing:
-        weights = "averaged" if drawing.weights == "ema" else "raw"
+        weights = {"ema": "averaged", "model": "raw"}.get(drawing.weights, drawing.weights)
         result(
             f"drawn by   {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}, {drawing.precision}, "
             f"from step {drawing.step}, {weights} weights {drawing.weights_hash[:12]}"
@@ -75,7 +75,11 @@ def list_evaluations(evaluations: Sequence[tuple[Path, Evaluation]]) -> None:
     for _, evaluation in evaluations:
         number, drawing = evaluation.numbers[0], evaluation.numbers[0].drawing
         origin = f"{drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}" if drawing else ""
-        step = f"{drawing.step:,}" + (" raw" if drawing.weights != "ema" else "") if drawing else ""
+        step = (
+            f"{drawing.step:,}" + {"ema": "", "model": " raw"}.get(drawing.weights, f" {drawing.weights}")
+            if drawing
+            else ""
+        )
         value = f"{number.value:.4g} ({number.low:.4g} .. {number.high:.4g})"
         rows.append((number.name, value, str(number.samples.n), number.reference.spec, step, origin))
     table(["name", "value", "samples", "reference", "step", "drawn by"], rows)

@@ -36,9 +36,9 @@ def open_run(
 
 
 def load_model(
-    run: Run, device: torch.device, ema: bool, precision: Precision | None = None, compiled: bool = False
+    run: Run, device: torch.device, ema: bool | str, precision: Precision | None = None, compiled: bool = False
 ) -> TrainedModel:
-    """Its network, with averaged weights where ``ema`` is set, in float32 where no precision is asked for."""
+    """Its network, with the weights that `TrainedModel.load` takes ``ema`` for, in float32 where no precision is asked for."""
     from gendiff.run.generation import TrainedModel
 
     with passing_over() as problems:

@@ -67,8 +67,8 @@ def _component(kind: str, text: str) -> Any:
     return spec_option(kind, text, "Components")
 
 
-def _training(text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel="Training")
+def _training(text: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Training", metavar=metavar)
 
 
 GridOption = Annotated[str | None, _component("grid", "At which steps: uniform, lambda, arc-length, ...")]
@@ -101,7 +101,13 @@ PrecisionOption = Annotated[
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the network: the first batch takes minutes, the others less.")
 ]
-EmaOption = Annotated[bool, typer.Option("--ema/--no-ema", help="Use the averaged weights.")]
+EmaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ema", help="Which averaged weights, by their decay, or posthoc:WIDTH; default: the first.", metavar="DECAY"
+    ),
+]
+RawOption = Annotated[bool, typer.Option("--no-ema", help="Use the raw weights, without averaging.")]
 HeldOutOption = Annotated[
     bool | None,
     typer.Option(
@@ -150,7 +156,9 @@ OPTIONS: Mapping[str, Any] = {
     "steps": Annotated[int | None, _training("Optimiser steps.")],
     "batch": Annotated[int | None, _training("Events per step, over all processes.")],
     "lr": Annotated[float | None, _training("Learning rate.")],
-    "ema": Annotated[float | None, _training("Decay of the averaged weights; 0 keeps none.")],
+    "ema": Annotated[
+        str | None, _training("Decay of the averaged weights, or several: 0.999,0.9999; 0 keeps none.", metavar="DECAY")
+    ],
     "precision": Annotated[str | None, _training("auto, fp32 or bf16.")],
     "seed": Annotated[int | None, _training("Everything random follows from it.")],
     "compile": Annotated[bool | None, _training("Compile the network.", "--compile")],
@@ -168,6 +176,14 @@ OPTIONS: Mapping[str, Any] = {
         list[str] | None, typer.Option(help="Set any value, such as train.grad_clip=0.5.", metavar="A.B=C")
     ],
 }
+
+
+def chosen_weights(ema: str | None, raw: bool) -> bool | str:
+    """Which weights of a run ``--ema`` and ``--no-ema`` ask for; raises `ConfigError` where both are given."""
+    if raw and ema is not None:
+        fix = "give one of the two"
+        raise ConfigError("--no-ema asks for raw weights, and --ema for averaged ones", where=f"--ema {ema}", fix=fix)
+    return (not raw) if ema is None else ema
 
 
 @dataclass(frozen=True)
@@ -211,6 +227,7 @@ class Given:
 
     def flags(self) -> list[Layer]:
         """Those of the short words alone, a component before its parameters."""
+        from gendiff.component import parse_value
         from gendiff.run.config import Layer
         from gendiff.run.shorthand import KEYS, parse_size
 
@@ -218,6 +235,9 @@ class Given:
         values = {word: given[word] for word in KEYS if word in given}
         if "size" in values:
             values["size"] = parse_size(values["size"])
+        if "ema" in values:
+            text = values["ema"].strip()
+            values["ema"] = parse_value(f"[{text}]" if "," in text and not text.startswith("[") else text)
         return [Layer.at(f"--{word}", KEYS[word], value) for word, value in values.items()]
 
 

@@ -268,7 +268,8 @@ def _show_origin(path: Path, json: bool) -> None:
         json_result({"file": str(path), **facts})
         return
     weights, sampler, process = facts["weights"], facts["sampler"], facts["process"]
-    kind = f"averaged, decay {weights.get('decay')}" if weights.get("kind") == "averaged" else "raw"
+    length = f"width {weights['width']}" if "width" in weights else f"decay {weights.get('decay')}"
+    kind = f"averaged, {length}" if weights.get("kind") == "averaged" else "raw"
     what = f"image {facts['image']}" if "image" in facts else f"{facts.get('n')} images"
     lines = {
         "run": f"{facts['run'].get('name')}, id {facts['run'].get('id')}",

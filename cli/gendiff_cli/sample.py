@@ -22,8 +22,10 @@ from gendiff_cli.options import (
     Given,
     JsonOption,
     PrecisionOption,
+    RawOption,
     RunArgument,
     StepsOption,
+    chosen_weights,
     configured,
 )
 
@@ -49,7 +51,8 @@ def sample(
     seed: Annotated[
         int, typer.Option(min=0, help="Image k is the same for the same seed, whatever else is asked.")
     ] = 0,
-    ema: EmaOption = True,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
     precision: PrecisionOption = None,
     compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
@@ -78,7 +81,7 @@ def sample(
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
     with join(device) as world:
-        model = load_model(opened_run, world.device, ema, precision, compiled)
+        model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
@@ -243,7 +246,7 @@ def _report(
 
 def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:
     """Everything that decides which pictures are drawn."""
-    spec, weights = sampler.spec, "ema" if model.weights == "ema" else "raw"
+    spec, weights = sampler.spec, "raw" if model.weights == "model" else model.weights
     name = re.sub("[:=,]", "-", spec)
     if len(name) > LONGEST or not re.fullmatch(
         r"[\w.+-]+", name, re.ASCII

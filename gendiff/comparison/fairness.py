@@ -62,7 +62,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
         "N": str(config.N),
         "images": f"{_images(contender):,}",
         "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",
-        "ema": f"{config.train.ema:g}",
+        "ema": config.train.averaging.removeprefix("EMA "),
         "precision": config.train.precision,
         "prior": config.sampler.prior,
         "nfe": ", ".join(str(contender.evaluations(sampler)) for sampler in plan.samplers(contender)),
@@ -145,7 +145,8 @@ def _data(contender: Contender) -> str:
     held_out = contender.config.held_out and contender.config.held_out.fingerprint
     for path in contender.runs.values():
         held_out = Run.open(path).info.get("held_out", {}).get("fingerprint")
-    return contender.config.data.fingerprint + (f", held out {held_out}" if held_out else "")
+    mirrored = ", mirrored by chance" if contender.config.data.flip else ""
+    return contender.config.data.fingerprint + mirrored + (f", held out {held_out}" if held_out else "")
 
 
 def _images(contender: Contender) -> int:

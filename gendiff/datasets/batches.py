@@ -59,6 +59,13 @@ class Batch(ShownByShape):
         for name in ("index", "x_0", "i", "eps"):
             getattr(self, name).copy_(getattr(other, name), non_blocking=True)
 
+    def parts(self, count: int) -> list[Batch]:
+        """The same batch in ``count`` equal parts, views of its memory."""
+        return [
+            Batch(*part)
+            for part in zip(*(t.chunk(count) for t in (self.index, self.x_0, self.i, self.eps)), strict=True)
+        ]
+
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the loader calls this on machines with a GPU."""
         return Batch(*(t.pin_memory() for t in (self.index, self.x_0, self.i, self.eps)))
@@ -70,16 +77,27 @@ class Batches(Dataset[Batch]):
     Args:
         batch: events of the global batch.
         rank, world: this process takes the ``rank``-th of ``world`` equal parts.
+        flip: mirror half of the pictures, left to right; which of them is drawn for each place of each batch.
 
     Attributes:
         origin: a step, and how many events were taken up to it: of batches of another size, where that has changed.
 
     Raises:
-        ConfigError: where the batch cannot be split evenly, or is larger than the data or the memory of this machine.
+        ConfigError: where the batch cannot be split evenly, or is larger than the data or the memory of this machine, and where
+            events that are no pictures are to be mirrored.
 
     """
 
-    def __init__(self, data: Data, N: int, seed: int, batch: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, data: Data, N: int, seed: int, batch: int, rank: int = 0, world: int = 1, flip: bool = False
+    ) -> None:
+        if flip and len(data.event_shape) != 3:
+            raise ConfigError(
+                f"events of shape {data.event_shape} have no left and right",
+                details=["pictures (C, H, W) can be mirrored"],
+                fix="leave out flip",
+                subject="data.flip",
+            )
         if batch % world:
             raise ConfigError(
                 f"a batch of {batch} cannot be split over {world} processes",
@@ -107,6 +125,7 @@ class Batches(Dataset[Batch]):
         self.seed = seed
         self.batch = batch
         self.origin = (0, 0)
+        self.flip = flip
         self.positions = range(rank * batch // world, (rank + 1) * batch // world)
 
     def __getitem__(self, step: int) -> Batch:
@@ -114,7 +133,9 @@ class Batches(Dataset[Batch]):
         index = [self.data_index(step, position) for position in self.positions]
         return Batch(
             index=torch.tensor(index),
-            x_0=torch.stack([self.data[k] for k in index]),
+            x_0=torch.stack(
+                [self._event(step, position, k) for position, k in zip(self.positions, index, strict=True)]
+            ),
             i=torch.cat([torch.randint(1, self.N + 1, (1,), generator=generator) for generator in streams]),
             eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
         )
@@ -123,6 +144,14 @@ class Batches(Dataset[Batch]):
         """How many events the steps up to and with this one take."""
         first, count = self.origin
         return count + (step - first) * self.batch
+
+    def _event(self, step: int, position: int, index: int) -> Tensor:
+        event = self.data[index]
+        return event.flip(-1) if self.flip and self.is_mirrored(step, position) else event
+
+    def is_mirrored(self, step: int, position: int) -> bool:
+        """Whether the picture at a position of the global batch is its mirror image, where there are any."""
+        return bool(torch.randint(2, (), generator=stream(self.seed, "flip", step, position)))
 
     def data_index(self, step: int, position: int) -> int:
         """Which event stands at a position of the global batch: epochs of fresh permutations, one after another."""

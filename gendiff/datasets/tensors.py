@@ -81,7 +81,7 @@ class TensorData(Data):
     __str__ = __repr__
 
 
-def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Data:
+def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0), flip: bool = False) -> Data:
     """A source of events from what there is.
 
     Args:
@@ -89,6 +89,7 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Da
             data of gendiff, their spec, or a path. Bytes 0..255 are pictures and become [-1, 1]; floating point of any width is
             taken as it is, in float32. It is not copied.
         value_range: where values of floating point lie, to which a sampler may clamp; None where they have no bounds.
+        flip: train on each picture, or its mirror image, with equal chances; data and specs may say so themselves.
 
     Returns:
         `Data` with a length and a fingerprint of the content: every event of a tensor, 1024 events of a data set.
@@ -98,6 +99,11 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0)) -> Da
         DataError: where values are not finite, or a data set gives another event each time it is asked.
 
     """
+    data = _data(x, value_range)
+    return data.model_copy(update={"flip": True}) if flip else data
+
+
+def _data(x: Any, value_range: tuple[float, float] | None) -> Data:
     if isinstance(x, Data):
         return x
     if isinstance(x, str):
@@ -152,7 +158,7 @@ def _looked_at(x: Any, value_range: tuple[float, float] | None) -> TensorData:
         warnings.warn(
             f"all values of x lie in [{least:.2g}, {most:.2g}]: in [-1, 1] that is grey to white; "
             "pictures of 0..1 are written 2 * x - 1, other events as_data(x, value_range=(0, 1))",
-            stacklevel=3,
+            stacklevel=4,
         )
     data = TensorData(shape=shape, count=count, bounds=bounds, mark=digest.hexdigest()[:16], source=type(x).__name__)
     data._events = x

@@ -53,7 +53,7 @@ class Drawing:
     Args:
         run: the id of the run.
         step: optimiser steps of its checkpoint.
-        weights: ``"ema"`` or ``"model"``, and the hash of these weights.
+        weights: ``"ema"``, ``"model"`` or the name of another average, and the hash of these weights.
         sampler: its spec, grid and prior of a sampler that has them among its parameters.
         evaluations: of the network, for each sample.
         seed: sample k is a function of it and of k.

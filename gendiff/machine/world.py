@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -97,6 +98,7 @@ def join(device: str | None) -> Iterator[World]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
+    import_module("torch.distributed.fsdp")  # as above; not by who works alone, for it takes half a second
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield World(rank, size, place)

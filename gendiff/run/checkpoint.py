@@ -1,7 +1,9 @@
 """Checkpoint: a directory that is either whole or not there.
 
     step-000000010000/
-      model.safetensors   ema.safetensors   optimizer.safetensors     tensors by name, never a pickle
+      model.safetensors   ema.safetensors   optimizer.safetensors     tensors by name, never a pickle; of several averages
+                                                                      each is a file: ema-0.999.safetensors, and those of
+                                                                      which others are made: posthoc-0.05.safetensors
       state.json                                                      step and small numbers
       MANIFEST.json                                                   written last: format, sizes, SHA-256 of every file
                                                                       and of the manifest itself
@@ -42,7 +44,7 @@ class Checkpoint:
 
     Args:
         step: optimiser steps done.
-        tensors: groups of named tensors: ``model``, ``optimizer`` and, where averaging is on, ``ema``.
+        tensors: groups of named tensors: ``model``, ``optimizer`` and averages, such as ``ema``.
         state: small JSON-able values.
         about: who wrote it (run id, versions, data fingerprint): stored in the manifest.
 
@@ -183,7 +185,7 @@ def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]
     if not flaws:
         return
     details = [*flaws[:SHOWN], f"and {len(flaws) - SHOWN} more tensors" if len(flaws) > SHOWN else ""]
-    if groups == ["ema"] and not _not_finite(checkpoint, ["model"]):
+    if groups[0].startswith("ema") and not _not_finite(checkpoint, ["model"]):
         details.append("its raw weights, without averaging, are finite (--no-ema)")
     earlier = next(
         (step for step in map(_step_if_finite, _steps(path.parent)) if step and step < checkpoint.step), None

@@ -38,7 +38,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError, printable
 from gendiff.plain import json_bytes, json_line
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
-from gendiff.run import history, stored
+from gendiff.run import checkpoint, history, stored
 from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
 from gendiff.run.curve import curve, markdown, verdict
 from gendiff.run.provenance import copy_plugin_files, given_in_python, providers
@@ -192,9 +192,10 @@ class Run:
         path = Path(path)
         refuse_no_run(path)
         table = cls.stored_table(path)
-        run = cls(path, Config.model_construct(), table, given=given)
+        run = cls(path, Config.model_construct(), table, given=_as_it_was(given, table))
         info = run.info
         run._look_for_edits(info, table, training)
+        before = table.get("train", {}).get("steps")
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
         for change in changes:
@@ -202,6 +203,11 @@ class Run:
         run.table = table
         result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), info, training)
         run.config, run.notes = result.config, [*run.notes, *result.notes]
+        if steps not in (None, before) and run.config.train.decay != "constant":
+            note = (
+                f"the learning rate falls to step {steps} from here on, as of a run of that length; it fell to {before}"
+            )
+            run.notes = [*run.notes, note]
         if training and isinstance(run.config.data, TensorData):
             run.config.data.require()
         return run
@@ -251,6 +257,11 @@ class Run:
     def samples(self) -> Path:
         """Where pictures live."""
         return self.path / "samples"
+
+    @property
+    def snapshots(self) -> Path:
+        """Where averages are kept of which others are made after training (`gendiff.run.posthoc`)."""
+        return self.path / "snapshots"
 
     def preview(self, step: int) -> Path:
         """The picture of the preview of a step: there once it is whole."""
@@ -383,7 +394,9 @@ class Run:
         return last_training_row(self.path)
 
     def forget_after(self, step: int) -> None:
-        """Drop rows beyond ``step``: they belong to steps that will be done again."""
+        """Drop rows and snapshots beyond ``step``: they belong to steps that will be done again."""
+        for later in [step_of for step_of in checkpoint.steps(self.snapshots) if step_of > step]:
+            Files().remove_tree(checkpoint.directory(self.snapshots, later))
         rows = [json_line(row) for row in self._rows() if row["step"] <= step]
         Files().replace(self.metrics, b"".join(rows))
 
@@ -413,8 +426,8 @@ class Run:
             *(f"| changed | {line} |" for line in history.lines(info)),
             f"| steps of the process | {config.N} |",
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
-            f"| training | {last.get('step', 0)} steps of {config.train.batch} events, Adam {config.train.lr:g}, "
-            f"EMA {config.train.ema:g}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
+            f"| training | {last.get('step', 0)} steps of {config.train.batch} events, {config.train.optimization}, "
+            f"{config.train.averaging}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             *self._held_out_lines(info),
             "",
@@ -436,7 +449,7 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One trainer per run directory; the lock dies with its process, whatever kills it."""
-        for name in (self.checkpoints, self.samples, self.evaluations):
+        for name in (self.checkpoints, self.samples, self.evaluations, self.snapshots):
             inside(self.path, name)
         with locked(self.path, "trained", "wait for it, stop it, or choose another --out"):
             yield
@@ -453,6 +466,14 @@ def refuse_no_run(path: Path) -> None:
             details=["a run directory holds run.json and config.toml", *_nearby(path)],
             fix="give the directory that gendiff train made",
         )
+
+
+def _as_it_was(given: Mapping[str, Component] | None, table: Mapping[str, Any]) -> dict[str, Component]:
+    """What is given again in Python, its events mirrored where they were: the events themselves do not say it."""
+    parts, before = dict(given or {}), table.get("data")
+    if isinstance(data := parts.get("data"), TensorData) and isinstance(before, Mapping) and before.get("flip") is True:
+        parts["data"] = data.model_copy(update={"flip": True})
+    return parts
 
 
 def _empty(out: Path) -> Path:

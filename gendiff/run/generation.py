@@ -26,8 +26,8 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
 from gendiff.plugin.discovery import version
-from gendiff.run import checkpoint
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run import checkpoint, posthoc
+from gendiff.run.config import Config, Layer, TrainSettings, resolve
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, hasten, load_weights
 from gendiff.run.origin import Origin
@@ -60,7 +60,8 @@ class TrainedModel:
     """A run's network, ready to sample: what `gendiff.load` and `gendiff.train` give.
 
     Args:
-        weights: ``"ema"`` or ``"model"``, with the hash that the checkpoint's manifest has.
+        weights: ``"ema"``, ``"model"``, or which of several averages, such as ``"ema-0.9999"`` or ``"posthoc-0.05"``, and the
+            hash of their file, or of what was made of files.
 
     """
 
@@ -75,31 +76,43 @@ class TrainedModel:
         cls,
         run: Run,
         device: torch.device,
-        ema: bool = True,
+        ema: bool | str = True,
         problems: list[str] | None = None,
         *,
         precision: str = "fp32",
         compiled: bool = False,
     ) -> TrainedModel:
-        """The newest usable checkpoint; averaged weights where the run has them and ``ema`` is set.
+        """The newest usable checkpoint.
 
         Args:
+            run: where it is.
+            device: where the network is to be.
+            ema: which weights: True for the averages, where the run has them, the first of several; False for the raw ones; a
+                decay such as ``"0.9999"`` for one of several; ``"posthoc:WIDTH"`` for an average that is made of snapshots.
+            problems: why damaged checkpoints and snapshots were passed over is appended.
             precision: in which the network runs, ``fp32``, ``bf16``, or ``auto``: what its device computes well.
             compiled: whether it is compiled when it is asked first.
 
-        Raises `DataError` where there is none, and for weights that are not finite or of another network.
+        Raises `DataError` where there is none, and for weights that are not finite or of another network; `ConfigError` for an
+        average that the run does not have.
         """
-        newest = checkpoint.newest(run.checkpoints, problems, ("ema", "model") if ema else ("model",))
-        group = "ema" if ema and "ema" in newest.tensors else "model"
+        kind, _, width = ema.partition(":") if isinstance(ema, str) else ("", "", "")
+        groups = ("model",) if kind == "posthoc" else _groups(run.config.train, ema)
+        newest = checkpoint.newest(run.checkpoints, problems, groups)
         path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
+        if kind == "posthoc":
+            weights = posthoc.average(run.snapshots, _width(width), newest.step, problems)
+            load_weights(denoiser.network, weights, str(run.snapshots))
+            hasten(denoiser, precision, compiled)
+            return cls(run, denoiser.eval(), newest.step, f"posthoc-{_width(width)!r}", posthoc.digest(weights))
+        group = next((one for one in groups if one in newest.tensors), groups[-1])
         load_weights(denoiser.network, newest.tensors.get(group, {}), str(path / f"{group}.safetensors"))
         hasten(denoiser, precision, compiled)
-        digest = checkpoint.weights_hash(path, group)
-        return cls(run, denoiser.eval(), newest.step, group, digest)
+        return cls(run, denoiser.eval(), newest.step, group, checkpoint.weights_hash(path, group))
 
     def __repr__(self) -> str:
-        weights = "averaged" if self.weights == "ema" else "current"
+        weights = {"ema": "averaged", "model": "current"}.get(self.weights, self.weights)
         return f"TrainedModel({str(self.run.path)!r}, step {self.step}, {weights} weights, {self.diffusion})"
 
     @property
@@ -163,6 +176,33 @@ class TrainedModel:
         with torch.set_grad_enabled(x.requires_grad):
             pivot = self.score.predict(self.diffusion.rotate(x), i)
             return Belief(self.diffusion.unrotate(pivot.x_0), self.diffusion.unrotate(pivot.eps))
+
+
+def _groups(settings: TrainSettings, ema: bool | str) -> tuple[str, ...]:
+    """The groups of a checkpoint of which the first that there is are the weights that are asked for."""
+    averages = settings.averages
+    if isinstance(ema, bool):
+        return (*list(averages)[:1], "model") if ema else ("model",)
+    try:
+        return (next(group for group, decay in averages.items() if decay == float(ema)),)
+    except (ValueError, StopIteration):
+        known = [*(f"{decay!r}" for decay in averages.values()), *(["posthoc:WIDTH"] if settings.posthoc else [])]
+        raise ConfigError(
+            f"the run has no averaged weights '{ema}'",
+            where="--ema",
+            details=[f"it has: {', '.join(known) or 'none'}"],
+            fix="choose one of them, or --no-ema for the raw weights"
+            + ("" if settings.posthoc else "; runs with --set train.posthoc=[0.05,0.1] have any, as posthoc:WIDTH"),
+        ) from None
+
+
+def _width(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"cannot read the width '{text}'", where="--ema", fix="write --ema posthoc:0.1: its std in parts of the run"
+        ) from None
 
 
 def generate(
@@ -288,12 +328,15 @@ def origin(
     """What makes the first ``n`` events of a seed: the run, its ``weights`` (step, group, hash), and how they are drawn."""
     config, info = run.config, run.info
     step, group, digest = weights
-    averaged = group == "ema"
+    averaged, decay = group != "model", config.train.averages.get(group)
+    width = group.removeprefix("posthoc-") if group.startswith("posthoc-") else ""
     strangers = {what: who for what, who in info.get("providers", {}).items() if not who.get("built_in")}
     grid = getattr(sampler, "grid", None)
     again = ["--n", n, "--sampler", _spec_on(config, sampler), "--seed", seed, *([] if averaged else ["--no-ema"])]
     if not averaged and not config.train.ema:
         again.remove("--no-ema")
+    if width or (averaged and group != next(iter(config.train.averages), "")):
+        again += ["--ema", f"posthoc:{width}" if width else str(decay)]
     if denoiser.precision != "fp32":
         again += ["--precision", denoiser.precision]
     return Origin(
@@ -302,7 +345,7 @@ def origin(
             "step": step,
             "weights": {
                 "kind": "averaged" if averaged else "raw",
-                **({"decay": config.train.ema} if averaged else {}),
+                **({"decay": decay} if decay is not None else {"width": float(width)} if width else {}),
                 "hash": digest,
             },
             "process": {

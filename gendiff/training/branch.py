@@ -17,7 +17,7 @@ from gendiff.run import checkpoint, record
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Layer
 from gendiff.run.directory import CONFIG, Run, refuse_no_run
-from gendiff.training.trainer import Trainer
+from gendiff.training.trainer import Trainer, first_average
 
 NAMED = 20  # weights in the record of a run
 
@@ -52,7 +52,7 @@ class Parent:
             if step is None
             else checkpoint.at(path / "checkpoints", step)
         )
-        if averaged and "ema" not in source.tensors:
+        if averaged and not first_average(source):
             raise ConfigError(f"'{path}' keeps no averaged weights", where="--from", fix="begin from the raw ones")
         return cls(path, record.read(path), source, averaged)
 
@@ -74,7 +74,7 @@ class Parent:
                 details=inheritance.left[:5],
                 fix="begin without --from",
             )
-        group = "ema" if self.averaged else "model"
+        group = first_average(self.checkpoint) if self.averaged else "model"
         digest = checkpoint.weights_hash(checkpoint.directory(self.path / "checkpoints", self.checkpoint.step), group)
         return {
             "id": self.info["id"],

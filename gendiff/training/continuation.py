@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,15 @@ def refuse_another_run(path: Path, changes: Iterable[Layer], words: Sequence[obj
     """
     refuse_no_run(path)
     refusals, details = list[str](), list[str]()
-    averages = bool(flat(Run.stored_table(path)).get("train.ema", TrainSettings.model_fields["ema"].default))
+    train = Run.stored_table(path).get("train", {})
+    kept = {key: train[key] for key in ("ema", "posthoc") if key in train}
     for change in changes:
         for key, value in flat(change.table).items():
             if not key.startswith(CHANGEABLE) or key in FIXED:
                 refusals.append(change.origin)
-            elif key == "train.ema" and bool(value) != averages:
+            elif key in ("train.ema", "train.posthoc") and _averages(kept) != _averages(
+                {**kept, key.removeprefix("train."): value}
+            ):
                 refusals.append(change.origin)
                 details.append("averages are kept from the first step on, or not at all")
     if refusals:
@@ -55,6 +58,15 @@ def refuse_another_run(path: Path, changes: Iterable[Layer], words: Sequence[obj
             ],
             fix=f"begin a new run with its weights: {command('train', '--from', path, *words)}",
         )
+
+
+def _averages(settings: Mapping[str, Any]) -> list[str]:
+    """The names of the averages that are kept."""
+    try:
+        train = TrainSettings.model_validate(dict(settings))
+    except ValueError:  # of which it is said elsewhere
+        return []
+    return [*train.averages, *train.profiles]
 
 
 def resuming(run: Run, change: str = "") -> str:
@@ -151,17 +163,20 @@ def _vanished(run: Run, trainer: Trainer) -> GendiffError:
 def check_disk(path: Path, trainer: Trainer) -> None:
     """Refuse to start where the checkpoints of the whole run at ``path``, which need not exist, cannot fit."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
-    copies = 3 + bool(trainer.ema)  # weights, two moments, the average
-    keep = trainer.settings.keep
+    copies = 3 + len(trainer.averages)  # weights, two moments, the averages
+    keep, settings = trainer.settings.keep, trainer.settings
     size = weights * copies * (keep + 1)  # one more is staged before the oldest goes
+    left = -(-(settings.steps - trainer.step) // settings.snapshot_period)
+    size += weights * len(settings.profiles) * left
     reusable = sum(
         file.stat().st_size for file in (path / "checkpoints").rglob("*") if file.is_file()
     )  # a resumed run replaces these
+    snapshots = f" and {left} snapshots" if settings.profiles else ""
     free = disk.free(path)
     if free + reusable < size:
         raise GendiffError(
             f"not enough room in '{path}' for the checkpoints",
-            details=[f"{size:,} bytes needed for {keep + 1} checkpoints, {free:,} free"],
+            details=[f"{size:,} bytes needed for {keep + 1} checkpoints{snapshots}, {free:,} free"],
             fix="make room, choose another --out, or "
             + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
         )

@@ -289,7 +289,7 @@ def _checkpoint(trainer: Trainer) -> int:
         if parameter.requires_grad
         for entry in ("exp_avg", "exp_avg_sq", "step")
     }
-    groups = [state, moments, *([trainer.ema] if trainer.ema else [])]
+    groups = [state, moments, *trainer.averages.values()]
     facts = 900 + 200 * len(groups)  # state.json and MANIFEST.json
     return facts + sum(_bytes(group.values()) + _header(group) for group in groups)
 

@@ -175,7 +175,7 @@ def load(
     *,
     model: nn.Module | Model | str | None = None,
     data: Any = None,
-    ema: bool = True,
+    ema: bool | str = True,
     device: str | None = None,
 ) -> TrainedModel:
     """Open a trained run, to sample and to predict.
@@ -185,7 +185,8 @@ def load(
     Args:
         path: the run directory.
         model, data: again, where they were given in Python; data are needed for `TrainedModel.data` alone.
-        ema: whether to take the averaged weights, where the run has them.
+        ema: whether to take the averaged weights, where the run has them; or which: the decay of one of several, or
+            ``"posthoc:WIDTH"``, as ``gendiff sample --ema`` has it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
 
     Raises:

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
@@ -23,7 +24,8 @@ from gendiff.run.directory import Run, numbers
 from gendiff.run.record import now
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
 from gendiff.training.generalisation import generalisation, looks_at
-from gendiff.training.trainer import Trainer, is_shown, learning_rate
+from gendiff.training.recipe import learning_rate
+from gendiff.training.trainer import Trainer, is_shown
 
 WORTH_COMPILING = 600  # seconds that a run goes on for: compiling a large network takes one or two minutes
 
@@ -82,19 +84,30 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
     between = interruptible if world.size == 1 else nullcontext
 
-    def save(initial: bool = False) -> None:
-        """Save what was reached, where the disk does not hold it and it is whole."""
-        if world.main and (initial or trainer.saved_step < trainer.step) and trainer.whole:
+    def save(initial: bool = False, together: bool = False) -> None:
+        """Save what was reached, where the disk does not hold it and it is whole; ``together``: all processes do."""
+        if trainer.sharded and not together:
+            return  # one process alone has only a part of it
+        due = (initial or trainer.saved_step < trainer.step) and trainer.whole
+        if due and (world.main or trainer.sharded):
             if not run.path.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.path))
             content = trainer.initial(about) if initial else trainer.checkpoint(about)
-            path = checkpoint.save(run.checkpoints, content, settings.keep)
-            notify("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
+            if world.main:
+                path = checkpoint.save(run.checkpoints, content, settings.keep)
+                notify("gendiff_checkpoint_saved", step=trainer.step, checkpoint=path)
         if trainer.whole:
             trainer.saved_step = trainer.step
 
+    def snap() -> None:
+        """Keep the averages of which others are made later, before any checkpoint that a run goes on from behind them."""
+        if trainer.snapped(trainer.step) and (world.main or trainer.sharded):
+            content = trainer.snapshot(about)
+            if world.main:
+                checkpoint.save(run.snapshots, content, keep=sys.maxsize)
+
     def halt(number: int) -> Stopped:
-        save(initial=trainer.step == 0 and trainer.saved_step == 0)
+        save(initial=trainer.step == 0 and trainer.saved_step == 0, together=True)
         return stopped(f"at step {trainer.step}", number, "a checkpoint was saved", resuming(run))
 
     def look() -> None:
@@ -131,6 +144,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     with between():
                         batch = next(batches)
                     trainer.train_step(batch)
+                    snap()
                 step, last = trainer.step, trainer.step == settings.steps
                 images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
                 loss = trainer.window.means()["loss"]
@@ -148,7 +162,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                 shows = is_shown(settings, step)
                 if last or stop or trainer.saved(step):
                     trainer.reduce_window()
-                    save()
+                    save(together=True)
                     world.barrier()
                 notify("gendiff_step", step=step, loss=math.nan if loss is None else loss, images_per_s=images_per_s)
                 if shows:

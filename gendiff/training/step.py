@@ -6,6 +6,9 @@ Whether the loss and the norm of its gradient are finite is decided on the devic
 stay as they are, and the step is counted. After `PATIENCE` of these in a row nothing moves any more: whoever looks may look late,
 and sees what there was to see then.
 
+A batch may be taken in parts, one after the other, whose gradients add up to that of the whole: memory is that of one part.
+Several processes put their gradients together once, after the last.
+
 Where there is a recorder (`gendiff.machine.recording`), the whole of it is recorded once it has been run `WARM` times, and
 replayed from then on: on CUDA a step of four thousand kernels is one launch.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -23,7 +27,8 @@ from gendiff.datasets.batches import Batch
 from gendiff.diffusion import Diffusion
 from gendiff.machine.recording import Recorded, Recorder
 from gendiff.machine.world import World
-from gendiff.objective import Objective
+from gendiff.objective import Loss, Objective
+from gendiff.training.sharding import full, gradients_kept_apart
 
 PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run gives up
 WARM = (
@@ -93,11 +98,12 @@ class Step:
 
     Args:
         denoiser: as it is asked, compiled or of several processes as it may be.
-        averages, weights: what is averaged, and of what: tensors of floating point numbers, pairwise.
+        averages, weights: averages of the weights, and the weights: tensors of floating point numbers, in one order.
         recorder: what records it; left out, nothing does.
+        accumulate: in how many parts a batch is taken, of which it must be a multiple.
 
     Attributes:
-        rate, keep: the learning rate, and the share of the old average that stays, float32 scalars on the device.
+        rate, keeps: the learning rate, and the share of each old average that stays, float32 scalars on the device.
         tally: what steps came to.
         error_bar: the unweighted error of the last batch in rotated coordinates.
         failed: the last step that was not applied; before the first of them, zeros.
@@ -111,23 +117,25 @@ class Step:
         denoiser: nn.Module,
         diffusion: Diffusion,
         optimizer: torch.optim.Optimizer,
-        averages: Sequence[Tensor],
+        averages: Sequence[Sequence[Tensor]],
         weights: Sequence[Tensor],
         grad_clip: float,
         world: World,
         recorder: Recorder | None = None,
+        accumulate: int = 1,
     ) -> None:
         device = world.device
         self.objective = objective
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.optimizer = optimizer
-        self.averages, self.weights = list(averages), list(weights)
+        self.averages, self.weights = [list(average) for average in averages], list(weights)
         self.parameters = [one for group in optimizer.param_groups for one in group["params"]]
         self.grad_clip = grad_clip or math.inf
         self.world = world
+        self.accumulate = accumulate
         self.rate = torch.zeros((), device=device)
-        self.keep = torch.zeros((), device=device)
+        self.keeps = [torch.zeros((), device=device) for _ in self.averages]
         for group in optimizer.param_groups:
             group["lr"] = self.rate
         self.tally = Tally.on(device)
@@ -137,10 +145,11 @@ class Step:
         self._batch: Batch | None = None
         self.recorded = None if recorder is None else Recorded(self._body, recorder, WARM)
 
-    def __call__(self, batch: Batch, rate: float, decay: float) -> None:
-        """One step with a batch on the device, a learning rate and the decay of the averages."""
+    def __call__(self, batch: Batch, rate: float, decays: Sequence[float]) -> None:
+        """One step with a batch on the device, a learning rate and the decay of each average."""
         self.rate.fill_(rate)
-        self.keep.fill_(decay)
+        for keep, decay in zip(self.keeps, decays, strict=True):
+            keep.fill_(decay)
         if self.recorded is None:
             self._batch = batch
             self._body()
@@ -153,27 +162,38 @@ class Step:
     def _body(self) -> None:
         batch = self._batch
         assert batch is not None
-        loss = self.objective.loss(self.denoiser, self.diffusion, batch.x_0, batch.i, batch.eps)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.per_event.mean().backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
-        per_event = loss.per_event.detach()
+        per_event, error_bar = self._backward(batch)
+        norm = full(nn.utils.clip_grad_norm_(self.parameters, self.grad_clip))
         mean = per_event.mean()
         # Gradients are those of all processes, losses are not: each must know whether the others skip.
         finite = self.world.all(mean.isfinite() & norm.isfinite())
         applies, fails = self.tally.add(mean, norm, finite)
-        self._remember((batch.index, batch.i, per_event, loss.error_bar), fails)
+        self._remember((batch.index, batch.i, per_event, error_bar), fails)
         self.whole = False
         self.optimizer.found_inf = (~applies).float()  # type: ignore[attr-defined]  # what a fused optimiser leaves out
         self.optimizer.step()
         self._average(applies)
         self.whole = True
 
+    def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The losses of a batch and its errors in rotated coordinates, once the gradient of their mean is there."""
+        *first, last = batch.parts(self.accumulate)
+        with gradients_kept_apart(self.denoiser) if first else nullcontext():
+            losses = [self._add_gradient(part) for part in first]
+        losses.append(self._add_gradient(last))
+        return torch.cat([loss.per_event for loss in losses]), torch.cat([loss.error_bar for loss in losses])
+
+    def _add_gradient(self, part: Batch) -> Loss:
+        loss = self.objective.loss(self.denoiser, self.diffusion, part.x_0, part.i, part.eps)
+        (loss.per_event.mean() / self.accumulate).backward()
+        return Loss(loss.per_event.detach(), loss.error_bar)
+
     def _average(self, applies: Tensor) -> None:
-        if self.averages:
-            move = torch.where(applies, 1 - self.keep, 0.0)
-            torch._foreach_mul_(self.averages, 1 - move)
-            torch._foreach_add_(self.averages, torch._foreach_mul(self.weights, move))
+        for average, keep in zip(self.averages, self.keeps, strict=True):
+            move = torch.where(applies, 1 - keep, 0.0)
+            torch._foreach_mul_(average, 1 - move)
+            torch._foreach_add_(average, torch._foreach_mul(self.weights, move))
 
     def _remember(self, last: tuple[Tensor, ...], fails: Tensor) -> None:
         self.error_bar = last[-1]

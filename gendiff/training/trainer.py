@@ -35,6 +35,9 @@ from gendiff.run.config import Config, TrainSettings
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
 from gendiff.shapes import whole
 from gendiff.streams import stream
+from gendiff.training.recipe import build_optimizer, decays, learning_rate
+from gendiff.training.recomputing import Recomputing
+from gendiff.training.sharding import copies, local, put, shard
 from gendiff.training.step import PATIENCE, Step
 
 BANDS = 4  # frequency bands of the loss in metrics.jsonl
@@ -95,16 +98,6 @@ def _count(number: Any, step: int) -> int:
     return whole(number)
 
 
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, then constant: a function of the step alone."""
-    return settings.lr * min(1.0, step / settings.warmup) if settings.warmup else settings.lr
-
-
-def ema_decay(settings: TrainSettings, step: int) -> float:
-    """``min(decay, (1 + step)/(10 + step))``: early averages must not remember the initial weights."""
-    return min(settings.ema, (1 + step) / (10 + step))
-
-
 def is_shown(settings: TrainSettings, step: int) -> bool:
     """Whether there is a preview of this step."""
     return bool(settings.sample_every) and (step % settings.sample_every == 0 or step == settings.steps)
@@ -139,63 +132,71 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
-        self.batches = Batches(
-            config.training, config.N, self.settings.seed, self.settings.batch, world.rank, world.size
-        )
+        seed, batch, flip = self.settings.seed, self.settings.batch, config.data.flip
+        self.batches = Batches(config.training, config.N, seed, batch, world.rank, world.size, flip)
+        self._refuse_unequal_parts()
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)
         self.band_means = bands / bands.sum(0).clamp_min(1)
 
     def _build(self) -> None:
         """The network and all that is as large as it is."""
-        self.denoiser = build_denoiser(self.config, self.device)
+        self.sharded = self.settings.shard and self.world.size > 1
+        self.denoiser = build_denoiser(self.config, torch.device("cpu") if self.sharded else self.device)
         self.network = self.denoiser.network
+        self.recomputing = Recomputing(self.config.model, self.network) if self.settings.recompute else None
+        if self.sharded:
+            shard(self.network, self.config.model.stages_of(self.network), self.world)
+            self.denoiser.to(self.device)
+        self._sampled: tuple[int, Mapping[str, Tensor]] | None = None
         self.size = sum(parameter.numel() for parameter in self.network.parameters())
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), torch.zeros((), device=self.device), fused=True, capturable=self.late
-        )
-        self.ema = (
-            {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
-            if self.settings.ema
-            else {}
-        )
+        rate = torch.zeros((), device=self.device)
+        self.optimizer = build_optimizer(self.settings, self.network, rate, capturable=self.late)
+        self.averages = {
+            group: {name: weight.detach().clone() for name, weight in self.network.state_dict().items()}
+            for group in (*self.settings.averages, *self.settings.profiles)
+        }
         self.precision = arithmetic.chosen(self.settings.precision, self.device)
         self.denoiser.autocast = arithmetic.DTYPES[self.precision]
         if arithmetic.is_slow(self.precision, self.device):
             warnings.warn(arithmetic.SLOW, stacklevel=4)
         if self.settings.compile is True:
             self._compile()
-        self.parallel = DistributedDataParallel(self.denoiser) if self.world.size > 1 else self.denoiser
+        copied = self.world.size > 1 and not self.sharded
+        self.parallel = DistributedDataParallel(self.denoiser) if copied else self.denoiser
         self.take_step = self._step()
 
     def _step(self) -> Step:
         current = self.network.state_dict()
-        averaged = [name for name, value in self.ema.items() if value.is_floating_point()]
+        averaged = [name for name, value in current.items() if value.is_floating_point()]
         return Step(
             self.config.objective,
             self.parallel.train(),
             self.diffusion,
             self.optimizer,
-            [self.ema[name] for name in averaged],
-            [current[name] for name in averaged],
+            [[local(average[name]) for name in averaged] for average in self.averages.values()],
+            [local(current[name]) for name in averaged],
             self.settings.grad_clip,
             self.world,
             self._recorder(),
+            self.settings.accumulate,
         )
 
     def _compile(self) -> None:
         self.compiling = True
         self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
-        if self.device.type == "cuda":  # a compiled network is faster so there, and on a CPU slower
+        if (
+            self.device.type == "cuda" and not self.sharded
+        ):  # a compiled network is faster so there, and on a CPU slower
             self.denoiser.channels_last = True
             self._lay_out(torch.channels_last)
 
     def _lay_out(self, memory_format: torch.memory_format) -> None:
         """Let weights, averages and moments lie so in memory: all of them alike, since they are walked through together."""
         self.network.to(memory_format=memory_format)
-        for named in (self.ema, *self.optimizer.state.values()):
+        for named in (*self.averages.values(), *self.optimizer.state.values()):
             for name, value in named.items():
                 if isinstance(value, Tensor) and value.ndim == 4:
                     named[name] = value.contiguous(memory_format=memory_format)
@@ -239,11 +240,24 @@ class Trainer:
                 error.subject = f"{key}.{error.subject.partition('.')[2] or 'name'}"
                 raise
 
+    def _refuse_unequal_parts(self) -> None:
+        """Raise `ConfigError` where a batch cannot be taken in the parts that are asked for: their means would not add up."""
+        batch, parts = self.settings.batch, self.world.size * self.settings.accumulate
+        if batch % parts:
+            of_each = f" on each of {self.world.size} processes" if self.world.size > 1 else ""
+            raise ConfigError(
+                f"a batch of {batch} cannot be taken in {self.settings.accumulate} equal parts{of_each}",
+                fix=f"choose a multiple of {parts} for train.batch, or another train.accumulate",
+                subject="train.accumulate",
+            )
+
     @property
     def too_large(self) -> tuple[str, str]:
         """What is said of a step for which there is too little memory, and what makes it smaller."""
-        what = f"a step on {self.settings.batch} events with a network of {self.size:,} parameters is too large"
-        return what, "lower --batch, use --precision bf16, or choose a smaller network"
+        parts = f" in {self.settings.accumulate} parts" if self.settings.accumulate > 1 else ""
+        what = f"a step on {self.settings.batch} events{parts} with a network of {self.size:,} parameters is too large"
+        less = "take fewer at once with --set train.accumulate=2 or more, keep less with --set train.recompute=true"
+        return what, f"{less}, lower --batch, use --precision bf16, or choose a smaller network"
 
     @property
     def late(self) -> bool:
@@ -270,14 +284,16 @@ class Trainer:
             self.compiling = False
             self.step = step
             self._say_why_not()
-            if not self.late or self.logged(step) or self.saved(step):
+            if not self.late or self.logged(step) or self.saved(step) or self.snapped(step):
                 self.look()
 
     def _take(self, step: int, batch: Batch) -> None:
         torch.manual_seed(stream(self.settings.seed, "dropout", step, self.world.rank).initial_seed())
-        rate, decay = learning_rate(self.settings, step), ema_decay(self.settings, step)
+        rate, shares = learning_rate(self.settings, step), decays(self.settings, step)
+        watched = self.recomputing if step == self.first_step + 1 else None
         try:
-            self.take_step(batch, rate, decay)
+            with watched.watching(self.device) if watched else nullcontext():
+                self.take_step(batch, rate, shares)
         except Exception as error:
             if not (self.compiling and self.settings.compile == "auto"):
                 raise
@@ -328,10 +344,23 @@ class Trainer:
             is_shown(self.settings, step) or step % self.settings.checkpoint_every == 0 or step == self.settings.steps
         )
 
+    def snapped(self, step: int) -> bool:
+        """Whether there is a snapshot of this step, of which averages are made later."""
+        every = self.settings.snapshot_period
+        return bool(self.settings.profiles) and (step % every == 0 or step == self.settings.steps)
+
+    @property
+    def ema(self) -> dict[str, Tensor]:
+        """The averaged weights by name, the first where there are several; empty where none are kept."""
+        return next((self.averages[group] for group in self.settings.averages), {})
+
     def averaged(self) -> Denoiser:
-        """A network with the averaged weights, or the current ones where none are kept, ready to sample."""
+        """A network ready to sample, with the averaged weights, the first of several; where none are kept, the current ones."""
         network = build_network(self.config)
-        load_weights(network, self.ema or self.network.state_dict())
+        step, weights = self._sampled or (-1, {})
+        if step != self.step:
+            weights = self.ema or self.network.state_dict()
+        load_weights(network, weights)
         return Denoiser(network, self.diffusion, self.denoiser.frequency_features).to(self.device).eval()
 
     def open_window(self, window: Window | None = None) -> None:
@@ -366,17 +395,22 @@ class Trainer:
         tensors = {
             "model": self.network.state_dict(),
             "optimizer": optimizer,
-            **({"ema": self.ema} if self.ema else {}),
+            **self.averages,
         }
+        whole = copies(tensors, self.world.main)
+        if self.sharded:  # one process alone draws previews
+            self._sampled = self.step, whole[next(iter(self.settings.averages), "model")]
         return Checkpoint(
             step=self.step,
-            tensors={
-                group: {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}
-                for group, named in tensors.items()
-            },
+            tensors=whole,
             state={"images": self.images, "failures": self.failures, "window": asdict(self.window)},
             about=about,
         )
+
+    def snapshot(self, about: dict[str, Any]) -> Checkpoint:
+        """The averages of which others are made after training."""
+        groups = {group: self.averages[group] for group in self.settings.profiles}
+        return Checkpoint(step=self.step, tensors=copies(groups, self.world.main), state={}, about=about)
 
     def initial(self, about: dict[str, Any]) -> Checkpoint:
         """The state before the first step, whatever this one has done since."""
@@ -386,11 +420,11 @@ class Trainer:
     def restore(self, source: Checkpoint) -> None:
         """Take up the state of a checkpoint; raises `DataError` where it belongs to another network."""
         where = f"the checkpoint of step {source.step}"
-        load_weights(self.network, source.tensors.get("model", {}), f"model.safetensors, {where}")
-        if self.ema:
-            check_weights(self.ema, source.tensors.get("ema", {}), f"ema.safetensors, {where}")
-            for name, value in source.tensors["ema"].items():
-                self.ema[name].copy_(value)  # in its place: it is averaged there
+        self._take_weights(source.tensors.get("model", {}), f"model.safetensors, {where}")
+        for group, average in self.averages.items():
+            check_weights(average, source.tensors.get(group, {}), f"{group}.safetensors, {where}")
+            for name, value in source.tensors[group].items():
+                put(average[name], value)  # in its place: it is averaged there
         try:
             window = Window.of(source.state["window"], source.step)
             self.failures = _count(source.state["failures"], source.step)
@@ -400,6 +434,8 @@ class Trainer:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         self._restore_optimizer(source)
+        if self.sharded:
+            self._sampled = source.step, source.tensors[next(iter(self.settings.averages), "model")]
         self.step = self.saved_step = self.first_step = source.step
         self.open_window(window)
         # One that gave up tries again, and gives up again at once where that fails too.
@@ -408,16 +444,20 @@ class Trainer:
 
     def inherit(self, source: Checkpoint, averaged: bool) -> Inheritance:
         """Begin with what fits of another run's checkpoint: weights, the averaged ones where asked for, averages and moments."""
-        weights, own = source.tensors["ema" if averaged else "model"], self.network.state_dict()
+        if self.sharded:
+            raise ConfigError(
+                "a network in shards does not begin from another run", subject="train.shard", fix="begin without shards"
+            )
+        weights, own = source.tensors[first_average(source) if averaged else "model"], self.network.state_dict()
         left = [why for name in own if (why := _misfit(name, own[name], weights.get(name)))]
         taken = {name: weights[name] for name in own if not _misfit(name, own[name], weights.get(name))}
         left += [f"'{name}' is not in this network" for name in weights if name not in own]
         load_weights(self.network, {**own, **taken})
-        averages = source.tensors.get("ema", weights)
-        if self.ema:
-            current = self.network.state_dict()
-            for name, average in self.ema.items():  # in its place: it is averaged there
-                average.copy_(averages[name] if name in taken and name in averages else current[name])
+        current = self.network.state_dict()
+        for group, named in self.averages.items():
+            before = source.tensors.get(group) or source.tensors.get(first_average(source), weights)
+            for name, average in named.items():  # in its place: it is averaged there
+                average.copy_(before[name] if name in taken and name in before else current[name])
         moments = source.tensors.get("optimizer", {})
         parameters = {name: parameter for name, parameter in self.network.named_parameters() if name in taken}
         for name, parameter in parameters.items():
@@ -429,6 +469,15 @@ class Trainer:
                 }
         self.saved_step = -1  # the state of step 0 does not follow from the configuration alone
         return Inheritance(len(taken), left, len(self.optimizer.state))
+
+    def _take_weights(self, weights: Mapping[str, Tensor], where: str) -> None:
+        if not self.sharded:
+            load_weights(self.network, weights, where)
+            return
+        own = self.network.state_dict()
+        check_weights(own, weights, where)
+        for name, value in weights.items():
+            put(own[name], value)
 
     def _restore_optimizer(self, source: Checkpoint) -> None:
         """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
@@ -447,7 +496,9 @@ class Trainer:
                 fits = value is not None and value.shape == shape and value.dtype == dtype
                 if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
                     raise _unusable_moment(source.step, f"{name}.{entry}", value, shape, dtype)
-                state[entry] = _like(parameter, value)
+                like = torch.zeros((), device=self.device) if entry == "step" else parameter
+                state[entry] = torch.empty_like(like)  # a fused optimiser wants its strides too
+                put(state[entry], value)
             self.optimizer.state[parameter] = state
         if moments:
             raise _unusable_moment(source.step, *next(iter(moments.items())))
@@ -478,7 +529,7 @@ class Trainer:
         return GendiffError(
             f"the loss or its gradient was not finite in {self.failures} step{'s' * (self.failures > 1)} in a row, "
             f"up to step {self.step}",
-            details=[*details, "none of these steps was applied; a checkpoint was saved"],
+            details=[*details, f"none of these steps was applied{'' if self.sharded else '; a checkpoint was saved'}"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
 
@@ -491,6 +542,11 @@ def _misfit(name: str, own: Tensor, other: Tensor | None) -> str:
         return f"'{name}' is {tuple(own.shape)}, and was {tuple(other.shape)}"
     alike = own.dtype == other.dtype or (own.is_floating_point() and other.is_floating_point())
     return "" if alike else f"'{name}' is of another type"
+
+
+def first_average(source: Checkpoint) -> str:
+    """The averaged weights of a checkpoint, the first where there are several; empty where it has none."""
+    return next((group for group in source.tensors if group == "ema" or group.startswith("ema-")), "")
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -81,8 +81,9 @@ TABLE = {
     "gendiff/moments.py": "test_moments test_grids test_relatives",
     "gendiff/evaluation/statistics.py": "test_distances test_evaluation",
     "gendiff/streams.py": "test_batches test_generation test_golden",
+    "gendiff/training/recipe.py": "test_recipe test_training",
     "gendiff/training/trainer.py": "test_training test_step test_objectives",
-    "gendiff/training/step.py": "test_training test_step",
+    "gendiff/training/step.py": "test_training test_step test_accumulation",
     "gendiff/evaluation/distances.py": "test_distances",
     "gendiff/lab/forward.py": "test_forward test_prediction",
     "gendiff/lab/diagnosis.py": "test_forward test_fitting",
@@ -104,7 +105,8 @@ TABLE = {
 }
 #: The functions that are mathematics, of a module that holds other things too.
 MATHEMATICS = {
-    "gendiff/training/trainer.py": "means learning_rate ema_decay reduce_window open_window _read by_band",
+    "gendiff/training/recipe.py": "learning_rate ema_decay decays",
+    "gendiff/training/trainer.py": "means reduce_window open_window _read by_band",
     "gendiff/lab/fitting.py": "unit coordinate at fit _search never_rises _cost _data_snr _alive _same_steps",
     "gendiff/evaluation/statistics.py": "covariance factor add statistics _scatter _merge",
 }

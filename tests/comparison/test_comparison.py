@@ -117,6 +117,7 @@ class TestFairness:
         ("change", "condition"),
         [
             ("data=gaussian-field:size=[4,8],channels=1,seed=3", "data"),
+            ("data.flip=true", "data"),
             ("N=30", "N"),
             ("steps=5", "images"),
             ("batch=16", "images"),

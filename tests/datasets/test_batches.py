@@ -101,6 +101,57 @@ class TestAFunctionOfSeedAndStep:
         assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@dataclass(frozen=True)
+class Arrows(Numbers):
+    """Event k points to the right: its columns are k, k + 1/3, k + 2/3."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) + torch.arange(3) / 3
+
+
+class TestMirrored:
+    """With ``flip`` half of the pictures are mirror images, as a function of the seed, the step and the place."""
+
+    @staticmethod
+    def mirrored(batch: Batch) -> list[bool]:
+        for index, event in zip(batch.index, batch.x_0, strict=True):
+            right = float(index) + torch.arange(3) / 3
+            assert torch.equal(event[0, 0], right) or torch.equal(event[0, 0], right.flip(0))
+            assert torch.equal(event[0, 0], event[0, 1])
+        return (batch.x_0[:, 0, 0, 0] > batch.x_0[:, 0, 0, 2]).tolist()
+
+    def test_half_of_them_and_all_else_as_without(self):
+        plain, flipped = (Batches(Arrows(20), 20, 7, 20, flip=flip) for flip in (False, True))
+        marks = []
+        for step in range(1, 41):
+            one, other = plain[step], flipped[step]
+            assert all(torch.equal(getattr(one, key), getattr(other, key)) for key in ("index", "i", "eps"))
+            assert not any(self.mirrored(one))
+            marks += self.mirrored(other)
+        assert 0.44 < sum(marks) / len(marks) < 0.56  # 800 of them, std 0.018
+
+    def test_of_one_event_both_come_up(self):
+        batches = Batches(Arrows(4), 20, 7, 4, flip=True)
+        by_event = {index: set() for index in range(4)}
+        for step in range(1, 30):
+            batch = batches[step]
+            for index, mark in zip(batch.index.tolist(), self.mirrored(batch), strict=True):
+                by_event[index].add(mark)
+        assert all(marks == {False, True} for marks in by_event.values())
+
+    def test_any_number_of_processes_and_workers_from_any_step(self):
+        whole = Batches(Arrows(None), 20, 7, 8, flip=True)
+        parts = [Batches(Arrows(None), 20, 7, 8, rank, 4, flip=True)[5] for rank in range(4)]
+        assert equal(joined(parts), whole[5])
+        for step, batch in enumerate(whole.loader(4, 7, 2, CPU), start=4):
+            assert equal(batch, whole[step])
+
+    def test_signals_have_no_left_and_right(self):
+        with pytest.raises(ConfigError, match=r"events of shape \(1, 48\) have no left and right") as caught:
+            Batches(Numbers(10, event_shape=(1, 48)), 20, 7, 4, flip=True)
+        assert caught.value.subject == "data.flip"
+
+
 class TestOrder:
     @hypothesis_settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 10**6), length=st.integers(1, 30), share=st.integers(0, 29))

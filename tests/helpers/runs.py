@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,19 @@ def command(args: Sequence[str]) -> int:
         app.main()
 
     return forked(main)
+
+
+def together(size: int, place: Path, function: Callable[[World], Any]) -> None:
+    """Run ``function`` in ``size`` forked processes that talk to each other through gloo; ``place`` is a new file."""
+
+    def one(rank: int) -> None:
+        torch.distributed.init_process_group("gloo", init_method=place.absolute().as_uri(), rank=rank, world_size=size)
+        function(World(rank, size, CPU))
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+    children = [forked(partial(one, rank)) for rank in range(size)]
+    assert [exit_code(child) for child in children] == [0] * size
 
 
 def exit_code(child: int) -> int:

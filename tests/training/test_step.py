@@ -36,8 +36,8 @@ def recording(monkeypatch, tape, late=True):
 class Adam(torch.optim.Adam):
     """That of a GPU wants `capturable`, that of a CPU has none."""
 
-    def __init__(self, parameters, lr, fused, capturable):
-        super().__init__(parameters, lr, fused=fused)
+    def __init__(self, parameters, lr, betas, fused, capturable):
+        super().__init__(parameters, lr, betas=betas, fused=fused)
 
 
 @pytest.mark.parametrize("rotation", ["identity", "dct"])
@@ -102,7 +102,7 @@ class Poison(nn.Module):
 
 
 def trainer_with(calls, **changes):
-    trainer = Trainer(settings(warmup=0, log_every=50, checkpoint_every=50, steps=40, **changes), CPU, ALONE)
+    trainer = Trainer(settings(warmup=0, log_every=50, checkpoint_every=50, steps=40, ema=0, **changes), CPU, ALONE)
     network = Poison(calls).to(CPU)
     with torch.no_grad():
         network.inner.weight.fill_(0.5)
@@ -176,7 +176,7 @@ def test_the_learning_rate_and_the_decay_reach_a_recorded_step(tmp_path, monkeyp
         trainer.train_step(trainer.batches[step])
         rates.append(float(trainer.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([1e-2 * step / 40 for step in range(1, 9)], rel=1e-6)
-    assert float(trainer.take_step.keep) == pytest.approx(min(0.9, 9 / 18))
+    assert float(trainer.take_step.keeps[0]) == pytest.approx(min(0.9, 9 / 18))
 
 
 def test_the_state_of_the_optimiser_keeps_the_strides_of_the_weights(tmp_path):

@@ -57,7 +57,8 @@ from gendiff.run.directory import Run, numbers
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.storage.files import to_become
 from gendiff.training.continuation import check_disk, refuse_other_data
-from gendiff.training.trainer import PATIENCE, Trainer, Window, ema_decay, learning_rate
+from gendiff.training.recipe import ema_decay, learning_rate
+from gendiff.training.trainer import PATIENCE, Trainer, Window
 
 
 @pytest.fixture(scope="module")
@@ -710,9 +711,9 @@ class TestPureFunctionsOfTheStep:
 
     def test_averaging_decay(self):
         config = TrainSettings(ema=0.99)
-        assert [ema_decay(config, step) for step in (1, 8, 890)] == [2 / 11, 0.5, 0.99]
-        assert ema_decay(config, 888) < 0.99
-        assert ema_decay(config, 10**9) == 0.99
+        assert [ema_decay(config.ema, step) for step in (1, 8, 890)] == [2 / 11, 0.5, 0.99]
+        assert ema_decay(config.ema, 888) < 0.99
+        assert ema_decay(config.ema, 10**9) == 0.99
 
     def test_the_optimiser_uses_it(self, tmp_path):
         """The first step of Adam moves every weight by the learning rate, up to its ε."""
@@ -854,8 +855,8 @@ class TestRows:
             for name, weight in trainer.network.state_dict().items():
                 wanted = decay * before[name] + (1 - decay) * weight.double()
                 torch.testing.assert_close(trainer.ema[name].double(), wanted, rtol=1e-5, atol=1e-7)
-        assert ema_decay(trainer.settings, 1) == 2 / 11
-        assert ema_decay(trainer.settings, 10**6) == 0.99
+        assert ema_decay(trainer.settings.ema, 1) == 2 / 11
+        assert ema_decay(trainer.settings.ema, 10**6) == 0.99
 
 
 def test_bf16_is_close_to_fp32(whole):

@@ -13,7 +13,16 @@ from gendiff.errors import ConfigError, GendiffError
 from gendiff_cli.console import json_result, next_step, paragraph, progress, result
 from gendiff_cli.measured import events_of
 from gendiff_cli.opening import load_model, open_run
-from gendiff_cli.options import DeviceOption, EmaOption, HeldOutOption, JsonOption, RunArgument, spec_option
+from gendiff_cli.options import (
+    DeviceOption,
+    EmaOption,
+    HeldOutOption,
+    JsonOption,
+    RawOption,
+    RunArgument,
+    chosen_weights,
+    spec_option,
+)
 
 if TYPE_CHECKING:
     from gendiff.data import Data
@@ -43,7 +52,8 @@ def likelihood(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise and steps follow from it.")] = 0,
-    ema: EmaOption = True,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Events at a time; changes speed and memory alone.")] = 64,
     device: DeviceOption = None,
     json: JsonOption = False,
@@ -60,7 +70,7 @@ def likelihood(
     from gendiff.sampler import Clamped
 
     with join(device) as world:
-        run_model = load_model(open_run(run), world.device, ema)
+        run_model = load_model(open_run(run), world.device, chosen_weights(ema, no_ema))
         diffusion = run_model.denoiser.diffusion
         source = _data(run_model.run, data, held_out)
         if source.event_shape != diffusion.event_shape:

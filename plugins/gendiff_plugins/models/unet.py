@@ -49,6 +49,9 @@ class UNet(Model):
         self._check(event_shape)
         return UNetModule(self, self.in_channels(event_shape), event_shape[0], dims=len(event_shape) - 1)
 
+    def stages_of(self, network: nn.Module) -> list[nn.Module]:
+        return [module for module in network.modules() if isinstance(module, Stage)]
+
     def _check(self, event_shape: EventShape) -> None:
         if len(event_shape) not in (2, 3):
             raise ConfigError(
