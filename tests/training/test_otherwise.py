@@ -265,12 +265,12 @@ class TestFrom:
         assert not (tmp_path / "x").exists()
 
     def test_a_first_step_that_fails_leaves_nothing(self, path, tmp_path, monkeypatch):
-        from gendiff.training.trainer import Trainer
+        from gendiff.training.step import Step
 
         def fail(*arguments):
             raise RuntimeError("no")
 
-        monkeypatch.setattr(Trainer, "_gradient", fail)
+        monkeypatch.setattr(Step, "__call__", fail)
         assert run("train", "--from", path, "--out", tmp_path / "child").code == 1
         assert not (tmp_path / "child").exists()
 
