@@ -44,7 +44,7 @@ quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and 
 gpu: $(DEVELOPMENT)  ## All that waits for a GPU, in nine minutes; repeat it to go on (ARGS="--minutes 30").
 	@$(BIN)/python tests/campaigns/gpu.py --out runs/gpu $(ARGS)
 
-bench: $(DEVELOPMENT)  ## Speed and agreement of packed sets beside their sources, and of the U-Net; a GPU if there is one.
+bench: $(DEVELOPMENT)  ## Speed of packed sets beside their sources, and of the U-Net beside plain loops; a GPU if there is one.
 	@$(BIN)/python tests/campaigns/data_benchmark.py $(DATA_ARGS)
 	@$(BIN)/python tests/campaigns/unet_benchmark.py $(ARGS)
 

@@ -12,23 +12,175 @@ from pathlib import Path
 
 import data_benchmark
 import gpu
+import hardware
 import mutants
 import predicted_ranking
 import pytest
 import quality
 import torch
 import unet_benchmark
+from baseline import Bare, Before, Plain
 from PIL import Image
+from tape import Tape, recording
 
 
-def test_the_benchmark_agrees_with_the_reference_on_a_cpu(tmp_path, capsys):
-    out = tmp_path / "table.md"
-    (script, *words) = gpu.parts(tmp_path, "cpu", 9, tiny=True)["benchmark"]
-    assert script == "unet_benchmark.py"
-    assert unet_benchmark.main([*words, "--out", str(out)]) == 0
-    lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
-    assert len(lines) == 1 + 4
-    assert "bf16" in capsys.readouterr().out
+class TestBenchmark:
+    """The same path as on a GPU, recorded on a tape."""
+
+    LINE = ("--device", "cpu", "--scale", "tiny", "--out")
+
+    def changed(self, out, change):
+        """Set one number of what was measured."""
+        file = out / "benchmark.json"
+        content = json.loads(file.read_text())
+        change(content["parts"])
+        file.write_text(json.dumps(content))
+
+    def test_it_measures_every_part_once_and_judges_what_it_measured(self, tmp_path, monkeypatch, capsys):
+        tape, line = Tape(), [*self.LINE, str(tmp_path)]
+        with monkeypatch.context() as patch:
+            recording(patch, tape)
+            for place in ("gendiff.run.generation.recorder_for", "unet_benchmark.recorder_for"):
+                patch.setattr(place, lambda device: tape)
+            assert unet_benchmark.main([*line, "--minutes", "0"]) == 75
+            assert unet_benchmark.main(line) == 0
+        assert tape.events.count("record") > 10
+        assert tape.events.count("replay") > tape.events.count("warm")
+        known = json.loads((tmp_path / "benchmark.json").read_text())
+        bench = unet_benchmark.Bench(torch.device("cpu"), "tiny")
+        assert set(known["parts"]) == set(unet_benchmark.parts(bench))
+        assert known["of"]["torch"] == torch.__version__
+        assert known["parts"]["rate"]["flops"] > 1e6
+        assert set(known["parts"]["steps, batch 2"]) == {"plain", "before", *bench.arms}
+        recorded, before = (known["parts"]["curves"][name] for name in ("fp32, recorded", "before"))
+        assert recorded == pytest.approx(before, rel=1e-4)
+        assert [target["what"] for target in known["targets"]] == ["digits default, images/s over a bare loop"]
+        text = (tmp_path / "benchmark.md").read_text()
+        for title in (
+            "Targets",
+            "Training step",
+            "Default run on digits",
+            "Sampling",
+            "Where the time",
+            "relative diff",
+        ):
+            assert f"**{title}" in text or title in text
+        with Image.open(tmp_path / "benchmark.png") as picture:
+            assert picture.width > 800
+
+        # Nothing is measured again, and what is known is judged again.
+        monkeypatch.setattr(unet_benchmark, "turns", None)
+        assert unet_benchmark.main(line) == 0
+        self.changed(tmp_path, lambda parts: parts["digits"]["bare"].update(ratio=0.5))
+        assert unet_benchmark.main(line) == 0
+        monkeypatch.setattr(hardware, "is_hopper", lambda device: True)
+        assert unet_benchmark.main(line) == 5
+        assert "| at least 0.97 | 0.5 | MISSED |" in capsys.readouterr().out
+        self.changed(tmp_path, lambda parts: parts["agreement"]["identity, fp32, recorded"].update(difference=0.01))
+        assert unet_benchmark.main(line) == 1
+        assert "predictions of identity, fp32, recorded differ by 1.0e-02" in capsys.readouterr().out
+
+        # Numbers of other code are nobody's.
+        monkeypatch.setattr(unet_benchmark, "identity", lambda bench: {"code": "another"})
+        assert unet_benchmark.known_at(tmp_path / "benchmark.json", bench) == {}
+
+    def test_a_part_that_fails_costs_no_other(self, tmp_path, monkeypatch, capsys):
+        def fail():
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(unet_benchmark, "parts", lambda bench: {"process": fail, "rate": lambda: {"flops": 1.0}})
+        monkeypatch.setattr(unet_benchmark, "page", lambda bench, known: "")
+        monkeypatch.setattr(unet_benchmark, "draw", lambda bench, known, path: None)
+        assert unet_benchmark.main([*self.LINE, str(tmp_path)]) == 1
+        assert "process failed: RuntimeError: out of luck" in capsys.readouterr().out
+        assert json.loads((tmp_path / "benchmark.json").read_text())["parts"] == {"rate": {"flops": 1.0}}
+
+    @pytest.fixture
+    def on_a_gpu(self, monkeypatch):
+        monkeypatch.setattr(unet_benchmark.arithmetic, "chosen", lambda precision, device: "bf16")
+        return unet_benchmark.Bench(torch.device("cuda"), "paper")
+
+    def test_the_targets_of_a_gpu(self, on_a_gpu):
+        arm = on_a_gpu.best_arm
+        assert arm == "bf16, recorded, compiled"
+        nothing = unet_benchmark.targets(on_a_gpu, {})
+        assert {target.met for target in nothing} == {None}
+        row = {"ms": 1.0, "images_per_s": 1000.0, "matrix": 800e12}
+        known = {
+            "rate": {"flops": 239e9},
+            "steps, batch 16": {arm: {**row, "ratio": 5.1}},
+            "steps, batch 64": {arm: {**row, "ratio": 2.7}},
+            "steps, batch 128": {arm: {**row, "images_per_s": 1200.0}},
+            "process": {"cost": 0.02, "batch": 64},
+            "digits": {"before": {"ratio": 9.0}},
+            "memory": {arm: {"reserved": 3.0}, "before": {"reserved": 4.0}},
+            "sampling": {
+                "fp32, recorded": {"gendiff": 40.0, "over_network": 0.5},
+                arm: {"gendiff": 14.0, "over_network": 0.04},
+            },
+        }
+        met = [target.met for target in unet_benchmark.targets(on_a_gpu, known)]
+        assert met == [True, False, True, False, True, True, True, True]
+        assert "best batch 128" in unet_benchmark.targets(on_a_gpu, known)[2].what
+        assert unet_benchmark.shares(known)[128] == pytest.approx(0.3585)
+
+    def test_what_does_not_fit_into_memory_is_left_out(self, on_a_gpu, monkeypatch):
+        """First beside the plain step, which takes more, then alone."""
+        bench, tried = on_a_gpu, []
+
+        def measured(bench, name, batch, beside):
+            tried.append((batch, beside))
+            if beside or batch == 256:
+                raise torch.OutOfMemoryError
+            return {name: [0.1], "product": [1.0]}
+
+        monkeypatch.setattr(unet_benchmark, "beside_plain", measured)
+        rows = unet_benchmark.steps(bench, 128)
+        assert rows[bench.best_arm]["images_per_s"] == pytest.approx(1280)
+        assert "ratio" not in rows[bench.best_arm]
+        assert unet_benchmark.steps(bench, 256) == {}
+        assert tried == [(128, True), (128, False), (256, True), (256, False)]
+
+    def test_turns_are_taken_there_and_back(self):
+        order = []
+        works = {name: lambda name=name: order.append(name) for name in "ab"}
+        seconds = hardware.turns(works, 2, 1, torch.device("cpu"), warm=1)
+        assert "".join(order) == "ab" + "ab" + "ba"
+        assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+        assert hardware.ratio({"new": [1.0, 2.0, 1.0], "old": [2.0, 2.0, 3.0]}, "new", "old") == 2
+
+    @pytest.mark.parametrize(
+        ("called", "kind"),
+        [
+            ("sm90_xmma_wgrad_implicit_gemm_bf16", "convolutions and matrix products"),
+            ("nvjet_hsh_128x256", "convolutions and matrix products"),
+            ("pytorch_flash::flash_fwd_kernel", "attention"),
+            (
+                "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdam>",
+                "optimiser, clipping and averages",
+            ),
+            ("Memcpy DtoD (Device -> Device)", "copies"),
+            ("triton_per_fused_native_group_norm_silu_3", "normalisation, activations and noising"),
+        ],
+    )
+    def test_kernels_are_told_apart_by_name(self, called, kind):
+        assert hardware._kind(called) == kind
+
+    def test_time_without_a_kernel_counts_overlapping_ones_once(self):
+        assert hardware._covered([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
+
+    def test_the_baselines_are_the_step(self):
+        """From the same weights and batches the same losses, up to rounding, for they predict the same."""
+        config = unet_benchmark.Bench(torch.device("cpu"), "tiny").config("dct + quartic", 4, warmup=0, ema=0.9)
+        bench = unet_benchmark.Bench(torch.device("cpu"), "tiny")
+        batches = bench.batches(config, 4, 4)
+        losses = {}
+        for make in (Plain, Bare, Before):
+            step = make(config, torch.device("cpu"))
+            losses[make.__name__] = [(step(batch), float(step.loss))[1] for batch in batches]
+        assert losses["Plain"] == pytest.approx(losses["Before"], rel=1e-4)
+        assert losses["Bare"] == pytest.approx(losses["Before"], rel=1e-4)
+        assert len(set(losses["Plain"])) == 4
 
 
 def test_the_benchmark_of_data_agrees_with_its_sources(tmp_path, capsys):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from runs import ALONE, CPU, UNET, asked_to_stop_in, create, final, rows, settings, train
-from tape import Tape
+from tape import Adam, Tape, recording
 from torch import nn
 
 from gendiff.errors import GendiffError, Stopped
@@ -24,20 +24,6 @@ class Broken(Tape):
     def record(self, work):
         work()  # as far as it goes: what is recorded is not done, but Python has run
         raise RuntimeError("operation not permitted when stream is capturing")
-
-
-def recording(monkeypatch, tape, late=True):
-    """Trainers made from now on record their steps, and read them late."""
-    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
-    monkeypatch.setattr(Trainer, "late", late)
-    monkeypatch.setattr(torch.optim, "Adam", Adam)
-
-
-class Adam(torch.optim.Adam):
-    """That of a GPU wants `capturable`, that of a CPU has none."""
-
-    def __init__(self, parameters, lr, fused, capturable):
-        super().__init__(parameters, lr, fused=fused)
 
 
 @pytest.mark.parametrize("rotation", ["identity", "dct"])
