@@ -114,6 +114,7 @@ OPTIONS: Mapping[str, Any] = {
     "precision": Annotated[str | None, _training("auto, fp32 or bf16.")],
     "seed": Annotated[int | None, _training("Everything random follows from it.")],
     "compile": Annotated[bool | None, _training("Compile the network.", "--compile")],
+    "deterministic": Annotated[bool | None, _training("Repeat to the bit on a GPU too; slower.", "--deterministic")],
     "preset": Annotated[
         list[str] | None,
         typer.Option(

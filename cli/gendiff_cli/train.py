@@ -41,7 +41,7 @@ CHANGEABLE = (
 
 @configured(
     "process rotation schedule velocity noise objective model data size sampler logger metric "
-    "steps batch lr ema precision seed compile device out preset config set"
+    "steps batch lr ema precision seed compile deterministic device out preset config set"
 )
 def train(
     context: typer.Context,

@@ -4,5 +4,6 @@ stopping       requests to stop, heard where nothing is lost
 memory         allocations that fail
 threads        how many compute
 workers        processes that prepare data
+determinism    the same bits again on a GPU
 world          processes that train together
 """

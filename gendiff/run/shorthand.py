@@ -28,6 +28,7 @@ KEYS = {
     "precision": "train.precision",
     "seed": "train.seed",
     "compile": "train.compile",
+    "deterministic": "train.deterministic",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -218,6 +219,28 @@ def test_a_short_run_is_not_compiled(tmp_path, monkeypatch):
     recording(monkeypatch, Tape())
     monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
     train(create(tmp_path / "run", settings(sample_every=10)))
+
+
+def test_a_run_that_repeats_leaves_nothing_to_the_clock(tmp_path, monkeypatch):
+    """No compiler comes in when the pictures are drawn, torch is told for as long as it trains, and the run says so."""
+    recording(monkeypatch, Tape())
+    told, devices = [], []
+
+    @contextmanager
+    def deterministic(wanted, device):
+        told.append(wanted)
+        devices.append(device)
+        yield
+        told.append("over")
+
+    monkeypatch.setattr("gendiff.training.loop.deterministic", deterministic)
+    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
+    run = create(tmp_path / "run", settings(sample_every=10, deterministic=True))
+    trainer = train(run)
+    assert not trainer.compiled
+    assert (told, devices) == ([True, "over"], [CPU])
+    assert run.info["deterministic"] is True
 
 
 def test_on_a_cpu_nothing_is_compiled_unasked(tmp_path, monkeypatch):
