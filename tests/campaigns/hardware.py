@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import platform
@@ -9,6 +10,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch.autograd import DeviceType
@@ -33,6 +35,15 @@ def name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)"
+
+
+def identity(device: torch.device) -> dict[str, str]:
+    """What numbers belong to: hardware, torch, and the code that is measured and that measures."""
+    code, root = hashlib.sha256(), Path(__file__).parents[2]
+    for part in ("gendiff", "plugins", "cli", "tests/campaigns", "tests/gpu"):
+        for file in sorted((root / part).rglob("*.py"), key=lambda file: file.as_posix()):
+            code.update(file.read_bytes())
+    return {"hardware": name(device), "torch": torch.__version__, "code": code.hexdigest()[:16]}
 
 
 def is_hopper(device: torch.device) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import data_benchmark
+import determinism
 import gpu
+import growth
 import hardware
 import mutants
 import predicted_ranking
@@ -21,6 +26,7 @@ import torch
 import unet_benchmark
 from baseline import Bare, Before, Plain
 from PIL import Image
+from runs import command, exit_code
 from tape import Tape, recording
 
 
@@ -290,28 +296,152 @@ def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
     assert figure.stat().st_size > 10_000
 
 
-def test_what_waits_for_a_gpu_runs_on_any_device(tmp_path, capsys, monkeypatch):
-    """The benchmark has run above; each part is one process, and one that fails makes the whole fail."""
-    monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
-    commands, codes = [], {"unet_benchmark.py": 0, "quality.py": 0}
+class TestGpu:
+    """What waits for a GPU goes on from call to call, on any device."""
 
-    def started(command, **_):
-        script = Path(command[1])
-        assert script.is_file()
-        commands.append(script.name)
-        if script.name == "quality.py":
-            quality.main(command[2:])
-        return subprocess.CompletedProcess(command, codes[script.name])
+    def line(self, folder, *more):
+        return ["--out", str(folder), "--device", "cpu", "--scale", "tiny", *more]
 
-    monkeypatch.setattr(gpu.subprocess, "run", started)
+    def test_each_part_is_done_once_and_goes_on_until_it_is_done(self, tmp_path, monkeypatch, capsys):
+        begun, codes = [], {"unet_benchmark.py": 0, "determinism.py": None, "growth.py": 0, "quality.py": 5}
+
+        def run(words, environment, seconds):
+            assert (gpu.HERE / words[0]).is_file()
+            assert 0 < seconds <= 540
+            begun.append(words[0])
+            return codes[words[0]]
+
+        monkeypatch.setattr(gpu, "run", run)
+        monkeypatch.setattr(
+            gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "a"}
+        )
+        assert gpu.main(self.line(tmp_path)) == 75
+        assert begun == ["unet_benchmark.py", "determinism.py"]
+        assert re.search(r"benchmark +done .*\ndeterminism +goes on .*\ngrowth +not begun", capsys.readouterr().out)
+        codes["determinism.py"] = 0
+        assert gpu.main(self.line(tmp_path)) == 5
+        assert begun[2:] == ["determinism.py", "growth.py", "quality.py"]
+        assert re.search(r"quality +done, a target is missed", capsys.readouterr().out)
+        codes["growth.py"] = 3
+        assert gpu.main(self.line(tmp_path, "--parts", "growth")) == 1
+        assert gpu.main(self.line(tmp_path)) == 1  # it is not forgotten
+        assert begun[5:] == ["growth.py"]
+        assert re.search(r"growth +FAILED with 3", capsys.readouterr().out)
+        monkeypatch.setattr(
+            gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "b"}
+        )
+        codes["growth.py"] = 0
+        assert gpu.main(self.line(tmp_path)) == 5
+        assert begun[6:] == list(codes)
+        assert gpu.main(self.line(tmp_path / "other", "--minutes", "0.2")) == 75  # too little to begin anything
+        assert len(begun) == 10
+
+    def test_a_part_is_ended_in_time_with_all_that_it_started(self, tmp_path, monkeypatch):
+        script = tmp_path / "part.py"
+        monkeypatch.setattr(gpu, "GRACE", 1)
+        for code, told in ((0, 0), (3, 3), (75, None)):
+            script.write_text(f"raise SystemExit({code})")
+            assert gpu.run([str(script)], dict(os.environ), 60) == told
+        child = "import time; time.sleep(600)"
+        script.write_text(
+            f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', '{child}', '{tmp_path}']).wait()"
+        )
+        assert gpu.run([str(script)], dict(os.environ), 2) is None
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                assert child.encode() not in file.read_bytes() or str(tmp_path).encode() not in file.read_bytes()
+
+    def test_away_from_home_plugins_are_there_and_only_what_lacks_is_unpacked(self, tmp_path, monkeypatch):
+        wheels = tmp_path / "wheels"
+        wheels.mkdir()
+        for name in ("thing", "torch"):
+            with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+                archive.writestr(f"{name}.py", "x = 1")
+        monkeypatch.setattr(gpu, "is_installed", lambda name: name == "torch")
+        environment = gpu.away(tmp_path / "out", wheels)
+        site = tmp_path / "out" / "site"
+        assert (site / "thing.py").is_file()
+        assert not (site / "torch.py").exists()
+        assert str(site) in environment["PYTHONPATH"].split(os.pathsep)
+        assert {str(gpu.ROOT / part) for part in ("cli", "plugins")} < set(environment["PYTHONPATH"].split(os.pathsep))
+        (own,) = importlib.metadata.distributions(path=[str(site)])
+        assert own.metadata["Name"] == "gendiff"
+        installed = importlib.metadata.distribution("gendiff").entry_points
+        here = {(point.group, point.name, point.value) for point in own.entry_points}
+        assert here == {(one.group, one.name, one.value) for one in installed if one.group != "console_scripts"}
+
+    def test_every_part_has_its_script_and_time(self, tmp_path):
+        every = gpu.parts(tmp_path, "cuda", 9, tiny=False)
+        assert list(every) == ["tests", "benchmark", "determinism", "growth", "quality", "table1"]
+        for words in every.values():
+            assert words[0] == "-m" or (gpu.HERE / words[0]).is_file()
+        assert every["quality"][every["quality"].index("--minutes") + 1] == "6.75"
+        quality.parse(every["quality"][1:])
+
+    def test_quality_says_that_it_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
+        words = gpu.parts(tmp_path, "cpu", 9, tiny=True)["quality"]
+        assert quality.main([*words[1:], "--minutes", "0"]) == 75
+        assert quality.main(words[1:]) == 0
+        assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
+
+
+class Forked:
+    """A ``gendiff`` command as `subprocess.Popen` has it, forked, for a process costs seconds to begin."""
+
+    def __init__(self, line, **_):
+        self.pid, self.returncode = command(line[4:]), None
+
+    def poll(self):
+        if self.returncode is None and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.returncode = 0
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def wait(self):
+        if self.returncode is None:
+            self.returncode = exit_code(self.pid)
+
+
+def test_runs_repeat_themselves_and_it_is_seen_where_they_do_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(determinism.subprocess, "run", lambda line, **_: Forked(line).wait())
+    monkeypatch.setattr(determinism.subprocess, "Popen", Forked)
     line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
-    assert gpu.main(line) == 0
-    assert commands == list(codes)
-    assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
-    assert "== benchmark" in capsys.readouterr().out
-    codes["unet_benchmark.py"] = 1
-    assert gpu.main(line) == 1
-    assert commands == 2 * list(codes)
+    assert determinism.main(line) == 0
+    told = json.loads((tmp_path / "determinism.json").read_text())["digits"]
+    assert [row["differ"] for row in told] == [0, 0, 0]
+    assert all(row["tensors"] > 50 for row in told)
+    assert re.search(r"\| digits \| killed after step (5|10|15|20|25|30) and gone on", capsys.readouterr().out)
+    other = determinism.weights(tmp_path / "digits" / "one")
+    name = next(name for name in other if name.startswith("model/"))
+    other[name] = other[name] * (1 + 1e-6)
+    assert determinism.apart(determinism.weights(tmp_path / "digits" / "one"), other)[0] == 1
+    monkeypatch.setattr(
+        determinism, "prove", lambda *_: [{"what": "", "tensors": 2, "differ": 1, "relative": 0.1, "must": True}]
+    )
+    assert determinism.main(line) == 1
+
+
+def test_growth_is_measured_point_by_point_and_drawn(tmp_path, monkeypatch, capsys):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(growth, "apart", lambda point, device, rounds: growth.measured(point, cpu, 1))
+    monkeypatch.setattr(growth, "together", lambda point, device, steps: {"processes 1": 10.0, "processes 2": 15.0})
+    line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
+    assert growth.main([*line, "--minutes", "0"]) == 75
+    assert growth.main(line) == 0
+    known = json.loads((tmp_path / "growth.json").read_text())["points"]
+    assert set(known) == {*growth.points("tiny"), "together"}
+    assert all(known[name][f"{kind} ms"] > 0 for name in growth.points("tiny") for kind in growth.WHAT)
+    assert known["size 8"] == known["N 20"]  # the middle is measured once
+    assert "1.50 times as many" in (tmp_path / "growth.md").read_text()
+    with Image.open(tmp_path / "growth.png") as picture:
+        assert picture.width > 800
+    monkeypatch.setattr(growth, "apart", None)
+    assert growth.main(line) == 0
+    assert "| 16 |" in capsys.readouterr().out
 
 
 class TestMutants:

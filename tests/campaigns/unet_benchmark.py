@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import itertools
 import json
 import math
@@ -41,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gendiff.datasets.batches import Batch
 from gendiff.machine import arithmetic
+from gendiff.machine.determinism import FIXED, WORKSPACE, deterministic
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.world import World, choose_device
 from gendiff.plugin.registry import default_registry
@@ -51,7 +51,6 @@ from gendiff.run.network import build_denoiser
 from gendiff.run.replayed import Replayed
 from gendiff.training.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 SMALL = "unet:channels=8,multipliers=[1,2],attention=[2],heads=2"
@@ -116,7 +115,7 @@ class Arm:
     @property
     def train(self) -> dict[str, Any]:
         """Its settings."""
-        return {key: value for key, value in asdict(self).items() if key != "deterministic"}
+        return asdict(self)
 
 
 ARMS = {
@@ -189,10 +188,16 @@ class Bench:
         place = device or self.device
         return Trainer(config, place, World(0, 1, place))
 
-    def step(self, arm: str, batch: int, process: str = "identity") -> Callable[[], None]:
+    def step(self, arm: Arm, batch: int, process: str = "identity") -> Callable[[], None]:
         """A step of an arm on preloaded batches."""
-        config = self.config(process, batch, **self.arms[arm].train)
-        return fed(self.trainer(config).train_step, self.batches(config, batch, 8))
+        config = self.config(process, batch, **arm.train)
+        take = fed(self.trainer(config).train_step, self.batches(config, batch, 8))
+
+        def step() -> None:
+            with deterministic(arm.deterministic, self.device):
+                take()
+
+        return step
 
 
 @cache
@@ -264,7 +269,7 @@ def beside_plain(bench: Bench, name: str, batch: int, beside: bool) -> dict[str,
     if name == "before":
         works[name] = fed(Before(config, bench.device), bench.batches(config, batch, 8))
     else:
-        works[name] = bench.step(name, batch)
+        works[name] = bench.step(bench.arms[name], batch)
     if name == bench.best_arm:
         dtype = arithmetic.DTYPES[bench.arms[name].precision] or torch.float32
         works["product"] = hardware.product(bench.device, dtype, bench.scale.matrix)
@@ -279,9 +284,22 @@ def row(seconds: dict[str, list[float]], name: str, batch: int) -> dict[str, flo
 def process(bench: Bench) -> dict[str, float]:
     """What a rotation and speeds of its own cost a step."""
     batch = bench.scale.batches[-1]
-    works = {name: bench.step(bench.best_arm, batch, name) for name in PROCESSES}
+    works = {name: bench.step(bench.arms[bench.best_arm], batch, name) for name in PROCESSES}
     seconds = turns(works, 2 * bench.scale.rounds, bench.scale.steps, bench.device)
     return {"cost": ratio(seconds, "identity", "dct + quartic") - 1, "batch": batch}
+
+
+def determinism(bench: Bench) -> dict[str, Any]:
+    """How many times as long a step takes that repeats itself: which is recorded, and compiled only where that is asked for."""
+    batch, own = bench.scale.batches[-1], bench.arms[bench.best_arm]
+    cost = {}
+    for name, arm in {"auto": own, "recorded": Arm(own.precision)}.items():
+        free()
+        pair = {name: arm, "deterministic": Arm(own.precision, deterministic=True)}
+        works = {key: bench.step(one, batch) for key, one in pair.items()}
+        cost[name] = ratio(turns(works, bench.scale.rounds, bench.scale.steps, bench.device), name, "deterministic")
+        del works
+    return {**cost, "batch": batch, "arm": bench.best_arm}
 
 
 def digits(bench: Bench) -> dict[str, Any]:
@@ -310,7 +328,7 @@ def memory(bench: Bench) -> dict[str, Any]:
         step = (
             fed(Before(config, bench.device), bench.batches(config, batch, 2))
             if name == "before"
-            else bench.step(name, batch)
+            else bench.step(bench.arms[name], batch)
         )
         rows[name] = hardware.peak(step, hardware.WARM, bench.device)
         del step
@@ -440,7 +458,7 @@ def profile(bench: Bench) -> dict[str, Any]:
         rows[f"batch {batch}, before"] = hardware.where_time_goes(before, bench.scale.steps, bench.device)
         del before
         free()
-        own = bench.step(bench.best_arm, batch)
+        own = bench.step(bench.arms[bench.best_arm], batch)
         rows[f"batch {batch}, {bench.best_arm}"] = hardware.where_time_goes(own, bench.scale.steps, bench.device)
         del own
         free()
@@ -450,7 +468,7 @@ def profile(bench: Bench) -> dict[str, Any]:
 def parts(bench: Bench) -> dict[str, Callable[[], Any]]:
     """All of them by name, the short and the telling ones first."""
     every: dict[str, Callable[[], Any]] = {}
-    for function in (rate, digits, process, agreement, sampling, memory, curves, profile):
+    for function in (rate, digits, process, agreement, sampling, memory, curves, determinism, profile):
         every[function.__name__] = partial(function, bench)
         if function is digits:
             sizes = sorted({*bench.scale.batches, *bench.scale.best})
@@ -667,7 +685,8 @@ def determinism_of(known: dict[str, Any]) -> str:
         return ""
     cost = known["determinism"]
     return (
-        f"`--deterministic` makes a step take {cost['cost']:.2f} times as long (batch {cost['batch']}, {cost['arm']})."
+        f"A step with `--deterministic` takes {cost['auto']:.2f} times as long as with {cost['arm']}, and {cost['recorded']:.2f} "
+        f"times as long as one that is recorded and not compiled (batch {cost['batch']})."
     )
 
 
@@ -702,21 +721,7 @@ def draw(bench: Bench, known: dict[str, Any], path: Path) -> None:
 
 def identity(bench: Bench) -> dict[str, str]:
     """What numbers belong to: with other code, hardware or torch all are measured anew."""
-    code = hashlib.sha256()
-    for file in sorted(
-        itertools.chain(*(ROOT.glob(part) for part in ("gendiff/**/*.py", "plugins/**/*.py"))),
-        key=lambda file: file.as_posix(),
-    ):
-        code.update(file.read_bytes())
-    for module in (Path(__file__), Path(__file__).with_name("baseline.py"), Path(__file__).with_name("hardware.py")):
-        code.update(module.read_bytes())
-    return {
-        "hardware": hardware.name(bench.device),
-        "torch": torch.__version__,
-        "scale": bench.kind,
-        "compiled": str(bench.compiles),
-        "code": code.hexdigest()[:16],
-    }
+    return {**hardware.identity(bench.device), "scale": bench.kind, "compiled": str(bench.compiles)}
 
 
 def known_at(file: Path, bench: Bench) -> dict[str, Any]:
@@ -755,7 +760,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="where numbers, table and picture go")
     options = parser.parse_args(arguments)
     until = time.monotonic() + 60 * options.minutes
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what Hopper has anyway; determinism wants it said
+    os.environ.setdefault(WORKSPACE, FIXED[0])  # what Hopper has anyway: one part wants it said before CUDA begins
     device = choose_device(options.device)
     bench = Bench(device, options.scale or ("paper" if device.type == "cuda" else "small"), not options.no_compile)
     every, file = parts(bench), options.out / "benchmark.json"
