@@ -370,6 +370,15 @@ class TestGpu:
         here = {(point.group, point.name, point.value) for point in own.entry_points}
         assert here == {(one.group, one.name, one.value) for one in installed if one.group != "console_scripts"}
 
+    def test_no_other_test_sees_a_gpu(self):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        assert not torch.cuda.is_available()
+
+    @pytest.mark.slow
+    def test_the_tests_of_a_gpu_are_sound(self):
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rehearse", "tests/gpu"]
+        assert gpu.run(words, dict(os.environ), 600) == 0
+
     def test_every_part_has_its_script_and_time(self, tmp_path):
         every = gpu.parts(tmp_path, "cuda", 9, tiny=False)
         assert list(every) == ["tests", "benchmark", "determinism", "growth", "quality", "table1"]
