@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 
@@ -47,13 +48,13 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
     if not wanted or device.type != "cuda":
         yield
         return
-    cudnn = torch.backends.cudnn
+    cudnn, memory = torch.backends.cudnn, cast(Any, torch.utils.deterministic)  # the latter says nothing of its types
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    of_cudnn, fills = (cudnn.deterministic, cudnn.benchmark), torch.utils.deterministic.fill_uninitialized_memory
+    of_cudnn, fills = (cudnn.deterministic, cudnn.benchmark), memory.fill_uninitialized_memory
     prepare(device)
     torch.use_deterministic_algorithms(True, warn_only=False)
     cudnn.deterministic, cudnn.benchmark = True, False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # what is not written is not read either
+    memory.fill_uninitialized_memory = False  # what is not written is not read either
     try:
         yield
     except RuntimeError as error:
@@ -63,7 +64,7 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         cudnn.deterministic, cudnn.benchmark = of_cudnn
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        memory.fill_uninitialized_memory = fills
 
 
 def compiling(wanted: bool, device: torch.device) -> dict[str, dict[str, bool]]:
