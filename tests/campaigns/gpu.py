@@ -172,9 +172,11 @@ def keep(out: Path, identity: dict[str, str], done: dict[str, Part]) -> None:
 
 def identity(device: str, environment: dict[str, str]) -> dict[str, str]:
     """What results belong to; asked in another process, for this one leaves the GPU to the parts."""
-    code = "import json, hardware, torch, sys; print(json.dumps(hardware.identity(torch.device(sys.argv[1]))))"
+    code = "import json, hardware, torch, sys; print(json.dumps(hardware.identity(torch.device(sys.argv[1]), *sys.argv[2:])))"
     told = {**environment, "PYTHONPATH": os.pathsep.join([str(HERE), environment.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", code, device], env=told, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, device, "tests/campaigns", "tests/gpu"], env=told, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"no GPU can be used:\n{done.stderr.strip()[-1000:]}")
     of: dict[str, str] = json.loads(done.stdout.splitlines()[-1])

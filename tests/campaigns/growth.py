@@ -214,6 +214,8 @@ def draw(known: dict[str, Any], scale: str, place: str, path: Path) -> None:
                 if shown := [(value, number) for value, number in shown if number > 0]:
                     axes.plot(*zip(*shown, strict=True), "o-", label=kind, markersize=3)
             axes.set(xscale="log", yscale="log")
+            axes.set_xticks(values, [f"{value:,}" for value in values], fontsize=8)
+            axes.set_xticks([], minor=True)
             if row:
                 axes.set_xlabel(key)
             if not column:
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measured(Point(**json.loads(options.point)), device, options.rounds)))
         return 0
     until, scale = time.monotonic() + 60 * options.minutes, options.scale or ("gpu" if device.type == "cuda" else "cpu")
-    file, of = options.out / "growth.json", {**hardware.identity(device), "scale": scale}
+    file, of = options.out / "growth.json", {**hardware.identity(device, "tests/campaigns/growth.py"), "scale": scale}
     options.out.mkdir(parents=True, exist_ok=True)
     content = json.loads(file.read_text()) if file.is_file() else {}
     known = content["points"] if content.get("of") == of else {}

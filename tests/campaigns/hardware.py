@@ -37,11 +37,12 @@ def name(device: torch.device) -> str:
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)"
 
 
-def identity(device: torch.device) -> dict[str, str]:
-    """What numbers belong to: hardware, torch, and the code that is measured and that measures."""
+def identity(device: torch.device, *measuring: str) -> dict[str, str]:
+    """What numbers belong to: hardware, torch, and the code that is measured and that measures, files or folders."""
     code, root = hashlib.sha256(), Path(__file__).parents[2]
-    for part in ("gendiff", "plugins", "cli", "tests/campaigns", "tests/gpu"):
-        for file in sorted((root / part).rglob("*.py"), key=lambda file: file.as_posix()):
+    for part in ("gendiff", "plugins", "cli", "tests/campaigns/hardware.py", *measuring):
+        place = root / part
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else (place,):
             code.update(file.read_bytes())
     return {"hardware": name(device), "torch": torch.__version__, "code": code.hexdigest()[:16]}
 

@@ -726,7 +726,8 @@ def draw(bench: Bench, known: dict[str, Any], path: Path) -> None:
 
 def identity(bench: Bench) -> dict[str, str]:
     """What numbers belong to: with other code, hardware or torch all are measured anew."""
-    return {**hardware.identity(bench.device), "scale": bench.kind, "compiled": str(bench.compiles)}
+    own = hardware.identity(bench.device, "tests/campaigns/unet_benchmark.py", "tests/campaigns/baseline.py")
+    return {**own, "scale": bench.kind, "compiled": str(bench.compiles)}
 
 
 def known_at(file: Path, bench: Bench) -> dict[str, Any]:
