@@ -175,6 +175,21 @@ class TestBenchmark:
     def test_kernels_are_told_apart_by_name(self, called, kind):
         assert hardware._kind(called) == kind
 
+    @pytest.mark.parametrize(
+        ("name", "judged"),
+        [
+            ("NVIDIA H100 80GB HBM3", True),
+            ("NVIDIA H200", True),
+            ("NVIDIA GH200 480GB", True),
+            ("NVIDIA A100-SXM4-80GB", False),
+            ("NVIDIA GeForce RTX 4090", False),
+        ],
+    )
+    def test_targets_are_judged_on_cards_of_their_class(self, monkeypatch, name, judged):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        assert hardware.is_hopper(torch.device("cuda")) == judged
+        assert not hardware.is_hopper(torch.device("cpu"))
+
     def test_time_without_a_kernel_counts_overlapping_ones_once(self):
         assert hardware._covered([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
 
