@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,8 +11,10 @@ from tape import Adam, Tape, recording
 from torch import nn
 
 from gendiff.errors import GendiffError, Stopped
+from gendiff.machine.determinism import WORKSPACE
 from gendiff.machine.recording import Recorded
 from gendiff.run import checkpoint
+from gendiff.training import loop
 from gendiff.training import step as step_module
 from gendiff.training.step import PATIENCE, WARM, Step
 from gendiff.training.trainer import Trainer
@@ -224,22 +225,18 @@ def test_a_short_run_is_not_compiled(tmp_path, monkeypatch):
 def test_a_run_that_repeats_leaves_nothing_to_the_clock(tmp_path, monkeypatch):
     """No compiler comes in when the pictures are drawn, torch is told for as long as it trains, and the run says so."""
     recording(monkeypatch, Tape())
-    told, devices = [], []
-
-    @contextmanager
-    def deterministic(wanted, device):
-        told.append(wanted)
-        devices.append(device)
-        yield
-        told.append("over")
-
-    monkeypatch.setattr("gendiff.training.loop.deterministic", deterministic)
-    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    asked, told, real = [], set(), loop.deterministic
+    monkeypatch.setenv(WORKSPACE, ":4096:8")
+    monkeypatch.setattr(
+        loop, "deterministic", lambda wanted, device: asked.append(device) or real(wanted, torch.device("cuda"))
+    )
+    monkeypatch.setattr(loop, "WORTH_COMPILING", 0)
     monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
     run = create(tmp_path / "run", settings(sample_every=10, deterministic=True))
-    trainer = train(run)
+    trainer = train(run, report=lambda progress: told.add(torch.are_deterministic_algorithms_enabled()))
     assert not trainer.compiled
-    assert (told, devices) == ([True, "over"], [CPU])
+    assert (asked, told) == ([CPU], {True})
+    assert not torch.are_deterministic_algorithms_enabled()
     assert run.info["deterministic"] is True
 
 
