@@ -178,7 +178,7 @@ def identity(device: str, environment: dict[str, str]) -> dict[str, str]:
         [sys.executable, "-c", code, device, "tests/campaigns", "tests/gpu"], env=told, capture_output=True, text=True
     )
     if done.returncode:
-        raise SystemExit(f"no GPU can be used:\n{done.stderr.strip()[-1000:]}")
+        raise SystemExit(f"{device} cannot be used: {done.stderr.strip().splitlines()[-1][:500]}")
     of: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return of
 

@@ -149,6 +149,10 @@ class TestBenchmark:
         assert "ratio" not in rows[bench.best_arm]
         assert unet_benchmark.steps(bench, 256) == {}
         assert tried == [(128, True), (128, False), (256, True), (256, False)]
+        wrong = RuntimeError("CUDA error: an illegal memory access was encountered")
+        monkeypatch.setattr(unet_benchmark, "beside_plain", lambda *_: (_ for _ in ()).throw(wrong))
+        with pytest.raises(RuntimeError, match="illegal"):
+            unet_benchmark.steps(bench, 128)
 
     def test_turns_are_taken_there_and_back(self):
         order = []

@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -253,7 +254,7 @@ def steps(bench: Bench, batch: int) -> dict[str, Any]:
             try:
                 seconds = beside_plain(bench, name, batch, beside)
             except Exception as error:
-                if "memory" not in str(error).lower() and not isinstance(error, torch.OutOfMemoryError):
+                if not re.search("out ?of ?memory", f"{type(error).__name__} {error}", re.IGNORECASE):
                     raise
                 continue
             rows[name] = row(seconds, name, batch)
