@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture slow mutants quality gpu docs pictures bench clean
+.PHONY: demo test lint torture slow mutants quality gpu docs pictures bench growth clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -41,12 +41,15 @@ pictures: $(DEVELOPMENT)  ## Draw the pictures of docs/processes.md (minutes).
 quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and seeds (many hours; ARGS="--sets digits --seeds 0 --minutes 60" is a slice).
 	@$(BIN)/python tests/campaigns/quality.py --out docs/results $(ARGS)
 
-gpu: $(DEVELOPMENT)  ## All that waits for a GPU, in nine minutes; repeat it to go on (ARGS="--minutes 30").
+gpu: $(DEVELOPMENT)  ## All that waits for a GPU, in calls of nine minutes; repeat it while it exits with 75 (ARGS="--minutes 30").
 	@$(BIN)/python tests/campaigns/gpu.py --out runs/gpu $(ARGS)
 
-bench: $(DEVELOPMENT)  ## Speed and agreement of packed sets beside their sources, and of the U-Net; a GPU if there is one.
+bench: $(DEVELOPMENT)  ## Speed of packed sets beside their sources, and of the U-Net beside plain loops; a GPU if there is one.
 	@$(BIN)/python tests/campaigns/data_benchmark.py $(DATA_ARGS)
 	@$(BIN)/python tests/campaigns/unet_benchmark.py $(ARGS)
+
+growth: $(DEVELOPMENT)  ## Time and memory against resolution, N, channels and batch; two processes against one.
+	@$(BIN)/python tests/campaigns/growth.py $(ARGS)
 
 $(RUNTIME): pyproject.toml constraints.txt | $(VENV)
 	@echo "installing gendiff into $(VENV) ..." >&2

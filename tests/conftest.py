@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
+
+GPU = Path(__file__).parent / "gpu"
+
+
+def asks_for_a_gpu(config: pytest.Config) -> bool:
+    """Whether the tests of a GPU are named: no other run collects them."""
+    return any(Path(str(word).partition("::")[0]).resolve().is_relative_to(GPU) for word in config.args)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All other tests are those of a CPU, also where there is a GPU: commands would take it unasked, and no fork can use it."""
+    if not asks_for_a_gpu(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests of a GPU to those who name them."""
+    return True if collection_path.is_relative_to(GPU) and not asks_for_a_gpu(config) else None
 
 
 @pytest.fixture

@@ -164,6 +164,7 @@ OPTIONS: Mapping[str, Any] = {
     "compile": Annotated[bool | None, _training("Compile the network.", "--compile")],
     "keep": Annotated[int | None, _training("How many checkpoints are kept.")],
     "checkpoint-every": Annotated[int | None, _training("Steps between checkpoints.", "--checkpoint-every")],
+    "deterministic": Annotated[bool | None, _training("Repeat to the bit on a GPU too; slower.", "--deterministic")],
     "preset": Annotated[
         list[str] | None,
         typer.Option(

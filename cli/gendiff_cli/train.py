@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @configured(
     "process rotation schedule velocity noise objective model data size hold_out sampler logger metric "
-    "steps batch lr ema precision seed compile keep checkpoint-every device out preset config set"
+    "steps batch lr ema precision seed compile deterministic keep checkpoint-every device out preset config set"
 )
 def train(
     context: typer.Context,

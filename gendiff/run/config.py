@@ -92,6 +92,9 @@ class TrainSettings(Settings):
         False, description="each of several processes holds a part of the network (FSDP2): for one that does not fit"
     )
     capture: bool = Field(True, description="record the whole step as one CUDA graph, where the device is a GPU")
+    deterministic: bool = Field(
+        False, description="repeat to the bit on a GPU too, where runs otherwise repeat to rounding; slower"
+    )
     seed: int = Field(0, ge=0, description="everything random in the run follows from it")
     workers: int | None = Field(None, ge=0, description="data processes; left out: 0 on a CPU, up to 8 on a GPU")
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")

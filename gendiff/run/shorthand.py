@@ -31,6 +31,7 @@ KEYS = {
     "compile": "train.compile",
     "keep": "train.keep",
     "checkpoint-every": "train.checkpoint_every",
+    "deterministic": "train.deterministic",
 }
 
 

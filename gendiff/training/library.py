@@ -145,7 +145,9 @@ def resume(
     progress: bool = True,
     **training: Any,
 ) -> TrainedModel:
-    """Go on with a run from its newest checkpoint, to the same bits as if it had not been stopped.
+    """Go on with a run from its newest checkpoint, to the same bits as if it had not been stopped; on a GPU up to rounding.
+
+    Where ``train.deterministic`` is set, on a GPU to the same bits too.
 
     Args:
         path: the run directory.

@@ -17,6 +17,7 @@ import torch
 
 from gendiff.datasets.batches import moved
 from gendiff.errors import GendiffError, Stopped
+from gendiff.machine.determinism import deterministic
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
@@ -59,8 +60,9 @@ def fit(
             run.update(**facts)
 
     try:
-        with telling_how_to_go_on(run, trainer):
-            record(status="running", pid=os.getpid(), precision=trainer.precision, device=str(trainer.device))
+        with telling_how_to_go_on(run, trainer), deterministic(trainer.settings.deterministic, trainer.device):
+            how = {"precision": trainer.precision, "deterministic": trainer.settings.deterministic}
+            record(status="running", pid=os.getpid(), device=str(trainer.device), **how)
             notify("gendiff_run_started", config=run.config.table(), step=trainer.step)
             _loop(run, trainer, notify, preview)
         status = "done"

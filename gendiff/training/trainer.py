@@ -2,7 +2,7 @@
 
 Everything that happens at step t is a function of the state after step t-1 and of (seed, t): data order, noise, dropout,
 learning rate and averaging decay. A resumed run is therefore bit-identical to one that was never stopped (same machine,
-thread and process count).
+thread and process count; on a GPU where `deterministic` is set, and else up to rounding).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gendiff.dct import dct
 from gendiff.denoiser import Denoiser
 from gendiff.errors import ConfigError, DataError, GendiffError, reason
 from gendiff.frequency import frequency_bands
-from gendiff.machine import arithmetic
+from gendiff.machine import arithmetic, determinism
 from gendiff.machine.memory import memory_for
 from gendiff.machine.recording import Recorder, recorder_for
 from gendiff.machine.stopping import interruptible
@@ -141,6 +141,8 @@ class Trainer:
 
     def _build(self) -> None:
         """The network and all that is as large as it is."""
+        if self.settings.deterministic:
+            determinism.prepare(self.device)
         self.sharded = self.settings.shard and self.world.size > 1
         self.denoiser = build_denoiser(self.config, torch.device("cpu") if self.sharded else self.device)
         self.network = self.denoiser.network
@@ -186,10 +188,10 @@ class Trainer:
 
     def _compile(self) -> None:
         self.compiling = True
-        self.denoiser.network = torch.compile(self.network)  # type: ignore[assignment]  # still a module
-        if (
-            self.device.type == "cuda" and not self.sharded
-        ):  # a compiled network is faster so there, and on a CPU slower
+        how: dict[str, Any] = determinism.compiling(self.settings.deterministic, self.device)
+        self.denoiser.network = torch.compile(self.network, **how)  # type: ignore[assignment]  # still a module
+        # A compiled network is faster so on a GPU, and slower on a CPU.
+        if self.device.type == "cuda" and not self.sharded:
             self.denoiser.channels_last = True
             self._lay_out(torch.channels_last)
 
@@ -202,8 +204,9 @@ class Trainer:
                     named[name] = value.contiguous(memory_format=memory_format)
 
     def compile_from_here(self) -> None:
-        """Compile the network in the next step where that is left to us, once."""
-        if self.settings.compile == "auto" and self.late and self.world.size == 1 and not self._tried_to_compile:
+        """Compile the network in the next step where that is left to us, once; a run that repeats leaves nothing to a clock."""
+        left_to_us = self.settings.compile == "auto" and not self.settings.deterministic
+        if left_to_us and self.late and self.world.size == 1 and not self._tried_to_compile:
             self._tried_to_compile = True
             self._compile()
             self._take_up(self._step())

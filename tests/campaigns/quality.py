@@ -420,12 +420,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Seeds are the outermost loop: an early end leaves every arm measured once."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Seeds are the outermost loop: an early end leaves every arm measured once.
+
+    Returns 0, or 75 where the time ended before all was measured.
+    """
     options = parse(arguments)
     if options.figure is not None:
         draw(options.sets[0], options)
-        return
+        return 0
     cells = [
         Cell(name, arm, objective, seed)
         for seed in options.seeds
@@ -434,11 +437,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for arm in options.arms
     ]
     with ProcessPoolExecutor(options.jobs) as pool:
-        for found in [pool.submit(run_cell, cell, options) for cell in cells]:
-            found.result()
+        measured = [future.result() for future in [pool.submit(run_cell, cell, options) for cell in cells]]
     for name in options.sets:
         write(name, options)
+    every = set(wanted(options.samplers, options.evaluations))
+    return 0 if all(every <= {(one.sampler, one.wanted) for one in known} for known in measured) else 75
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

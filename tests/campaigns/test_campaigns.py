@@ -2,33 +2,213 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import data_benchmark
+import determinism
 import gpu
+import growth
+import hardware
 import mutants
 import predicted_ranking
 import pytest
 import quality
 import torch
 import unet_benchmark
+from baseline import Bare, Before, Plain
 from PIL import Image
+from runs import command, exit_code
+from tape import Tape, recording
 
 
-def test_the_benchmark_agrees_with_the_reference_on_a_cpu(tmp_path, capsys):
-    out = tmp_path / "table.md"
-    (script, *words) = gpu.parts(tmp_path, "cpu", 9, tiny=True)["benchmark"]
-    assert script == "unet_benchmark.py"
-    assert unet_benchmark.main([*words, "--out", str(out)]) == 0
-    lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
-    assert len(lines) == 1 + 4
-    assert "bf16" in capsys.readouterr().out
+class TestBenchmark:
+    """The same path as on a GPU, recorded on a tape."""
+
+    LINE = ("--device", "cpu", "--scale", "tiny", "--out")
+
+    def changed(self, out, change):
+        """Set one number of what was measured."""
+        file = out / "benchmark.json"
+        content = json.loads(file.read_text())
+        change(content["parts"])
+        file.write_text(json.dumps(content))
+
+    def test_it_measures_every_part_once_and_judges_what_it_measured(self, tmp_path, monkeypatch, capsys):
+        tape, line = Tape(), [*self.LINE, str(tmp_path)]
+        with monkeypatch.context() as patch:
+            recording(patch, tape)
+            for place in ("gendiff.run.generation.recorder_for", "unet_benchmark.recorder_for"):
+                patch.setattr(place, lambda device: tape)
+            assert unet_benchmark.main([*line, "--minutes", "0"]) == 75
+            assert unet_benchmark.main(line) == 0
+            arms = set(unet_benchmark.Bench(torch.device("cpu"), "tiny").arms)
+        assert tape.events.count("record") > 10
+        assert tape.events.count("replay") > tape.events.count("warm")
+        known = json.loads((tmp_path / "benchmark.json").read_text())
+        bench = unet_benchmark.Bench(torch.device("cpu"), "tiny")
+        assert set(known["parts"]) == set(unet_benchmark.parts(bench))
+        assert known["of"]["torch"] == torch.__version__
+        assert known["parts"]["rate"]["flops"] > 1e6
+        assert set(known["parts"]["steps, batch 2"]) == {"plain", "before", *arms}
+        assert arms >= {"fp32, launched", "fp32, recorded"}
+        assert "fp32" in bench.arms  # where nothing is recorded it is not called so
+        recorded, before = (known["parts"]["curves"][name] for name in ("fp32, recorded", "before"))
+        assert recorded == pytest.approx(before, rel=1e-4)
+        assert [target["what"] for target in known["targets"]] == ["digits default, images/s over a bare loop"]
+        text = (tmp_path / "benchmark.md").read_text()
+        for title in (
+            "Targets",
+            "Training step",
+            "Default run on digits",
+            "Sampling",
+            "Where the time",
+            "relative diff",
+        ):
+            assert f"**{title}" in text or title in text
+        with Image.open(tmp_path / "benchmark.png") as picture:
+            assert picture.width > 800
+
+        # Nothing is measured again, and what is known is judged again.
+        monkeypatch.setattr(unet_benchmark, "turns", None)
+        assert unet_benchmark.main(line) == 0
+        self.changed(tmp_path, lambda parts: parts["digits"]["bare"].update(ratio=0.5))
+        assert unet_benchmark.main(line) == 0
+        monkeypatch.setattr(hardware, "is_hopper", lambda device: True)
+        assert unet_benchmark.main(line) == 5
+        assert "| at least 0.97 | 0.5 | MISSED |" in capsys.readouterr().out
+        self.changed(tmp_path, lambda parts: parts["agreement"]["identity, fp32, recorded"].update(difference=0.01))
+        assert unet_benchmark.main(line) == 1
+        assert "predictions of identity, fp32, recorded differ by 1.0e-02" in capsys.readouterr().out
+
+        # Numbers of other code are nobody's.
+        monkeypatch.setattr(unet_benchmark, "identity", lambda bench: {"code": "another"})
+        assert unet_benchmark.known_at(tmp_path / "benchmark.json", bench) == {}
+
+    def test_a_part_that_fails_costs_no_other(self, tmp_path, monkeypatch, capsys):
+        def fail():
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(unet_benchmark, "parts", lambda bench: {"process": fail, "rate": lambda: {"flops": 1.0}})
+        monkeypatch.setattr(unet_benchmark, "page", lambda bench, known: "")
+        monkeypatch.setattr(unet_benchmark, "draw", lambda bench, known, path: None)
+        assert unet_benchmark.main([*self.LINE, str(tmp_path)]) == 1
+        assert "process failed: RuntimeError: out of luck" in capsys.readouterr().out
+        assert json.loads((tmp_path / "benchmark.json").read_text())["parts"] == {"rate": {"flops": 1.0}}
+
+    @pytest.fixture
+    def on_a_gpu(self, monkeypatch):
+        monkeypatch.setattr(unet_benchmark.arithmetic, "chosen", lambda precision, device: "bf16")
+        return unet_benchmark.Bench(torch.device("cuda"), "paper")
+
+    def test_the_targets_of_a_gpu(self, on_a_gpu):
+        arm = on_a_gpu.best_arm
+        assert arm == "bf16, recorded, compiled"
+        nothing = unet_benchmark.targets(on_a_gpu, {})
+        assert {target.met for target in nothing} == {None}
+        row = {"ms": 1.0, "images_per_s": 1000.0, "matrix": 800e12}
+        known = {
+            "rate": {"flops": 239e9},
+            "steps, batch 16": {arm: {**row, "ratio": 5.1}},
+            "steps, batch 64": {arm: {**row, "ratio": 2.7}},
+            "steps, batch 128": {arm: {**row, "images_per_s": 1200.0}},
+            "process": {"cost": 0.02, "batch": 64},
+            "digits": {"before": {"ratio": 9.0}},
+            "memory": {arm: {"reserved": 3.0}, "before": {"reserved": 4.0}},
+            "sampling": {
+                "fp32, recorded": {"gendiff": 40.0, "over_network": 0.5},
+                arm: {"gendiff": 14.0, "over_network": 0.04},
+            },
+        }
+        met = [target.met for target in unet_benchmark.targets(on_a_gpu, known)]
+        assert met == [True, False, True, False, True, True, True, True]
+        assert "best batch 128" in unet_benchmark.targets(on_a_gpu, known)[2].what
+        assert unet_benchmark.shares(known)[128] == pytest.approx(0.3585)
+
+    def test_what_does_not_fit_into_memory_is_left_out(self, on_a_gpu, monkeypatch):
+        """First beside the plain step, which takes more, then alone."""
+        bench, tried = on_a_gpu, []
+
+        def measured(bench, name, batch, beside):
+            tried.append((batch, beside))
+            if beside or batch == 256:
+                raise torch.OutOfMemoryError
+            return {name: [0.1], "product": [1.0]}
+
+        monkeypatch.setattr(unet_benchmark, "beside_plain", measured)
+        rows = unet_benchmark.steps(bench, 128)
+        assert rows[bench.best_arm]["images_per_s"] == pytest.approx(1280)
+        assert "ratio" not in rows[bench.best_arm]
+        assert unet_benchmark.steps(bench, 256) == {}
+        assert tried == [(128, True), (128, False), (256, True), (256, False)]
+        wrong = RuntimeError("CUDA error: an illegal memory access was encountered")
+        monkeypatch.setattr(unet_benchmark, "beside_plain", lambda *_: (_ for _ in ()).throw(wrong))
+        with pytest.raises(RuntimeError, match="illegal"):
+            unet_benchmark.steps(bench, 128)
+
+    def test_turns_are_taken_there_and_back(self):
+        order = []
+        works = {name: lambda name=name: order.append(name) for name in "ab"}
+        seconds = hardware.turns(works, 2, 1, torch.device("cpu"), warm=1)
+        assert "".join(order) == "ab" + "ab" + "ba"
+        assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+        assert hardware.ratio({"new": [1.0, 2.0, 1.0], "old": [2.0, 2.0, 3.0]}, "new", "old") == 2
+
+    @pytest.mark.parametrize(
+        ("called", "kind"),
+        [
+            ("sm90_xmma_wgrad_implicit_gemm_bf16", "convolutions and matrix products"),
+            ("nvjet_hsh_128x256", "convolutions and matrix products"),
+            ("pytorch_flash::flash_fwd_kernel", "attention"),
+            (
+                "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdam>",
+                "optimiser, clipping and averages",
+            ),
+            ("Memcpy DtoD (Device -> Device)", "copies"),
+            ("triton_per_fused_native_group_norm_silu_3", "normalisation, activations and noising"),
+        ],
+    )
+    def test_kernels_are_told_apart_by_name(self, called, kind):
+        assert hardware._kind(called) == kind
+
+    @pytest.mark.parametrize(
+        ("name", "judged"),
+        [
+            ("NVIDIA H100 80GB HBM3", True),
+            ("NVIDIA H200", True),
+            ("NVIDIA GH200 480GB", True),
+            ("NVIDIA A100-SXM4-80GB", False),
+            ("NVIDIA GeForce RTX 4090", False),
+        ],
+    )
+    def test_targets_are_judged_on_cards_of_their_class(self, monkeypatch, name, judged):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        assert hardware.is_hopper(torch.device("cuda")) == judged
+        assert not hardware.is_hopper(torch.device("cpu"))
+
+    def test_time_without_a_kernel_counts_overlapping_ones_once(self):
+        assert hardware._covered([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
+
+    def test_the_baselines_are_the_step(self):
+        """From the same weights and batches the same losses, up to rounding, for they predict the same."""
+        config = unet_benchmark.Bench(torch.device("cpu"), "tiny").config("dct + quartic", 4, warmup=0, ema=0.9)
+        bench = unet_benchmark.Bench(torch.device("cpu"), "tiny")
+        batches = bench.batches(config, 4, 4)
+        losses = {}
+        for make in (Plain, Bare, Before):
+            step = make(config, torch.device("cpu"))
+            losses[make.__name__] = [(step(batch), float(step.loss))[1] for batch in batches]
+        assert losses["Plain"] == pytest.approx(losses["Before"], rel=1e-4)
+        assert losses["Bare"] == pytest.approx(losses["Before"], rel=1e-4)
+        assert len(set(losses["Plain"])) == 4
 
 
 def test_the_benchmark_of_data_agrees_with_its_sources(tmp_path, capsys):
@@ -138,28 +318,161 @@ def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
     assert figure.stat().st_size > 10_000
 
 
-def test_what_waits_for_a_gpu_runs_on_any_device(tmp_path, capsys, monkeypatch):
-    """The benchmark has run above; each part is one process, and one that fails makes the whole fail."""
-    monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
-    commands, codes = [], {"unet_benchmark.py": 0, "quality.py": 0}
+class TestGpu:
+    """What waits for a GPU goes on from call to call, on any device."""
 
-    def started(command, **_):
-        script = Path(command[1])
-        assert script.is_file()
-        commands.append(script.name)
-        if script.name == "quality.py":
-            quality.main(command[2:])
-        return subprocess.CompletedProcess(command, codes[script.name])
+    def line(self, folder, *more):
+        return ["--out", str(folder), "--device", "cpu", "--scale", "tiny", *more]
 
-    monkeypatch.setattr(gpu.subprocess, "run", started)
+    def test_each_part_is_done_once_and_goes_on_until_it_is_done(self, tmp_path, monkeypatch, capsys):
+        begun, codes = [], {"unet_benchmark.py": 0, "determinism.py": None, "growth.py": 0, "quality.py": 5}
+
+        def run(words, environment, seconds):
+            assert (gpu.HERE / words[0]).is_file()
+            assert 0 < seconds <= 540
+            begun.append(words[0])
+            return codes[words[0]]
+
+        monkeypatch.setattr(gpu, "run", run)
+        monkeypatch.setattr(
+            gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "a"}
+        )
+        assert gpu.main(self.line(tmp_path)) == 75
+        assert begun == ["unet_benchmark.py", "determinism.py"]
+        assert re.search(r"benchmark +done .*\ndeterminism +goes on .*\ngrowth +not begun", capsys.readouterr().out)
+        codes["determinism.py"] = 0
+        assert gpu.main(self.line(tmp_path)) == 5
+        assert begun[2:] == ["determinism.py", "growth.py", "quality.py"]
+        assert re.search(r"quality +done, a target is missed", capsys.readouterr().out)
+        codes["growth.py"] = 3
+        assert gpu.main(self.line(tmp_path, "--parts", "growth")) == 1
+        assert gpu.main(self.line(tmp_path)) == 1  # it is not forgotten
+        assert begun[5:] == ["growth.py"]
+        assert re.search(r"growth +FAILED with 3", capsys.readouterr().out)
+        monkeypatch.setattr(
+            gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "b"}
+        )
+        codes["growth.py"] = 0
+        assert gpu.main(self.line(tmp_path)) == 5
+        assert begun[6:] == list(codes)
+        assert gpu.main(self.line(tmp_path / "other", "--minutes", "0.2")) == 75  # too little to begin anything
+        assert len(begun) == 10
+
+    def test_a_part_is_ended_in_time_with_all_that_it_started(self, tmp_path, monkeypatch):
+        script = tmp_path / "part.py"
+        monkeypatch.setattr(gpu, "GRACE", 1)
+        for code, told in ((0, 0), (3, 3), (75, None)):
+            script.write_text(f"raise SystemExit({code})")
+            assert gpu.run([str(script)], dict(os.environ), 60) == told
+        child = "import time; time.sleep(600)"
+        script.write_text(
+            f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', '{child}', '{tmp_path}']).wait()"
+        )
+        assert gpu.run([str(script)], dict(os.environ), 2) is None
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                assert child.encode() not in file.read_bytes() or str(tmp_path).encode() not in file.read_bytes()
+
+    def test_away_from_home_plugins_are_there_and_only_what_lacks_is_unpacked(self, tmp_path, monkeypatch):
+        wheels = tmp_path / "wheels"
+        wheels.mkdir()
+        for name in ("thing", "torch"):
+            with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+                archive.writestr(f"{name}.py", "x = 1")
+        monkeypatch.setattr(gpu, "is_installed", lambda name: name == "torch")
+        environment = gpu.away(tmp_path / "out", wheels)
+        site = tmp_path / "out" / "site"
+        assert (site / "thing.py").is_file()
+        assert not (site / "torch.py").exists()
+        assert str(site) in environment["PYTHONPATH"].split(os.pathsep)
+        assert {str(gpu.ROOT / part) for part in ("cli", "plugins")} < set(environment["PYTHONPATH"].split(os.pathsep))
+        (own,) = importlib.metadata.distributions(path=[str(site)])
+        assert own.metadata["Name"] == "gendiff"
+        installed = importlib.metadata.distribution("gendiff").entry_points
+        here = {(point.group, point.name, point.value) for point in own.entry_points}
+        assert here == {(one.group, one.name, one.value) for one in installed if one.group != "console_scripts"}
+
+    def test_no_other_test_sees_a_gpu(self):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        assert not torch.cuda.is_available()
+
+    @pytest.mark.slow
+    def test_the_tests_of_a_gpu_are_sound(self):
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rehearse", "tests/gpu"]
+        assert gpu.run(words, dict(os.environ), 600) == 0
+
+    def test_every_part_has_its_script_and_time(self, tmp_path):
+        every = gpu.parts(tmp_path, "cuda", 9, tiny=False)
+        assert list(every) == ["tests", "benchmark", "determinism", "growth", "quality", "table1"]
+        for words in every.values():
+            assert words[0] == "-m" or (gpu.HERE / words[0]).is_file()
+        assert every["quality"][every["quality"].index("--minutes") + 1] == "6.75"
+        quality.parse(every["quality"][1:])
+
+    def test_quality_says_that_it_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
+        words = gpu.parts(tmp_path, "cpu", 9, tiny=True)["quality"]
+        assert quality.main([*words[1:], "--minutes", "0"]) == 75
+        assert quality.main(words[1:]) == 0
+        assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
+
+
+class Forked:
+    """A ``gendiff`` command as `subprocess.Popen` has it, forked, for a process costs seconds to begin."""
+
+    def __init__(self, line, **_):
+        self.pid, self.returncode = command(line[4:]), None
+
+    def poll(self):
+        if self.returncode is None and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.returncode = 0
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def wait(self):
+        if self.returncode is None:
+            self.returncode = exit_code(self.pid)
+
+
+def test_runs_repeat_themselves_and_it_is_seen_where_they_do_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(determinism.subprocess, "run", lambda line, **_: Forked(line).wait())
+    monkeypatch.setattr(determinism.subprocess, "Popen", Forked)
     line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
-    assert gpu.main(line) == 0
-    assert commands == list(codes)
-    assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
-    assert "== benchmark" in capsys.readouterr().out
-    codes["unet_benchmark.py"] = 1
-    assert gpu.main(line) == 1
-    assert commands == 2 * list(codes)
+    assert determinism.main(line) == 0
+    told = json.loads((tmp_path / "determinism.json").read_text())["digits"]
+    assert [row["differ"] for row in told] == [0, 0, 0]
+    assert all(row["tensors"] > 50 for row in told)
+    assert re.search(r"\| digits \| killed after step (5|10|15|20|25|30) and gone on", capsys.readouterr().out)
+    other = determinism.weights(tmp_path / "digits" / "one")
+    name = next(name for name in other if name.startswith("model/"))
+    other[name] = other[name] * (1 + 1e-6)
+    assert determinism.apart(determinism.weights(tmp_path / "digits" / "one"), other)[0] == 1
+    monkeypatch.setattr(
+        determinism, "prove", lambda *_: [{"what": "", "tensors": 2, "differ": 1, "relative": 0.1, "must": True}]
+    )
+    assert determinism.main(line) == 1
+
+
+def test_growth_is_measured_point_by_point_and_drawn(tmp_path, monkeypatch, capsys):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(growth, "apart", lambda point, device, rounds: growth.measured(point, cpu, 1))
+    monkeypatch.setattr(growth, "together", lambda point, device, steps: {"processes 1": 10.0, "processes 2": 15.0})
+    line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
+    assert growth.main([*line, "--minutes", "0"]) == 75
+    assert growth.main(line) == 0
+    known = json.loads((tmp_path / "growth.json").read_text())["points"]
+    assert set(known) == {*growth.points("tiny"), "together"}
+    assert all(known[name][f"{kind} ms"] > 0 for name in growth.points("tiny") for kind in growth.WHAT)
+    assert known["size 8"] == known["N 20"]  # the middle is measured once
+    assert "1.50 times as many" in (tmp_path / "growth.md").read_text()
+    with Image.open(tmp_path / "growth.png") as picture:
+        assert picture.width > 800
+    monkeypatch.setattr(growth, "apart", None)
+    assert growth.main(line) == 0
+    assert "| 16 |" in capsys.readouterr().out
 
 
 class TestMutants:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from gendiff.training.trainer import Trainer
+
 
 class Tape:
     """A recorder on a CPU: what it records is done when it is replayed, and only then."""
@@ -21,3 +25,17 @@ class Tape:
             work()
 
         return replay
+
+
+class Adam(torch.optim.Adam):
+    """That of a GPU wants `capturable`, that of a CPU has none."""
+
+    def __init__(self, parameters, lr, fused=None, capturable=False, **how):
+        super().__init__(parameters, lr, fused=fused, **how)
+
+
+def recording(monkeypatch, tape, late=True):
+    """Trainers made from now on record their steps, and read them late."""
+    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
+    monkeypatch.setattr(Trainer, "late", late)
+    monkeypatch.setattr(torch.optim, "Adam", Adam)

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 from runs import ALONE, CPU, UNET, asked_to_stop_in, create, final, rows, settings, train
-from tape import Tape
+from tape import Adam, Tape, recording
 from torch import nn
 
 from gendiff.errors import GendiffError, Stopped
+from gendiff.machine.determinism import WORKSPACE
 from gendiff.machine.recording import Recorded
 from gendiff.run import checkpoint
+from gendiff.training import loop
 from gendiff.training import step as step_module
 from gendiff.training.step import PATIENCE, WARM, Step
 from gendiff.training.trainer import Trainer
@@ -24,20 +26,6 @@ class Broken(Tape):
     def record(self, work):
         work()  # as far as it goes: what is recorded is not done, but Python has run
         raise RuntimeError("operation not permitted when stream is capturing")
-
-
-def recording(monkeypatch, tape, late=True):
-    """Trainers made from now on record their steps, and read them late."""
-    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
-    monkeypatch.setattr(Trainer, "late", late)
-    monkeypatch.setattr(torch.optim, "Adam", Adam)
-
-
-class Adam(torch.optim.Adam):
-    """That of a GPU wants `capturable`, that of a CPU has none."""
-
-    def __init__(self, parameters, lr, betas, fused, capturable):
-        super().__init__(parameters, lr, betas=betas, fused=fused)
 
 
 @pytest.mark.parametrize("rotation", ["identity", "dct"])
@@ -232,6 +220,24 @@ def test_a_short_run_is_not_compiled(tmp_path, monkeypatch):
     recording(monkeypatch, Tape())
     monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
     train(create(tmp_path / "run", settings(sample_every=10)))
+
+
+def test_a_run_that_repeats_leaves_nothing_to_the_clock(tmp_path, monkeypatch):
+    """No compiler comes in when the pictures are drawn, torch is told for as long as it trains, and the run says so."""
+    recording(monkeypatch, Tape())
+    asked, told, real = [], set(), loop.deterministic
+    monkeypatch.setenv(WORKSPACE, ":4096:8")
+    monkeypatch.setattr(
+        loop, "deterministic", lambda wanted, device: asked.append(device) or real(wanted, torch.device("cuda"))
+    )
+    monkeypatch.setattr(loop, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
+    run = create(tmp_path / "run", settings(sample_every=10, deterministic=True))
+    trainer = train(run, report=lambda progress: told.add(torch.are_deterministic_algorithms_enabled()))
+    assert not trainer.compiled
+    assert (asked, told) == ([CPU], {True})
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert run.info["deterministic"] is True
 
 
 def test_on_a_cpu_nothing_is_compiled_unasked(tmp_path, monkeypatch):

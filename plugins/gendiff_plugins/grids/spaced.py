@@ -118,7 +118,8 @@ def arc_length(diffusion: Diffusion) -> Tensor:
         last = here[-1:]
         return (weight * turns**2).sum(1).sqrt()
 
-    return along(diffusion, speed).cumsum(0)
+    speeds = along(diffusion, speed)
+    return speeds.cpu().cumsum(0).to(speeds.device)  # a GPU has no way to sum them that repeats itself
 
 
 @lru_cache(maxsize=4)
