@@ -293,7 +293,7 @@ NOTHING = [
     (["evaluate", ""], "SOURCE"),
     (["evaluate", "digits", "--reference", ""], "--reference"),
     (["runs", "list", ""], "FOLDER"),
-    (["runs", "show", ""], "RUN"),
+    (["runs", "show", ""], "RUN|FOLDER|PICTURE"),
     (["runs", "diff", ".", ""], "OTHER"),
     (["data", "info", ""], "SOURCE"),
     (["data", "prepare", "digits", ""], "DEST"),

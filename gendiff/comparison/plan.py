@@ -70,7 +70,10 @@ class Contender:
             return cls(arm.label, text, config, _of_one_arm(runs, config.sampler), _by_seed(runs))
         settings = arm.over(common)
         with settings.locating():
-            config = settings.config.filled()
+            try:
+                config = settings.config.filled()
+            except DataError:  # what is wrong with them is said where they are wanted
+                config = settings.config
         return cls(arm.label, text, config, _settings(config.table(), config.sampler))
 
     @classmethod

@@ -213,7 +213,7 @@ FIRST, SECOND = "00001-digits-identity-s0", "00002-digits-dct-log-s4"
         ("train.seed<4.0", [FIRST]),
         ("train.seed>=0", [FIRST, SECOND]),
         ("velocity.schedule.f_max=0.3", [SECOND]),
-        ("train.compile=false", [FIRST, SECOND]),
+        ("train.compile=auto", [FIRST, SECOND]),
         ("number<5", []),
         ("created>2020", [FIRST, SECOND]),
         ("loss<-1", []),

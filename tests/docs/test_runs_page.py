@@ -6,8 +6,8 @@ import shlex
 import shutil
 
 import pytest
+from pages import blocks, commands, executed, unmatched
 from places import ROOT
-from test_tutorial import blocks, commands, executed, unmatched
 
 PAGE = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
 FILES = {"mv": shutil.move, "cp": shutil.copy, "cp -r": shutil.copytree}

@@ -286,7 +286,7 @@ class TestCommand:
         done = run("evaluate", trained, *QUICK, "--data", "dead-leaves", "--out", tmp_path / "e.json", "--json")
         assert done.code == 0, done.err
         assert done.json["file"] == str(tmp_path / "e.json")
-        assert Evaluation.load(tmp_path / "e.json").numbers[0].reference.spec == "dead-leaves:size=[8, 8],channels=1"
+        assert Evaluation.load(tmp_path / "e.json").numbers[0].reference.spec == "dead-leaves:size=8,channels=1"
 
     @pytest.mark.parametrize(
         ("options", "code", "said"),
@@ -367,6 +367,7 @@ def test_where_nothing_is_found_a_run_is_named_too(source, code, tmp_path, monke
     assert "gendiff runs list" not in run("evaluate", "digits", "--data", source).err
 
 
+@pytest.mark.filterwarnings("default")  # a note of the command line is a warning
 @pytest.mark.parametrize("command", [("evaluate",), ("data", "info")])
 def test_a_folder_that_is_called_like_data_is_pointed_at(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
