@@ -78,7 +78,7 @@ def test_what_comes_next_was_not_just_done_also_when_it_is_followed(place, line,
         if (
             len(proposals) != 1
             or not following
-            or following[0][0] in ("train", "compare", "process")
+            or following[0][0] in ("train", "compare", "process", "reproduce")
             or "RUN" in following[0]
         ):
             return
