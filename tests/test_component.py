@@ -212,7 +212,7 @@ def test_a_table_without_a_name_takes_the_default_of_its_field():
     ("base", "given", "subject", "said"),
     [
         (BlurSchedule, "log:f_mx=1", "schedule.f_mx", ["schedule 'log' has no parameter 'f_mx'", "f_max, f_min", "'f_max'?"]),
-        (Data, "digits:size=32", "data.size", ["data 'digits' has no parameter 'size'", "its parameters: none", "leave it out"]),
+        (Data, "digits:size=32", "data.size", ["data 'digits' has no parameter 'size'", "its parameters: flip", "leave it out"]),
         (BlurSchedule, "log:f_max=abc", "schedule.f_max", ["f_max = 'abc'", "valid number", "f_max: largest f"]),
         (BlurSchedule, "log:f_max=-1", "schedule.f_max", ["f_max = -1", "greater than or equal to 0"]),
         (BlurSchedule, "log:f_max=nan", "schedule.f_max", ["f_max = nan", "finite"]),

@@ -66,8 +66,8 @@ def _filled(folder: Path, inside: bool, size: int | None, of: str) -> Iterator[P
         raise unwritable(error, folder, f"cannot make the directory '{folder}'", size, fix=ELSEWHERE) from error
     try:
         _hold(descriptor, folder)
-        _keep_what_is_of(stage, of)
         try:
+            _keep_what_is_of(stage, of)
             yield stage
             (stage / _OF).unlink(missing_ok=True)
             _move(stage, folder, inside)

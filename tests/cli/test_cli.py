@@ -128,7 +128,7 @@ MISTAKES = [
      2, "velocity 'isotropic' has no parameter 'schedule' (from --schedule)", "its parameters: noise"),
     ("train --velocity fine-to-coarse", 2, "cannot be used with rotation 'identity' (from --velocity)", "--rotation dct"),
     ("train --size abc", 2, "cannot read the size 'abc' (from --size)", "32x48"),
-    ("train --size 32", 2, "data 'digits' has no parameter 'size' (from --size)", "its parameters: none", "leave it out"),
+    ("train --size 32", 2, "data 'digits' has no parameter 'size' (from --size)", "its parameters: flip", "leave it out"),
     ("train --data dead-leaves --size 3", 2, "data 'dead-leaves'", "(from --size)"),
     # data
     ("train --data folder", 2, "data 'folder' needs 'path' (from --data)", "write --data folder:path=..."),
