@@ -13,7 +13,8 @@ from gendiff.diffusion import Diffusion
 from gendiff.lab import figures
 from gendiff.lab.forward import BandSNR, corrupted, in_frequencies
 from gendiff.plugin.registry import Registry
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
+from gendiff.run.layers import Layer, resolve
 from gendiff.streams import stream
 
 DATA = "dead-leaves:size=32"

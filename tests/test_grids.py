@@ -17,7 +17,7 @@ from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Layer, resolve
+from gendiff.run.layers import Layer, resolve
 from gendiff.scales import VariancePreserving
 from gendiff.testing import SmoothNoise
 from gendiff.testing.probes import SteadyScales

@@ -36,8 +36,8 @@ from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.process import Process
-from gendiff.run.config import Layer, resolve
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
 from gendiff.run.stored import difference
 from gendiff.scales import DissipatingScales
 from gendiff.testing import SmoothNoise

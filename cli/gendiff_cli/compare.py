@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gendiff.features import Features
     from gendiff.metric import Metric
     from gendiff.plugin.registry import Registry
-    from gendiff.run.config import Layer
+    from gendiff.run.layers import Layer
     from gendiff.shapes import EventShape
 
 MEASURING = "Measuring"

@@ -44,7 +44,7 @@ def show(
     if presets:
         _list_presets(registry, json)
         return
-    from gendiff.run.config import Layer, resolve
+    from gendiff.run.layers import Layer, resolve
 
     layers = given.layers(registry)
     if run is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gendiff.datasets.packed import PackedSet
     from gendiff.datasets.preparation import Resize
     from gendiff.plugin.registry import Registry
-    from gendiff.run.config import Resolved
+    from gendiff.run.layers import Resolved
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -217,7 +217,7 @@ def _resolved(
     from gendiff.datasets.preparation import Resize
     from gendiff.datasets.sources import called_like_a_path, source
     from gendiff.errors import GendiffError
-    from gendiff.run.config import Layer, resolve
+    from gendiff.run.layers import Layer, resolve
     from gendiff.run.shorthand import parse_size
 
     try:

@@ -12,9 +12,9 @@ from gendiff_cli.console import note
 if TYPE_CHECKING:
     import torch
 
-    from gendiff.run.config import Layer
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel
+    from gendiff.run.layers import Layer
     from gendiff_cli.options import Precision
 
 

@@ -23,7 +23,7 @@ from gendiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from gendiff.plugin.registry import Registry
-    from gendiff.run.config import Layer
+    from gendiff.run.layers import Layer
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:
@@ -217,7 +217,7 @@ class Given:
 
     def layers(self, registry: Registry) -> list[Layer]:
         """The layers of the configuration in order of precedence."""
-        from gendiff.run.config import Layer, refuse_second_velocity
+        from gendiff.run.layers import Layer, refuse_second_velocity
 
         refuse_second_velocity(self.values.get("process"), self.values.get("velocity"), "--velocity")
         layers = [Layer.from_file(registry.preset(name), f"preset {name}") for name in self.values.get("preset", ())]
@@ -229,7 +229,7 @@ class Given:
     def flags(self) -> list[Layer]:
         """Those of the short words alone, a component before its parameters."""
         from gendiff.component import parse_value
-        from gendiff.run.config import Layer
+        from gendiff.run.layers import Layer
         from gendiff.run.shorthand import KEYS, parse_size
 
         given = {word.replace("_", "-"): value for word, value in self.values.items()}

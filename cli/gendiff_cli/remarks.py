@@ -8,7 +8,8 @@ from gendiff_cli.console import note
 
 if TYPE_CHECKING:
     from gendiff.diffusion import Diffusion
-    from gendiff.run.config import Config, Resolved
+    from gendiff.run.config import Config
+    from gendiff.run.layers import Resolved
 
 
 def remark_schedule(config: Config) -> None:

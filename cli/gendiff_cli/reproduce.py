@@ -134,7 +134,7 @@ def _comparison(
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.reproduction import plan
     from gendiff.features import Features
-    from gendiff.run.config import resolve
+    from gendiff.run.layers import resolve
 
     own = {"preset": [scale.preset.format(scene=scene)], **({} if steps is None else {"steps": steps})}
     layers = Given({**given.values, **own}).layers(registry)

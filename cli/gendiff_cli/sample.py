@@ -121,7 +121,7 @@ def sample(
 def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
     """The run's sampler, or the one that is given, with its number of steps, its grid and where it starts."""
     from gendiff.grid import GridSampler
-    from gendiff.run.config import Layer, resolve
+    from gendiff.run.layers import Layer, resolve
 
     table = [Layer(str(run.path / "config.toml"), {"N": run.config.N, "sampler": run.config.sampler.table()})]
     table += given.flags()

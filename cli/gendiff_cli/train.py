@@ -23,8 +23,9 @@ from gendiff_cli.training import Clock, announce, conclude, forecast, plan
 if TYPE_CHECKING:
     from gendiff.machine.world import World
     from gendiff.plugin.registry import Registry
-    from gendiff.run.config import Config, Layer
+    from gendiff.run.config import Config
     from gendiff.run.directory import Run
+    from gendiff.run.layers import Layer
     from gendiff.training.branch import Parent
     from gendiff.training.trainer import Trainer
 
@@ -72,7 +73,7 @@ def train(
         run = open_run(resume, training=True, steps=given.values.get("steps"), changes=changes)
         _start(run.config, device, partial(together, run, changed_data(run, run.config), None))
     else:
-        from gendiff.run.config import resolve
+        from gendiff.run.layers import resolve
 
         layers, parent = given.layers(context.obj), None
         if from_ is not None:
@@ -215,7 +216,7 @@ def _finish(run: Run, trainer: Trainer, clock: Clock, start: Mapping[str, Any], 
 
 def _changes(path: Path, given: Given, out: Path | None) -> list[Layer]:
     """The settings that are given with --resume; raises `ConfigError` for what would make another run of it."""
-    from gendiff.run.config import Layer
+    from gendiff.run.layers import Layer
     from gendiff.run.shorthand import KEYS
     from gendiff.training.continuation import refuse_another_run
 

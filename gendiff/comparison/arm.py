@@ -26,8 +26,8 @@ from typing import Any
 from gendiff.component import component_class, parse_spec, parse_value
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.plugin.registry import Registry, default_registry
-from gendiff.run.config import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.run.shorthand import KEYS, parse_size
 
 FIX = "write --arm 'ROTATION KEY=VALUE ...', such as 'dct schedule=log:f_max=0.6', or the directory of a run"

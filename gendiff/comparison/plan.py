@@ -22,8 +22,9 @@ from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
 from gendiff.lab.forward import BandSNR
 from gendiff.metric import Metric
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
 from gendiff.sampler import Sampler
 
 FORMAT = 1  # of plan.json and compare.json

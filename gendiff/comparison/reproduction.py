@@ -35,7 +35,7 @@ from gendiff.features import Features
 from gendiff.lab.figures import FORMATS, Curve, save, schedules
 from gendiff.plain import json_bytes
 from gendiff.plugin.registry import Registry
-from gendiff.run.config import Layer
+from gendiff.run.layers import Layer
 from gendiff.schedule import BlurSchedule
 from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files

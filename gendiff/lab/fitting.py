@@ -33,7 +33,8 @@ from gendiff.lab.prediction import diagonal, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.machine.threads import one_thread
 from gendiff.moments import Moments
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
+from gendiff.run.layers import Layer, resolve
 from gendiff.sampler import Sampler
 
 REFUSED = 1e3  # what a process that is none costs; others cost the log of their error

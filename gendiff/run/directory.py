@@ -39,8 +39,9 @@ from gendiff.plain import json_bytes, json_line
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint, history, stored
-from gendiff.run.config import Config, Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.config import Config
 from gendiff.run.curve import curve, markdown, verdict
+from gendiff.run.layers import Layer, overlaid, refuse_plugins, resolve
 from gendiff.run.provenance import copy_plugin_files, given_in_python, providers
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, RESTORE, is_copy, new_id, now, place, read, same_run

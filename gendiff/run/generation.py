@@ -27,11 +27,13 @@ from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
 from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint, posthoc
-from gendiff.run.config import Config, Layer, TrainSettings, resolve
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser, hasten, load_weights
 from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
+from gendiff.run.settings import TrainSettings
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.shapes import ShownByShape, check_number
 from gendiff.storage.files import Files

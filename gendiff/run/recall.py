@@ -17,7 +17,8 @@ from gendiff.component import Component
 from gendiff.errors import DataError, GendiffError, PluginError, reason
 from gendiff.moments import Moments
 from gendiff.run import stored
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
+from gendiff.run.layers import Layer, resolve
 from gendiff.run.stored import StoredData, StoredObjective, StoredProcess, difference
 from gendiff.storage import reading
 

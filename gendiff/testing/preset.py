@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gendiff.component import Component, component_class, parse_spec
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
+from gendiff.run.layers import Layer, resolve
 from gendiff.testing.card import check, require
 
 

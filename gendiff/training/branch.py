@@ -15,8 +15,8 @@ from typing import Any
 from gendiff.errors import ConfigError
 from gendiff.run import checkpoint, record
 from gendiff.run.checkpoint import Checkpoint
-from gendiff.run.config import Layer
 from gendiff.run.directory import CONFIG, Run, refuse_no_run
+from gendiff.run.layers import Layer
 from gendiff.training.trainer import Trainer, first_average
 
 NAMED = 20  # weights in the record of a run

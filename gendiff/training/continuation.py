@@ -11,10 +11,12 @@ from gendiff.command import command
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
 from gendiff.machine.workers import DataProcessDied
 from gendiff.run import checkpoint
-from gendiff.run.config import Config, Layer, TrainSettings
+from gendiff.run.config import Config
 from gendiff.run.directory import Run, refuse_no_run
 from gendiff.run.history import flat
+from gendiff.run.layers import Layer
 from gendiff.run.roll import absence
+from gendiff.run.settings import TrainSettings
 from gendiff.storage import disk
 from gendiff.training.trainer import Trainer
 

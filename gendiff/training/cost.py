@@ -28,8 +28,9 @@ from gendiff.errors import GendiffError
 from gendiff.machine.memory import most_resident, out_of_memory, resident, shortage
 from gendiff.plain import json_line
 from gendiff.run import stored
-from gendiff.run.config import Config, TrainSettings
+from gendiff.run.config import Config
 from gendiff.run.roll import roll
+from gendiff.run.settings import TrainSettings
 from gendiff.training.loop import default_workers
 from gendiff.training.preview import reference
 from gendiff.training.trainer import BANDS, Trainer, is_shown

@@ -31,9 +31,10 @@ from gendiff.plugin.observers import Observers
 from gendiff.plugin.registry import default_registry
 from gendiff.rotation import Rotation
 from gendiff.run import checkpoint
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.generation import TrainedModel
+from gendiff.run.layers import Layer, resolve
 from gendiff.run.module import as_model
 from gendiff.sampler import Sampler
 from gendiff.training.branch import Parent

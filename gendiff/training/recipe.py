@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gendiff.run.config import TrainSettings
 from gendiff.run.posthoc import Profile
+from gendiff.run.settings import TrainSettings
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

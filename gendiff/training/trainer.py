@@ -31,8 +31,9 @@ from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
 from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
-from gendiff.run.config import Config, TrainSettings
+from gendiff.run.config import Config
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
+from gendiff.run.settings import TrainSettings
 from gendiff.shapes import whole
 from gendiff.streams import stream
 from gendiff.training.recipe import build_optimizer, decays, learning_rate

@@ -74,9 +74,9 @@ def measured(point: Point, device: torch.device, rounds: int) -> dict[str, float
     from gendiff.datasets.tensors import as_data
     from gendiff.machine.world import World
     from gendiff.plugin.registry import default_registry
-    from gendiff.run.config import Layer, resolve
     from gendiff.run.directory import Run
     from gendiff.run.generation import generate
+    from gendiff.run.layers import Layer, resolve
     from gendiff.training.trainer import Trainer
 
     begun, generator = resident(), torch.Generator().manual_seed(0)

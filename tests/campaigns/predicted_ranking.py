@@ -50,7 +50,7 @@ def predicted(arm: str, objective: str, spec: str, steps: int) -> dict[str, floa
     from gendiff import Data, Sampler
     from gendiff.lab import prediction
     from gendiff.lab.recursion import NetworkError
-    from gendiff.run.config import Layer, resolve
+    from gendiff.run.layers import Layer, resolve
 
     layers = [Layer("set", SETS["digits"].table), Layer("arm", {"N": N, "objective": objective, **ARMS[arm]})]
     config = resolve(layers).config

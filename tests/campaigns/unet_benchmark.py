@@ -45,9 +45,10 @@ from gendiff.machine.determinism import FIXED, WORKSPACE, deterministic
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.world import World, choose_device
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.generation import generate
+from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser
 from gendiff.run.replayed import Replayed
 from gendiff.training.trainer import Trainer

@@ -12,8 +12,8 @@ import gendiff
 from gendiff.data import Data
 from gendiff.datasets.split import HoldOut
 from gendiff.errors import ArgumentError, ConfigError
-from gendiff.run.config import Layer, resolve
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
 
 SMALL = ("--model", "mlp:width=4,depth=1", "--set", "train.sample_every=0", "--set", "N=20", "--steps", 2)
 

@@ -12,7 +12,7 @@ from gendiff_cli.commands import Command, _completed
 from gendiff_cli.options import OPTIONS, Given, configured
 
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import resolve
+from gendiff.run.layers import resolve
 from gendiff.run.shorthand import KEYS
 
 WHOLE = {"preset", "config", "set"}

@@ -7,7 +7,7 @@ from runs import create, settings
 
 from gendiff.comparison.arm import Arm, parse_arms
 from gendiff.errors import ConfigError, PluginError
-from gendiff.run.config import Layer
+from gendiff.run.layers import Layer
 
 
 def config(text: str, **below):

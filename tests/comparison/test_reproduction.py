@@ -16,7 +16,7 @@ from places import ROOT
 from gendiff.comparison import report
 from gendiff.comparison.reproduction import ARMS, PUBLISHED, SCALES, SCHEDULES, TARGETS, markdown, plan
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Layer, resolve
+from gendiff.run.layers import Layer, resolve
 from gendiff.schedule import BlurSchedule
 
 SMALL = ["--steps", "2", "--n", "16", "--set", "N=12", "--set", "model=mlp", "--set", "train.batch=4"]

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from runs import ALONE, CPU
 
-from gendiff.run.config import Layer, resolve
+from gendiff.run.layers import Layer, resolve
 from gendiff.training.trainer import Trainer
 
 TINY = {"steps": 20, "batch": 2, "log_every": 3, "checkpoint_every": 5, "sample_every": 0}

@@ -7,7 +7,7 @@ from runs import settings
 from gendiff.comparison.arm import parse_arms
 from gendiff.comparison.plan import Contender, Plan
 from gendiff.features import Features
-from gendiff.run.config import Layer
+from gendiff.run.layers import Layer
 
 DATA = "gaussian-field:size=[4,8],channels=1"  # without an end: the reference is as small as the samples
 

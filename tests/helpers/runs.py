@@ -22,9 +22,10 @@ from gendiff.plugin.observers import Observers
 from gendiff.plugin.registry import default_registry
 from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.generation import draw_grid
+from gendiff.run.layers import Layer, resolve
 from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 

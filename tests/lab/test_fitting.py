@@ -25,7 +25,8 @@ from gendiff.lab.prediction import dense, diagonal, predict, thinned
 from gendiff.moments import Moments
 from gendiff.names import resolving_with
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
+from gendiff.run.layers import Layer, resolve
 from gendiff.scales import VariancePreserving
 
 

@@ -25,7 +25,7 @@ from gendiff.lab.decision import Floor, decide
 from gendiff.lab.prediction import _bending, _moved, at, best_grid, dense, diagonal, predict, thinned
 from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.moments import Moments
-from gendiff.run.config import Layer, resolve
+from gendiff.run.layers import Layer, resolve
 from gendiff.score import Parametrization, ScoreModel, decode, encode
 from gendiff.testing import SmoothNoise
 

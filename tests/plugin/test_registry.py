@@ -20,7 +20,8 @@ from pydantic_core import PydanticUndefined
 from gendiff.component import Component, Settings, summary
 from gendiff.errors import ConfigError, PluginError
 from gendiff.plugin.registry import Registry, default_registry
-from gendiff.run.config import Config, TrainSettings
+from gendiff.run.config import Config
+from gendiff.run.settings import TrainSettings
 
 ENTRIES = default_registry().entries()
 SINE = '''

@@ -7,7 +7,7 @@ import torch
 from command import run
 
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Layer, resolve
+from gendiff.run.layers import Layer, resolve
 
 PRESETS = default_registry().presets()
 NO_BLUR, LOG, QUARTIC = (

@@ -15,8 +15,9 @@ from gendiff.errors import ConfigError
 from gendiff.lab.prediction import predict
 from gendiff.lab.recursion import Gaussian
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser
 
 #: One process under several names, and what says which.

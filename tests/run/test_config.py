@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gendiff.errors import ConfigError, GendiffError, PluginError
 from gendiff.plugin.registry import default_registry
-from gendiff.run.config import Config, Layer, resolve
+from gendiff.run.config import Config
+from gendiff.run.layers import Layer, resolve
 from gendiff.storage import reading
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from command import TINY, run
 
-from gendiff.run.config import Layer, resolve
+from gendiff.run.layers import Layer, resolve
 
 FOR_64 = Layer("preset big", {"data": {"name": "folder", "size": 64, "channels": 3, "crop": "none"}})
 

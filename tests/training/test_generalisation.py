@@ -18,9 +18,9 @@ from runs import ALONE, CPU, Killed, create, die_after, final, train
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
 from gendiff.run import checkpoint
-from gendiff.run.config import Layer, resolve
 from gendiff.run.curve import Point, curve, markdown, verdict
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
 from gendiff.training.continuation import changed_data
 from gendiff.training.generalisation import generalisation
 from gendiff.training.trainer import Trainer

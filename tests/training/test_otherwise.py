@@ -14,8 +14,8 @@ from runs import create, final, restored, rows, settings, train
 import gendiff
 from gendiff.errors import ConfigError, DataError
 from gendiff.run import checkpoint
-from gendiff.run.config import Layer
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer
 from gendiff.training.branch import Parent
 
 

@@ -9,8 +9,9 @@ import torch
 from runs import ALONE, CPU, UNET, asked_to_stop_in, create, final, rows, settings, train
 
 from gendiff.errors import ConfigError, Stopped
-from gendiff.run.config import Layer, TrainSettings, resolve
 from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
+from gendiff.run.settings import TrainSettings
 from gendiff.training.recipe import learning_rate
 from gendiff.training.trainer import Trainer
 

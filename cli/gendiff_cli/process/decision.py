@@ -51,7 +51,7 @@ def floor(subject: Subject) -> Floor | None:
 def standard(subject: Subject) -> Subject | None:
     """Standard diffusion with the noise schedule of a process, to hold it against; None where it is that itself."""
     from gendiff.component import component_class
-    from gendiff.run.config import Layer, resolve
+    from gendiff.run.layers import Layer, resolve
 
     if subject.diffusion.alike:
         return None

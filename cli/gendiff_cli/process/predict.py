@@ -200,7 +200,7 @@ def sampler_of(
 ) -> Sampler:
     """A sampler with the grid, prior and number of steps that are asked for; where none says a prior, ``default_prior``."""
     from gendiff.component import parse_spec
-    from gendiff.run.config import Layer, resolve
+    from gendiff.run.layers import Layer, resolve
 
     table = [Layer.at("--sampler", "sampler", spec)]
     if (

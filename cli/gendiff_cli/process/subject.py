@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gendiff.data import Data
     from gendiff.diffusion import Diffusion
     from gendiff.plugin.registry import Registry
-    from gendiff.run.config import Config, Resolved
+    from gendiff.run.config import Config
+    from gendiff.run.layers import Resolved
     from gendiff.sampler import Prior, Sampler
 
 #: What a process is looked at on where no data are given: larger than the embedded digits, so that there is something to see.
@@ -104,7 +105,7 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
     Arms that name no data are shown with those of the first run among them, if there is one and nothing else names any.
     """
     from gendiff.comparison.arm import Arm, parse_arms
-    from gendiff.run.config import Layer
+    from gendiff.run.layers import Layer
 
     all_arms = parse_arms(arms) if arms else [Arm("")]
     runs = {arm.run: _data_of(arm.run) for arm in all_arms if arm.run is not None}
