@@ -135,7 +135,10 @@ def telling_how_to_go_on(run: Run, trainer: Trainer) -> Iterator[None]:
 
 
 def way_on(run: Run, config: Config, error: DataError) -> str:
-    """How to go on with a run whose data became bad."""
+    """How to go on with a run whose data became bad, or are gone."""
+    path = getattr(config.data, "path", None)
+    if isinstance(path, Path) and not path.expanduser().exists():
+        return f"bring '{path}' back, or put a link to it there, then go on: {resuming(run)}"
     if "on_bad_image" in type(config.data).model_fields:
         return (
             f"put it back as it was, then go on: {resuming(run)}; "
