@@ -745,3 +745,18 @@ class TestPlaces:
             assert "another" in done.err or "can be written to" in done.err, done.err
         left = [path for path in sorted(tmp_path.rglob("*")) if path.name not in ("__pycache__", ".lock")]
         assert [path.relative_to(tmp_path) for path in left] == [path for path in before if path.name != ".lock"]
+
+
+def test_data_that_are_not_where_they_were_are_brought_back_and_not_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for k in range(8):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(f"photos/{k}.png")
+    assert run("train", *TINY, "--data", "photos", "--size", 8, "--out", "r").code == 0
+    Path("photos").rename("elsewhere")
+    done = run("train", "--resume", "r", "--steps", 5)
+    assert done.code == 4
+    assert "bring 'photos' back, or put a link to it there, then go on: gendiff train --resume r" in done.err
+    assert "on_bad_image" not in done.err
+    Path("photos").symlink_to("elsewhere")
+    assert run("train", "--resume", "r", "--steps", 5).code == 0
