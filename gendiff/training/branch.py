@@ -17,7 +17,8 @@ from gendiff.run import checkpoint, record
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.directory import CONFIG, Run, refuse_no_run
 from gendiff.run.layers import Layer
-from gendiff.training.trainer import Trainer, first_average
+from gendiff.training.inheritance import first_average
+from gendiff.training.trainer import Trainer
 
 NAMED = 20  # weights in the record of a run
 

@@ -33,7 +33,8 @@ from gendiff.run.roll import roll
 from gendiff.run.settings import TrainSettings
 from gendiff.training.loop import default_workers
 from gendiff.training.preview import reference
-from gendiff.training.trainer import BANDS, Trainer, is_shown
+from gendiff.training.trainer import Trainer, is_shown
+from gendiff.training.window import BANDS
 
 FEW = 2  # events by which the memory of a batch is known, where it is counted; one alone has no spread to normalize by
 SECONDS = 1.0  # that a rehearsal measures for, once it is warm

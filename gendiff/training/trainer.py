@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -29,74 +29,19 @@ from gendiff.machine.memory import memory_for
 from gendiff.machine.recording import Recorder, recorder_for
 from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
-from gendiff.run import checkpoint
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config
 from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
 from gendiff.run.settings import TrainSettings
 from gendiff.shapes import whole
 from gendiff.streams import stream
+from gendiff.training import moments
+from gendiff.training.inheritance import Inheritance, inherit
 from gendiff.training.recipe import build_optimizer, decays, learning_rate
 from gendiff.training.recomputing import Recomputing
 from gendiff.training.sharding import copies, local, put, shard
 from gendiff.training.step import PATIENCE, Step
-
-BANDS = 4  # frequency bands of the loss in metrics.jsonl
-
-
-@dataclass
-class Window:
-    """Sums since the last row of metrics.jsonl; stored with a checkpoint so that a resumed run logs the same rows."""
-
-    steps: int = 0
-    loss: float = 0.0
-    bands: list[float] | None = None  # of the last step, where that is logged and applied
-    grad_norm: float = 0.0
-    skipped: int = 0
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any], step: int) -> Window:
-        """The window that a checkpoint of ``step`` holds; raises `TypeError` or `ValueError` where it is none."""
-        window = cls(**table)
-        if not all(map(math.isfinite, [window.loss, window.grad_norm, *(window.bands or [])])):
-            raise ValueError("sums that are not finite")
-        if window.bands is not None and (not isinstance(window.bands, list) or len(window.bands) != BANDS):
-            raise ValueError(f"a loss of other than {BANDS} bands")
-        window.steps, window.skipped = _count(window.steps, step), _count(window.skipped, step)
-        return window
-
-    def means(self) -> dict[str, Any]:
-        """Averages over the window's applied steps, None where none was applied; by band, the loss of the last step alone."""
-        n = self.steps
-        return {
-            "loss": self.loss / n if n else None,
-            "loss_bands": self.bands,
-            "grad_norm": self.grad_norm / n if n else None,
-            "skipped": self.skipped,
-        }
-
-
-@dataclass(frozen=True)
-class Inheritance:
-    """What a network took from another's checkpoint.
-
-    Args:
-        taken: how many named tensors of the network.
-        left: those of either that have no counterpart, and why, a line each.
-        moments: of how many weights the optimiser's state was taken.
-
-    """
-
-    taken: int
-    left: list[str]
-    moments: int
-
-
-def _count(number: Any, step: int) -> int:
-    """A number of steps up to ``step``; raises `TypeError` or `ValueError` where it is none."""
-    if not 0 <= whole(number) <= step:
-        raise ValueError(f"{number} of {step} steps")
-    return whole(number)
+from gendiff.training.window import BANDS, Window, count
 
 
 def is_shown(settings: TrainSettings, step: int) -> bool:
@@ -390,15 +335,9 @@ class Trainer:
         """The state as tensors by name, copies on the CPU, and small numbers."""
         if self.late:
             self._read()
-        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
-        optimizer = {
-            f"{names[id(parameter)]}.{key}": value
-            for parameter, state in self.optimizer.state.items()
-            for key, value in state.items()
-        }
         tensors = {
             "model": self.network.state_dict(),
-            "optimizer": optimizer,
+            "optimizer": moments.named(self.optimizer, self.network),
             **self.averages,
         }
         whole = copies(tensors, self.world.main)
@@ -431,13 +370,14 @@ class Trainer:
                 put(average[name], value)  # in its place: it is averaged there
         try:
             window = Window.of(source.state["window"], source.step)
-            self.failures = _count(source.state["failures"], source.step)
+            self.failures = count(source.state["failures"], source.step)
             images = whole(source.state["images"])
             if images < source.step:
                 raise ValueError(f"{images} events in {source.step} steps")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
-        self._restore_optimizer(source)
+        expected = self.failures < source.step
+        moments.restore(self.optimizer, self.network, source.tensors.get("optimizer", {}), source.step, expected)
         if self.sharded:
             self._sampled = source.step, source.tensors[next(iter(self.settings.averages), "model")]
         self.step = self.saved_step = self.first_step = source.step
@@ -452,27 +392,8 @@ class Trainer:
             raise ConfigError(
                 "a network in shards does not begin from another run", subject="train.shard", fix="begin without shards"
             )
-        weights, own = source.tensors[first_average(source) if averaged else "model"], self.network.state_dict()
-        left = [why for name in own if (why := _misfit(name, own[name], weights.get(name)))]
-        taken = {name: weights[name] for name in own if not _misfit(name, own[name], weights.get(name))}
-        left += [f"'{name}' is not in this network" for name in weights if name not in own]
-        load_weights(self.network, {**own, **taken})
-        current = self.network.state_dict()
-        for group, named in self.averages.items():
-            before = source.tensors.get(group) or source.tensors.get(first_average(source), weights)
-            for name, average in named.items():  # in its place: it is averaged there
-                average.copy_(before[name] if name in taken and name in before else current[name])
-        moments = source.tensors.get("optimizer", {})
-        parameters = {name: parameter for name, parameter in self.network.named_parameters() if name in taken}
-        for name, parameter in parameters.items():
-            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            state = {entry: moments.get(f"{name}.{entry}") for entry in shapes}
-            if all(value is not None and value.shape == shapes[entry] for entry, value in state.items()):
-                self.optimizer.state[parameter] = {
-                    entry: _like(parameter, value) for entry, value in state.items() if value is not None
-                }
         self.saved_step = -1  # the state of step 0 does not follow from the configuration alone
-        return Inheritance(len(taken), left, len(self.optimizer.state))
+        return inherit(source, averaged, self.network, self.averages, self.optimizer)
 
     def _take_weights(self, weights: Mapping[str, Tensor], where: str) -> None:
         if not self.sharded:
@@ -482,30 +403,6 @@ class Trainer:
         check_weights(own, weights, where)
         for name, value in weights.items():
             put(own[name], value)
-
-    def _restore_optimizer(self, source: Checkpoint) -> None:
-        """Take up the moments of Adam, which must be those of these weights: torch would take any, and fail later or never."""
-        moments = dict(source.tensors.get("optimizer", {}))
-        expects_moments = self.failures < source.step  # where no step ever was, there are no moments
-        for name, parameter in self.network.named_parameters():
-            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            if not any(f"{name}.{entry}" in moments for entry in shapes) and not (
-                expects_moments and parameter.requires_grad
-            ):
-                continue
-            state = {}
-            for entry, shape in shapes.items():
-                value = moments.pop(f"{name}.{entry}", None)
-                dtype = torch.float32 if entry == "step" else parameter.dtype
-                fits = value is not None and value.shape == shape and value.dtype == dtype
-                if value is None or not fits or bool(checkpoint.spoilt("optimizer", f"{name}.{entry}", value).any()):
-                    raise _unusable_moment(source.step, f"{name}.{entry}", value, shape, dtype)
-                like = torch.zeros((), device=self.device) if entry == "step" else parameter
-                state[entry] = torch.empty_like(like)  # a fused optimiser wants its strides too
-                put(state[entry], value)
-            self.optimizer.state[parameter] = state
-        if moments:
-            raise _unusable_moment(source.step, *next(iter(moments.items())))
 
     def by_band(self, error_bar: Tensor) -> list[float]:
         """The mean squared error of a batch in each band of frequencies."""
@@ -536,43 +433,3 @@ class Trainer:
             details=[*details, f"none of these steps was applied{'' if self.sharded else '; a checkpoint was saved'}"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
-
-
-def _misfit(name: str, own: Tensor, other: Tensor | None) -> str:
-    """Why another network's tensor cannot take the place of one's own; empty where it can."""
-    if other is None:
-        return f"'{name}' {tuple(own.shape)} is new"
-    if own.shape != other.shape:
-        return f"'{name}' is {tuple(own.shape)}, and was {tuple(other.shape)}"
-    alike = own.dtype == other.dtype or (own.is_floating_point() and other.is_floating_point())
-    return "" if alike else f"'{name}' is of another type"
-
-
-def first_average(source: Checkpoint) -> str:
-    """The averaged weights of a checkpoint, the first where there are several; empty where it has none."""
-    return next((group for group in source.tensors if group == "ema" or group.startswith("ema-")), "")
-
-
-def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A moment of a parameter, or its number of steps, where a fused optimiser wants it, and laid out as it is."""
-    like = torch.zeros((), device=parameter.device) if value.ndim == 0 < parameter.ndim else parameter
-    return torch.empty_like(like).copy_(value)
-
-
-def _unusable_moment(
-    step: int, name: str, value: Tensor | None, shape: torch.Size | None = None, dtype: torch.dtype | None = None
-) -> DataError:
-    if value is None:
-        what = "is missing"
-    elif shape is None:
-        what = "belongs to no weight of this network"
-    elif value.shape == shape and value.dtype == dtype:
-        what = "holds values that no training could go on with: not finite, or below 0"
-    else:
-        what = f"is {tuple(value.shape)} of {value.dtype}"
-    return DataError(
-        f"the checkpoint of step {step} has no usable state of the optimiser: '{name}' {what}".replace("torch.", ""),
-        where="optimizer.safetensors",
-        details=[f"expected: {tuple(shape)} of {dtype}".replace("torch.", "")] if shape is not None else [],
-        fix="move that checkpoint to another place to go on from the one before it, or start a new run",
-    )

@@ -58,7 +58,9 @@ from gendiff.run.settings import TrainSettings
 from gendiff.storage.files import to_become
 from gendiff.training.continuation import check_disk, refuse_other_data
 from gendiff.training.recipe import ema_decay, learning_rate
-from gendiff.training.trainer import PATIENCE, Trainer, Window
+from gendiff.training.step import PATIENCE
+from gendiff.training.trainer import Trainer
+from gendiff.training.window import Window
 
 
 @pytest.fixture(scope="module")
