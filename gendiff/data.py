@@ -18,7 +18,8 @@ from torch import Tensor
 
 from gendiff.command import command
 from gendiff.component import Component, abstractmethod
-from gendiff.errors import ConfigError
+from gendiff.condition import Conditions
+from gendiff.errors import ConfigError, PluginError
 from gendiff.shapes import EventShape
 
 
@@ -57,6 +58,15 @@ class Data(Component):
     @abstractmethod
     def fingerprint(self) -> str:
         """A short text that changes when the events change; stored with every checkpoint and number."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """What else is known of every event, by name: a label, a vector, an image; here nothing."""
+        return {}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        """What `conditions` are for the event at ``index``, by name; of a label the number of its class, or its name."""
+        return {}
 
     @property
     def parts(self) -> Mapping[str, int]:
@@ -121,3 +131,20 @@ class Data(Component):
             if error.subject == "data.name" and isinstance(name, str) and len(name) < 256 and Path(name).exists():
                 error.fix = f"a path needs to be told what it is: {command('data', 'info', Path(name))} finds out"
             raise
+
+
+def told_of(data: Data, conditions: Conditions, index: int) -> Mapping[str, Any]:
+    """What data say of the event at ``index``, of some of their conditions.
+
+    Raises:
+        PluginError: where they do not say what they have promised.
+
+    """
+    given = data.condition(index)
+    if missing := next((name for name in conditions if name not in given), None):
+        raise PluginError(
+            f"data '{data.name}' do not say the condition '{missing}' of event {index}",
+            fix="return it from condition(index), None where it is not known",
+            subject="data.name",
+        )
+    return {name: given[name] for name in conditions}

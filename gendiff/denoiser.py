@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from gendiff.condition import Conditions, Given, filled
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError
 from gendiff.machine.arithmetic import DTYPES
@@ -20,7 +22,7 @@ class Denoiser(nn.Module):
     """A network on events, with what it needs to know of the rotation.
 
     Args:
-        network: maps ``(B, in_channels, *spatial)`` and ``i`` to ``(B, *event)``.
+        network: maps ``(B, in_channels, *spatial)`` and ``i``, and conditions where it takes some, to ``(B, *event)``.
         diffusion: gives U^T x where the network wants frequency features.
         frequency_features: concatenate U^T x to x along the channels.
 
@@ -51,7 +53,7 @@ class Denoiser(nn.Module):
         """The process, for the repr of the module."""
         return repr(self.diffusion)
 
-    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+    def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """The raw output in event space, float32, for ``x`` of shape ``(B, *event)`` and steps ``i`` of shape ``(B,)``."""
         if self.frequency_features:
             x = torch.cat([x, self.diffusion.rotate(x)], dim=1)
@@ -59,7 +61,7 @@ class Denoiser(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         # Without a cache of cast weights: each is read once, and none would survive in a recorded step.
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False):
-            output = ask(self.network, x, i.to(x.dtype), self.diffusion.event_shape, self.autocast)
+            output = ask(self.network, x, i.to(x.dtype), self.diffusion.event_shape, self.autocast, condition)
         return output.float()
 
 
@@ -70,6 +72,7 @@ class NetworkScore(ScoreModel):
         denoiser: maps what it sees of ``x_i`` (`network_input`), and i, in event space to what ``parametrization`` says.
         value_range: of the events, which samplers that clamp keep x̂_0 in: (-1, 1) for pictures. None, as for events without
             bounds, clamps nothing: only who knows the data can say it.
+        conditions: that the denoiser is to be told of, as third argument.
 
     Raises:
         ArgumentError: where one of these is not that, or the network predicts T and nobody has told ``diffusion`` mean and
@@ -83,6 +86,7 @@ class NetworkScore(ScoreModel):
         diffusion: Diffusion,
         parametrization: Parametrization | str,
         value_range: tuple[float, float] | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         check_kind(diffusion, Diffusion, "diffusion")
         if value_range is not None and not _is_range(value_range):
@@ -92,6 +96,7 @@ class NetworkScore(ScoreModel):
         self.diffusion = diffusion
         self.parametrization = Parametrization(parametrization)
         self.value_range = value_range
+        self.conditions = conditions or {}
         check_moments(self.parametrization, diffusion.knows_data)
 
     def __repr__(self) -> str:
@@ -99,10 +104,17 @@ class NetworkScore(ScoreModel):
         size = sum(parameter.numel() for parameter in inner.parameters()) if isinstance(inner, nn.Module) else 0
         return f"NetworkScore({type(inner).__name__} with {size:,} parameters, predicts {self.parametrization}, {self.diffusion})"
 
+    def given(self, condition: Given) -> Self:
+        filled(self.conditions, condition, max([1, *map(len, condition.values())]), torch.device("cpu"))
+        model = copy(self)
+        model.condition = dict(condition)
+        return model
+
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)
         x = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at))
-        output = ask(self.denoiser, x, at.i.expand(len(x)), self.diffusion.event_shape)
+        told = filled(self.conditions, self.condition, len(x), x.device)
+        output = ask(self.denoiser, x, at.i.expand(len(x)), self.diffusion.event_shape, condition=told)
         return decode(self.parametrization, self.diffusion.rotate(output.to(x_bar.dtype)), x_bar, at)
 
 

@@ -2,7 +2,7 @@
 
 A model component builds a ``torch.nn.Module`` that maps ``(x, i)`` to a tensor of the shape of an event, where ``x`` has
 shape ``(B, in_channels, *spatial)`` and ``i`` is the step, shape ``(B,)``, a float in 1..N. What the output means (ε, x_0, v,
-...) is the objective's business; the network never knows.
+...) is the objective's business; the network never knows. One that is told of conditions maps ``(x, i, condition)``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.component import Component, abstractmethod
-from gendiff.errors import PluginError
+from gendiff.condition import Conditions, Given
+from gendiff.errors import ConfigError, PluginError
 from gendiff.shapes import EventShape, check_kind, takes
 
 
@@ -38,6 +39,20 @@ class Model(Component):
         global generator, which the caller seeds.
         """
 
+    def build_conditional(self, event_shape: EventShape, conditions: Conditions) -> nn.Module:
+        """A network that is told of these conditions too, ``forward(x, i, condition)``; `gendiff.condition` says in what form.
+
+        Raises `ConfigError` where it cannot take one of them; here, where there are any.
+        """
+        if not conditions:
+            return self.build(event_shape)
+        raise ConfigError(
+            f"model '{self.name}' takes no conditions",
+            details=[f"it is to be told of {', '.join(conditions)}"],
+            fix="leave out condition, or choose a model that takes some, such as --model unet",
+            subject="model.name",
+        )
+
     def stages_of(self, network: nn.Module) -> Sequence[nn.Module]:
         """The parts of a network that `build` gave, most of its work, of which each is called once with tensors alone.
 
@@ -55,11 +70,19 @@ class Model(Component):
         return event_shape[0] * (2 if self.frequency_features else 1)
 
 
-def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype: torch.dtype | None = None) -> Tensor:
+def ask(
+    network: nn.Module,
+    x: Tensor,
+    i: Tensor,
+    event_shape: EventShape,
+    dtype: torch.dtype | None = None,
+    condition: Given | None = None,
+) -> Tensor:
     """What a network says of ``x`` at steps ``i``, ``(B, *event)``, asked in the precision of its own weights.
 
     Args:
         dtype: a lower precision in which it may answer, besides float32 and float64.
+        condition: what it is told besides; left out, or empty, it is called without.
 
     Raises:
         PluginError: where the answer is anything but that: a tuple, other channels, another type of number.
@@ -69,15 +92,17 @@ def ask(network: nn.Module, x: Tensor, i: Tensor, event_shape: EventShape, dtype
     if isinstance(network, type) or not callable(network):
         check_kind(network, nn.Module, "the network")
     x = x.to(next((weight.dtype for weight in weights if weight.is_floating_point()), x.dtype))
+    arguments: tuple[object, ...] = (x, i, condition) if condition else (x, i)
     try:
-        output: Tensor = network(x, i)
+        output: Tensor = network(*arguments)
     except TypeError as error:
-        if takes(network.forward if isinstance(network, nn.Module) else network, x, i):
+        if takes(network.forward if isinstance(network, nn.Module) else network, *arguments):
             raise
+        told = ", and conditions by name" if condition else ""
         raise PluginError(
             f"the network cannot be asked: {error}",
-            details=["it is called with events (B, C, *spatial) and steps (B,)"],
-            fix="write its forward(x, i), or wrap it in a module that does",
+            details=[f"it is called with events (B, C, *spatial) and steps (B,){told}"],
+            fix=f"write its forward(x, i{', condition' if condition else ''}), or wrap it in a module that does",
             subject="model.name",
         ) from error
     shape = (len(x), *event_shape)

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gendiff.component import Component
+from gendiff.condition import Given
 from gendiff.diffusion import Diffusion
 from gendiff.level import Level
 from gendiff.model import ask
@@ -36,7 +37,7 @@ LOSS_OF_ONE: Mapping[Parametrization, str] = {
 class _Nothing(nn.Module):
     """A network that has learned nothing."""
 
-    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+    def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         return torch.zeros_like(x)
 
 
@@ -100,8 +101,18 @@ class Objective(Component):
         return float(self.loss(_Nothing(), diffusion, x_0, i, eps).per_event.mean())
 
     @final
-    def loss(self, denoiser: nn.Module, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> Loss:
+    def loss(
+        self,
+        denoiser: nn.Module,
+        diffusion: Diffusion,
+        x_0: Tensor,
+        i: Tensor,
+        eps: Tensor,
+        condition: Given | None = None,
+    ) -> Loss:
         """The loss of a batch of clean events ``(B, *event)``, steps ``(B,)`` in 1..N and event-space noise ``(B, *event)``.
+
+        ``condition`` is what the network is told of the events besides; left out, or empty, it is called without.
 
         Raises:
             ArgumentError: where events, steps or noise are not that, or T is predicted without mean and variance of the data.
@@ -113,7 +124,7 @@ class Objective(Component):
         at = diffusion.asked(pivot.x_0, i)
         x_bar = diffusion.corrupted(at, pivot.x_0, pivot.eps)
         x = diffusion.unrotate(network_input(self.parametrization, x_bar, at))
-        output = ask(denoiser, x, at.i.expand(len(x)), diffusion.event_shape)
+        output = ask(denoiser, x, at.i.expand(len(x)), diffusion.event_shape, condition=condition)
         error = diffusion.rotate(output.to(x.dtype)) - encode(self.parametrization, pivot, at)
         weight = self.weight(at)
         losses = (weight * error**2 if self.power == 2 else diffusion.unrotate(weight.sqrt() * error).abs()).flatten(1)

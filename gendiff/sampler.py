@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.component import Component, abstractmethod
+from gendiff.condition import Given, rows
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.score import Parametrization, Pivot, ScoreModel, believe, encode, from_x_0, normalized
@@ -239,7 +240,8 @@ def _of_seed(
         images = [*part, *[part[0]] * (size - len(part))]
         noise = ImageNoise(seed, images, diffusion.event_shape, device)
         own = None if watch is None else partial(_look, watch, len(part))
-        yield sample(diffusion, model, sampler, noise, dtype=dtype, watch=own, graph=graph)[: len(part)]
+        own_model = model.given(rows(model.condition, images)) if model.condition else model
+        yield sample(diffusion, own_model, sampler, noise, dtype=dtype, watch=own, graph=graph)[: len(part)]
 
 
 def _check_graph(graph: bool | None) -> None:
@@ -344,9 +346,13 @@ class Clamped(ScoreModel):
         self.model = model
         self.diffusion = diffusion
         self.value_range = model.value_range
+        self.condition = model.condition
 
     def __repr__(self) -> str:
         return f"Clamped({self.model})"
+
+    def given(self, condition: Given) -> Clamped:
+        return Clamped(self.model.given(condition), self.diffusion)
 
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
         pivot = believe(self.model, x_bar, i)

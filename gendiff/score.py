@@ -20,11 +20,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from gendiff.errors import ArgumentError, PluginError
+from gendiff.condition import Given
+from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.level import Level
 from gendiff.shapes import ShownByShape, check_kind, check_steps, takes
 
@@ -156,9 +158,27 @@ class ScoreModel(ABC):
     """Anything that turns ``x̄_i`` into a pivot.
 
     ``value_range`` says where the values of its events lie, to which a sampler may clamp x̂_0; None where they have no bounds.
+    ``condition`` is what it is told of the events besides: its belief is about ``q(x_0 | condition)``, and where that is empty
+    about ``q(x_0)``.
     """
 
     value_range: tuple[float, float] | None = None
+    condition: Given = MappingProxyType({})
+
+    def given(self, condition: Given) -> ScoreModel:
+        """The same model under another condition, of one event or of each of a batch; nothing, for ``{}``.
+
+        Raises:
+            ConfigError: where it does not take such a condition; here, where there is any.
+
+        """
+        if condition:
+            raise ConfigError(
+                f"a {type(self).__name__} takes no condition",
+                details=[f"it is to be told of {', '.join(condition)}"],
+                fix="train a network that does: gendiff train --condition NAME",
+            )
+        return self
 
     @abstractmethod
     def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:

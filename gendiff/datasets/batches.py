@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gendiff.data import Data
+from gendiff.condition import Conditions, Given, stacked, without
+from gendiff.data import Data, told_of
 from gendiff.errors import ConfigError, DataError
 from gendiff.machine.memory import check_memory
 from gendiff.machine.workers import InOrder, begin_data_process, loaded
@@ -38,6 +40,7 @@ class Batch(ShownByShape):
         x_0: clean events, ``(B, *event)``.
         i: steps 1..N, ``(B,)`` int64.
         eps: event-space noise, ``(B, *event)``.
+        condition: what the network is told of the events besides, by name (`gendiff.condition`).
 
     """
 
@@ -45,30 +48,43 @@ class Batch(ShownByShape):
     x_0: Tensor
     i: Tensor
     eps: Tensor
+    condition: Given = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of it, in one order."""
+        return [self.index, self.x_0, self.i, self.eps, *self.condition.values()]
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch of what a function makes of each of its tensors."""
+        index, x_0, i, eps, *rest = map(function, self.tensors)
+        return Batch(index, x_0, i, eps, dict(zip(self.condition, rest, strict=True)))
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.index, self.x_0, self.i, self.eps)))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def copy(self) -> Batch:
         """The same batch in memory of its own."""
-        return Batch(*(t.clone() for t in (self.index, self.x_0, self.i, self.eps)))
+        return self.each(torch.clone)
 
     def take(self, other: Batch) -> None:
         """Become ``other``, of the same shapes, in the memory that this one has."""
-        for name in ("index", "x_0", "i", "eps"):
-            getattr(self, name).copy_(getattr(other, name), non_blocking=True)
+        for own, tensor in zip(self.tensors, other.tensors, strict=True):
+            own.copy_(tensor, non_blocking=True)
+
+    def first(self, count: int) -> Batch:
+        """Its first events, views of its memory."""
+        return self.each(itemgetter(slice(count)))
 
     def parts(self, count: int) -> list[Batch]:
         """The same batch in ``count`` equal parts, views of its memory."""
-        return [
-            Batch(*part)
-            for part in zip(*(t.chunk(count) for t in (self.index, self.x_0, self.i, self.eps)), strict=True)
-        ]
+        size = -(-len(self.index) // count)
+        return [self.each(itemgetter(slice(k, k + size))) for k in range(0, len(self.index), size)]
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the loader calls this on machines with a GPU."""
-        return Batch(*(t.pin_memory() for t in (self.index, self.x_0, self.i, self.eps)))
+        return self.each(Tensor.pin_memory)
 
 
 class Batches(Dataset[Batch]):
@@ -78,6 +94,8 @@ class Batches(Dataset[Batch]):
         batch: events of the global batch.
         rank, world: this process takes the ``rank``-th of ``world`` equal parts.
         flip: mirror half of the pictures, left to right; which of them is drawn for each place of each batch.
+        conditions: what the network is to be told of events, which the data have.
+        dropout: with which chance an event comes without them.
 
     Attributes:
         origin: a step, and how many events were taken up to it: of batches of another size, where that has changed.
@@ -89,7 +107,16 @@ class Batches(Dataset[Batch]):
     """
 
     def __init__(
-        self, data: Data, N: int, seed: int, batch: int, rank: int = 0, world: int = 1, flip: bool = False
+        self,
+        data: Data,
+        N: int,
+        seed: int,
+        batch: int,
+        rank: int = 0,
+        world: int = 1,
+        flip: bool = False,
+        conditions: Conditions | None = None,
+        dropout: float = 0.0,
     ) -> None:
         if flip and len(data.event_shape) != 3:
             raise ConfigError(
@@ -126,6 +153,8 @@ class Batches(Dataset[Batch]):
         self.batch = batch
         self.origin = (0, 0)
         self.flip = flip
+        self.conditions = conditions or {}
+        self.dropout = dropout
         self.positions = range(rank * batch // world, (rank + 1) * batch // world)
 
     def __getitem__(self, step: int) -> Batch:
@@ -138,7 +167,24 @@ class Batches(Dataset[Batch]):
             ),
             i=torch.cat([torch.randint(1, self.N + 1, (1,), generator=generator) for generator in streams]),
             eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
+            condition=self._condition(step, index) if self.conditions else {},
         )
+
+    def _condition(self, step: int, index: Sequence[int]) -> Given:
+        given = stacked(self.conditions, [told_of(self.data, self.conditions, k) for k in index])
+        mirrored = [self.flip and self.is_mirrored(step, position) for position in self.positions]
+        for name, value in given.items():  # another view of the same event
+            if self.conditions[name].type == "image" and any(mirrored):
+                given[name] = torch.stack(
+                    [one.flip(-1) if flip else one for one, flip in zip(value, mirrored, strict=True)]
+                )
+        if not self.dropout:
+            return given
+        return without(self.conditions, given, torch.tensor([self.is_untold(step, p) for p in self.positions]))
+
+    def is_untold(self, step: int, position: int) -> bool:
+        """Whether nothing is said of the event at a position of the global batch."""
+        return bool(torch.rand((), generator=stream(self.seed, "condition", step, position)) < self.dropout)
 
     def taken(self, step: int) -> int:
         """How many events the steps up to and with this one take."""
@@ -189,7 +235,7 @@ def moved(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, No
         with torch.cuda.stream(copying):
             there = batch.to(device)
         computing.wait_stream(copying)
-        for tensor in (there.index, there.x_0, there.i, there.eps):
+        for tensor in there.tensors:
             tensor.record_stream(computing)
         yield there
         done.append(computing.record_event())

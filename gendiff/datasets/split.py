@@ -27,6 +27,7 @@ from pydantic import Field, PrivateAttr, StrictFloat, StrictInt, model_validator
 from torch import Tensor
 
 from gendiff.component import Settings
+from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff.shapes import EventShape
@@ -121,6 +122,13 @@ class Part(Data):
     @property
     def event_shape(self) -> EventShape:
         return self._source.event_shape
+
+    @property
+    def conditions(self) -> Conditions:
+        return self._source.conditions
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return self._source.condition(int(self._indices[index]))
 
     @property
     def length(self) -> int | None:

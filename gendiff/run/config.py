@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import Field, PrivateAttr
 
 from gendiff.component import Settings, by_name
+from gendiff.condition import Conditions, chosen
 from gendiff.data import Data
 from gendiff.datasets.split import HoldOut, Split
 from gendiff.diffusion import Diffusion
@@ -36,6 +37,9 @@ class Config(Settings):
     objective: Objective = by_name("wiener", "what the network predicts")
     model: Model = by_name("unet", "network")
     data: Data = by_name("digits", "source of events")
+    condition: tuple[str, ...] = Field(
+        (), description="what the network is told of events besides, by the names of the data"
+    )
     hold_out: HoldOut | None = Field(None, description="events that nothing is trained on; left out, there are none")
     sampler: Sampler = by_name("trig:solver=ab2,steps=50", "how samples are drawn")
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
@@ -62,6 +66,11 @@ class Config(Settings):
     def held_out(self) -> Data | None:
         """What nothing is trained on; None where nothing is held out."""
         return self.split.held_out
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the network is told of events besides, by name; raises `ConfigError` for a name that the data do not have."""
+        return chosen(self.data.conditions, self.condition, f"data '{self.data.name}'") if self.condition else {}
 
     def splitting_at(self, below: int | None) -> Config:
         """This configuration with the bound that a run has split its data at (`gendiff.datasets.split`)."""

@@ -31,6 +31,7 @@ import tomli_w
 
 from gendiff.command import command, quoted
 from gendiff.component import Component
+from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.datasets.split import Split
 from gendiff.datasets.tensors import TensorData
@@ -146,6 +147,7 @@ class Run:
                     "event_shape": list(config.data.event_shape),
                     "value_range": config.data.value_range,
                     **({"parts": len(parts)} if parts else {}),
+                    **({"conditions": told} if (told := _tables(config.conditions)) else {}),
                 },
                 **({"held_out": held_out} if (held_out := config.split.about) else {}),
                 "predicts": config.objective.parametrization,
@@ -457,6 +459,10 @@ class Run:
 
     def _write(self, info: dict[str, Any]) -> None:
         Files().replace(self.path / RECORD, json_bytes(info))
+
+
+def _tables(conditions: Conditions) -> dict[str, Any]:
+    return {name: condition.table() for name, condition in conditions.items()}
 
 
 def refuse_no_run(path: Path) -> None:

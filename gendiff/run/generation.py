@@ -8,8 +8,9 @@ number of processes, nor which other images are drawn matters.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,21 @@ from gendiff.datasets import pictures
 from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
+from gendiff.guide import Guide, Scene, guided
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
 from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint, posthoc
+from gendiff.run.asked import Asked
 from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
-from gendiff.run.network import build_denoiser, hasten, load_weights
+from gendiff.run.network import build_denoiser, hasten, load_weights, score_of
 from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
 from gendiff.run.settings import TrainSettings
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
+from gendiff.score import ScoreModel
 from gendiff.shapes import ShownByShape, check_number
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
@@ -83,8 +87,9 @@ class TrainedModel:
         *,
         precision: str = "fp32",
         compiled: bool = False,
+        step: int | None = None,
     ) -> TrainedModel:
-        """The newest usable checkpoint.
+        """The newest usable checkpoint, or that of ``step``.
 
         Args:
             run: where it is.
@@ -100,7 +105,11 @@ class TrainedModel:
         """
         kind, _, width = ema.partition(":") if isinstance(ema, str) else ("", "", "")
         groups = ("model",) if kind == "posthoc" else _groups(run.config.train, ema)
-        newest = checkpoint.newest(run.checkpoints, problems, groups)
+        newest = (
+            checkpoint.newest(run.checkpoints, problems, groups)
+            if step is None
+            else checkpoint.at(run.checkpoints, step)
+        )
         path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
         if kind == "posthoc":
@@ -145,17 +154,28 @@ class TrainedModel:
     @property
     def score(self) -> NetworkScore:
         """The network as a score model, for `sample` and all else that asks one."""
-        objective, data = self.config.objective, self.config.data
-        return NetworkScore(self.denoiser, self.diffusion, objective.parametrization, data.value_range)
+        return score_of(self.denoiser, self.diffusion, self.config)
 
-    def sample(self, n: int = 64, sampler: Sampler | str | None = None, seed: int = 0) -> Tensor:
+    def sample(
+        self,
+        n: int = 64,
+        sampler: Sampler | str | None = None,
+        seed: int = 0,
+        *,
+        condition: Mapping[str, Any] | None = None,
+        guide: Guide | str | Sequence[Guide | str] = (),
+    ) -> Tensor:
         """The first ``n`` events of a seed, ``(n, *event)`` on the CPU, equal to what ``gendiff sample`` draws before it rounds.
 
         Args:
             sampler: a sampler or its spec; left out, the one of the run.
+            condition: by name a value, or a list of values that are drawn in turn, ``{"label": 3}``, ``{"label": [3, 5]}``;
+                left out, every class in turn.
+            guide: a guide or its spec, or several in the order in which they are put on: ``"cfg:weight=3"``.
 
         Raises:
-            ConfigError: for a sampler that cannot sample this process.
+            ConfigError: for a sampler that cannot sample this process, a condition that the network does not take, and a guide
+                that cannot guide it.
             NotFinite: where events are not finite.
 
         """
@@ -164,7 +184,10 @@ class TrainedModel:
             own = {"N": self.config.N, "sampler": self.config.sampler.table()}
             choice = resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
         images = range(check_number(n, "n"))
-        return torch.cat([events.cpu() for events in generate(self.denoiser, self.run, choice, seed, images, n)])
+        guides = [Guide(one) for one in ([guide] if isinstance(guide, Guide | str) else guide)]
+        asked = Asked.of(self.config, condition, guides)
+        drawn = generate(self.denoiser, self.run, choice, seed, images, n, asked=asked)
+        return torch.cat([events.cpu() for events in drawn])
 
     def origin(self, sampler: Sampler, seed: int, n: int, *options: str) -> Origin:
         """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample`` belong to its command."""
@@ -216,11 +239,13 @@ def generate(
     batch: int,
     watch: Callable[[Snapshot], None] | None = None,
     chunk: int | None = None,
+    asked: Asked | None = None,
 ) -> Iterator[Tensor]:
     """Draw the images of these numbers, at most ``batch`` at a time; yields ``(<= batch, *event)``.
 
     ``chunk`` is how many events are computed at once, made up to that number where fewer are asked for; another one gives
-    the same images up to rounding. ``watch`` sees only what was asked for.
+    the same images up to rounding. ``watch`` sees only what was asked for. ``asked`` is what is to be drawn; left out, every
+    class in turn where the network is told of one.
 
     Raises `NotFinite` where images are not finite. The first that is not ends what is yielded, and more are drawn, up to 256, so
     that all of these can be named, but where all are lost.
@@ -229,7 +254,9 @@ def generate(
     device = next(denoiser.parameters()).device
     recorder = recorder_for(device)
     network = denoiser if recorder is None else Replayed(denoiser, recorder)
-    model = NetworkScore(network, denoiser.diffusion, config.objective.parametrization, config.data.value_range)
+    model = score_of(network, denoiser.diffusion, config)
+    asked = Asked.of(config) if asked is None else asked
+    scene = Scene(denoiser.diffusion, config.train.condition_dropout, _others(run, denoiser), asked.measurement)
     chunk = chunk or CHUNK[device.type]
     size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
@@ -240,7 +267,10 @@ def generate(
             _from_data(denoiser.diffusion, run.data(), seed, numbers).to(device) if sampler.prior == "data" else None
         )
         observer = _first(len(part), watch)
-        events = sample(denoiser.diffusion, model, sampler, noise, start=begin, watch=observer)[: len(part)]
+        here = scene.rows(numbers)
+        steered = guided(model.given(asked.told(config.conditions, numbers)), asked.guides, here)
+        plan = reduce(lambda own, guide: guide.sampler(own, here), asked.guides, sampler)
+        events = sample(denoiser.diffusion, steered, plan, noise, start=begin, watch=observer)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
         bad += [image for image, whole in zip(part, finite, strict=True) if not whole]
         count = start + len(part)
@@ -248,6 +278,27 @@ def generate(
             raise _not_finite(bad, count, len(images), sampler, seed)
         if not bad:
             yield events
+
+
+def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
+    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once."""
+
+    @cache
+    def other(name: str) -> ScoreModel:
+        path, _, step = name.rpartition("@")
+        source = Run.open(Path(path)) if path else run
+        model = TrainedModel.load(source, next(denoiser.parameters()).device, step=_step(step, name))
+        if model.diffusion.event_shape != denoiser.diffusion.event_shape:
+            raise ConfigError(f"'{name}' draws events of another shape", fix="name a run on data of this shape")
+        return score_of(model.denoiser, denoiser.diffusion, source.config)
+
+    return other
+
+
+def _step(text: str, name: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"'{name}' names no checkpoint", fix="write @STEP, or RUN@STEP for that of another run")
+    return int(text)
 
 
 def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:

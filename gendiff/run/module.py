@@ -10,9 +10,10 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr
 from torch import nn
 
+from gendiff.condition import Conditions
 from gendiff.errors import ArgumentError, ConfigError
 from gendiff.model import Model
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, takes
 
 
 class TorchModule(Model):
@@ -46,6 +47,16 @@ class TorchModule(Model):
                 subject="model.name",
             )
         return deepcopy(self._network)
+
+    def build_conditional(self, event_shape: EventShape, conditions: Conditions) -> nn.Module:
+        network = self.build(event_shape)
+        if conditions and not takes(network.forward, None, None, {}):
+            raise ConfigError(
+                f"the network, a {self.module}, is not told of {', '.join(conditions)}: its forward takes (x, i)",
+                fix="write forward(self, x, i, condition), condition being tensors by name, or leave out condition",
+                subject="condition",
+            )
+        return network
 
 
 def as_model(model: nn.Module | Model | str) -> Model:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gendiff.denoiser import Denoiser
+from gendiff.denoiser import Denoiser, NetworkScore
+from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError
 from gendiff.machine import arithmetic
 from gendiff.run.config import Config
@@ -21,13 +22,20 @@ def build_network(config: Config) -> nn.Module:
     """A freshly initialised network for this run's events; weights follow from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.train.seed, "weights").initial_seed())
-        network: nn.Module = config.model.build(config.data.event_shape)
+        network: nn.Module = config.model.build_conditional(config.data.event_shape, config.conditions)
     return network
 
 
 def build_denoiser(config: Config, device: torch.device) -> Denoiser:
     """That network, with the process of the run."""
     return Denoiser(build_network(config), config.diffusion(), config.model.frequency_features).to(device)
+
+
+def score_of(network: nn.Module, diffusion: Diffusion, config: Config) -> NetworkScore:
+    """The network of a run as a score model; it is told of nothing yet."""
+    return NetworkScore(
+        network, diffusion, config.objective.parametrization, config.data.value_range, config.conditions
+    )
 
 
 def hasten(denoiser: Denoiser, precision: str = "fp32", compiled: bool = False) -> None:

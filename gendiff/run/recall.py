@@ -123,7 +123,8 @@ def _stand_ins(
         spare |= dict(zip(("rotation", "velocity"), process.parts, strict=True))
     if not training:
         data = info["data"]
-        shape = {"shape": data.get("event_shape"), "bounds": data.get("value_range")}
+        shape = {key: data.get(own) for key, own in (("shape", "event_shape"), ("bounds", "value_range"))}
+        shape["known"] = data.get("conditions", {})
         spare["data"] = StoredData.model_validate({**shape, "mark": str(data.get("fingerprint", ""))})
         if "predicts" in info:
             spare["objective"] = StoredObjective.model_validate({"predicts": info["predicts"], "basis": basis})

@@ -33,6 +33,10 @@ class TrainSettings(Settings):
         "constant", description="how the learning rate goes on after that, to lr_end in the last step"
     )
     lr_end: float = Field(0.0, ge=0, description="learning rate in the last step, where it decays")
+    condition_dropout: Share = Field(
+        0.1,
+        description="chance that an event is trained on without its conditions, which guidance needs; of no other effect",
+    )
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="decays of the two moments of Adam")
     weight_decay: float = Field(
         0.0, ge=0, description="of adamw: what matrices and convolutions lose in a step, in units of the learning rate"

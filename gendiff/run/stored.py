@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR
+from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis
 from gendiff.diffusion import Diffusion
@@ -119,6 +120,11 @@ class StoredData(Data):
     shape: tuple[int, ...]
     bounds: tuple[float, float] | None = None
     mark: str = ""
+    known: Mapping[str, Any] = {}
+
+    @property
+    def conditions(self) -> Conditions:
+        return {name: Condition.model_validate(table) for name, table in self.known.items()}
 
     @property
     def value_range(self) -> tuple[float, float] | None:  # type: ignore[override]  # a constant of other data

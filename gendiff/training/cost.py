@@ -23,12 +23,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from gendiff.datasets import pictures
 from gendiff.datasets.batches import Batch
-from gendiff.denoiser import Denoiser, NetworkScore
+from gendiff.denoiser import Denoiser
 from gendiff.errors import GendiffError
 from gendiff.machine.memory import most_resident, out_of_memory, resident, shortage
 from gendiff.plain import json_line
 from gendiff.run import stored
 from gendiff.run.config import Config
+from gendiff.run.network import score_of
 from gendiff.run.roll import roll
 from gendiff.run.settings import TrainSettings
 from gendiff.training.loop import default_workers
@@ -177,7 +178,7 @@ def step_memory(trainer: Trainer, batch: Batch | None = None) -> Memory | None:
             peak = torch.cuda.max_memory_allocated(device) - weights + later  # without the copy of the network
             return Memory(peak, f"by one step on {device}, as torch counts it")
         few = min(FEW, share)
-        kept = _kept(trainer, denoiser, Batch(*(part[:few] for part in (batch.index, batch.x_0, batch.i, batch.eps))))
+        kept = _kept(trainer, denoiser, batch.first(few))
         way_back = math.ceil(kept * share / few)
         return Memory(
             held + weights + later + way_back, "what is held now, and what a step keeps for its way back, counted"
@@ -222,7 +223,7 @@ def most_memory(trainer: Trainer) -> Memory:
 @torch.no_grad()
 def evaluation_seconds(denoiser: Denoiser, config: Config, count: int) -> float:
     """Seconds in which a network is evaluated once for ``count`` events, once it is warm."""
-    model = NetworkScore(denoiser.eval(), denoiser.diffusion, config.objective.parametrization, config.data.value_range)
+    model = score_of(denoiser.eval(), denoiser.diffusion, config)
     device = next(denoiser.parameters()).device
     x, seconds = torch.zeros(count, *config.data.event_shape, device=device), list[float]()
     for _ in range(4):
@@ -236,7 +237,7 @@ def evaluation_seconds(denoiser: Denoiser, config: Config, count: int) -> float:
 
 def _there_and_back(trainer: Trainer, denoiser: Denoiser, batch: Batch) -> None:
     denoiser.train()
-    loss = trainer.config.objective.loss(denoiser, trainer.diffusion, batch.x_0, batch.i, batch.eps)
+    loss = trainer.config.objective.loss(denoiser, trainer.diffusion, batch.x_0, batch.i, batch.eps, batch.condition)
     loss.per_event.mean().backward()
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gendiff.data import Data
+from gendiff.condition import Given, stacked
+from gendiff.data import Data, told_of
 from gendiff.datasets.split import HoldOut
 from gendiff.denoiser import Denoiser
 from gendiff.run.config import Config
@@ -46,8 +47,8 @@ def _losses(trainer: Trainer, network: Denoiser, hold_out: HoldOut, data: Data) 
     draws = max(hold_out.most // len(events), 1)  # few events meet more noise, or their loss would be that of the noise
     of_event = torch.zeros(len(events), dtype=torch.float64)
     bands = torch.zeros(trainer.band_means.shape[1], dtype=torch.float64)
-    for places, x_0, i, eps in _batches(trainer, hold_out, data, events, draws):
-        loss = trainer.config.objective.loss(network, trainer.diffusion, x_0, i, eps)
+    for places, x_0, i, eps, told in _batches(trainer, hold_out, data, events, draws):
+        loss = trainer.config.objective.loss(network, trainer.diffusion, x_0, i, eps, told)
         of_event.index_add_(0, places, loss.per_event.double().cpu())
         bands += torch.tensor(trainer.by_band(loss.error_bar), dtype=torch.float64) * len(places)
     of_event /= draws * LEVELS
@@ -62,9 +63,9 @@ def _losses(trainer: Trainer, network: Denoiser, hold_out: HoldOut, data: Data) 
 
 def _batches(
     trainer: Trainer, hold_out: HoldOut, data: Data, events: Any, draws: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Which of the events, x_0, i and ε, of all triples of event, noise and step, as many at a time as samples are drawn."""
-    N, device = trainer.config.N, trainer.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Given]]:
+    """Which of the events, x_0, i, ε and what is told of all triples of event, noise and step, as many as are sampled."""
+    N, device, conditions = trainer.config.N, trainer.device, trainer.config.conditions
     triples = [(k, level) for k in range(len(events) * draws) for level in range(LEVELS)]
     clean: dict[int, Tensor] = {}
     size = CHUNK[device.type]
@@ -77,7 +78,9 @@ def _batches(
         ]
         i = torch.tensor([math.ceil((level + 0.5) * N / LEVELS) for _, level in part])
         x_0 = torch.stack([clean[place] for place in places])
-        yield torch.tensor(places), x_0.to(device), i.to(device), torch.stack(eps).to(device)
+        told = stacked(conditions, [told_of(data, conditions, events[place]) for place in places])
+        there = {name: value.to(device) for name, value in told.items()}
+        yield torch.tensor(places), x_0.to(device), i.to(device), torch.stack(eps).to(device), there
 
 
 def _finite(value: float | None) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -71,6 +71,7 @@ def train(
     objective: Objective | str | None = None,
     sampler: Sampler | str | None = None,
     N: int | None = None,
+    condition: str | Sequence[str] = (),
     hold_out: float | Data | str | Mapping[str, Any] | None = None,
     from_: str | PathLike[str] | None = None,
     averaged: bool = False,
@@ -87,6 +88,7 @@ def train(
         rotation, velocity, objective: components or their specs; left out, ``identity``, ``blur`` and ``wiener``.
         sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
         N: the steps of the process; left out, 1000.
+        condition: what the network is told of events besides, by the names of the data: ``"label"``, or several.
         hold_out: what nothing is trained on: a part of the events (0.1), how many (200), other data, their spec or path, or a
             table of the settings of the section ``hold_out``.
         from_: a run whose weights it begins with, as far as they fit, ``"runs/mine"`` or ``"runs/mine@1000"`` for one of its
@@ -109,6 +111,7 @@ def train(
     source = as_data(data)
     given = {"rotation": rotation, "velocity": velocity, "objective": objective, "sampler": sampler, "N": N}
     table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    table |= {"condition": [condition] if isinstance(condition, str) else list(condition)} if condition else {}
     table |= {} if hold_out is None else {"hold_out": _reopenable(hold_out)}
     table |= {"data": source, "train": training} | ({} if model is None else {"model": as_model(model)})
     parent = None if from_ is None else Parent.of(from_, averaged)  # type: ignore[arg-type]  # a path

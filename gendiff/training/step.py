@@ -185,7 +185,7 @@ class Step:
         return torch.cat([loss.per_event for loss in losses]), torch.cat([loss.error_bar for loss in losses])
 
     def _add_gradient(self, part: Batch) -> Loss:
-        loss = self.objective.loss(self.denoiser, self.diffusion, part.x_0, part.i, part.eps)
+        loss = self.objective.loss(self.denoiser, self.diffusion, part.x_0, part.i, part.eps, part.condition)
         (loss.per_event.mean() / self.accumulate).backward()
         return Loss(loss.per_event.detach(), loss.error_bar)
 

@@ -78,8 +78,17 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
-        seed, batch, flip = self.settings.seed, self.settings.batch, config.data.flip
-        self.batches = Batches(config.training, config.N, seed, batch, world.rank, world.size, flip)
+        self.batches = Batches(
+            config.training,
+            config.N,
+            self.settings.seed,
+            self.settings.batch,
+            world.rank,
+            world.size,
+            config.data.flip,
+            config.conditions,
+            self.settings.condition_dropout,
+        )
         self._refuse_unequal_parts()
         shape = config.data.event_shape
         bands = one_hot(frequency_bands(shape, BANDS).flatten(), BANDS).float().to(device)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
 from gendiff.shapes import EventShape
 
@@ -45,6 +48,13 @@ class Digits(Data):
         if not 0 <= index < self.length:
             raise IndexError(f"digit {index} of {self.length}")
         return torch.from_numpy(_array("pixels")[index : index + 1]).to(torch.float32) / 8 - 1
+
+    @property
+    def conditions(self) -> Conditions:
+        return {"label": Condition.label(10)}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {"label": int(_array("labels")[index])}
 
     @property
     def labels(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The embedding of the step i."""
+"""What a network is told beside x: the step i, and conditions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from gendiff.condition import Conditions, Given
+from gendiff.errors import ConfigError
+from gendiff.model import Model
+from gendiff.shapes import EventShape
 
 
 class StepEmbedding(nn.Module):
@@ -31,3 +36,73 @@ class StepEmbedding(nn.Module):
         with torch.autocast(i.device.type, enabled=False):
             embedding: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
         return embedding
+
+
+class ConditionEmbedding(nn.Module):
+    """What is known of an event besides, ``Σ_c e_c``, to be added to the embedding of the step.
+
+    A label is a row of a table, of which the last is that of "nothing is said". A vector, scaled to [-1, 1], goes through two
+    layers; where it is absent, a row of its own takes its place. Images are no part of it: a network reads them beside x
+    (`beside`).
+
+    Args:
+        conditions: by name, as data describe them.
+        out: width of the result.
+
+    """
+
+    def __init__(self, conditions: Conditions, out: int) -> None:
+        super().__init__()
+        labels = {name: one for name, one in conditions.items() if one.type == "label"}
+        vectors = {name: one for name, one in conditions.items() if one.type == "vector"}
+        self.ranges = {name: (one.low, one.high) for name, one in vectors.items()}
+        self.tables = nn.ModuleDict({name: nn.Embedding(one.size + 1, out) for name, one in labels.items()})
+        self.layers = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(one.size, out), nn.SiLU(), nn.Linear(out, out))
+                for name, one in vectors.items()
+            }
+        )
+        self.absent = nn.ParameterDict({name: nn.Parameter(torch.randn(out)) for name in vectors})
+
+    def forward(self, condition: Given, like: Tensor) -> Tensor:
+        """``(B, out)``, of the type of ``like``, the embedding of the step."""
+        total = torch.zeros_like(like)
+        for name, table in self.tables.items():
+            total = total + table(condition[name])
+        for name, layers in self.layers.items():
+            low, high = self.ranges[name]
+            said = ~condition[name].isnan().any(1, keepdim=True)
+            value = condition[name].nan_to_num() * (2 / (high - low)) - (high + low) / (high - low)
+            total = total + torch.where(said, layers(value), self.absent[name])
+        return total
+
+
+def beside(conditions: Conditions) -> int:
+    """How many channels a network reads beside x: those of each image, and one that says whether it is there."""
+    return sum(one.shape[0] + 1 for one in conditions.values() if one.type == "image")
+
+
+def with_images(x: Tensor, condition: Given, conditions: Conditions) -> Tensor:
+    """The images of a condition beside x, along the channels: in [-1, 1], 0 where absent, and what says whether one is there."""
+    parts = [x]
+    for name, one in conditions.items():
+        if one.type == "image":
+            image = condition[name].to(x.dtype)
+            said = ~image.isnan().any(1, keepdim=True)
+            scaled = (image - (one.low + one.high) / 2) * (2 / (one.high - one.low))
+            parts += [torch.where(said, scaled, 0.0), said.to(x.dtype)]
+    return torch.cat(parts, dim=1)
+
+
+def check_images(model: Model, event_shape: EventShape, conditions: Conditions) -> None:
+    """Raise `ConfigError` where an image is of another size than the events: it is read beside them."""
+    for name, one in conditions.items():
+        if one.type == "image" and one.shape[1:] != tuple(event_shape[1:]):
+            sizes = ["x".join(map(str, shape[1:])) for shape in (one.shape, event_shape)]
+            raise ConfigError(
+                f"model '{model.name}' reads the condition '{name}' beside the event, of another size",
+                details=[f"{sizes[0]}, where events are {sizes[1]}"],
+                fix="choose data where both are of one size",
+                subject="condition",
+            )

@@ -6,9 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gendiff.condition import Conditions, Given
 from gendiff.model import Model
 from gendiff.shapes import EventShape
-from gendiff_plugins.models.embedding import StepEmbedding
+from gendiff_plugins.models.embedding import ConditionEmbedding, StepEmbedding, beside, check_images, with_images
 
 
 class MLP(Model):
@@ -24,25 +25,37 @@ class MLP(Model):
     frequency_features: bool = Field(False, description="read U^T x beside x")
 
     def build(self, event_shape: EventShape) -> nn.Module:
+        return self.build_conditional(event_shape, {})
+
+    def build_conditional(self, event_shape: EventShape, conditions: Conditions) -> nn.Module:
+        check_images(self, event_shape, conditions)
         entries = torch.Size(event_shape).numel()
-        copies = self.in_channels(event_shape) // event_shape[0]
-        return MLPModule(entries * copies, event_shape, self.width, self.depth)
+        channels = self.in_channels(event_shape) + beside(conditions)
+        return MLPModule(entries // event_shape[0] * channels, event_shape, self.width, self.depth, conditions)
 
 
 class MLPModule(nn.Module):
-    """The network: ``x (B, in, *spatial), i (B,) -> (B, *event)``."""
+    """The network: ``x (B, in, *spatial), i (B,) -> (B, *event)``; it is told of conditions besides."""
 
-    def __init__(self, entries: int, event_shape: EventShape, width: int, depth: int) -> None:
+    def __init__(
+        self, entries: int, event_shape: EventShape, width: int, depth: int, conditions: Conditions | None = None
+    ) -> None:
         super().__init__()
+        self.conditions = conditions or {}
         self.event_shape = event_shape
         self.embedding = StepEmbedding(width, 2 * width)
         self.input = nn.Linear(entries, width)
         self.layers = nn.ModuleList([Layer(width) for _ in range(depth)])
         self.output = nn.Linear(width, torch.Size(event_shape).numel())
+        if self.conditions:
+            self.told = ConditionEmbedding(self.conditions, 2 * width)
 
-    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+    def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """The prediction, of the shape of an event."""
         embedding = self.embedding(i)
+        if condition:
+            embedding = embedding + self.told(condition, embedding)
+            x = with_images(x, condition, self.conditions)
         h = self.input(x.flatten(1))
         for layer in self.layers:
             h = layer(h, embedding)

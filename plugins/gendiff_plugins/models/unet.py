@@ -16,10 +16,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gendiff.condition import Conditions, Given
 from gendiff.errors import ConfigError
 from gendiff.model import Model
 from gendiff.shapes import EventShape, spatial
-from gendiff_plugins.models.embedding import StepEmbedding
+from gendiff_plugins.models.embedding import ConditionEmbedding, StepEmbedding, beside, check_images, with_images
 
 
 class UNet(Model):
@@ -46,8 +47,13 @@ class UNet(Model):
     frequency_features: bool = Field(False, description="read U^T x beside x")
 
     def build(self, event_shape: EventShape) -> nn.Module:
+        return self.build_conditional(event_shape, {})
+
+    def build_conditional(self, event_shape: EventShape, conditions: Conditions) -> nn.Module:
         self._check(event_shape)
-        return UNetModule(self, self.in_channels(event_shape), event_shape[0], dims=len(event_shape) - 1)
+        check_images(self, event_shape, conditions)
+        dims = len(event_shape) - 1
+        return UNetModule(self, self.in_channels(event_shape), event_shape[0], dims, conditions)
 
     def stages_of(self, network: nn.Module) -> list[nn.Module]:
         return [module for module in network.modules() if isinstance(module, Stage)]
@@ -100,10 +106,16 @@ class UNetModule(nn.Module):
 
     Args:
         dims: number of spatial axes, 1 or 2.
+        conditions: what it is told besides.
+
     """
 
-    def __init__(self, config: UNet, in_channels: int, out_channels: int, dims: int) -> None:
+    def __init__(
+        self, config: UNet, in_channels: int, out_channels: int, dims: int, conditions: Conditions | None = None
+    ) -> None:
         super().__init__()
+        self.conditions = conditions or {}
+        in_channels += beside(self.conditions)
         width = config.channels
         embedding = 4 * width
         self.embedding = StepEmbedding(width, embedding)
@@ -136,10 +148,16 @@ class UNetModule(nn.Module):
             if level > 0:
                 self.decoder.append(Upsample(dims, channels))
         self.output = nn.Sequential(Norm(channels), nn.SiLU(), zero(conv(dims, channels, out_channels, 3)))
+        # Last, so that the weights of a network without conditions follow from a seed as they always did.
+        if self.conditions:
+            self.told = ConditionEmbedding(self.conditions, embedding)
 
-    def forward(self, x: Tensor, i: Tensor) -> Tensor:
+    def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """The prediction, of the shape of an event."""
         embedding = self.embedding(i)
+        if condition:
+            embedding = embedding + self.told(condition, embedding)
+            x = with_images(x, condition, self.conditions)
         skips = []
         for layer in self.encoder:
             x = layer(x, embedding) if isinstance(layer, Stage) else layer(x)

@@ -1,0 +1,113 @@
+"""Asked: what is asked of the images of a run, each known by its number: the condition, the guides, what was measured."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from gendiff.condition import ABSENT, Condition, Conditions, stacked
+from gendiff.errors import ConfigError
+from gendiff.guide import Guide
+from gendiff.operator import Measurement
+from gendiff.run.config import Config
+
+ALL = "all"  # how a user asks for every class
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Image k is drawn under the k-th of the conditions, counted around.
+
+    Args:
+        conditions: values by name, a table for each; what a table does not name is absent.
+        guides: in the order in which they are put on.
+        measurement: of event k, counted around.
+
+    """
+
+    conditions: tuple[Mapping[str, Any], ...] = ({},)
+    guides: tuple[Guide, ...] = ()
+    measurement: Measurement | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, config: Config, condition: Mapping[str, Any] | None = None, guides: Sequence[Guide] = ()) -> Asked:
+        """What is asked of the images of a run.
+
+        Args:
+            condition: by name a value, or a list of values, of which each is drawn in turn; of several names all combinations.
+                ``"all"`` is every class of a label, ``"none"`` nothing. Left out, every class in turn.
+
+        Raises:
+            ConfigError: for what the run does not take, and where a vector or an image is needed and none is said.
+
+        """
+        known = config.conditions
+        condition = default(known) if condition is None else condition
+        stacked(known, [dict.fromkeys(condition)])  # the names alone
+        values = {name: _values(name, known[name], value) for name, value in condition.items()}
+        combinations = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
+        stacked(known, combinations)
+        return cls(tuple(combinations), tuple(guides))
+
+    def told(self, known: Conditions, images: Sequence[int]) -> dict[str, Tensor]:
+        """What the network is told of these images."""
+        return stacked(known, [self.conditions[k % len(self.conditions)] for k in images])
+
+
+def default(known: Conditions) -> dict[str, Any]:
+    """Every class of each label; raises `ConfigError` for a vector or an image, of which nobody has said anything."""
+    if unsaid := next((name for name, condition in known.items() if condition.type != "label"), None):
+        raise ConfigError(
+            f"the network is told of '{unsaid}', and nothing is said of it",
+            where="--condition",
+            details=[f"allowed: {known[unsaid].words}, or {ABSENT}"],
+            fix=f"say it: --condition {unsaid}=VALUE",
+        )
+    return dict.fromkeys(known, ALL)
+
+
+def read(assignments: Sequence[str]) -> dict[str, Any] | None:
+    """What a user writes, ``label=3``, ``label=0,3,5``, ``label=all``, ``pose=[0.1,0.2]``, by name; None of nothing."""
+    result: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(
+                f"cannot read the condition {text!r}",
+                where="--condition",
+                fix="write NAME=VALUE, such as label=3 or label=all",
+            )
+        result[name] = _parsed(value)
+    return result or None
+
+
+def _parsed(text: str) -> Any:
+    """A JSON list, or values with commas between them, each left as it was written."""
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    parts = text.split(",")
+    return parts if len(parts) > 1 else text
+
+
+def _values(name: str, condition: Condition, given: Any) -> list[Any]:
+    if given == ALL and condition.type == "label" and ALL not in condition.classes:
+        return list(range(condition.size))
+    if isinstance(given, Tensor) and condition.type != "label":
+        return list(given) if given.ndim > len(condition.shape) else [given]
+    if not isinstance(given, list | tuple | range | Tensor):
+        return [given]
+    several = list(given)
+    if not several:
+        raise ConfigError(f"condition '{name}' is an empty list", details=[f"allowed: {condition.words}"])
+    one_vector = (
+        condition.type != "label" and condition.shape != (1,) and not isinstance(several[0], list | tuple | Tensor)
+    )
+    return [several] if one_vector else several
