@@ -70,16 +70,20 @@ class Asked:
 
     def facts(self, known: Conditions, image: int | None = None) -> dict[str, Any]:
         """What the record of samples says of it: of all, or of one image."""
-        one = self.conditions[(image or 0) % len(self.conditions)]
+        one = self.of_image(image or 0)
         told = {name: _words(known[name], [one.get(name)]) for name in known} if image is not None else dict(self.words)
         return {
             **({"condition": told} if told else {}),
             **({"guides": [guide.spec for guide in self.guides]} if self.guides else {}),
         }
 
+    def of_image(self, image: int) -> Mapping[str, Any]:
+        """The condition of an image."""
+        return self.conditions[image % len(self.conditions)]
+
     def told(self, known: Conditions, images: Sequence[int]) -> dict[str, Tensor]:
         """What the network is told of these images."""
-        return stacked(known, [self.conditions[k % len(self.conditions)] for k in images])
+        return stacked(known, [self.of_image(k) for k in images])
 
 
 def _of_events(config: Config) -> tuple[Mapping[str, Any], ...]:
