@@ -144,7 +144,7 @@ class TestFairness:
         plain, told = "identity data=digits", "dct data=digits condition=label"
         assert {one.condition for one in unequal(plan_of(plain, told))} == {"condition", "weights"}
         with pytest.raises(
-            ConfigError, match="what the network is told of events of .* is label, left out for 10%, of the"
+            ConfigError, match=r"what the network is told of events of .* is label, left out for 10%, of the"
         ) as no:
             require_fair(plan_of(plain, told))
         assert "--allow condition --allow weights" in str(no.value)
