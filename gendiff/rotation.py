@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, negative_laplacian, symmetric_blur, symmetric_blur_matrix
-from gendiff.command import command
+from gendiff.command import command, option
 from gendiff.component import Component, abstractmethod, guard
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis
@@ -69,7 +69,7 @@ class Rotation(Component):
         if why := self.refusal(event_shape):
             raise ConfigError(
                 f"rotation '{self.name}' does not take events of {shown_shape(event_shape)}: {why}",
-                fix="choose another size, or another rotation: --rotation dct takes every size",
+                fix=f"choose another size, or another rotation: {option('--rotation', 'dct')} takes every size",
                 subject="rotation.name",
             )
 
@@ -146,7 +146,7 @@ class Rotation(Component):
         if not self.log_blur_spectrum(event_shape, 1.0).any():
             raise ConfigError(
                 f"rotation '{self.name}' has no frequencies that heat could damp: D = 1 there",
-                fix="choose a basis with a blur: --rotation dct",
+                fix=f"choose a basis with a blur: {option('--rotation', 'dct')}",
                 subject="rotation.name",
             )
         return self.frequencies(event_shape) ** 2

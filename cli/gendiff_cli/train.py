@@ -138,7 +138,7 @@ def _together(
                 raise ConfigError(
                     f"'{run.path}' has already reached step {trainer.step}",
                     where="--resume",
-                    fix=f"train longer: {resuming(run)} --steps {2 * trainer.step}",
+                    fix=f"train longer: {resuming(run, steps=2 * trainer.step)}",
                 )
         if dry_run:
             forecast(trainer, load, json)

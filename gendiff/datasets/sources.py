@@ -12,7 +12,7 @@ from gendiff.command import quoted
 from gendiff.component import component_class, parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets.images import located, reason
-from gendiff.datasets.split import HOW, HoldOut
+from gendiff.datasets.split import HoldOut, ways
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.plugin.registry import Registry, registry_in_force
 from gendiff.shapes import EventShape
@@ -63,7 +63,7 @@ def settled(table: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(hold_out, Mapping | HoldOut) or (isinstance(hold_out, Mapping) and "name" in hold_out):
             hold_out = HoldOut.said(hold_out)
         if isinstance(hold_out, Mapping) and isinstance(hold_out.get("data"), str):
-            hold_out = {**hold_out, "data": _with_path(hold_out["data"], HOW)}
+            hold_out = {**hold_out, "data": _with_path(hold_out["data"], ways())}
         changes["hold_out"] = hold_out
     return {**table, **changes}
 

@@ -26,6 +26,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from gendiff.command import option
 from gendiff.errors import DataError, GendiffError
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import check_seal, parsed, plain, read, sealed
@@ -102,7 +103,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
                 f"in {folder}: {size:,} bytes needed, {_free(folder):,} free",
                 "earlier checkpoints are untouched",
             ],
-            fix="make room or choose another --out, then go on with --resume",
+            fix=f"make room or choose another {option('--out')}, then go on with {option('--resume')}",
         ) from error
     try:
         _prune(final, keep, files)
@@ -113,7 +114,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
                 f"in {folder}: {_free(folder):,} bytes free",
                 f"the checkpoint of step {checkpoint.step} is saved",
             ],
-            fix="remove them by hand, then go on with --resume",
+            fix=f"remove them by hand, then go on with {option('--resume')}",
         ) from error
     return final
 
@@ -155,7 +156,7 @@ def at(folder: Path, step: int) -> Checkpoint:
         raise DataError(
             f"there is no checkpoint of step {step} in '{folder}'",
             details=[f"steps: {', '.join(map(str, there)) or 'none'}"],
-            fix="choose one of them; train with --keep to have more of them",
+            fix=f"choose one of them; train with {option('--keep', 'N')} to have more of them",
         )
     checkpoint = load(path)
     _refuse_not_finite(path, checkpoint, list(checkpoint.tensors))
@@ -186,7 +187,7 @@ def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]
         return
     details = [*flaws[:SHOWN], f"and {len(flaws) - SHOWN} more tensors" if len(flaws) > SHOWN else ""]
     if groups[0].startswith("ema") and not _not_finite(checkpoint, ["model"]):
-        details.append("its raw weights, without averaging, are finite (--no-ema)")
+        details.append(f"its raw weights, without averaging, are finite ({option('--no-ema')})")
     earlier = next(
         (step for step in map(_step_if_finite, _steps(path.parent)) if step and step < checkpoint.step), None
     )
@@ -198,7 +199,7 @@ def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]
         details=details,
         fix=f"move that folder to another place, and the checkpoint of step {earlier} is used"
         if earlier
-        else "train again, with a lower --lr or with --precision fp32",
+        else f"train again, with a lower {option('--lr')} or with {option('--precision', 'fp32')}",
     )
 
 

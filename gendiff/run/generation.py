@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gendiff.command import command
+from gendiff.command import command, option, setting
 from gendiff.component import parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets import pictures
@@ -191,10 +191,14 @@ def _groups(settings: TrainSettings, ema: bool | str) -> tuple[str, ...]:
         known = [*(f"{decay!r}" for decay in averages.values()), *(["posthoc:WIDTH"] if settings.posthoc else [])]
         raise ConfigError(
             f"the run has no averaged weights '{ema}'",
-            where="--ema",
+            where=option("--ema"),
             details=[f"it has: {', '.join(known) or 'none'}"],
-            fix="choose one of them, or --no-ema for the raw weights"
-            + ("" if settings.posthoc else "; runs with --set train.posthoc=[0.05,0.1] have any, as posthoc:WIDTH"),
+            fix=f"choose one of them, or {option('--no-ema')} for the raw weights"
+            + (
+                ""
+                if settings.posthoc
+                else f"; runs with {setting('train.posthoc', '[0.05,0.1]')} have any, as posthoc:WIDTH"
+            ),
         ) from None
 
 
@@ -203,7 +207,9 @@ def _width(text: str) -> float:
         return float(text)
     except ValueError:
         raise ConfigError(
-            f"cannot read the width '{text}'", where="--ema", fix="write --ema posthoc:0.1: its std in parts of the run"
+            f"cannot read the width '{text}'",
+            where=option("--ema"),
+            fix=f"write {option('--ema', 'posthoc:0.1')}: its std in parts of the run",
         ) from None
 
 
@@ -258,9 +264,9 @@ def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, se
             f"samples {', '.join(map(str, bad[:SHOWN]))}{more} of seed {seed}, drawn by {sampler.spec}",
             "the weights are finite: it is what the network makes of them",
         ],
-        fix="train again with a lower --lr, or with --precision fp32"
+        fix=f"train again with a lower {option('--lr')}, or with {option('--precision', 'fp32')}"
         if len(bad) == count
-        else "try --sampler with more steps or clip=true, or train longer",
+        else f"try {option('--sampler')} with more steps or clip=true, or train longer",
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gendiff.command import option
 from gendiff.errors import ConfigError
 from gendiff.run import checkpoint, record
 from gendiff.run.checkpoint import Checkpoint
@@ -53,7 +54,9 @@ class Parent:
             else checkpoint.at(path / "checkpoints", step)
         )
         if averaged and not first_average(source):
-            raise ConfigError(f"'{path}' keeps no averaged weights", where="--from", fix="begin from the raw ones")
+            raise ConfigError(
+                f"'{path}' keeps no averaged weights", where=option("--from"), fix="begin from the raw ones"
+            )
         return cls(path, record.read(path), source, averaged)
 
     @property
@@ -70,9 +73,9 @@ class Parent:
         if not inheritance.taken:
             raise ConfigError(
                 f"none of the weights of '{self.path}' fits this network",
-                where="--from",
+                where=option("--from"),
                 details=inheritance.left[:5],
-                fix="begin without --from",
+                fix=f"begin without {option('--from')}",
             )
         group = first_average(self.checkpoint) if self.averaged else "model"
         digest = checkpoint.weights_hash(checkpoint.directory(self.path / "checkpoints", self.checkpoint.step), group)

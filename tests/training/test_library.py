@@ -403,6 +403,47 @@ class TestTrain:
             gendiff.resume(own, model=net(), data=events(23), steps=8)
 
     @pytest.mark.parametrize(
+        ("settings", "remedy"),
+        [
+            ({"hold_out": 40}, "hold_out=2"),
+            ({"hold_out": 0}, "hold_out=0.1 is a tenth of the events"),
+            ({"N": 10, "device": "cuda:7"}, 'device="cpu"'),
+            ({"from_": "mine@5"}, "train with keep=N"),
+            ({"out": "mine"}, "model=net, data=x)"),
+        ],
+    )
+    def test_what_is_wrong_is_mended_with_keywords(self, own, monkeypatch, settings, remedy):
+        monkeypatch.chdir(own.parent)
+        with pytest.raises(GendiffError) as caught:
+            gendiff.train(torch.zeros(20, 1, 6, 6), **{"model": "mlp:width=8,depth=1", **SMALL, **settings})
+        assert remedy in caught.value.fix
+        assert "--" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("change", "remedy"),
+        [({"seed": 3}, "gendiff.train(x, model=net, from_="), ({"data": events(23)}, "gendiff.resume(")],
+    )
+    def test_a_run_of_python_goes_on_in_python(self, own, change, remedy):
+        with pytest.raises(ConfigError) as caught:
+            gendiff.resume(own, model=net(), **{"data": events(), **change})
+        assert remedy in caught.value.fix
+        assert "--" not in str(caught.value)
+
+    def test_weights_that_are_not_kept_are_chosen_with_keywords(self, own):
+        with pytest.raises(ConfigError, match="no averaged weights") as caught:
+            gendiff.load(own, model=net(), ema="0.3")
+        assert "ema=False" in caught.value.fix
+        assert "posthoc=[0.05,0.1]" in caught.value.fix
+
+    def test_commands_hear_of_options_of_the_same(self, own, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert "--hold-out 179" in command("train", "--hold-out", 5000).err
+        assert (
+            f"gendiff.train(x, model=net, from_={str(own)!r}, ...)"
+            in command("train", "--resume", own, "--seed", 3).err
+        )
+
+    @pytest.mark.parametrize(
         ("words", "code"),
         [
             (("sample",), 2),
