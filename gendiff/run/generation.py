@@ -28,6 +28,7 @@ from gendiff.machine.stopping import heed
 from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint, posthoc
 from gendiff.run.config import Config
+from gendiff.run.curve import Point, curve
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser, hasten, load_weights
@@ -121,6 +122,11 @@ class TrainedModel:
     def config(self) -> Config:
         """All that defines the run."""
         return self.run.config
+
+    @property
+    def curve(self) -> list[Point]:
+        """The looks at the losses of held-out and of training events, first to last; empty where nothing is held out."""
+        return curve(self.run.rows())
 
     @property
     def data(self) -> Data:

@@ -495,6 +495,33 @@ class TestTrain:
         assert "step 6/6  loss" in told.err
         assert told.out == ""
 
+    def test_it_says_what_the_command_says(self, tmp_path, capsys):
+        settings = {**SMALL, "model": "mlp:width=8,depth=1", "hold_out": 20, "progress": True}
+        trained = gendiff.train("digits", out=tmp_path / "a", **settings)
+        said = capsys.readouterr().err.splitlines()
+        words = ("--hold-out", 20, "--set", "N=20", "--device", "cpu", "--out", tmp_path / "b")
+        done = command("train", *TINY, "--steps", 6, "--sampler", trained.config.sampler.spec, *words)
+        assert done.code == 0, done.err
+        theirs = [" ".join(line.split()) for line in done.err.splitlines()]
+        for what in ("objective", "loss", "sampler", "process", "data", "network"):
+            [line] = [" ".join(line.split()) for line in said if line.startswith(f"{what} ")]
+            assert line.replace('objective="eps"', "--objective eps") in theirs
+        assert any("1 is that of the best linear guess" in line for line in said)
+        assert any(re.match(r"held out +20 of 1,797 events", line) for line in said)
+        [point] = trained.curve
+        assert any(f"held-out loss {point.held_out:.4f}  training {point.training:.4f}" in line for line in said)
+        assert said[-1].startswith(f"held-out loss {point.held_out:.4f}")
+
+    def test_it_is_silent_where_nobody_listens(self, tmp_path, capsys):
+        trained = gendiff.train(events(), model=net(), hold_out=4, out=tmp_path / "r", **SMALL)
+        assert capsys.readouterr().err == ""
+        assert [point.step for point in trained.curve] == [6]
+
+    def test_samples_are_not_clipped(self, own):
+        images = gendiff.load(own, model=net()).sample(8, sampler="ddim:steps=5,clip=false")
+        assert images.abs().max() > 1.01  # what a file cannot hold
+        assert "clamp" in (ROOT / "docs" / "library.md").read_text()
+
     def test_settings_that_do_not_fit(self, tmp_path):
         with pytest.raises(ConfigError, match="no parameter 'stepz'"):
             gendiff.train(events(), model=net(), out=tmp_path / "r", stepz=3)
