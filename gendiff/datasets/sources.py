@@ -72,7 +72,8 @@ def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
     """The table of a path; a spec stays as it is, and says itself what is wrong with it."""
     registry = registry_in_force()
     name = text.partition(":")[0].strip()
-    if Path(text).exists() or not (name in registry.names("data") or name.isidentifier()):
+    is_spec = name in registry.names("data") or (name.isidentifier() and not also)
+    if Path(text).exists() or not is_spec:
         return source(registry, text, also)
     return text
 

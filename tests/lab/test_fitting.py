@@ -19,7 +19,18 @@ from gendiff.component import component_class as installed
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.fitting import Parameter, _cost, _data_snr, _search, chosen, fit, kept, never_rises, parameters, with_values
+from gendiff.lab.fitting import (
+    Parameter,
+    _cost,
+    _data_snr,
+    _search,
+    chosen,
+    fit,
+    kept,
+    never_rises,
+    parameters,
+    with_values,
+)
 from gendiff.lab.forward import DECIBEL
 from gendiff.lab.prediction import dense, diagonal, predict, thinned
 from gendiff.moments import Moments
@@ -383,7 +394,7 @@ def test_fit_says_what_a_schedule_of_ones_own_leaves_open(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(
         "import torch\nfrom pydantic import Field\nfrom gendiff import BlurSchedule, hookimpl\n"
-        "class Sine(BlurSchedule):\n    \"\"\"sine.\"\"\"\n    name = 'sine'\n    f_max: float = Field(0.14, ge=0)\n"
+        'class Sine(BlurSchedule):\n    """sine."""\n    name = \'sine\'\n    f_max: float = Field(0.14, ge=0)\n'
         "    def f(self, i, N):\n        return self.f_max * torch.sin(torch.pi * i / (2 * N)) ** 2\n"
         "@hookimpl\ndef gendiff_components():\n    return [Sine]\n"
     )
