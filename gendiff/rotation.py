@@ -65,8 +65,19 @@ class Rotation(Component):
 
     @final
     def require(self, event_shape: EventShape) -> None:
-        """Raise `ConfigError` where there is no U for events of that shape: asked before anything else is asked of U."""
-        if why := self.refusal(event_shape):
+        """Raise `ConfigError` where there is no U for events of that shape: asked before anything else is asked of U.
+
+        And `PluginError` where its author's `refusal` gives no text.
+        """
+        why = self.refusal(event_shape)
+        if why and not isinstance(why, str):
+            raise PluginError(
+                f"rotation '{self.name}': refusal({tuple(event_shape)}) gave {why!r}, no text",
+                details=["a text says why there is no U of that size; an empty one, that there is"],
+                fix="return a text, such as 'a side is no power of two' where it is refused, and '' where it is not",
+                subject="rotation.refusal",
+            )
+        if why:
             raise ConfigError(
                 f"rotation '{self.name}' does not take events of {shown_shape(event_shape)}: {why}",
                 fix=f"choose another size, or another rotation: {option('--rotation', 'dct')} takes every size",

@@ -41,6 +41,7 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+WORDS: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # names and paths stay whole
 MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
 
 
@@ -92,9 +93,13 @@ def progress(*columns: ProgressColumn) -> Progress:
 
 
 def note(text: str) -> None:
-    """A remark on stderr, one line, silent under -q."""
-    if Verbosity.level >= 0 and is_main_process():
-        err().print(f"[dim]note:[/] {escape(printable(text))}")
+    """A remark on stderr, silent under -q; a terminal shows it in lines of whole words, in a pipe it is one line."""
+    if Verbosity.level < 0 or not is_main_process():
+        return
+    text = printable(text)
+    lines = textwrap.wrap(text, max(err().width, 40) - len("note: "), **WORDS) if err().is_terminal else [text]
+    for place, line in enumerate(lines or [""]):
+        err().print(f"{'      ' if place else '[dim]note:[/] '}{escape(line)}")
 
 
 def aside(lines: Mapping[str, str]) -> None:
