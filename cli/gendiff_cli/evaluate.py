@@ -134,7 +134,11 @@ def evaluate(
     _check_file(out, "--out", ".json")
     with join(device) as world, _Progress() as progress:
         which = chosen_weights(ema, no_ema)
-        model = load_model(open_run(Path(source)), world.device, which, precision, compiled) if is_run(source) else None
+        model = (
+            load_model(source, open_run(Path(source)), world.device, which, precision, compiled)
+            if is_run(source)
+            else None
+        )
         if model is None:
             own = {"steps": steps, "precision": precision and precision.value}
             drawing_options = {**given.values, **{key: value for key, value in own.items() if value is not None}}

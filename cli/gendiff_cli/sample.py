@@ -16,6 +16,7 @@ from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
+    CheckpointArgument,
     CompileOption,
     DeviceOption,
     EmaOption,
@@ -23,7 +24,6 @@ from gendiff_cli.options import (
     JsonOption,
     PrecisionOption,
     RawOption,
-    RunArgument,
     StepsOption,
     chosen_weights,
     configured,
@@ -44,7 +44,7 @@ LONGEST = 60  # characters of a sampler in the name of a folder
 
 @configured("n sampler steps grid prior")
 def sample(
-    run: RunArgument,
+    run: CheckpointArgument,
     given: Given,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 16,
     steps: StepsOption = None,
@@ -81,7 +81,7 @@ def sample(
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
     with join(device) as world:
-        model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
+        model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:

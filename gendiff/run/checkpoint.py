@@ -149,8 +149,19 @@ def newest(folder: Path, problems: list[str] | None = None, preference: Sequence
     )
 
 
-def at(folder: Path, step: int) -> Checkpoint:
-    """The checkpoint of a step under ``folder``; raises `DataError` where there is none, or it is damaged or not finite."""
+def named(text: str | Path) -> tuple[Path, int | None]:
+    """The run and the step of ``RUN@STEP``; no step where only a run is named, or a folder is called so."""
+    match = re.fullmatch(r"(.+)@(\d{1,12})", str(text), re.DOTALL)
+    if match is None or Path(text).exists():
+        return Path(text), None
+    return Path(match[1]), int(match[2])
+
+
+def at(folder: Path, step: int, preference: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint of a step under ``folder``; raises `DataError` where there is none, or it is damaged or not finite.
+
+    ``preference``: as of `newest`.
+    """
     path, there = directory(folder, step), steps(folder)
     if step not in there:
         raise DataError(
@@ -159,7 +170,8 @@ def at(folder: Path, step: int) -> Checkpoint:
             fix=f"choose one of them; train with {option('--keep', 'N')} to have more of them",
         )
     checkpoint = load(path)
-    _refuse_not_finite(path, checkpoint, list(checkpoint.tensors))
+    groups = [group for group in preference if group in checkpoint.tensors][:1]
+    _refuse_not_finite(path, checkpoint, groups or list(checkpoint.tensors))
     return checkpoint
 
 

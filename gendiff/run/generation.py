@@ -84,8 +84,9 @@ class TrainedModel:
         *,
         precision: str = "fp32",
         compiled: bool = False,
+        step: int | None = None,
     ) -> TrainedModel:
-        """The newest usable checkpoint.
+        """The newest usable checkpoint, or that of a step.
 
         Args:
             run: where it is.
@@ -95,13 +96,18 @@ class TrainedModel:
             problems: why damaged checkpoints and snapshots were passed over is appended.
             precision: in which the network runs, ``fp32``, ``bf16``, or ``auto``: what its device computes well.
             compiled: whether it is compiled when it is asked first.
+            step: of the checkpoint; left out, the newest.
 
         Raises `DataError` where there is none, and for weights that are not finite or of another network; `ConfigError` for an
         average that the run does not have.
         """
         kind, _, width = ema.partition(":") if isinstance(ema, str) else ("", "", "")
         groups = ("model",) if kind == "posthoc" else _groups(run.config.train, ema)
-        newest = checkpoint.newest(run.checkpoints, problems, groups)
+        newest = (
+            checkpoint.newest(run.checkpoints, problems, groups)
+            if step is None
+            else checkpoint.at(run.checkpoints, step, groups)
+        )
         path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
         if kind == "posthoc":
@@ -384,7 +390,7 @@ def origin(
             "device": device_name(next(denoiser.parameters()).device),
             "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
             "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},
-            "command": command("sample", run.path, *again, *options),
+            "command": command("sample", Path(f"{run.path}@{step}"), *again, *options),
         }
     )
 

@@ -7,7 +7,6 @@ other no more.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class Parent:
             DataError: where there is no such checkpoint, or it is damaged.
 
         """
-        path, step = _parsed(text)
+        path, step = checkpoint.named(text)
         refuse_no_run(path)
         source = (
             checkpoint.newest(path / "checkpoints", problems)
@@ -101,10 +100,3 @@ class Parent:
             few, more = lineage["not_taken"][:5], len(lineage["not_taken"]) > 5
             lines.append(f"not taken: {'; '.join(few)}{'; and others, which run.json names' * more}")
         return lines
-
-
-def _parsed(text: str | Path) -> tuple[Path, int | None]:
-    match = re.fullmatch(r"(.+)@(\d{1,12})", str(text), re.DOTALL)
-    if match is None or Path(text).exists():
-        return Path(text), None
-    return Path(match[1]), int(match[2])

@@ -217,7 +217,7 @@ def load(
     What is not as it was when the run was made is said in a warning.
 
     Args:
-        path: the run directory.
+        path: the run directory, or ``"runs/mine@40"``, one of its checkpoints.
         model, data: again, where they were given in Python; data are needed for `TrainedModel.data` alone.
         ema: whether to take the averaged weights, where the run has them; or which: the decay of one of several, or
             ``"posthoc:WIDTH"``, as ``gendiff sample --ema`` has it.
@@ -228,8 +228,9 @@ def load(
         DataError: where there is no checkpoint, or it is damaged.
 
     """
-    run, problems = Run.open(path, given=_given(model, data)), list[str]()
-    result = TrainedModel.load(run, choose_device(device), ema, problems)
+    folder, step = checkpoint.named(Path(path))
+    run, problems = Run.open(folder, given=_given(model, data)), list[str]()
+    result = TrainedModel.load(run, choose_device(device), ema, problems, step=step)
     for text in (*run.notes, *(f"a damaged checkpoint was passed over: {problem}" for problem in problems)):
         warnings.warn(text, stacklevel=2)
     return result
