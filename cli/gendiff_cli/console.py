@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import is_repetition
-from gendiff.errors import GendiffError, printable
+from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff.quantities import amount as amount
 from gendiff.quantities import counted as counted
 from gendiff.quantities import duration as duration
@@ -179,7 +179,12 @@ def json_result(value: Any) -> None:
 
 
 def fail(error: GendiffError) -> int:
-    """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line."""
+    """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line.
+
+    What is wrong with a command is so in every process of torchrun on a machine, and the first says it.
+    """
+    if isinstance(error, ConfigError) and error.where != "--device" and os.environ.get("LOCAL_RANK", "0") != "0":
+        return error.exit_code
     if Verbosity.level > 0:
         err().print(escape("".join(traceback.format_exception(error))))
     lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in map(printable, error.lines)]

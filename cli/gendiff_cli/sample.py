@@ -115,6 +115,8 @@ def sample(
                 drawn.close()
                 files = _draw_together(stage, drawn, n, views, trajectory, gif, made_by)
         if world.main:
+            if not elsewhere:
+                opened_run.retitle_card()
             _report(model, sampler, seed, n, folder, drawn, files, evaluations, json)
 
 

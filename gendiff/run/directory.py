@@ -53,6 +53,7 @@ from gendiff.storage.folder import empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 
 CONFIG, CARD = "config.toml", "README.md"
+MOST_CARD = 2**20  # bytes of a card that are read
 ROLL = "data.roll"
 EDITS = 5  # settings named in one message
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
@@ -438,6 +439,16 @@ class Run:
             "",
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
+
+    def retitle_card(self) -> None:
+        """Let README.md have the name that the run has now: a folder may have been renamed since."""
+        card, title = self.path / CARD, f"# {printable(os.path.basename(os.path.abspath(self.path)))}"  # noqa: PTH100, PTH119
+        try:
+            first, _, rest = reading.content(card, MOST_CARD).decode().partition("\n")
+        except (OSError, ValueError, DataError):
+            return  # gone, or not what gendiff wrote
+        if first.startswith("# ") and first != title:
+            Files().replace(card, f"{title}\n{rest}".encode())
 
     def _held_out_lines(self, info: Mapping[str, Any]) -> list[str]:
         """Of the card: what is held out, and the losses of both sides."""

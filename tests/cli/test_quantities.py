@@ -7,10 +7,11 @@ import math
 
 import gendiff_cli.console
 import pytest
-from gendiff_cli.console import Verbosity, amount, aside, counted, duration, note, rate
+from gendiff_cli.console import Verbosity, amount, aside, counted, duration, fail, note, rate
 from gendiff_cli.plugins import _print_card
 from rich.console import Console
 
+from gendiff.errors import ConfigError, DataError
 from gendiff.testing import Line
 
 
@@ -57,6 +58,17 @@ def test_remarks_are_aligned_and_fit_a_terminal(monkeypatch, width):
     assert max(map(len, lines)) <= width
     assert [line[:8] for line in lines] == ["a       ", *["        "] * (len(lines) - 3), "longer  ", "empty   "]
     assert " ".join(line[8:].strip() for line in lines[:-2]) == ("one two [red] three " * 9).strip()
+
+
+def test_what_is_wrong_with_a_command_is_said_once_a_machine(monkeypatch, capsys):
+    wrong, here, lost = ConfigError("wrong"), ConfigError("no GPU", where="--device"), DataError("lost")
+    for rank, said in (
+        ("0", "error: wrong\nerror: no GPU (from --device)\nerror: lost\n"),
+        ("1", "error: no GPU (from --device)\nerror: lost\n"),
+    ):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert [fail(error) for error in (wrong, here, lost)] == [2, 2, 4]
+        assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("width", [40, 80])

@@ -95,6 +95,20 @@ def test_a_run_that_was_trained_on_still_draws_what_it_drew(samples, tmp_path):
     assert gendiff.load(tmp_path / "r@3").step == 3
 
 
+def test_the_card_follows_a_new_name(samples, tmp_path):
+    shutil.copytree("r", tmp_path / "renamed")
+    card = tmp_path / "renamed/README.md"
+    before = card.read_text()
+    assert before.startswith("# r\n")
+    assert run("sample", tmp_path / "renamed", "--n", 1, "--steps", 1, "--out", tmp_path / "away").code == 0
+    assert card.read_text() == before  # nothing was written into the run
+    assert run("sample", tmp_path / "renamed", "--n", 1, "--steps", 1).code == 0
+    assert card.read_text() == before.replace("# r\n", "# renamed\n", 1)
+    card.write_text("mine\n")
+    Run.open(tmp_path / "renamed").retitle_card()
+    assert card.read_text() == "mine\n"
+
+
 def test_the_command_names_what_the_sampler_of_the_run_would_lend(samples):
     done = run("sample", "r", "--n", 1, "--sampler", "ddim:clip=true,steps=2", "--json")
     command = Origin.of(Path(done.json["folder"])).facts["command"]
