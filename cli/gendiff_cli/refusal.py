@@ -28,9 +28,9 @@ def refused(error: Any, words: Sequence[str]) -> ConfigError:
         )
     if number := NUMBERS.get(rule):
         kind, example = number
-        given = " ".join(map(repr, _given(error.param.opts, words)))
+        typed = " ".join(map(repr, _given(error.param.opts, words)))
         fix = f"write it in digits, such as {option} {example}"
-        return ConfigError(f"{given} is no number", where=option, details=[f"allowed: {kind}"], fix=fix)
+        return ConfigError(f"{typed} is no number", where=option, details=[f"allowed: {kind}"], fix=fix)
     if limit := re.fullmatch(r"(greater|less) than (or equal to )?(\S+)", rule):
         end = {"greater": "more", "less": "less"}[limit[1]]
         fix = f"write {option} {limit[3]} or {end}" if limit[2] else f"write {option} with {end} than {limit[3]}"
@@ -52,8 +52,8 @@ def misused(error: Any, command: str) -> ConfigError:
         near = f"it is an option of {', '.join(others)}" if others else near
         return ConfigError(f"unknown option '{name}'", details=[near], fix=fix)
     if context and (extra := re.fullmatch(r"Got unexpected extra argument\(?s?\)? \((.*)\)", error.format_message())):
-        details = [_meant(extra[1].split()[0], context), context.get_usage().replace("Usage", "usage", 1)]
-        return ConfigError(f"'{extra[1]}' is one word too many", details=details, fix=fix)
+        hints = [_meant(extra[1].split()[0], context), context.get_usage().replace("Usage", "usage", 1)]
+        return ConfigError(f"'{extra[1]}' is one word too many", details=hints, fix=fix)
     message, usage = error.format_message().rstrip("."), context.get_usage() if context else ""
     return ConfigError(f"{message[:1].lower()}{message[1:]}", details=[usage.replace("Usage", "usage", 1)], fix=fix)
 
