@@ -132,6 +132,9 @@ GuideOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="Run directory, with its newest checkpoint or that of a step.", metavar="RUN[@STEP]")
+]
 WeightsOption = Annotated[Path | None, weights_option()]
 
 #: What a command line can say of a configuration: of its keys, by the short words of `gendiff.run.shorthand`, and as a whole.

@@ -15,6 +15,7 @@ from torch import Tensor
 from gendiff import Diffusion, Rotation, Scales, VariancePreserving, Velocity
 from gendiff.errors import DataError, GendiffError
 from gendiff.run.directory import Run
+from gendiff.run.recall import _change
 from gendiff.run.stored import StoredProcess, TableScales, TableVariancePreserving, difference, dump
 from gendiff.scales import BlurScales
 
@@ -205,3 +206,18 @@ def test_a_stored_basis_first_used_while_sampling_meets_autograd_later(tmp_path)
     x = torch.ones(1, 1, 8, 8, requires_grad=True)
     U.rotate(x).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (DataError("there is no folder 'photos'"), "its data cannot be read, to make its process anew (there is no"),
+        (ValueError("odd"), "its process cannot be made anew (ValueError: odd"),
+    ],
+)
+def test_why_numbers_stand_in_is_said_by_its_cause(raised, said):
+    class Gone:
+        def diffusion(self):
+            raise raised
+
+    assert _change(Gone(), None).startswith(said)
