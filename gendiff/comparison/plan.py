@@ -24,6 +24,7 @@ from gendiff.lab.forward import BandSNR
 from gendiff.metric import Metric
 from gendiff.run.config import Config
 from gendiff.run.directory import Run
+from gendiff.run.history import completed
 from gendiff.run.layers import Layer, resolve
 from gendiff.sampler import Sampler
 
@@ -84,7 +85,7 @@ class Contender:
         if "runs" in table:
             paths = tuple(Path(path) for path in table["runs"])
             return cls.of(Arm(label, (Layer(origin, {"sampler": table["sampler"]}),), paths), text, ())
-        return cls.of(Arm(label, (Layer(origin, table["config"]),)), text, ())
+        return cls.of(Arm(label, (Layer(origin, completed(table["config"])),)), text, ())
 
     def table(self) -> dict[str, Any]:
         """Plain values; paths are absolute."""
