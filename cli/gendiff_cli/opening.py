@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gendiff_cli.console import note
 
@@ -67,6 +67,15 @@ def load_model(
             compiled=compiled,
             step=step,
         )
+
+
+def asking(precision: Precision | None, compiled: bool, device: str | None) -> dict[str, Any]:
+    """How the networks of a comparison are asked: ``auto`` is what its device computes well, and is so where it goes on."""
+    from gendiff.machine.arithmetic import chosen
+    from gendiff.machine.world import choose_device
+
+    known = "fp32" if precision is None else chosen(precision.value, choose_device(device))
+    return {"precision": known, "compiled": compiled}
 
 
 @contextmanager

@@ -241,8 +241,7 @@ class Run:
         """
         table = reading.toml_file(path / CONFIG)
         refuse_plugins(table.pop("plugins", []), path / CONFIG)
-        if isinstance(objective := table.get("objective"), dict):
-            objective.setdefault("basis", "process")  # there was no other before it was said
+        table = history.completed(table)
         if not isinstance(table.get("train", {}), dict):
             raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
         return table

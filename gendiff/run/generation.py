@@ -309,20 +309,14 @@ def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
 
     @cache
     def other(name: str) -> ScoreModel:
-        path, _, step = name.rpartition("@")
-        source = Run.open(Path(path)) if path else run
-        model = TrainedModel.load(source, next(denoiser.parameters()).device, step=_step(step, name))
+        path, step = checkpoint.named(name if not name.startswith("@") else f"{run.path}{name}")
+        source = run if path == run.path else Run.open(path)
+        model = TrainedModel.load(source, next(denoiser.parameters()).device, step=step)
         if model.diffusion.event_shape != denoiser.diffusion.event_shape:
             raise ConfigError(f"'{name}' draws events of another shape", fix="name a run on data of this shape")
         return score_of(model.denoiser, denoiser.diffusion, source.config)
 
     return other
-
-
-def _step(text: str, name: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"'{name}' names no checkpoint", fix="write @STEP, or RUN@STEP for that of another run")
-    return int(text)
 
 
 def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:

@@ -147,6 +147,9 @@ MISTAKES = [
     ("train --config empty", 2, "cannot read the configuration 'empty': not a regular file"),
     ("train --config bad/x.png", 2, "'bad/x.png' is not valid TOML", "gendiff config show"),
     # resuming
+    ("compare --resume r --precision bf16", 2, "--precision would change it", "(from --resume)"),
+    ("compare --resume r --compile", 2, "--compile would change it", "(from --resume)"),
+    ("reproduce figure4 --precision bf16", 2, "--precision would have no effect", "(from --precision)"),
     ("train --resume foreign", 2, "'foreign' is not a run directory", "run.json and config.toml"),
     ("train --resume missing", 2, "'missing' is not a run directory"),
     ("train --resume r --seed 1", 2, "--seed would make another of it (from --resume)", "train --from r --seed 1"),
