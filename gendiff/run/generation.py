@@ -37,6 +37,7 @@ from gendiff.run.network import build_denoiser, hasten, load_weights, score_of
 from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
 from gendiff.run.settings import TrainSettings
+from gendiff.run.stored import difference
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.score import ScoreModel
 from gendiff.shapes import ShownByShape, check_number
@@ -256,7 +257,7 @@ def generate(
     network = denoiser if recorder is None else Replayed(denoiser, recorder)
     model = score_of(network, denoiser.diffusion, config)
     asked = Asked.of(config) if asked is None else asked
-    scene = Scene(denoiser.diffusion, config.train.condition_dropout, _others(run, denoiser), asked.measurement)
+    scene = _scene(denoiser, run, asked)
     chunk = chunk or CHUNK[device.type]
     size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
@@ -269,7 +270,7 @@ def generate(
         observer = _first(len(part), watch)
         here = scene.rows(numbers)
         steered = guided(model.given(asked.told(config.conditions, numbers)), asked.guides, here)
-        plan = reduce(lambda own, guide: guide.sampler(own, here), asked.guides, sampler)
+        plan = _sampler(sampler, asked, here)
         events = sample(denoiser.diffusion, steered, plan, noise, start=begin, watch=observer)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
         bad += [image for image, whole in zip(part, finite, strict=True) if not whole]
@@ -280,25 +281,74 @@ def generate(
             yield events
 
 
+def require(denoiser: Denoiser, run: Run, sampler: Sampler, asked: Asked) -> None:
+    """Raise `ConfigError` where a guide cannot do what is asked of it: before anything is drawn, or written."""
+    scene = _scene(denoiser, run, asked).rows([0])
+    model = score_of(denoiser, denoiser.diffusion, run.config)
+    guided(model.given(asked.told(run.config.conditions, [0])), asked.guides, scene)
+    _sampler(sampler, asked, scene)
+
+
+def _scene(denoiser: Denoiser, run: Run, asked: Asked) -> Scene:
+    dropout = run.config.train.condition_dropout
+    return Scene(denoiser.diffusion, dropout, _others(run, denoiser), asked.measurement)
+
+
+def _sampler(sampler: Sampler, asked: Asked, scene: Scene) -> Sampler:
+    return reduce(lambda own, guide: guide.sampler(own, scene), asked.guides, sampler)
+
+
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
-    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once."""
+    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once; see `Scene.other`."""
+    device, recorder = next(denoiser.parameters()).device, recorder_for(next(denoiser.parameters()).device)
 
     @cache
     def other(name: str) -> ScoreModel:
-        path, _, step = name.rpartition("@")
-        source = Run.open(Path(path)) if path else run
-        model = TrainedModel.load(source, next(denoiser.parameters()).device, step=_step(step, name))
-        if model.diffusion.event_shape != denoiser.diffusion.event_shape:
-            raise ConfigError(f"'{name}' draws events of another shape", fix="name a run on data of this shape")
-        return score_of(model.denoiser, denoiser.diffusion, source.config)
+        path, step, raw = _named(name)
+        source = Run.open(path) if path else run
+        if source.config.conditions != run.config.conditions:
+            raise ConfigError(
+                f"'{name}' is told of other conditions than this run",
+                details=[f"of {', '.join(source.config.conditions) or 'nothing'}; the classes and ranges count too"],
+                fix="name a run that is told of the same",
+                subject="guide.name",
+            )
+        there = checkpoint.steps(source.checkpoints)
+        if step is not None and step not in there:
+            raise ConfigError(
+                f"'{name}' names no checkpoint: there is none of step {step}",
+                details=[f"steps in '{source.checkpoints}': {', '.join(map(str, there)) or 'none'}"],
+                fix="name one of them; train with --keep to have more of them",
+                subject="guide.name",
+            )
+        model = TrainedModel.load(source, device, not raw, precision=denoiser.precision, step=step)
+        if apart := difference(model.diffusion, denoiser.diffusion):
+            raise ConfigError(
+                f"'{name}' was trained with another process than this run",
+                details=[f"they differ: {apart}"],
+                fix="name a run of the same process",
+                subject="guide.name",
+            )
+        network = model.denoiser if recorder is None else Replayed(model.denoiser, recorder)
+        return score_of(network, model.diffusion, source.config)
 
     return other
 
 
-def _step(text: str, name: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"'{name}' names no checkpoint", fix="write @STEP, or RUN@STEP for that of another run")
-    return int(text)
+def _named(name: str) -> tuple[Path | None, int | None, bool]:
+    """The run, None for this one, the step, None for the newest, and whether raw weights are meant."""
+    path, at, step = name.rpartition("@")
+    step, colon, kind = step.partition(":")
+    if not at or not (step == "last" or step.isdecimal()) or (colon and kind != "raw"):
+        raise ConfigError(
+            f"'{name}' names no checkpoint",
+            details=[
+                "allowed: @STEP of this run, RUN@STEP of another, @last for the newest, :raw after it for raw weights"
+            ],
+            fix="write such as @1000, @last:raw or runs/small@1000",
+            subject="guide.name",
+        )
+    return Path(path) if path else None, None if step == "last" else int(step), bool(colon)
 
 
 def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:
