@@ -99,7 +99,7 @@ def belief(guide: Guide) -> str:
                 parts = at.a * pivot.x_0, at.s * pivot.eps
                 size = max(float(part.abs().max()) for part in (x_bar, *parts))
                 error = float((parts[0] + parts[1] - x_bar).abs().max()) / size
-                worst = largest(worst, error / (1 if dtype == torch.float32 else 1e-3))
+                worst = largest(worst, error / (1 if dtype == torch.float32 else 1e-5))
                 require(
                     worst < 1e-4,
                     "x̄_i = a x̂_0 + s ε̂, to rounding",
@@ -122,7 +122,7 @@ def neighbours(guide: Guide) -> str:
                     own = asked if isinstance(asked, int) else asked[[k]]
                     alone = _asked(guide, case.of([k]), x_bar[[k]], own)
                     worst = largest(worst, _apart(alone, Pivot(together.x_0[[k]], together.eps[[k]])))
-    require(worst < 1e-4, "the same belief whatever else is in the batch", f"a relative difference of {worst:.1e}")
+    require(worst < 1e-3, "the same belief whatever else is in the batch", f"a relative difference of {worst:.1e}")
     return f"{worst:.0e} relative"
 
 
@@ -136,9 +136,9 @@ def pure(guide: Guide) -> str:
         copy, condition = x_bar.clone(), {name: value.clone() for name, value in case.model.condition.items()}
         with undisturbed():
             first, second = (_asked(guide, case, x_bar, N // 2) for _ in range(2))
-        require(torch.equal(first.x_0, second.x_0) and torch.equal(first.eps, second.eps), "the same twice", "another")
         kept = torch.equal(x_bar, copy) and all(torch.equal(case.model.condition[k], v) for k, v in condition.items())
         require(kept, "x̄_i and conditions as they were", "they changed")
+        require(torch.equal(first.x_0, second.x_0) and torch.equal(first.eps, second.eps), "the same twice", "another")
     return "the same twice"
 
 
@@ -240,7 +240,7 @@ def _of_shape(shape: EventShape) -> Iterator[Case]:
     identity = component_class("operator", "identity").model_validate({})
     assert isinstance(identity, Operator)
     y = 0.5 * noise((CLASSES, *shape))[:B].float() + 0.1 * noise((B, *shape), 3).float()
-    for name, pace in (("dct", 2.0), ("identity", 0.0)):
+    for name, pace in (("dct", 6.0), ("identity", 0.0)):
         rotation = component_class("rotation", name).model_validate({})
         assert isinstance(rotation, Rotation)
         rho = rotation.frequencies(shape)
@@ -264,9 +264,9 @@ def _steered(guide: Guide, case: Case) -> ScoreModel:
     return guided(case.model, [guide], case.scene)
 
 
-@torch.no_grad()
 def _asked(guide: Guide, case: Case, x_bar: Tensor, i: Any) -> Pivot:
-    return believe(_steered(guide, case), x_bar, i)
+    with torch.no_grad():
+        return believe(_steered(guide, case), x_bar, i)
 
 
 def _apart(one: Pivot, other: Pivot) -> float:

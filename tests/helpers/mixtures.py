@@ -21,8 +21,6 @@ class Mixture(ScoreModel):
     Label K, or none, is all of them.
     """
 
-    value_range = (-1.0, 1.0)
-
     def __init__(self, diffusion: Diffusion, seed: int = 0, spread: float = 1.0) -> None:
         g = torch.Generator().manual_seed(seed)
         shape = (CLASSES, *diffusion.event_shape)
@@ -90,7 +88,7 @@ class View(nn.Module):
 
 def network(model: Mixture, parametrization: Parametrization) -> NetworkScore:
     """The mixture as a trained network that knows it."""
-    return NetworkScore(View(model, parametrization), model.diffusion, parametrization, (-1, 1), CONDITIONS)
+    return NetworkScore(View(model, parametrization), model.diffusion, parametrization, conditions=CONDITIONS)
 
 
 def labels(*numbers: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from gendiff_plugins.guides.contrast import FreeContrast
 
 
 class ClassifierFree(FreeContrast):
-    r"""classifier-free guidance, at all noise levels or in an interval of them.
+    r"""classifier-free guidance.
 
     ``free + weight (conditional - free)`` of both entries of the belief, and so of the scores: at weight 1 the conditional model,
     at 0 the unconditional one, each as it is. It acts on a component where its noise level σ = s/a is in

@@ -47,7 +47,7 @@ class Frequency(FreeContrast):
     def _fits(self) -> Self:
         if self.edges and len(self.edges) != len(self.weights) - 1:
             raise ValueError(
-                f"{len(self.edges)} edges part {len(self.edges) + 1} bands, and there are {len(self.weights)} weights"
+                f"{len(self.weights)} weights, and {len(self.edges)} edges part {len(self.edges) + 1} bands"
             )
         if any(not low < high for low, high in pairwise((0.0, *self.edges))):
             raise ValueError("edges are above 0, and each is above the one before")
