@@ -117,7 +117,11 @@ class Guided(ScoreModel):
 def guided(model: ScoreModel, guides: Sequence[Guide], scene: Scene) -> ScoreModel:
     """A model under guides, in this order; raises `ConfigError` where one of them cannot guide it."""
     for guide in guides:
-        guide.check(model, scene)
+        try:
+            guide.check(model, scene)
+        except ConfigError as error:
+            error.where = error.where or f"--guide {guide.spec}"
+            raise
         model = Guided(model, guide, scene)
     return model
 
@@ -209,7 +213,6 @@ class GivenClassifier(ClassifierGuide):
             raise ConfigError(
                 f"the classifier was given in Python, {self.function}, and is not here",
                 fix="give it again in Python: as_guide(log_prob)",
-                subject="guide.name",
             )
 
     def log_prob(self, x: Tensor, i: Tensor, condition: Given) -> Tensor:

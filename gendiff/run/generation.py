@@ -311,15 +311,13 @@ def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
                 f"'{name}' is told of other conditions than this run",
                 details=[f"of {', '.join(source.config.conditions) or 'nothing'}; the classes and ranges count too"],
                 fix="name a run that is told of the same",
-                subject="guide.name",
             )
         there = checkpoint.steps(source.checkpoints)
         if step is not None and step not in there:
             raise ConfigError(
                 f"'{name}' names no checkpoint: there is none of step {step}",
-                details=[f"steps in '{source.checkpoints}': {', '.join(map(str, there)) or 'none'}"],
+                details=[f"steps in '{source.checkpoints}': {', '.join(map(str, sorted(there))) or 'none'}"],
                 fix="name one of them; train with --keep to have more of them",
-                subject="guide.name",
             )
         model = TrainedModel.load(source, device, not raw, precision=denoiser.precision, step=step)
         if apart := difference(model.diffusion, denoiser.diffusion):
@@ -327,7 +325,6 @@ def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
                 f"'{name}' was trained with another process than this run",
                 details=[f"they differ: {apart}"],
                 fix="name a run of the same process",
-                subject="guide.name",
             )
         network = model.denoiser if recorder is None else Replayed(model.denoiser, recorder)
         return score_of(network, model.diffusion, source.config)
@@ -346,7 +343,6 @@ def _named(name: str) -> tuple[Path | None, int | None, bool]:
                 "allowed: @STEP of this run, RUN@STEP of another, @last for the newest, :raw after it for raw weights"
             ],
             fix="write such as @1000, @last:raw or runs/small@1000",
-            subject="guide.name",
         )
     return Path(path) if path else None, None if step == "last" else int(step), bool(colon)
 

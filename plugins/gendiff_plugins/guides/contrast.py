@@ -80,14 +80,12 @@ class FreeContrast(Contrast):
                 f"guide '{self.name}' strengthens a condition, and this network is told of none",
                 details=["in Python it is told of one by model.given({...})"],
                 fix="train a network that is: gendiff train --condition NAME; gendiff data info shows what data have",
-                subject="guide.name",
             )
         if not scene.dropout and self.distinct != {1}:
             raise ConfigError(
                 f"guide '{self.name}' needs a network that was trained without conditions too, and this one was not",
                 details=["train.condition_dropout is 0 in this run"],
                 fix="train one with --set train.condition_dropout=0.1",
-                subject="guide.name",
             )
 
     def other(self, model: ScoreModel, scene: Scene) -> ScoreModel:

@@ -69,7 +69,6 @@ class Frequency(FreeContrast):
                     f"events are {shown_shape(scene.diffusion.event_shape)}, and ρ goes from {rho.min():.3g} to {rho.max():.3g}"
                 ],
                 fix="give fewer weights, or other edges",
-                subject="guide.weights",
             )
 
     def mix(self, other: Pivot, own: Pivot, scene: Scene) -> Pivot:
@@ -102,7 +101,6 @@ def _basis(diffusion: Diffusion) -> tuple[Rotation, Tensor]:
         raise ConfigError(
             f"rotation '{diffusion.rotation.name}' has no frequencies, and its components move at different speeds",
             fix="guide a run in a basis that has some, such as --rotation dct, or choose another guide: cfg",
-            subject="guide.name",
         )
     dct = Rotation("dct")
     return dct, dct.frequencies(diffusion.event_shape)
