@@ -112,7 +112,8 @@ class Condition(Settings):
 
     def _numbers(self, name: str, given: Any) -> Tensor:
         try:
-            value = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
+            numbers = float(given) if isinstance(given, str) else given
+            value = torch.as_tensor(numbers, dtype=torch.float32).detach().cpu()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"condition '{name}' is {str(given)[:80]!r}", details=[f"allowed: {self.words}"]

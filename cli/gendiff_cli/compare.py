@@ -35,7 +35,7 @@ MEASURING = "Measuring"
 
 
 @configured(
-    "arm seeds steps batch lr ema precision model data size hold_out noise objective sampler "
+    "arm seeds steps batch lr ema precision model data size condition hold_out noise objective sampler "
     "nfe n features fid_weights metric gate allow device out preset config set"
 )
 def compare(

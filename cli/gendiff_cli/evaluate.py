@@ -13,6 +13,7 @@ import typer
 from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
+from gendiff_cli.classes import alike, by_class, label_of
 from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_on
 from gendiff_cli.neighbours import MOST_SHOWN, Search, picture_of, save_picture
@@ -20,9 +21,11 @@ from gendiff_cli.numbers import show_numbers, show_remarks
 from gendiff_cli.opening import is_run, load_model, open_run
 from gendiff_cli.options import (
     CompileOption,
+    ConditionOption,
     DeviceOption,
     EmaOption,
     Given,
+    GuideOption,
     HeldOutOption,
     JsonOption,
     PrecisionOption,
@@ -33,7 +36,7 @@ from gendiff_cli.options import (
     configured,
     spec_option,
 )
-from gendiff_cli.sample import chosen_sampler
+from gendiff_cli.sample import asked_of, chosen_sampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,8 +53,8 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 
 
 @configured(
-    "data held_out reference n reference_n features metric kid precision_recall neighbours sampler steps grid prior seed ema "
-    "no_ema batch device"
+    "data held_out reference n reference_n features metric kid precision_recall neighbours by condition guide "
+    "sampler steps grid prior seed ema no_ema batch device"
 )
 def evaluate(
     context: typer.Context,
@@ -100,6 +103,12 @@ def evaluate(
             metavar="[K=16]",
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Measure each class of a label by itself too: label.", metavar="NAME"),
+    ] = None,
+    condition: ConditionOption = None,
+    guide: GuideOption = None,
     steps: StepsOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Sample k is the same for the same seed, whatever else is asked.")
@@ -136,7 +145,8 @@ def evaluate(
         which = chosen_weights(ema, no_ema)
         model = load_model(open_run(Path(source)), world.device, which, precision, compiled) if is_run(source) else None
         if model is None:
-            own = {"steps": steps, "precision": precision and precision.value}
+            own = {"by": by, "steps": steps, "precision": precision and precision.value}
+            own |= {"condition": " ".join(condition or ()) or None, "guide": " ".join(guide or ()) or None}
             drawing_options = {**given.values, **{key: value for key, value in own.items() if value is not None}}
             _refuse_drawing(source, drawing_options, which)
         samples = None if model else event_set(context.obj, source, SOURCE, n)
@@ -149,6 +159,12 @@ def evaluate(
                 f"what is '{source}' to be compared with?",
                 fix="give --data SPEC, or --reference with a folder of pictures or a file of statistics",
             )
+        asked, label = asked_of(model.run, condition, guide) if model else None, None
+        if model and asked:
+            model.check(asked)
+            label = None if by is None else label_of(model.config.conditions, by)
+            if condition and data is None and reference is None and isinstance(theirs, EventSet):
+                theirs = alike(theirs, model.config.conditions, asked)
         instruments = chosen_instruments(features, metric, fid_weights, shape, theirs)
         search = None if neighbours is None else Search.of(neighbours, model, theirs, instruments, source, out)
         measured_by = search.instruments if search else instruments
@@ -156,7 +172,7 @@ def evaluate(
         if model:
             count = n or max(min((theirs and theirs.about.n) or MOST, MOST), measuring.FEWEST)
             sampler = chosen_sampler(model.run, given, steps)
-            samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot)
+            samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot, asked)
             progress.chain = drawing.evaluations
             if count * drawing.evaluations > LONG and world.device.type == "cpu":
                 note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
@@ -178,19 +194,20 @@ def evaluate(
                 _statistics(ours, instruments).save(save_statistics)
         evaluation = None
         if target is not None:
-            evaluation = measuring.evaluate(
-                ours,
-                target,
-                instruments,
-                kernel=kid,
-                manifold=precision_recall,
-                replicates=replicates,
-                device=world.device,
-                cache=cache,
-                drawing=drawing,
-                trained_on=trained_on(model.run) if model else "",
-                watch=progress.heard,
-            )
+            options: dict[str, Any] = {
+                "kernel": kid,
+                "manifold": precision_recall,
+                "replicates": replicates,
+                "device": world.device,
+                "cache": cache,
+                "drawing": drawing,
+                "watch": progress.heard,
+            }
+            seen_in_training = trained_on(model.run) if model else ""
+            evaluation = measuring.evaluate(ours, target, instruments, trained_on=seen_in_training, **options)
+            if by is not None and label is not None:
+                classes = by_class(by, label, (ours, samples), (target, theirs), instruments, **options)
+                evaluation = measuring.with_classes(evaluation, classes)
         picture = None
         if evaluation is not None and search is not None:
             progress.heard("neighbours", 0)

@@ -69,7 +69,7 @@ def _some(events: EventSet, where: str, n: int | None) -> EventSet:
         with _argument(where):
             yield from some.at(numbers)
 
-    return EventSet(some.about, some.event_shape, at)
+    return EventSet(some.about, some.event_shape, at, some.told)
 
 
 def _too_few(spec: str, there: int, n: int, where: str) -> ConfigError:

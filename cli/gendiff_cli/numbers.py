@@ -34,6 +34,9 @@ def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> No
             f"drawn by   {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}, {drawing.precision}, "
             f"from step {drawing.step}, {weights} weights {drawing.weights_hash[:12]}"
         )
+        for what, words in (("under", drawing.condition), ("guided by", drawing.guides)):
+            if words:
+                result(f"{what:10} {words}")
     result(f"reference  {first.reference.spec} ({first.reference.fingerprint})")
     by = dict.fromkeys(
         n.instrument if "{" in n.instrument_fingerprint else n.instrument_fingerprint.partition("; ")[0]

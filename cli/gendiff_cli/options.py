@@ -116,6 +116,20 @@ HeldOutOption = Annotated[
         show_default=False,
     ),
 ]
+ConditionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        help="Under which condition: label=3, label=0,3,5 in turn, label=all, label=none; may be given again.",
+        metavar="NAME=VALUE",
+    ),
+]
+GuideOption = Annotated[
+    list[str] | None,
+    spec_option(
+        "guide", "What steers the samples: 'cfg:weight=3', ...; may be given again, and is put on in this order."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
 WeightsOption = Annotated[Path | None, weights_option()]
@@ -135,6 +149,14 @@ OPTIONS: Mapping[str, Any] = {
         str | None, _component("data", "Data: digits, dead-leaves, ..., or the path of a folder or file.")
     ],
     "size": Annotated[str | None, typer.Option(help="Size of pictures: 32, or 32x48 (height x width).")],
+    "condition": Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the network is told of events, by its name in the data: label; may be given again.",
+            metavar="NAME",
+            rich_help_panel="Components",
+        ),
+    ],
     "hold_out": Annotated[
         str | None,
         typer.Option(

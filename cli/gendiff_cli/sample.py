@@ -17,9 +17,11 @@ from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CompileOption,
+    ConditionOption,
     DeviceOption,
     EmaOption,
     Given,
+    GuideOption,
     JsonOption,
     PrecisionOption,
     RawOption,
@@ -27,10 +29,12 @@ from gendiff_cli.options import (
     StepsOption,
     chosen_weights,
     configured,
+    saying,
 )
 
 if TYPE_CHECKING:
     from gendiff.datasets.drawn import Drawn
+    from gendiff.run.asked import Asked
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel, Trajectory
     from gendiff.run.origin import Origin
@@ -40,14 +44,21 @@ GRID, STRIP, ANIMATION = "grid.png", "trajectory.png", "trajectory.gif"
 #: What each file that shows many events is called in the result.
 DRAWN = {GRID: "grid", STRIP: "trajectory", ANIMATION: "gif"}
 LONGEST = 60  # characters of a sampler in the name of a folder
+SHEET = 64  # images in a grid
+IN_A_ROW, ROWS = 8, 16  # of each class, and classes, where there are several
 
 
 @configured("n sampler steps grid prior")
 def sample(
     run: RunArgument,
     given: Given,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images.")] = 16,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=1, help="How many images. Default: 16, or 8 of each class.", show_default=False),
+    ] = None,
     steps: StepsOption = None,
+    condition: ConditionOption = None,
+    guide: GuideOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Image k is the same for the same seed, whatever else is asked.")
     ] = 0,
@@ -65,7 +76,7 @@ def sample(
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.
+    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64, with a row for each class.
 
     The folder's name holds all that decides what is in it; the same command again replaces it as a whole, or goes on where it was
     interrupted.
@@ -80,9 +91,12 @@ def sample(
 
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
+    asked = asked_of(opened_run, condition, guide)
+    n = n or how_many(asked)
     with join(device) as world:
         model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
-        folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
+        model.check(asked)
+        folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n, asked), out is not None
         _check_folder(folder, elsewhere)
         if not elsewhere:
             inside(opened_run.path, folder / FILES)
@@ -97,7 +111,7 @@ def sample(
             folder, size, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
         options = ["--array"] * array + ["--trajectory"] * trajectory + ["--gif"] * gif
-        made_by = model.origin(sampler, seed, n, *options)
+        made_by = model.origin(sampler, seed, n, *options, asked=asked)
         staged = (
             whole(folder, elsewhere, size, of=made_by.text) if world.main else nullcontext(aside(folder, elsewhere))
         )
@@ -109,13 +123,13 @@ def sample(
             if there:
                 note(f"going on: {there:,} of {n:,} images were drawn before")
             images = _missing(drawn, range(world.rank, n, world.size), views)
-            _draw(model, sampler, seed, images, batch, drawn, evaluations, views)
+            _draw(model, sampler, seed, images, batch, drawn, evaluations, views, asked)
             world.barrier()
             if world.main:
                 drawn.close()
-                files = _draw_together(stage, drawn, n, views, trajectory, gif, made_by)
+                files = _draw_together(stage, drawn, n, views, trajectory, gif, made_by, len(asked.conditions))
         if world.main:
-            _report(model, sampler, seed, n, folder, drawn, files, evaluations, json)
+            _report(model, sampler, seed, n, folder, drawn, files, evaluations, json, asked)
 
 
 def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
@@ -135,6 +149,28 @@ def chosen_sampler(run: Run, given: Given, steps: int | None) -> Sampler:
     if isinstance(sampler, GridSampler) and sampler.left_out:
         note(sampler.left_out)
     return sampler
+
+
+def asked_of(run: Run, condition: Sequence[str] | None, guide: Sequence[str] | None) -> Asked:
+    """What ``--condition`` and ``--guide`` ask of the images of a run."""
+    from gendiff.guide import Guide
+    from gendiff.run.asked import Asked, read
+
+    guides = []
+    for spec in guide or ():
+        with saying(f"--guide {spec}", "guide.name"):
+            guides.append(Guide(spec))
+    try:
+        return Asked.of(run.config, read(condition or ()), guides)
+    except ConfigError as error:
+        error.where = error.where or (f"--condition {' '.join(condition)}" if condition else "--condition")
+        raise
+
+
+def how_many(asked: Asked) -> int:
+    """How many images are drawn where nobody says it: whole rows of a grid, where there are several conditions."""
+    count = len(asked.conditions)
+    return IN_A_ROW * count if 1 < count <= ROWS else 16
 
 
 def _drawn(model: TrainedModel, stage: Path, n: int, array: bool, fresh: bool = True) -> Drawn:
@@ -162,11 +198,12 @@ def _draw(
     drawn: Drawn,
     evaluations: int,
     views: Trajectory | None,
+    asked: Asked,
 ) -> None:
     from gendiff.run.generation import generate
     from gendiff.run.origin import Origin
 
-    one = model.origin(sampler, seed, 1).facts
+    one = model.origin(sampler, seed, 1, asked=asked).facts
     with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
@@ -177,17 +214,25 @@ def _draw(
                 views(snapshot)
 
         numbers = iter(images)
-        for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch):
+        for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch, asked=asked):
             for event in events:
                 number = next(numbers)
                 # An image is the same, to the byte, whatever else is drawn with it: of a folder it says nothing.
                 again = one["command"].replace(" --n 1 ", f" --n {number + 1} ", 1)
                 facts = {key: value for key, value in one.items() if key != "n"} | {"image": number, "command": again}
+                facts |= asked.facts(model.config.conditions, number)
                 drawn.put(number, event, Origin(facts).text)
 
 
 def _draw_together(
-    folder: Path, drawn: Drawn, n: int, views: Trajectory | None, trajectory: bool, gif: bool, made_by: Origin
+    folder: Path,
+    drawn: Drawn,
+    n: int,
+    views: Trajectory | None,
+    trajectory: bool,
+    gif: bool,
+    made_by: Origin,
+    conditions: int,
 ) -> list[str]:
     """Draw what shows many events in one picture, and write what made them; returns the names of these pictures."""
     import torch
@@ -195,8 +240,9 @@ def _draw_together(
     from gendiff.datasets import pictures
 
     files = [GRID]
-    events = [drawn.read(number) for number in range(min(n, 64))]
-    pictures.save(folder / GRID, pictures.sheet(torch.stack(events)), made_by.text)
+    numbers, columns = _places(n, conditions)
+    events = torch.stack([drawn.read(number) for number in numbers])
+    pictures.save(folder / GRID, pictures.sheet(events, columns), made_by.text)
     if views is not None and trajectory:
         files.append(STRIP)
         pictures.save(folder / STRIP, pictures.strip(views.events), made_by.text)
@@ -205,6 +251,14 @@ def _draw_together(
         pictures.save_animation(folder / ANIMATION, views.events, text=made_by.text)
     made_by.save(folder)
     return files
+
+
+def _places(n: int, conditions: int) -> tuple[list[int], int | None]:
+    """Which images a grid shows, and in how many columns: where there are several conditions, a row of each."""
+    columns = min(n // conditions, IN_A_ROW)
+    if columns == 0 or not 1 < conditions <= ROWS:
+        return list(range(min(n, SHEET))), None
+    return [first + conditions * k for first in range(conditions) for k in range(columns)], columns
 
 
 def _report(
@@ -217,6 +271,7 @@ def _report(
     files: Sequence[str],
     evaluations: int,
     json: bool,
+    asked: Asked,
 ) -> None:
     from gendiff.datasets.drawn import ARRAY, FILES, DrawnArray
 
@@ -225,6 +280,7 @@ def _report(
         "run": str(model.run.path),
         "n": n,
         "seed": seed,
+        **asked.facts(model.config.conditions),
         "sampler": sampler.spec,
         "evaluations": evaluations,
         "weights": model.weights,
@@ -244,17 +300,22 @@ def _report(
     )
 
 
-def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:
+def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int, asked: Asked) -> str:
     """Everything that decides which pictures are drawn."""
-    spec, weights = sampler.spec, "raw" if model.weights == "model" else model.weights
-    name = re.sub("[:=,]", "-", spec)
-    if len(name) > LONGEST or not re.fullmatch(
-        r"[\w.+-]+", name, re.ASCII
-    ):  # then cut, and two specs must not be one name
-        mark = hashlib.sha256(spec.encode()).hexdigest()[:6]
-        name = f"{re.sub(r'[^A-Za-z0-9_.+]+', '-', name)[:LONGEST].strip('-')}-{mark}"
+    weights = "raw" if model.weights == "model" else model.weights
     precision = "" if model.denoiser.precision == "fp32" else f"-{model.denoiser.precision}"
-    return f"step-{model.step:08d}-{weights}-{name}{precision}-seed{seed}-n{n}"
+    steered = " ".join([*(f"{name}={value}" for name, value in asked.words.items()), *(g.spec for g in asked.guides)])
+    steered = f"-{_in_a_name(steered)}" if steered else ""
+    return f"step-{model.step:08d}-{weights}-{_in_a_name(sampler.spec)}{steered}{precision}-seed{seed}-n{n}"
+
+
+def _in_a_name(text: str) -> str:
+    """A text as part of the name of a folder; two texts are never one name."""
+    name = re.sub("[:=,]", "-", text)
+    if len(name) <= LONGEST and re.fullmatch(r"[\w.+-]+", name, re.ASCII):
+        return name
+    mark = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{re.sub(r'[^A-Za-z0-9_.+]+', '-', name)[:LONGEST].strip('-')}-{mark}"
 
 
 def _check_folder(folder: Path, given: bool) -> None:

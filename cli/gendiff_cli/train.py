@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @configured(
-    "process rotation schedule velocity noise objective model data size hold_out sampler logger metric "
+    "process rotation schedule velocity noise objective model data size condition hold_out sampler logger metric "
     "steps batch lr ema precision seed compile deterministic keep checkpoint-every device out preset config set"
 )
 def train(

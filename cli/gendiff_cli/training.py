@@ -60,6 +60,8 @@ def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
         "data": config.data.spec,
         "events": list(config.data.event_shape),
         "length": config.data.length,
+        "condition": {name: one.words for name, one in config.conditions.items()},
+        "condition_dropout": config.train.condition_dropout,
         "hold_out": config.split.words.removeprefix("held out: ") or None,
         "from_step": trainer.step,
         "steps": config.train.steps,
@@ -108,9 +110,19 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "basis": f"{facts['basis']}, in which mean and variance of the data are taken",
         "data": f"{facts['data']}, {length} of {'x'.join(map(str, facts['events']))}",
         "network": f"{facts['model']}, {facts['parameters']:,} parameters",
+        **({"condition": _told(facts)} if facts["condition"] else {}),
         "training": f"{begin} of {facts['batch']:,}, {facts['precision']}, lr {facts['lr']:g}, on {place}",
         "threads": f"{facts['threads']}{several}: {facts['threads_because']}",
     }
+
+
+def _told(facts: Mapping[str, Any]) -> str:
+    names = "; ".join(f"{name}, {words}" for name, words in facts["condition"].items())
+    share = facts["condition_dropout"]
+    alone = (
+        f"left out for {share:.0%} of the events, so that it can be guided" if share else "never left out: no guidance"
+    )
+    return f"{names}; {alone}"
 
 
 def _meaning(facts: Mapping[str, Any]) -> str:

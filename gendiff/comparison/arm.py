@@ -135,7 +135,7 @@ def _layer(word: str, first: bool, where: str) -> Layer:
 def _value(key: str, text: str, where: str) -> Any:
     if key in ("size", "data.size"):
         return parse_size(text, where)
-    return [text] if key in ("logger", "metric") else parse_value(text)
+    return [text] if key in ("logger", "metric", "condition") else parse_value(text)
 
 
 def _kind(name: str, where: str) -> str:

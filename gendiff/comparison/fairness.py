@@ -19,6 +19,7 @@ from gendiff.run.network import build_denoiser
 CONDITIONS = {
     "data": "the data",
     "basis": "the basis in which mean and variance of the data are taken",
+    "condition": "what the network is told of events",
     "N": "the number of steps of the process",
     "images": "the number of images seen in training",
     "weights": "the initial weights of the network",
@@ -59,6 +60,7 @@ def conditions(plan: Plan, contender: Contender) -> dict[str, str]:
     return {
         "data": _data(contender),
         "basis": config.basis.spec,
+        "condition": _told(config),
         "N": str(config.N),
         "images": f"{_images(contender):,}",
         "weights": f"{_initial_weights(contender.with_seed(seed))} ({config.model.spec})",
@@ -147,6 +149,13 @@ def _data(contender: Contender) -> str:
         held_out = Run.open(path).info.get("held_out", {}).get("fingerprint")
     mirrored = ", mirrored by chance" if contender.config.data.flip else ""
     return contender.config.data.fingerprint + mirrored + (f", held out {held_out}" if held_out else "")
+
+
+def _told(config: Config) -> str:
+    """Its conditions, and how often they are left out."""
+    if not config.condition:
+        return "nothing"
+    return f"{', '.join(config.condition)}, left out for {config.train.condition_dropout:.0%}"
 
 
 def _images(contender: Contender) -> int:

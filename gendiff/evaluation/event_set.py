@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,12 +36,14 @@ class EventSet:
         about: which they are; an empty fingerprint stands for the SHA-256 of their values, which is found on the way.
         event_shape: of each.
         at: yields the events with these numbers, 0..n-1, in this order, ``(<= any, *event)`` float32 on any device.
+        told: what is known of the event of a number besides (`gendiff.condition`); None where nothing is.
 
     """
 
     about: Events
     event_shape: EventShape
     at: Callable[[Sequence[int]], Iterable[Tensor]]
+    told: Callable[[int], Mapping[str, Any]] | None = None
 
     @property
     def n(self) -> int:
@@ -53,9 +56,26 @@ class EventSet:
             raise ConfigError(f"{self.about.spec} has {self.n} events, not {n}", fix="ask for fewer")
         if n >= self.n:
             return self
-        places = spread(n, self.n)
-        about = replace(self.about, n=n)
-        return EventSet(about, self.event_shape, lambda numbers: self.at([places[k] for k in numbers]))
+        return self._of(spread(n, self.n), replace(self.about, n=n))
+
+    def under(self, condition: str, holds: Callable[[Mapping[str, Any]], bool]) -> EventSet:
+        """Those of which something holds, as ``condition`` says in words; raises `ConfigError` where nothing is known of them."""
+        if self.told is None:
+            raise ConfigError(f"of {self.about.spec} no conditions are known", details=[f"asked for: {condition}"])
+        places = [k for k in range(self.n) if holds(self.told(k))]
+        spec, fingerprint = (
+            f"{text}, {condition}" if text else "" for text in (self.about.spec, self.about.fingerprint)
+        )
+        return self._of(places, Events(spec, fingerprint, len(places)))
+
+    def _of(self, places: Sequence[int], about: Events) -> EventSet:
+        told = self.told
+        return EventSet(
+            about,
+            self.event_shape,
+            lambda numbers: self.at([places[k] for k in numbers]),
+            told and (lambda k: told(places[k])),
+        )
 
     @classmethod
     def of_data(cls, data: Data, n: int | None = None) -> EventSet:
@@ -71,7 +91,8 @@ class EventSet:
             for part in parts(numbers, READ):
                 yield torch.stack([data[places[k]] for k in part])
 
-        return cls(Events(data.spec, data.fingerprint, count), data.event_shape, at)
+        told = (lambda k: data.condition(places[k])) if data.conditions else None
+        return cls(Events(data.spec, data.fingerprint, count), data.event_shape, at, told)
 
     @classmethod
     def of_tensor(cls, events: Tensor, spec: str) -> EventSet:
@@ -114,6 +135,11 @@ class Seen:
     event_shape: EventShape
     rows: list[Tensor]
     exemplars: Tensor
+
+    def some(self, places: Sequence[int], words: str) -> Seen:
+        """Those with these numbers, which ``words`` describe; exemplars are left behind."""
+        about = Events(f"{self.about.spec}, {words}", f"{self.about.fingerprint} {words}", len(places))
+        return Seen(about, self.event_shape, [rows[list(places)] for rows in self.rows], self.exemplars[:0])
 
 
 def go_through(

@@ -13,10 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gendiff.condition import Condition
 from gendiff.data import Data
 from gendiff.datasets.pictures import eight_bits
 from gendiff.datasets.split import Split
@@ -40,6 +42,7 @@ from gendiff.features import Features
 from gendiff.machine.world import World
 from gendiff.metric import Metric
 from gendiff.plugin.discovery import version
+from gendiff.run.asked import Asked
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.run.record import now
 from gendiff.sampler import Sampler, Snapshot
@@ -59,28 +62,41 @@ def drawn(
     batch: int = 64,
     world: World | None = None,
     watch: Callable[[Snapshot], None] | None = None,
+    asked: Asked | None = None,
 ) -> tuple[EventSet, Drawing]:
     """The first ``n`` samples of ``seed`` from a run, and how they are drawn.
 
     Pictures have 8 bits, as those that `gendiff sample` writes: what is measured is what is seen. The processes of a world share
-    the work: each must go through the same samples, and the first gets them. ``watch`` sees the chains of this process.
+    the work: each must go through the same samples, and the first gets them. ``watch`` sees the chains of this process. ``asked``
+    is what is to be drawn; left out, every class in turn.
     """
+    asked = asked or Asked.of(model.config)
     run, diffusion = model.run, model.denoiser.diffusion
     rank, size = (world.rank, world.size) if world else (0, 1)
     evaluations = len(sampler.plan(diffusion))
     weights = (model.step, model.weights, model.weights_hash)
-    drawing = Drawing(run.info["id"], *weights, sampler.spec, evaluations, seed, model.denoiser.precision)
+    drawing = Drawing(
+        run.info["id"],
+        *weights,
+        sampler.spec,
+        evaluations,
+        seed,
+        model.denoiser.precision,
+        " ".join(f"{name}={value}" for name, value in asked.words.items()),
+        " ".join(guide.spec for guide in asked.guides),
+    )
     is_picture = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
         for block in parts(numbers, batch * size):
             mine = block[rank * batch : (rank + 1) * batch]
-            some = [events.cpu() for events in generate(model.denoiser, run, sampler, seed, mine, batch, watch)]
+            chains = generate(model.denoiser, run, sampler, seed, mine, batch, watch, asked=asked)
+            some = [events.cpu() for events in chains]
             events = torch.cat(some) if some else torch.empty(0, *diffusion.event_shape)
             events = eight_bits(events) if is_picture else events
             yield from world.gather(events) if world else [events]
 
-    return EventSet(Events(drawing.run, "", n), diffusion.event_shape, at), drawing
+    return EventSet(Events(drawing.run, "", n), diffusion.event_shape, at, asked.of_image), drawing
 
 
 def evaluate(
@@ -131,7 +147,7 @@ def evaluate(
     numbers, alarms, notes = list[Number](), list[str](), list[Remark]()
     if isinstance(reference, Seen) and _same(samples, reference):
         notes.append(remarks.same_events(samples.about, reference.about))
-    if trained_on and reference.about.fingerprint == trained_on:
+    if trained_on and reference.about.fingerprint.startswith(trained_on):
         notes.append(remarks.training_data(reference.about))
     for place, one in enumerate(features):
         x = samples.rows[place].to(device)
@@ -159,6 +175,51 @@ def evaluate(
             numbers += measuring.metric(metric, samples.exemplars, reference.exemplars)
             alarms += metric.alarms(samples.exemplars, reference.exemplars)
     return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes))
+
+
+def by_class(
+    name: str,
+    condition: Condition,
+    samples: tuple[Seen, EventSet],
+    reference: tuple[Seen, EventSet],
+    features: Sequence[Features],
+    **options: Any,
+) -> Iterator[Evaluation]:
+    """An evaluation of each class of a label, whose numbers bear its name: ``fd-random-conv[label=3]``.
+
+    Args:
+        name, condition: of the label.
+        samples, reference: what was seen of them by ``features`` alone, and the events, which say what is known of them.
+        options: of `evaluate`.
+
+    Raises:
+        ConfigError: where nothing is known of one of the two.
+
+    """
+    sides = [_places(name, condition, events) for _, events in (samples, reference)]
+    for number, own in enumerate(condition.classes):
+        words = f"{name}={own}"
+        places = [side.get(number, []) for side in sides]
+        if min(map(len, places)) < FEWEST:
+            continue
+        ours, theirs = (seen.some(some, words) for (seen, _), some in zip((samples, reference), places, strict=True))
+        result = evaluate(ours, theirs, features, **options)
+        yield replace(result, numbers=tuple(replace(one, name=f"{one.name}[{words}]") for one in result.numbers))
+
+
+def _places(name: str, condition: Condition, events: EventSet) -> dict[int, list[int]]:
+    """The numbers of the events of each class."""
+    if events.told is None or name not in events.told(0):
+        raise ConfigError(f"of {events.about.spec} no condition '{name}' is known", where=f"--by {name}")
+    places: dict[int, list[int]] = {}
+    for k in range(events.n):
+        places.setdefault(int(condition.value(name, events.told(k)[name])), []).append(k)
+    return places
+
+
+def with_classes(evaluation: Evaluation, classes: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation over all, and after it that of each class; what must be known of the numbers is said of all of them."""
+    return replace(evaluation, numbers=(*evaluation.numbers, *(number for one in classes for number in one.numbers)))
 
 
 def with_neighbours(evaluation: Evaluation, near: Sequence[Neighbours], samples: Events) -> Evaluation:

@@ -58,6 +58,8 @@ class Drawing:
         evaluations: of the network, for each sample.
         seed: sample k is a function of it and of k.
         precision: in which the network was asked.
+        condition: what it was told of the samples, as ``label=all``; empty where it was told of nothing.
+        guides: what steered them, specs with a blank between.
 
     """
 
@@ -69,6 +71,8 @@ class Drawing:
     evaluations: int
     seed: int
     precision: str = "fp32"
+    condition: str = ""
+    guides: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,9 @@ def comparable(a: Number, b: Number) -> tuple[str, ...]:
         why.append(f"{a.name} and {b.name} are different numbers")
     elif a.instrument_fingerprint != b.instrument_fingerprint:
         why.append(f"measured by {a.instrument_fingerprint} and by {b.instrument_fingerprint}")
+    told = [number.drawing.condition if number.drawing else "" for number in (a, b)]
+    if all(told) and told[0] != told[1]:
+        why.append(f"drawn under the conditions {told[0]} and {told[1]}")
     if a.samples.n != b.samples.n:
         why.append(f"{a.samples.n} and {b.samples.n} samples")
     if a.reference.fingerprint != b.reference.fingerprint:

@@ -11,12 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from gendiff.condition import ABSENT, Condition, Conditions, stacked
+from gendiff.data import told_of
 from gendiff.errors import ConfigError
 from gendiff.guide import Guide
 from gendiff.operator import Measurement
 from gendiff.run.config import Config
 
 ALL = "all"  # how a user asks for every class
+EVENTS = 64  # whose conditions are taken where nothing is said
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Asked:
 
     Args:
         conditions: values by name, a table for each; what a table does not name is absent.
+        words: how a user asks for them, by name.
         guides: in the order in which they are put on.
         measurement: of event k, counted around.
 
     """
 
     conditions: tuple[Mapping[str, Any], ...] = ({},)
+    words: Mapping[str, str] = field(default_factory=dict)
     guides: tuple[Guide, ...] = ()
     measurement: Measurement | None = field(default=None, compare=False)
 
@@ -47,28 +51,53 @@ class Asked:
 
         """
         known = config.conditions
-        condition = default(known) if condition is None else condition
+        if condition is None:
+            if any(one.type != "label" for one in known.values()):
+                return cls(_of_events(config), guides=tuple(guides))
+            condition = dict.fromkeys(known, ALL)
         stacked(known, [dict.fromkeys(condition)])  # the names alone
         values = {name: _values(name, known[name], value) for name, value in condition.items()}
         combinations = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
         stacked(known, combinations)
-        return cls(tuple(combinations), tuple(guides))
+        words = {name: _words(known[name], several) for name, several in values.items()}
+        return cls(tuple(combinations), words, tuple(guides))
+
+    @property
+    def options(self) -> list[str]:
+        """The options of ``gendiff sample`` that ask for the same."""
+        conditions = [word for name, value in self.words.items() for word in ("--condition", f"{name}={value}")]
+        return conditions + [word for guide in self.guides for word in ("--guide", guide.spec)]
+
+    def facts(self, known: Conditions, image: int | None = None) -> dict[str, Any]:
+        """What the record of samples says of it: of all, or of one image."""
+        one = self.of_image(image or 0)
+        told = {name: _words(known[name], [one.get(name)]) for name in known} if image is not None else dict(self.words)
+        return {
+            **({"condition": told} if told else {}),
+            **({"guides": [guide.spec for guide in self.guides]} if self.guides else {}),
+        }
+
+    def of_image(self, image: int) -> Mapping[str, Any]:
+        """The condition of an image."""
+        return self.conditions[image % len(self.conditions)]
 
     def told(self, known: Conditions, images: Sequence[int]) -> dict[str, Tensor]:
         """What the network is told of these images."""
-        return stacked(known, [self.conditions[k % len(self.conditions)] for k in images])
+        return stacked(known, [self.of_image(k) for k in images])
 
 
-def default(known: Conditions) -> dict[str, Any]:
-    """Every class of each label; raises `ConfigError` for a vector or an image, of which nobody has said anything."""
-    if unsaid := next((name for name, condition in known.items() if condition.type != "label"), None):
+def _of_events(config: Config) -> tuple[Mapping[str, Any], ...]:
+    """Conditions of some events of the data; raises `ConfigError` where there are no data to look at."""
+    known = config.conditions
+    if config.data.length == 0:
+        unsaid = next(name for name, condition in known.items() if condition.type != "label")
         raise ConfigError(
             f"the network is told of '{unsaid}', and nothing is said of it",
             where="--condition",
             details=[f"allowed: {known[unsaid].words}, or {ABSENT}"],
             fix=f"say it: --condition {unsaid}=VALUE",
         )
-    return dict.fromkeys(known, ALL)
+    return tuple(told_of(config.training, known, index) for index in config.training.spread(EVENTS))
 
 
 def read(assignments: Sequence[str]) -> dict[str, Any] | None:
@@ -95,6 +124,23 @@ def _parsed(text: str) -> Any:
             pass
     parts = text.split(",")
     return parts if len(parts) > 1 else text
+
+
+def _words(condition: Condition, several: Sequence[Any]) -> str:
+    """How a user writes these values."""
+    values = [condition.value("", one) for one in several]
+    if condition.type == "label":
+        numbers = [int(value) for value in values]
+        if len(numbers) > 1 and numbers == list(range(condition.size)):
+            return ALL
+        return ",".join(ABSENT if k == condition.size else condition.classes[k] for k in numbers)
+    texts = [
+        ABSENT if value.isnan().all() else json.dumps([float(f"{x:.9g}") for x in value.flatten().tolist()])
+        for value in values
+    ]
+    if condition.type == "image":
+        return f"{len(values)} given as tensors"
+    return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
 def _values(name: str, condition: Condition, given: Any) -> list[Any]:

@@ -7,9 +7,10 @@ plugin are part of it like any other.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import tomli_w
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from gendiff.component import Settings, by_name
 from gendiff.condition import Conditions, chosen
@@ -43,6 +44,11 @@ class Config(Settings):
     hold_out: HoldOut | None = Field(None, description="events that nothing is trained on; left out, there are none")
     sampler: Sampler = by_name("trig:solver=ab2,steps=50", "how samples are drawn")
     train: TrainSettings = Field(default_factory=TrainSettings, description="how the run trains")
+
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     _moments: Moments | None = PrivateAttr(None)
     _basis: Rotation | None = PrivateAttr(None)

@@ -190,9 +190,15 @@ class TrainedModel:
         drawn = generate(self.denoiser, self.run, choice, seed, images, n, asked=asked)
         return torch.cat([events.cpu() for events in drawn])
 
-    def origin(self, sampler: Sampler, seed: int, n: int, *options: str) -> Origin:
+    def check(self, asked: Asked) -> None:
+        """Raise `ConfigError` for a guide that cannot guide this network, before anything is drawn."""
+        model = self.score.given(asked.told(self.config.conditions, [0]))
+        guided(model, asked.guides, _scene(self.run, self.denoiser, asked).rows([0]))
+
+    def origin(self, sampler: Sampler, seed: int, n: int, *options: str, asked: Asked | None = None) -> Origin:
         """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample`` belong to its command."""
-        return origin(self.run, self.denoiser, sampler, (self.step, self.weights, self.weights_hash), seed, n, *options)
+        weights = (self.step, self.weights, self.weights_hash)
+        return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, asked=asked)
 
     def predict(self, x: Tensor, i: int | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
@@ -257,7 +263,7 @@ def generate(
     network = denoiser if recorder is None else Replayed(denoiser, recorder)
     model = score_of(network, denoiser.diffusion, config)
     asked = Asked.of(config) if asked is None else asked
-    scene = _scene(denoiser, run, asked)
+    scene = _scene(run, denoiser, asked)
     chunk = chunk or CHUNK[device.type]
     size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
@@ -270,7 +276,7 @@ def generate(
         observer = _first(len(part), watch)
         here = scene.rows(numbers)
         steered = guided(model.given(asked.told(config.conditions, numbers)), asked.guides, here)
-        plan = _sampler(sampler, asked, here)
+        plan = reduce(lambda own, guide: guide.sampler(own, here), asked.guides, sampler)
         events = sample(denoiser.diffusion, steered, plan, noise, start=begin, watch=observer)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
         bad += [image for image, whole in zip(part, finite, strict=True) if not whole]
@@ -281,21 +287,9 @@ def generate(
             yield events
 
 
-def require(denoiser: Denoiser, run: Run, sampler: Sampler, asked: Asked) -> None:
-    """Raise `ConfigError` where a guide cannot do what is asked of it: before anything is drawn, or written."""
-    scene = _scene(denoiser, run, asked).rows([0])
-    model = score_of(denoiser, denoiser.diffusion, run.config)
-    guided(model.given(asked.told(run.config.conditions, [0])), asked.guides, scene)
-    _sampler(sampler, asked, scene)
-
-
-def _scene(denoiser: Denoiser, run: Run, asked: Asked) -> Scene:
+def _scene(run: Run, denoiser: Denoiser, asked: Asked) -> Scene:
     dropout = run.config.train.condition_dropout
     return Scene(denoiser.diffusion, dropout, _others(run, denoiser), asked.measurement)
-
-
-def _sampler(sampler: Sampler, asked: Asked, scene: Scene) -> Sampler:
-    return reduce(lambda own, guide: guide.sampler(own, scene), asked.guides, sampler)
 
 
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
@@ -422,7 +416,14 @@ def save_sheet(run: Run, path: Path, events: Tensor, made_by: Origin | None = No
 
 
 def origin(
-    run: Run, denoiser: Denoiser, sampler: Sampler, weights: tuple[int, str, str], seed: int, n: int, *options: str
+    run: Run,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    weights: tuple[int, str, str],
+    seed: int,
+    n: int,
+    *options: str,
+    asked: Asked | None = None,
 ) -> Origin:
     """What makes the first ``n`` events of a seed: the run, its ``weights`` (step, group, hash), and how they are drawn."""
     config, info = run.config, run.info
@@ -438,6 +439,8 @@ def origin(
         again += ["--ema", f"posthoc:{width}" if width else str(decay)]
     if denoiser.precision != "fp32":
         again += ["--precision", denoiser.precision]
+    asked = asked or Asked.of(config)
+    again += asked.options
     return Origin(
         {
             "run": {"id": info["id"], "name": run.path.name},
@@ -463,6 +466,7 @@ def origin(
                 "grid": grid.spec if grid is not None else None,
                 "prior": sampler.prior,
             },
+            **asked.facts(config.conditions),
             "seed": seed,
             "n": n,
             "precision": denoiser.precision,  # of what is drawn, however the network was trained

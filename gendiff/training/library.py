@@ -111,7 +111,7 @@ def train(
     source = as_data(data)
     given = {"rotation": rotation, "velocity": velocity, "objective": objective, "sampler": sampler, "N": N}
     table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    table |= {"condition": [condition] if isinstance(condition, str) else list(condition)} if condition else {}
+    table |= {"condition": condition} if condition else {}
     table |= {} if hold_out is None else {"hold_out": _reopenable(hold_out)}
     table |= {"data": source, "train": training} | ({} if model is None else {"model": as_model(model)})
     parent = None if from_ is None else Parent.of(from_, averaged)  # type: ignore[arg-type]  # a path

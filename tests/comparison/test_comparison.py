@@ -140,6 +140,18 @@ class TestFairness:
         assert [one.condition for one in allowed] == [condition]
         assert len(require_fair(plan_of("identity", f"dct {change}", allowed=("all",)))) == 1
 
+    def test_a_network_that_is_told_of_classes_is_another_experiment(self):
+        plain, told = "identity data=digits", "dct data=digits condition=label"
+        assert {one.condition for one in unequal(plan_of(plain, told))} == {"condition", "weights"}
+        with pytest.raises(
+            ConfigError, match=r"what the network is told of events of .* is label, left out for 10%, of the"
+        ) as no:
+            require_fair(plan_of(plain, told))
+        assert "--allow condition --allow weights" in str(no.value)
+        seldom = plan_of("identity data=digits condition=label", f"{told} train.condition_dropout=0.5")
+        assert {one.condition for one in unequal(seldom)} == {"condition"}
+        assert require_fair(plan_of("identity data=digits condition=label", told)) == []
+
     def test_what_an_arm_is_about_is_fair(self):
         assert require_fair(plan_of(*TWO, "dct lr=1e-4 noise=cosine objective=v")) == []
 

@@ -12,7 +12,7 @@ from gendiff import ClassifierGuide, Guide, as_guide
 from gendiff.errors import ConfigError, DataError, PluginError
 from gendiff.run import generation
 from gendiff.run.asked import Asked
-from gendiff.run.generation import TrainedModel, generate, require
+from gendiff.run.generation import TrainedModel, generate
 from gendiff.run.layers import Layer, resolve
 
 
@@ -89,7 +89,7 @@ def test_what_a_run_cannot_do_is_refused_before_anything_is_drawn(runs, guide, s
     model = opened(runs)
     asked = Asked.of(model.config, None, [Guide(guide.format(runs=runs, many=[*range(99)]))])
     with pytest.raises(ConfigError, match=says) as caught:
-        require(model.denoiser, model.run, model.config.sampler, asked)
+        model.check(asked)
     assert caught.value.exit_code == 2
     assert caught.value.fix
     assert caught.value.where.startswith(f"--guide {guide.partition(':')[0]}:")
