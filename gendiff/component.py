@@ -51,6 +51,8 @@ else:
 _PYTHON = {
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
     ("model", "python-module"): "gendiff.run.module:TorchModule",
+    ("guide", "python-classifier"): "gendiff.guide:GivenClassifier",
+    ("guide", "python-clean-classifier"): "gendiff.guide:GivenCleanClassifier",
 }
 
 

@@ -38,6 +38,7 @@ from gendiff.run.network import build_denoiser, hasten, load_weights, score_of
 from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
 from gendiff.run.settings import TrainSettings
+from gendiff.run.stored import difference
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.score import ScoreModel
 from gendiff.shapes import ShownByShape, check_number
@@ -305,18 +306,52 @@ def _scene(run: Run, denoiser: Denoiser, asked: Asked) -> Scene:
 
 
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
-    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once."""
+    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once; see `Scene.other`."""
+    device, recorder = next(denoiser.parameters()).device, recorder_for(next(denoiser.parameters()).device)
 
     @cache
     def other(name: str) -> ScoreModel:
-        path, step = checkpoint.named(name if not name.startswith("@") else f"{run.path}{name}")
-        source = run if path == run.path else Run.open(path)
-        model = TrainedModel.load(source, next(denoiser.parameters()).device, step=step)
-        if model.diffusion.event_shape != denoiser.diffusion.event_shape:
-            raise ConfigError(f"'{name}' draws events of another shape", fix="name a run on data of this shape")
-        return score_of(model.denoiser, denoiser.diffusion, source.config)
+        path, step, raw = _named(name)
+        source = Run.open(path) if path else run
+        if source.config.conditions != run.config.conditions:
+            raise ConfigError(
+                f"'{name}' is told of other conditions than this run",
+                details=[f"of {', '.join(source.config.conditions) or 'nothing'}; the classes and ranges count too"],
+                fix="name a run that is told of the same",
+            )
+        there = checkpoint.steps(source.checkpoints)
+        if step is not None and step not in there:
+            raise ConfigError(
+                f"'{name}' names no checkpoint: there is none of step {step}",
+                details=[f"steps in '{source.checkpoints}': {', '.join(map(str, sorted(there))) or 'none'}"],
+                fix="name one of them; train with --keep to have more of them",
+            )
+        model = TrainedModel.load(source, device, not raw, precision=denoiser.precision, step=step)
+        if apart := difference(model.diffusion, denoiser.diffusion):
+            raise ConfigError(
+                f"'{name}' was trained with another process than this run",
+                details=[f"they differ: {apart}"],
+                fix="name a run of the same process",
+            )
+        network = model.denoiser if recorder is None else Replayed(model.denoiser, recorder)
+        return score_of(network, model.diffusion, source.config)
 
     return other
+
+
+def _named(name: str) -> tuple[Path | None, int | None, bool]:
+    """The run, None for this one, the step, None for the newest, and whether raw weights are meant."""
+    path, at, step = name.rpartition("@")
+    step, colon, kind = step.partition(":")
+    if not at or not (step == "last" or step.isdecimal()) or (colon and kind != "raw"):
+        raise ConfigError(
+            f"'{name}' names no checkpoint",
+            details=[
+                "allowed: @STEP of this run, RUN@STEP of another, @last for the newest, :raw after it for raw weights"
+            ],
+            fix="write such as @1000, @last:raw or runs/small@1000",
+        )
+    return Path(path) if path else None, None if step == "last" else int(step), bool(colon)
 
 
 def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:
