@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
 from gendiff.shapes import AsText, EventShape, event_of_size
 from gendiff.streams import stream
@@ -19,6 +21,7 @@ COVERAGE = 4.0  # mean number of disks over a point, per round of leaves
 MOST_LEAVES = 2**18  # per round, so that the memory for a round is bounded
 
 Side = Annotated[int, Field(ge=8, le=1024)]
+Fraction = Annotated[float, Field(ge=0.25, le=4)]
 
 
 class DeadLeaves(Data):
@@ -35,6 +38,9 @@ class DeadLeaves(Data):
     ``l + 0.25 n`` clipped to [-1, 1], with one lightness l uniform on [-1, 1] and n normal per channel, so channels
     correlate. A pixel is the mean of 2x2 points. Raises `IndexError` below index 0.
 
+    With ``r_max_range`` each scene has an r_max of its own, uniform in that range, which is the condition ``r_max``: small ones
+    make crowded scenes with less power at low frequencies.
+
     Reference: Lee, Mumford, Huang 2001, Occlusion models for natural images, IJCV 41.
     """
 
@@ -44,7 +50,27 @@ class DeadLeaves(Data):
     channels: int = Field(3, ge=1, le=4, description="3: colour, 1: grey")
     r_min: float = Field(1.0, ge=0.25, le=1.5, description="smallest radius in pixels")
     r_max: float = Field(2.0, ge=0.25, le=4, description="largest radius as a fraction of the longer side")
+    r_max_range: tuple[Fraction, Fraction] | None = Field(
+        None, description="draw r_max of each event from [low, high], and tell it as the condition r_max"
+    )
     seed: int = Field(0, ge=0, description="another seed is another data set of the same distribution")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.r_max_range is not None and not self.r_max_range[0] < self.r_max_range[1]:
+            raise ValueError("r_max_range is [low, high], and low is less than high")
+        return self
+
+    @property
+    def conditions(self) -> Conditions:
+        return {} if self.r_max_range is None else {"r_max": Condition.vector(1, *self.r_max_range)}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        if self.r_max_range is None:
+            return {}
+        low, high = self.r_max_range
+        u = torch.rand((), generator=stream(self.seed, f"{self.name} r_max", index), dtype=torch.float64)
+        return {"r_max": min(max(low + (high - low) * float(u), low), high)}
 
     @property
     def event_shape(self) -> EventShape:
@@ -57,6 +83,8 @@ class DeadLeaves(Data):
     def __getitem__(self, index: int) -> Tensor:
         if index < 0:
             raise IndexError(f"dead-leaves has no event {index}")
+        if self.r_max_range is not None:
+            return self.model_copy(update={"r_max": self.condition(index)["r_max"], "r_max_range": None})[index]
         generator = stream(self.seed, self.name, index)
         C, H, W = self.event_shape
         scene = np.full((H * SUPERSAMPLING * W * SUPERSAMPLING, C), np.nan, dtype=np.float32)
@@ -93,7 +121,8 @@ class DeadLeaves(Data):
     @property
     def fingerprint(self) -> str:
         shape = "x".join(map(str, self.event_shape))
-        return f"dead-leaves/1 {shape} r_min={self.r_min:g} r_max={self.r_max:g} seed={self.seed}"
+        r_max = f"{self.r_max:g}" if self.r_max_range is None else "{!r}..{!r}".format(*self.r_max_range)
+        return f"dead-leaves/1 {shape} r_min={self.r_min:g} r_max={r_max} seed={self.seed}"
 
 
 def _centres_within(start: np.ndarray, stop: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
