@@ -124,7 +124,10 @@ class Cifar10(Data):
 
 @lru_cache(maxsize=4)
 def _read(files: tuple[tuple[Path, Mark], ...], split: str) -> np.ndarray:
-    """All records, ``(n, 3073)``, a label and its pixels. Every component of these files in this process shares them, and forked processes do too."""
+    """All records, ``(n, 3073)``, a label and its pixels.
+
+    Every component of these files in this process shares them, and forked processes do too.
+    """
     names = BATCHES[split]
     if len(files) == 1 and files[0][0].name.removesuffix(".bin") not in names:
         return np.concatenate(_from_archive(files[0][0], names))

@@ -168,7 +168,10 @@ def _found(path: Path, name: str, folders: tuple[str, ...], source: str) -> Path
 
 @lru_cache(maxsize=4)
 def _read(file: Path, _: Mark, source: str, magic: int = MAGIC) -> np.ndarray:
-    """All pixels, ``(n, H, W)``, or labels, ``(n,)``. Every component of this file in this process shares them, and forked processes do too."""
+    """All pixels, ``(n, H, W)``, or labels, ``(n,)``.
+
+    Every component of this file in this process shares them, and forked processes do too.
+    """
     try:
         size = file.stat().st_size
         if size == 0:
