@@ -370,7 +370,8 @@ def _show_conditions(conditions: dict[str, Any]) -> None:
             result(f"{key:12} {name}: {what} in [{one['low']:g}, {one['high']:g}]")
         else:
             counts = one["counts"]
-            result(f"{key:12} {name}: {len(counts):,} classes, {min(counts):,} to {max(counts):,} events each")
+            each = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{counts[0]:,}"
+            result(f"{key:12} {name}: {len(counts):,} classes, {each} events each")
             pairs = list(zip(one["classes"], counts, strict=True))
             width = max(len(word) for word, _ in pairs[:CLASSES])
             for word, count in pairs[:CLASSES]:
