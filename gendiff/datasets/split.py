@@ -227,13 +227,13 @@ def _others(data: Data, others: Data, condition: Sequence[str] = ()) -> Split:
                 subject="hold_out.data",
             )
     for name in condition:
-        ours, theirs = data.conditions.get(name), others.conditions.get(name)
-        if ours is not None and (theirs is None or not ours.includes(theirs)):
+        own, other = data.conditions.get(name), others.conditions.get(name)
+        if own is not None and (other is None or not own.includes(other)):
             raise ConfigError(
-                f"the held-out data have {'another' if theirs else 'no'} condition '{name}'",
+                f"the held-out data have {'another' if other else 'no'} condition '{name}'",
                 details=[
-                    f"training data: {ours.words}",
-                    f"held-out data: {theirs.words if theirs else 'nothing is said'}",
+                    f"training data: {own.words}",
+                    f"held-out data: {other.words if other else 'nothing is said'}",
                 ],
                 fix="give data with the same classes, or of the same range; or hold out a part: --hold-out 0.1",
                 subject="hold_out.data",

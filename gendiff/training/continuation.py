@@ -255,8 +255,10 @@ def refuse_other_conditions(run: Run, config: Config, each: bool) -> None:
             details = [f"{name} then: {then.words}", f"{name} now:  {now.words}"]
             raise ConfigError(what, details=details, fix=fix)
     before = about.get("conditions_fingerprint")
-    if each and before is not None and (now := fingerprint_of(config.data, config.conditions)) != before:
-        raise ConfigError(what, details=[f"fingerprint then: {before}", f"fingerprint now:  {now}"], fix=fix)
+    if not each or before is None:
+        return
+    if (after := fingerprint_of(config.data, config.conditions)) != before:
+        raise ConfigError(what, details=[f"fingerprint then: {before}", f"fingerprint now:  {after}"], fix=fix)
 
 
 def refuse_other_split(run: Run, config: Config) -> None:

@@ -96,7 +96,7 @@ class Idx(Data):
         beside, name = self._file[0].parent, NAMES[self.split].replace("images", "labels")
         file = next((file for one in _names(name, axes=1) if (file := beside / one).exists()), None)
         try:
-            return file and (file, mark(file))
+            return None if file is None else (file, mark(file))
         except (OSError, ValueError) as error:
             raise _damaged(file or beside, error, self.source) from error
 
