@@ -66,7 +66,10 @@ class Scene(ShownByShape):
 
 
 class Guide(Component):
-    """An author gives `pivot`, and `check` where something must be there before anything is drawn."""
+    """An author gives `pivot`, and `check` where something must be there before anything is drawn.
+
+    One that steers by the gradient of a probability derives from `ClassifierGuide` and gives its logarithm.
+    """
 
     kind: ClassVar[str] = "guide"
 
