@@ -2,13 +2,13 @@
 
     python tests/campaigns/restoration.py RUNS --out docs/results
 
-RUNS holds pairs of runs, ``blur-0`` and ``standard-0`` and so on, that differ in the process alone and hold the same pictures out:
+RUNS holds pairs of runs, ``blur-0`` and ``standard-0`` ..., that differ in the process alone and hold out the same pictures:
 
     gendiff train --data digits --steps 1000 --hold-out 200 --seed 0 --rotation dct --schedule quartic --out RUNS/blur-0
     gendiff train --data digits --steps 1000 --hold-out 200 --seed 0 --rotation dct --schedule none --out RUNS/standard-0
 
-Held-out pictures are measured (the same noise for all runs), restored once each, and compared with what they were. The difference of
-two processes is taken picture by picture within a seed; its interval is Student's over the seeds.
+Held-out pictures are measured (the same noise for all runs), restored once each, and compared with what they were. The difference
+of two processes is taken picture by picture within a seed; its interval is Student's over the seeds.
 """
 
 from __future__ import annotations
