@@ -13,7 +13,7 @@ import typer
 from gendiff.errors import ConfigError
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import busy, note
-from gendiff_cli.crew import AUTO, AtOnceOption, ThreadsOption, crew_of, number
+from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import open_run
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured, numbers, spec_option, weights_option
@@ -89,8 +89,8 @@ def compare(
         ),
     ] = None,
     device: DeviceOption = None,
-    threads: ThreadsOption = AUTO,
-    at_once: AtOnceOption = AUTO,
+    threads: ThreadsOption = None,
+    at_once: AtOnceOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory; default: the next number under comparisons/. The same comparison goes on."),
@@ -109,8 +109,6 @@ def compare(
             fix="train the arms under torchrun with gendiff train, and give their runs as arms",
         )
     registry: Registry = context.obj
-    for text, option in ((threads, "--threads"), (at_once, "--at-once")):
-        number(text, option)
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate

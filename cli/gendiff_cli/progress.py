@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -113,7 +113,11 @@ class ProgressBar:
     def _say_when(self, seconds: float, step: int) -> None:
         """Say how long the rest will take, at so many seconds a step."""
         left = self.last - step
-        aside({"time": f"{self.title}about {duration(left * seconds)} for the {left:,} steps to come, {duration(seconds)} each"})
+        aside(
+            {
+                "time": f"{self.title}about {duration(left * seconds)} for the {left:,} steps to come, {duration(seconds)} each"
+            }
+        )
 
     def _print(self, text: str) -> None:
         err().print(f"{self.title}{text}", markup=False)
@@ -220,7 +224,7 @@ class DistantBars:
     def __init__(self, registry: Registry, say: Callable[[Any], None]) -> None:
         self.registry = registry
         self.say = say
-        err().file = Lines(say)  # two that write on one terminal would write over each other
+        err().file = cast(IO[str], Lines(say))  # two that write on one terminal would write over each other
 
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -278,9 +282,11 @@ class Board:
                 if plain():
                     err().print(f"training {rest[0]}", markup=False)
                 self.bar = self.bar or training_bars(rest[-1], auto_refresh=False)
-                self.trainings[number] = ProgressBar(*rest, among=self.bar).__enter__()
+                title, first, last, held_out = rest
+                self.trainings[number] = ProgressBar(title, first, last, held_out, self.bar).__enter__()
             case "trained":
-                self.bar and self.bar.remove_task(self.trainings.pop(number).task)
+                bar = self.trainings.pop(number)
+                bar.bar.remove_task(bar.task)
             case "work":
                 if plain():
                     err().print(rest[0], markup=False)

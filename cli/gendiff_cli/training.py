@@ -8,32 +8,29 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import again
-from gendiff.machine.load import Load, cores
+from gendiff.machine.load import BUSY, Load, cores
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
     from gendiff.datasets.batches import Batch
+    from gendiff.machine.threads import Threads
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
 
-BUSY = 0.5  # of a core: what other processes may use before it is worth a note
 
-
-def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
+def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -> dict[str, Any]:
     """What is trained, and by what, in numbers and words.
 
     Args:
         load: it has looked at this machine since the command began.
+        threads: those of this process.
         memory: whether to try what memory a step takes too.
 
     Raises:
         GendiffError: where there is too little memory.
 
     """
-    import torch
-
     from gendiff.component import summary
-    from gendiff.machine import threads
     from gendiff.training.cost import first_batch, step_memory
 
     config, diffusion, objective = trainer.config, trainer.diffusion, trainer.config.objective
@@ -68,8 +65,8 @@ def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
         "lr": config.train.lr,
         "device": str(trainer.device),
         "processes": trainer.world.size,
-        "threads": torch.get_num_threads(),
-        "threads_because": threads.reason(),
+        "threads": threads.count,
+        "threads_because": threads.because,
         "cores": len(cores()),
         "cores_others_use": load.others(),
         "memory": (estimate := step_memory(trainer, batch) if memory and batch else None) and asdict(estimate),
@@ -139,16 +136,16 @@ def _remark_load(facts: Mapping[str, Any]) -> None:
         return
     fewer = max(round(own - others), 1)
     what = f"other processes keep {others:.1f} of {counted(own, 'core')} busy: steps take longer than they would alone"
-    more = f", and with {facts['threads']} threads much longer: OMP_NUM_THREADS={fewer} {again()}"
+    more = f", and with {facts['threads']} threads much longer: {again()} --threads {fewer}"
     note(what + (more if fewer < facts["threads"] else ""))
 
 
-def forecast(trainer: Trainer, load: Load, json: bool) -> None:
+def forecast(trainer: Trainer, load: Load, threads: Threads, json: bool) -> None:
     """Take some steps, and print what the run would cost; the trainer can train no run afterwards."""
     from gendiff.training.cost import Disk, most_memory, rehearse
     from gendiff_cli.console import busy, json_result
 
-    facts, disk = plan(trainer, load), Disk.of(trainer)
+    facts, disk = plan(trainer, load, threads), Disk.of(trainer)
     with busy("taking some steps, which are forgotten"):
         pace = rehearse(trainer)
     memory, seconds = asdict(most_memory(trainer)), pace.seconds(trainer)

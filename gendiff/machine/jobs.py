@@ -74,7 +74,16 @@ class Crew:
     def words(self) -> str:
         """For a line that says it."""
         each = "a thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.at_once} at a time, {each} each: {self.because}" if self.at_once > 1 else f"one at a time: {self.because}"
+        return (
+            f"{self.at_once} at a time, {each} each: {self.because}"
+            if self.at_once > 1
+            else f"one at a time: {self.because}"
+        )
+
+    def within(self, memory: int) -> Crew:
+        """Fewer at a time, where there is no room for so many that take ``memory`` bytes each."""
+        most = max(int(SPARE * available() / max(memory, 1)), 1)
+        return self if most >= self.at_once else Crew(most, self.threads, f"there is memory for {most}")
 
 
 ALONE = Crew(1, 1)  # in this process, with the threads that it has
@@ -100,10 +109,14 @@ def crew(count: int, asked: int | None, threads: int | None) -> Crew:
     each = threads or max(cores // max(count, 1), 1)
     if asked is not None:
         return Crew(asked, each, f"--at-once {asked}")
-    return Crew(max(min(cores // each, count), 1), each, f"there {'is one core' if cores == 1 else f'are {cores} cores'}")
+    return Crew(
+        max(min(cores // each, count), 1), each, f"there {'is one core' if cores == 1 else f'are {cores} cores'}"
+    )
 
 
-def together(jobs: Sequence[Job[T]], crew: Crew, heard: Callable[[int, Any], None] = lambda number, said: None) -> list[T]:
+def together(
+    jobs: Sequence[Job[T]], crew: Crew, heard: Callable[[int, Any], None] = lambda number, said: None
+) -> list[T]:
     """What each job comes to, in their order.
 
     They begin in this order, no more at a time than the crew has and than there is memory for; one is always worked on.
@@ -173,7 +186,9 @@ class _Process(Generic[T]):
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_work, args=(job, threads, theirs, os.getpid()))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, of which none is needed there
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of a fork beside threads, of which none is needed there
             self.process.start()
         theirs.close()
 
@@ -249,6 +264,6 @@ def _sendable(error: BaseException) -> Exception:
     """The error, or what it says where it would not arrive."""
     whole = error if isinstance(error, Exception) else failure(error)
     with suppress(Exception):
-        pickle.loads(pickle.dumps(whole))  # noqa: S301  # our own
+        pickle.loads(pickle.dumps(whole))  # our own
         return whole
     return RuntimeError(f"{type(whole).__name__}: {whole}")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SHORTEST = 0.2  # seconds that are looked at, at least: the kernel counts in hundredths
+BUSY = 0.5  # of a core: what other processes may use before it matters
 STAT = Path("/proc/stat")
 GROUPS = Path("/proc/self/cgroup")
 CONTROL = Path("/sys/fs/cgroup")
@@ -38,7 +39,9 @@ def _quotas() -> Iterator[float]:
             yield int(quota) / int(period)
         with suppress(OSError, ValueError):
             folder = CONTROL / "cpu" / group
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period")
+            )
             if int(quota) > 0:
                 yield int(quota) / int(period)
 

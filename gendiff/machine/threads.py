@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from gendiff.machine import waiting
-from gendiff.machine.load import Load, allowance, cores
+from gendiff.machine.load import BUSY, Load, allowance, cores
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # where torch looks for a number, the first before the second
-BUSY = 0.5  # of a core: what other processes may use before it matters
+STANDARD = torch.get_num_threads()  # before anybody told torch another number
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def _chosen(asked: int | None, load: Load, before: int | None, fixed: bool) -> T
         return Threads(asked, f"--threads {asked}")
     if by := by_user():
         return Threads(most, by)
+    if most != STANDARD:
+        return Threads(most, "as torch was told")
     if before is not None and before <= own:
         return Threads(before, "as the run had before")
     allowed, others = max(int(allowance()), 1), 0.0 if fixed else load.others() or 0.0
@@ -62,7 +64,9 @@ def _chosen(asked: int | None, load: Load, before: int | None, fixed: bool) -> T
     if allowed < most:
         return Threads(allowed, f"this process may have {allowance():.2g} of {own} cores")
     if most == own:
-        return Threads(most, "one for each core that this process may use" if own > 1 else "this process may use one core")
+        return Threads(
+            most, "one for each core that this process may use" if own > 1 else "this process may use one core"
+        )
     return Threads(most, f"torch's own choice, where this process may use {own} core{'s' * (own > 1)}")
 
 

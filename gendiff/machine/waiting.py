@@ -17,7 +17,7 @@ TURNS = "1000"  # some microseconds
 
 
 def wait_briefly() -> bool:
-    """Let threads turn round for microseconds alone, where no user says how long and torch is still to come: whether that is so."""
+    """Let threads turn round for microseconds alone, unless a user says how long or torch is there: whether that is so."""
     if "torch" in sys.modules or any(name in os.environ for name in VARIABLES):
         return False
     os.environ["GOMP_SPINCOUNT"] = TURNS

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.datasets.tensors import TensorData, as_data
 from gendiff.errors import ArgumentError, Stopped
+from gendiff.machine.load import Load
+from gendiff.machine.threads import chosen, so_many
 from gendiff.machine.world import World, choose_device
 from gendiff.model import Model
 from gendiff.objective import Objective
@@ -76,6 +80,7 @@ def train(
     averaged: bool = False,
     out: str | PathLike[str] | None = None,
     device: str | None = None,
+    threads: int | None = None,
     progress: bool = True,
     **training: Any,
 ) -> TrainedModel:
@@ -94,6 +99,8 @@ def train(
         averaged: whether it begins with the averaged weights of that run, and not with the raw ones.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
+        threads: how many work on a tensor meanwhile, on a CPU; left out, as many as torch has, or fewer where other processes
+            keep the cores busy and nobody told torch a number.
         progress: whether stderr hears how far it is.
         training: settings of the section ``train`` (``gendiff config show`` lists them), such as ``steps``, ``batch``, ``lr``,
             ``seed``, ``sample_every``.
@@ -106,6 +113,7 @@ def train(
         Stopped: on Ctrl-C or SIGTERM, after a checkpoint was saved; `resume` goes on.
 
     """
+    load = Load()
     source = as_data(data)
     given = {"rotation": rotation, "velocity": velocity, "objective": objective, "sampler": sampler, "N": N}
     table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -127,7 +135,8 @@ def train(
     check_disk(folder or Path("runs"), trainer)
     run = Run.create(config, default_registry(), folder, lineage=lineage)
     try:
-        return _finished(run, trainer, progress)
+        with _threads(threads, load, run, trainer):
+            return _finished(run, trainer, progress)
     except Stopped:
         raise
     except Exception:
@@ -143,6 +152,7 @@ def resume(
     data: Any = None,
     steps: int | None = None,
     device: str | None = None,
+    threads: int | None = None,
     progress: bool = True,
     **training: Any,
 ) -> TrainedModel:
@@ -154,7 +164,7 @@ def resume(
         path: the run directory.
         model, data: again, where they were given in Python.
         steps: train up to this step; left out, as far as it was to go.
-        device, progress: as of `train`.
+        device, threads, progress: as of `train`; left out, there are as many threads as the run had before.
         training: settings of the section ``train`` that are to be others from here on, such as ``lr`` or ``batch``: what a
             run that goes on may change, which its record says.
 
@@ -163,6 +173,7 @@ def resume(
         DataError: where there is no checkpoint, or the data are not those that it began with.
 
     """
+    load = Load()
     changes = [Layer.at(key, f"train.{key}", value) for key, value in training.items()]
     if changes:
         refuse_another_run(Path(path), changes)
@@ -170,7 +181,8 @@ def resume(
     change = changed_data(run, run.config)
     trainer = _trainer(run.config, device)
     trainer.restore(checkpoint.newest(run.checkpoints))
-    return _finished(run, trainer, progress, change)
+    with _threads(threads, load, run, trainer):
+        return _finished(run, trainer, progress, change)
 
 
 def load(
@@ -226,6 +238,20 @@ def _given(model: Any, data: Any) -> Mapping[str, Component]:
 def _trainer(config: Config, device: str | None) -> Trainer:
     place = choose_device(device)
     return Trainer(config, place, World(0, 1, place))
+
+
+@contextmanager
+def _threads(asked: int | None, load: Load, run: Run, trainer: Trainer) -> Iterator[None]:
+    """As many threads inside the block as are asked for, or as is best; fewer for the sake of others are said in a warning."""
+    on_cpu, most = trainer.device.type == "cpu", torch.get_num_threads()
+    fixed = trainer.settings.deterministic or not on_cpu
+    if asked is not None and not (isinstance(asked, int) and asked >= 1):
+        raise ArgumentError(f"threads = {asked!r}", details=["a number of threads is a whole number, 1 or more"])
+    threads = chosen(asked, load, run.info.get("threads"), fixed)
+    if asked is None and threads.count < most:
+        warnings.warn(f"{threads.count} of {most} threads: {threads.because}", stacklevel=4)
+    with so_many(threads.count):
+        yield
 
 
 def _finished(run: Run, trainer: Trainer, progress: bool, change: Mapping[str, Any] | None = None) -> TrainedModel:
