@@ -170,7 +170,8 @@ def evaluate(
             watch(metric.name, 0)
             numbers += measuring.metric(metric, samples.exemplars, reference.exemplars)
             alarms += metric.alarms(samples.exemplars, reference.exemplars)
-    return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes))
+    threads = torch.get_num_threads() if device.type == "cpu" else 0
+    return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes), threads=threads)
 
 
 def with_neighbours(evaluation: Evaluation, near: Sequence[Neighbours], samples: Events) -> Evaluation:
