@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ class TestFailure:
             raise wrong
 
         kind = RuntimeError if isinstance(wrong, SystemExit) else type(wrong)
-        with pytest.raises(kind, match="odd|much|sys.exit"):
+        with pytest.raises(kind, match=r"odd|much|sys\.exit"):
             together([job(work)], TWO)
 
     def test_of_a_kind_that_does_not_travel(self):
@@ -189,8 +190,7 @@ class TestStopping:
 
 def alive(process):
     try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

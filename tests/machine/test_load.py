@@ -136,7 +136,15 @@ class TestChoice:
 
     @pytest.mark.parametrize(
         ("count", "own", "others", "chosen"),
-        [(2, 2, 0.6, 1), (2, 2, 1.9, 1), (8, 8, 6.2, 2), (8, 8, 1.0, 7), (4, 8, 3.0, 4), (4, 8, 6.0, 2), (8, 8, 8.0, 1)],
+        [
+            (2, 2, 0.6, 1),
+            (2, 2, 1.9, 1),
+            (8, 8, 6.2, 2),
+            (8, 8, 1.0, 7),
+            (4, 8, 3.0, 4),
+            (4, 8, 6.0, 2),
+            (8, 8, 8.0, 1),
+        ],
     )
     def test_as_many_as_cores_are_free(self, torch_has, count, own, others, chosen):
         torch_has(count, own)
