@@ -13,6 +13,7 @@ import typer
 from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff_cli.console import busy, json_result, next_step, note, result
+from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import asking
 from gendiff_cli.options import (
@@ -39,7 +40,9 @@ SCALES = ("tiny", "small", "paper")
 SCENES = ("bedroom", "church")
 
 
-@configured("scale scene data size hold_out seeds steps n features fid_weights precision compiled set device")
+@configured(
+    "scale scene data size hold_out seeds steps n features fid_weights precision compiled set device threads at_once"
+)
 def reproduce(
     context: typer.Context,
     given: Given,
@@ -64,6 +67,8 @@ def reproduce(
     precision: SampledPrecisionOption = None,
     compiled: SampledCompileOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    at_once: AtOnceOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
     ] = None,
@@ -112,7 +117,10 @@ def reproduce(
             return
         note(f"in {comparison.path}")
         with join(device) as world, comparison.working() as heed:
-            files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed)
+            crew = crew_of(
+                len(comparison.plan.cells()), at_once, threads, world.device, "runs are trained and measured"
+            )
+            files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed, crew)
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
     else:

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import again
-from gendiff.machine.load import Load
+from gendiff.machine.load import BUSY, Load
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
+    from gendiff.machine.threads import Threads
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
-
-BUSY = 0.5  # of a core: what other processes may use before it is worth a note
 
 
 def announce(facts: Mapping[str, Any]) -> None:
@@ -33,17 +32,17 @@ def _remark_load(facts: Mapping[str, Any]) -> None:
         return
     fewer = max(round(own - others), 1)
     what = f"other processes keep {others:.1f} of {counted(own, 'core')} busy: steps take longer than they would alone"
-    more = f", and with {facts['threads']} threads much longer: OMP_NUM_THREADS={fewer} {again()}"
+    more = f", and with {facts['threads']} threads much longer: {again()} --threads {fewer}"
     note(what + (more if fewer < facts["threads"] else ""))
 
 
-def forecast(trainer: Trainer, load: Load, json: bool) -> None:
+def forecast(trainer: Trainer, load: Load, threads: Threads, json: bool) -> None:
     """Take some steps, and print what the run would cost; the trainer can train no run afterwards."""
     from gendiff.training.cost import Disk, most_memory, rehearse
     from gendiff.training.plan import plan, remembered, rows
     from gendiff_cli.console import busy, json_result
 
-    facts, disk = plan(trainer, load), Disk.of(trainer)
+    facts, disk = plan(trainer, load, threads), Disk.of(trainer)
     with busy("taking some steps, which are forgotten"):
         pace = rehearse(trainer)
     memory, seconds = asdict(most_memory(trainer)), pace.seconds(trainer)
