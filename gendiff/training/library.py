@@ -108,7 +108,7 @@ def train(
     """Train a network on events, as ``gendiff train`` does: with checkpoints, previews and a run directory.
 
     Args:
-        data: a tensor, an array, a data set of torch, data or their spec: what `as_data` takes.
+        data: a tensor, an array, ``(x, labels)``, a data set of torch, data or their spec: what `as_data` takes.
         model: a module that maps ``(x, i)`` to the shape of x, which is copied, or a model or its spec; left out, ``unet``.
         rotation, velocity, objective: components or their specs; left out, ``identity``, ``blur`` and ``wiener``.
         sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
