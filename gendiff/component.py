@@ -51,6 +51,7 @@ else:
 _PYTHON = {
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
     ("model", "python-module"): "gendiff.run.module:TorchModule",
+    ("operator", "python-functions"): "gendiff.operator:Functions",
 }
 
 

@@ -23,40 +23,66 @@ ALL = "all"  # how a user asks for every class
 class Asked:
     """Image k is drawn under the k-th of the conditions, counted around.
 
+    Where it is asked about P events, one after the other, image k is the draw k // P about event k % P: noise and condition are
+    those of its draw, so that what is made of an event does not depend on which others are asked about.
+
     Args:
         conditions: values by name, a table for each; what a table does not name is absent.
         guides: in the order in which they are put on.
-        measurement: of event k, counted around.
+        measurement: of each of the events that are restored.
+        source: events ``(P, *event)`` that are gone on from.
+        strength: how far towards noise they are brought first, in (0, 1].
 
     """
 
     conditions: tuple[Mapping[str, Any], ...] = ({},)
     guides: tuple[Guide, ...] = ()
     measurement: Measurement | None = field(default=None, compare=False)
+    source: Tensor | None = field(default=None, compare=False)
+    strength: float = 1.0
 
     @classmethod
-    def of(cls, config: Config, condition: Mapping[str, Any] | None = None, guides: Sequence[Guide] = ()) -> Asked:
+    def of(
+        cls,
+        config: Config,
+        condition: Mapping[str, Any] | None = None,
+        guides: Sequence[Guide] = (),
+        measurement: Measurement | None = None,
+    ) -> Asked:
         """What is asked of the images of a run.
 
         Args:
             condition: by name a value, or a list of values, of which each is drawn in turn; of several names all combinations.
-                ``"all"`` is every class of a label, ``"none"`` nothing. Left out, every class in turn.
+                ``"all"`` is every class of a label, ``"none"`` nothing. Left out, every class in turn, and nothing of events that
+                are restored.
+            measurement: what was measured of events that are restored.
 
         Raises:
             ConfigError: for what the run does not take, and where a vector or an image is needed and none is said.
 
         """
         known = config.conditions
-        condition = default(known) if condition is None else condition
+        if condition is None:
+            condition = default(known) if measurement is None else unsaid(config)
         stacked(known, [dict.fromkeys(condition)])  # the names alone
         values = {name: _values(name, known[name], value) for name, value in condition.items()}
         combinations = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
         stacked(known, combinations)
-        return cls(tuple(combinations), tuple(guides))
+        return cls(tuple(combinations), tuple(guides), measurement)
+
+    @property
+    def events(self) -> int:
+        """P, about how many events it is asked; 1 where it is about none."""
+        about = self.measurement.y if self.measurement is not None else self.source
+        return 1 if about is None else len(about)
+
+    def draws(self, images: Sequence[int]) -> list[int]:
+        """Which draw each of these images is."""
+        return [k // self.events for k in images]
 
     def told(self, known: Conditions, images: Sequence[int]) -> dict[str, Tensor]:
         """What the network is told of these images."""
-        return stacked(known, [self.conditions[k % len(self.conditions)] for k in images])
+        return stacked(known, [self.conditions[draw % len(self.conditions)] for draw in self.draws(images)])
 
 
 def default(known: Conditions) -> dict[str, Any]:
@@ -69,6 +95,18 @@ def default(known: Conditions) -> dict[str, Any]:
             fix=f"say it: --condition {unsaid}=VALUE",
         )
     return dict.fromkeys(known, ALL)
+
+
+def unsaid(config: Config) -> dict[str, Any]:
+    """Nothing of any condition; raises `ConfigError` where the network was never trained so."""
+    if config.conditions and not config.train.condition_dropout:
+        raise ConfigError(
+            "the network was always told of " + ", ".join(config.conditions) + ", and nothing is said of it",
+            where="--condition",
+            details=[f"allowed: {name}={condition.words}" for name, condition in config.conditions.items()],
+            fix=f"say it: --condition {next(iter(config.conditions))}=VALUE",
+        )
+    return dict.fromkeys(config.conditions, ABSENT)
 
 
 def read(assignments: Sequence[str]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from gendiff.datasets import pictures
 from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.guide import Guide, Scene, guided
+from gendiff.guide import Guide, Scene, course, rebased
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
+from gendiff.operator import Measurement, Operator, Pair
 from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint, posthoc
 from gendiff.run.asked import Asked
@@ -179,15 +180,62 @@ class TrainedModel:
             NotFinite: where events are not finite.
 
         """
-        choice = self.config.sampler if sampler is None else sampler
-        if isinstance(choice, str):
-            own = {"N": self.config.N, "sampler": self.config.sampler.table()}
-            choice = resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
         images = range(check_number(n, "n"))
-        guides = [Guide(one) for one in ([guide] if isinstance(guide, Guide | str) else guide)]
-        asked = Asked.of(self.config, condition, guides)
-        drawn = generate(self.denoiser, self.run, choice, seed, images, n, asked=asked)
+        asked = Asked.of(self.config, condition, _guides(guide))
+        drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, n, asked=asked)
         return torch.cat([events.cpu() for events in drawn])
+
+    def restore(
+        self,
+        y: Tensor,
+        operator: Operator | str | Pair | Callable[[Tensor], Tensor],
+        sigma: float = 0.0,
+        method: Guide | str = "pigdm",
+        n: int | None = None,
+        sampler: Sampler | str | None = None,
+        seed: int = 0,
+        *,
+        condition: Mapping[str, Any] | None = None,
+        guide: Guide | str | Sequence[Guide | str] = (),
+    ) -> Tensor:
+        """Events from what was measured of them, ``y = A x_0 + σ n``, equal to what ``gendiff restore`` draws before it rounds.
+
+        Each is restored by itself: a batch is the same event by event.
+
+        Args:
+            y: ``(P, *measured)``.
+            operator: A, or its spec; a pair of functions, A and its adjoint, or A alone, whose adjoint autograd finds.
+            sigma: σ, in the units of the events: of pictures in [-1, 1], half of a full step of grey is 1.
+            method: a guide that restores, or its spec: ``"pigdm"``, ``"ddrm:eta=0.5"``, ``"dps"``, ``"replacement"``.
+            n: how many draws of each; left out, one.
+            sampler, seed, guide: as of `sample`; guides are put on before the method.
+            condition: as of `sample`; left out, the network is told nothing.
+
+        Returns:
+            ``(P, *event)`` on the CPU, and ``(P, n, *event)`` where n is given.
+
+        Raises:
+            ArgumentError: where ``y`` is not what the operator gives.
+            ConfigError: for an operator that does not fit, and a method that cannot restore this.
+            PluginError: for an operator that is not linear, or whose adjoint is none.
+            NotFinite: where events are not finite.
+
+        """
+        if not isinstance(operator, Operator | str):
+            operator = Operator.of(operator) if callable(operator) else Operator.of(*operator)
+        measurement = Measurement.checked(Operator(operator), y, sigma, self.diffusion.event_shape)
+        asked = Asked.of(self.config, condition, [*_guides(guide), *_guides(method)], measurement)
+        images = range(len(y) * (1 if n is None else check_number(n, "n")))
+        drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, len(images), asked=asked)
+        events = torch.cat([part.cpu() for part in drawn])
+        return events if n is None else events.unflatten(0, (n, len(y))).transpose(0, 1).contiguous()
+
+    def _sampler(self, choice: Sampler | str | None) -> Sampler:
+        """A sampler, what a spec makes of that of the run, or that of the run."""
+        if not isinstance(choice, str):
+            return self.config.sampler if choice is None else choice
+        own = {"N": self.config.N, "sampler": self.config.sampler.table()}
+        return resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
 
     def origin(self, sampler: Sampler, seed: int, n: int, *options: str) -> Origin:
         """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample`` belong to its command."""
@@ -262,15 +310,15 @@ def generate(
     for start in range(0, len(images), size):
         part = images[start : start + size]
         numbers = [*part, *[part[0]] * (chunk - len(part))]
-        noise = ImageNoise(seed, numbers, config.data.event_shape, device)
+        noise = ImageNoise(seed, asked.draws(numbers), config.data.event_shape, device)
         begin = (
             _from_data(denoiser.diffusion, run.data(), seed, numbers).to(device) if sampler.prior == "data" else None
         )
         observer = _first(len(part), watch)
-        here = scene.rows(numbers)
-        steered = guided(model.given(asked.told(config.conditions, numbers)), asked.guides, here)
-        plan = reduce(lambda own, guide: guide.sampler(own, here), asked.guides, sampler)
-        events = sample(denoiser.diffusion, steered, plan, noise, start=begin, watch=observer)[: len(part)]
+        told = model.given(asked.told(config.conditions, numbers))
+        way = course(told, sampler, asked.guides, scene.rows(numbers))
+        begin = begin if begin is None else rebased(begin, denoiser.diffusion, way.diffusion)
+        events = sample(way.diffusion, way.model, way.sampler, noise, start=begin, watch=observer)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
         bad += [image for image, whole in zip(part, finite, strict=True) if not whole]
         count = start + len(part)
@@ -278,6 +326,10 @@ def generate(
             raise _not_finite(bad, count, len(images), sampler, seed)
         if not bad:
             yield events
+
+
+def _guides(guide: Guide | str | Sequence[Guide | str]) -> list[Guide]:
+    return [Guide(one) for one in ([guide] if isinstance(guide, Guide | str) else guide)]
 
 
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
