@@ -8,8 +8,8 @@ and sampler, grid and trajectory go on as before. Guides compose: the second ask
 
 A belief is affine in the score, with coefficients of each component: mixing two pivots mixes their scores, in every view.
 
-A guide whose method has a walk of its own, with other noise, or up again now and then, brings its sampler; one that thinks in other
-coordinates says in which (`Guide.home`): where all components are scaled alike, any basis is the process's own.
+A guide whose method has a walk of its own, with other noise, or up again now and then, brings its sampler; one that thinks in
+other coordinates says in which (`Guide.home`): where all components are scaled alike, any basis is the process's own.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Guide(Component):
     def home(self, diffusion: Diffusion, scene: Scene) -> Diffusion:
         """The process in the coordinates in which its sampler is written; here as it is.
 
-        Another one is the same process in another basis: steps and scales are equal. Beliefs stay in those of ``scene.diffusion``.
+        Another one is the same process in another basis: steps and scales are equal. Beliefs stay in ``scene.diffusion``.
         """
         return diffusion
 

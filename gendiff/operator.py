@@ -239,7 +239,7 @@ class Measurement(ShownByShape):
         return replace(self, y=self.y[[k % len(self.y) for k in part]])
 
     def to(self, x: Tensor) -> Tensor:
-        """y on the device of ``x`` and in its precision."""
+        """What was measured, on the device of ``x`` and in its precision."""
         return self.y.to(x)
 
     def back(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,8 +82,8 @@ def sample(
     sampler = chosen_sampler(opened_run, given, steps)
     with join(device) as world:
         model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
-        folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n), out is not None
-        _check_folder(folder, elsewhere)
+        folder, elsewhere = out or opened_run.samples / folder_name(model, sampler, seed, n), out is not None
+        check_folder(folder, elsewhere)
         if not elsewhere:
             inside(opened_run.path, folder / FILES)
         views = (
@@ -244,7 +244,7 @@ def _report(
     )
 
 
-def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:
+def folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> str:
     """Everything that decides which pictures are drawn."""
     spec, weights = sampler.spec, "raw" if model.weights == "model" else model.weights
     name = re.sub("[:=,]", "-", spec)
@@ -257,8 +257,11 @@ def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int) -> st
     return f"step-{model.step:08d}-{weights}-{name}{precision}-seed{seed}-n{n}"
 
 
-def _check_folder(folder: Path, given: bool) -> None:
-    """Samples go into a new or empty directory, or replace those of the same command in the run's own."""
+def check_folder(folder: Path, given: bool, others: Collection[str] = ()) -> None:
+    """Samples go into a new or empty directory, or replace those of the same command in the run's own.
+
+    ``others`` are names of what such a command writes besides pictures.
+    """
     from gendiff.storage.staging import is_empty
 
     if not folder.exists() and not folder.is_symlink():
@@ -270,17 +273,17 @@ def _check_folder(folder: Path, given: bool) -> None:
         raise ConfigError(f"'{folder}' {what}", where=where, fix=fix)
     if given and not is_empty(folder):
         raise ConfigError(f"'{folder}' exists and is not empty", where=where, fix=fix)
-    if not given and (foreign := _foreign(folder)):
+    if not given and (foreign := _foreign(folder, others)):
         what = f"'{folder}' holds what gendiff sample does not write"
         raise ConfigError(what, where=where, details=[f"such as {foreign[0]}"], fix=fix)
 
 
-def _foreign(folder: Path) -> list[str]:
+def _foreign(folder: Path, others: Collection[str]) -> list[str]:
     """What is in a folder of samples and is nothing that this command writes."""
     from gendiff.datasets.drawn import ARRAY, FILES, NUMBERED
     from gendiff.run.origin import FILE
 
-    inside = [path for path in folder.iterdir() if path.name not in {FILES, ARRAY, FILE, *DRAWN}]
+    inside = [path for path in folder.iterdir() if path.name not in {FILES, ARRAY, FILE, *DRAWN, *others}]
     if (folder / FILES).is_dir():
         inside += [path for path in (folder / FILES).iterdir() if not NUMBERED.fullmatch(path.name)]
     return sorted(str(path.relative_to(folder)) for path in inside)

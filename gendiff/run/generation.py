@@ -237,9 +237,10 @@ class TrainedModel:
         own = {"N": self.config.N, "sampler": self.config.sampler.table()}
         return resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
 
-    def origin(self, sampler: Sampler, seed: int, n: int, *options: str) -> Origin:
-        """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample`` belong to its command."""
-        return origin(self.run, self.denoiser, sampler, (self.step, self.weights, self.weights_hash), seed, n, *options)
+    def origin(self, sampler: Sampler, seed: int, n: int, *options: str, by: str = "sample") -> Origin:
+        """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample``, or another command, belong to it."""
+        weights = (self.step, self.weights, self.weights_hash)
+        return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, by=by)
 
     def predict(self, x: Tensor, i: int | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
@@ -428,7 +429,14 @@ def save_sheet(run: Run, path: Path, events: Tensor, made_by: Origin | None = No
 
 
 def origin(
-    run: Run, denoiser: Denoiser, sampler: Sampler, weights: tuple[int, str, str], seed: int, n: int, *options: str
+    run: Run,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    weights: tuple[int, str, str],
+    seed: int,
+    n: int,
+    *options: str,
+    by: str = "sample",
 ) -> Origin:
     """What makes the first ``n`` events of a seed: the run, its ``weights`` (step, group, hash), and how they are drawn."""
     config, info = run.config, run.info
@@ -475,7 +483,7 @@ def origin(
             "device": device_name(next(denoiser.parameters()).device),
             "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
             "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},
-            "command": command("sample", run.path, *again, *options),
+            "command": command(by, run.path, *again, *options),
         }
     )
 

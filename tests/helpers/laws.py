@@ -1,4 +1,4 @@
-"""The exact law of what a course draws where all in it is affine: it is run with every draw zero, and with one number of each at one."""
+"""The exact law of what is drawn where all of it is affine: run with every draw zero, and with one number of each at one."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def pull(scene: Scene, x_bar_0: Tensor, r2: Tensor) -> Tensor:
 
 
 def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
-    """u with ``matrix(u) = b``, symmetric and positive, ``(B, *any)``: each event by itself, which rests when it is done."""
+    """The u with ``matrix(u) = b``, symmetric and positive, ``(B, *any)``: each event by itself, which rests when it is done."""
 
     def dot(one: Tensor, other: Tensor) -> Tensor:
         return (one * other).flatten(1).sum(1).reshape(-1, *[1] * (b.ndim - 1))

@@ -13,8 +13,8 @@ from gendiff.sampler import Clamped, Sampler
 from gendiff.score import LOG_A_PRIOR, Pivot, ScoreModel, believe
 from gendiff_plugins.guides.restoration import Restoring, believed, measurement_of, moved, pull, residual
 
-#: Share of the variance of x̄_i that is signal, a² c/v: below it the Jacobian of a network is its rounding and training errors over
-#: a, while that of all data is a c/v, what is known of x_0 being its prior.
+#: Share of the variance of x̄_i that is signal, a² c/v. Below it the Jacobian of a network is its errors over a; that of the data
+#: is a c/v, for what is known of x_0 is its prior.
 QUIET = 0.01
 
 
@@ -26,9 +26,9 @@ class PiGDM(Restoring):
 
         x̂_0' = x̂_0 + (s²/a) J^T w ,     w = A^T (A R A^T + σ_y²)^{-1} (y - A x̂_0) .
 
-    ``jacobian=wiener`` takes that of the best linear guess, a c/v, in place of J: no gradient through the network is needed, and it
-    is exact for the same data. With a = 1, or a² + s² = 1, and c = 1 the r² are those of the paper, which for VP processes weighs the
-    gradient by about a besides.
+    ``jacobian=wiener`` takes that of the best linear guess, a c/v, in place of J: no gradient through the network is needed, and
+    it is exact for the same data. With c = 1 the r² are those of the paper, which weighs the gradient of a VP process by about a
+    besides.
 
     Reference: Song, Vahdat, Mardani, Kautz 2023, Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR, eq. 7-8.
     """
@@ -55,7 +55,8 @@ class DPS(Restoring):
     r"""diffusion posterior sampling: a step of gradient descent on ``|y - A x̂_0|`` at every step.
 
     At a step from i to j of the sampler ``ancestral`` x̄_j comes out smaller by ``scale ∇ |y - A x̂_0(x̄_i)|``, the gradient by x̄_i,
-    which is the published algorithm in every basis; deterministic samplers take between half of it and all. σ_y has no part in it.
+    which is the published algorithm in every basis; deterministic samplers take between half of it and all. σ_y has no part in
+    it.
 
     Reference: Chung, Kim, McCann, Klasky, Ye 2023, Diffusion Posterior Sampling for General Noisy Inverse Problems, arXiv
     2209.14687, Algorithm 1; the scale is that of the authors' code, ζ_i = scale / 2|y - A x̂_0|.

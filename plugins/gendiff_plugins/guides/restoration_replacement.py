@@ -24,10 +24,10 @@ from gendiff_plugins.guides.restoration import Restoring, measurement_of, residu
 class Replacement(Restoring):
     """what was measured is put in its place at every step, and the rest is drawn to it, again and again.
 
-    ``x̂_0' = x̂_0 + A^+ (y - A x̂_0)``, so that with the ancestral steps that it brings, x̄_j of what was measured is drawn from q(x̄_j | y).
-    ``jump`` steps down are taken back by the kernel of the process, and gone anew, until each was gone ``resample`` times: so the rest
-    comes to fit to what was measured. For an A of which all singular values but 0 are equal: a mask, fewer pixels, grey. The noise
-    of y is put in its place with it.
+    ``x̂_0' = x̂_0 + A^+ (y - A x̂_0)``, so that with the ancestral steps that it brings, x̄_j of what was measured is drawn from
+    q(x̄_j | y). ``jump`` steps down are taken back by the kernel of the process, and gone anew, until each was gone ``resample``
+    times: so the rest comes to fit to what was measured. For an A of which all singular values but 0 are equal: a mask, fewer
+    pixels, grey. The noise of y is put in its place with it.
 
     Reference: Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool 2022, RePaint, arXiv 2201.09865, Algorithm 1 and App. B.
     """
@@ -90,7 +90,7 @@ class Resampled(Sampler):
 
 
 def walked(last: int, resample: int, jump: int) -> Iterator[int]:
-    """Places 0..last of a grid in the order in which they are gone: every ``jump`` places, counted from the end, back and again."""
+    """Places 0..last of a grid in the order in which they are gone: every ``jump`` places, from the end, back and again."""
     again = {last - 1 - ahead: resample - 1 for ahead in range(0, last - jump, jump)}
     k = 0
     yield k
@@ -106,7 +106,7 @@ def walked(last: int, resample: int, jump: int) -> Iterator[int]:
 
 @lru_cache(maxsize=8)
 def gain_of(operator: Operator, event_shape: EventShape) -> float | None:
-    """g where ``A A^T A = g A``: then ``A^+ = A^T/g``; None where singular values differ."""
+    """The g where ``A A^T A = g A``: then ``A^+ = A^T/g``; None where singular values differ."""
     x = torch.randn(1, *event_shape, generator=stream(0, "gain"), dtype=torch.float64)
     y = operator.apply(x)
     again = operator.apply(operator.adjoint(y, event_shape))

@@ -29,16 +29,17 @@ class DDRM(Restoring):
 
     With singular values d and ``ȳ = (U^T A^T y)/d²``, component by component, from i to j:
 
-        d = 0                 x̄_j = a_j x̂_0 + sqrt(1-η²) s_j ε̂                + η s_j z                    as if nothing was measured
-        s_j/a_j < σ_y/d       x̄_j = a_j x̂_0 + sqrt(1-η²) s_j (ȳ - x̂_0) d/σ_y  + η s_j z                    ȳ is noisier than x̄_j
-        s_j/a_j >= σ_y/d      x̄_j = a_j ((1-η_b) x̂_0 + η_b ȳ) + sqrt(s_j² - (a_j η_b σ_y/d)²) z            x̄_j is noisier than ȳ
+        d = 0               x̄_j = a_j x̂_0 + sqrt(1-η²) s_j ε̂ + η s_j z                     as if nothing was measured
+        s_j/a_j < σ_y/d     x̄_j = a_j x̂_0 + sqrt(1-η²) s_j (ȳ - x̂_0) d/σ_y + η s_j z       ȳ is noisier than x̄_j
+        s_j/a_j >= σ_y/d    x̄_j = a_j ((1-η_b) x̂_0 + η_b ȳ) + sqrt(s_j² - (a_j η_b σ_y/d)²) z
 
-    and x̄_N is ȳ, with noise, where it is the noisier of the two. It asks the network once a step, and needs no gradient. It does
-    so where U of the process diagonalises A, such as a blur with a process in the DCT; a process whose components are all scaled
-    alike is at home in any U. Its noise is that of its paper, for some 20 steps: as their number grows, what it draws in components
-    that y says nothing of has a variance of (1 + sqrt(1-η²))/2 of the data's, and only at η = 0 all of it.
+    and x̄_N is ȳ with noise where it is the noisier of the two. It asks the network once a step, and needs no gradient. It does so
+    where U of the process diagonalises A, such as a blur with a process in the DCT; a process whose components are all scaled
+    alike is at home in any U. Its noise is that of its paper, meant for some 20 steps: it does not vanish as steps become many, and
+    what is drawn is then not the posterior, not even of Gaussian data. Components that y says nothing of have the variance
+    (1 + sqrt(1-η²))/2 of theirs; at η = 0 they and an exact y are right. For the posterior take ``pigdm:jacobian=wiener``.
 
-    Reference: Kawar, Elad, Ermon, Song 2022, Denoising Diffusion Restoration Models, arXiv 2201.11793, eq. 7-8; VE there is s/a here.
+    Reference: Kawar, Elad, Ermon, Song 2022, Denoising Diffusion Restoration Models, arXiv 2201.11793, eq. 7-8; σ_t there is s/a here.
     """
 
     name = "ddrm"

@@ -45,8 +45,8 @@ class Downsample(Operator):
             )
 
     def apply(self, x: Tensor) -> Tensor:
-        blocks, means = self._blocks(x)
-        return blocks.mean(means)
+        inside = [part for n in x.shape[2:] for part in (n // self.factor, self.factor)]
+        return x.reshape(*x.shape[:2], *inside).mean(tuple(range(3, 2 + len(inside), 2)))
 
     def adjoint(self, y: Tensor, event_shape: EventShape) -> Tensor:
         for axis in range(2, y.ndim):
@@ -54,9 +54,5 @@ class Downsample(Operator):
         return y / self.factor ** (y.ndim - 2)
 
     def basis(self, rotation: Rotation, event_shape: EventShape) -> Rotation:
-        return Blocks(side=self.factor)
-
-    def _blocks(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """``(B, C, n/factor, factor, ...)``, and which axes are inside of blocks."""
-        shape = [part for n in x.shape[2:] for part in (n // self.factor, self.factor)]
-        return x.reshape(*x.shape[:2], *shape), tuple(range(3, 2 + len(shape), 2))
+        blocks: Rotation = Blocks(side=self.factor)
+        return blocks

@@ -34,8 +34,9 @@ class PerAxis(Operator):
 class Blur(PerAxis):
     """a Gaussian blur: deblurring.
 
-    ``y = W x`` with W a Gaussian kernel of σ pixels, sampled at the pixels and normalised, along each axis. With reflecting borders
-    (``d c b a | a b c d | d c b a``) the DCT diagonalises it, with circular ones (``c d | a b c d | a b``) the Hartley transform.
+    ``y = W x`` with W a Gaussian kernel of σ pixels, sampled at the pixels and normalised, along each axis. With reflecting
+    borders (``d c b a | a b c d | d c b a``) the DCT diagonalises it, with circular ones (``c d | a b c d | a b``) the Hartley
+    transform.
     """
 
     name = "blur"
@@ -53,8 +54,8 @@ class Blur(PerAxis):
 class CropFrequencies(PerAxis):
     """the lowest frequencies: sharpening.
 
-    ``y = U diag(1 where n_k < keep n) U^T x`` with U the DCT: of each axis the share ``keep`` of the frequencies, at least one; y has
-    the size of the event.
+    ``y = U diag(1 where k < keep n, else 0) U^T x`` with U the DCT: of each axis the share ``keep`` of the frequencies, at least
+    one. y has the size of the event.
     """
 
     name = "crop-frequencies"
@@ -74,4 +75,5 @@ def _circular(n: int, sigma: float) -> Tensor:
     k = torch.arange(n, dtype=torch.float64)
     D = log_attenuation(2 * torch.pi * torch.minimum(k, n - k) / n, sigma).exp()
     row = torch.fft.ifft(D).real
-    return row[(k[:, None] - k).long() % n]
+    matrix: Tensor = row[(k[:, None] - k).long() % n]
+    return matrix

@@ -39,8 +39,8 @@ class Identity(Operator):
 class Mask(Operator):
     """some of the pixels: inpainting.
 
-    ``y = M x`` with M 1 where a pixel is kept and 0 where it is missing, in all channels. What is missing is a rectangle, or what is
-    black in a picture of the size of the events.
+    ``y = M x`` with M 1 where a pixel is kept and 0 where it is missing, in all channels. What is missing is a rectangle, or what
+    is black in a picture of the size of the events.
     """
 
     name = "mask"
