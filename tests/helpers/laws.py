@@ -50,7 +50,8 @@ def posterior(diffusion: Diffusion, mean: Tensor, variance: Tensor, measurement:
     c = variance.expand(shape).flatten().double()
     C, m = (U * c) @ U.T, U @ mean.expand(shape).flatten().double()
     A = matrix(measurement, shape)
-    gain = C @ A.T @ torch.linalg.inv(A @ C @ A.T + measurement.sigma**2 * torch.eye(len(A), dtype=torch.float64))
+    of_y = A @ C @ A.T + measurement.sigma**2 * torch.eye(len(A), dtype=torch.float64)
+    gain = C @ A.T @ torch.linalg.pinv(of_y, hermitian=True)
     return m + gain @ (measurement.y[0].flatten().double() - A @ m), C - gain @ A @ C
 
 

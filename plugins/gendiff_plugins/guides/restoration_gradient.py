@@ -21,7 +21,7 @@ QUIET = 0.01
 class PiGDM(Restoring):
     r"""pseudoinverse guidance, exact for Gaussian data.
 
-    x_0 given x̄_i is taken as N(x̂_0, U diag(r²) U^T), with ``r² = c s²/(a² c + s²)`` per component, which it is for Gaussian data of
+    x_0 given x̄_i is taken as N(x̂_0, U diag(r²) U^T), ``r² = c s²/(a² c + s²)`` per component, which it is for Gaussian data of
     variance c; so, with J = ∂x̂_0/∂x̄_i,
 
         x̂_0' = x̂_0 + (s²/a) J^T w ,     w = A^T (A R A^T + σ_y²)^{-1} (y - A x̂_0) .

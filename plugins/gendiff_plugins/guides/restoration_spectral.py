@@ -20,7 +20,7 @@ from gendiff.operator import Operator
 from gendiff.rotation import Rotation
 from gendiff.sampler import Clamped, Sampler, Update
 from gendiff.score import Pivot, ScoreModel, believe
-from gendiff_plugins.guides.restoration import Restoring, measurement_of, noise_of
+from gendiff_plugins.guides.restoration import Restoring, measurement_of
 from gendiff_plugins.guides.restoration_replacement import gain_of
 
 
@@ -35,11 +35,12 @@ class DDRM(Restoring):
 
     and x̄_N is ȳ with noise where it is the noisier of the two. It asks the network once a step, and needs no gradient. It does so
     where U of the process diagonalises A, such as a blur with a process in the DCT; a process whose components are all scaled
-    alike is at home in any U. Its noise is that of its paper, meant for some 20 steps: it does not vanish as steps become many, and
-    what is drawn is then not the posterior, not even of Gaussian data. Components that y says nothing of have the variance
+    alike is at home in any U. Its noise is that of its paper, meant for some 20 steps: it does not vanish as steps become many,
+    and what is drawn is then not the posterior, not even of Gaussian data. Components that y says nothing of have the variance
     (1 + sqrt(1-η²))/2 of theirs; at η = 0 they and an exact y are right. For the posterior take ``pigdm:jacobian=wiener``.
 
-    Reference: Kawar, Elad, Ermon, Song 2022, Denoising Diffusion Restoration Models, arXiv 2201.11793, eq. 7-8; σ_t there is s/a here.
+    Reference: Kawar, Elad, Ermon, Song 2022, Denoising Diffusion Restoration Models, arXiv 2201.11793, eq. 7-8;
+    σ_t there is s/a here.
     """
 
     name = "ddrm"
@@ -76,11 +77,18 @@ class DDRM(Restoring):
         operator, home = measurement_of(self, scene).operator, self.home(scene.diffusion, scene)
         d = operator.diagonal(home.rotation, home.event_shape)
         steps = sampler.descent(scene.diffusion) if isinstance(sampler, GridSampler) else range(home.N, -1, -1)
-        walk = Walk(eta=self.eta, eta_b=self.eta_b, sigma=noise_of(scene), steps=tuple(steps), prior=sampler.prior)
+        walk = Walk(
+            eta=self.eta,
+            eta_b=self.eta_b,
+            sigma=measurement_of(self, scene).sigma,
+            steps=tuple(steps),
+            prior=sampler.prior,
+        )
         return walk.with_learned({"d": d})
 
     def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
-        diffusion, measurement, sigma = scene.diffusion, measurement_of(self, scene), noise_of(scene)
+        diffusion, measurement = scene.diffusion, measurement_of(self, scene)
+        sigma = measurement.sigma
         home = self.home(diffusion, scene)
         singular = measurement.operator.diagonal(home.rotation, home.event_shape)
         assert singular is not None  # so says home
@@ -96,7 +104,7 @@ class DDRM(Restoring):
         pivot = believe(Clamped(model, diffusion) if self.clip else model, x_bar, i)
         x_0, eps = (rebased(part, diffusion, home) for part in (pivot.x_0, pivot.eps))
         noisier, trusted = _cases(home.at(scene.next(i), x_bar.dtype), d, sigma)
-        eps = torch.where(noisier, (y_bar - x_0) * d / sigma, eps)
+        eps = torch.where(noisier, (y_bar - x_0) * d / (sigma or 1.0), eps)  # at σ_y = 0 none is
         x_0 = torch.where(trusted, (1 - self.eta_b) * x_0 + self.eta_b * y_bar, x_0)
         return Pivot(*(rebased(part, home, diffusion) for part in (x_0, eps)))
 
