@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff_cli.console import json_result, next_step, progress, result, table
+from gendiff_cli.console import json_result, next_step, note, progress, result, table
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CompileOption,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gendiff.sampler import Sampler
 
 SHEET, NUMBERS, CLEAN, MEASURED = "sheet.png", "restoration.json", "clean", "measured"
+ROUNDING = 2 / 255 / 12**0.5  # in [-1, 1]: the standard deviation of a value that was rounded to one of 256
 BANDS = 8  # of the spectrum of an error
 
 
@@ -110,6 +111,7 @@ def restore(
         if clean is None
         else simulated(A, clean, noise, seed)
     )
+    noise = noise if simulate else at_least_rounding(noise, picture)
     with join(device) as world:
         model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         measurement = Measurement.checked(A, y, noise, shape)
@@ -168,6 +170,14 @@ def restore(
     next_step(command("restore", run, *picture, "--operator", operator, "--noise", f"{noise:g}", *again))
 
 
+def at_least_rounding(noise: float, files: Sequence[Path]) -> float:
+    """σ, or where that is less, the standard deviation of what was rounded away in pictures of 8 bits."""
+    if noise >= ROUNDING or all(path.suffix == ".npy" for path in files):
+        return noise
+    note(f"pictures of 8 bits are rounded: --noise {ROUNDING:.4f} is reckoned with")
+    return ROUNDING
+
+
 def _evaluations(model: TrainedModel, sampler: Sampler, asked: Asked) -> int:
     """How often the network is asked about one picture; what cannot be restored is refused before anything is drawn."""
     from gendiff.guide import Scene, course
@@ -224,7 +234,8 @@ def _restored(
 
         drawn = generate(model.denoiser, model.run, sampler, seed, range(count), batch, watch, asked=asked)
         events = torch.cat([part.cpu() for part in drawn])
-    return events.unflatten(0, (n, asked.events)).transpose(0, 1)
+    draws: Tensor = events.unflatten(0, (n, asked.events)).transpose(0, 1)
+    return draws
 
 
 def _numbers(

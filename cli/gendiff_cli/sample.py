@@ -28,9 +28,11 @@ from gendiff_cli.options import (
     chosen_weights,
     configured,
 )
+from gendiff_cli.source import FromOption, StrengthOption, going_on, name_of, options_of
 
 if TYPE_CHECKING:
     from gendiff.datasets.drawn import Drawn
+    from gendiff.run.asked import Asked
     from gendiff.run.directory import Run
     from gendiff.run.generation import TrainedModel, Trajectory
     from gendiff.run.origin import Origin
@@ -56,6 +58,8 @@ def sample(
     precision: PrecisionOption = None,
     compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
+    source: FromOption = None,
+    strength: StrengthOption = None,
     array: Annotated[
         bool, typer.Option("--array", help="Write events.npy, one array of bytes, in place of a file for each image.")
     ] = False,
@@ -73,30 +77,35 @@ def sample(
     from gendiff.datasets.drawn import FILES
     from gendiff.datasets.pictures import file_size
     from gendiff.machine.world import join
-    from gendiff.run.generation import Trajectory
+    from gendiff.run.asked import Asked
+    from gendiff.run.generation import Trajectory, whence
     from gendiff.storage.disk import check_room
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
+    asked = going_on(opened_run, Asked.of(opened_run.config), source, strength)
     with join(device) as world:
         model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
-        folder, elsewhere = out or opened_run.samples / folder_name(model, sampler, seed, n), out is not None
+        name = folder_name(model, sampler, seed, n) + name_of(asked)
+        folder, elsewhere = out or opened_run.samples / name, out is not None
         check_folder(folder, elsewhere)
         if not elsewhere:
             inside(opened_run.path, folder / FILES)
         views = (
-            Trajectory(model.denoiser, sampler, 11 if trajectory else 40)
+            Trajectory(model.denoiser, sampler, 11 if trajectory else 40, asked=asked)
             if world.main and (trajectory or gif)
             else None
         )
-        evaluations = len(sampler.plan(model.denoiser.diffusion))  # a sampler that does not fit leaves nothing behind
+        process, part = whence(model.diffusion, sampler, asked)
+        evaluations = len(part.plan(process))  # a sampler that does not fit leaves nothing behind
         size = n * file_size(opened_run.config.data.event_shape)
         check_room(
             folder, size, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
-        options = ["--array"] * array + ["--trajectory"] * trajectory + ["--gif"] * gif
+        going = options_of(source, strength)
+        options = going + ["--array"] * array + ["--trajectory"] * trajectory + ["--gif"] * gif
         made_by = model.origin(sampler, seed, n, *options)
         staged = (
             whole(folder, elsewhere, size, of=made_by.text) if world.main else nullcontext(aside(folder, elsewhere))
@@ -109,7 +118,7 @@ def sample(
             if there:
                 note(f"going on: {there:,} of {n:,} images were drawn before")
             images = _missing(drawn, range(world.rank, n, world.size), views)
-            _draw(model, sampler, seed, images, batch, drawn, evaluations, views)
+            _draw(model, sampler, seed, images, batch, drawn, evaluations, views, asked, going)
             world.barrier()
             if world.main:
                 drawn.close()
@@ -162,11 +171,13 @@ def _draw(
     drawn: Drawn,
     evaluations: int,
     views: Trajectory | None,
+    asked: Asked,
+    options: Sequence[str],
 ) -> None:
     from gendiff.run.generation import generate
     from gendiff.run.origin import Origin
 
-    one = model.origin(sampler, seed, 1).facts
+    one = model.origin(sampler, seed, 1, *options).facts
     with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
@@ -177,7 +188,7 @@ def _draw(
                 views(snapshot)
 
         numbers = iter(images)
-        for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch):
+        for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch, asked=asked):
             for event in events:
                 number = next(numbers)
                 # An image is the same, to the byte, whatever else is drawn with it: of a folder it says nothing.

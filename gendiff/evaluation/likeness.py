@@ -51,7 +51,8 @@ def ssim(x: Tensor, clean: Tensor, peak: float = 2.0) -> Tensor:
     kernel = (weight[:, None] * weight / weight.sum() ** 2)[None, None]
 
     def mean(values: Tensor) -> Tensor:
-        return conv2d(values.flatten(0, 1)[:, None], kernel).unflatten(0, values.shape[:2])[:, :, 0]
+        means: Tensor = conv2d(values.flatten(0, 1)[:, None], kernel).unflatten(0, values.shape[:2])[:, :, 0]
+        return means
 
     one, other = x.detach().cpu().double(), clean.detach().cpu().double()
     m, n = mean(one), mean(other)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from gendiff.condition import ABSENT, Condition, Conditions, stacked
-from gendiff.errors import ConfigError
+from gendiff.errors import ArgumentError, ConfigError
 from gendiff.guide import Guide
 from gendiff.operator import Measurement
 from gendiff.run.config import Config
+from gendiff.shapes import EventShape, check_events
 
 ALL = "all"  # how a user asks for every class
 
@@ -69,6 +70,18 @@ class Asked:
         combinations = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
         stacked(known, combinations)
         return cls(tuple(combinations), tuple(guides), measurement)
+
+    def going_on(self, source: Tensor, strength: float, event_shape: EventShape) -> Asked:
+        """The same, gone on from events ``(P, *event)``; raises `ArgumentError` where they are none, or the strength is none."""
+        check_events(source, event_shape, "source")
+        number = isinstance(strength, int | float) and not isinstance(strength, bool)
+        if not number or not 0 < strength <= 1:
+            raise ArgumentError(f"strength = {strength!r}", details=["a number in (0, 1]: 1 goes all the way to noise"])
+        return replace(self, source=source, strength=float(strength))
+
+    def start(self, N: int) -> int:
+        """The step 1..N to which the events that are gone on from are brought."""
+        return min(max(round(self.strength * N), 1), N)
 
     @property
     def events(self) -> int:

@@ -113,7 +113,11 @@ def differentiable(operator: Operator) -> str:
     return "its gradient is its adjoint"
 
 
-@check("operator", "it is diagonal where it says", "`basis(rotation, event_shape)`: a U with A^T A = U diag(d²) U^T, or None")
+@check(
+    "operator",
+    "it is diagonal where it says",
+    "`basis(rotation, event_shape)`: a U with A^T A = U diag(d²) U^T, or None",
+)
 def diagonal(operator: Operator) -> str:
     """A^T A as a whole matrix, in its own basis and in others."""
     seen = set()

@@ -51,8 +51,8 @@ class Downsample(Operator):
     def adjoint(self, y: Tensor, event_shape: EventShape) -> Tensor:
         for axis in range(2, y.ndim):
             y = y.repeat_interleave(self.factor, axis)
-        return y / self.factor ** (y.ndim - 2)
+        spread: Tensor = y / self.factor ** (y.ndim - 2)
+        return spread
 
     def basis(self, rotation: Rotation, event_shape: EventShape) -> Rotation:
-        blocks: Rotation = Blocks(side=self.factor)
-        return blocks
+        return Blocks(side=self.factor)
