@@ -74,6 +74,9 @@ class Guide(Component):
 
     kind: ClassVar[str] = "guide"
 
+    #: Whether it restores what was measured, and can be the method of `TrainedModel.restore`.
+    restores: ClassVar[bool] = False
+
     if TYPE_CHECKING:
 
         def __init__(self, spec: str | Mapping[str, Any] | Self = ..., /, **parameters: Any) -> None: ...
@@ -102,6 +105,17 @@ class Guide(Component):
         Another one is the same process in another basis: steps and scales are equal. Beliefs stay in ``scene.diffusion``.
         """
         return diffusion
+
+
+def check_restores(guide: Guide) -> None:
+    """Raise `ConfigError` where a guide cannot be the method of a restoration."""
+    if not guide.restores:
+        raise ConfigError(
+            f"guide '{guide.name}' restores nothing: it knows of no measurement",
+            details=["methods of gendiff: pigdm, ddrm, dps, replacement"],
+            fix="choose one of them; other guides are put on besides: --guide",
+            subject="guide.name",
+        )
 
 
 class Guided(ScoreModel):

@@ -87,7 +87,7 @@ def restore(
     from gendiff.datasets.drawn import DrawnFiles
     from gendiff.datasets.given import events_of
     from gendiff.datasets.pictures import file_size
-    from gendiff.guide import Guide
+    from gendiff.guide import Guide, check_restores
     from gendiff.machine.world import join
     from gendiff.operator import Measurement, Operator, simulated
     from gendiff.run.asked import Asked, read
@@ -103,6 +103,7 @@ def restore(
         measured = A.measured(shape)
     with saying("--method", "guide"):
         way = Guide(method)
+        check_restores(way)
     with saying("--guide", "guide"):
         guides = [*map(Guide, guide or []), way]
     clean = events_of(picture, shape, f"an event of '{run}'") if simulate else None
@@ -111,10 +112,10 @@ def restore(
         if clean is None
         else simulated(A, clean, noise, seed)
     )
-    noise = noise if simulate else at_least_rounding(noise, picture)
+    sigma = noise if simulate else at_least_rounding(noise, picture)
     with join(device) as world:
         model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
-        measurement = Measurement.checked(A, y, noise, shape)
+        measurement = Measurement.checked(A, y, sigma, shape)
         asked = Asked.of(opened_run.config, read(condition or []), guides, measurement)
         with saying("--method", "guide"):
             evaluations = _evaluations(model, sampler, asked)
@@ -145,7 +146,7 @@ def restore(
         "run": str(opened_run.path),
         "pictures": [str(path) for path in picture],
         "operator": A.spec,
-        "noise": noise,
+        "noise": sigma,
         "method": way.spec,
         "n": n,
         "seed": seed,

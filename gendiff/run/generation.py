@@ -26,7 +26,7 @@ from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.grid import GridSampler, partway
-from gendiff.guide import Guide, Scene, course, guided, rebased
+from gendiff.guide import Guide, Scene, check_restores, course, guided, rebased
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
 from gendiff.operator import Measurement, Operator, Pair
@@ -235,7 +235,8 @@ class TrainedModel:
         if not isinstance(operator, Operator | str):
             operator = Operator.of(operator) if callable(operator) else Operator.of(*operator)
         measurement = Measurement.checked(Operator(operator), y, sigma, self.diffusion.event_shape)
-        asked = Asked.of(self.config, condition, [*_guides(guide), *_guides(method)], measurement)
+        check_restores(Guide(method))
+        asked = Asked.of(self.config, condition, [*_guides(guide), Guide(method)], measurement)
         images = range(len(y) * (1 if n is None else check_number(n, "n")))
         drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, len(images), asked=asked)
         events = torch.cat([part.cpu() for part in drawn])

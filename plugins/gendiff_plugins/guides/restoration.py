@@ -28,6 +28,8 @@ CLOSE = {torch.float32: 1e-5, torch.float64: 1e-11}  # of what is left of the ri
 class Restoring(Guide):
     """A guide that needs a measurement."""
 
+    restores = True
+
     def check(self, model: ScoreModel, scene: Scene) -> None:
         """Raise `ConfigError` where nothing was measured."""
         measurement_of(self, scene)
