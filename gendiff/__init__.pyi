@@ -15,6 +15,7 @@ from gendiff.features import Features as Features
 from gendiff.gaussian import GaussianScore as GaussianScore
 from gendiff.grid import Grid as Grid
 from gendiff.grid import GridSampler as GridSampler
+from gendiff.guide import Guide as Guide
 from gendiff.level import Level as Level
 from gendiff.logger import Logger as Logger
 from gendiff.metric import Metric as Metric
@@ -22,6 +23,8 @@ from gendiff.model import Model as Model
 from gendiff.moments import Moments as Moments
 from gendiff.objective import Loss as Loss
 from gendiff.objective import Objective as Objective
+from gendiff.operator import Measurement as Measurement
+from gendiff.operator import Operator as Operator
 from gendiff.plugin.hookspecs import Lazy as Lazy
 from gendiff.plugin.hookspecs import hookimpl as hookimpl
 from gendiff.plugin.registry import default_registry as default_registry
