@@ -29,6 +29,8 @@ from gendiff.model import Model as Model
 from gendiff.moments import Moments as Moments
 from gendiff.objective import Loss as Loss
 from gendiff.objective import Objective as Objective
+from gendiff.operator import Measurement as Measurement
+from gendiff.operator import Operator as Operator
 from gendiff.plugin.hookspecs import Lazy as Lazy
 from gendiff.plugin.hookspecs import hookimpl as hookimpl
 from gendiff.plugin.registry import default_registry as default_registry

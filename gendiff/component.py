@@ -53,6 +53,7 @@ _PYTHON = {
     ("model", "python-module"): "gendiff.run.module:TorchModule",
     ("guide", "python-classifier"): "gendiff.guide:GivenClassifier",
     ("guide", "python-clean-classifier"): "gendiff.guide:GivenCleanClassifier",
+    ("operator", "python-functions"): "gendiff.operator:Functions",
 }
 
 

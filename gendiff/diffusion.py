@@ -26,7 +26,7 @@ from gendiff.errors import ArgumentError, PluginError
 from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
-from gendiff.scales import Scales
+from gendiff.scales import Scales, first
 from gendiff.shapes import (
     EventShape,
     ShownByShape,
@@ -121,6 +121,15 @@ class Diffusion:
         """The same diffusion with its tables on ``device``; raises `ArgumentError` where that is not here."""
         device, diffusion = check_device(device), copy(self)
         diffusion.scales, diffusion.moments = self.scales.to(device), self.moments.to(device)
+        return diffusion
+
+    def until(self, i: int) -> Diffusion:
+        """The first i steps of it, 1 <= i <= N: a process that ends where this one is at i.
+
+        A sampler of it starts from x̄_i, and a model of this process is one of it too.
+        """
+        diffusion = copy(self)
+        diffusion.scales = first(self.scales, check_step(i, self.N, least=1))
         return diffusion
 
     @cached_property

@@ -131,3 +131,10 @@ class GridSampler(Sampler):
     def descent(self, diffusion: Diffusion) -> list[int]:
         """Different steps from N down to 0: as many as make ``steps`` evaluations, or one fewer where two stages ask for it."""
         return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
+
+
+def partway(sampler: Sampler, share: float) -> Sampler:
+    """A sampler for a share, in (0, 1], of the steps of its process: with as many of its evaluations, at least one."""
+    if not isinstance(sampler, GridSampler) or sampler.steps is None:
+        return sampler
+    return sampler.model_copy(update={"steps": max(round(share * sampler.steps), 1)})

@@ -11,12 +11,17 @@ A belief is affine in the score, with coefficients of each component: mixing two
 A classifier, or whatever else tells how likely an event is to be as it should, steers by its gradient (`ClassifierGuide`):
 
     ε̂' = ε̂ - w s ∇ log p(y | x̄_i) ,     x̂_0' = x̂_0 + w (s²/a) ∇ log p(y | x̄_i) .
+
+
+A guide whose method has a walk of its own, with other noise, or up again now and then, brings its sampler; one that thinks in
+other coordinates says in which (`Guide.home`): where all components are scaled alike, any basis is the process's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
@@ -52,6 +57,7 @@ class Scene(ShownByShape):
             or ``RUN@STEP`` of another, by its averaged weights, and by its raw ones where ``:raw`` follows; ``last`` is a STEP
             too. Raises `ConfigError` where there is none.
         measurement: what was measured of the events, where they are restored.
+        descent: the steps at which the model is asked, from N down, and 0; left out, every step.
 
     """
 
@@ -59,6 +65,13 @@ class Scene(ShownByShape):
     dropout: float = 0.0
     other: Callable[[str], ScoreModel] = no_other
     measurement: Measurement | None = None
+    descent: tuple[int, ...] = ()
+
+    def next(self, i: int | Tensor) -> int | Tensor:
+        """The step to which a sampler goes down from i."""
+        if isinstance(i, Tensor):
+            return torch.tensor([self.next(step) for step in i.tolist()], device=i.device)
+        return next((j for j in self.descent if j < i), i - 1)
 
     def rows(self, part: Sequence[int]) -> Scene:
         """The same for these events of a batch."""
@@ -72,6 +85,9 @@ class Guide(Component):
     """
 
     kind: ClassVar[str] = "guide"
+
+    #: Whether it restores what was measured, and can be the method of `TrainedModel.restore`.
+    restores: ClassVar[bool] = False
 
     if TYPE_CHECKING:
 
@@ -94,6 +110,24 @@ class Guide(Component):
         Raises `ConfigError` where neither can.
         """
         return sampler
+
+    def home(self, diffusion: Diffusion, scene: Scene) -> Diffusion:
+        """The process in the coordinates in which its sampler is written; here as it is.
+
+        Another one is the same process in another basis: steps and scales are equal. Beliefs stay in ``scene.diffusion``.
+        """
+        return diffusion
+
+
+def check_restores(guide: Guide) -> None:
+    """Raise `ConfigError` where a guide cannot be the method of a restoration."""
+    if not guide.restores:
+        raise ConfigError(
+            f"guide '{guide.name}' restores nothing: it knows of no measurement",
+            details=["methods of gendiff: pigdm, ddrm, dps, replacement"],
+            fix="choose one of them; other guides are put on besides: --guide",
+            subject="guide.name",
+        )
 
 
 class Guided(ScoreModel):
@@ -127,6 +161,54 @@ def guided(model: ScoreModel, guides: Sequence[Guide], scene: Scene) -> ScoreMod
             raise
         model = Guided(model, guide, scene)
     return model
+
+
+@dataclass(frozen=True, repr=False)
+class Course(ShownByShape):
+    """What `sample` is given: a process, a model in its coordinates, and a sampler."""
+
+    diffusion: Diffusion
+    model: ScoreModel
+    sampler: Sampler
+
+
+def course(model: ScoreModel, sampler: Sampler, guides: Sequence[Guide], scene: Scene) -> Course:
+    """How a sampler goes on under guides, in this order; raises `ConfigError` where one of them cannot guide it."""
+    for guide in guides:
+        guide.check(model, scene)  # before any is asked for more
+    home = reduce(lambda own, guide: guide.home(own, scene), guides, scene.diffusion)
+    sampler = reduce(lambda own, guide: guide.sampler(own, scene), guides, sampler)
+    if guides:
+        asked = {update.i for update in sampler.plan(home)}
+        scene = replace(scene, descent=(*sorted(asked, reverse=True), 0))
+    model = guided(model, guides, scene)
+    return Course(home, model if home is scene.diffusion else Rebased(model, scene.diffusion, home), sampler)
+
+
+class Rebased(ScoreModel):
+    """A model of one process as one of the same process in another basis."""
+
+    def __init__(self, model: ScoreModel, own: Diffusion, home: Diffusion) -> None:
+        self.model = model
+        self.own = own
+        self.home = home
+        self.value_range = model.value_range
+        self.condition = model.condition
+
+    def __repr__(self) -> str:
+        return f"Rebased({self.model}, {self.home.rotation})"
+
+    def given(self, condition: Given) -> Rebased:
+        return Rebased(self.model.given(condition), self.own, self.home)
+
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+        pivot = believe(self.model, rebased(x_bar, self.home, self.own), i)
+        return Pivot(*(rebased(part, self.own, self.home) for part in (pivot.x_0, pivot.eps)))
+
+
+def rebased(x_bar: Tensor, one: Diffusion, other: Diffusion) -> Tensor:
+    """Coordinates of one process, ``(B, *event)``, as those of another."""
+    return x_bar if one.rotation == other.rotation else other.rotate(one.unrotate(x_bar))
 
 
 def mixed(fixed: Pivot, other: Pivot, weight: float | Tensor) -> Pivot:

@@ -3,13 +3,15 @@ r"""Sampler: an affine plan from the prior back to the data.
 Every sampler is a sequence of updates, each with one evaluation of the model, elementwise in rotated coordinates and affine in
 what is known then,
 
-    x̄_j = constant + p x̄_i + q x̂_0 + b ε̂ + Σ_l (q_l x̂_0 + b_l ε̂)_(l evaluations ago) + e z ,     z ~ N(0, I) ,     j <= i ,
+    x̄_j = constant + p x̄_i + q x̂_0 + b ε̂ + Σ_l (q_l x̂_0 + b_l ε̂)_(l evaluations ago) + e z ,     z ~ N(0, I) ,
 
 with float64 coefficients per component that depend on the process and its data's moments alone. A sampler therefore only writes
 the plan; one loop (`sample`) runs them all, and for Gaussian data the law of what comes out follows from the plan by recursion.
 
 A multistep method looks at earlier evaluations. A method of several stages moves on by a first guess and corrects it where it
-arrived: the second stage of Heun is an update j -> j, affine in the guess and in the evaluations at both ends.
+arrived: the second stage of Heun is an update j -> j, affine in the guess and in the evaluations at both ends. A plan goes down,
+but it may go up again on its way: to go from i down to j, and by the kernel q(x̄_k | x̄_j) up to k, is affine too, and one update
+i -> k.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class Past(ShownByShape):
 
 @dataclass(frozen=True)
 class Update:
-    """One update i -> j of a plan, j <= i: float64 diagonals; a coefficient that is None is absent.
+    """One update i -> j of a plan: float64 diagonals; a coefficient that is None is absent.
 
     Args:
         p, e, constant: of x̄_i, of fresh noise z, and what is added.

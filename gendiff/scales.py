@@ -290,6 +290,42 @@ def picked(scales: Scales, index: Tensor, spatial: tuple[int, ...]) -> Scales:
     return PickedScales(scales, index, spatial)
 
 
+@final
+@dataclass(frozen=True, repr=False)
+class FirstScales(Scales):
+    """The first N steps of scales that are no formulas."""
+
+    inner: Scales
+    N: int
+
+    def log_a(self, i: Tensor) -> Tensor:
+        return self.inner.log_a(i)
+
+    def log_s(self, i: Tensor) -> Tensor:
+        return self.inner.log_s(i)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class FirstVariancePreserving(VariancePreserving):
+    """The same of scales that are variance-preserving."""
+
+    inner: VariancePreserving
+    N: int
+
+    def log_alpha_bar(self, i: Tensor) -> Tensor:
+        return self.inner.log_alpha_bar(i)
+
+
+def first(scales: Scales, N: int) -> Scales:
+    """The scales of the first N steps of a process."""
+    if scales.formulas:
+        return of_formulas(N, scales.formulas)
+    if isinstance(scales, VariancePreserving):
+        return FirstVariancePreserving(scales, N)
+    return FirstScales(scales, N)
+
+
 def common(scales: Scales, event_shape: tuple[int, ...]) -> Scales:
     """Scales that are `alike`, as those of any basis: one component stands for all."""
     return picked(scales, torch.zeros([1] * (len(event_shape) - 1), dtype=torch.long), tuple(event_shape[1:]))

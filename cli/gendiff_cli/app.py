@@ -31,6 +31,9 @@ _registry: list[Registry] = []  # the one in force: knows whose code an unforese
 COMMANDS = {
     "train": "Train a diffusion. Without options: the process of DDPM on embedded handwritten digits, some minutes on a laptop.",
     "sample": "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
+    "restore": "Restore pictures from what was measured of them, with any run: deblurring, inpainting, super-resolution.",
+    "invert": "The noise from which the deterministic path leads back to pictures, and how near it comes to them.",
+    "interpolate": "From one picture to another, along the noise from which the deterministic path leads to each.",
     "evaluate": "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
     "compare": "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",
     "reproduce": "Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.",

@@ -54,11 +54,11 @@ def weights_option(panel: str | None = None) -> Any:
 
 @contextmanager
 def saying(option: str, subject: str, given: bool = True) -> Iterator[None]:
-    """Errors about the value at ``subject`` that arise inside say that it came from an option, where it was ``given``."""
+    """Errors about the value at ``subject``, or of its own, that arise inside say that it came from an option, if ``given``."""
     try:
         yield
     except ConfigError as error:
-        if given and error.subject == subject:
+        if given and (error.subject == subject or error.subject.startswith(f"{subject}.")):
             error.where = option
         raise
 

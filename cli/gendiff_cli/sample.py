@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,7 @@ from gendiff_cli.options import (
     chosen_weights,
     configured,
 )
+from gendiff_cli.source import FromOption, StrengthOption, going_on, name_of, options_of
 
 if TYPE_CHECKING:
     from gendiff.datasets.drawn import Drawn
@@ -66,6 +67,8 @@ def sample(
     precision: PrecisionOption = None,
     compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; changes speed and memory, not images.")] = 64,
+    source: FromOption = None,
+    strength: StrengthOption = None,
     array: Annotated[
         bool, typer.Option("--array", help="Write events.npy, one array of bytes, in place of a file for each image.")
     ] = False,
@@ -83,33 +86,36 @@ def sample(
     from gendiff.datasets.drawn import FILES
     from gendiff.datasets.pictures import file_size
     from gendiff.machine.world import join
-    from gendiff.run.generation import Trajectory
+    from gendiff.run.generation import Trajectory, whence
     from gendiff.storage.disk import check_room
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
     opened_run = open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
-    asked = asked_of(opened_run, condition, guide)
+    asked = going_on(opened_run, asked_of(opened_run, condition, guide), source, strength)
     n = n or how_many(asked)
     with join(device) as world:
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
-        model.check(asked)
-        folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n, asked), out is not None
-        _check_folder(folder, elsewhere)
+        model.check(asked, sampler)
+        name = folder_name(model, sampler, seed, n, asked) + name_of(asked)
+        folder, elsewhere = out or opened_run.samples / name, out is not None
+        check_folder(folder, elsewhere)
         if not elsewhere:
             inside(opened_run.path, folder / FILES)
         views = (
-            Trajectory(model.denoiser, sampler, 11 if trajectory else 40)
+            Trajectory(model.denoiser, sampler, 11 if trajectory else 40, asked=asked)
             if world.main and (trajectory or gif)
             else None
         )
-        evaluations = len(sampler.plan(model.denoiser.diffusion))  # a sampler that does not fit leaves nothing behind
+        process, part = whence(model.diffusion, sampler, asked)
+        evaluations = len(part.plan(process))  # a sampler that does not fit leaves nothing behind
         size = n * file_size(opened_run.config.data.event_shape)
         check_room(
             folder, size, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
-        options = ["--array"] * array + ["--trajectory"] * trajectory + ["--gif"] * gif
+        going = options_of(source, strength)
+        options = going + ["--array"] * array + ["--trajectory"] * trajectory + ["--gif"] * gif
         made_by = model.origin(sampler, seed, n, *options, asked=asked)
         staged = (
             whole(folder, elsewhere, size, of=made_by.text) if world.main else nullcontext(aside(folder, elsewhere))
@@ -122,7 +128,7 @@ def sample(
             if there:
                 note(f"going on: {there:,} of {n:,} images were drawn before")
             images = _missing(drawn, range(world.rank, n, world.size), views)
-            _draw(model, sampler, seed, images, batch, drawn, evaluations, views, asked)
+            _draw(model, sampler, seed, images, batch, drawn, evaluations, views, asked, going)
             world.barrier()
             if world.main:
                 drawn.close()
@@ -203,11 +209,12 @@ def _draw(
     evaluations: int,
     views: Trajectory | None,
     asked: Asked,
+    options: Sequence[str],
 ) -> None:
     from gendiff.run.generation import generate
     from gendiff.run.origin import Origin
 
-    one = model.origin(sampler, seed, 1, asked=asked).facts
+    one = model.origin(sampler, seed, 1, *options, asked=asked).facts
     with progress() as bar:
         task = bar.add_task("sampling", total=evaluations * len(images))
 
@@ -304,7 +311,7 @@ def _report(
     )
 
 
-def _folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int, asked: Asked) -> str:
+def folder_name(model: TrainedModel, sampler: Sampler, seed: int, n: int, asked: Asked) -> str:
     """Everything that decides which pictures are drawn."""
     weights = "raw" if model.weights == "model" else model.weights
     precision = "" if model.denoiser.precision == "fp32" else f"-{model.denoiser.precision}"
@@ -322,8 +329,11 @@ def _in_a_name(text: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.+]+', '-', name)[:LONGEST].strip('-')}-{mark}"
 
 
-def _check_folder(folder: Path, given: bool) -> None:
-    """Samples go into a new or empty directory, or replace those of the same command in the run's own."""
+def check_folder(folder: Path, given: bool, others: Collection[str] = ()) -> None:
+    """Samples go into a new or empty directory, or replace those of the same command in the run's own.
+
+    ``others`` are names of what such a command writes besides pictures.
+    """
     from gendiff.storage.staging import is_empty
 
     if not folder.exists() and not folder.is_symlink():
@@ -335,17 +345,17 @@ def _check_folder(folder: Path, given: bool) -> None:
         raise ConfigError(f"'{folder}' {what}", where=where, fix=fix)
     if given and not is_empty(folder):
         raise ConfigError(f"'{folder}' exists and is not empty", where=where, fix=fix)
-    if not given and (foreign := _foreign(folder)):
+    if not given and (foreign := _foreign(folder, others)):
         what = f"'{folder}' holds what gendiff sample does not write"
         raise ConfigError(what, where=where, details=[f"such as {foreign[0]}"], fix=fix)
 
 
-def _foreign(folder: Path) -> list[str]:
+def _foreign(folder: Path, others: Collection[str]) -> list[str]:
     """What is in a folder of samples and is nothing that this command writes."""
     from gendiff.datasets.drawn import ARRAY, FILES, NUMBERED
     from gendiff.run.origin import FILE
 
-    inside = [path for path in folder.iterdir() if path.name not in {FILES, ARRAY, FILE, *DRAWN}]
+    inside = [path for path in folder.iterdir() if path.name not in {FILES, ARRAY, FILE, *DRAWN, *others}]
     if (folder / FILES).is_dir():
         inside += [path for path in (folder / FILES).iterdir() if not NUMBERED.fullmatch(path.name)]
     return sorted(str(path.relative_to(folder)) for path in inside)

@@ -2,6 +2,7 @@
 
 event_files  samples and pictures as files
 event_set    events that are compared, from wherever they are
+likeness     of single events: PSNR, SSIM, the spectrum of an error
 statistics   mean and covariance of features
 distances    between two sets of features
 number       a number, its interval, and what it depends on

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,21 @@ from torch import Tensor, nn
 
 from gendiff.command import command, option, setting
 from gendiff.component import parse_spec, spec_value
+from gendiff.condition import stacked
 from gendiff.data import Data
 from gendiff.datasets import pictures
 from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.guide import Guide, Scene, guided
+from gendiff.grid import GridSampler, partway
+from gendiff.guide import Guide, Scene, check_restores, course, guided, rebased
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
+from gendiff.operator import Measurement, Operator, Pair
 from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint, posthoc
-from gendiff.run.asked import Asked
+from gendiff.run.asked import Asked, unsaid
+from gendiff.run.between import Along, between
 from gendiff.run.config import Config
 from gendiff.run.curve import Point, curve
 from gendiff.run.directory import Run
@@ -39,9 +43,9 @@ from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
 from gendiff.run.settings import TrainSettings
 from gendiff.run.stored import difference
-from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
-from gendiff.score import ScoreModel
-from gendiff.shapes import ShownByShape, check_number
+from gendiff.sampler import CHUNK, Sampler, Snapshot, invert, sample
+from gendiff.score import ScoreModel, normalized
+from gendiff.shapes import ShownByShape, check_events, check_number
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
 from gendiff.streams import ImageNoise, stream
@@ -172,6 +176,8 @@ class TrainedModel:
         *,
         condition: Mapping[str, Any] | None = None,
         guide: Guide | str | Sequence[Guide | str] = (),
+        source: Tensor | None = None,
+        strength: float = 0.5,
     ) -> Tensor:
         """The first ``n`` events of a seed, ``(n, *event)`` on the CPU, equal to what ``gendiff sample`` draws before it rounds.
 
@@ -180,32 +186,171 @@ class TrainedModel:
             condition: by name a value, or a list of values that are drawn in turn, ``{"label": 3}``, ``{"label": [3, 5]}``;
                 left out, every class in turn.
             guide: a guide or its spec, or several in the order in which they are put on: ``"cfg:weight=3"``.
+            source: events ``(P, *event)`` to go on from: event k of the n is draw k // P from the source k % P.
+            strength: how far towards noise they are brought first, in (0, 1]: to step ``strength N``. The sampler takes the same
+                part of its steps. (Meng et al. 2022, SDEdit, arXiv 2108.01073.)
 
         Raises:
+            ArgumentError: where ``source`` are no events, or the strength is not in (0, 1].
             ConfigError: for a sampler that cannot sample this process, a condition that the network does not take, and a guide
                 that cannot guide it.
             NotFinite: where events are not finite.
 
         """
-        choice = self.config.sampler if sampler is None else sampler
-        if isinstance(choice, str):
-            own = {"N": self.config.N, "sampler": self.config.sampler.table()}
-            choice = resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
         images = range(check_number(n, "n"))
-        guides = [Guide(one) for one in ([guide] if isinstance(guide, Guide | str) else guide)]
-        asked = Asked.of(self.config, condition, guides)
-        drawn = generate(self.denoiser, self.run, choice, seed, images, n, asked=asked)
+        asked = Asked.of(self.config, condition, _guides(guide))
+        if source is not None:
+            asked = asked.going_on(source, strength, self.diffusion.event_shape)
+        drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, n, asked=asked)
         return torch.cat([events.cpu() for events in drawn])
 
-    def check(self, asked: Asked) -> None:
-        """Raise `ConfigError` for a guide that cannot guide this network, before anything is drawn."""
+    def check(self, asked: Asked, sampler: Sampler | None = None) -> None:
+        """Raise `ConfigError` for a guide that cannot guide this network, before anything is drawn; ``sampler``: of the run."""
         model = self.score.given(asked.told(self.config.conditions, [0]))
-        guided(model, asked.guides, _scene(self.run, self.denoiser, asked).rows([0]))
+        process, sampler = whence(self.diffusion, sampler or self.config.sampler, asked)
+        course(model, sampler, asked.guides, _scene(self.run, self.denoiser, asked, process).rows([0]))
 
-    def origin(self, sampler: Sampler, seed: int, n: int, *options: str, asked: Asked | None = None) -> Origin:
-        """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample`` belong to its command."""
+    def restore(
+        self,
+        y: Tensor,
+        operator: Operator | str | Pair | Callable[[Tensor], Tensor],
+        sigma: float = 0.0,
+        method: Guide | str = "pigdm",
+        n: int | None = None,
+        sampler: Sampler | str | None = None,
+        seed: int = 0,
+        *,
+        condition: Mapping[str, Any] | None = None,
+        guide: Guide | str | Sequence[Guide | str] = (),
+    ) -> Tensor:
+        """Events from what was measured of them, ``y = A x_0 + σ n``, equal to what ``gendiff restore`` draws before it rounds.
+
+        Each is restored by itself: a batch is the same event by event.
+
+        Args:
+            y: ``(P, *measured)``.
+            operator: A, or its spec; a pair of functions, A and its adjoint, or A alone, whose adjoint autograd finds.
+            sigma: σ, in the units of the events: of pictures in [-1, 1], half of a full step of grey is 1.
+            method: a guide that restores, or its spec: ``"pigdm"``, ``"ddrm:eta=0.5"``, ``"dps"``, ``"replacement"``.
+            n: how many draws of each; left out, one.
+            sampler, seed, guide: as of `sample`; guides are put on before the method.
+            condition: as of `sample`; left out, the network is told nothing.
+
+        Returns:
+            ``(P, *event)`` on the CPU, and ``(P, n, *event)`` where n is given.
+
+        Raises:
+            ArgumentError: where ``y`` is not what the operator gives.
+            ConfigError: for an operator that does not fit, and a method that cannot restore this.
+            PluginError: for an operator that is not linear, or whose adjoint is none.
+            NotFinite: where events are not finite.
+
+        """
+        if not isinstance(operator, Operator | str):
+            operator = Operator.of(operator) if callable(operator) else Operator.of(*operator)
+        measurement = Measurement.checked(Operator(operator), y, sigma, self.diffusion.event_shape)
+        check_restores(Guide(method))
+        asked = Asked.of(self.config, condition, [*_guides(guide), Guide(method)], measurement)
+        images = range(len(y) * (1 if n is None else check_number(n, "n")))
+        drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, len(images), asked=asked)
+        events = torch.cat([part.cpu() for part in drawn])
+        return events if n is None else events.unflatten(0, (n, len(y))).transpose(0, 1).contiguous()
+
+    def invert(
+        self,
+        x_0: Tensor,
+        steps: int | None = None,
+        condition: Mapping[str, Any] | None = None,
+        guide: Guide | str | Sequence[Guide | str] = (),
+    ) -> Tensor:
+        """``x_N``, ``(B, *event)`` in event space, from which the deterministic path leads back to ``x_0``, but for errors.
+
+        Args:
+            x_0: events ``(B, *event)``.
+            steps: evaluations of the network, at steps of the grid ``arc-length``; left out, one at every step.
+            condition, guide: as of `sample`; left out, the network is told nothing.
+
+        Raises:
+            ArgumentError: where ``x_0`` are no events.
+            ConfigError: for more steps than the process has, and a condition or a guide that does not fit.
+
+        """
+        model = self._steered(x_0, condition, guide)
+        with torch.no_grad():
+            x_bar = invert(self.diffusion, model, x_0.to(self.device), self._path(steps).descent(self.diffusion))
+            return self.diffusion.unrotate(x_bar).cpu()
+
+    def lead_back(
+        self,
+        x_N: Tensor,
+        steps: int | None = None,
+        condition: Mapping[str, Any] | None = None,
+        guide: Guide | str | Sequence[Guide | str] = (),
+    ) -> Tensor:
+        """``x_0``, ``(B, *event)``, at the other end of the deterministic path; arguments as of `invert`."""
+        model = self._steered(x_N, condition, guide)
+        start = self.diffusion.rotate(x_N.to(self.device))
+        return sample(self.diffusion, model, self._path(steps), start=start, graph=False).cpu()
+
+    def interpolate(
+        self,
+        one: Tensor,
+        other: Tensor,
+        n: int = 8,
+        steps: int | None = None,
+        condition: Mapping[str, Any] | None = None,
+        guide: Guide | str | Sequence[Guide | str] = (),
+        *,
+        along: Along = "spherical",
+    ) -> Tensor:
+        """``n`` events from one to the other, both among them: ``(n, *event)``, the ends as the path leads back to them.
+
+        Both are brought to ``x_N``, and there ``y = (x̄_N - a m)/sqrt(v)``, of unit variance, is led from one to the other.
+
+        Args:
+            one, other: events ``(*event)``.
+            along: ``spherical``, on the great circle between them; ``variance``, by cos and sin of an angle, which keeps the
+                variance of what is independent; ``linear``.
+            n, steps, condition, guide: as of `invert`.
+
+        """
+        ends = self.diffusion.rotate(self.invert(torch.stack([one, other]), steps, condition, guide).to(self.device))
+        end = self.diffusion.at(self.diffusion.N)
+        y = between(normalized(ends, end), check_number(n, "n"), along)
+        x_N = self.diffusion.unrotate(end.a * end.m + end.v.sqrt() * y)
+        return self.lead_back(x_N, steps, condition, guide)
+
+    def _steered(
+        self, x: Tensor, condition: Mapping[str, Any] | None, guide: Guide | str | Sequence[Guide | str]
+    ) -> ScoreModel:
+        """The network under one condition, and guides, for a batch of events."""
+        check_events(x, self.diffusion.event_shape)
+        told = Asked.of(self.config, unsaid(self.config) if condition is None else condition).conditions
+        if len(told) > 1:
+            raise ConfigError(f"{len(told)} conditions, where one is asked", fix="say one value of each condition")
+        model = self.score.given(stacked(self.config.conditions, told) if self.config.conditions else {})
+        scene = _scene(self.run, self.denoiser, Asked(), self.diffusion)
+        return guided(model, _guides(guide), scene)
+
+    def _path(self, steps: int | None) -> GridSampler:
+        """The sampler that goes along the deterministic path as `invert` comes."""
+        sampler = Sampler("trig", clip=False, steps=steps)
+        assert isinstance(sampler, GridSampler)
+        return sampler
+
+    def _sampler(self, choice: Sampler | str | None) -> Sampler:
+        """A sampler, what a spec makes of that of the run, or that of the run."""
+        if not isinstance(choice, str):
+            return self.config.sampler if choice is None else choice
+        own = {"N": self.config.N, "sampler": self.config.sampler.table()}
+        return resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
+
+    def origin(
+        self, sampler: Sampler, seed: int, n: int, *options: str, asked: Asked | None = None, by: str = "sample"
+    ) -> Origin:
+        """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample``, or another command, belong to it."""
         weights = (self.step, self.weights, self.weights_hash)
-        return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, asked=asked)
+        return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, asked=asked, by=by)
 
     def predict(self, x: Tensor, i: int | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
@@ -276,21 +421,20 @@ def generate(
     network = denoiser if recorder is None else Replayed(denoiser, recorder)
     model = score_of(network, denoiser.diffusion, config)
     asked = Asked.of(config) if asked is None else asked
-    scene = _scene(run, denoiser, asked)
+    process, sampler = whence(denoiser.diffusion, sampler, asked)
+    scene = _scene(run, denoiser, asked, process)
     chunk = chunk or CHUNK[device.type]
     size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
         part = images[start : start + size]
         numbers = [*part, *[part[0]] * (chunk - len(part))]
-        noise = ImageNoise(seed, numbers, config.data.event_shape, device)
-        begin = (
-            _from_data(denoiser.diffusion, run.data(), seed, numbers).to(device) if sampler.prior == "data" else None
-        )
+        noise = ImageNoise(seed, asked.draws(numbers), config.data.event_shape, device)
+        begin = _begun(process, sampler, run, seed, numbers, asked, noise)
         observer = _first(len(part), watch)
-        here = scene.rows(numbers)
-        steered = guided(model.given(asked.told(config.conditions, numbers)), asked.guides, here)
-        plan = reduce(lambda own, guide: guide.sampler(own, here), asked.guides, sampler)
-        events = sample(denoiser.diffusion, steered, plan, noise, start=begin, watch=observer)[: len(part)]
+        told = model.given(asked.told(config.conditions, numbers))
+        way = course(told, sampler, asked.guides, scene.rows(numbers))
+        begin = begin if begin is None else rebased(begin, process, way.diffusion)
+        events = sample(way.diffusion, way.model, way.sampler, noise, start=begin, watch=observer)[: len(part)]
         finite = events.flatten(1).isfinite().all(1).tolist()
         bad += [image for image, whole in zip(part, finite, strict=True) if not whole]
         count = start + len(part)
@@ -300,9 +444,37 @@ def generate(
             yield events
 
 
-def _scene(run: Run, denoiser: Denoiser, asked: Asked) -> Scene:
-    dropout = run.config.train.condition_dropout
-    return Scene(denoiser.diffusion, dropout, _others(run, denoiser), asked.measurement)
+def _scene(run: Run, denoiser: Denoiser, asked: Asked, process: Diffusion) -> Scene:
+    return Scene(process, run.config.train.condition_dropout, _others(run, denoiser), asked.measurement)
+
+
+def whence(diffusion: Diffusion, sampler: Sampler, asked: Asked) -> tuple[Diffusion, Sampler]:
+    """The process and the sampler for what is asked: of events that are gone on from, their first part alone."""
+    if asked.source is None:
+        return diffusion, sampler
+    i = asked.start(diffusion.N)
+    return diffusion.until(i), partway(sampler, i / diffusion.N)
+
+
+def _begun(
+    diffusion: Diffusion,
+    sampler: Sampler,
+    run: Run,
+    seed: int,
+    images: Sequence[int],
+    asked: Asked,
+    noise: ImageNoise,
+) -> Tensor | None:
+    """Where the chains of these images begin, where the sampler does not draw it: ``(B, *event)`` in rotated coordinates."""
+    device = diffusion.scales.device
+    if asked.source is not None:
+        x_0 = asked.source[[k % asked.events for k in images]].to(device)
+        return diffusion.corrupted(diffusion.at(diffusion.N), diffusion.rotate(x_0), diffusion.rotate(noise()))
+    return _from_data(diffusion, run.data(), seed, images).to(device) if sampler.prior == "data" else None
+
+
+def _guides(guide: Guide | str | Sequence[Guide | str]) -> list[Guide]:
+    return [Guide(one) for one in ([guide] if isinstance(guide, Guide | str) else guide)]
 
 
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
@@ -437,6 +609,7 @@ def origin(
     n: int,
     *options: str,
     asked: Asked | None = None,
+    by: str = "sample",
 ) -> Origin:
     """What makes the first ``n`` events of a seed: the run, its ``weights`` (step, group, hash), and how they are drawn."""
     config, info = run.config, run.info
@@ -486,7 +659,7 @@ def origin(
             "device": device_name(next(denoiser.parameters()).device),
             "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
             "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},
-            "command": command("sample", Path(f"{run.path}@{step}"), *again, *options),
+            "command": command(by, Path(f"{run.path}@{step}"), *again, *options),
         }
     )
 
@@ -517,8 +690,10 @@ class Trajectory:
     Views are x_i in event space: what the reverse process really looks like.
     """
 
-    def __init__(self, denoiser: Denoiser, sampler: Sampler, count: int = 11, rows: int = 8) -> None:
-        self.diffusion = denoiser.diffusion
+    def __init__(
+        self, denoiser: Denoiser, sampler: Sampler, count: int = 11, rows: int = 8, asked: Asked | None = None
+    ) -> None:
+        self.diffusion, sampler = whence(denoiser.diffusion, sampler, asked or Asked())
         last = len(sampler.plan(self.diffusion))
         if count < 2:
             raise ConfigError(f"a trajectory of {count} views", fix="choose at least 2")

@@ -15,6 +15,7 @@ from published import NAMES as DATASETS
 
 from gendiff import BlurSchedule, Data, Model, NoiseSchedule, Rotation, Sampler, Velocity
 from gendiff.metric import Metric
+from gendiff.operator import Operator
 from gendiff.plugin.registry import default_registry
 from gendiff.process import Process
 from gendiff.testing import checks, score
@@ -48,6 +49,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},
     "logger wandb": lambda: {"mode": "offline"},
+    "operator mask": lambda: {"rectangle": [1, 1, 2, 1]},
 }
 
 
@@ -119,6 +121,9 @@ VARIANTS = [
     (Model, "mlp:frequency_features=true"),
     (Metric, "spectrum:bands=8"),
     (Data, "gaussian-field:size=[20]"),
+    (Operator, "blur:sigma=0.8,borders=circular"),
+    (Operator, "downsample:factor=4"),
+    (Operator, "mask:rectangle=[1,2],invert=true"),
     (Process, "blur-diffusion:schedule=log"),
     (Process, "reversed:process=heat-dissipation"),
     (Process, "reversed:process=flipped-snr"),
