@@ -4,7 +4,9 @@
     gendiff train --data emoji --size 16 --condition label --batch 32 --steps 1500 --rotation dct --schedule quartic \
         --out RUNS/emoji-blur
 
-and the same with ``--schedule none`` as ``cond-standard`` and ``emoji-standard``.
+    gendiff train --data digits --steps 1000 --hold-out 200 --seed 0 --rotation dct --schedule quartic --out RUNS/blur-0
+
+and the last two with ``--schedule none`` too, as ``emoji-standard`` and ``standard-0``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 import gendiff
 from gendiff.datasets import pictures
@@ -63,10 +64,30 @@ def guidance(runs: Path) -> None:
     beside(panels, IMAGES / "guidance-frequency.png")
 
 
-def spread(events: Tensor, count: int) -> Tensor:
-    """``count`` of the events."""
-    return torch.stack([events[k * len(events) // count] for k in range(count)])
+TASKS = {
+    "digits": {"blur:sigma=1": ("ddrm", 0.05), "mask:rectangle=[2,2,4,4]": ("pigdm", 0.0)},
+    "emoji": {"blur:sigma=1.5": ("ddrm", 0.05), "mask:rectangle=[4,4,8,8]": ("pigdm", 0.0)},
+}
+RUNS = {"digits": ("standard-0", "blur-0"), "emoji": ("emoji-standard", "emoji-blur")}
+CHOSEN = {"digits": range(5, 185, 30), "emoji": (10, 350, 520, 700, 1250, 1700)}
+
+
+def restoration(runs: Path) -> None:
+    """Held-out digits, and emoji, blurred and with a hole: as they were, what was measured, and drawn by both processes."""
+    for name, tasks in TASKS.items():
+        standard, blur = (gendiff.load(runs / run, device="cpu") for run in RUNS[name])
+        data = standard.run.split().held_out or standard.data
+        clean = torch.stack([data[k] for k in CHOSEN[name]])
+        panels = []
+        for operator, (method, sigma) in tasks.items():
+            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+            y = gendiff.Operator(operator).apply(clean) + sigma * noise
+            rows = [clean, y, *(model.restore(y, operator, sigma, method).clamp(-1, 1) for model in (standard, blur))]
+            columns = torch.stack(rows, dim=1).flatten(0, 1)
+            panels.append((f"{operator.split(':')[0]}, {method}", pictures.sheet(columns.clamp(-1, 1), len(rows))))
+        beside(panels, IMAGES / f"restoration-{name}.png")
 
 
 if __name__ == "__main__":
     guidance(Path(sys.argv[1]))
+    restoration(Path(sys.argv[1]))
