@@ -44,7 +44,7 @@ COMMANDS = {
     "metric": "gendiff train --metric $name",
     "features": "gendiff evaluate gaussian-field:size=8 --data digits --n 500 --features $name",
     "logger": "gendiff train --logger $name",
-    "operator": "gendiff restore RUN PICTURE --operator $name --noise 0.05",
+    "operator": "gendiff restore RUN picture.png --operator $name --noise 0.05",
     "preset": "gendiff train --preset $name",
 }
 KINDS = tuple(COMMANDS)

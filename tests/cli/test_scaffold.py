@@ -14,9 +14,10 @@ from string import Template
 from zipfile import ZipFile
 
 import pytest
-from command import run
+from command import TINY, run
 from gendiff_cli import scaffold
 from gendiff_cli.scaffold import COMMANDS, KINDS, create
+from PIL import Image
 from places import ROOT
 
 from gendiff.errors import ConfigError, GendiffError
@@ -196,6 +197,9 @@ def test_the_command_of_the_readme(packages, importable, kind, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     command = Template(COMMANDS[kind]).substitute(name=f"acme-{kind}")
     assert f"\n{command}\n" in (packages[kind] / "README.md").read_text()
+    if " RUN" in command:  # what a reader has of their own
+        assert run("train", *TINY, "--set", "N=20", "--out", "RUN").code == 0
+        Image.new("L", (4, 8)).save("picture.png")
     done = run(*importable, *shlex.split(command)[1:], *(["--dry-run"] if command.startswith("gendiff train") else []))
     assert done.code == 0, done.err
 
