@@ -19,6 +19,7 @@ from gendiff import (
     Parametrization,
     Pivot,
     Rotation,
+    Sampler,
     VariancePreserving,
     Velocity,
 )
@@ -645,3 +646,18 @@ class TestOneWay:
         assert moved.at(3).log_a.device.type == moved.moments.mean.device.type == "meta"
         assert process.at(3).log_a.device.type == "cpu"
         assert (moved.event_shape, moved.knows_data) == (EVENT, process.knows_data)
+
+    @pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), ("identity", "isotropic"), *RELATIVES[:4]])
+    def test_its_first_part_is_a_process_of_the_same_scales(self, rotation, velocity):
+        process = diffusion(rotation, velocity, EVENT)
+        part = process.until(N // 2)
+        assert (part.N, process.N) == (N // 2, N)
+        i = torch.arange(N // 2 + 1)
+        for name in ("log_a", "log_s", "theta"):
+            assert torch.equal(getattr(part.at(i), name), getattr(process.at(i), name))
+        with pytest.raises(ArgumentError, match="outside"):
+            part.at(N // 2 + 1)
+        for none in (0, N + 1):
+            with pytest.raises(ArgumentError, match="outside"):
+                process.until(none)
+        assert Sampler("ancestral").plan(part)[0].i == N // 2

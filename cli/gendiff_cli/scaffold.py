@@ -45,7 +45,7 @@ COMMANDS = {
     "features": "gendiff evaluate gaussian-field:size=8 --data digits --n 500 --features $name",
     "logger": "gendiff train --logger $name",
     "guide": "gendiff sample RUN --guide $name",
-    "operator": "gendiff restore RUN PICTURE --operator $name --noise 0.05",
+    "operator": "gendiff restore RUN picture.png --operator $name --noise 0.05",
     "preset": "gendiff train --preset $name",
 }
 KINDS = tuple(COMMANDS)

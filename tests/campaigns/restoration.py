@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gendiff.evaluation.likeness import psnr, ssim
 from scipy.stats import t as student
 from torch import Tensor
 
 import gendiff
+from gendiff.evaluation.likeness import psnr, ssim
 from gendiff.operator import Operator
 from gendiff.streams import stream
 
