@@ -201,7 +201,7 @@ def test_the_command_of_the_readme(packages, importable, kind, tmp_path, monkeyp
     if " RUN " in command:  # what a reader has of their own
         told = ["--set", 'condition=["label"]', "--model", "mlp:width=8,depth=1", "--steps", "1", "--out", "RUN"]
         assert run("train", *told).code == 0
-        Image.new("L", (8, 8)).save("picture.png")
+        Image.new("L", (4, 8)).save("picture.png")
     done = run(*importable, *shlex.split(command)[1:], *(["--dry-run"] if command.startswith("gendiff train") else []))
     assert done.code == 0, done.err
 
