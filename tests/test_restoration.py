@@ -391,6 +391,50 @@ def test_an_event_does_not_depend_on_the_others(guide):
         torch.testing.assert_close(alone.x_0, together.x_0[k : k + 1], rtol=1e-5, atol=1e-5)
 
 
+# --- gradients ----------------------------------------------------------------------------------------------------------
+
+
+class Bent(ScoreModel):
+    """The best model of Gaussian data, bent."""
+
+    def __init__(self, data: Field) -> None:
+        self.data = data
+
+    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+        at = self.data.diffusion.asked(x_bar, i)
+        x_0 = torch.sin(self.data.model.predict(x_bar, i).x_0)
+        return Pivot(x_0, (x_bar - at.a * x_0) / at.s)
+
+
+@pytest.mark.parametrize(
+    ("guide", "operator"),
+    [
+        ("pigdm", "a matrix"),
+        ("pigdm", "blur:sigma=0.7"),
+        ("dps", "a matrix"),
+        ("ddrm", "blur:sigma=0.7"),
+        ("replacement", "grey"),
+    ],
+)
+def test_gradients_go_through_a_restored_chain(guide, operator):
+    """Against a difference, of the noise that it begins with."""
+    data = field(*FIELDS["blur"])
+    scene = Scene(data.diffusion, measurement=data.measured(nowhere() if operator == "a matrix" else operator))
+    way = course(Bent(data), Sampler("ddim:steps=3,grid=uniform,clip=false"), [Guide(guide)], scene)
+    later = [noise((1, *EVENT), 80 + k) for k in range(40)]
+
+    def value(z: Tensor) -> Tensor:
+        draws = iter([z, *later])
+        x = sample(way.diffusion, way.model, way.sampler, lambda: next(draws), dtype=torch.float64)
+        return (x * noise((1, *EVENT), 70)).sum()
+
+    z, direction = noise((1, *EVENT), 71).requires_grad_(), noise((1, *EVENT), 72)
+    (gradient,) = torch.autograd.grad(value(z), z)
+    with torch.no_grad():
+        difference = float(value(z + 1e-5 * direction) - value(z - 1e-5 * direction)) / 2e-5
+    assert float((gradient * direction).sum()) == pytest.approx(difference, rel=1e-4, abs=1e-8)
+
+
 # --- what cannot be restored --------------------------------------------------------------------------------------------
 
 

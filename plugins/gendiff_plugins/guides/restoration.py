@@ -10,6 +10,7 @@ where U diagonalises A component by component, and else by conjugate gradients, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,13 @@ from gendiff.score import Pivot, ScoreModel, believe
 LEAST = 1e-4
 MOST_ROUNDS = 300  # of conjugate gradients
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-11}  # of what is left of the right-hand side
+
+
+class Gradient(Protocol):
+    """``J^T`` of a function of x̂_0, times a weight where it is no scalar, by ``x̄_i``."""
+
+    def __call__(self, of: Callable[[Tensor], Tensor], weight: Tensor | None = None) -> Tensor:
+        """``(B, *event)``."""
 
 
 class Restoring(Guide):
@@ -99,10 +107,8 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor
     return u
 
 
-def believed(
-    model: ScoreModel, x_bar: Tensor, i: int | Tensor
-) -> tuple[Pivot, Callable[[Callable[..., Tensor]], Tensor]]:
-    """What a model believes of ``x̄_i``, and a function that differentiates a scalar function of x̂_0 by ``x̄_i``.
+def believed(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> tuple[Pivot, Gradient]:
+    """What a model believes of ``x̄_i``, and how to differentiate what follows from it by ``x̄_i``.
 
     Where autograd follows the chain it goes on through both.
     """
@@ -111,12 +117,12 @@ def believed(
         x = x_bar if follows else x_bar.detach().requires_grad_()
         pivot = believe(model, x, i)
 
-        def gradient(of: Callable[..., Tensor]) -> Tensor:
-            with torch.enable_grad():
-                if not pivot.x_0.requires_grad:  # a belief that x̄_i has no part in
-                    return torch.zeros_like(x_bar)
-                (value,) = torch.autograd.grad(of(pivot.x_0), x, create_graph=follows, allow_unused=True)
-            return torch.zeros_like(x_bar) if value is None else value
+    def gradient(of: Callable[[Tensor], Tensor], weight: Tensor | None = None) -> Tensor:
+        with torch.enable_grad():
+            if not pivot.x_0.requires_grad:  # a belief that x̄_i has no part in
+                return torch.zeros_like(x_bar)
+            (value,) = torch.autograd.grad(of(pivot.x_0), x, weight, create_graph=follows, allow_unused=True)
+        return torch.zeros_like(x_bar) if value is None else value
 
     return (pivot if follows else Pivot(pivot.x_0.detach(), pivot.eps.detach())), gradient
 

@@ -47,7 +47,7 @@ class PiGDM(Restoring):
         pivot, gradient = believed(model, x_bar, i)
         w = pull(scene, pivot.x_0, r2)
         quiet = at.a**2 * at.c < QUIET * at.v
-        shift = at.s**2 / torch.where(quiet, 1.0, at.a) * gradient(lambda x_0: (x_0 * w.detach()).sum())
+        shift = at.s**2 / torch.where(quiet, 1.0, at.a) * gradient(lambda x_0: x_0, w)
         return moved(pivot, torch.where(quiet, r2 * w, shift), at.a, at.s)
 
 
