@@ -154,13 +154,18 @@ class Guided(ScoreModel):
 def guided(model: ScoreModel, guides: Sequence[Guide], scene: Scene) -> ScoreModel:
     """A model under guides, in this order; raises `ConfigError` where one of them cannot guide it."""
     for guide in guides:
-        try:
-            guide.check(model, scene)
-        except ConfigError as error:
-            error.where = error.where or f"--guide {guide.spec}"
-            raise
+        _check(guide, model, scene)
         model = Guided(model, guide, scene)
     return model
+
+
+def _check(guide: Guide, model: ScoreModel, scene: Scene) -> None:
+    """Raise what `Guide.check` raises, and say of which guide it is."""
+    try:
+        guide.check(model, scene)
+    except ConfigError as error:
+        error.where = error.where or f"{'--method' if guide.restores else '--guide'} {guide.spec}"
+        raise
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,7 +180,7 @@ class Course(ShownByShape):
 def course(model: ScoreModel, sampler: Sampler, guides: Sequence[Guide], scene: Scene) -> Course:
     """How a sampler goes on under guides, in this order; raises `ConfigError` where one of them cannot guide it."""
     for guide in guides:
-        guide.check(model, scene)  # before any is asked for more
+        _check(guide, model, scene)  # before any is asked for more
     home = reduce(lambda own, guide: guide.home(own, scene), guides, scene.diffusion)
     sampler = reduce(lambda own, guide: guide.sampler(own, scene), guides, sampler)
     if guides:

@@ -78,7 +78,9 @@ def sample(
     device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64, with a row for each class.
+    """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.
+
+    Where a run is told of classes, each is drawn in turn, and the grid has a row for each.
 
     The folder's name holds all that decides what is in it; the same command again replaces it as a whole, or goes on where it was
     interrupted.

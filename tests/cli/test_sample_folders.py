@@ -124,9 +124,11 @@ class TestName:
 
         from gendiff_cli.sample import folder_name
 
+        from gendiff.run.asked import Asked
+
         model = SimpleNamespace(step=1, weights="ema", denoiser=SimpleNamespace(precision="fp32"))
         specs = ["a:grid='[1,2]'", "a:grid='[1;2]'", f"a:{'x' * 300}=1", f"a:{'x' * 300}=2", "a:b=../..", "a: b=é"]
-        names = [folder_name(model, SimpleNamespace(spec=spec), 0, 1) for spec in specs]
+        names = [folder_name(model, SimpleNamespace(spec=spec), 0, 1, Asked()) for spec in specs]
         assert len(set(names)) == len(names)
         assert all(len(name) < 120 and "/" not in name and name.isascii() and " " not in name for name in names)
 

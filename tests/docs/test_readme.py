@@ -16,9 +16,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def python_blocks(page: Path) -> list[str]:
+    """The blocks of a page but those that are files, which the page's own test writes and runs."""
     return [
         re.sub(r"(?m)^  (?=\S|  )", "", code)
-        for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+        for code in re.findall(r"```python\n(?!# \w+\.py\n)(.*?)```", page.read_text(), re.DOTALL)
     ]
 
 
