@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from pathlib import Path
@@ -301,7 +301,7 @@ def _component(part: Any) -> str:
 
 def _show_run(run: Path, json: bool) -> None:
     from gendiff.run import history
-    from gendiff.run.curve import curve, verdict
+    from gendiff.run.curve import curve, rise, verdict
     from gendiff.run.directory import Run
     from gendiff.run.summary import Summary
 
@@ -314,12 +314,14 @@ def _show_run(run: Path, json: bool) -> None:
     notes = list(opened_run.notes)
     if originals := opened_run.originals(info):
         notes.append(f"it is a copy of '{originals[0]}', with the same id until it goes on: train --resume")
+    since = rise(points) if points else None
+    judged = {"verdict": verdict(points), "rise": since and {**asdict(since), "overfitting": since.is_overfitting}}
     facts = {
         **entry.facts,
         "host": info.get("host"),
         "versions": info["versions"],
         "data": info["data"],
-        **({"held_out": {**info["held_out"], "verdict": verdict(points)}} if info.get("held_out") else {}),
+        **({"held_out": {**info["held_out"], **judged}} if info.get("held_out") else {}),
         "providers": providers,
         "plugin_files": info.get("plugin_files", {}),
         "switched_off": info.get("switched_off", {}),
@@ -339,7 +341,7 @@ def _show_run(run: Path, json: bool) -> None:
     if held_out := info.get("held_out"):
         result(f"held out  {held_out['words'].removeprefix('held out: ')}, fingerprint {held_out['fingerprint']}")
         if points:
-            result(f"          {verdict(points)}")
+            paragraph(f"          {verdict(points)}", indent=10)
     result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
     for k, line in enumerate(history.lines(info)):
         paragraph(f"{'' if k else 'changed':9} {line}", indent=10)

@@ -509,10 +509,13 @@ def _nearby(path: Path) -> list[str]:
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``.
 
-    What could not be measured, such as the loss of steps that were all skipped, is left out.
+    What could not be measured, such as the loss of steps that were all skipped, is left out, and so are the losses of single
+    events.
     """
     values: dict[str, float] = {}
     for key, value in row.items():
+        if key == "by_event":
+            continue
         parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
         if parts is not None:
             values.update(
