@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
+from gendiff.machine.load import Load
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import busy, note
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import open_run
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured, numbers, spec_option, weights_option
 from gendiff_cli.remarks import remark_overruled
+from gendiff_cli.training import machine
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +107,7 @@ def compare(
             fix="train the arms under torchrun with gendiff train, and give their runs as arms",
         )
     registry: Registry = context.obj
+    load = Load()
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
@@ -144,7 +147,7 @@ def compare(
         for text in gate or []:
             Gate.parse(text, names)
         if dry_run:
-            describe(plan, _cost(plan, world.device, comparison), json)
+            describe(plan, _cost(plan, world.device, comparison), machine(world.device, load), json)
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import look_at, quoted
 from gendiff.errors import CheckError
-from gendiff_cli.console import amount, duration, json_result, next_step, paragraph, result, table
+from gendiff_cli.console import amount, counted, duration, json_result, next_step, paragraph, result, table
+from gendiff_cli.training import remark_load
 
 if TYPE_CHECKING:
     from gendiff.comparison.cost import Cost
     from gendiff.comparison.plan import Plan
 
 
-def describe(plan: Plan, cost: Cost, json: bool) -> None:
-    """Print what would be done, and what it would take."""
+def describe(plan: Plan, cost: Cost, machine: Mapping[str, Any], json: bool) -> None:
+    """Print what would be done, and what it would take on this ``machine``."""
     from gendiff.comparison import settings
 
     arms: list[dict[str, Any]] = [
@@ -40,7 +41,7 @@ def describe(plan: Plan, cost: Cost, json: bool) -> None:
             "groups": {one.path: one.group for one in differing},
             "asked": [one.path for one in differing if one.asked],
         }
-        json_result({**facts, "cost": cost.json()})
+        json_result({**facts, **machine, "cost": cost.json()})
         return
     rows = []
     for arm in arms:
@@ -54,12 +55,12 @@ def describe(plan: Plan, cost: Cost, json: bool) -> None:
     )
     _warn(arms)
     result("")
-    show_cost(cost)
+    show_cost(cost, machine)
     result("nothing was written")
 
 
-def show_cost(cost: Cost) -> None:
-    """Print what is still to be done of a comparison, arm by arm and in all."""
+def show_cost(cost: Cost, machine: Mapping[str, Any]) -> None:
+    """Print what is still to be done of a comparison, arm by arm and in all, and what these times are measured with."""
     rows = [
         (
             arm.label,
@@ -73,7 +74,10 @@ def show_cost(cost: Cost) -> None:
     table(["name", "training", "sampling", "memory", "disk"], rows)
     most = f", {amount(cost.memory.peak)} of memory at most" if cost.memory else ""
     disk = f", {amount(cost.disk)} on the disk, {amount(cost.peak_disk)} on the way"
-    result(f"in all: {duration(cost.seconds)}, and what measuring takes{most}{disk}")
+    paragraph(f"in all: {duration(cost.seconds)}, and what measuring takes{most}{disk}", indent=8)
+    threads = f", {counted(machine['threads'], 'thread')}: {machine['threads_because']}"
+    paragraph(f"by steps on {machine['device']}{threads if machine['device'] == 'cpu' else ''}", indent=8)
+    remark_load(machine)
 
 
 def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:

@@ -11,10 +11,12 @@ import typer
 
 from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
+from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, configured, spec_option
 from gendiff_cli.remarks import remark_overruled
+from gendiff_cli.training import machine
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +38,7 @@ def reproduce(
     scale: Annotated[
         str,
         typer.Option(
-            help="tiny: embedded digits, minutes on two cores; small: dead leaves 64x64 in colour, an hour of a GPU; "
+            help="tiny: embedded digits, half an hour of one core; small: dead leaves 64x64 in colour, an hour of a GPU; "
             "paper: the authors' setting on LSUN 64x64, days of a GPU, needs --data."
         ),
     ] = "tiny",
@@ -63,6 +65,7 @@ def reproduce(
 
     gendiff reproduce table1 --scale tiny
     """
+    load = Load()
     _known(target, TARGETS, "target", "TARGET")
     _known(scale, SCALES, "scale", "--scale")
     _known(scene, SCENES, "scene", "--scene")
@@ -94,7 +97,7 @@ def reproduce(
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
         if dry_run:
-            _forecast(target, scale, comparison, choose_device(device), json)
+            _forecast(target, scale, comparison, choose_device(device), load, json)
             return
         note(f"in {comparison.path}")
         with join(device) as world, comparison.working() as heed:
@@ -149,7 +152,7 @@ def _comparison(
     return Comparison.create(comparison_plan, folder, sys.argv[1:])
 
 
-def _forecast(target: str, scale: str, comparison: Comparison, device: torch.device, json: bool) -> None:
+def _forecast(target: str, scale: str, comparison: Comparison, device: torch.device, load: Load, json: bool) -> None:
     """Print what is still to be done for a target, and what it would take."""
     from gendiff.comparison.cost import cost
     from gendiff.comparison.reproduction import needed
@@ -157,10 +160,11 @@ def _forecast(target: str, scale: str, comparison: Comparison, device: torch.dev
 
     with busy("taking a few steps with each arm, which are forgotten"):
         of_all = cost(comparison.plan, device, comparison, needed(target, comparison), drawing=target == "table1")
+    facts = machine(device, load)
     if json:
-        json_result({"target": target, "scale": scale, "folder": str(comparison.path), **of_all.json()})
+        json_result({"target": target, "scale": scale, "folder": str(comparison.path), **facts, **of_all.json()})
         return
-    show_cost(of_all)
+    show_cost(of_all, facts)
     result("nothing was written")
 
 

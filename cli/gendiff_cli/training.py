@@ -12,6 +12,8 @@ from gendiff.machine.load import Load, cores
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
+    import torch
+
     from gendiff.datasets.batches import Batch
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
@@ -30,10 +32,7 @@ def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
         GendiffError: where there is too little memory.
 
     """
-    import torch
-
     from gendiff.component import summary
-    from gendiff.machine import threads
     from gendiff.training.cost import first_batch, step_memory
 
     config, diffusion, objective = trainer.config, trainer.diffusion, trainer.config.objective
@@ -68,12 +67,8 @@ def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
         "batch": config.train.batch,
         "precision": trainer.precision,
         "lr": config.train.lr,
-        "device": str(trainer.device),
         "processes": trainer.world.size,
-        "threads": torch.get_num_threads(),
-        "threads_because": threads.reason(),
-        "cores": len(cores()),
-        "cores_others_use": load.others(),
+        **machine(trainer.device, load),
         "memory": (estimate := step_memory(trainer, batch) if memory and batch else None) and asdict(estimate),
     }
 
@@ -141,10 +136,25 @@ def remembered(memory: Mapping[str, Any] | None) -> str:
 def announce(facts: Mapping[str, Any]) -> None:
     """Say before the first step what is trained, and what memory that takes."""
     aside({**rows(facts), "memory": remembered(facts["memory"])})
-    _remark_load(facts)
+    remark_load(facts)
 
 
-def _remark_load(facts: Mapping[str, Any]) -> None:
+def machine(device: torch.device, load: Load) -> dict[str, Any]:
+    """What times are measured with: device, threads and why as many, and what other processes leave of the cores."""
+    import torch
+
+    from gendiff.machine import threads
+
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "threads_because": threads.reason(),
+        "cores": len(cores()),
+        "cores_others_use": load.others(),
+    }
+
+
+def remark_load(facts: Mapping[str, Any]) -> None:
     """Say where other processes keep the cores busy on which the threads are to run."""
     others, own = facts["cores_others_use"], facts["cores"]
     if others is None or others < BUSY or facts["device"] != "cpu" or facts["threads"] + others < own + BUSY:
@@ -180,7 +190,7 @@ def forecast(trainer: Trainer, load: Load, json: bool) -> None:
     for key, value in lines.items():
         paragraph(f"{key:18} {value}", indent=19)
     result("nothing was written")
-    _remark_load(facts)
+    remark_load(facts)
 
 
 def kept(disk: Mapping[str, int]) -> str:
