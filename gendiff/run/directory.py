@@ -42,7 +42,7 @@ from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint, history, stored
 from gendiff.run.config import Config
 from gendiff.run.curve import curve, markdown, verdict
-from gendiff.run.layers import Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.layers import Layer, locate, overlaid, refuse_plugins, resolve
 from gendiff.run.provenance import copy_plugin_files, given_in_python, providers
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, RESTORE, is_copy, new_id, now, place, read, same_run
@@ -201,10 +201,20 @@ class Run:
         before = table.get("train", {}).get("steps")
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
+        origins = {"train.steps": "--steps"} if steps is not None else {}
         for change in changes:
             table = overlaid(table, change)
+            origins |= dict.fromkeys(history.flat(change.table), change.origin)
         run.table = table
-        result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), info, training)
+        layer = Layer(str(path / CONFIG), {**table, **run.given})
+        try:
+            result = recall(path, layer, info, training)
+        except GendiffError as error:
+            if error.where == layer.origin:  # of what is changed, who changed it is at fault
+                error.where = ""
+                locate(error, origins)
+                error.where = error.where or layer.origin
+            raise
         run.config, run.notes = result.config, [*run.notes, *result.notes]
         if steps not in (None, before) and run.config.train.decay != "constant":
             note = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gendiff.comparison.gate import Gate
 from gendiff.comparison.verdict import outcome, verdict
 from gendiff.errors import ConfigError
 from gendiff.evaluation.distances import Interval
+from gendiff.evaluation.number import bounds
 
 ARM, BASELINE = [3.1, 2.7, 3.9, 2.2], [2.9, 2.4, 3.0, 2.5]
 
@@ -77,6 +79,26 @@ class TestIntervals:
         found = difference(measured(ARM), measured(ARM), 0.95)
         assert (found.value, found.low, found.high) == (0, 0, 0)
         assert not found.excludes_zero
+
+    def test_where_no_seed_differs_the_chance_of_sampling_is_left(self):
+        """Two runs without any recall: what 0 of 64 is known to be, and no certainty."""
+        none = {seed: Measured.of_interval(0.0, 0.0, 0.056, 0.95, 20) for seed in (0, 1)}
+        found = over_seeds(list(none.values()), 0.95)
+        assert (found.value, found.low, found.high, found.method) == (0.0, 0.0, 0.056, "seeds")
+        apart = difference(none, none, 0.95)
+        assert apart.value == 0
+        assert -apart.low == apart.high == pytest.approx(0.028 * 2**0.5)
+        lonely = over_seeds([none[0]], 0.95)
+        assert (lonely.low, lonely.high) == (0.0, 0.056)
+
+    def test_an_interval_holds_nothing_that_the_number_cannot_be(self):
+        wide = over_seeds(list(measured([0.6, 0.8]).values()), 0.95)
+        assert wide.low < 0 < 1 < wide.high
+        assert replace(wide, low=0.0, high=1.0) == wide.within(bounds("recall-pixels"))
+        assert wide.within(bounds("fd-pixels")).low == 0
+        assert wide.within(bounds("kd-pixels")) == wide.within(bounds("moments.error")) == wide
+        nothing = Estimate(0.5, None, None, 1, "none")
+        assert nothing.within((0.0, 1.0)) == nothing
 
 
 class TestSettling:

@@ -95,6 +95,21 @@ class TestOtherwise:
         words = shlex.split(told.err.splitlines()[-1].partition("gendiff ")[2])
         assert words == ["train", "--from", str(path), *map(str, option)]
 
+    @pytest.mark.parametrize(
+        ("option", "origin"),
+        [
+            (("--batch", 0), "--batch"),
+            (("--lr", -1), "--lr"),
+            (("--set", "train.grad_clip=-2"), "--set train.grad_clip"),
+            (("--sampler", "ddim:steps=-3"), "--sampler"),
+        ],
+    )
+    def test_a_value_that_cannot_be_is_of_who_gave_it(self, path, option, origin):
+        refused = run("train", "--resume", path, *option, "--steps", 9)
+        assert refused.code == 2
+        assert f"(from {origin})" in refused.err
+        assert "config.toml" not in refused.err
+
     def test_back_before_a_change_the_change_is_so_from_there_on(self, path):
         resumed(path, "--lr", 1e-4, "--steps", 5)
         for step in (4, 5):
