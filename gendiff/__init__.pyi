@@ -15,6 +15,13 @@ from gendiff.features import Features as Features
 from gendiff.gaussian import GaussianScore as GaussianScore
 from gendiff.grid import Grid as Grid
 from gendiff.grid import GridSampler as GridSampler
+from gendiff.guide import ClassifierGuide as ClassifierGuide
+from gendiff.guide import Guide as Guide
+from gendiff.guide import Guided as Guided
+from gendiff.guide import Scene as Scene
+from gendiff.guide import as_guide as as_guide
+from gendiff.guide import guided as guided
+from gendiff.guide import mixed as mixed
 from gendiff.level import Level as Level
 from gendiff.logger import Logger as Logger
 from gendiff.metric import Metric as Metric
@@ -48,6 +55,7 @@ from gendiff.schedule import NoiseSchedule as NoiseSchedule
 from gendiff.score import Parametrization as Parametrization
 from gendiff.score import Pivot as Pivot
 from gendiff.score import ScoreModel as ScoreModel
+from gendiff.score import believe as believe
 from gendiff.score import decode as decode
 from gendiff.score import encode as encode
 from gendiff.training.library import load as load

@@ -2,18 +2,22 @@ r"""Command: what a user pastes into a shell to go on, whatever the files in it 
 
     gendiff --plugin mine.py sample 'my runs/a'
 
-Every command that gendiff suggests is made here, of words. A word that a shell would take apart or obey is quoted; one with
+Every command that gendiff suggests is made here, of words, and every option that it tells to give: who called gendiff from
+Python hears of keywords. A word that a shell would take apart or obey is quoted; one with
 characters that a terminal would obey, such as a newline, is written out as ``$'a\nb'``; a path cannot be taken for an option.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_KEYWORDS = {"from": "from_", "resume": "gendiff.resume"}  # where Python has another word for an option
 
 _options: list[str] = []
 _words: list[str] = []
@@ -33,6 +37,11 @@ def started(words: Sequence[str]) -> Iterator[None]:
 def words() -> list[str]:
     """The words that this program was started with, options of gendiff itself first."""
     return list(_words)
+
+
+def is_command() -> bool:
+    """Whether this program was started as a command, and not by somebody's Python."""
+    return bool(_words)
 
 
 def is_repetition(line: str) -> bool:
@@ -79,6 +88,46 @@ def command(*words: object, plugins: Iterable[object] = ()) -> str:
 def again(*options: object) -> str:
     """The command that this program was started with, and these options of gendiff itself too."""
     return quoted("gendiff", *options, *_words) if _words else f"{quoted('gendiff', *options)} ..."
+
+
+def option(name: str, value: object = None) -> str:
+    """A setting as whoever started this program gives it: ``--batch 6`` in a command, ``batch=6`` in Python.
+
+    Args:
+        name: of the option, with its dashes; where it is negative, ``--no-ema``, it is ``ema=False`` in Python.
+        value: what it is to be; a word in capitals stands for any. Left out, the option alone is named.
+
+    """
+    if _words:
+        return name if value is None else quoted(name, value)
+    keyword = name.removeprefix("--").replace("-", "_")
+    if keyword.startswith("no_"):
+        return f"{keyword.removeprefix('no_')}=False"
+    keyword = _KEYWORDS.get(keyword, keyword)
+    return keyword if value is None else f"{keyword}={_in_python(value)}"
+
+
+def setting(key: str, value: object) -> str:
+    """A setting that has no option of its own: ``--set train.keep=1`` in a command; in Python ``keep=1``.
+
+    Those of other sections than ``train`` are entries of a table in Python: ``hold_out={"by": "picture"}``.
+    """
+    if _words:
+        return quoted("--set", f"{key}={value}")
+    section, _, name = key.partition(".")
+    entry = _in_python(value)
+    return f"{name}={entry}" if section == "train" else f'{section}={{..., "{name}": {entry}}}'
+
+
+def _in_python(value: object) -> str:
+    text = str(value)
+    if text in ("true", "false"):
+        return text.capitalize()
+    try:
+        ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text if re.fullmatch("[A-Z]+", text) else f'"{text}"'
+    return text
 
 
 def look_at(page: Path) -> str:

@@ -51,6 +51,8 @@ else:
 _PYTHON = {
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
     ("model", "python-module"): "gendiff.run.module:TorchModule",
+    ("guide", "python-classifier"): "gendiff.guide:GivenClassifier",
+    ("guide", "python-clean-classifier"): "gendiff.guide:GivenCleanClassifier",
 }
 
 
@@ -60,6 +62,20 @@ def component_class(kind: str, name: str) -> type[Component]:
         module, _, own = target.partition(":")
         return getattr(import_module(module), own)  # type: ignore[no-any-return]  # a class of that kind
     return resolver()(kind, name)  # type: ignore[no-any-return]  # a class of that kind
+
+
+def completed(kind: str, table: Any) -> Any:
+    """A table of a component that was stored, with what its later parameters were then (`Component.earlier`).
+
+    What is no table, or of a component that is not here, stays as it is.
+    """
+    if not isinstance(table, Mapping):
+        return table
+    try:
+        earlier = component_class(kind, str(table.get("name", ""))).earlier
+    except Exception:  # who needs the component hears why it is not here
+        return table
+    return {**table, **{key: value for key, value in earlier.items() if key not in table}}
 
 
 def guard(cls: type, name: str, check: Callable[..., tuple[Any, ...]]) -> None:
@@ -151,6 +167,8 @@ class Component(Settings, metaclass=ComponentType):
     """
 
     name: ClassVar[str] = ""
+    #: What parameters were that came later: tables that were stored before lack them. Their defaults may be others.
+    earlier: ClassVar[Mapping[str, Any]] = {}
     _learned: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
     @final

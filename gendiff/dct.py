@@ -14,7 +14,8 @@ from gendiff.precision import full_precision
 @cache
 def dct_matrix(n: int) -> Tensor:
     """Orthonormal DCT-II: ``(n, n)``, column k is u_k(m) = c_k cos(πk(m + 1/2)/n), so that x̄ = U^T x."""
-    m, k = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+    k = torch.arange(n, dtype=torch.float64, device="cpu")  # kept: not where somebody happens to build a network
+    m = k[:, None]
     U = torch.cos(math.pi * k * (m + 0.5) / n) * math.sqrt(2 / n)
     U[:, 0] = 1 / math.sqrt(n)
     return U

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+ALIKE = 0.5  # of two words, by their common letters: from here on one may be meant by the other
 LONGEST_REASON = 500  # characters of somebody else's message
 OBJECTS = "it holds Python objects, not only numbers; they are never loaded, for they can run code"
 
@@ -90,9 +91,33 @@ class Stopped(GendiffError):
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """One line with the nearest known word, or an empty string."""
-    spellings = {name.casefold(): name for name in names}
-    near = get_close_matches(word.casefold(), spellings, n=1, cutoff=0.5)
-    return f"did you mean '{spellings[near[0]]}'?" if near else ""
+    near = nearest(word, names)
+    return f"did you mean '{near}'?" if near else ""
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The known word that needs the fewest typing errors to become ``word``, or an empty string where all need many."""
+    typed = word.casefold()
+    ranked = []
+    for name in names:
+        known = name.casefold()
+        likeness = SequenceMatcher(None, typed, known).ratio()
+        if likeness >= ALIKE or typing_errors(typed, known) == 1:
+            ranked.append((typing_errors(typed, known), -likeness, name))
+    return min(ranked)[2] if ranked else ""
+
+
+def typing_errors(typed: str, meant: str) -> int:
+    """How many letters are missing, too many, wrong or exchanged with the next (Damerau 1964; each place at most once)."""
+    before, last = [0] * (len(meant) + 1), list(range(len(meant) + 1))
+    for row, letter in enumerate(typed, 1):
+        line = [row]
+        for column, other in enumerate(meant, 1):
+            cost = min(last[column] + 1, line[column - 1] + 1, last[column - 1] + (letter != other))
+            exchanged = row > 1 and column > 1 and typed[row - 2 : row] == meant[column - 2 : column][::-1]
+            line.append(min(cost, before[column - 2] + 1) if exchanged else cost)
+        before, last = last, line
+    return last[-1]
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -53,6 +53,13 @@ class Model(Component):
             subject="model.name",
         )
 
+    def attach(self, network: nn.Module, diffusion: Any) -> None:
+        """Tell a network that `build` gave of the process, a `Diffusion`, in which it is asked, where it needs that.
+
+        What it keeps of it is no weight: buffers that are not persistent.
+        """
+        return
+
     def stages_of(self, network: nn.Module) -> Sequence[nn.Module]:
         """The parts of a network that `build` gave, most of its work, of which each is called once with tensors alone.
 

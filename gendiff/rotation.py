@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR, laplacian_matrix, negative_laplacian, symmetric_blur, symmetric_blur_matrix
-from gendiff.command import command
+from gendiff.command import command, option
 from gendiff.component import Component, abstractmethod, guard
 from gendiff.data import Data
 from gendiff.dct import apply_per_axis
@@ -65,11 +65,22 @@ class Rotation(Component):
 
     @final
     def require(self, event_shape: EventShape) -> None:
-        """Raise `ConfigError` where there is no U for events of that shape: asked before anything else is asked of U."""
-        if why := self.refusal(event_shape):
+        """Raise `ConfigError` where there is no U for events of that shape: asked before anything else is asked of U.
+
+        And `PluginError` where its author's `refusal` gives no text.
+        """
+        why = self.refusal(event_shape)
+        if why and not isinstance(why, str):
+            raise PluginError(
+                f"rotation '{self.name}': refusal({tuple(event_shape)}) gave {why!r}, no text",
+                details=["a text says why there is no U of that size; an empty one, that there is"],
+                fix="return a text, such as 'a side is no power of two' where it is refused, and '' where it is not",
+                subject="rotation.refusal",
+            )
+        if why:
             raise ConfigError(
                 f"rotation '{self.name}' does not take events of {shown_shape(event_shape)}: {why}",
-                fix="choose another size, or another rotation: --rotation dct takes every size",
+                fix=f"choose another size, or another rotation: {option('--rotation', 'dct')} takes every size",
                 subject="rotation.name",
             )
 
@@ -146,7 +157,7 @@ class Rotation(Component):
         if not self.log_blur_spectrum(event_shape, 1.0).any():
             raise ConfigError(
                 f"rotation '{self.name}' has no frequencies that heat could damp: D = 1 there",
-                fix="choose a basis with a blur: --rotation dct",
+                fix=f"choose a basis with a blur: {option('--rotation', 'dct')}",
                 subject="rotation.name",
             )
         return self.frequencies(event_shape) ** 2

@@ -63,6 +63,39 @@ def test_what_this_program_was_started_with_is_kept():
     assert command.again("-v") == "gendiff -v ..."
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "typed", "called"),
+    [
+        ("--batch", 6, "--batch 6", "batch=6"),
+        ("--batch", None, "--batch", "batch"),
+        ("--hold-out", 0.1, "--hold-out 0.1", "hold_out=0.1"),
+        ("--device", "cpu", "--device cpu", 'device="cpu"'),
+        ("--out", "DIR", "--out DIR", "out=DIR"),
+        ("--no-ema", None, "--no-ema", "ema=False"),
+        ("--from", "RUN", "--from RUN", "from_=RUN"),
+    ],
+)
+def test_an_option_is_a_keyword_in_python(name, value, typed, called):
+    assert command.option(name, value) == called
+    with command.started(["train"]):
+        assert command.option(name, value) == typed
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "typed", "called"),
+    [
+        ("train.keep", 1, "--set train.keep=1", "keep=1"),
+        ("train.recompute", "true", "--set train.recompute=true", "recompute=True"),
+        ("train.posthoc", "[0.05,0.1]", "--set 'train.posthoc=[0.05,0.1]'", "posthoc=[0.05,0.1]"),
+        ("hold_out.by", "picture", "--set hold_out.by=picture", 'hold_out={..., "by": "picture"}'),
+    ],
+)
+def test_a_setting_is_an_entry_in_python(key, value, typed, called):
+    assert command.setting(key, value) == called
+    with command.started(["train"]):
+        assert command.setting(key, value) == typed
+
+
 # --- where commands stand -----------------------------------------------------------------------------------------------
 
 PLUGIN = "from gendiff import hookimpl\n@hookimpl\ndef gendiff_run_ended():\n    pass\n"

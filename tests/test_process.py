@@ -199,6 +199,7 @@ def test_plot_draws_every_schedule_there_is_and_maps_as_pdf(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     done = run("process", "plot", "schedules", "--out", "f.png", "--json")
     assert {"log", "none", "quartic", "triangular"} <= set(done.json["schedules"])
+    assert run("process", "plot", "schedules", "--schedule", "log", "--json").json["figure"] == "process-schedules.png"
     assert run("process", "plot", "schedules", "--schedule", "log", "--json").json["schedules"] == [
         "identity, blur:schedule=log"
     ]

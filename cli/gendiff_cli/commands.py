@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gendiff.errors import ConfigError, did_you_mean, failure
+from gendiff.errors import ConfigError, did_you_mean, failure, nearest
 
 #: What typer raises for a line that it cannot read.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -105,7 +105,7 @@ class Command(_Light, TyperCommand):
             from gendiff_cli.refusal import misused, refused
 
             parameter = getattr(error, "param", None) if type(error) is typer.BadParameter else None
-            if parameter is not None and parameter.param_type_name == "option":
+            if parameter is not None and (parameter.param_type_name == "option" or "is not one of" in error.message):
                 raise refused(error, words) from error
             above = [parent.command_path] if parent else []
             raise misused(error, " ".join([*above, str(info_name)])) from error
@@ -185,10 +185,23 @@ class Group(_Light, TyperGroup):
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise ConfigError(
                 f"unknown command '{name}'",
-                details=[f"known: {', '.join(self.commands)}", did_you_mean(name, self.commands)],
+                details=[f"known: {', '.join(self.commands)}", self._meant(name, ctx.command_path)],
                 fix=f"list all: {ctx.command_path} -h",
             )
         return super().resolve_command(ctx, args)
+
+    def _meant(self, name: str, path: str) -> str:
+        """What a word may mean that is no command: a command of a group in this one, or one of this one's own."""
+        groups = {own: getattr(command, "itself", command) for own, command in self.commands.items()}
+        inner = {own: group.commands for own, group in groups.items() if isinstance(group, TyperGroup)}
+        exact = [f"{path} {own} {name}" for own, commands in inner.items() if name in commands]
+        if exact:
+            return f"did you mean {' or '.join(exact)}?"
+        near = nearest(name, [*self.commands, *(word for commands in inner.values() for word in commands)])
+        inside = [f"{path} {own} {near}" for own, commands in inner.items() if near in commands]
+        if near in self.commands or not inside:
+            return did_you_mean(name, self.commands)
+        return f"did you mean {' or '.join(inside)}?"
 
 
 class Announced(TyperCommand):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,18 @@ from gendiff.machine.load import Load
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import busy, note
 from gendiff_cli.measured import chosen_instruments
-from gendiff_cli.opening import open_run
-from gendiff_cli.options import DeviceOption, Given, JsonOption, configured, numbers, spec_option, weights_option
+from gendiff_cli.opening import asking, open_run
+from gendiff_cli.options import (
+    DeviceOption,
+    Given,
+    JsonOption,
+    SampledCompileOption,
+    SampledPrecisionOption,
+    configured,
+    numbers,
+    spec_option,
+    weights_option,
+)
 from gendiff_cli.remarks import remark_overruled
 from gendiff_cli.training import machine
 
@@ -37,8 +47,8 @@ MEASURING = "Measuring"
 
 
 @configured(
-    "arm seeds steps batch lr ema precision model data size condition hold_out noise objective sampler "
-    "nfe n features fid_weights metric gate allow device out preset config set"
+    "arm seeds steps batch lr ema model data size condition hold_out noise objective sampler "
+    "nfe n features fid_weights metric precision compiled gate allow device out preset config set"
 )
 def compare(
     context: typer.Context,
@@ -72,6 +82,8 @@ def compare(
     metric: Annotated[
         list[str] | None, spec_option("metric", "What else is measured. Default: moments, spectrum.", MEASURING)
     ] = None,
+    precision: SampledPrecisionOption = None,
+    compiled: SampledCompileOption = False,
     gate: Annotated[
         list[str] | None,
         typer.Option(
@@ -119,14 +131,17 @@ def compare(
     if resume is not None:
         others = {
             "--arm": arm, "--nfe": nfe, "--features": features, "--fid-weights": fid_weights, "--metric": metric,
-            "--allow": allow, "--out": out,
+            "--precision": precision, "--compile": compiled, "--allow": allow, "--out": out,
         }  # fmt: skip
         _refuse_changes([*given.options, *(option for option, value in others.items() if value)])
         comparison = Comparison.open(resume)
         plan = comparison.plan
     else:
         comparison = None
-        plan = _plan(registry, arm or [], given.layers(registry), seeds, nfe, n, features, fid_weights, metric, allow)
+        asked = asking(precision, compiled, device)
+        plan = _plan(
+            registry, arm or [], given.layers(registry), seeds, nfe, n, features, fid_weights, metric, allow, asked
+        )
         if all(contender.runs for contender in plan.contenders):
             source = context.get_parameter_source("seeds")
             seeds_given = source is not None and source.name == "COMMANDLINE"
@@ -189,6 +204,7 @@ def _plan(
     fid_weights: Path | None,
     metrics: list[str] | None,
     allow: list[str] | None,
+    asked: Mapping[str, Any],
 ) -> Plan:
     from gendiff.comparison.arm import parse_arms
     from gendiff.comparison.plan import Contender, Plan
@@ -212,6 +228,7 @@ def _plan(
         metrics=others,
         evaluations=numbers(nfe, "--nfe", "10,20,50") if nfe is not None else _common_steps(contenders),
         allowed=tuple(allow or ()),
+        **asked,
     )
 
 

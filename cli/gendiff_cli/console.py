@@ -11,11 +11,14 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import is_repetition
-from gendiff.errors import GendiffError, printable
+from gendiff.errors import ConfigError, GendiffError, printable
+from gendiff.quantities import amount as amount
+from gendiff.quantities import counted as counted
+from gendiff.quantities import duration as duration
+from gendiff.quantities import rate as rate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +41,7 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+WORDS: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # names and paths stay whole
 MAX_LINE = 1000  # characters: an error stays on one screen, whatever was in the file it quotes
 
 
@@ -89,9 +93,13 @@ def progress(*columns: ProgressColumn) -> Progress:
 
 
 def note(text: str) -> None:
-    """A remark on stderr, one line, silent under -q."""
-    if Verbosity.level >= 0 and is_main_process():
-        err().print(f"[dim]note:[/] {escape(printable(text))}")
+    """A remark on stderr, silent under -q; a terminal shows it in lines of whole words, in a pipe it is one line."""
+    if Verbosity.level < 0 or not is_main_process():
+        return
+    text = printable(text)
+    lines = textwrap.wrap(text, max(err().width, 40) - len("note: "), **WORDS) if err().is_terminal else [text]
+    for place, line in enumerate(lines or [""]):
+        err().print(f"{'      ' if place else '[dim]note:[/] '}{escape(line)}")
 
 
 def aside(lines: Mapping[str, str]) -> None:
@@ -105,38 +113,6 @@ def aside(lines: Mapping[str, str]) -> None:
         err().print(f"[dim]{escape(key):{indent}}[/]{escape(first)}")
         for line in rest:
             err().print(" " * indent + escape(line))
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: ``0.13 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.2g} s" if seconds >= 1e-3 else "less than 0.001 s"
-    units = pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1)))
-    ways = ((*divmod(round(seconds / part), size // part), name, lower) for (name, size), (lower, part) in units)
-    whole, rest, name, lower = next(way for way in ways if way[0])
-    return f"{whole} {name} {rest} {lower}" if rest else f"{whole} {name}"
-
-
-def amount(count: float) -> str:
-    """Bytes as people say them, in powers of 1024: ``512 B``, ``1.7 MiB``, ``12 GiB``."""
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    while count >= 999.5 and len(units) > 1:
-        count /= 1024
-        units.pop(0)
-    unit = units[0]
-    return f"{count:.0f} {unit}" if count >= 99.5 or unit == "B" else f"{count:.3g} {unit}"
-
-
-def counted(count: int, what: str) -> str:
-    """``1 step``, ``2,000 steps``."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
-def rate(images_per_s: float) -> str:
-    """``640 images/s``, ``0.5 images/s``."""
-    return f"{images_per_s:,.0f} images/s" if images_per_s >= 9.95 else f"{images_per_s:.2g} images/s"
 
 
 def busy(doing: str) -> AbstractContextManager[object]:
@@ -203,7 +179,12 @@ def json_result(value: Any) -> None:
 
 
 def fail(error: GendiffError) -> int:
-    """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line."""
+    """Print an error and return its exit code; a part of it that holds a line break, as the name of a file may, is one line.
+
+    What is wrong with a command is so in every process of torchrun on a machine, and the first says it.
+    """
+    if isinstance(error, ConfigError) and error.where != "--device" and os.environ.get("LOCAL_RANK", "0") != "0":
+        return error.exit_code
     if Verbosity.level > 0:
         err().print(escape("".join(traceback.format_exception(error))))
     lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} ..." for line in map(printable, error.lines)]

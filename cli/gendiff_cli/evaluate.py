@@ -143,7 +143,11 @@ def evaluate(
     _check_file(out, "--out", ".json")
     with join(device) as world, _Progress() as progress:
         which = chosen_weights(ema, no_ema)
-        model = load_model(open_run(Path(source)), world.device, which, precision, compiled) if is_run(source) else None
+        model = (
+            load_model(source, open_run(Path(source)), world.device, which, precision, compiled)
+            if is_run(source)
+            else None
+        )
         if model is None:
             own = {"by": by, "steps": steps, "precision": precision and precision.value}
             own |= {"condition": " ".join(condition or ()) or None, "guide": " ".join(guide or ()) or None}

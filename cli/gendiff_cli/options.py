@@ -98,6 +98,25 @@ PrecisionOption = Annotated[
         show_default=False,
     ),
 ]
+#: Of commands that train too: how what they train is sampled.
+SampledPrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="In which the networks are sampled: fp32, bf16, or auto, what the device computes well. Default: fp32. Training has "
+        "its own: --set train.precision=bf16.",
+        show_default=False,
+        rich_help_panel="Measuring",
+    ),
+]
+SampledCompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the networks that are sampled: the first batch of each takes minutes, the others less.",
+        rich_help_panel="Measuring",
+    ),
+]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the network: the first batch takes minutes, the others less.")
 ]
@@ -132,6 +151,9 @@ GuideOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="Run directory, with its newest checkpoint or that of a step.", metavar="RUN[@STEP]")
+]
 WeightsOption = Annotated[Path | None, weights_option()]
 
 #: What a command line can say of a configuration: of its keys, by the short words of `gendiff.run.shorthand`, and as a whole.

@@ -16,7 +16,7 @@ from gendiff.plugin.hookspecs import LIFECYCLE
 from gendiff.plugin.registry import Entry, Problem, Registry
 from gendiff_cli import scaffold
 from gendiff_cli.commands import Group
-from gendiff_cli.console import json_result, next_step, result, table
+from gendiff_cli.console import json_result, next_step, paragraph, result, table
 from gendiff_cli.options import JsonOption, complete_from
 
 if TYPE_CHECKING:
@@ -356,8 +356,8 @@ def _card(title: str, subject: Component | Path | GendiffError, entry: Entry | N
 def _print_card(title: str, lines: list[Line]) -> None:
     result(f"{title}: {sum(line.passed for line in lines)} of {len(lines)} hold" if lines else title)
     for line in lines:
-        result(f"  {'ok  ' if line.passed else 'FAIL'}  {line.title}: {line.seen}")
+        paragraph(f"  {'ok  ' if line.passed else 'FAIL'}  {line.title}: {line.seen}", indent=8)
         if not line.passed:
-            result(f"        expected: {line.expected}")
+            paragraph(f"        expected: {line.expected}", indent=18)
             if line.look:
-                result(f"        look at:  {line.look}")
+                paragraph(f"        look at:  {line.look}", indent=18)

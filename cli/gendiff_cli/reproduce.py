@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,17 @@ from gendiff.errors import ConfigError, did_you_mean
 from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, note, result
 from gendiff_cli.measured import chosen_instruments
-from gendiff_cli.options import DeviceOption, Given, JsonOption, WeightsOption, configured, spec_option
+from gendiff_cli.opening import asking
+from gendiff_cli.options import (
+    DeviceOption,
+    Given,
+    JsonOption,
+    SampledCompileOption,
+    SampledPrecisionOption,
+    WeightsOption,
+    configured,
+    spec_option,
+)
 from gendiff_cli.remarks import remark_overruled
 from gendiff_cli.training import machine
 
@@ -30,7 +41,7 @@ SCALES = ("tiny", "small", "paper")
 SCENES = ("bedroom", "church")
 
 
-@configured("scale scene data size hold_out seeds steps n features fid_weights set device")
+@configured("scale scene data size hold_out seeds steps n features fid_weights precision compiled set device")
 def reproduce(
     context: typer.Context,
     given: Given,
@@ -52,6 +63,8 @@ def reproduce(
         str | None, spec_option("features", "What the Fréchet distance is taken in; default: that of the scale.")
     ] = None,
     fid_weights: WeightsOption = None,
+    precision: SampledPrecisionOption = None,
+    compiled: SampledCompileOption = False,
     device: DeviceOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
@@ -92,8 +105,9 @@ def reproduce(
                 fix=f"give --data lsun:path=DIR, the folder of LSUN {scene}, or a packed set: docs/data.md",
             )
         comparison = _comparison(
-            context.obj, KNOWN[scale], scene, given, seeds, steps, n, features, fid_weights, folder, dry_run
-        )
+            context.obj, KNOWN[scale], scene, given, seeds, steps, n, features, fid_weights,
+            asking(precision, compiled, device), folder, dry_run,
+        )  # fmt: skip
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
         if dry_run:
@@ -129,6 +143,7 @@ def _comparison(
     n: int | None,
     features: str | None,
     weights: Path | None,
+    asked: Mapping[str, Any],
     folder: Path,
     dry_run: bool,
 ) -> Comparison:
@@ -143,9 +158,8 @@ def _comparison(
     layers = Given({**given.values, **own}).layers(registry)
     remark_overruled(resolve(layers))
     instruments = chosen_instruments([features or scale.features], None, weights, (), None)
-    comparison_plan = plan(
-        scale, layers, seeds or scale.seeds, n or scale.n, next(one for one in instruments if isinstance(one, Features))
-    )
+    first = next(one for one in instruments if isinstance(one, Features))
+    comparison_plan = plan(scale, layers, seeds or scale.seeds, n or scale.n, first, **asked)
     require_fair(comparison_plan)
     if dry_run:
         return Comparison.held(comparison_plan, folder) or Comparison(folder, comparison_plan)

@@ -16,6 +16,7 @@ from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, note, progress, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
+    CheckpointArgument,
     CompileOption,
     ConditionOption,
     DeviceOption,
@@ -25,7 +26,6 @@ from gendiff_cli.options import (
     JsonOption,
     PrecisionOption,
     RawOption,
-    RunArgument,
     StepsOption,
     chosen_weights,
     configured,
@@ -50,7 +50,7 @@ IN_A_ROW, ROWS = 8, 16  # of each class, and classes, where there are several
 
 @configured("n sampler steps grid prior")
 def sample(
-    run: RunArgument,
+    run: CheckpointArgument,
     given: Given,
     n: Annotated[
         int | None,
@@ -94,7 +94,7 @@ def sample(
     asked = asked_of(opened_run, condition, guide)
     n = n or how_many(asked)
     with join(device) as world:
-        model = load_model(opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
+        model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         model.check(asked)
         folder, elsewhere = out or opened_run.samples / _folder_name(model, sampler, seed, n, asked), out is not None
         _check_folder(folder, elsewhere)
@@ -129,6 +129,8 @@ def sample(
                 drawn.close()
                 files = _draw_together(stage, drawn, n, views, trajectory, gif, made_by, len(asked.conditions))
         if world.main:
+            if not elsewhere:
+                opened_run.retitle_card()
             _report(model, sampler, seed, n, folder, drawn, files, evaluations, json, asked)
 
 

@@ -44,6 +44,7 @@ COMMANDS = {
     "metric": "gendiff train --metric $name",
     "features": "gendiff evaluate gaussian-field:size=8 --data digits --n 500 --features $name",
     "logger": "gendiff train --logger $name",
+    "guide": "gendiff sample RUN --guide $name",
     "preset": "gendiff train --preset $name",
 }
 KINDS = tuple(COMMANDS)

@@ -18,7 +18,7 @@ from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
-from gendiff_cli.training import Clock, announce, conclude, forecast, plan
+from gendiff_cli.training import Clock, announce, conclude, forecast
 
 if TYPE_CHECKING:
     from gendiff.machine.world import World
@@ -115,6 +115,7 @@ def _together(
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
     from gendiff.training.continuation import check_disk, resuming
+    from gendiff.training.plan import plan
     from gendiff.training.trainer import Trainer
     from gendiff_cli.progress import watched
 
@@ -138,7 +139,7 @@ def _together(
                 raise ConfigError(
                     f"'{run.path}' has already reached step {trainer.step}",
                     where="--resume",
-                    fix=f"train longer: {resuming(run)} --steps {2 * trainer.step}",
+                    fix=f"train longer: {resuming(run, steps=2 * trainer.step)}",
                 )
         if dry_run:
             forecast(trainer, load, json)

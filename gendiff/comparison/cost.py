@@ -17,7 +17,7 @@ from gendiff.comparison.engine import Comparison
 from gendiff.comparison.plan import Cell, Plan
 from gendiff.machine.world import World
 from gendiff.run.directory import Run
-from gendiff.run.network import build_denoiser
+from gendiff.run.network import build_denoiser, hasten
 from gendiff.sampler import CHUNK
 from gendiff.training.cost import Disk, Memory, evaluation_seconds, most_memory, rehearse
 from gendiff.training.trainer import Trainer
@@ -135,7 +135,9 @@ def cost(
         sampling = 0.0
         if sets:
             chunk = CHUNK[device.type]
-            asked = evaluation_seconds(build_denoiser(config, device), config, chunk)
+            denoiser = build_denoiser(config, device)
+            hasten(denoiser, plan.precision)  # compiling would take longer than it shows
+            asked = evaluation_seconds(denoiser, config, chunk)
             evaluations = sum(contender.evaluations(sampler) for sampler in sets)
             sampling = math.ceil(plan.n / chunk) * evaluations * asked
             waiting = max(waiting, plan.n * FLOAT * math.prod(config.data.event_shape))

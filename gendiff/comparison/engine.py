@@ -165,12 +165,19 @@ class Comparison:
         for cell in self.shown() if cells is None else cells:
             run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
             steps = steps or targets(cell.contender.diffusion, sampler)
-            key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference)} {steps}"
+            key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference, **self.plan.asking)} {steps}"
             path = self.path / "looks" / f"{cell.name}.npz"
             view = Look.load(path, key)
             if view is None:
                 with listener.working(f"looking at {cell.contender.label}", 1) as advance:
-                    view = look(TrainedModel.load(run, device), sampler, steps, self.plan.data, cell.seed, heed)
+                    view = look(
+                        TrainedModel.load(run, device, **self.plan.asking),
+                        sampler,
+                        steps,
+                        self.plan.data,
+                        cell.seed,
+                        heed,
+                    )
                     advance(1)
                 view.save(path, key)
             views.append(view)
@@ -258,11 +265,11 @@ class Comparison:
         self, cell: Cell, sampler: Sampler, device: torch.device, listener: Listener, heed: Callable[[], None]
     ) -> None:
         run, path, plan = self.run(cell), self._measure_path(cell, sampler), self.plan
-        key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, self.plan.reference)
+        key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, self.plan.reference, **plan.asking)
         if Measure.load(path, key):
             return
         blocks = inside(self.path, path.with_name(f"{path.stem}.{key}"))
-        model = TrainedModel.load(run, device)
+        model = TrainedModel.load(run, device, **self.plan.asking)
         evaluations = cell.contender.evaluations(sampler)
         with listener.working(
             f"{cell.contender.label}, seed {cell.seed}: {sampler.spec}", plan.n * evaluations

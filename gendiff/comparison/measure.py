@@ -88,9 +88,17 @@ class Measure:
 
 
 def key_of(
-    run: Run, sampler: Sampler, n: int, seed: int, instruments: Sequence[Features | Metric], reference: EventSet
+    run: Run,
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    instruments: Sequence[Features | Metric],
+    reference: EventSet,
+    precision: str = "fp32",
+    compiled: bool = False,
 ) -> str:
-    """What a measure depends on, as one hash: the weights, the sampler, the samples, the instruments and the reference."""
+    """What a measure depends on, as one hash: the weights, how they are asked, sampler, samples, instruments, reference."""
+    asking = {"precision": precision, "compiled": compiled}
     dependencies = {
         "weights": _weights(run),
         "sampler": sampler.table(),
@@ -98,6 +106,7 @@ def key_of(
         "seed": seed,
         "instruments": [[one.table(), getattr(one, "fingerprint", "")] for one in instruments],
         "reference": [reference.about.fingerprint, reference.n],
+        **(asking if asking != {"precision": "fp32", "compiled": False} else {}),
     }
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -21,9 +21,11 @@ from gendiff.evaluation.measuring import reference_of
 from gendiff.features import Features
 from gendiff.lab.diagnosis import Finding, never_ends
 from gendiff.lab.forward import BandSNR
+from gendiff.machine import arithmetic
 from gendiff.metric import Metric
 from gendiff.run.config import Config
 from gendiff.run.directory import Run
+from gendiff.run.history import completed
 from gendiff.run.layers import Layer, resolve
 from gendiff.sampler import Sampler
 
@@ -84,7 +86,7 @@ class Contender:
         if "runs" in table:
             paths = tuple(Path(path) for path in table["runs"])
             return cls.of(Arm(label, (Layer(origin, {"sampler": table["sampler"]}),), paths), text, ())
-        return cls.of(Arm(label, (Layer(origin, table["config"]),)), text, ())
+        return cls.of(Arm(label, (Layer(origin, completed(table["config"])),)), text, ())
 
     def table(self) -> dict[str, Any]:
         """Plain values; paths are absolute."""
@@ -167,6 +169,8 @@ class Plan:
         features, metrics: what samples and data are compared by; the Fréchet distance of the first features is ranked.
         n: samples of each run.
         allowed: names of conditions that may be unequal (`gendiff.comparison.fairness`).
+        precision, compiled: how the networks of all arms are asked when they are sampled: in ``fp32`` or ``bf16``, and whether
+            compiled. How they were trained is a setting of each arm.
 
     """
 
@@ -177,6 +181,8 @@ class Plan:
     metrics: tuple[Metric, ...] = ()
     evaluations: tuple[int, ...] = ()
     allowed: tuple[str, ...] = ()
+    precision: str = "fp32"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if len(self.contenders) < 2:
@@ -189,6 +195,11 @@ class Plan:
             raise ConfigError("a sampler takes one step at least", where="--nfe", fix="write --nfe 10,20,50")
         if self.n < 16:
             raise ConfigError(f"{self.n} samples are too few", where="--n", fix="draw at least 16, better 1000")
+        if self.precision not in arithmetic.DTYPES:
+            known = ", ".join(arithmetic.DTYPES)
+            raise ConfigError(
+                f"no precision is '{self.precision:.40}'", where="--precision", details=[f"known: {known}"]
+            )
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any], origin: str) -> Plan:
@@ -210,6 +221,8 @@ class Plan:
                 metrics=tuple(Metric.model_validate(one) for one in table["metrics"]),
                 evaluations=tuple(table["evaluations"]),
                 allowed=tuple(table["allowed"]),
+                precision=str(table.get("precision", "fp32")),  # before it could be asked for
+                compiled=bool(table.get("compiled", False)),
             )
         except (KeyError, TypeError, AttributeError, ValidationError) as error:
             fix = "restore it from a copy, or make a new comparison"
@@ -225,7 +238,13 @@ class Plan:
             "metrics": [metric.table() for metric in self.metrics],
             "evaluations": list(self.evaluations),
             "allowed": list(self.allowed),
+            **self.asking,
         }
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """How networks are asked, as `TrainedModel.load` takes it."""
+        return {"precision": self.precision, "compiled": self.compiled}
 
     @property
     def instruments(self) -> tuple[Features | Metric, ...]:

@@ -90,8 +90,19 @@ SCALES = {
 }
 
 
-def plan(scale: Scale, common: Sequence[Layer], seeds: int, n: int, features: Features | str | None = None) -> Plan:
-    """The comparison of all arms; ``common`` are the layers that they have in common, the preset first."""
+def plan(
+    scale: Scale,
+    common: Sequence[Layer],
+    seeds: int,
+    n: int,
+    features: Features | str | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
+) -> Plan:
+    """The comparison of all arms; ``common`` are the layers that they have in common, the preset first.
+
+    ``precision`` and ``compiled`` are those of `Plan`: of sampling.
+    """
     return Plan(
         contenders=tuple(
             Contender.of(Arm.parse(f"{text} label='{label}'"), text, list(common)) for label, text in ARMS.items()
@@ -99,6 +110,8 @@ def plan(scale: Scale, common: Sequence[Layer], seeds: int, n: int, features: Fe
         seeds=tuple(range(seeds)),
         features=(Features.model_validate(features or scale.features),),
         n=n,
+        precision=precision,
+        compiled=compiled,
     )
 
 

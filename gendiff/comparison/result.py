@@ -76,6 +76,7 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
         "level": LEVEL,
         "difference_level": simultaneous(LEVEL, count),
         "n": plan.n,
+        **plan.asking,
         "features": plan.features[0].spec,
         "reference": asdict(next(iter(numbers[0][first].values())).reference),
         "baseline": labels[0],

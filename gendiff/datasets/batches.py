@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gendiff.command import option, setting
 from gendiff.condition import Conditions, Given, stacked, without
 from gendiff.data import Data, told_of
 from gendiff.errors import ConfigError, DataError
@@ -137,14 +138,14 @@ class Batches(Dataset[Batch]):
         if data.length is not None and batch > data.length:
             raise ConfigError(
                 f"a batch of {batch} is larger than the data set of {data.length} events",
-                fix=f"choose --batch {data.length} or less",
+                fix=f"choose {option('--batch', data.length)} or less",
                 subject="train.batch",
             )
         share = batch // world
         check_memory(
             share * (2 * math.prod(data.event_shape) * FLOAT + GENERATOR),
             f"a batch of {batch} events of {'x'.join(map(str, data.event_shape))} is too large",
-            "choose a smaller --batch",
+            f"choose a smaller {option('--batch')}",
             "train.batch",
         )
         self.data = data
@@ -217,7 +218,7 @@ class Batches(Dataset[Batch]):
             worker_init_fn=partial(begin_data_process, os.getpid()),
             pin_memory=device.type == "cuda",
         )
-        yield from loaded(loader, "--set train.workers=0")
+        yield from loaded(loader, setting("train.workers", 0))
 
 
 def moved(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:

@@ -12,7 +12,7 @@ from gendiff.command import quoted
 from gendiff.component import component_class, parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets.images import located, reason
-from gendiff.datasets.split import HOW, HoldOut
+from gendiff.datasets.split import HoldOut, ways
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.plugin.registry import Registry, registry_in_force
 from gendiff.shapes import EventShape
@@ -63,7 +63,7 @@ def settled(table: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(hold_out, Mapping | HoldOut) or (isinstance(hold_out, Mapping) and "name" in hold_out):
             hold_out = HoldOut.said(hold_out)
         if isinstance(hold_out, Mapping) and isinstance(hold_out.get("data"), str):
-            hold_out = {**hold_out, "data": _with_path(hold_out["data"], HOW)}
+            hold_out = {**hold_out, "data": _with_path(hold_out["data"], ways())}
         changes["hold_out"] = hold_out
     return {**table, **changes}
 
@@ -72,7 +72,8 @@ def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
     """The table of a path; a spec stays as it is, and says itself what is wrong with it."""
     registry = registry_in_force()
     name = text.partition(":")[0].strip()
-    if Path(text).exists() or not (name in registry.names("data") or name.isidentifier()):
+    is_spec = name in registry.names("data") or (name.isidentifier() and not also)
+    if Path(text).exists() or not is_spec:
         return source(registry, text, also)
     return text
 

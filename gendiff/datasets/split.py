@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, StrictFloat, StrictInt, model_validator
 from torch import Tensor
 
+from gendiff.command import option, setting
 from gendiff.component import Settings
 from gendiff.condition import Conditions
 from gendiff.data import Data
@@ -33,8 +34,13 @@ from gendiff.errors import ConfigError, GendiffError, printable
 from gendiff.shapes import EventShape
 
 UNSEEN = 10**12  # the first event of an endless source that no training reaches
-HOW = "--hold-out 0.1 is a tenth of the events, --hold-out 200 so many, --hold-out PATH others"
 MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64 (Steele, Lea, Flood 2014)
+
+
+def ways() -> str:
+    """The ways to say what is held out."""
+    part, number, others = (option("--hold-out", value) for value in (0.1, 200, "PATH"))
+    return f"{part} is a tenth of the events, {number} so many, {others} others"
 
 
 class HoldOut(Settings):
@@ -61,13 +67,13 @@ class HoldOut(Settings):
         if (events is None) == (self.data is None):
             what = "hold_out says of no events that they are held out" if events is None else "hold_out says two things"
             details = [] if events is None else ["events are a part of the data of the run, data are others"]
-            raise ConfigError(what, details=details, fix=HOW, subject="data" if events is not None else "")
+            raise ConfigError(what, details=details, fix=ways(), subject="data" if events is not None else "")
         if events is not None and not (0 < events < 1 or (isinstance(events, int) and events >= 1)):
             whole = f"; so many events are written {int(events)}" if isinstance(events, float) and events > 1 else ""
             raise ConfigError(
                 f"{events} of the events cannot be held out",
                 details=["allowed: a part between 0 and 1, or a whole number of events from 1 on"],
-                fix=f"{HOW}; without it nothing is held out{whole}",
+                fix=f"{ways()}; without it nothing is held out{whole}",
                 subject="events",
             )
         try:
@@ -222,14 +228,16 @@ def _others(data: Data, others: Data) -> Split:
             given = f"{others.name}:" + ",".join(_like(data, others))
             raise ConfigError(
                 f"the held-out data have {what} {theirs}, the training data {ours}",
-                fix=f"make them alike: --hold-out '{given}'" if _like(data, others) else "give data of the same kind",
+                fix=f"make them alike: {option('--hold-out', given)}"
+                if _like(data, others)
+                else "give data of the same kind",
                 subject="hold_out.data",
             )
     if others.fingerprint == data.fingerprint:
         raise ConfigError(
             "the held-out data are the training data themselves",
             details=[f"both have the fingerprint {data.fingerprint}"],
-            fix="give others, or hold out a part of them: --hold-out 0.1",
+            fix=f"give others, or hold out a part of them: {option('--hold-out', 0.1)}",
             subject="hold_out.data",
         )
     traces = set(data.parts.values())
@@ -262,7 +270,7 @@ def _endless(data: Data, events: float) -> Split:
     if not isinstance(events, int):
         raise ConfigError(
             f"data '{data.name}' have no end, and {events:g} of them is no number of events",
-            fix="say how many: --hold-out 500",
+            fix=f"say how many: {option('--hold-out', 500)}",
             subject="hold_out.events",
         )
     words = f"held out: {events:,} events of {data.spec} from number 10^12 on, which no training reaches"
@@ -275,7 +283,7 @@ def _finite(data: Data, hold_out: HoldOut, events: float, below: int | None) -> 
     if wanted >= total:
         raise ConfigError(
             f"{wanted:,} events cannot be held out of {total:,}: none would be left to train on",
-            fix=f"hold out fewer: --hold-out {max(total // 10, 1)}" if total > 1 else "give more data",
+            fix=f"hold out fewer: {option('--hold-out', max(total // 10, 1))}" if total > 1 else "give more data",
             subject="hold_out.events",
         )
     names = [data.entry(index) for index in range(total)] if data.entry(0) else []
@@ -290,7 +298,7 @@ def _finite(data: Data, hold_out: HoldOut, events: float, below: int | None) -> 
         raise ConfigError(
             "the split leaves no event on one side",
             details=[f"{int(out.sum())} of {total} are held out, {int(repeats.sum())} repeat these"],
-            fix="hold out another number: --hold-out",
+            fix=f"hold out another number: {option('--hold-out')}",
             subject="hold_out.events",
         )
     held, rest = (np.flatnonzero(mask) for mask in (out, ~out & ~repeats))
@@ -345,7 +353,7 @@ def _bound(u: np.ndarray, groups: Mapping[str, list[int]], wanted: int, hold_out
             details=[f"the first is {printable(names[0])}"],
             fix="split by event: leave hold_out.by out"
             + (
-                "; or say what of a name is its picture: --set 'hold_out.pattern=(.+)_crop'"
+                f"; or say what of a name is its picture: {setting('hold_out.pattern', '(.+)_crop')}"
                 * (hold_out.by == "picture")
             ),
             subject="hold_out.by",

@@ -149,6 +149,8 @@ def evaluate(
         notes.append(remarks.same_events(samples.about, reference.about))
     if trained_on and reference.about.fingerprint.startswith(trained_on):
         notes.append(remarks.training_data(reference.about))
+    if drawing is not None and drawing.precision != "fp32":
+        notes.append(remarks.lower_precision(drawing.precision))
     for place, one in enumerate(features):
         x = samples.rows[place].to(device)
         watch(one.distance_name, 0)

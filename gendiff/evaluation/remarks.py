@@ -5,6 +5,7 @@ r"""Remarks: what must be known to read the numbers of an evaluation, by rules t
                         brought to n and m by its order in both, ``(1/n + 1/m)/(1/k + 1/(m - k))``. Where there are
                         statistics alone, at least ``tr S (1/n + 1/m)``, by the means alone.
     training-data       the reference is what the run was trained on: who repeats its events looks best.
+    lower-precision     the network was asked in a lower precision than float32.
     same-events         samples and reference are the same events: nothing is measured.
     says-nothing        a precision or recall whose interval is wider than half of all that it could be, or of which real events
                         themselves get less than half: too few events for neighbours.
@@ -167,6 +168,16 @@ def training_data(reference: Events) -> Remark:
         f"the reference, {reference.spec}, is what the run was trained on: a run that repeats its training events looks best; "
         "gendiff evaluate --neighbours counts them, --data compares with others",
         {"fingerprint": reference.fingerprint},
+    )
+
+
+def lower_precision(precision: str) -> Remark:
+    """``lower-precision``."""
+    return Remark(
+        "lower-precision",
+        f"the network was asked in {precision}: of the same noise it makes other pictures than in fp32, and other numbers; "
+        "docs/benchmarks.md has by how much. Set them beside numbers of the same precision, or measure with --precision fp32",
+        {"precision": precision},
     )
 
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import differential_evolution, minimize
 from torch import Tensor
 
+from gendiff.command import is_command, option
 from gendiff.component import Component
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError, did_you_mean
@@ -63,6 +65,12 @@ class Parameter:
     def bounded(self) -> bool:
         """Whether its range has two ends."""
         return math.isfinite(self.high - self.low)
+
+    @property
+    def missing(self) -> str:
+        """Which ends its range lacks: ``"no upper end"``; empty where it has both."""
+        ends = [name for name, limit in (("lower", self.low), ("upper", self.high)) if not math.isfinite(limit)]
+        return {0: "", 1: f"no {''.join(ends)} end", 2: "no range"}[len(ends)]
 
     @property
     def unit(self) -> float:
@@ -112,9 +120,37 @@ def chosen(velocity: Component, ranges: Mapping[str, tuple[float, float] | None]
         raise ConfigError(
             f"velocity '{velocity.name}' has no number with a range to fit",
             details=[f"its numbers: {', '.join(parameter.path for parameter in there) or 'none'}"],
-            fix="give the range of one: --vary NAME=LOW:HIGH",
+            fix=f"give the range of one: {varying('NAME')}",
         )
     return free
+
+
+def varying(name: str) -> str:
+    """How the range of a number is given: an option to a command, an entry of ``ranges`` in Python."""
+    return option("--vary", f"{name}=LOW:HIGH") if is_command() else f'ranges={{"{name}": (LOW, HIGH)}}'
+
+
+def kept(velocity: Component, free: Sequence[Parameter], ranges: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers that are not fitted, by path, and why each is not."""
+    names = {parameter.path for parameter in free}
+    reasons = {}
+    for parameter in parameters(velocity):
+        if parameter.path not in names:
+            name = parameter.path.rpartition(".")[2]
+            why = f"it declares {parameter.missing}: {varying(name)}" if parameter.missing else ""
+            reasons[parameter.path] = (
+                why or f"{', '.join(ranges)} alone {'is' if len(ranges) == 1 else 'are'} asked for"
+            )
+    return reasons | dict.fromkeys(_whole(velocity, "velocity"), "it is a whole number")
+
+
+def _whole(component: Component, path: str) -> Iterator[str]:
+    for name in type(component).model_fields:
+        value = getattr(component, name)
+        if isinstance(value, Component):
+            yield from _whole(value, f"{path}.{name}")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield f"{path}.{name}"
 
 
 def _named(there: Sequence[Parameter], name: str, limits: tuple[float, float] | None) -> Parameter:
@@ -131,9 +167,7 @@ def _named(there: Sequence[Parameter], name: str, limits: tuple[float, float] | 
     if limits is not None:
         parameter = replace(parameter, low=limits[0], high=limits[1])
     if not (parameter.bounded and parameter.low < parameter.high):
-        raise ConfigError(
-            f"'{parameter.path}' declares no range with two ends", fix=f"give one: --vary {name}=LOW:HIGH"
-        )
+        raise ConfigError(f"'{parameter.path}' declares no range with two ends", fix=f"give one: {varying(name)}")
     if not parameter.low <= parameter.value <= parameter.high:
         raise ConfigError(
             f"{parameter.path} = {parameter.value:g} is outside {parameter.low:g}..{parameter.high:g}",

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gendiff.command import option
 from gendiff.diffusion import Diffusion
 from gendiff.errors import GendiffError
 from gendiff.score import ScoreModel
@@ -207,7 +208,8 @@ def bound(
         raise GendiffError(
             f"the bound is not finite for {len(odd)} of {len(indices)} events",
             details=[f"events {some}"],
-            fix="look whether the data hold such values; else the network returns them: train again with a lower --lr",
+            fix="look whether the data hold such values; else the network returns them: "
+            f"train again with a lower {option('--lr')}",
         )
     total, prior_part, steps_part, decoder_part = (_part(row, diffusion) for row in (nats.sum(0), *nats))
     return Bound(total, prior_part, steps_part, decoder_part, len(indices), draws)

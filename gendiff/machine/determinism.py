@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import torch
 
+from gendiff.command import option
 from gendiff.errors import ConfigError, GendiffError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once in a process, by its first matrix product on a GPU
 FIXED = (":4096:8", ":16:8")  # workspaces with which cuBLAS repeats itself
-WITHOUT = "start the run without --deterministic"
 
 
 def prepare(device: torch.device) -> None:
@@ -80,7 +80,7 @@ def compiling(wanted: bool, device: torch.device) -> dict[str, dict[str, bool]]:
         raise ConfigError(
             f"the compiler of torch {torch.__version__} chooses kernels by the clock, and not always the same",
             details=["a compiled step repeats itself from torch 2.10 on"],
-            fix="leave --compile out, or --deterministic",
+            fix=f"leave {option('--compile')} out, or {option('--deterministic')}",
             subject="train.compile",
         )
     return {"options": {"deterministic": True}}
@@ -89,5 +89,7 @@ def compiling(wanted: bool, device: torch.device) -> dict[str, dict[str, bool]]:
 def _impossible(error: RuntimeError) -> GendiffError:
     said = " ".join(str(error).split()).partition(". ")[0]
     return GendiffError(
-        "an operation of this network or process cannot repeat itself on a GPU", details=[said], fix=WITHOUT
+        "an operation of this network or process cannot repeat itself on a GPU",
+        details=[said],
+        fix=f"start without {option('--deterministic')}",
     )

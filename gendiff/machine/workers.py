@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from gendiff.command import option
 from gendiff.errors import GendiffError
 from gendiff.machine.stopping import STOP_SIGNALS, interruptible
 
@@ -92,7 +93,7 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
             worker_init_fn=partial(begin_data_process, os.getpid()),
             collate_fn=_as_it_is,
         )
-    outcomes = loaded(loader, "--workers 1")
+    outcomes = loaded(loader, option("--workers", 1))
     del loader
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in other processes: the number changes the last bits of a sum

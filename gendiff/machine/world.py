@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import Tensor
 
+from gendiff.command import option
 from gendiff.errors import ConfigError
 
 
@@ -113,11 +114,13 @@ def choose_device(name: str | None, local_rank: int | None = None) -> torch.devi
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"unknown device '{name}'", where="--device", details=["known: cpu, cuda, cuda:K"]) from error
+        raise ConfigError(
+            f"unknown device '{name}'", where=option("--device"), details=["known: cpu, cuda, cuda:K"]
+        ) from error
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(
             f"device '{name}' is not supported",
-            where="--device",
+            where=option("--device"),
             details=["known: cpu, cuda, cuda:K", "process tables are float64, which other devices lack"],
         )
     if device.type == "cuda":
@@ -127,8 +130,8 @@ def choose_device(name: str | None, local_rank: int | None = None) -> torch.devi
         if (device.index or 0) >= count:
             raise ConfigError(
                 f"device '{name}' is not there",
-                where="--device",
+                where=option("--device"),
                 details=[f"CUDA devices: {count}"],
-                fix="use --device cpu",
+                fix=f"use {option('--device', 'cpu')}",
             )
     return device

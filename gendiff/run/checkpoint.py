@@ -26,6 +26,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from gendiff.command import option
 from gendiff.errors import DataError, GendiffError
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import check_seal, parsed, plain, read, sealed
@@ -102,7 +103,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
                 f"in {folder}: {size:,} bytes needed, {_free(folder):,} free",
                 "earlier checkpoints are untouched",
             ],
-            fix="make room or choose another --out, then go on with --resume",
+            fix=f"make room or choose another {option('--out')}, then go on with {option('--resume')}",
         ) from error
     try:
         _prune(final, keep, files)
@@ -113,7 +114,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, files: Files | None = 
                 f"in {folder}: {_free(folder):,} bytes free",
                 f"the checkpoint of step {checkpoint.step} is saved",
             ],
-            fix="remove them by hand, then go on with --resume",
+            fix=f"remove them by hand, then go on with {option('--resume')}",
         ) from error
     return final
 
@@ -148,17 +149,29 @@ def newest(folder: Path, problems: list[str] | None = None, preference: Sequence
     )
 
 
-def at(folder: Path, step: int) -> Checkpoint:
-    """The checkpoint of a step under ``folder``; raises `DataError` where there is none, or it is damaged or not finite."""
+def named(text: str | Path) -> tuple[Path, int | None]:
+    """The run and the step of ``RUN@STEP``; no step where only a run is named, or a folder is called so."""
+    match = re.fullmatch(r"(.+)@(\d{1,12})", str(text), re.DOTALL)
+    if match is None or Path(text).exists():
+        return Path(text), None
+    return Path(match[1]), int(match[2])
+
+
+def at(folder: Path, step: int, preference: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint of a step under ``folder``; raises `DataError` where there is none, or it is damaged or not finite.
+
+    ``preference``: as of `newest`.
+    """
     path, there = directory(folder, step), steps(folder)
     if step not in there:
         raise DataError(
             f"there is no checkpoint of step {step} in '{folder}'",
             details=[f"steps: {', '.join(map(str, there)) or 'none'}"],
-            fix="choose one of them; train with --keep to have more of them",
+            fix=f"choose one of them; train with {option('--keep', 'N')} to have more of them",
         )
     checkpoint = load(path)
-    _refuse_not_finite(path, checkpoint, list(checkpoint.tensors))
+    groups = [group for group in preference if group in checkpoint.tensors][:1]
+    _refuse_not_finite(path, checkpoint, groups or list(checkpoint.tensors))
     return checkpoint
 
 
@@ -186,7 +199,7 @@ def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]
         return
     details = [*flaws[:SHOWN], f"and {len(flaws) - SHOWN} more tensors" if len(flaws) > SHOWN else ""]
     if groups[0].startswith("ema") and not _not_finite(checkpoint, ["model"]):
-        details.append("its raw weights, without averaging, are finite (--no-ema)")
+        details.append(f"its raw weights, without averaging, are finite ({option('--no-ema')})")
     earlier = next(
         (step for step in map(_step_if_finite, _steps(path.parent)) if step and step < checkpoint.step), None
     )
@@ -198,7 +211,7 @@ def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]
         details=details,
         fix=f"move that folder to another place, and the checkpoint of step {earlier} is used"
         if earlier
-        else "train again, with a lower --lr or with --precision fp32",
+        else f"train again, with a lower {option('--lr')} or with {option('--precision', 'fp32')}",
     )
 
 

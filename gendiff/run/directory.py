@@ -29,7 +29,7 @@ from typing import Any
 
 import tomli_w
 
-from gendiff.command import command, quoted
+from gendiff.command import command, option, quoted
 from gendiff.component import Component
 from gendiff.condition import Conditions
 from gendiff.data import Data
@@ -43,7 +43,7 @@ from gendiff.run import checkpoint, history, stored
 from gendiff.run.config import Config
 from gendiff.run.curve import curve, markdown, verdict
 from gendiff.run.layers import Layer, locate, overlaid, refuse_plugins, resolve
-from gendiff.run.provenance import copy_plugin_files, given_in_python, providers
+from gendiff.run.provenance import beginning_from, copy_plugin_files, given_in_python, providers
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, RESTORE, is_copy, new_id, now, place, read, same_run
 from gendiff.run.roll import LENGTH, roll
@@ -54,6 +54,7 @@ from gendiff.storage.folder import empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 
 CONFIG, CARD = "config.toml", "README.md"
+MOST_CARD = 2**20  # bytes of a card that are read
 ROLL = "data.roll"
 EDITS = 5  # settings named in one message
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
@@ -236,10 +237,10 @@ class Run:
             return
         raise ConfigError(
             f"'{self.path / CONFIG}' was edited since gendiff wrote it",
-            where="--resume",
+            where=option("--resume"),
             details=[*values[:EDITS], *([f"and {len(values) - EDITS} more"] if len(values) > EDITS else [])],
-            fix="put these values back, and say what is to change with --resume, or for a new run with --from: "
-            + command("train", "--from", self.path, "--config", self.path / CONFIG),
+            fix=f"put these values back, and say what is to change with {option('--resume')}, or for a new run with "
+            f"{option('--from')}: " + beginning_from(self.path, info.get("given", {}), "--config", self.path / CONFIG),
         )
 
     @staticmethod
@@ -250,8 +251,7 @@ class Run:
         """
         table = reading.toml_file(path / CONFIG)
         refuse_plugins(table.pop("plugins", []), path / CONFIG)
-        if isinstance(objective := table.get("objective"), dict):
-            objective.setdefault("basis", "process")  # there was no other before it was said
+        table = history.completed(table)
         if not isinstance(table.get("train", {}), dict):
             raise DataError(f"'{path / CONFIG}' does not configure a run: 'train' is no table", fix=RESTORE)
         return table
@@ -451,6 +451,16 @@ class Run:
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
 
+    def retitle_card(self) -> None:
+        """Let README.md have the name that the run has now: a folder may have been renamed since."""
+        card, title = self.path / CARD, f"# {printable(os.path.basename(os.path.abspath(self.path)))}"  # noqa: PTH100, PTH119
+        try:
+            first, _, rest = reading.content(card, MOST_CARD).decode().partition("\n")
+        except (OSError, ValueError, DataError):
+            return  # gone, or not what gendiff wrote
+        if first.startswith("# ") and first != title:
+            Files().replace(card, f"{title}\n{rest}".encode())
+
     def _held_out_lines(self, info: Mapping[str, Any]) -> list[str]:
         """Of the card: what is held out, and the losses of both sides."""
         if not (held_out := info.get("held_out")):
@@ -464,7 +474,7 @@ class Run:
         """One trainer per run directory; the lock dies with its process, whatever kills it."""
         for name in (self.checkpoints, self.samples, self.evaluations, self.snapshots):
             inside(self.path, name)
-        with locked(self.path, "trained", "wait for it, stop it, or choose another --out"):
+        with locked(self.path, "trained", f"wait for it, stop it, or choose another {option('--out')}"):
             yield
 
     def _write(self, info: dict[str, Any]) -> None:
@@ -494,7 +504,12 @@ def _as_it_was(given: Mapping[str, Component] | None, table: Mapping[str, Any]) 
 
 
 def _empty(out: Path) -> Path:
-    return empty(out, command("train", "--resume", out) if (out / RECORD).is_file() else "")
+    if not (out / RECORD).is_file():
+        return empty(out)
+    with suppress(DataError):  # what cannot be read is no run to go on with
+        given = read(out).get("given", {})
+        return empty(out, given.get("resume") or command("train", "--resume", out))
+    return empty(out)
 
 
 def _numbered(config: Config) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gendiff.command import command
+from gendiff.command import command, option, setting
 from gendiff.component import parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets import pictures
@@ -31,12 +31,14 @@ from gendiff.plugin.discovery import version
 from gendiff.run import checkpoint, posthoc
 from gendiff.run.asked import Asked
 from gendiff.run.config import Config
+from gendiff.run.curve import Point, curve
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser, hasten, load_weights, score_of
 from gendiff.run.origin import Origin
 from gendiff.run.replayed import Replayed
 from gendiff.run.settings import TrainSettings
+from gendiff.run.stored import difference
 from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.score import ScoreModel
 from gendiff.shapes import ShownByShape, check_number
@@ -89,7 +91,7 @@ class TrainedModel:
         compiled: bool = False,
         step: int | None = None,
     ) -> TrainedModel:
-        """The newest usable checkpoint, or that of ``step``.
+        """The newest usable checkpoint, or that of a step.
 
         Args:
             run: where it is.
@@ -99,6 +101,7 @@ class TrainedModel:
             problems: why damaged checkpoints and snapshots were passed over is appended.
             precision: in which the network runs, ``fp32``, ``bf16``, or ``auto``: what its device computes well.
             compiled: whether it is compiled when it is asked first.
+            step: of the checkpoint; left out, the newest.
 
         Raises `DataError` where there is none, and for weights that are not finite or of another network; `ConfigError` for an
         average that the run does not have.
@@ -108,7 +111,7 @@ class TrainedModel:
         newest = (
             checkpoint.newest(run.checkpoints, problems, groups)
             if step is None
-            else checkpoint.at(run.checkpoints, step)
+            else checkpoint.at(run.checkpoints, step, groups)
         )
         path = checkpoint.directory(run.checkpoints, newest.step)
         denoiser = build_denoiser(run.config, device)
@@ -130,6 +133,11 @@ class TrainedModel:
     def config(self) -> Config:
         """All that defines the run."""
         return self.run.config
+
+    @property
+    def curve(self) -> list[Point]:
+        """The looks at the losses of held-out and of training events, first to last; empty where nothing is held out."""
+        return curve(self.run.rows())
 
     @property
     def data(self) -> Data:
@@ -220,10 +228,14 @@ def _groups(settings: TrainSettings, ema: bool | str) -> tuple[str, ...]:
         known = [*(f"{decay!r}" for decay in averages.values()), *(["posthoc:WIDTH"] if settings.posthoc else [])]
         raise ConfigError(
             f"the run has no averaged weights '{ema}'",
-            where="--ema",
+            where=option("--ema"),
             details=[f"it has: {', '.join(known) or 'none'}"],
-            fix="choose one of them, or --no-ema for the raw weights"
-            + ("" if settings.posthoc else "; runs with --set train.posthoc=[0.05,0.1] have any, as posthoc:WIDTH"),
+            fix=f"choose one of them, or {option('--no-ema')} for the raw weights"
+            + (
+                ""
+                if settings.posthoc
+                else f"; runs with {setting('train.posthoc', '[0.05,0.1]')} have any, as posthoc:WIDTH"
+            ),
         ) from None
 
 
@@ -232,7 +244,9 @@ def _width(text: str) -> float:
         return float(text)
     except ValueError:
         raise ConfigError(
-            f"cannot read the width '{text}'", where="--ema", fix="write --ema posthoc:0.1: its std in parts of the run"
+            f"cannot read the width '{text}'",
+            where=option("--ema"),
+            fix=f"write {option('--ema', 'posthoc:0.1')}: its std in parts of the run",
         ) from None
 
 
@@ -292,24 +306,52 @@ def _scene(run: Run, denoiser: Denoiser, asked: Asked) -> Scene:
 
 
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
-    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once."""
+    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once; see `Scene.other`."""
+    device, recorder = next(denoiser.parameters()).device, recorder_for(next(denoiser.parameters()).device)
 
     @cache
     def other(name: str) -> ScoreModel:
-        path, _, step = name.rpartition("@")
-        source = Run.open(Path(path)) if path else run
-        model = TrainedModel.load(source, next(denoiser.parameters()).device, step=_step(step, name))
-        if model.diffusion.event_shape != denoiser.diffusion.event_shape:
-            raise ConfigError(f"'{name}' draws events of another shape", fix="name a run on data of this shape")
-        return score_of(model.denoiser, denoiser.diffusion, source.config)
+        path, step, raw = _named(name)
+        source = Run.open(path) if path else run
+        if source.config.conditions != run.config.conditions:
+            raise ConfigError(
+                f"'{name}' is told of other conditions than this run",
+                details=[f"of {', '.join(source.config.conditions) or 'nothing'}; the classes and ranges count too"],
+                fix="name a run that is told of the same",
+            )
+        there = checkpoint.steps(source.checkpoints)
+        if step is not None and step not in there:
+            raise ConfigError(
+                f"'{name}' names no checkpoint: there is none of step {step}",
+                details=[f"steps in '{source.checkpoints}': {', '.join(map(str, sorted(there))) or 'none'}"],
+                fix="name one of them; train with --keep to have more of them",
+            )
+        model = TrainedModel.load(source, device, not raw, precision=denoiser.precision, step=step)
+        if apart := difference(model.diffusion, denoiser.diffusion):
+            raise ConfigError(
+                f"'{name}' was trained with another process than this run",
+                details=[f"they differ: {apart}"],
+                fix="name a run of the same process",
+            )
+        network = model.denoiser if recorder is None else Replayed(model.denoiser, recorder)
+        return score_of(network, model.diffusion, source.config)
 
     return other
 
 
-def _step(text: str, name: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"'{name}' names no checkpoint", fix="write @STEP, or RUN@STEP for that of another run")
-    return int(text)
+def _named(name: str) -> tuple[Path | None, int | None, bool]:
+    """The run, None for this one, the step, None for the newest, and whether raw weights are meant."""
+    path, at, step = name.rpartition("@")
+    step, colon, kind = step.partition(":")
+    if not at or not (step == "last" or step.isdecimal()) or (colon and kind != "raw"):
+        raise ConfigError(
+            f"'{name}' names no checkpoint",
+            details=[
+                "allowed: @STEP of this run, RUN@STEP of another, @last for the newest, :raw after it for raw weights"
+            ],
+            fix="write such as @1000, @last:raw or runs/small@1000",
+        )
+    return Path(path) if path else None, None if step == "last" else int(step), bool(colon)
 
 
 def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:
@@ -320,9 +362,9 @@ def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, se
             f"samples {', '.join(map(str, bad[:SHOWN]))}{more} of seed {seed}, drawn by {sampler.spec}",
             "the weights are finite: it is what the network makes of them",
         ],
-        fix="train again with a lower --lr, or with --precision fp32"
+        fix=f"train again with a lower {option('--lr')}, or with {option('--precision', 'fp32')}"
         if len(bad) == count
-        else "try --sampler with more steps or clip=true, or train longer",
+        else f"try {option('--sampler')} with more steps or clip=true, or train longer",
     )
 
 
@@ -444,7 +486,7 @@ def origin(
             "device": device_name(next(denoiser.parameters()).device),
             "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
             "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},
-            "command": command("sample", run.path, *again, *options),
+            "command": command("sample", Path(f"{run.path}@{step}"), *again, *options),
         }
     )
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gendiff import component
 from gendiff.errors import shown
 from gendiff.plain import finite
 
@@ -27,6 +28,18 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def completed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it was stored, with what nobody could say yet when it was: then there was one way."""
+    table = dict(table)
+    if isinstance(objective := table.get("objective"), Mapping):
+        table["objective"] = {"basis": "process", **objective}
+    if "data" in table:
+        table["data"] = component.completed("data", table["data"])
+    if isinstance(held := table.get("hold_out"), Mapping) and "data" in held:
+        table["hold_out"] = {**held, "data": component.completed("data", held["data"])}
+    return table
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ between two configurations, by dotted key: the two values, None where there is none."""
     tables = [flat(_plain(table)) for table in (one, other)]
@@ -38,13 +51,13 @@ def edits(info: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, tuple[
     """What somebody changed in config.toml since gendiff wrote it; empty for a run that did not record it."""
     if "config" not in info:
         return {}
-    changes = differences(info["config"], table)
+    changes = differences(completed(info["config"]), table)
     return {} if changes and _never_written(info, changes) else changes
 
 
 def settled(info: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     """run.json without a change that was recorded just before the process was killed, and never made."""
-    if "config" in info and _never_written(info, differences(info["config"], table)):
+    if "config" in info and _never_written(info, differences(completed(info["config"]), table)):
         return {**info, "changes": info["changes"][:-1], "config": dict(table)}
     return dict(info)
 

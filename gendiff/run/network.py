@@ -28,7 +28,9 @@ def build_network(config: Config) -> nn.Module:
 
 def build_denoiser(config: Config, device: torch.device) -> Denoiser:
     """That network, with the process of the run."""
-    return Denoiser(build_network(config), config.diffusion(), config.model.frequency_features).to(device)
+    network, diffusion = build_network(config), config.diffusion()
+    config.model.attach(network, diffusion)
+    return Denoiser(network, diffusion, config.model.frequency_features).to(device)
 
 
 def score_of(network: nn.Module, diffusion: Diffusion, config: Config) -> NetworkScore:

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gendiff.command import option, setting
 from gendiff.errors import ConfigError, DataError
 from gendiff.run import checkpoint
 
@@ -89,7 +90,7 @@ def average(folder: Path, width: float, step: int, problems: list[str] | None = 
     if not 0 < width <= WIDEST:
         raise ConfigError(
             f"no average has the relative width {width:g}",
-            where="--ema",
+            where=option("--ema"),
             details=[f"allowed: above 0, up to {WIDEST}, the mean of all steps"],
         )
     problems = [] if problems is None else problems
@@ -105,7 +106,9 @@ def average(folder: Path, width: float, step: int, problems: list[str] | None = 
         raise DataError(
             f"there are no snapshots up to step {step} in '{folder}', of which averages are made",
             details=problems[:5],
-            fix="restore them from a copy" if problems else "train with them: --set train.posthoc=[0.05,0.1]",
+            fix="restore them from a copy"
+            if problems
+            else f"train with them: {setting('train.posthoc', '[0.05,0.1]')}",
         )
     profiles = [profile for groups in kept.values() for profile in groups.values()]
     x, off = coefficients(profiles, Profile(width, profiles[0].t))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gendiff.command import command, is_command
 from gendiff.component import Component, Settings
 from gendiff.datasets.tensors import TensorData
 from gendiff.errors import GendiffError
@@ -36,6 +37,17 @@ def given_in_python(config: Config, path: Path) -> dict[str, Any]:
     words = {"model": "model=net", "data": "data=x"}
     arguments = ", ".join([repr(str(path)), *(words[key] for key in given)])
     return {**given, "open": f"gendiff.load({arguments})", "resume": f"gendiff.resume({arguments})"} if given else {}
+
+
+def beginning_from(path: Path, given: Mapping[str, Any], *words: object) -> str:
+    """What begins a new run with the weights of the one at ``path``, which knows what it was ``given`` in Python.
+
+    ``words`` are what a command says besides; in Python the same settings are keywords.
+    """
+    if is_command() and not given:
+        return command("train", "--from", path, *words)
+    data, model = "x" if "data" in given else "DATA", ["model=net"] * ("model" in given)
+    return f"gendiff.train({', '.join([data, *model, f'from_={str(path)!r}'])}, ...)"
 
 
 def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:

@@ -92,9 +92,7 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
     )
     config = config.holding(rotation, velocity, process.moments, own)
     if process.parts and not {"rotation", "velocity"} <= errors.keys() and (change := _change(config, process)):
-        notes.append(
-            f"its configuration now gives another process ({change}): the numbers stored with the run are used"
-        )
+        notes.append(f"{change}: the numbers stored with the run are used")
         config = config.holding(*process.parts, process.moments)
     return Recalled(config, notes)
 
@@ -132,11 +130,14 @@ def _stand_ins(
 
 
 def _change(config: Config, process: StoredProcess) -> str:
-    """How the process of the configuration differs from the stored one; empty where it does not."""
+    """Why the process of the configuration is not taken for the stored one; empty where it is that one."""
     try:
-        return difference(config.diffusion(), process.diffusion())
+        why = difference(config.diffusion(), process.diffusion())
+    except DataError as error:  # it needs them where not all that was learned from them is stored
+        return f"its data cannot be read, to make its process anew ({reason(error)})"
     except Exception as error:  # a component may raise anything
-        return reason(error)
+        return f"its process cannot be made anew ({reason(error)})"
+    return f"its configuration now gives another process ({why})" if why else ""
 
 
 def _absence(key: str, error: GendiffError, info: Mapping[str, Any]) -> str:

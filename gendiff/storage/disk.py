@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gendiff.command import option
 from gendiff.errors import ConfigError, GendiffError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -66,18 +67,20 @@ def unwritable(
     path: Path,
     what: str = "",
     size: int | None = None,
-    where: str = "--out",
-    fix: str = "choose another place: --out PATH",
+    where: str | None = None,
+    fix: str = "",
 ) -> GendiffError:
     """What to raise in place of ``error`` where a place that the user chose takes nothing: `refusal` where it is full.
 
     Args:
         what: could not be done; left out, ``path`` could not be written.
         size: bytes, where they are known.
-        where: who named the place.
-        fix: the way on.
+        where: who named the place; left out, the option ``--out``.
+        fix: the way on; left out, another place.
 
     """
+    where = option("--out") if where is None else where
+    fix = fix or f"choose another place: {option('--out', 'PATH')}"
     if error.errno in FULL:
         return refusal(OSError(error.errno, error.strerror, str(path)), size=size, instead=fix)
     what = what or f"cannot write '{path}'"

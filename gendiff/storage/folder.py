@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gendiff.command import option
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files
 
 FOLLOW = "GENDIFF_FOLLOW_LINKS"
-ELSEWHERE = "choose another directory: --out DIR"
+ELSEWHERE = "choose another directory: --out DIR"  # of what commands alone write
 _NUMBERED = re.compile(r"(\d{5})-.*")
 
 
@@ -30,6 +31,10 @@ def leaving_no_folder(path: Path) -> Iterator[None]:
         raise
 
 
+def _elsewhere() -> str:
+    return f"choose another directory: {option('--out', 'DIR')}"
+
+
 def numbered(root: Path, name: str) -> Path:
     """Make the next free ``root/NNNNN-name``; safe when two processes start at once."""
     try:
@@ -44,7 +49,13 @@ def numbered(root: Path, name: str) -> Path:
             Files().sync_directory(root)
             return path
     except OSError as error:
-        raise unwritable(error, root, f"cannot make a directory in '{root}'", where="", fix=ELSEWHERE) from error
+        raise unwritable(
+            error,
+            root,
+            f"cannot make a directory in '{root}'",
+            where="",
+            fix=_elsewhere(),
+        ) from error
 
 
 def check_empty(out: Path, go_on: str = "") -> None:
@@ -52,7 +63,7 @@ def check_empty(out: Path, go_on: str = "") -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"'{out}' exists and is not empty",
-            where="--out",
+            where=option("--out"),
             details=["gendiff never writes into a directory that holds something else"],
             fix=f"go on with it: {go_on}" if go_on else "choose a new directory",
         )
@@ -69,7 +80,7 @@ def empty(out: Path, go_on: str = "") -> Path:
     try:
         Files().make_directory(out)
     except OSError as error:
-        raise unwritable(error, out, f"cannot make the directory '{out}'", fix=ELSEWHERE) from error
+        raise unwritable(error, out, f"cannot make the directory '{out}'", fix=_elsewhere()) from error
     return out
 
 

@@ -132,8 +132,11 @@ class Sizes:
             except ConfigError as error:
                 self.refused[shape] = rotation.refusal(shape) or error.what
                 continue
-            except GendiffError:
-                raise
+            except GendiffError as error:
+                if error.subject != "rotation.refusal":
+                    raise
+                self.failed[shape] = error.what
+                continue
             except Exception as error:  # somebody else's component may raise anything
                 self.failed[shape] = reason(error)
                 continue

@@ -7,11 +7,11 @@ other no more.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gendiff.command import option
 from gendiff.errors import ConfigError
 from gendiff.run import checkpoint, record
 from gendiff.run.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ class Parent:
             DataError: where there is no such checkpoint, or it is damaged.
 
         """
-        path, step = _parsed(text)
+        path, step = checkpoint.named(text)
         refuse_no_run(path)
         source = (
             checkpoint.newest(path / "checkpoints", problems)
@@ -54,7 +54,9 @@ class Parent:
             else checkpoint.at(path / "checkpoints", step)
         )
         if averaged and not first_average(source):
-            raise ConfigError(f"'{path}' keeps no averaged weights", where="--from", fix="begin from the raw ones")
+            raise ConfigError(
+                f"'{path}' keeps no averaged weights", where=option("--from"), fix="begin from the raw ones"
+            )
         return cls(path, record.read(path), source, averaged)
 
     @property
@@ -71,9 +73,9 @@ class Parent:
         if not inheritance.taken:
             raise ConfigError(
                 f"none of the weights of '{self.path}' fits this network",
-                where="--from",
+                where=option("--from"),
                 details=inheritance.left[:5],
-                fix="begin without --from",
+                fix=f"begin without {option('--from')}",
             )
         group = first_average(self.checkpoint) if self.averaged else "model"
         digest = checkpoint.weights_hash(checkpoint.directory(self.path / "checkpoints", self.checkpoint.step), group)
@@ -99,10 +101,3 @@ class Parent:
             few, more = lineage["not_taken"][:5], len(lineage["not_taken"]) > 5
             lines.append(f"not taken: {'; '.join(few)}{'; and others, which run.json names' * more}")
         return lines
-
-
-def _parsed(text: str | Path) -> tuple[Path, int | None]:
-    match = re.fullmatch(r"(.+)@(\d{1,12})", str(text), re.DOTALL)
-    if match is None or Path(text).exists():
-        return Path(text), None
-    return Path(match[1]), int(match[2])

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gendiff.command import command
+from gendiff.command import command, option, setting
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
 from gendiff.machine.workers import DataProcessDied
-from gendiff.run import checkpoint
+from gendiff.run import checkpoint, record
 from gendiff.run.config import Config
 from gendiff.run.directory import Run, refuse_no_run
 from gendiff.run.history import flat
 from gendiff.run.layers import Layer
+from gendiff.run.provenance import beginning_from
 from gendiff.run.roll import absence
 from gendiff.run.settings import TrainSettings
 from gendiff.storage import disk
@@ -52,13 +53,13 @@ def refuse_another_run(path: Path, changes: Iterable[Layer], words: Sequence[obj
         what = ", ".join(dict.fromkeys(refusals))
         raise ConfigError(
             f"a run that goes on stays the run that it is; {what} would make another of it",
-            where="--resume",
+            where=option("--resume"),
             details=[
                 *details,
                 "it may go on with other settings of training (lr, batch, ema, precision, ..., not the seed), another sampler, "
-                "and --set data.on_bad_image",
+                f"and {setting('data.on_bad_image', 'skip')}",
             ],
-            fix=f"begin a new run with its weights: {command('train', '--from', path, *words)}",
+            fix=f"begin a new run with its weights: {beginning_from(path, record.read(path).get('given', {}), *words)}",
         )
 
 
@@ -71,10 +72,25 @@ def _averages(settings: Mapping[str, Any]) -> list[str]:
     return [*train.averages, *train.profiles]
 
 
-def resuming(run: Run, change: str = "") -> str:
-    """The command that goes on with a run; ``change`` is a setting that it is to have from there on."""
+def resuming(run: Run, change: str = "", steps: int | None = None) -> str:
+    """What goes on with a run: a command, or a call in Python where the run was given its data or its model there.
+
+    Args:
+        change: a setting that it is to have from there on.
+        steps: up to which it is to go.
+
+    """
     own: str = run.in_python.get("resume", "")
-    return own or command("train", "--resume", run.path, *(["--set", change] if change else []))
+    if not own:
+        further = [] if steps is None else ["--steps", steps]
+        return command("train", "--resume", run.path, *(["--set", change] if change else []), *further)
+    words = [own.removesuffix(")")]
+    if change.startswith("data."):
+        spec = run.config.data.spec
+        words.append(f'data="{spec}{"," if ":" in spec else ":"}{change.removeprefix("data.")}"')
+    elif change:
+        words.append(change.removeprefix("train."))
+    return f"{', '.join(words if steps is None else [*words, f'{steps=}'])})"
 
 
 @contextmanager
@@ -182,8 +198,8 @@ def check_disk(path: Path, trainer: Trainer) -> None:
         raise GendiffError(
             f"not enough room in '{path}' for the checkpoints",
             details=[f"{size:,} bytes needed for {keep + 1} checkpoints{snapshots}, {free:,} free"],
-            fix="make room, choose another --out, or "
-            + ("keep fewer: --set train.keep=1" if keep > 1 else "train a smaller network"),
+            fix=f"make room, choose another {option('--out')}, or "
+            + (f"keep fewer: {setting('train.keep', 1)}" if keep > 1 else "train a smaller network"),
         )
 
 

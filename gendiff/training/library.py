@@ -9,6 +9,7 @@ gendiff.resume("runs/mine", model=net, data=x, steps=4000)
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from gendiff.component import Component
 from gendiff.data import Data
 from gendiff.datasets.tensors import TensorData, as_data
 from gendiff.errors import ArgumentError, Stopped
+from gendiff.machine.load import Load
 from gendiff.machine.world import World, choose_device
 from gendiff.model import Model
 from gendiff.objective import Objective
@@ -32,6 +34,7 @@ from gendiff.plugin.registry import default_registry
 from gendiff.rotation import Rotation
 from gendiff.run import checkpoint
 from gendiff.run.config import Config
+from gendiff.run.curve import curve, verdict
 from gendiff.run.directory import Run
 from gendiff.run.generation import TrainedModel
 from gendiff.run.layers import Layer, resolve
@@ -40,6 +43,7 @@ from gendiff.sampler import Sampler
 from gendiff.training.branch import Parent
 from gendiff.training.continuation import changed_data, check_disk, refuse_another_run
 from gendiff.training.loop import fit
+from gendiff.training.plan import plan, remembered, rows
 from gendiff.training.preview import Preview
 from gendiff.training.trainer import Trainer
 from gendiff.velocity import Velocity
@@ -49,7 +53,7 @@ STEPS = 50  # where there are as many
 
 
 class Progress:
-    """Says on stderr, in ten lines, how far a training is."""
+    """Says on stderr, in ten lines, how far a training is, and each time what the loss of held-out events is."""
 
     def __init__(self, last: int) -> None:
         self.last = last
@@ -59,7 +63,28 @@ class Progress:
     def gendiff_step(self, step: int, loss: float, images_per_s: float) -> None:
         """Say it now and then."""
         if step % self.every == 0 or step == self.last:
-            print(f"step {step}/{self.last}  loss {loss:.4f}  {images_per_s:.0f} images/s", file=sys.stderr, flush=True)
+            _say(f"step {step}/{self.last}  loss {loss:.4f}  {images_per_s:.0f} images/s")
+
+    @hookimpl
+    def gendiff_metrics_ready(self, step: int, values: Mapping[str, float]) -> None:
+        """Say what the loss of either side is."""
+        if (loss := values.get("held_out.loss")) is not None:
+            training = values.get("training.loss", math.nan)
+            _say(f"step {step}/{self.last}  held-out loss {loss:.4f}  training {training:.4f} at the same noise")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _announce(trainer: Trainer, load: Load) -> None:
+    """Say what is trained, as ``gendiff train`` does before the first step; raises `GendiffError` where memory is too little."""
+    facts = plan(trainer, load, memory=True)
+    held_out = {"held out": facts["hold_out"]} if facts["hold_out"] else {}
+    lines = {**held_out, **rows(facts), "memory": remembered(facts["memory"])}
+    indent = max(map(len, lines)) + 2
+    for key, value in lines.items():
+        _say(f"{key:{indent}}{value}")
 
 
 def train(
@@ -96,7 +121,7 @@ def train(
         averaged: whether it begins with the averaged weights of that run, and not with the raw ones.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
-        progress: whether stderr hears how far it is.
+        progress: whether stderr hears what is trained, what a loss of 1 means, and how far it is.
         training: settings of the section ``train`` (``gendiff config show`` lists them), such as ``steps``, ``batch``, ``lr``,
             ``seed``, ``sample_every``.
 
@@ -108,6 +133,7 @@ def train(
         Stopped: on Ctrl-C or SIGTERM, after a checkpoint was saved; `resume` goes on.
 
     """
+    load = Load()
     source = as_data(data)
     given = {"rotation": rotation, "velocity": velocity, "objective": objective, "sampler": sampler, "N": N}
     table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -128,6 +154,8 @@ def train(
     lineage = parent.begin(trainer) if parent else None
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
+    if progress:
+        _announce(trainer, load)
     run = Run.create(config, default_registry(), folder, lineage=lineage)
     try:
         return _finished(run, trainer, progress)
@@ -166,6 +194,7 @@ def resume(
         DataError: where there is no checkpoint, or the data are not those that it began with.
 
     """
+    load = Load()
     changes = [Layer.at(key, f"train.{key}", value) for key, value in training.items()]
     if changes:
         refuse_another_run(Path(path), changes)
@@ -173,6 +202,8 @@ def resume(
     change = changed_data(run, run.config)
     trainer = _trainer(run.config, device)
     trainer.restore(checkpoint.newest(run.checkpoints))
+    if progress:
+        _announce(trainer, load)
     return _finished(run, trainer, progress, change)
 
 
@@ -189,7 +220,7 @@ def load(
     What is not as it was when the run was made is said in a warning.
 
     Args:
-        path: the run directory.
+        path: the run directory, or ``"runs/mine@40"``, one of its checkpoints.
         model, data: again, where they were given in Python; data are needed for `TrainedModel.data` alone.
         ema: whether to take the averaged weights, where the run has them; or which: the decay of one of several, or
             ``"posthoc:WIDTH"``, as ``gendiff sample --ema`` has it.
@@ -200,8 +231,9 @@ def load(
         DataError: where there is no checkpoint, or it is damaged.
 
     """
-    run, problems = Run.open(path, given=_given(model, data)), list[str]()
-    result = TrainedModel.load(run, choose_device(device), ema, problems)
+    folder, step = checkpoint.named(Path(path))
+    run, problems = Run.open(folder, given=_given(model, data)), list[str]()
+    result = TrainedModel.load(run, choose_device(device), ema, problems, step=step)
     for text in (*run.notes, *(f"a damaged checkpoint was passed over: {problem}" for problem in problems)):
         warnings.warn(text, stacklevel=2)
     return result
@@ -246,6 +278,8 @@ def _finished(run: Run, trainer: Trainer, progress: bool, change: Mapping[str, A
             observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
         fit(run, trainer, observers, Preview(run, observers))
         run.write_card()
+        if progress and (sentence := verdict(curve(run.rows()))):
+            _say(sentence)
     return TrainedModel.load(run, trainer.device)
 
 

@@ -68,11 +68,17 @@ class Preview:
         weights = (trainer.step, group, digest)
         return origin(self.run, denoiser, settings.preview, weights, settings.seed, settings.preview_images)
 
+    def _compared_with(self, count: int) -> Data:
+        """What is held out, where there are that many events of it; else what is trained on."""
+        config, held_out = self.run.config, self.run.config.held_out
+        enough = held_out is not None and (held_out.length is None or held_out.length >= count)
+        return held_out if held_out is not None and enough else config.training
+
     def _measured(self, samples: Tensor) -> dict[str, Any]:
         results = {}
         for metric in list(self.metrics):
             try:
-                values = metric.measure(samples.clone(), reference(self.run.config.training, len(samples)))
+                values = metric.measure(samples.clone(), reference(self._compared_with(len(samples)), len(samples)))
                 if not values or not all(math.isfinite(value) for value in values.values()):
                     raise ValueError(f"measured {values}")
                 results[metric.name] = {name: float(value) for name, value in values.items()}

@@ -31,7 +31,7 @@ from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config
-from gendiff.run.network import build_denoiser, build_network, check_weights, load_weights
+from gendiff.run.network import build_denoiser, check_weights, load_weights
 from gendiff.run.settings import TrainSettings
 from gendiff.shapes import whole
 from gendiff.streams import stream
@@ -314,12 +314,12 @@ class Trainer:
 
     def averaged(self) -> Denoiser:
         """A network ready to sample, with the averaged weights, the first of several; where none are kept, the current ones."""
-        network = build_network(self.config)
+        denoiser = build_denoiser(self.config, self.device)
         step, weights = self._sampled or (-1, {})
         if step != self.step:
             weights = self.ema or self.network.state_dict()
-        load_weights(network, weights)
-        return Denoiser(network, self.diffusion, self.denoiser.frequency_features).to(self.device).eval()
+        load_weights(denoiser.network, weights)
+        return denoiser.eval()
 
     def open_window(self, window: Window | None = None) -> None:
         """Begin to sum anew, or go on from sums."""

@@ -4,9 +4,10 @@
 
 One quantity grows at a time, the others stay at those of the middle. Each point is measured in a process of its own, so that its
 memory is its own too: on a GPU what is allocated at most, on a processor the largest resident set up to then beyond that of
-a process that has only begun. Two processes are set against one, where there are two GPUs or on a processor, with one thread
-each. What is measured is kept in ``growth.json``, tables in ``growth.md``, a plot in ``growth.png``; a call with the same code,
-hardware and torch goes on.
+a process that has only begun. The time of a processor is its own, of one thread: other work on it does not lengthen it. Two
+processes are set against one by the clock, where there are two GPUs or on a processor, with one thread each. What is measured
+is kept in ``growth.json``, tables in ``growth.md``, a plot in ``growth.png``; a call with the same code, hardware and torch goes
+on.
 
 Exit code 75 where the time ended before the last point.
 """
@@ -96,7 +97,7 @@ def measured(point: Point, device: torch.device, rounds: int) -> dict[str, float
     def note(name: str, work: Any, per: int = 1) -> None:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        seconds = hardware.turns({name: work}, rounds, 1, device)[name]
+        seconds = hardware.turns({name: work}, rounds, 1, device, clock=hardware.worked)[name]
         found[f"{name} ms"] = 1e3 * statistics.median(seconds) / per
         peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else resident() - begun
         found[f"{name} MiB"] = peak
@@ -178,6 +179,7 @@ def page(known: dict[str, Any], scale: str, place: str) -> str:
     sections = [
         f"{place}, torch {torch.__version__}. U-Net `{NETWORK.format(middle.channels)}` on 3x{middle.size}x{middle.size}, "
         f"dct + quartic, N = {middle.N}, batch {middle.batch}, but for what grows; memory at most."
+        + ("" if scale == "gpu" else " Time is the processor's, one thread.")
     ]
     for key, values in ranges.items():
         names = [f"{kind} {unit}" for kind in WHAT for unit in ("ms", "MiB")]
@@ -237,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if options.point:
+        torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())
         print(json.dumps(measured(Point(**json.loads(options.point)), device, options.rounds)))
         return 0
     until, scale = time.monotonic() + 60 * options.minutes, options.scale or ("gpu" if device.type == "cuda" else "cpu")

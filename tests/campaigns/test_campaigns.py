@@ -216,8 +216,9 @@ def test_the_benchmark_of_data_agrees_with_its_sources(tmp_path, capsys):
     out = tmp_path / "table.md"
     assert data_benchmark.main(["--scale", "tiny", "--workers", "0", "--out", str(out)]) == 0
     rows = [line.split("|")[1:-1] for line in out.read_text().splitlines() if line.startswith("| ")]
-    assert [row[0].strip() for row in rows[1:]] == ["folder", "packed from folder", "lsun", "packed from lsun"]
-    assert all(float(cell.replace(",", "")) > 0 for row in rows[1:] for cell in row[1:])
+    assert [row[0].strip() for row in rows[1:5]] == ["folder", "packed from folder", "lsun", "packed from lsun"]
+    assert [row[0].strip() for row in rows[5:]] == ["dead leaves", "3x8x8 alone", "3x8x8 in a batch of 4"]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows[1:5] + rows[6:] for cell in row[1:] if cell.strip())
     assert "packed from folder" in capsys.readouterr().out
 
 
@@ -226,6 +227,12 @@ def test_the_benchmark_of_data_fails_where_an_event_differs(monkeypatch, capsys)
     monkeypatch.setattr(data_benchmark, "measured", lambda every, scale, workers: [])
     assert data_benchmark.main(["--scale", "tiny", "--workers", "0"]) == 1
     assert "12 packed events differ from those of folder" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_data_fails_where_the_first_version_of_dead_leaves_is_another(monkeypatch, capsys):
+    monkeypatch.setattr(data_benchmark, "plain", lambda data, index: data[index] + 1e-6)
+    assert data_benchmark.main(["--scale", "tiny", "--workers", "0"]) == 1
+    assert "differs from the plain way" in capsys.readouterr().out
 
 
 class TestQuality:

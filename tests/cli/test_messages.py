@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from gendiff import Data
 from gendiff.datasets.images import reason as reader_reason
-from gendiff.errors import OBJECTS, reason, without_advice
+from gendiff.errors import OBJECTS, reason, typing_errors, without_advice
 
 RAW = ("allow_pickle", "weights_only", "Weights only", "arbitrary code", "KeyError")
 
@@ -155,10 +155,8 @@ class TestRefusedValues:
             (("sample", "r", "--n", "0"), "0", "--n", "write --n 1 or more"),
             (("sample", "r", "-n0"), "0", "--n", "write --n 1 or more"),
             (("sample", "r", "--seed=-1"), "-1", "--seed", "write --seed 0 or more"),
-            (("sample", "r", "--steps", "ten"), "ten", "--steps", "write --steps with a valid integer"),
             (("evaluate", "r", "--n", "3"), "3", "--n", "write --n 8 or more"),
             (("process", "show", "--bands", "65"), "65", "--bands", "write --bands 64 or less"),
-            (("process", "likelihood", "r", "--prior", "odd"), "odd", "--prior", "see what it takes"),
         ],
     )
     def test_are_repeated_with_what_to_write(self, argv, value, option, fix, here):
@@ -167,6 +165,52 @@ class TestRefusedValues:
         assert done.err.startswith(f"error: '{value}' is not allowed (from {option})\n")
         assert "  allowed: " in done.err
         assert fix in done.err
+
+
+class TestWhatIsMeant:
+    @pytest.mark.parametrize(
+        ("argv", "said"),
+        [
+            ("train --rotation dtc", "did you mean 'dct'?"),
+            ("list", "did you mean gendiff plugins list or gendiff data list or gendiff runs list?"),
+            ("plot", "did you mean gendiff process plot?"),
+            ("sho", "did you mean gendiff process show or"),
+            ("traim", "did you mean 'train'?"),
+            ("train digits", "did you mean --data digits?"),
+            ("train dct", "did you mean --rotation dct?"),
+            ("train photos", "did you mean --data photos?"),
+            ("train old", "did you mean --resume old or --from old?"),
+            ("process show --picture a.png", "it is an option of gendiff process plot"),
+            ("process plot snrr", "did you mean 'snr'?"),
+            ("sample r --precision fp31", "did you mean 'fp32'?"),
+            ("process likelihood r --prior matchd", "did you mean 'matched'?"),
+            ("train --hold-out abc", "--hold-out 0.1 is a tenth of the events"),
+        ],
+    )
+    def test_is_said(self, argv, said, here):
+        Path("photos").mkdir()
+        Path("old").mkdir()
+        Path("old/run.json").write_text("{}")
+        done = run(*argv.split())
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+        assert len(done.err.splitlines()) <= 5
+
+    @pytest.mark.parametrize(
+        ("option", "allowed", "example"), [("--steps", "a whole number", 10), ("--lr", "a number", 0.1)]
+    )
+    def test_what_is_no_number_is_said_once(self, option, allowed, example, here):
+        said = [f"error: 'ten' is no number (from {option})", f"  allowed: {allowed}"]
+        fix = f"  write it in digits, such as {option} {example}"
+        assert run("train", option, "ten").err.splitlines() == [*said, fix]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant", "count"),
+    [("dtc", "dct", 1), ("dtc", "dst", 2), ("", "ab", 2), ("ab", "ab", 0), ("lgo", "log", 1), ("ca", "abc", 3)],
+)
+def test_typing_errors_are_counted(typed, meant, count):
+    assert typing_errors(typed, meant) == typing_errors(meant, typed) == count
 
 
 class TestArrays:

@@ -7,8 +7,12 @@ import math
 
 import gendiff_cli.console
 import pytest
-from gendiff_cli.console import Verbosity, amount, aside, counted, duration, rate
+from gendiff_cli.console import Verbosity, amount, aside, counted, duration, fail, note, rate
+from gendiff_cli.plugins import _print_card
 from rich.console import Console
+
+from gendiff.errors import ConfigError, DataError
+from gendiff.testing import Line
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,38 @@ def test_remarks_are_aligned_and_fit_a_terminal(monkeypatch, width):
     assert max(map(len, lines)) <= width
     assert [line[:8] for line in lines] == ["a       ", *["        "] * (len(lines) - 3), "longer  ", "empty   "]
     assert " ".join(line[8:].strip() for line in lines[:-2]) == ("one two [red] three " * 9).strip()
+
+
+def test_what_is_wrong_with_a_command_is_said_once_a_machine(monkeypatch, capsys):
+    wrong, here, lost = ConfigError("wrong"), ConfigError("no GPU", where="--device"), DataError("lost")
+    for rank, said in (
+        ("0", "error: wrong\nerror: no GPU (from --device)\nerror: lost\n"),
+        ("1", "error: no GPU (from --device)\nerror: lost\n"),
+    ):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert [fail(error) for error in (wrong, here, lost)] == [2, 2, 4]
+        assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_note_breaks_between_words(monkeypatch, width):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True, highlight=False)
+    monkeypatch.setattr(gendiff_cli.console, "err", lambda: screen)
+    note("it-is-said [red] of words " * 9)
+    lines = [line.replace("\x1b[2m", "").replace("\x1b[0m", "") for line in screen.file.getvalue().splitlines()]
+    assert len(lines) > 2
+    assert max(map(len, lines)) <= width
+    assert {line[:6] for line in lines} == {"note: ", "      "}
+    assert " ".join(line[6:] for line in lines) == ("it-is-said [red] of words " * 9).strip()
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_card_of_checks_breaks_between_words(monkeypatch, width):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True, highlight=False)
+    monkeypatch.setattr(gendiff_cli.console, "out", lambda: screen)
+    line = Line("it takes events", False, "it fails at 1x8x8 " * 9, "no error " * 9, "`refusal`: why " * 9)
+    _print_card("rotation", [line])
+    assert max(map(len, screen.file.getvalue().splitlines())) <= width
 
 
 def test_in_a_pipe_each_is_one_line_and_quiet_says_nothing(capsys):

@@ -96,6 +96,7 @@ class TestName:
         ]
         assert [one["numbers"][0]["drawing"]["precision"] for one in numbers] == ["fp32", "bf16"]
         assert "-bf16-" in numbers[1]["file"]
+        assert [any(one["rule"] == "lower-precision" for one in of["remarks"]) for of in numbers] == [False, True]
         done = run("evaluate", "r/samples", "--data", "digits", "--precision", "bf16")
         assert (done.code, "--precision bf16" in done.err) == (2, True)
 

@@ -165,6 +165,7 @@ CHANGES = {
     "metric": [("mean = rms(x.mean(0) - y.mean(0))", "mean = 3 * rms(x.mean(0) - y.mean(0))")],
     "features": [("x.square().mean(axes).sqrt()", "x.abs().amax(axes)")],
     "logger": [("[step, name, value] for", "[step, name.upper(), value] for")],
+    "guide": [("1 + 2 * (self.weight - 1) * (1 - t)", "1 + (self.weight - 1) * (1 - t) ** 2")],
     "preset": [("f_max = 0.3", "f_max = 0.5")],
 }  # fmt: skip
 
@@ -196,6 +197,9 @@ def test_the_command_of_the_readme(packages, importable, kind, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     command = Template(COMMANDS[kind]).substitute(name=f"acme-{kind}")
     assert f"\n{command}\n" in (packages[kind] / "README.md").read_text()
+    if " RUN " in command:
+        told = ["--set", 'condition=["label"]', "--model", "mlp:width=8,depth=1", "--steps", "1", "--out", "RUN"]
+        assert run("train", *told).code == 0
     done = run(*importable, *shlex.split(command)[1:], *(["--dry-run"] if command.startswith("gendiff train") else []))
     assert done.code == 0, done.err
 

@@ -144,7 +144,7 @@ class TestFairness:
         plain, told = "identity data=digits", "dct data=digits condition=label"
         assert {one.condition for one in unequal(plan_of(plain, told))} == {"condition", "weights"}
         with pytest.raises(
-            ConfigError, match="what the network is told of events of .* is label, left out for 10%, of the"
+            ConfigError, match=r"what the network is told of events of .* is label, left out for 10%, of the"
         ) as no:
             require_fair(plan_of(plain, told))
         assert "--allow condition --allow weights" in str(no.value)
@@ -296,6 +296,32 @@ class TestPlan:
         assert again.table() == plan.table()
         assert [contender.settings for contender in again.contenders] == [one.settings for one in plan.contenders]
         assert [one.spec for one in again.samplers(again.baseline)] == ["ancestral:steps=2", "ancestral:steps=5"]
+
+    def test_all_arms_are_sampled_in_the_precision_of_the_plan(self, tmp_path):
+        found = {}
+        for precision in ("fp32", "bf16"):
+            plan = plan_of(*TWO, seeds=(0,), precision=precision)
+            found[precision] = finished(tmp_path / precision, plan)
+            assert found[precision]["precision"] == precision
+            drawings = [run["drawing"]["precision"] for arm in found[precision]["arms"] for run in arm["runs"]]
+            assert drawings == [precision] * 2
+            rules = [remark["rule"] for remark in found[precision]["remarks"]]
+            assert ("lower-precision" in rules) == (precision == "bf16")
+        values = [[arm["numbers"]["fd-pixels"]["value"]["value"] for arm in one["arms"]] for one in found.values()]
+        assert values[0] != values[1]
+        assert values[0] == pytest.approx(values[1], rel=0.1)
+        with pytest.raises(ConfigError, match="holds another comparison") as refused:
+            Comparison.create(plan_of(*TWO, seeds=(0,)), tmp_path / "bf16")
+        assert "it differs in: precision" in str(refused.value)
+        again = Comparison.open(tmp_path / "bf16")
+        assert (again.plan.precision, again.plan.compiled) == ("bf16", False)
+
+    def test_a_plan_from_before_precisions_is_one_of_fp32(self):
+        table = plan_of(*TWO).table()
+        del table["precision"], table["compiled"]
+        assert Plan.of_table(table, "plan.json").table() == plan_of(*TWO).table()
+        with pytest.raises(ConfigError, match="fp64"):
+            Plan.of_table({**table, "precision": "fp64"}, "plan.json")
 
     def test_another_plan_does_not_go_on_in_its_place(self, tmp_path):
         Comparison.create(plan_of(*TWO), tmp_path / "c")

@@ -19,7 +19,18 @@ from gendiff.component import component_class as installed
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.lab.diagnosis import GONE
-from gendiff.lab.fitting import Parameter, _cost, _data_snr, _search, chosen, fit, never_rises, parameters, with_values
+from gendiff.lab.fitting import (
+    Parameter,
+    _cost,
+    _data_snr,
+    _search,
+    chosen,
+    fit,
+    kept,
+    never_rises,
+    parameters,
+    with_values,
+)
 from gendiff.lab.forward import DECIBEL
 from gendiff.lab.prediction import dense, diagonal, predict, thinned
 from gendiff.moments import Moments
@@ -86,6 +97,21 @@ def test_of_a_third_party_only_what_declares_a_range_is_fitted_unless_one_is_giv
     assert "velocity.schedule.f_max" not in paths
     assert "velocity.schedule.turns" not in paths  # whole numbers have no slope to follow
     assert chosen(wave, {"f_max": (0.0, 2.0)}) == [Parameter("velocity.schedule.f_max", 0.14, 0.0, 2.0)]
+
+
+def test_what_is_not_fitted_is_said_with_the_reason(wave):
+    left = kept(wave, chosen(wave, {}), {})
+    assert left == {
+        "velocity.schedule.f_max": 'it declares no range: ranges={"f_max": (LOW, HIGH)}',
+        "velocity.schedule.turns": "it is a whole number",
+    }
+    ranges = {"f_max": (0.0, 2.0)}
+    left = kept(wave, chosen(wave, ranges), ranges)
+    assert left["velocity.schedule.share"] == "f_max alone is asked for"
+    assert "velocity.schedule.f_max" not in left
+    assert Parameter("a", 1.0, 0.0).missing == "no upper end"
+    assert Parameter("a", 1.0, high=3.0).missing == "no lower end"
+    assert Parameter("a", 1.0, 0.0, 3.0).missing == ""
 
 
 @pytest.mark.parametrize(
@@ -355,11 +381,30 @@ def test_fit_says_what_it_changed(tmp_path, monkeypatch):
     done = run("process", "fit", *options, "--vary", "sigma=0.1:2", "--covariance", "diagonal", "--out", "mine.toml")
     assert done.code == 0, done.err
     assert done.out.splitlines()[1].split()[:2] == ["velocity.sigma", "0.4"]
+    assert done.out.splitlines()[1].endswith("0.1 to 2")
+    assert "not varied: velocity.noise.beta_max, for sigma alone is asked for" in done.out
     assert "predicted error" in done.out
     assert "next: gendiff train --config mine.toml" in done.err
 
 
 SOON = ("--rotation", "dct", "--data", "digits", "--set", "N=20", "--noise", "linear:beta_max=0.9")
+
+
+def test_fit_says_what_a_schedule_of_ones_own_leaves_open(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "import torch\nfrom pydantic import Field\nfrom gendiff import BlurSchedule, hookimpl\n"
+        'class Sine(BlurSchedule):\n    """sine."""\n    name = \'sine\'\n    f_max: float = Field(0.14, ge=0)\n'
+        "    def f(self, i, N):\n        return self.f_max * torch.sin(torch.pi * i / (2 * N)) ** 2\n"
+        "@hookimpl\ndef gendiff_components():\n    return [Sine]\n"
+    )
+    monkeypatch.setattr("gendiff.lab.fitting._search", lambda cost, *_: [cost([0.1] * 3)])
+    done = run("--plugin", "mine.py", "process", "fit", *SOON, "--schedule", "sine", "--steps", 2)
+    assert done.code == 0, done.err
+    left = "not varied: velocity.schedule.f_max, for it declares no upper end: --vary f_max=LOW:HIGH"
+    assert left in done.out.splitlines()
+    assert "--vary is given again for each that is to vary" in done.out
+    assert "velocity.noise.beta_max" in done.out.splitlines()[2]
 
 
 def test_fit_takes_the_sampler_of_the_configuration_and_one_without_steps(tmp_path, monkeypatch):

@@ -17,17 +17,19 @@ import numpy as np
 import pytest
 import torch
 from gendiff_plugins.data import gendiff_components
-from gendiff_plugins.data.dead_leaves import DeadLeaves
+from gendiff_plugins.data.dead_leaves import DeadLeaves, Leaves
 from gendiff_plugins.data.digits import Digits
 from gendiff_plugins.data.folder import Folder
 from gendiff_plugins.data.gaussian_field import GaussianField
 from PIL import Image
+from scipy.stats import ks_2samp, kstest
 
 from gendiff.component import summary
 from gendiff.datasets.images import SHOWN
 from gendiff.dct import dct_matrix
 from gendiff.errors import ConfigError, DataError
 from gendiff.frequency import dct_frequency, radius
+from gendiff.streams import stream
 
 H, W = 6, 10
 
@@ -248,43 +250,105 @@ def test_dead_leaves_are_disks_in_every_direction():
     assert abs(math.log(inner / rim)) < 0.15
 
 
-def test_dead_leaves_cover_every_point_when_rounds_are_small(monkeypatch):
+@pytest.mark.parametrize("version", [1, 2])
+def test_dead_leaves_cover_every_point_when_rounds_are_small(monkeypatch, version):
     monkeypatch.setattr("gendiff_plugins.data.dead_leaves.MOST_LEAVES", 40)
-    data = DeadLeaves(size=(11, 8))
+    data = DeadLeaves(size=(11, 8), version=version)
     assert torch.isfinite(events(data, 5)).all()
+    assert all(data[k].unique().numel() > 5 for k in range(5))
 
 
 def test_front_leaves_hide_later_rounds(monkeypatch):
     """A round may only fill what is still bare: the first disk over a point is the one that shows."""
-    rounds = iter([([0, -1, -1, 0], [[0.5]]), ([0, 0, 1, 1], [[-0.5], [0.25]])])
-
-    def leaves(self, generator):
-        front, colour = next(rounds)
-        return np.repeat(front, 8 * 9), np.array(colour, dtype=np.float32)
-
-    monkeypatch.setattr(DeadLeaves, "_leaves", leaves)
+    wide = 1000.0  # disks so large that their rims are straight: one over the upper half of the picture, two over all of it
+    upper = Leaves(np.array([8 - wide]), np.array([9.0]), np.array([wide]), np.array([[0.5]], dtype=np.float32))
+    both = (
+        np.array([8.0, 8.0]),
+        np.array([9.0, 9.0]),
+        np.array([wide, wide]),
+        np.array([[-0.5, 0.25]], dtype=np.float32),
+    )
+    rounds = iter([upper, Leaves(*both)])
+    monkeypatch.setattr(DeadLeaves, "_leaves", lambda self, generator, bare: next(rounds))
     x = DeadLeaves(size=(8, 9), channels=1)[0][0]
-    assert x[:, 0].tolist() == [0.5, 0.5, -0.5, -0.5, 0.25, 0.25, 0.5, 0.5]
+    assert x[:, 4].tolist() == [0.5] * 4 + [0.25] * 4
 
 
-def test_a_round_of_leaves_matches_the_definition(monkeypatch):
-    """Disks drawn by testing every point against every disk, from the same random numbers."""
-    monkeypatch.setattr("gendiff_plugins.data.dead_leaves.COVERAGE", 0.7)
-    data = DeadLeaves(size=(8, 13), channels=1, r_max=0.5)
-    front, colour = data._leaves(torch.Generator().manual_seed(4))
-    n, height, width = len(colour), 16, 26
-    u = torch.rand((3, n), generator=torch.Generator().manual_seed(4), dtype=torch.float64).numpy()
-    r_min, r_max = 2.0, 13.0
-    r = 1 / np.sqrt(1 / r_min**2 - u[0] * (1 / r_min**2 - 1 / r_max**2))
-    y, x = u[1] * (height + 2 * r_max) - r_max, u[2] * (width + 2 * r_max) - r_max
+def drawn_disk_by_disk(leaves, height, width):
+    """By testing every point against every disk."""
     expected = np.full((height, width), -1)
-    for leaf in range(n):
-        for row in range(height):
-            for column in range(width):
-                if (row + 0.5 - y[leaf]) ** 2 + (column + 0.5 - x[leaf]) ** 2 <= r[leaf] ** 2:
-                    expected[row, column] = leaf
+    rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+    for leaf, (y, x, r) in enumerate(zip(leaves.y, leaves.x, leaves.r, strict=True)):
+        expected[(rows - y) ** 2 + (columns - x) ** 2 <= r**2] = leaf
+    return expected
+
+
+@pytest.mark.parametrize("together", [2**14, 60, 1])
+def test_a_round_of_leaves_matches_the_definition(monkeypatch, together):
+    monkeypatch.setattr("gendiff_plugins.data.dead_leaves.TOGETHER", together)
+    data = DeadLeaves(size=(8, 13), channels=1, r_max=0.5)
+    leaves = data._leaves(torch.Generator().manual_seed(4), 8)
+    few = Leaves(leaves.y[:20], leaves.x[:20], leaves.r[:20], leaves.colour[:, :20])
+    for some in (leaves, few):
+        expected = drawn_disk_by_disk(some, 16, 26)
+        assert np.array_equal(some.front(16, 26).reshape(16, 26), expected)
+        assert np.array_equal(some.over(np.arange(16 * 26), 26).reshape(16, 26), expected)
     assert (expected == -1).any()
-    assert np.array_equal(front.reshape(height, width), expected)
+    assert len(np.unique(expected)) > 5
+
+
+#: Parameters, and of events 0 and 7 six pixels of one column, as the code gave them that drew them first.
+FIRST_VERSION = [
+    (
+        {"size": 32},
+        [
+            [1.0, -1.0, -1.0, -0.73776, -0.217822, 0.042905],
+            [0.095005, 0.160094, -0.056342, -0.867853, -0.739475, -0.739475],
+        ],
+    ),
+    (
+        {"size": (9, 20), "channels": 1, "r_min": 0.5, "r_max": 1.0, "seed": 3},
+        [[0.617266, -0.088686, 0.617266], [0.091279, 0.384867, 0.384867]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("parameters", "columns"), FIRST_VERSION)
+def test_dead_leaves_of_the_first_version_are_the_pictures_that_they_were(parameters, columns):
+    data = DeadLeaves(**parameters, version=1)
+    for index, column in zip((0, 7), columns, strict=True):
+        assert data[index][0, ::3, 4][:6].tolist() == pytest.approx(column, abs=1e-5)
+    assert data.fingerprint.startswith("dead-leaves/1 ")
+
+
+def radii_over_points(data, count):
+    """The radius of the disk that shows at the middle of each of many pictures, in pixels."""
+    H, W = (2 * side for side in data.event_shape[1:])
+    middle, radii = np.array([H // 2 * W + W // 2]), []
+    for index in range(count):
+        generator = stream(0, "radii", index)
+        leaf = np.array([-1])
+        while leaf[0] < 0:
+            leaves = data._fallen(generator, 50)
+            leaf = leaves.over(middle, W)
+        radii.append(leaves.r[leaf[0]] / 2)
+    return np.array(radii)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_leaf_over_a_point_has_a_radius_that_is_uniform_in_its_logarithm(version):
+    """Of p(r) ∝ r^-3 the disks over a point have the density r^2 p(r) ∝ 1/r, wherever the point is."""
+    data = DeadLeaves(size=(8, 12), r_max=2.0, version=version)
+    u = np.log(radii_over_points(data, 800)) / math.log(24)
+    assert kstest(u, "uniform").pvalue > 1e-3
+
+
+def test_both_versions_of_dead_leaves_have_one_distribution():
+    """Edges and levels of many pictures, by their two-sample statistic."""
+    one, two = (events(DeadLeaves(size=(10, 14), channels=1, version=version), 500) for version in (1, 2))
+    assert not torch.equal(one[0], two[0])
+    for of in (lambda x: x[:, 0, 5, 7], lambda x: x[:, 0, 0, 0], lambda x: x.diff(dim=2).abs().mean((1, 2, 3))):
+        assert ks_2samp(of(one), of(two)).pvalue > 1e-3
 
 
 def test_dead_leaves_seeds_are_different_data():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from command import TINY, run
+from PIL import Image
 
+import gendiff
 from gendiff.datasets import pictures
 from gendiff.errors import DataError
 from gendiff.run.directory import Run
@@ -72,6 +74,41 @@ def test_the_command_draws_the_same_again(samples, tmp_path):
     assert (tmp_path / "again/events/000001.png").read_bytes() == (samples / "events/000001.png").read_bytes()
 
 
+def test_a_run_that_was_trained_on_still_draws_what_it_drew(samples, tmp_path):
+    command = Origin.of(samples).facts["command"]
+    assert command.startswith("gendiff sample r@3 --n 3 ")
+    shutil.copytree("r", tmp_path / "r")
+    assert run("train", "--resume", tmp_path / "r", "--steps", 5, "--set", "train.keep=9").code == 0
+    words = [str(tmp_path / "r@3") if word == "r@3" else word for word in shlex.split(command)[1:]]
+    again = tmp_path / "again"
+    done = run(*words, "--out", again)
+    assert done.code == 0, done.err
+    for file in ("000000.png", "000002.png"):
+        there, drawn = (Image.open(folder / "events" / file) for folder in (samples, again))
+        assert there.tobytes() == drawn.tobytes()
+    later = run("sample", tmp_path / "r", "--n", 3, "--json").json
+    assert later["step"] == 5
+    measured = run("evaluate", tmp_path / "r@3", "--n", 8, "--metric", "spectrum", "--json").json
+    assert measured["numbers"][0]["drawing"]["step"] == 3
+    missing = run("sample", tmp_path / "r@1")
+    assert (missing.code, "there is no checkpoint of step 1" in missing.err) == (4, True)
+    assert gendiff.load(tmp_path / "r@3").step == 3
+
+
+def test_the_card_follows_a_new_name(samples, tmp_path):
+    shutil.copytree("r", tmp_path / "renamed")
+    card = tmp_path / "renamed/README.md"
+    before = card.read_text()
+    assert before.startswith("# r\n")
+    assert run("sample", tmp_path / "renamed", "--n", 1, "--steps", 1, "--out", tmp_path / "away").code == 0
+    assert card.read_text() == before  # nothing was written into the run
+    assert run("sample", tmp_path / "renamed", "--n", 1, "--steps", 1).code == 0
+    assert card.read_text() == before.replace("# r\n", "# renamed\n", 1)
+    card.write_text("mine\n")
+    Run.open(tmp_path / "renamed").retitle_card()
+    assert card.read_text() == "mine\n"
+
+
 def test_the_command_names_what_the_sampler_of_the_run_would_lend(samples):
     done = run("sample", "r", "--n", 1, "--sampler", "ddim:clip=true,steps=2", "--json")
     command = Origin.of(Path(done.json["folder"])).facts["command"]
@@ -83,7 +120,7 @@ def test_runs_show_reads_it(samples, tmp_path):
     shown = run("runs", "show", tmp_path / "found.png")
     assert shown.code == 0, shown.err
     assert "image 1 of seed 0" in shown.out
-    assert "next: gendiff sample r --n 2" in shown.err
+    assert "next: gendiff sample r@3 --n 2" in shown.err
     facts = run("runs", "show", tmp_path / "found.png", "--json").json
     assert (facts["file"], facts["image"]) == (str(tmp_path / "found.png"), 1)
     assert run("runs", "show", samples, "--json").json["n"] == 3

@@ -10,13 +10,18 @@ import pytest
 import torch
 from command import TINY, run
 from processes import PROCESSES, N, component, diffusion, fitted
+from runs import create, settings
 from torch import Tensor
 
 from gendiff import Diffusion, Rotation, Scales, VariancePreserving, Velocity
+from gendiff.comparison.plan import Contender
+from gendiff.data import Data
 from gendiff.errors import DataError, GendiffError
 from gendiff.run.directory import Run
+from gendiff.run.recall import _change
 from gendiff.run.stored import StoredProcess, TableScales, TableVariancePreserving, difference, dump
 from gendiff.scales import BlurScales
+from gendiff.training.continuation import changed_data
 
 
 @dataclass(frozen=True)
@@ -205,3 +210,37 @@ def test_a_stored_basis_first_used_while_sampling_meets_autograd_later(tmp_path)
     x = torch.ones(1, 1, 8, 8, requires_grad=True)
     U.rotate(x).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (DataError("there is no folder 'photos'"), "its data cannot be read, to make its process anew (there is no"),
+        (ValueError("odd"), "its process cannot be made anew (ValueError: odd"),
+    ],
+)
+def test_why_numbers_stand_in_is_said_by_its_cause(raised, said):
+    class Gone:
+        def diffusion(self):
+            raise raised
+
+    assert _change(Gone(), None).startswith(said)
+
+
+def test_data_of_an_older_run_stay_as_they_were(tmp_path):
+    """What a parameter of the data was before it could be set is not its default now: nobody edited that run."""
+    made = create(tmp_path / "run", settings(data="dead-leaves:size=8,version=1"))
+    config, record = made.path / "config.toml", made.path / "run.json"
+    config.write_text(config.read_text().replace("version = 1\n", ""))
+    about = json.loads(record.read_text())
+    del about["config"]["data"]["version"]
+    record.write_text(json.dumps(about))
+    again = Run.open(made.path, training=True)
+    assert again.config.data.version == 1
+    assert again.config.data.fingerprint == about["data"]["fingerprint"]
+    assert changed_data(again, again.config) == {}
+    assert again.notes == []
+    table = settings(data="dead-leaves:size=8,version=1").table()
+    del table["data"]["version"], table["train"]["seed"]
+    assert Contender.of_table({"label": "a", "text": "identity", "config": table}, "plan.json").config.data.version == 1
+    assert Data("dead-leaves:size=8").version == 2

@@ -44,6 +44,7 @@ def _pictures_folder(tmp_path_factory):
 
 #: What a component needs that its defaults do not say; a logger that would talk to the network stays on the disk.
 ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "guide autoguidance": lambda: {"weaker": "@1"},
     "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},
     "logger wandb": lambda: {"mode": "offline"},

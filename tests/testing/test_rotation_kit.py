@@ -16,9 +16,10 @@ from torch import Tensor
 from gendiff import Data, Rotation
 from gendiff.blur import log_attenuation
 from gendiff.dct import dct_matrix
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, PluginError
 from gendiff.frequency import dct_frequency
 from gendiff.testing import score
+from gendiff.testing.card import CheckFailed
 
 fails = Fails()
 
@@ -439,6 +440,24 @@ def test_what_mutants_are_made_of_is_sound(cls):
 @each(Walsh, SignalsOnly, SignalsOfPowersOfTwo, SquaresOnly, PowersOfTwo, Sixteenths)
 def test_what_is_only_unusual_passes(cls):
     assert broken(cls()) == []
+
+
+class Terse(Sixteenths):
+    """says that it refuses a size, and not why."""
+
+    name = "terse"
+
+    def refusal(self, event_shape: tuple[int, ...]) -> str:
+        return bool(super().refusal(event_shape))  # type: ignore[return-value]  # what an author may do
+
+
+def test_a_refusal_that_is_no_text_is_explained_once():
+    with pytest.raises(CheckFailed, match=r"rotation 'terse': refusal\(\(2, 8, 4\)\) gave True, no text"):
+        titled(Terse(), TAKEN)()
+    assert titled(Terse(), ROUND_TRIP)()
+    with pytest.raises(PluginError, match="gave True, no text") as caught:
+        Terse().require((2, 5, 7))
+    assert "return a text, such as 'a side is no power of two'" in caught.value.fix
 
 
 def test_what_was_refused_is_said():

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from gendiff.run.directory import Run, numbers
 from gendiff.run.layers import Layer, resolve
 from gendiff.training.continuation import changed_data
 from gendiff.training.generalisation import generalisation
+from gendiff.training.preview import Preview
 from gendiff.training.trainer import Trainer
 
 COUNT, OUT = 19, 9
@@ -415,3 +417,11 @@ class TestCurve:
         lines = markdown(self.points(*[0.5] * 30))
         assert len(lines) == 14
         assert lines[-1].startswith("| 29 |")
+
+
+@pytest.mark.parametrize(("held", "count", "of"), [(8, 8, "held out"), (7, 8, "training")])
+def test_metrics_of_previews_are_taken_with_what_is_held_out_where_that_is_enough(held, count, of):
+    config = resolve([Layer("the test", {"data": "digits", "hold_out": held})]).config
+    preview = Preview.__new__(Preview)
+    preview.run = SimpleNamespace(config=config)
+    assert preview._compared_with(count).which == of

@@ -403,6 +403,47 @@ class TestTrain:
             gendiff.resume(own, model=net(), data=events(23), steps=8)
 
     @pytest.mark.parametrize(
+        ("settings", "remedy"),
+        [
+            ({"hold_out": 40}, "hold_out=2"),
+            ({"hold_out": 0}, "hold_out=0.1 is a tenth of the events"),
+            ({"N": 10, "device": "cuda:7"}, 'device="cpu"'),
+            ({"from_": "mine@5"}, "train with keep=N"),
+            ({"out": "mine"}, "model=net, data=x)"),
+        ],
+    )
+    def test_what_is_wrong_is_mended_with_keywords(self, own, monkeypatch, settings, remedy):
+        monkeypatch.chdir(own.parent)
+        with pytest.raises(GendiffError) as caught:
+            gendiff.train(torch.zeros(20, 1, 6, 6), **{"model": "mlp:width=8,depth=1", **SMALL, **settings})
+        assert remedy in caught.value.fix
+        assert "--" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("change", "remedy"),
+        [({"seed": 3}, "gendiff.train(x, model=net, from_="), ({"data": events(23)}, "gendiff.resume(")],
+    )
+    def test_a_run_of_python_goes_on_in_python(self, own, change, remedy):
+        with pytest.raises(ConfigError) as caught:
+            gendiff.resume(own, model=net(), **{"data": events(), **change})
+        assert remedy in caught.value.fix
+        assert "--" not in str(caught.value)
+
+    def test_weights_that_are_not_kept_are_chosen_with_keywords(self, own):
+        with pytest.raises(ConfigError, match="no averaged weights") as caught:
+            gendiff.load(own, model=net(), ema="0.3")
+        assert "ema=False" in caught.value.fix
+        assert "posthoc=[0.05,0.1]" in caught.value.fix
+
+    def test_commands_hear_of_options_of_the_same(self, own, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert "--hold-out 179" in command("train", "--hold-out", 5000).err
+        assert (
+            f"gendiff.train(x, model=net, from_={str(own)!r}, ...)"
+            in command("train", "--resume", own, "--seed", 3).err
+        )
+
+    @pytest.mark.parametrize(
         ("words", "code"),
         [
             (("sample",), 2),
@@ -453,6 +494,33 @@ class TestTrain:
         told = capsys.readouterr()
         assert "step 6/6  loss" in told.err
         assert told.out == ""
+
+    def test_it_says_what_the_command_says(self, tmp_path, capsys):
+        settings = {**SMALL, "model": "mlp:width=8,depth=1", "hold_out": 20, "progress": True}
+        trained = gendiff.train("digits", out=tmp_path / "a", **settings)
+        said = capsys.readouterr().err.splitlines()
+        words = ("--hold-out", 20, "--set", "N=20", "--device", "cpu", "--out", tmp_path / "b")
+        done = command("train", *TINY, "--steps", 6, "--sampler", trained.config.sampler.spec, *words)
+        assert done.code == 0, done.err
+        theirs = [" ".join(line.split()) for line in done.err.splitlines()]
+        for what in ("objective", "loss", "sampler", "process", "data", "network"):
+            [line] = [" ".join(line.split()) for line in said if line.startswith(f"{what} ")]
+            assert line.replace('objective="eps"', "--objective eps") in theirs
+        assert any("1 is that of the best linear guess" in line for line in said)
+        assert any(re.match(r"held out +20 of 1,797 events", line) for line in said)
+        [point] = trained.curve
+        assert any(f"held-out loss {point.held_out:.4f}  training {point.training:.4f}" in line for line in said)
+        assert said[-1].startswith(f"held-out loss {point.held_out:.4f}")
+
+    def test_it_is_silent_where_nobody_listens(self, tmp_path, capsys):
+        trained = gendiff.train(events(), model=net(), hold_out=4, out=tmp_path / "r", **SMALL)
+        assert capsys.readouterr().err == ""
+        assert [point.step for point in trained.curve] == [6]
+
+    def test_samples_are_not_clipped(self, own):
+        images = gendiff.load(own, model=net()).sample(8, sampler="ddim:steps=5,clip=false")
+        assert images.abs().max() > 1.01  # what a file cannot hold
+        assert "clamp" in (ROOT / "docs" / "library.md").read_text()
 
     def test_settings_that_do_not_fit(self, tmp_path):
         with pytest.raises(ConfigError, match="no parameter 'stepz'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ from gendiff_cli.process.predict import (
 from gendiff_cli.process.subject import Subject, subjects
 
 if TYPE_CHECKING:
-    from gendiff.lab.fitting import Fit
+    from gendiff.lab.fitting import Fit, Parameter
     from gendiff.run.config import Config
     from gendiff.sampler import Sampler
 
@@ -79,7 +80,7 @@ def fit(
                 config, choice, target if dense else None, free, wrong=network_error(subject, choice, wrong)
             )
     _write(best.config, out)
-    _report(best, {parameter.path: parameter.value for parameter in free}, out, dense, wrong, json)
+    _report(best, free, fitting.kept(config.velocity, free, ranges), out, dense, wrong, json)
 
 
 def _sampler(subject: Subject, spec: str | None, grid: str | None, prior: str | None, steps: int | None) -> Sampler:
@@ -148,11 +149,16 @@ def _write(config: Config, path: Path) -> None:
         raise unwritable(error, path, size=len(content), fix="give another path: --out FILE") from error
 
 
-def _report(best: Fit, before: dict[str, float], out: Path, dense: bool, wrong: float, json: bool) -> None:
+def _report(
+    best: Fit, free: Sequence[Parameter], kept: Mapping[str, str], out: Path, dense: bool, wrong: float, json: bool
+) -> None:
+    before = {parameter.path: parameter.value for parameter in free}
     facts: dict[str, Any] = {
         "config": str(out),
         "values": best.values,
         "start": before,
+        "ranges": {parameter.path: [parameter.low, parameter.high] for parameter in free},
+        "not_varied": dict(kept),
         "error_before": best.before,
         "error_after": best.after,
         "evaluations": best.evaluations,
@@ -164,9 +170,16 @@ def _report(best: Fit, before: dict[str, float], out: Path, dense: bool, wrong: 
         json_result(facts)
     else:
         table(
-            ["name", "from", "to"],
-            [[name, f"{before[name]:.6g}", f"{value:.6g}"] for name, value in best.values.items()],
+            ["name", "from", "to", "within"],
+            [
+                [one.path, f"{one.value:.6g}", f"{best.values[one.path]:.6g}", f"{one.low:g} to {one.high:g}"]
+                for one in free
+            ],
         )
+        for name, why in kept.items():
+            paragraph(f"not varied: {name}, for {why}", indent=2)
+        if any("declares" in why for why in kept.values()):
+            paragraph("--vary is given again for each that is to vary: only those that it names do", indent=2)
         paragraph(
             f"predicted error {shown(best.before, '.4g')} -> {best.after:.4g} with {best.config.sampler.spec} and "
             f"{f'a network that is off by {wrong:g}' if wrong else 'a perfect model'}; {best.evaluations} evaluations of it"

@@ -14,12 +14,12 @@ from gendiff_cli.console import json_result, next_step, paragraph, progress, res
 from gendiff_cli.measured import events_of
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
+    CheckpointArgument,
     DeviceOption,
     EmaOption,
     HeldOutOption,
     JsonOption,
     RawOption,
-    RunArgument,
     chosen_weights,
     spec_option,
 )
@@ -37,7 +37,7 @@ class Prior(StrEnum):
 
 
 def likelihood(
-    run: RunArgument,
+    run: CheckpointArgument,
     events: Annotated[int, typer.Option(min=2, help="How many events are looked at.")] = 256,
     draws: Annotated[int, typer.Option(min=1, help="Steps that each event draws.")] = 8,
     data: Annotated[
@@ -70,7 +70,7 @@ def likelihood(
     from gendiff.sampler import Clamped
 
     with join(device) as world:
-        run_model = load_model(open_run(run), world.device, chosen_weights(ema, no_ema))
+        run_model = load_model(run, open_run(run), world.device, chosen_weights(ema, no_ema))
         diffusion = run_model.denoiser.diffusion
         source = _data(run_model.run, data, held_out)
         if source.event_shape != diffusion.event_shape:

@@ -68,7 +68,9 @@ def plot(
     moments: Annotated[
         int | None, typer.Option(min=2, max=100, help="Columns of a strip, the picture itself among them. Default: 9.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="PNG or PDF to write.")] = Path("process.png"),
+    out: Annotated[
+        Path | None, typer.Option(help="PNG or PDF to write. Default: process-strip.png, and of other kinds so.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Draw what processes do to a picture and to each frequency, or the schedules that they follow."""
@@ -84,6 +86,7 @@ def plot(
     if schedule:
         given = Given({**given.values, "schedule": schedule[0]})
     processes = subjects(context.obj, arms, given)
+    out = out or Path(f"process-{kind.value}.png")
     from gendiff.lab.figures import snr, strips
     from gendiff.lab.forward import BandSNR
 

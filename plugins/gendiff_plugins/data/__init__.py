@@ -12,6 +12,7 @@ def gendiff_components() -> list[Lazy]:
     lsun = "the pictures of an LSUN category, from its LMDB database, resized to one size"
     huggingface = "the pictures in a column of a Hugging Face data set, resized to one size"
     return [
+        Lazy("data", "emoji", f"{here}.emoji:Emoji", "1870 emoji on white, 64x64 colour, part of the package"),
         Lazy("data", "digits", f"{here}.digits:Digits", "1797 handwritten digits, 8x8 grey, part of the package"),
         Lazy("data", "dead-leaves", f"{here}.dead_leaves:DeadLeaves", "endless scenes of occluding disks, near 1/f²"),
         Lazy("data", "gaussian-field", f"{here}.gaussian_field:GaussianField", "endless fields with an exact spectrum"),

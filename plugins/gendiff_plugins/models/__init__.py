@@ -9,5 +9,12 @@ def gendiff_components() -> list[Lazy]:
     here = "gendiff_plugins.models"
     return [
         Lazy("model", "unet", f"{here}.unet:UNet", "ADM-style U-Net for pictures and signals"),
+        Lazy("model", "dit", f"{here}.transformer:DiT", "diffusion transformer with adaptive layer norm"),
+        Lazy(
+            "model",
+            "uvit",
+            f"{here}.transformer:UViT",
+            "transformer with long skips, in which the step is a token",
+        ),
         Lazy("model", "mlp", f"{here}.mlp:MLP", "residual perceptron over the flattened event, for toy data"),
     ]

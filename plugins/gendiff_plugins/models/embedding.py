@@ -31,11 +31,16 @@ class StepEmbedding(nn.Module):
 
     def forward(self, i: Tensor) -> Tensor:
         """``(B,) -> (B, out)``, float32 whatever the autocast: bfloat16 cannot tell step 1000 from 999."""
-        decay = torch.arange(self.pairs, device=i.device, dtype=torch.float32) / self.pairs
-        angles = i.float()[:, None] * torch.exp(-math.log(1e4) * decay)
         with torch.autocast(i.device.type, enabled=False):
-            embedding: Tensor = self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+            embedding: Tensor = self.layers(sinusoids(i, self.pairs))
         return embedding
+
+
+def sinusoids(i: Tensor, pairs: int) -> Tensor:
+    """``[cos(i ω_k), sin(i ω_k)]``, ``(B, 2 pairs)`` float32."""
+    decay = torch.arange(pairs, device=i.device, dtype=torch.float32) / pairs
+    angles = i.float()[:, None] * torch.exp(-math.log(1e4) * decay)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class ConditionEmbedding(nn.Module):
