@@ -412,14 +412,19 @@ def diff(
     from gendiff.run import history, record
 
     keys = history.differences(_config(one), _config(other))
-    changes = [history.lines(record.read(path)) for path in (one, other)]
+    infos = [record.read(path) for path in (one, other)]
+    changes, origins = [history.lines(info) for info in infos], [info.get("from") for info in infos]
     if json:
-        told = {"changes": changes} if any(changes) else {}
+        told: dict[str, Any] = {"changes": changes} if any(changes) else {}
+        told |= {"from": origins} if any(origins) else {}
         json_result({key: list(pair) for key, pair in keys.items()} | told)
         return
     table(["name", str(one), str(other)], [(key, *map(_cell, pair)) for key, pair in keys.items()])
     if not keys:
         result("the same configuration")
+    for path, info in zip((one, other), infos, strict=True):
+        if origin := info.get("from"):
+            result(f"{path}, began from {origin['name']}, step {origin['step']:,}")
     for path, lines in zip((one, other), changes, strict=True):
         for line in lines:
             result(f"{path}, {line}")

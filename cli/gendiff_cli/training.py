@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import again
-from gendiff.machine.load import Load
+from gendiff.machine.load import Load, cores
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,8 +56,19 @@ def test_list_shows_each_run_and_passes_over_what_is_none(here):
     ]
     assert "left out: 'runs/00009-broken' is not a run directory" in listed.err
     found = run("runs", "list", "--json").json["runs"]
-    assert [entry["process"] for entry in found] == ["identity blur quartic", "dct blur log"]
+    assert [entry["process"] for entry in found] == ["identity (DDPM)", "dct blur log"]
     assert all(0 < entry["loss"] < 10 for entry in found)
+
+
+def test_a_card_says_what_to_do_in_its_folder_and_which_process_is_that_of_ddpm(here, monkeypatch):
+    cards = {path.parent.name: path.read_text() for path in here.glob("runs/*/README.md")}
+    standard, blur = cards["00001-digits-identity-s0"], cards["00002-digits-dct-log-s4"]
+    assert "| velocity | `blur`, all components at one speed, as in DDPM |" in standard
+    assert "as in DDPM" not in blur
+    (line,) = [line for line in blur.splitlines() if line.startswith("In this folder")]
+    monkeypatch.chdir(here / "runs" / "00002-digits-dct-log-s4")
+    for text in re.findall("`gendiff (.*?)`", line):
+        assert run(*shlex.split(text), *(("--steps", 2, "-n", 1) if "sample" in text else ("--dry-run",))).code == 0
 
 
 STRANGE = {
