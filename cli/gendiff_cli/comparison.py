@@ -86,7 +86,7 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         json_result(facts)
     else:
         name = facts["number"]
-        result(f"{facts['verdict']['headline']}")
+        paragraph(facts["verdict"]["headline"], indent=2)
         for sentence in facts["differ"]:
             paragraph(_capital(sentence), indent=2)
         result("")
@@ -95,13 +95,13 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         table(["rank", "name", f"{name} ({better} is better)", "minus baseline", "verdict"], rows)
         result("")
         for sentence in facts["verdict"]["sentences"]:
-            result(sentence)
+            paragraph(sentence, indent=2)
         for remark in facts["remarks"]:
             paragraph(f"{remark['rule']}: {remark['text']}", indent=2)
         _warn(facts["arms"])
         for arm in facts["arms"]:
             for alarm in arm["alarms"]:
-                result(f"warning: {arm['label']}: {alarm}")
+                paragraph(f"warning: {arm['label']}: {alarm}", indent=9)
         for gate in facts["gates"]:
             if gate["passed"]:
                 result(f"gate passed: {gate['gate']}")
@@ -136,7 +136,7 @@ def _warn(arms: Sequence[dict[str, Any]]) -> None:
     """Say of which arms sampling starts in the wrong place."""
     for arm in arms:
         for finding in arm["findings"]:
-            result(f"warning: {warning(arm['label'], finding['text'])}")
+            paragraph(f"warning: {warning(arm['label'], finding['text'])}", indent=9)
 
 
 def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from statistics import fmean, stdev, variance
 from typing import Literal
 
 MOST_SEEDS = 1000  # that anybody would train
+FEWEST = 3  # seeds from whose spread anything is said of more
 
 Method = Literal["seeds", "unpaired", "sampling", "none"]
 
@@ -98,14 +99,14 @@ def settling_seeds(estimate: Estimate, level: float) -> int | None:
     settles it, and no promise.
 
     Args:
-        estimate: an interval over at least two seeds.
+        estimate: an interval over at least three seeds; two know next to nothing of the spread.
         level: that of the interval.
 
     Returns:
         None where nothing is known of the spread, the difference is 0, or it takes more than `MOST_SEEDS`.
 
     """
-    if estimate.method != "seeds" or estimate.high is None or estimate.value == 0:
+    if estimate.method != "seeds" or estimate.seeds < FEWEST or estimate.high is None or estimate.value == 0:
         return None
     half = estimate.high - estimate.value
     sd = half * math.sqrt(estimate.seeds) / quantile(estimate.seeds - 1, level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 
 import pytest
 from command import TINY, run
+from rich.console import Console
 from runs import create, settings
 
 
@@ -289,6 +291,8 @@ def test_a_narrow_terminal_keeps_what_matters(monkeypatch):
         columns = runs._fitting(rows)
         assert len(columns) == kept
         assert columns[:5] == ["name", "status", "step", "loss", "number"]
+    monkeypatch.setattr(runs, "room", lambda cell: 91)
+    assert runs._fitting(rows)[5:] == ["process"]  # by which runs are told apart
 
 
 def test_a_list_reads_the_end_of_a_long_log_alone(folder, tmp_path, monkeypatch):
@@ -311,3 +315,21 @@ def test_a_list_imports_no_torch(here):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert FIRST in done.stdout
     assert done.stderr.splitlines()[-1] == "False"
+
+
+def test_evaluations_of_a_run_are_told_apart_and_break_between_words(folder, tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    shutil.copytree(folder / "runs" / FIRST, path)
+    for more in ([], ["--no-kid"]):
+        line = ("evaluate", path, "--n", 16, "--steps", 2, "--no-cache", "--features", "pixels", *more)
+        assert run(*line).code == 0
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True, highlight=False)
+    monkeypatch.setattr("gendiff_cli.console.out", lambda: screen)
+    assert run("runs", "show", path).code == 0
+    lines = re.sub(r"\x1b\[\d*m", "", screen.file.getvalue()).splitlines()
+    at = [k for k, line in enumerate(lines) if line.startswith("fd-pixels")]
+    assert len(at) == 2
+    bodies = [" ".join(" ".join(lines[k + 1 : k + 3]).split()) for k in at]
+    assert bodies[0] != bodies[1]
+    assert max(map(len, lines[at[0] :])) <= 80
+    assert "trig:steps=2" in " ".join(bodies)

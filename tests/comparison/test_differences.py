@@ -199,13 +199,23 @@ class TestVerdict:
         assert found.seeds == {"b": wanted}
         (text,) = (text for text in found.sentences if "would settle it" in text)
         assert text == (
-            "What is seen: b ahead of a by 25.0% of its number; were mean and spread over seeds what they are in these 3, "
+            "What is seen: b ahead of a by 25% of its number; were mean and spread over seeds what they are in these 3, "
             f"{wanted} seeds would settle it, as often as not."
         )
         far = verdict("fid", "a", values, {"b": estimate(-1e-6, -3, 3)}, True, 0.95)
         assert any("b behind a" in text and "more than 1000 seeds" in text for text in far.sentences)
         one = verdict("fid", "a", values, {"b": estimate(-1, -3, 1, 1, "sampling")}, False, 0.95)
         assert any("with one seed nothing can be said of how many" in text for text in one.sentences)
+
+    def test_two_seeds_name_no_number_of_seeds_and_a_small_difference_is_called_small(self):
+        values = {"a": estimate(4), "b": estimate(4)}
+        two = verdict("fid", "a", values, {"b": estimate(-0.0105, -0.05, 0.03, 2)}, False, 0.95)
+        assert two.seeds == {"b": None}
+        (text,) = (text for text in two.sentences if text.startswith("What is seen"))
+        assert "b ahead of a by 0.26% of its number; two seeds do not tell" in text
+        assert "would settle it, as" not in text
+        small = verdict("fid", "a", values, {"b": estimate(-0.01, -0.05, 0.03)}, False, 0.95)
+        assert any(text.endswith("as often as not, if so small a difference matters.") for text in small.sentences)
 
     def test_one_seed_is_never_more_than_one_seed(self):
         values = {"a": estimate(1), "b": estimate(2)}

@@ -372,3 +372,7 @@ class TestFrom:
         assert shown[at + 1] == "└─ child, from step 4: train.lr=0.0001  <- this run"
         assert shown[at + 2].startswith("   └─ grandchild, from step 1: objective.name=eps")
         assert [entry["depth"] for entry in run("runs", "show", path, "--json").json["tree"]] == [0, 1, 2]
+        self.begun(path, tmp_path / "other", "--lr", 1e-5, "--steps", 1)
+        shown = run("runs", "show", tmp_path / "child").out.splitlines()
+        at = shown.index("run")
+        assert [line[:8] for line in shown[at + 1 : at + 4]] == ["├─ child", "│  └─ gr", "└─ other"]

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.datasets.images import FIRST, ImageData, eight_bit, reason, survey
+from gendiff.datasets.images import FIRST, ImageData, eight_bit, hushed, reason, survey, upright
 from gendiff.errors import DataError, printable
 from gendiff.shapes import EventShape
 
@@ -68,6 +68,13 @@ class PictureFiles(ImageData):
             what = f"cannot read the picture '{self.origin(index)}'"
             details = [reason(error), FIRST]
             raise DataError(what, where=self._where(name), details=details, fix=FIX) from error
+
+    def own_size(self, index: int) -> tuple[int, int] | None:
+        try:
+            with hushed(), self._opened(self._names[index]) as image:
+                return upright(image)
+        except Exception:  # what is wrong with it is said where it is read
+            return None
 
     def origin(self, index: int) -> str:
         return printable(self._names[index])
