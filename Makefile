@@ -44,8 +44,9 @@ quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and 
 gpu: $(DEVELOPMENT)  ## All that waits for a GPU, in calls of nine minutes; repeat it while it exits with 75 (ARGS="--minutes 30").
 	@$(BIN)/python tests/campaigns/gpu.py --out runs/gpu $(ARGS)
 
-bench: $(DEVELOPMENT)  ## Speed of packed sets beside their sources, and of the U-Net beside plain loops; a GPU if there is one.
+bench: $(DEVELOPMENT)  ## Speed of packed sets beside their sources, of work side by side, and of the U-Net beside plain loops; a GPU if there is one.
 	@$(BIN)/python tests/campaigns/data_benchmark.py $(DATA_ARGS)
+	@$(BIN)/python tests/campaigns/threads_benchmark.py $(THREADS_ARGS)
 	@$(BIN)/python tests/campaigns/unet_benchmark.py $(ARGS)
 
 growth: $(DEVELOPMENT)  ## Time and memory against resolution, N, channels and batch; two processes against one.

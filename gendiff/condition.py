@@ -85,6 +85,14 @@ class Condition(Settings):
         numbers = "a number" if self.shape == (1,) else f"{'x'.join(map(str, self.shape))} numbers"
         return f"{numbers} in [{self.low:g}, {self.high:g}]"
 
+    def includes(self, other: Condition) -> bool:
+        """Whether each value of another condition is one of this, and means the same."""
+        if self.type != other.type:
+            return False
+        if self.type == "label":
+            return other.classes == self.classes[: other.size]
+        return self.shape == other.shape and self.low <= other.low and other.high <= self.high
+
     def value(self, name: str, given: Any) -> Tensor:
         """One value as a tensor: what data say of an event, or a user asks for; the name of a class, or its number.
 

@@ -66,7 +66,10 @@ class Scene(ShownByShape):
 
 
 class Guide(Component):
-    """An author gives `pivot`, and `check` where something must be there before anything is drawn."""
+    """An author gives `pivot`, and `check` where something must be there before anything is drawn.
+
+    One that steers by the gradient of a probability derives from `ClassifierGuide` and gives its logarithm.
+    """
 
     kind: ClassVar[str] = "guide"
 
@@ -164,8 +167,8 @@ class ClassifierGuide(Guide):
         if self.weight == 0:
             return believe(model, x_bar, i)
         at, graph = scene.diffusion.asked(x_bar, i), torch.is_grad_enabled()
-        with torch.enable_grad():
-            followed = x_bar if graph and x_bar.requires_grad else x_bar.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            followed = x_bar if graph and x_bar.requires_grad else x_bar.detach().clone().requires_grad_()
             belief = believe(model, followed, i) if self.clean else None
             x = scene.diffusion.unrotate(followed if belief is None else belief.x_0)
             log_prob = self._checked(x, at.i.expand(len(x)), _of_each(model.condition, x))
@@ -173,8 +176,7 @@ class ClassifierGuide(Guide):
         if g is None:
             raise self._fault("log_prob does not depend on x")
         belief = believe(model, x_bar, i) if belief is None else belief
-        x_0, eps = _moved(belief, self.weight * g, at)
-        return Pivot(x_0, eps) if graph else Pivot(x_0.detach(), eps.detach())
+        return _moved(belief, self.weight * g, at)
 
     def _checked(self, x: Tensor, i: Tensor, condition: Given) -> Tensor:
         log_prob = self.log_prob(x, i, condition)
@@ -256,8 +258,8 @@ def _of_each(condition: Given, x: Tensor) -> dict[str, Tensor]:
     return {name: value.to(x.device).expand(len(x), *value.shape[1:]) for name, value in condition.items()}
 
 
-def _moved(pivot: Pivot, g: Tensor, at: Level) -> tuple[Tensor, Tensor]:
-    """(x̂_0, ε̂) of the score that is larger by g."""
+def _moved(pivot: Pivot, g: Tensor, at: Level) -> Pivot:
+    """The belief whose score is larger by g."""
     prior = at.log_a < LOG_A_PRIOR
     per_x_0 = torch.where(prior, 0.0, (2 * at.log_s - at.log_a).exp()).to(g)
-    return pivot.x_0 + per_x_0 * g, pivot.eps - torch.where(prior, 0.0, at.s) * g
+    return Pivot(pivot.x_0 + per_x_0 * g, pivot.eps - torch.where(prior, 0.0, at.s) * g)

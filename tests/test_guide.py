@@ -177,6 +177,14 @@ class TestGraphs:
         torch.testing.assert_close(seen.eps, model.predict(x_bar, 20).eps)
 
     @pytest.mark.parametrize("cls", [Near, NearClean])
+    def test_it_works_in_inference_mode(self, cls):
+        mixture = Mixture(diffusion(event_shape=SHAPE))
+        model, plan = under(with_weights(mixture).given(labels(1)), cls(weight=0.1)), Sampler("ddim:steps=4")
+        with torch.inference_mode():
+            seen = sample(mixture.diffusion, model, plan, n=2)
+        torch.testing.assert_close(seen, sample(mixture.diffusion, model, plan, n=2))
+
+    @pytest.mark.parametrize("cls", [Near, NearClean])
     def test_a_chain_can_be_followed(self, cls):
         """Through the gradient: against finite differences, of second order then."""
         mixture = Mixture(diffusion(event_shape=SHAPE))

@@ -196,6 +196,7 @@ def _culprit(error: BaseException) -> Entry | None:
 def _unexpected(error: Exception) -> GendiffError:
     """An error that nobody foresaw, with its cause kept for ``-v``."""
     from gendiff.machine.memory import out_of_memory, shortage
+    from gendiff.plugin.blame import accusation
     from gendiff.storage.disk import FULL, refusal
 
     if demand := shortage(error):
@@ -203,10 +204,7 @@ def _unexpected(error: Exception) -> GendiffError:
     elif isinstance(error, OSError) and error.errno in FULL:
         complaint = refusal(error)
     elif entry := _culprit(error):
-        complaint = PluginError(
-            f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",
-            fix=f"see the traceback: {again('-v')}",
-        )
+        complaint = accusation(entry, error)
     elif isinstance(error, OSError):
         file = f" '{error.filename}'" if error.filename else " a file"
         no_access = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -120,8 +120,10 @@ class Command(_Light, TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run it, with the registry, which help and completion do without."""
         from gendiff.machine.stopping import StopRequest, interruptible, stopped
+        from gendiff.machine.waiting import wait_briefly
         from gendiff_cli.console import results_alone
 
+        wait_briefly()  # before a plugin loads torch
         ctx.obj = ctx.obj()
         with results_alone():
             try:

@@ -14,6 +14,7 @@ from gendiff.errors import ConfigError
 from gendiff.machine.load import Load
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import busy, note
+from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import asking, open_run
 from gendiff_cli.options import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gendiff.comparison.fairness import Unequal
     from gendiff.comparison.plan import Contender, Plan
     from gendiff.features import Features
+    from gendiff.machine.jobs import Crew
     from gendiff.metric import Metric
     from gendiff.plugin.registry import Registry
     from gendiff.run.layers import Layer
@@ -48,7 +50,7 @@ MEASURING = "Measuring"
 
 @configured(
     "arm seeds steps batch lr ema model data size condition hold_out noise objective sampler "
-    "nfe n features fid_weights metric precision compiled gate allow device out preset config set"
+    "nfe n features fid_weights metric precision compiled gate allow device threads at_once out preset config set"
 )
 def compare(
     context: typer.Context,
@@ -101,6 +103,8 @@ def compare(
         ),
     ] = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    at_once: AtOnceOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory; default: the next number under comparisons/. The same comparison goes on."),
@@ -158,15 +162,16 @@ def compare(
     if out is not None:
         comparison = Comparison.held(plan, out)
     with join(device) as world:
+        crew = crew_of(len(plan.cells()), at_once, threads, world.device, "runs are trained and measured")
         names = rehearse(plan, world.device)
         for text in gate or []:
             Gate.parse(text, names)
         if dry_run:
-            describe(plan, _cost(plan, world.device, comparison), machine(world.device, load), json)
+            describe(plan, _cost(plan, world.device, comparison), machine(world.device, load, crew), json)
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
-        facts, files = _compared(comparison, registry, world.device, unequal, gate or [])
+        facts, files = _compared(comparison, registry, world.device, unequal, gate or [], crew)
     report(facts, files, json)
 
 
@@ -178,7 +183,12 @@ def _cost(plan: Plan, device: torch.device, comparison: Comparison | None) -> Co
 
 
 def _compared(
-    comparison: Comparison, registry: Registry, device: torch.device, unequal: Sequence[Unequal], gates: Sequence[str]
+    comparison: Comparison,
+    registry: Registry,
+    device: torch.device,
+    unequal: Sequence[Unequal],
+    gates: Sequence[str],
+    crew: Crew,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Do what is left to do, and write the report."""
     from gendiff.comparison import report as pages
@@ -187,7 +197,7 @@ def _compared(
 
     listener = Bars(registry)
     with comparison.working() as heed:
-        comparison.finish(registry, device, listener, heed)
+        comparison.finish(registry, device, listener, heed, crew)
         looks = comparison.looks(device, listener, heed)
         facts = result_of(comparison, unequal, gates)
         return facts, pages.write(comparison, facts, looks)
@@ -263,7 +273,7 @@ def _refuse_changes(given: Sequence[str]) -> None:
         raise ConfigError(
             f"a comparison that goes on keeps its plan; {', '.join(given)} would change it",
             where="--resume",
-            details=["only --gate, --device and --json may be given with --resume"],
+            details=["only --gate, --device, --threads, --at-once and --json may be given with --resume"],
             fix="leave it out, or start another comparison",
         )
 

@@ -74,7 +74,10 @@ def show_cost(cost: Cost, machine: Mapping[str, Any]) -> None:
     table(["name", "training", "sampling", "memory", "disk"], rows)
     most = f", {amount(cost.memory.peak)} of memory at most" if cost.memory else ""
     disk = f", {amount(cost.disk)} on the disk, {amount(cost.peak_disk)} on the way"
-    paragraph(f"in all: {duration(cost.seconds)}, and what measuring takes{most}{disk}", indent=8)
+    time, at_once = duration(cost.seconds), machine["at_once"]
+    if at_once > 1:
+        time = f"{duration(cost.seconds / at_once)} with {at_once} at a time, {time} one after the other"
+    paragraph(f"in all: {time}, and what measuring takes{most}{disk}", indent=8)
     threads = f", {counted(machine['threads'], 'thread')}: {machine['threads_because']}"
     paragraph(f"by steps on {machine['device']}{threads if machine['device'] == 'cpu' else ''}", indent=8)
     remark_load(machine)

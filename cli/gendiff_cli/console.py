@@ -85,11 +85,11 @@ def plain() -> bool:
     return not err().is_terminal and Verbosity.level >= 0 and is_main_process()
 
 
-def progress(*columns: ProgressColumn) -> Progress:
+def progress(*columns: ProgressColumn, auto_refresh: bool = True) -> Progress:
     """Bars that are gone when all is done, where somebody watches."""
     from rich.progress import Progress
 
-    return Progress(*columns, console=err(), disable=not live(), transient=True)
+    return Progress(*columns, console=err(), disable=not live(), transient=True, auto_refresh=auto_refresh)
 
 
 def note(text: str) -> None:

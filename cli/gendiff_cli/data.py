@@ -30,6 +30,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 
 ENDLESS = 1000  # events of an endless source that `info` looks at where no number is given
 FLOAT = 1e-6  # differences up to here are those of float32, and no value was rounded
+CLASSES = 12  # of a label shown with their counts
 SHOWN = 5  # groups of duplicates, and bad events, that are shown; --json has all
 
 
@@ -192,6 +193,10 @@ def info(
         "mean": summary.mean,
         "contrast": summary.contrast,
         "spectrum_slope": summary.slope,
+        "conditions": {
+            name: {**one.table(), **({"counts": summary.classes[name]} if name in summary.classes else {})}
+            for name, one in source_data.conditions.items()
+        },
         "duplicates": [[{"index": k, "name": source_data.origin(k)} for k in group] for group in summary.duplicates],
         "bad": [{"name": name, "reason": why} for name, why in bad],
         "passed_over": others,
@@ -320,6 +325,7 @@ def _report(events: PackedSet, json: bool) -> None:
         "rounding": f"at most {facts['largest_rounding']:.1e}"
         if facts["largest_rounding"] > FLOAT
         else "none: every value is kept",
+        **({"conditions": ", ".join(events.columns)} if events.columns else {}),
         "source": f"{facts['source']['spec']}, fingerprint {facts['source']['fingerprint']}",
         "fingerprint": events.fingerprint,
     }
@@ -352,8 +358,11 @@ def _show(facts: dict[str, Any]) -> None:
         else f"slope {slope:.2f} (photographs: near -2; white noise: 0)",
         "duplicates": f"{sum(len(group) - 1 for group in groups):,} that repeat another exactly" if groups else "none",
     }
+    duplicates = lines.pop("duplicates")
     for key, value in lines.items():
         result(f"{key:12} {value}")
+    _show_conditions(facts["conditions"])
+    result(f"{'duplicates':12} {duplicates}")
     for group in groups[:SHOWN]:
         names = [event["name"] for event in group]
         result(f"{'':12} {' = '.join(names[:SHOWN])}{' = ...' if len(names) > SHOWN else ''}")
@@ -374,3 +383,24 @@ def _between(sizes: list[str]) -> str:
     if len(sizes) == 1:
         return f"each {sizes[0]} (height x width) as it lies there"
     return f"{sizes[0]} to {sizes[-1]} (height x width) as they lie there, {len(sizes):,} sizes"
+
+
+def _show_conditions(conditions: dict[str, Any]) -> None:
+    """A line for each condition, and one for each of the first classes of a label with how many events are of it."""
+    key = "conditions"
+    for name, one in conditions.items():
+        if one["type"] != "label":
+            size = "x".join(map(str, one["shape"]))
+            what = "a number" if one["type"] == "vector" and size == "1" else f"{one['type']} of {size}"
+            result(f"{key:12} {name}: {what} in [{one['low']:g}, {one['high']:g}]")
+        else:
+            counts = one["counts"]
+            each = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{counts[0]:,}"
+            result(f"{key:12} {name}: {len(counts):,} classes, {each} events each")
+            pairs = list(zip(one["classes"], counts, strict=True))
+            width = max(len(word) for word, _ in pairs[:CLASSES])
+            for word, count in pairs[:CLASSES]:
+                result(f"{'':12} {word:{width}}  {count:,}")
+            if len(pairs) > CLASSES:
+                result(f"{'':12} and {len(pairs) - CLASSES:,} more, all in --json")
+        key = ""

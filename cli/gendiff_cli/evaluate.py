@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
 from gendiff_cli.classes import alike, by_class, label_of
 from gendiff_cli.console import json_result, next_step, note, paragraph, progress, result
+from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_on
 from gendiff_cli.neighbours import MOST_SHOWN, Search, picture_of, save_picture
 from gendiff_cli.numbers import show_numbers, show_remarks
@@ -54,7 +56,7 @@ LONG = 1_000_000  # evaluations of a network, beyond which fewer steps are sugge
 
 @configured(
     "data held_out reference n reference_n features metric kid precision_recall neighbours by condition guide "
-    "sampler steps grid prior seed ema no_ema batch device"
+    "sampler steps grid prior seed ema no_ema batch device threads at_once"
 )
 def evaluate(
     context: typer.Context,
@@ -119,6 +121,8 @@ def evaluate(
     compiled: CompileOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time; changes speed and memory, not numbers.")] = 64,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    at_once: AtOnceOption = None,
     replicates: Annotated[int, typer.Option(min=2, help="Subsets behind each interval.")] = 20,
     fid_weights: WeightsOption = None,
     save_statistics: Annotated[
@@ -135,6 +139,7 @@ def evaluate(
     """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
     from gendiff.evaluation import measuring
     from gendiff.evaluation.event_set import EventSet
+    from gendiff.machine.jobs import ALONE
     from gendiff.machine.world import join
     from gendiff.storage.cache import Cache
     from gendiff.storage.folder import inside
@@ -187,12 +192,17 @@ def evaluate(
             for _ in samples.at(range(samples.n)):  # draws its share
                 pass
             return
+        crew = ALONE
+        if world.size == 1:
+            room = partial(measuring.memory, model, shape, measured_by)
+            crew = crew_of(os.cpu_count() or 1, at_once, threads, world.device, "samples are drawn and measured", room)
+        progress.at_once = crew.at_once
         progress.expect(reference=theirs.about.n if theirs else 0, samples=samples.n // world.size)
         cache = Cache.of_user() if use_cache else None
         target: EventSet | Seen | KnownStatistics | None = theirs
         if isinstance(theirs, EventSet) and world.size == 1:  # before hours of drawing; other processes would not wait
-            target = measuring.see(theirs, instruments, world.device, cache, partial(progress.heard, "reference"))
-        ours = measuring.see(samples, measured_by, world.device, watch=partial(progress.heard, "samples"))
+            target = measuring.see(theirs, instruments, world.device, cache, partial(progress.heard, "reference"), crew)
+        ours = measuring.see(samples, measured_by, world.device, watch=partial(progress.heard, "samples"), crew=crew)
         if save_statistics:
             with disk.writing(save_statistics, go_on="measure again, or choose another file"):
                 _statistics(ours, instruments).save(save_statistics)
@@ -326,6 +336,7 @@ class _Progress:
         self.tasks: dict[str, Any] = {}
         self.totals: dict[str, int | None] = {}
         self.chain = 1  # evaluations of the network for each sample
+        self.at_once = 1  # processes that draw: of those beside this one no step is heard
 
     def __enter__(self) -> _Progress:
         self.bar.start()
@@ -347,6 +358,8 @@ class _Progress:
         """Hear of events that were gone through, or of what is computed from them."""
         if stage != "samples" or self.chain == 1:
             self._advance(stage, count)
+        elif self.at_once > 1:
+            self._advance(stage, count * self.chain)
 
     def _advance(self, stage: str, count: int) -> None:
         if stage not in self.tasks:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, note, result
+from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import asking
 from gendiff_cli.options import (
@@ -41,7 +43,9 @@ SCALES = ("tiny", "small", "paper")
 SCENES = ("bedroom", "church")
 
 
-@configured("scale scene data size hold_out seeds steps n features fid_weights precision compiled set device")
+@configured(
+    "scale scene data size hold_out seeds steps n features fid_weights precision compiled set device threads at_once"
+)
 def reproduce(
     context: typer.Context,
     given: Given,
@@ -66,6 +70,8 @@ def reproduce(
     precision: SampledPrecisionOption = None,
     compiled: SampledCompileOption = False,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    at_once: AtOnceOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
     ] = None,
@@ -110,12 +116,15 @@ def reproduce(
         )  # fmt: skip
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
+        count, what = len(comparison.plan.cells()), "runs are trained and measured"
         if dry_run:
-            _forecast(target, scale, comparison, choose_device(device), load, json)
+            crew = crew_of(count, at_once, threads, choose_device(device), what)
+            _forecast(target, scale, comparison, choose_device(device), partial(machine, load=load, crew=crew), json)
             return
         note(f"in {comparison.path}")
         with join(device) as world, comparison.working() as heed:
-            files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed)
+            crew = crew_of(count, at_once, threads, world.device, what)
+            files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed, crew)
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
     else:
@@ -166,7 +175,14 @@ def _comparison(
     return Comparison.create(comparison_plan, folder, sys.argv[1:])
 
 
-def _forecast(target: str, scale: str, comparison: Comparison, device: torch.device, load: Load, json: bool) -> None:
+def _forecast(
+    target: str,
+    scale: str,
+    comparison: Comparison,
+    device: torch.device,
+    machine: Callable[[torch.device], Mapping[str, Any]],
+    json: bool,
+) -> None:
     """Print what is still to be done for a target, and what it would take."""
     from gendiff.comparison.cost import cost
     from gendiff.comparison.reproduction import needed
@@ -174,7 +190,7 @@ def _forecast(target: str, scale: str, comparison: Comparison, device: torch.dev
 
     with busy("taking a few steps with each arm, which are forgotten"):
         of_all = cost(comparison.plan, device, comparison, needed(target, comparison), drawing=target == "table1")
-    facts = machine(device, load)
+    facts = machine(device)
     if json:
         json_result({"target": target, "scale": scale, "folder": str(comparison.path), **facts, **of_all.json()})
         return

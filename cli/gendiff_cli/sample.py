@@ -29,7 +29,6 @@ from gendiff_cli.options import (
     StepsOption,
     chosen_weights,
     configured,
-    saying,
 )
 
 if TYPE_CHECKING:
@@ -160,8 +159,11 @@ def asked_of(run: Run, condition: Sequence[str] | None, guide: Sequence[str] | N
 
     guides = []
     for spec in guide or ():
-        with saying(f"--guide {spec}", "guide.name"):
+        try:
             guides.append(Guide(spec))
+        except ConfigError as error:
+            error.where = error.where or f"--guide {spec}"
+            raise
     try:
         return Asked.of(run.config, read(condition or ()), guides)
     except ConfigError as error:

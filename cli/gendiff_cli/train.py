@@ -14,13 +14,15 @@ import typer
 from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, Stopped
 from gendiff.machine.load import Load
-from gendiff_cli.console import json_result, next_step, note, result
+from gendiff_cli.console import counted, json_result, next_step, note, result
+from gendiff_cli.crew import ThreadsOption
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
 from gendiff_cli.training import Clock, announce, conclude, forecast
 
 if TYPE_CHECKING:
+    from gendiff.machine.threads import Threads
     from gendiff.machine.world import World
     from gendiff.plugin.registry import Registry
     from gendiff.run.config import Config
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
 
 @configured(
     "process rotation schedule velocity noise objective model data size condition hold_out sampler logger metric "
-    "steps batch lr ema precision seed compile deterministic keep checkpoint-every device out preset config set"
+    "steps batch lr ema precision seed compile deterministic keep checkpoint-every device threads out preset config set"
 )
 def train(
     context: typer.Context,
     given: Given,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: the next number under runs/.")] = None,
     resume: Annotated[
         Path | None,
@@ -59,7 +62,7 @@ def train(
 
     Blur diffusion: gendiff train --rotation dct --schedule log
     """
-    together = partial(_together, context.obj, out, dry_run, json, Load())
+    together = partial(_together, context.obj, out, dry_run, json, Load(), threads)
     if from_ is None and from_averaged:
         raise ConfigError("averaged weights of which run?", where="--from-averaged", fix="give it too: --from RUN")
     if resume is not None:
@@ -105,6 +108,7 @@ def _together(
     dry_run: bool,
     json: bool,
     load: Load,
+    asked_threads: int | None,
     run: Run | None,
     changed_data: Mapping[str, Any],
     parent: Parent | None,
@@ -120,6 +124,7 @@ def _together(
     from gendiff_cli.progress import watched
 
     with ExitStack() as stack:
+        threads = _threads(asked_threads, load, config, world, run)
         config = config.filled(world.size, say=world.main)
         if config.held_out is not None and run is None and world.main:
             note(config.split.words)
@@ -142,9 +147,9 @@ def _together(
                     fix=f"train longer: {resuming(run, steps=2 * trainer.step)}",
                 )
         if dry_run:
-            forecast(trainer, load, json)
+            forecast(trainer, load, threads, json)
             return
-        start = plan(trainer, load, memory=True)  # before anything is made: there may be too little
+        start = plan(trainer, load, threads, memory=True)  # before anything is made: there may be too little
         if run is None:
             check_disk(out or Path("runs"), trainer)  # before anything is made
             run = Run.create(config, registry, out, sys.argv[1:], lineage) if world.main else None
@@ -166,6 +171,21 @@ def _together(
         watched(run, trainer, registry)
         if world.main:
             _finish(run, trainer, clock, start, json)
+
+
+def _threads(asked: int | None, load: Load, config: Config, world: World, run: Run | None) -> Threads:
+    """How many threads this process has from here on."""
+    from gendiff.machine.threads import chosen
+
+    before = run.info.get("threads") if run is not None and world.size == 1 else None
+    known = before if isinstance(before, int) and before > 0 else None
+    fixed = config.train.deterministic or world.device.type != "cpu" or world.size > 1
+    threads = chosen(asked, load, known, fixed).use()
+    if known not in (None, threads.count) and world.device.type == "cpu" and world.main:
+        note(
+            f"'{run and run.path}' had {counted(known or 0, 'thread')}, and has {threads.count} from here on: last bits change"
+        )
+    return threads
 
 
 def _go_on(run: Run, step: int, changed_data: Mapping[str, Any]) -> None:

@@ -8,16 +8,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import again
-from gendiff.machine.load import Load, cores
+from gendiff.machine.load import BUSY, Load, cores
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
     import torch
 
+    from gendiff.machine.jobs import Crew
+    from gendiff.machine.threads import Threads
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
-
-BUSY = 0.5  # of a core: what other processes may use before it is worth a note
 
 
 def announce(facts: Mapping[str, Any]) -> None:
@@ -28,16 +28,17 @@ def announce(facts: Mapping[str, Any]) -> None:
     remark_load(facts)
 
 
-def machine(device: torch.device, load: Load) -> dict[str, Any]:
+def machine(device: torch.device, load: Load, crew: Crew) -> dict[str, Any]:
     """What times are measured with: device, threads and why as many, and what other processes leave of the cores."""
     import torch
 
-    from gendiff.machine import threads
+    from gendiff.machine.threads import chosen
 
     return {
         "device": str(device),
+        "at_once": crew.at_once,
         "threads": torch.get_num_threads(),
-        "threads_because": threads.reason(),
+        "threads_because": crew.words if crew.because else chosen(None, load).because,
         "cores": len(cores()),
         "cores_others_use": load.others(),
     }
@@ -45,22 +46,22 @@ def machine(device: torch.device, load: Load) -> dict[str, Any]:
 
 def remark_load(facts: Mapping[str, Any]) -> None:
     """Say where other processes keep the cores busy on which the threads are to run."""
-    others, own = facts["cores_others_use"], facts["cores"]
-    if others is None or others < BUSY or facts["device"] != "cpu" or facts["threads"] + others < own + BUSY:
+    others, own, all_threads = facts["cores_others_use"], facts["cores"], facts["threads"] * facts.get("at_once", 1)
+    if others is None or others < BUSY or facts["device"] != "cpu" or all_threads + others < own + BUSY:
         return
     fewer = max(round(own - others), 1)
     what = f"other processes keep {others:.1f} of {counted(own, 'core')} busy: steps take longer than they would alone"
-    more = f", and with {facts['threads']} threads much longer: OMP_NUM_THREADS={fewer} {again()}"
+    more = f", and with {facts['threads']} threads much longer: {again()} --threads {fewer}"
     note(what + (more if fewer < facts["threads"] else ""))
 
 
-def forecast(trainer: Trainer, load: Load, json: bool) -> None:
+def forecast(trainer: Trainer, load: Load, threads: Threads, json: bool) -> None:
     """Take some steps, and print what the run would cost; the trainer can train no run afterwards."""
     from gendiff.training.cost import Disk, most_memory, rehearse
     from gendiff.training.plan import plan, remembered, rows
     from gendiff_cli.console import busy, json_result
 
-    facts, disk = plan(trainer, load), Disk.of(trainer)
+    facts, disk = plan(trainer, load, threads), Disk.of(trainer)
     with busy("taking some steps, which are forgotten"):
         pace = rehearse(trainer)
     memory, seconds = asdict(most_memory(trainer)), pace.seconds(trainer)

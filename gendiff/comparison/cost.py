@@ -16,7 +16,6 @@ import torch
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.plan import Cell, Plan
 from gendiff.machine.world import World
-from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, hasten
 from gendiff.sampler import CHUNK
 from gendiff.training.cost import Disk, Memory, evaluation_seconds, most_memory, rehearse
@@ -121,7 +120,7 @@ def cost(
         if not own:
             continue
         heed(contender.label)
-        missing = [cell for cell in own if not contender.runs and not (comparison and _is_done(comparison, cell))]
+        missing = [cell for cell in own if not contender.runs and not (comparison and comparison.is_trained(cell))]
         samplers = plan.samplers(contender) if drawing else []
         sets = [
             sampler for cell in own for sampler in samplers if not (comparison and comparison.measured(cell, sampler))
@@ -143,8 +142,3 @@ def cost(
             waiting = max(waiting, plan.n * FLOAT * math.prod(config.data.event_shape))
         arms.append(ArmCost(contender.label, len(missing), training, len(sets), sampling, memory, disk))
     return Cost(tuple(arms), waiting)
-
-
-def _is_done(comparison: Comparison, cell: Cell) -> bool:
-    path = comparison.run_path(cell)
-    return (path / "run.json").is_file() and Run(path, cell.contender.config).info["status"] == "done"

@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,17 +24,22 @@ import torch
 
 from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
-from gendiff.comparison.measure import Measure, key_of, measure
+from gendiff.comparison.measure import Measure, key_of, measure, rehearse
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
 from gendiff.errors import ConfigError, Stopped
+from gendiff.evaluation.measuring import see
+from gendiff.machine.jobs import ALONE, Crew, Job, memory_of, together
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.machine.threads import so_many
 from gendiff.machine.world import World
+from gendiff.plugin.blame import named
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
 from gendiff.run.generation import NotFinite, TrainedModel
+from gendiff.run.network import build_denoiser
 from gendiff.run.record import now
-from gendiff.sampler import Sampler, Snapshot
+from gendiff.sampler import CHUNK, Sampler, Snapshot
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
 from gendiff.storage.disk import unwritable
@@ -42,6 +47,7 @@ from gendiff.storage.files import Files, to_become
 from gendiff.storage.folder import ELSEWHERE, check_empty, empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 from gendiff.training.continuation import check_disk, refuse_other_data
+from gendiff.training.cost import evaluation_seconds
 from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 
@@ -58,6 +64,12 @@ class Listener(Protocol):
     def train(self, what: str, run: Run, trainer: Trainer) -> None:
         """Train a run, before whoever wants to watch; ``what`` says which it is, and of how many."""
 
+    def together(self) -> AbstractContextManager[Callable[[int, Any], None]]:
+        """Several pieces of work at a time begin; what it returns hears what was said of each, which is known by a number."""
+
+    def apart(self, say: Callable[[Any], None]) -> Listener:
+        """A listener for the process of one of them: what it hears, it says to the one that is `together`."""
+
 
 class Silent:
     """A listener that says nothing."""
@@ -70,6 +82,15 @@ class Silent:
     def train(self, what: str, run: Run, trainer: Trainer) -> None:
         """Train it, and say nothing."""
         fit(run, trainer)
+
+    @contextmanager
+    def together(self) -> Iterator[Callable[[int, Any], None]]:
+        """Say nothing."""
+        yield lambda number, said: None
+
+    def apart(self, say: Callable[[Any], None]) -> Listener:
+        """Say nothing."""
+        return self
 
 
 class Comparison:
@@ -216,13 +237,34 @@ class Comparison:
             except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
                 raise self._stopped(requests[0]) from stop
 
-    def finish(self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]) -> None:
-        """Train and measure whatever is missing."""
-        self.train(self.plan.cells(), registry, device, listener, heed)
-        for cell in self.plan.cells():
-            for sampler in self.plan.samplers(cell.contender):
-                self._measure(cell, sampler, device, listener, heed)
-                heed()
+    def finish(
+        self,
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+        crew: Crew = ALONE,
+    ) -> None:
+        """Train and measure whatever is missing, by a crew: it changes how fast that is, and no bit but by its threads."""
+        self.train(self.plan.cells(), registry, device, listener, heed, crew)
+        missing = [(cell, sampler) for cell in self.plan.cells() for sampler in self._unmeasured(cell)]
+        if crew.at_once > 1 and len(missing) > 1:
+            see(self.plan.reference, self.plan.instruments, device, Cache(self.path / "cache"))  # once, for all of them
+        self._each(
+            [
+                (
+                    f"{cell.contender.label}, seed {cell.seed}",
+                    partial(self._measure, cell, sampler, device, heed),
+                    cell,
+                )
+                for cell, sampler in missing
+            ],
+            partial(self._ask_once, device),
+            registry,
+            listener,
+            heed,
+            crew,
+        )
 
     def train(
         self,
@@ -231,13 +273,79 @@ class Comparison:
         device: torch.device,
         listener: Listener,
         heed: Callable[[], None],
+        crew: Crew = ALONE,
     ) -> None:
         """Train those of the cells that are not finished."""
         own = [cell for cell in cells if not cell.contender.runs]
-        for number, cell in enumerate(own, 1):
-            what = f"{cell.contender.label}, seed {cell.seed} (run {number} of {len(own)})"
-            self._train(cell, what, registry, device, listener)
-            heed()
+        self._each(
+            [
+                (
+                    what := f"{cell.contender.label}, seed {cell.seed} (run {number} of {len(own)})",
+                    partial(self._train, cell, what, registry, device),
+                    cell,
+                )
+                for number, cell in enumerate(own, 1)
+                if not self.is_trained(cell)
+            ],
+            partial(self._step_once, device),
+            registry,
+            listener,
+            heed,
+            crew,
+        )
+
+    def _each(
+        self,
+        pieces: Sequence[tuple[str, Callable[[Listener], None], Cell]],
+        trial: Callable[[Cell], None],
+        registry: Registry,
+        listener: Listener,
+        heed: Callable[[], None],
+        crew: Crew,
+    ) -> None:
+        """Do pieces of work: what each is, how it is done, and for which cell; ``trial`` takes as much memory and little time."""
+        if crew.at_once == 1 or len(pieces) < 2:
+            with so_many(crew.threads) if crew.at_once > 1 else nullcontext():
+                for _, work, _ in pieces:
+                    work(listener)
+                    heed()
+            return
+
+        def apart(work: Callable[[Listener], None], say: Callable[[Any], None]) -> None:
+            try:
+                work(listener.apart(say))
+            except Exception as error:
+                raise named(error, registry.entries()) from error
+
+        of_arms = {cell.place: cell for *_, cell in pieces}
+        memory = {place: memory_of(partial(trial, cell)) for place, cell in of_arms.items()}
+        jobs = [Job(what, partial(apart, work), memory[cell.place]) for what, work, cell in pieces]
+        with listener.together() as heard:
+            together(jobs, crew, heard)
+
+    def _step_once(self, device: torch.device, cell: Cell) -> None:
+        trainer = Trainer(cell.contender.with_seed(cell.seed), device, World(0, 1, device))
+        trainer.train_step(trainer.batches[1])
+
+    def _ask_once(self, device: torch.device, cell: Cell) -> None:
+        config = cell.contender.config
+        evaluation_seconds(build_denoiser(config, device), config, CHUNK[device.type])
+        rehearse(self.plan, device)
+
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether its run is done."""
+        path = self.run_path(cell)
+        return (path / "run.json").is_file() and Run(path, cell.contender.config).info["status"] == "done"
+
+    def _unmeasured(self, cell: Cell) -> list[Sampler]:
+        """The samplers with which a cell is not measured yet, as it is."""
+        run, plan = self.run(cell), self.plan
+
+        def is_measured(sampler: Sampler) -> bool:
+            key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, plan.reference)
+            return Measure.load(self._measure_path(cell, sampler), key) is not None
+
+        return [sampler for sampler in plan.samplers(cell.contender) if not is_measured(sampler)]
 
     def _stopped(self, number: int) -> Stopped:
         return stopped("the comparison", number, "what was reached is saved", command("compare", "--resume", self.path))
@@ -262,7 +370,7 @@ class Comparison:
         run.write_card()
 
     def _measure(
-        self, cell: Cell, sampler: Sampler, device: torch.device, listener: Listener, heed: Callable[[], None]
+        self, cell: Cell, sampler: Sampler, device: torch.device, heed: Callable[[], None], listener: Listener
     ) -> None:
         run, path, plan = self.run(cell), self._measure_path(cell, sampler), self.plan
         key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, self.plan.reference, **plan.asking)

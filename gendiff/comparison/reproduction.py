@@ -33,6 +33,7 @@ from gendiff.comparison.report.figures import STYLE, strips
 from gendiff.comparison.result import result as result_of
 from gendiff.features import Features
 from gendiff.lab.figures import FORMATS, Curve, save, schedules
+from gendiff.machine.jobs import ALONE, Crew
 from gendiff.plain import json_bytes
 from gendiff.plugin.registry import Registry
 from gendiff.run.layers import Layer
@@ -122,10 +123,11 @@ def reproduce(
     device: torch.device,
     listener: Listener,
     heed: Callable[[], None],
+    crew: Crew = ALONE,
 ) -> list[Path]:
     """Train and measure what ``target`` (not figure4) needs, and write it into the comparison's directory; returns the files."""
     if target == "table1":
-        comparison.finish(registry, device, listener, heed)
+        comparison.finish(registry, device, listener, heed, crew)
         result = result_of(comparison, ())
         pages = report.write(comparison, result, comparison.looks(device, listener, heed))
         rows = table(result)
@@ -134,7 +136,7 @@ def reproduce(
         Files().replace(page, markdown(rows).encode())
         return [page, values, *pages[:2]]
     cells = needed(target, comparison)
-    comparison.train(cells, registry, device, listener, heed)
+    comparison.train(cells, registry, device, listener, heed, crew)
     looks = comparison.looks(device, listener, heed, cells)
     with matplotlib.rc_context(STYLE):
         return _saved(_figure(target, TARGETS[target], looks), comparison.path / target)

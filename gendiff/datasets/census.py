@@ -6,7 +6,7 @@ Mean and contrast are the mean and the standard deviation of all values of a cha
 
 with P the mean square of the DCT coefficients of frequency ρ over events and channels, averaged over `RINGS` rings of equal
 width in log ρ from 1.5 π/n to π (n is the longest side), and fitted by least squares. It is near -2 for photographs, 0 for
-white noise. Duplicates are events whose values agree in every bit.
+white noise. Duplicates are events whose values agree in every bit. Of a label the events of each class are counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gendiff.data import Data
+from gendiff.data import Data, told_of
 from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.errors import DataError
 from gendiff.frequency import dct_frequency, radius
@@ -46,6 +46,7 @@ class Census:
         slope: of the power spectrum; None for events that are too small, or constant.
         duplicates: groups of indices whose events are the same, each ascending.
         bad: ``(name, reason)`` of events that cannot be read.
+        classes: of each label how many of the events are of each class, in their order.
 
     """
 
@@ -57,6 +58,7 @@ class Census:
     slope: float | None
     duplicates: list[list[int]]
     bad: list[tuple[str, str]]
+    classes: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,13 @@ class Sums:
 
 @dataclass(frozen=True)
 class Look:
-    """What a process saw of some events: those that can be read, a hash of each, and the others' names and errors."""
+    """What a process saw of some events: those that can be read, a hash and the classes of each, the others' names and errors."""
 
     indices: list[int]
     sums: Sums | None
     digests: bytes
     bad: list[tuple[str, DataError]]
+    classes: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -119,17 +122,22 @@ class Looking:
 
     def __call__(self, indices: Sequence[int]) -> Look:
         events, good = [], []
+        labels = {name: one for name, one in self.data.conditions.items() if one.type == "label"}
+        classes: dict[str, list[int]] = {name: [] for name in labels}
         bad: list[tuple[str, DataError]] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they would be told in the middle of the progress
             for index in indices:
                 try:
-                    events.append(self.data[index])
+                    event, told = self.data[index], told_of(self.data, labels, index) if labels else {}
+                    events.append(event)
                     good.append(index)
+                    for name, one in labels.items():
+                        classes[name].append(int(one.value(name, told[name])))
                 except DataError as error:
                     bad.append((self.data.origin(index), error))
         digests = b"".join(hashlib.blake2b(x.numpy().tobytes(), digest_size=DIGEST).digest() for x in events)
-        return Look(good, Sums.of(torch.stack(events)) if events else None, digests, bad)
+        return Look(good, Sums.of(torch.stack(events)) if events else None, digests, bad, classes)
 
 
 def census(
@@ -158,6 +166,7 @@ def census(
     good: list[int] = []
     digests = bytearray()
     bad: list[tuple[str, DataError]] = []
+    counts = {name: [0] * (one.size + 1) for name, one in data.conditions.items() if one.type == "label"}
     watch(0, len(indices))
     with stop_requests(), closing(in_order(Looking(data), chunks, workers)) as looks:
         try:
@@ -167,6 +176,9 @@ def census(
                 good += look.indices
                 digests += look.digests
                 bad += look.bad
+                for name, numbers in look.classes.items():
+                    for number in numbers:
+                        counts[name][number] += 1
                 watch(len(good) + len(bad), len(indices))
         except StopRequest as request:
             where = f"after {len(good) + len(bad):,} of {len(indices):,} events"
@@ -182,6 +194,7 @@ def census(
         slope(sums.power),
         same(np.array(good), bytes(digests)),
         [(name, (*error.details, error.what)[0]) for name, error in bad],
+        {name: of_each[:-1] for name, of_each in counts.items()},  # the last is that of which nothing is said
     )
 
 

@@ -86,10 +86,10 @@ def located(path: Path) -> Path:
         raise DataError(f"no home folder for '{path}'", subject="data.path", fix="write the whole path") from error
 
 
-def missing(path: Path, kind: str) -> DataError:
+def missing(path: Path, kind: str, subject: str = "data.path") -> DataError:
     """What to raise where nothing is at ``path``."""
     fix = f"create it or correct the path (the working folder is {Path.cwd()})"
-    return DataError(f"there is no '{path}'", subject="data.path", details=[f"allowed: {kind}"], fix=fix)
+    return DataError(f"there is no '{path}'", subject=subject, details=[f"allowed: {kind}"], fix=fix)
 
 
 def mark(path: Path) -> Mark:

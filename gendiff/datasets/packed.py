@@ -2,6 +2,7 @@
 
     data.npy      uint8, (n, *event), NumPy's own form: x = v/127.5 - 1. The header has 128 bytes.
     checks.npy    uint32, (n,): the CRC-32 of each event's bytes
+    label.npy     of a source with conditions, one of each name: int64, (n,) of a label, float32, (n, *shape) of others
     packed.json   written last and sealed: format, count, SHA-256 of all values, where they came from, what was done
 
 While it is being packed (`gendiff.datasets.packing`), ``packing.json`` says how far it has come, and there is no packed.json.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from gendiff.command import command
+from gendiff.condition import Condition
+from gendiff.datasets.column import Column
 from gendiff.datasets.images import Mark, mark, missing, reason
-from gendiff.errors import DataError
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.shapes import EventShape
 from gendiff.storage.reading import hollow, opened
 from gendiff.storage.sealed import check_seal, parsed, read
@@ -42,6 +45,7 @@ class PackedSet:
     Args:
         content: the SHA-256 of all values.
         facts: what packed.json says.
+        columns: the conditions of the events, by name.
 
     """
 
@@ -52,6 +56,7 @@ class PackedSet:
     facts: Mapping[str, Any]
     values: np.ndarray
     checks: np.ndarray
+    columns: Mapping[str, Column]
 
     @classmethod
     def open(cls, path: Path) -> PackedSet:
@@ -83,6 +88,19 @@ def header(descr: str, shape: tuple[int, ...]) -> bytes:
     if len(text) > HEADER - 11:
         raise ValueError(f"a shape of {len(shape)} axes is too long")
     return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+def column_file(name: str) -> str:
+    """The file of a condition, by its name; raises `ValueError` where no file can be called so."""
+    if not name.isidentifier() or (file := f"{name}.npy") in (VALUES, CHECKS):
+        raise ValueError(f"no condition can be called {name!r:.80} here: a word is needed, other than data and checks")
+    return file
+
+
+def column_content(condition: Condition, values: Sequence[Any]) -> bytes:
+    """The content of the file of a condition."""
+    array = np.array(values, "<i8" if condition.type == "label" else "<f4").reshape(len(values), *condition.shape)
+    return header(array.dtype.str, array.shape) + array.tobytes()
 
 
 def checks_file(checks: np.ndarray) -> bytes:
@@ -120,9 +138,26 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
             facts,
             np.memmap(path / VALUES, np.uint8, "r", HEADER, (count, *shape)),
             np.frombuffer(checks, "<u4", offset=HEADER),
+            _columns(path, facts.get("conditions", {}), count),
         )
-    except (OSError, ValueError, DataError) as error:
-        raise _damaged(path, error.what if isinstance(error, DataError) else reason(error)) from error
+    except (OSError, TypeError, ValueError, ConfigError, DataError) as error:
+        raise _damaged(path, error.what if isinstance(error, GendiffError) else reason(error)) from error
+
+
+def _columns(path: Path, told: Any, count: int) -> dict[str, Column]:
+    """The conditions that a manifest tells of; raises `ValueError` where a file is not what it says, and what reading raises."""
+    columns = {}
+    for name, about in dict(told).items():
+        about = dict(about)
+        digest, file = about.pop("sha256", None), column_file(str(name))
+        condition = Condition.model_validate(about)
+        kind = np.dtype("<i8" if condition.type == "label" else "<f4")
+        shape = (count, *condition.shape)
+        content = read(path / file, HEADER + math.prod(shape) * kind.itemsize)
+        if hashlib.sha256(content).hexdigest() != digest or not content.startswith(header(kind.str, shape)):
+            raise ValueError(f"{file} does not match its SHA-256")
+        columns[str(name)] = Column(condition, np.frombuffer(content, kind, offset=HEADER).reshape(shape))
+    return columns
 
 
 def _size(facts: Mapping[str, Any]) -> tuple[int, EventShape]:

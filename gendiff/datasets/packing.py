@@ -21,9 +21,21 @@ from typing import Any
 import numpy as np
 import PIL
 
-from gendiff.data import Data
+from gendiff.data import Data, told_of
 from gendiff.datasets.images import reason
-from gendiff.datasets.packed import CHECKS, FORMAT, HEADER, JOURNAL, MANIFEST, VALUES, PackedSet, checks_file, header
+from gendiff.datasets.packed import (
+    CHECKS,
+    FORMAT,
+    HEADER,
+    JOURNAL,
+    MANIFEST,
+    VALUES,
+    PackedSet,
+    checks_file,
+    column_content,
+    column_file,
+    header,
+)
 from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.machine.stopping import StopRequest, stop_requests, stopped
@@ -52,6 +64,7 @@ class Progress:
     Args:
         read: events of the source that were read.
         written: those of them that are in data.npy; the others are in ``skipped``.
+        left_out: the indices of those that are not, though the source counts them.
         rounding: the largest difference to a value that was not one of 8 bits.
         content: the SHA-256 of the values so far.
 
@@ -63,6 +76,7 @@ class Progress:
     content: str = ""
     skipped_count: int = 0
     skipped: list[list[Any]] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
 
     def skip(self, name: str, why: str) -> None:
         """Note an event that is left out."""
@@ -75,7 +89,9 @@ class Progress:
         counts = (self.written, self.read, total)
         if not all(type(count) is int for count in counts) or not 0 <= counts[0] <= counts[1] <= counts[2]:
             raise TypeError(f"{self.written!r:.20} of {self.read!r:.20} events are written")
-        if not isinstance(self.skipped, list) or not isinstance(self.rounding, float):
+        if not all(isinstance(part, list) for part in (self.skipped, self.left_out)) or not isinstance(
+            self.rounding, float
+        ):
             raise TypeError("no list of events that were left out, or no rounding")
 
 
@@ -116,6 +132,7 @@ def pack(
         "event_shape": list(shape),
         "resize": resizing(data, resize),
         "pillow": PIL.__version__,
+        **_told(data, resize),
     }
     _refuse_foreign(folder)
     if (folder / MANIFEST).exists() and not (folder / JOURNAL).exists():
@@ -129,7 +146,7 @@ def pack(
         if (folder / MANIFEST).exists():
             whole = _as_asked(folder, source)
         else:
-            packer = _Packer(folder, source, files, total, shape)
+            packer = _Packer(folder, source, files, total, shape, data)
             packer.begin(data.skipped)
             packer.run(Preparation(data, resize, shape), skip_bad, workers, watch)
             whole = packer.finish()
@@ -143,7 +160,10 @@ def pack(
 class _Packer:
     """One set on its way, under its lock."""
 
-    def __init__(self, folder: Path, source: dict[str, Any], files: Files, total: int, shape: EventShape) -> None:
+    def __init__(
+        self, folder: Path, source: dict[str, Any], files: Files, total: int, shape: EventShape, data: Data
+    ) -> None:
+        self.data = data
         self.folder = folder
         self.source = source
         self.files = files
@@ -215,6 +235,7 @@ class _Packer:
                 fix="check the source",
             )
         checks = checks_file(self.checks[:count])
+        told = self._conditions()
         manifest = {
             "format": FORMAT,
             "count": count,
@@ -223,6 +244,7 @@ class _Packer:
             "largest_rounding": self.progress.rounding,
             "content": self.progress.content,
             "checks": hashlib.sha256(checks).hexdigest(),
+            **({"conditions": {name: about for name, (about, _) in told.items()}} if told else {}),
             "source": self.source,
             "skipped": {"count": self.progress.skipped_count, "first": self.progress.skipped},
             "gendiff": version("gendiff"),
@@ -230,8 +252,26 @@ class _Packer:
         with self._writing():
             self.files.overwrite(self.folder / VALUES, header("|u1", (count, *self.shape)))
             self.files.replace(self.folder / CHECKS, checks)
+            for name, (_, content) in told.items():
+                self.files.replace(self.folder / column_file(name), content)
             self.files.replace(self.folder / MANIFEST, sealed(manifest))
         return PackedSet.open(self.folder)
+
+    def _conditions(self) -> dict[str, tuple[dict[str, Any], bytes]]:
+        """What the manifest says of each condition of the source, and the content of its file."""
+        conditions, left_out = self.data.conditions, set(self.progress.left_out)
+        values: dict[str, list[Any]] = {name: [] for name in conditions}
+        if conditions:
+            for index in range(self.total):
+                if index not in left_out:
+                    told = told_of(self.data, conditions, index)
+                    for name, condition in conditions.items():
+                        values[name].append(condition.value(name, told[name]).numpy())
+        result = {}
+        for name, condition in conditions.items():
+            content = column_content(condition, values[name])
+            result[name] = ({**condition.table(), "sha256": hashlib.sha256(content).hexdigest()}, content)
+        return result
 
     def _take_up(self) -> None:
         """Where a set was left, and what of it is on the disk."""
@@ -268,8 +308,9 @@ class _Packer:
             self.block.append(content)
             self.block_bytes += len(content)
             self.progress.written += 1
-        for _, name, error in chunk.bad:
+        for index, name, error in chunk.bad:
             self.progress.skip(name, (*error.details, error.what)[0])
+            self.progress.left_out.append(index)
         self.progress.rounding = max(self.progress.rounding, chunk.rounding)
         self.progress.read = chunk.stop
 
@@ -304,6 +345,22 @@ class _Packer:
 # --- what fits --------------------------------------------------------------------------------------------------------
 
 
+def _told(data: Data, resize: Resize | None) -> dict[str, Any]:
+    """Which conditions the source has, where it has any; raises `ConfigError` for one that cannot be packed."""
+    conditions = data.conditions
+    for name, condition in conditions.items():
+        try:
+            column_file(name)
+        except ValueError as error:
+            raise ConfigError(
+                f"data '{data.name}' cannot be packed", details=[str(error)], subject="data.name"
+            ) from error
+        if resize is not None and condition.type == "image":
+            what = f"the condition '{name}' of data '{data.name}' is an image, and images beside the events are not resized"
+            raise ConfigError(what, where="--size", fix="leave --size out")
+    return {"conditions": {name: one.table() for name, one in conditions.items()}} if conditions else {}
+
+
 def _total(data: Data, n: int | None) -> int:
     length = data.length
     if length is None and n is None:
@@ -323,7 +380,7 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"'{folder}' is a file", where="DEST", fix="choose a new directory")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    ours = OWN if {MANIFEST, JOURNAL} & names else FIRST
+    ours = OWN | _column_files(folder) if {MANIFEST, JOURNAL} & names else FIRST
     if others := sorted(name for name in names if (to_become(name) or name) not in ours):
         raise ConfigError(
             f"'{folder}' exists and holds something else",
@@ -334,6 +391,17 @@ def _refuse_foreign(folder: Path) -> None:
             ],
             fix="choose a new directory",
         )
+
+
+def _column_files(folder: Path) -> set[str]:
+    """The files of conditions that the manifest or the journal of a folder tells of; none where neither can be read."""
+    for name in (MANIFEST, JOURNAL):
+        try:
+            told = parsed(folder / name, read(folder / name)).get("source", {}).get("conditions", {})
+            return {column_file(str(condition)) for condition in told}
+        except (OSError, ValueError, AttributeError, TypeError, DataError):
+            continue
+    return set()
 
 
 def _journal(folder: Path) -> dict[str, Any]:

@@ -184,11 +184,12 @@ class Split:
     words: str = ""
 
     @classmethod
-    def of(cls, data: Data, hold_out: HoldOut | None, below: int | None = None) -> Split:
+    def of(cls, data: Data, hold_out: HoldOut | None, below: int | None = None, condition: Sequence[str] = ()) -> Split:
         """The split of ``data``.
 
         Args:
             below: the bound that it was made with before, where it was.
+            condition: what a network is told of events besides, which other data must have too.
 
         Raises:
             ConfigError: where it leaves no event on a side, events cannot be told apart as is asked, or other data do not fit.
@@ -199,7 +200,7 @@ class Split:
             return cls(data)
         if hold_out.data is not None:
             try:
-                return _others(data, hold_out.data)
+                return _others(data, hold_out.data, condition)
             except GendiffError as error:
                 if error.subject.startswith("data."):
                     error.subject = f"hold_out.{error.subject}"
@@ -219,7 +220,7 @@ class Split:
         return {"events": self.held_out.length, "fingerprint": self.held_out.fingerprint, "words": self.words} | bound
 
 
-def _others(data: Data, others: Data) -> Split:
+def _others(data: Data, others: Data, condition: Sequence[str] = ()) -> Split:
     for what, ours, theirs in (
         ("events", data.event_shape, others.event_shape),
         ("values in", data.value_range, others.value_range),
@@ -231,6 +232,18 @@ def _others(data: Data, others: Data) -> Split:
                 fix=f"make them alike: {option('--hold-out', given)}"
                 if _like(data, others)
                 else "give data of the same kind",
+                subject="hold_out.data",
+            )
+    for name in condition:
+        own, other = data.conditions.get(name), others.conditions.get(name)
+        if own is not None and (other is None or not own.includes(other)):
+            raise ConfigError(
+                f"the held-out data have {'another' if other else 'no'} condition '{name}'",
+                details=[
+                    f"training data: {own.words}",
+                    f"held-out data: {other.words if other else 'nothing is said'}",
+                ],
+                fix="give data with the same classes, or of the same range; or hold out a part: --hold-out 0.1",
                 subject="hold_out.data",
             )
     if others.fingerprint == data.fingerprint:

@@ -12,7 +12,9 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
+from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
+from gendiff.datasets.column import ALLOWED, Column
 from gendiff.datasets.sources import settled
 from gendiff.errors import ArgumentError, DataError
 from gendiff.shapes import EventShape, check_values
@@ -20,6 +22,7 @@ from gendiff.shapes import EventShape, check_values
 LOOKED = 1024  # events of a data set that are read for its fingerprint; of a tensor all are
 CHUNK = 2**22  # values held at a time
 ROUNDING = 1e-5  # how far values may lie outside of their range, as a fraction of it
+LABEL = "label"  # the condition that the second entry of a tuple is
 AS_EVENTS = "events are (n, C, *spatial): (n, 3, 64, 64), or (n, 1, 48) for signals"
 
 
@@ -35,8 +38,10 @@ class TensorData(Data):
     bounds: tuple[float, float] | None = Field(None, description="where their values lie; left out, anywhere")
     mark: str = Field(description="their fingerprint")
     source: str = Field("Tensor", description="the type of what was given")
+    known: Mapping[str, Any] | None = Field(None, description="their conditions, by name")
 
     _events: Any = PrivateAttr(None)
+    _columns: Mapping[str, Column] = PrivateAttr(default_factory=dict)
 
     @property
     def value_range(self) -> tuple[float, float] | None:  # type: ignore[override]  # a constant of other data
@@ -53,6 +58,28 @@ class TensorData(Data):
     @property
     def fingerprint(self) -> str:
         return self.mark
+
+    @property
+    def conditions(self) -> Conditions:
+        return {name: Condition.model_validate(table) for name, table in (self.known or {}).items()}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        self.require()
+        return {
+            name: self._columns[name][index] if name in self._columns else self._second(index)
+            for name in self.known or {}
+        }
+
+    def _second(self, index: int) -> int:
+        """The label that a data set of tuples gives with an event."""
+        label = _label(self._events[index], index)
+        if not 0 <= label < (most := self.conditions[LABEL].size):
+            raise ArgumentError(
+                f"event {index} has the label {label}, and labels of 0 to {most - 1} were met where the data were looked at",
+                details=[f"{LOOKED} of the {self.count:,} events were looked at"],
+                fix=f"give the labels of all: as_data(x, conditions={{'{LABEL}': labels}})",
+            )
+        return label
 
     def require(self) -> None:
         """Raise `DataError` where the events are not here."""
@@ -81,15 +108,23 @@ class TensorData(Data):
     __str__ = __repr__
 
 
-def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0), flip: bool = False) -> Data:
+def as_data(
+    x: Any,
+    value_range: tuple[float, float] | None = (-1.0, 1.0),
+    flip: bool = False,
+    conditions: Mapping[str, Any] | None = None,
+) -> Data:
     """A source of events from what there is.
 
     Args:
         x: a tensor or an array ``(n, C, *spatial)``, a map-style data set of torch (of tuples, the first entry is the event),
             data of gendiff, their spec, or a path. Bytes 0..255 are pictures and become [-1, 1]; floating point of any width is
-            taken as it is, in float32. It is not copied.
+            taken as it is, in float32. It is not copied. ``(x, labels)``, or a data set of tuples whose second entry is a whole
+            number, has the condition ``label``.
         value_range: where values of floating point lie, to which a sampler may clamp; None where they have no bounds.
         flip: train on each picture, or its mirror image, with equal chances; data and specs may say so themselves.
+        conditions: what else is known of each event, by name: labels, whole numbers ``(n,)`` from 0; vectors, floating point
+            ``(n,)`` or ``(n, k)``; images ``(n, C, *spatial)``; both in the range that they have.
 
     Returns:
         `Data` with a length and a fingerprint of the content: every event of a tensor, 1024 events of a data set.
@@ -99,8 +134,58 @@ def as_data(x: Any, value_range: tuple[float, float] | None = (-1.0, 1.0), flip:
         DataError: where values are not finite, or a data set gives another event each time it is asked.
 
     """
+    x, conditions = _parted(x, dict(conditions or {}))
     data = _data(x, value_range)
+    if conditions:
+        data = _with_conditions(data, conditions)
     return data.model_copy(update={"flip": True}) if flip else data
+
+
+def _parted(x: Any, conditions: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The events of ``(x, labels)``, and its labels by their name; anything else as it is."""
+    if not (isinstance(x, tuple) and len(x) == 2 and hasattr(x[0], "ndim") and x[0].ndim > 2):
+        return x, conditions
+    labels = _array(x[1], LABEL)
+    if labels.ndim >= x[0].ndim:
+        return x, conditions  # two events
+    if labels.dtype.kind not in "iub" or labels.ndim != 1:
+        raise ArgumentError(
+            f"the labels are of type {labels.dtype} and shape {labels.shape}",
+            details=["(x, labels): whole numbers (n,), one for each event, counted from 0"],
+            fix="convert them: y.long(), or y.argmax(1) of one-hot rows; vectors are as_data(x, conditions={'pose': y})",
+        )
+    return x[0], {LABEL: labels, **conditions}
+
+
+def _with_conditions(data: Data, given: Mapping[str, Any]) -> Data:
+    if not isinstance(data, TensorData):
+        raise ArgumentError(
+            f"conditions were given for data '{data.name}', which say themselves what they have",
+            details=[f"they have: {', '.join(data.conditions) or 'none'}"],
+            fix="give events of Python, such as a tensor; or data with labels",
+        )
+    columns = {}
+    for name, values in given.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ArgumentError(f"{name!r} is no name of a condition", fix="choose a word, such as label")
+        try:
+            columns[name] = Column.of(_array(values, name), data.count)
+        except ValueError as error:
+            raise ArgumentError(f"the condition '{name}' cannot be used: {error}", details=[ALLOWED]) from error
+    known = {**(data.known or {}), **{name: column.condition.table() for name, column in columns.items()}}
+    result = data.model_copy(update={"known": known})
+    result._columns = {**data._columns, **columns}
+    return result
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    try:
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            return np.asarray(values.float() if values.dtype in (torch.bfloat16, torch.float16) else values)
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"the condition '{name}' is no array of numbers", details=[ALLOWED]) from error
 
 
 def _data(x: Any, value_range: tuple[float, float] | None) -> Data:
@@ -162,7 +247,49 @@ def _looked_at(x: Any, value_range: tuple[float, float] | None) -> TensorData:
         )
     data = TensorData(shape=shape, count=count, bounds=bounds, mark=digest.hexdigest()[:16], source=type(x).__name__)
     data._events = x
+    if (label := _labels(x, count)) is not None:
+        data = data.model_copy(update={"known": {LABEL: label.table()}})
     return data
+
+
+def _labels(x: Any, count: int) -> Condition | None:
+    """The condition that a data set of tuples has where the second entry of each is a whole number."""
+    if isinstance(x, Tensor) or not _is_label(x[0]):
+        return None
+    names, targets = getattr(x, "classes", None), getattr(x, "targets", None)
+    if isinstance(names, list | tuple) and len(set(map(str, names))) == len(names) > 0:
+        return Condition.label([str(name) for name in names])
+    labels = (
+        [int(y) for y in targets] if isinstance(targets, list | Tensor | np.ndarray) and len(targets) == count else []
+    )
+    if not labels:
+        items = range(count) if count <= LOOKED else [k * count // LOOKED for k in range(LOOKED)]
+        labels = [_label(x[k], k) for k in items]
+    if min(labels) < 0:
+        raise ArgumentError(
+            f"the data set has the label {min(labels)}",
+            details=[ALLOWED],
+            fix="count classes from 0, or leave labels out",
+        )
+    return Condition.label(max(labels) + 1)
+
+
+def _is_label(entry: Any) -> bool:
+    if not (isinstance(entry, tuple | list) and len(entry) == 2):
+        return False
+    y = entry[1]
+    if isinstance(y, Tensor | np.ndarray | np.generic):
+        return y.ndim == 0 and np.asarray(y).dtype.kind in "iu"
+    return type(y) is int
+
+
+def _label(entry: Any, index: int) -> int:
+    if not _is_label(entry):
+        raise ArgumentError(
+            f"event {index} comes without a label, event 0 with one",
+            details=["an item is (event, label), the label a whole number from 0"],
+        )
+    return int(entry[1])
 
 
 def _batches(x: Any, count: int, size: int) -> Iterable[tuple[str, Tensor]]:

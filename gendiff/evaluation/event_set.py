@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.evaluation.number import Events
 from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
+from gendiff.machine.jobs import ALONE, Crew
+from gendiff.machine.workers import in_order
 from gendiff.shapes import EventShape
 from gendiff.storage.cache import Cache
 
@@ -23,6 +26,7 @@ CHUNK = {"cpu": 16, "cuda": 64}  # events whose features are computed at once; p
 READ = 64  # events read at once
 LOOKED = 256  # events that are gone through where one is not finite, to say which are not
 SHOWN = 20  # numbers of events in one message
+FEWER = "--at-once 1"  # where processes are too many
 SAME = 1e-3  # largest difference, relative to the largest value of a row, that other hardware makes
 
 Watch = Callable[[int], object]  # hears how many more events were gone through
@@ -149,6 +153,7 @@ def go_through(
     keep: Sequence[int] = (),
     cache: Cache | None = None,
     watch: Watch = lambda count: None,
+    crew: Crew = ALONE,
 ) -> Seen:
     """Compute all rows, and keep the events with the numbers ``keep`` (ascending).
 
@@ -157,18 +162,20 @@ def go_through(
     fingerprints of events and features. Fingerprints may miss a change (that of a folder knows names and sizes of its files), so
     a few rows, spread over the set, are computed again, and cached ones are used where these agree.
 
+    The processes of a crew share the work: it changes no bit but by its threads.
+
     Raises `DataError` for values that are not finite, and where there are no ``n`` events; `GendiffError` for features that are
     not finite.
     """
     if cache is None or not events.about.fingerprint:
-        return _go_through(events, features, device, keep, watch)
+        return _go_through(events, features, device, keep, watch, crew)
     rows = [_cached(cache, events, one, device) for one in features]
     absent = [one for one, table in zip(features, rows, strict=True) if table is None]
     if features and not absent:
         watch(events.n)
         exemplars = torch.cat([some.cpu() for some in events.at(keep)]) if keep else torch.empty(0)
         return Seen(events.about, events.event_shape, [table for table in rows if table is not None], exemplars)
-    fresh = _go_through(events, absent, device, keep, watch)
+    fresh = _go_through(events, absent, device, keep, watch, crew)
     for one, table in zip(absent, fresh.rows, strict=True):
         cache.write(_key(events.about, one), {"rows": table})
     new_rows = iter(fresh.rows)
@@ -178,11 +185,11 @@ def go_through(
 
 
 def _go_through(
-    events: EventSet, features: Sequence[Features], device: torch.device, keep: Sequence[int], watch: Watch
+    events: EventSet, features: Sequence[Features], device: torch.device, keep: Sequence[int], watch: Watch, crew: Crew
 ) -> Seen:
     digest, rows, exemplars = hashlib.sha256(), [list[Tensor]() for _ in features], list[Tensor]()
     numbers, count, where, bad = set(keep), 0, events.about.spec, list[int]()
-    for chunk in _chunks(events.at(range(events.n)), CHUNK[device.type]):
+    for chunk, rows_of_chunk in _looked_at(events, features, device, crew):
         bad += [count + k for k in _not_finite(chunk)]
         if bad:
             count += len(chunk)
@@ -190,9 +197,9 @@ def _go_through(
                 continue
             break
         digest.update(chunk.contiguous().numpy().tobytes())
-        for one, chunks in zip(features, rows, strict=True):
-            chunks.append(extract(one, chunk, device))
-            if odd := _not_finite(chunks[-1]):
+        for one, chunks, of_chunk in zip(features, rows, rows_of_chunk, strict=True):
+            chunks.append(of_chunk)
+            if odd := _not_finite(of_chunk):
                 raise GendiffError(
                     f"the features of {len(odd)} of {len(chunk)} events are not finite",
                     where=one.spec,
@@ -216,6 +223,27 @@ def _go_through(
         about = replace(about, fingerprint=f"events/1 {digest.hexdigest()[:16]}")
     together = [torch.cat(chunks) for chunks in rows]
     return Seen(about, events.event_shape, together, torch.stack(exemplars) if exemplars else torch.empty(0))
+
+
+def _looked_at(
+    events: EventSet, features: Sequence[Features], device: torch.device, crew: Crew
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """The events on the CPU, chunk by chunk, and the rows of each chunk; none of one whose values are not finite."""
+
+    def look(chunk: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return chunk, [] if _not_finite(chunk) else [extract(one, chunk, device) for one in features]
+
+    def work(numbers: Sequence[int]) -> list[tuple[Tensor, list[Tensor]]]:
+        return [look(chunk) for chunk in _chunks(events.at(numbers), size)]
+
+    size = CHUNK[device.type]
+    if crew.at_once == 1:
+        yield from map(look, _chunks(events.at(range(events.n)), size))
+        return
+    share = max(min(events.n // crew.at_once, READ) // size, 1) * size
+    with closing(in_order(work, list(parts(range(events.n), share)), crew.at_once, crew.threads, FEWER)) as outcomes:
+        for some in outcomes:
+            yield from some
 
 
 def _not_finite(rows: Tensor) -> list[int]:

@@ -34,11 +34,22 @@ from gendiff.evaluation.distances import (
     share,
     subsets,
 )
-from gendiff.evaluation.event_set import EventSet, KnownStatistics, Seen, Watch, go_through, parts, spread
+from gendiff.evaluation.event_set import (
+    CHUNK,
+    EventSet,
+    KnownStatistics,
+    Seen,
+    Watch,
+    extract,
+    go_through,
+    parts,
+    spread,
+)
 from gendiff.evaluation.neighbours import Neighbours
 from gendiff.evaluation.number import Better, Drawing, Evaluation, Events, Number, Remark
 from gendiff.evaluation.statistics import Statistics
 from gendiff.features import Features
+from gendiff.machine.jobs import ALONE, Crew, memory_of
 from gendiff.machine.world import World
 from gendiff.metric import Metric
 from gendiff.plugin.discovery import version
@@ -46,6 +57,7 @@ from gendiff.run.asked import Asked
 from gendiff.run.generation import TrainedModel, generate
 from gendiff.run.record import now
 from gendiff.sampler import Sampler, Snapshot
+from gendiff.shapes import EventShape
 from gendiff.storage.cache import Cache
 
 PAIRS = 10_000  # rows of each set of which all pairs are formed, at most
@@ -176,7 +188,8 @@ def evaluate(
             watch(metric.name, 0)
             numbers += measuring.metric(metric, samples.exemplars, reference.exemplars)
             alarms += metric.alarms(samples.exemplars, reference.exemplars)
-    return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes))
+    threads = torch.get_num_threads() if device.type == "cpu" else 0
+    return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes), threads=threads)
 
 
 def by_class(
@@ -247,12 +260,26 @@ def see(
     device: torch.device | str = "cpu",
     cache: Cache | None = None,
     watch: Watch = lambda count: None,
+    crew: Crew = ALONE,
 ) -> Seen:
-    """What the instruments need of the events: arguments and errors as those of `evaluate`."""
+    """What the instruments need of the events, by the processes of a crew: arguments and errors as those of `evaluate`."""
     features, metrics = _sorted(instruments)
     most = max(METRIC_VALUES // math.prod(events.event_shape), FEWEST)
     keep = spread(min(events.n, most), events.n) if metrics else []
-    return go_through(events, features, torch.device(device), keep, cache, watch)
+    return go_through(events, features, torch.device(device), keep, cache, watch, crew)
+
+
+def memory(model: TrainedModel | None, shape: EventShape, instruments: Sequence[Features | Metric]) -> int:
+    """The bytes that a process takes at most to draw and look at a chunk of events, beyond those that are shared."""
+
+    def work() -> None:
+        zeros = torch.zeros(CHUNK["cpu"], *shape)
+        if model is not None:
+            model.predict(zeros, model.diffusion.N)
+        for one in _sorted(instruments)[0]:
+            extract(one, zeros, torch.device("cpu"))
+
+    return memory_of(work)
 
 
 def reference_of(split: Split) -> Data:

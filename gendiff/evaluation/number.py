@@ -187,6 +187,7 @@ class Evaluation:
         remarks: on the numbers; none in evaluations that were stored before there were any.
         neighbours: how near the samples are to training events, in each space, as
             `gendiff.evaluation.neighbours.Neighbours.json` has it; empty where nobody asked.
+        threads: that computed one tensor, on a CPU: they decide last bits; 0 where nobody said.
 
     """
 
@@ -195,6 +196,7 @@ class Evaluation:
     when: str = ""
     remarks: tuple[Remark, ...] = ()
     neighbours: tuple[Mapping[str, Any], ...] = ()
+    threads: int = 0
 
     def __getitem__(self, name: str) -> Number:
         """The number of that name; raises `KeyError`."""
@@ -212,6 +214,7 @@ class Evaluation:
             "remarks": [asdict(remark) for remark in self.remarks],
             "neighbours": [dict(one) for one in self.neighbours],
             "when": self.when,
+            "threads": self.threads,
         }
 
     @classmethod
@@ -219,9 +222,9 @@ class Evaluation:
         """What `json` gave; raises `DataError` for anything else."""
         if not isinstance(table, Mapping) or table.get("format") != FORMAT:
             raise DataError(f"no evaluation of format {FORMAT}", fix="measure again: gendiff evaluate")
-        absent: dict[str, Any] = {"remarks": [], "neighbours": []}  # in older files
+        absent: dict[str, Any] = {"remarks": [], "neighbours": [], "threads": 0}  # in older files
         table = _table(cls, {key: value for key, value in {**absent, **table}.items() if key != "format"})
-        lists = [key for key in table if key != "when"]
+        lists = [key for key in table if key not in ("when", "threads")]
         if not all(isinstance(table[key], list) for key in lists) or not all(
             isinstance(one, Mapping) for one in table["neighbours"]
         ):
@@ -232,6 +235,7 @@ class Evaluation:
             when=str(table["when"]),
             remarks=tuple(Remark(**_table(Remark, remark)) for remark in table["remarks"]),
             neighbours=tuple(table["neighbours"]),
+            threads=table["threads"] if isinstance(table["threads"], int) else 0,
         )
 
     def save(self, path: Path) -> None:

@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 SHORTEST = 0.2  # seconds that are looked at, at least: the kernel counts in hundredths
+BUSY = 0.5  # of a core: what other processes may use before it matters
 STAT = Path("/proc/stat")
+GROUPS = Path("/proc/self/cgroup")
+CONTROL = Path("/sys/fs/cgroup")
 
 
 def cores() -> list[int]:
     """The cores that this process may use, by number."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def allowance() -> float:
+    """How many cores this process may keep busy: those of `cores`, or fewer where a container or a job has a share of them."""
+    return min([float(len(cores())), *_quotas()])
+
+
+def _quotas() -> Iterator[float]:
+    """What the control groups allow that this process is in, and those around them, in cores."""
+    groups = [""]
+    with suppress(OSError, ValueError):
+        for line in GROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                groups += [path, *map(str, Path(path).parents)]
+    for group in dict.fromkeys(group.strip("/") for group in groups):
+        with suppress(OSError, ValueError):  # "max" is no number
+            quota, period = (CONTROL / group / "cpu.max").read_text(encoding="ascii").split()
+            yield int(quota) / int(period)
+        with suppress(OSError, ValueError):
+            folder = CONTROL / "cpu" / group
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period")
+            )
+            if int(quota) > 0:
+                yield int(quota) / int(period)
 
 
 class Load:

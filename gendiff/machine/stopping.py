@@ -60,6 +60,15 @@ def heed() -> None:
         raise StopRequest(_requests[0])
 
 
+def listen_to(number: int) -> None:
+    """In a process that another one stops, which hears for both: take this signal, and no other, for a request."""
+    for other in STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    _requests.clear()
+    _listening.clear()
+    signal.signal(number, _hear)
+
+
 @contextmanager
 def _block(at_once: bool) -> Iterator[None]:
     outermost = not _blocks and threading.current_thread() is threading.main_thread()  # no other may set handlers

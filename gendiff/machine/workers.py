@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gendiff.command import option
 from gendiff.errors import GendiffError
 from gendiff.machine.stopping import STOP_SIGNALS, interruptible
 
@@ -24,21 +23,23 @@ T = TypeVar("T")
 END = object()
 
 
-def begin_data_process(owner: int, worker: int) -> None:
-    """What a process that prepares data does first: compute on one thread, outlive requests to stop, and not its owner.
+def begin_data_process(owner: int, worker: int, threads: int = 1) -> None:
+    """What a process that prepares data does first: compute on so many threads, outlive requests to stop, and not its owner.
 
     Signals meant for its owner reach it too, and the owner needs it until it stops itself. SIGTERM is also how a forgotten
     worker is ended, so that one is only put off.
 
     Args:
         owner: the id of the process that it works for.
+        worker: its number among the processes of a loader.
+        threads: how many.
 
     """
     for number in set(STOP_SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60) and None)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
 
 
 def _end_with(owner: int) -> None:
@@ -71,12 +72,16 @@ class InOrder(Dataset[Any], Generic[T]):
             return error
 
 
-def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Generator[T, None, None]:
+def in_order(
+    work: Callable[[Any], T], items: Sequence[Any], workers: int, threads: int = 1, fewer: str = "--workers 1"
+) -> Generator[T, None, None]:
     """``work(item)`` for each item, in their order; closing the generator ends the processes.
 
     Args:
         work: a function of the item alone, which can be pickled.
         workers: how many processes share the work; 0 does it in this one.
+        threads: of each process, and of this one meanwhile.
+        fewer: the option that asks for fewer processes.
 
     Raises:
         GendiffError: the first that ``work`` raises, in the order of the items, and where a process dies.
@@ -90,13 +95,13 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
             batch_size=None,  # an item already is a chunk
             sampler=items,
             num_workers=min(workers, len(items)),
-            worker_init_fn=partial(begin_data_process, os.getpid()),
+            worker_init_fn=partial(begin_data_process, os.getpid(), threads=threads),
             collate_fn=_as_it_is,
         )
-    outcomes = loaded(loader, option("--workers", 1))
+    outcomes = loaded(loader, fewer)
     del loader
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in other processes: the number changes the last bits of a sum
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # as in other processes: the number changes the last bits of a sum
     try:
         while True:
             with interruptible():  # one may take long, and nothing of it is lost that could not be done again
@@ -105,7 +110,7 @@ def in_order(work: Callable[[Any], T], items: Sequence[Any], workers: int) -> Ge
                 return
             yield outcome
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         outcomes.close()
 
 

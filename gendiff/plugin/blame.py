@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import FrameType
 
+from gendiff.command import again
 from gendiff.component import Component
+from gendiff.errors import GendiffError, PluginError, reason
+from gendiff.machine.memory import shortage
 from gendiff.plugin.registry import Entry
 
 
@@ -22,6 +25,26 @@ def culprit(error: BaseException, entries: Iterable[Entry]) -> Entry | None:
             return owner
         suspect = suspect or owner
     return suspect
+
+
+def accusation(entry: Entry, error: BaseException) -> PluginError:
+    """That a component failed, and at what."""
+    return PluginError(
+        f"{entry.kind} '{entry.name}' of {entry.provider} failed: {reason(error)}",
+        fix=f"see the traceback: {again('-v')}",
+    )
+
+
+def named(error: Exception, entries: Iterable[Entry]) -> Exception:
+    """The same error with its culprit in it, for whoever is given it without the frames that it was raised in."""
+    about_something_else = isinstance(error, OSError) or bool(shortage(error))
+    if about_something_else or (entry := culprit(error, entries)) is None:
+        return error
+    if not isinstance(error, GendiffError):
+        return accusation(entry, error).with_traceback(error.__traceback__)
+    if isinstance(error, PluginError) and str(entry.provider) not in str(error):
+        error.details = (*error.details, f"provided by {entry.provider}")
+    return error
 
 
 def _owner(frame: FrameType, entries: list[Entry]) -> Entry | None:

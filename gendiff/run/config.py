@@ -60,7 +60,7 @@ class Config(Settings):
     def split(self) -> Split:
         """Which events are trained on, and which are held out; raises as `Split.of` does."""
         if self._split is None:
-            self._split = Split.of(self.data, self.hold_out, self._below)
+            self._split = Split.of(self.data, self.hold_out, self._below, self.condition)
         return self._split
 
     @property

@@ -31,8 +31,7 @@ import tomli_w
 
 from gendiff.command import command, option, quoted
 from gendiff.component import Component
-from gendiff.condition import Conditions
-from gendiff.data import Data
+from gendiff.data import Data, fingerprint_of
 from gendiff.datasets.split import Split
 from gendiff.datasets.tensors import TensorData
 from gendiff.errors import ConfigError, DataError, GendiffError, printable
@@ -149,7 +148,7 @@ class Run:
                     "event_shape": list(config.data.event_shape),
                     "value_range": config.data.value_range,
                     **({"parts": len(parts)} if parts else {}),
-                    **({"conditions": told} if (told := _tables(config.conditions)) else {}),
+                    **_told(config),
                 },
                 **({"held_out": held_out} if (held_out := config.split.about) else {}),
                 "predicts": config.objective.parametrization,
@@ -489,8 +488,13 @@ class Run:
         Files().replace(self.path / RECORD, json_bytes(info))
 
 
-def _tables(conditions: Conditions) -> dict[str, Any]:
-    return {name: condition.table() for name, condition in conditions.items()}
+def _told(config: Config) -> dict[str, Any]:
+    """What the network is told of events besides, and a mark of what is said of each; nothing of a run without conditions."""
+    conditions = config.conditions
+    if not conditions:
+        return {}
+    tables = {name: condition.table() for name, condition in conditions.items()}
+    return {"conditions": tables, "conditions_fingerprint": fingerprint_of(config.data, conditions)}
 
 
 def refuse_no_run(path: Path) -> None:

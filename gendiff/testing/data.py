@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 
+from gendiff.condition import Given, stacked
 from gendiff.data import Data
 from gendiff.datasets.batches import Batches
+from gendiff.errors import ConfigError
 from gendiff.testing.card import check, require
 from gendiff.testing.elsewhere import elsewhere
 from gendiff.testing.probes import undisturbed
@@ -68,6 +71,7 @@ def _digest(data: Data, indices: list[int]) -> str:
     digest = hashlib.sha256(data.fingerprint.encode())
     for index in indices:
         digest.update(data[index].numpy().tobytes())
+        digest.update(_told(data, index))
     return digest.hexdigest()
 
 
@@ -104,12 +108,56 @@ def length(data: Data) -> str:
 )
 def workers(data: Data) -> str:
     """None and two."""
-    batches = Batches(data, 100, 0, 4 if data.length is None else min(4, data.length), 0, 1)
+    size = 4 if data.length is None else min(4, data.length)
+    batches = Batches(data, 100, 0, size, conditions=data.conditions, dropout=0.5)
     cpu = torch.device("cpu")
     alone, together = (list(batches.loader(1, 3, count, cpu)) for count in (0, 2))
     for one, two in zip(alone, together, strict=True):
         require(torch.equal(one.x_0, two.x_0), "the same events", "others with two workers")
+        require(_bytes(one.condition) == _bytes(two.condition), "the same conditions", "others with two workers")
     return "none and two"
+
+
+@check(
+    "data",
+    "what it says of an event is of the kind and range that it declares",
+    "`conditions` and `condition(index)`: a label is the number of a class, or its name; numbers are in [low, high]",
+)
+def conditions(data: Data) -> str:
+    """Each condition by its name, for each event, always the same; data without conditions say nothing."""
+    known, indices = data.conditions, _indices(data)
+    for name in known:
+        require(name.isidentifier(), "names that are one word", repr(name))
+    require(data.conditions == known, "the same conditions each time", "others")
+    for index in indices:
+        said = data.condition(index)
+        require(set(said) == set(known), f"a value for each of {_listed(known)}", f"{_listed(said)}, at index {index}")
+        for name, condition in known.items():
+            try:
+                condition.value(name, said[name])
+            except ConfigError as error:
+                require(False, condition.words, f"{error.what}, at index {index}")
+    torch.rand(3)
+    with undisturbed():
+        first = {index: _told(data, index) for index in indices}
+    for how, copy in {"asked again": data, "of a copy": type(data).model_validate(data.table())}.items():
+        for index in reversed(indices):
+            require(
+                _told(copy, index) == first[index], "the same conditions at the same index", f"others {how}, at {index}"
+            )
+    return _listed(known)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _told(data: Data, index: int) -> bytes:
+    return _bytes(stacked(data.conditions, [data.condition(index)]))
+
+
+def _bytes(told: Given) -> bytes:
+    return b"".join(told[name].numpy().tobytes() for name in sorted(told))
 
 
 def _indices(data: Data) -> list[int]:

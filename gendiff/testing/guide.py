@@ -7,7 +7,7 @@ its `check`: such a case is skipped, and one at least must be left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -209,7 +209,7 @@ def draws(guide: Guide) -> str:
                 continue
             require(isinstance(plan, Sampler), "a sampler", f"a {type(plan).__name__}")
             draw = iter(noise((len(plan.plan(case.diffusion)) + 1, B, *case.diffusion.event_shape), 4).float())
-            events = sample(case.diffusion, _steered(guide, case), plan, lambda draw=draw: next(draw))
+            events = sample(case.diffusion, _steered(guide, case), plan, draw.__next__)
             require(bool(events.isfinite().all()), "finite events", f"some are not, by {spec}, {case.where}")
             names.append(plan.name)
     require(bool(names), "a sampler that it goes with", "none of ddim and ancestral")
@@ -246,10 +246,13 @@ def _of_shape(shape: EventShape) -> Iterator[Case]:
         rho = rotation.frequencies(shape)
         diffusion = Diffusion(rotation, SmoothScales(N, 8.0 + pace * rho), shape)
         told = {"label": torch.arange(B)}
-        weaker = Labelled(diffusion, 5, scale=2.0)
-        scene = Scene(diffusion, 0.1, lambda name, weaker=weaker: weaker, Measurement(identity, y, 0.1))
+        scene = Scene(diffusion, 0.1, _weaker(diffusion), Measurement(identity, y, 0.1))
         how = "at speeds of their own" if pace else "alike"
         yield Case(f"{listed([shape])} in {name}, {how}", Labelled(diffusion).given(told), scene)
+
+
+def _weaker(diffusion: Diffusion) -> Callable[[str], ScoreModel]:
+    return lambda name: Labelled(diffusion, 5, scale=2.0)
 
 
 def _lacking(case: Case) -> Iterator[tuple[str, Case]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from gendiff.condition import Condition, Conditions
 from gendiff.errors import ConfigError
 from gendiff.model import Model
 from gendiff.shapes import EventShape
@@ -103,6 +104,72 @@ def seeded(model: Model) -> str:
         for name, value in first.items():
             require(torch.equal(value, second[name]), "the same weights for the same seed", f"{name} differs")
     return "the same weights twice"
+
+
+@check(
+    "model",
+    "what it is told of an event acts on it, and on no other",
+    "`build_conditional(event_shape, conditions)` and the network's `forward(x, i, condition)`",
+)
+def told(model: Model) -> str:
+    """Of each kind of condition that it takes: shape, gradients, the batch, and what is absent; a model may take none."""
+    taken = []
+    for kind in ("label", "vector", "image"):
+        for event, conditions, network in _conditional(model, kind):
+            _acts(model, event, conditions, network)
+            taken.append(kind)
+    return f"takes {', '.join(dict.fromkeys(taken))}" if taken else "takes no conditions"
+
+
+def _acts(model: Model, event: EventShape, conditions: Conditions, network: nn.Module) -> None:
+    _randomise(network.eval())
+    x, i = _inputs(model, event)
+    [(name, condition)] = conditions.items()
+    span = condition.high - condition.low
+    size = (3, *condition.shape)
+    one, two = (
+        torch.tensor(labels)
+        if condition.type == "label"
+        else condition.low + span * noise(size, seed, torch.float32).sigmoid()
+        for labels, seed in (([0, 1, 2], 8), ([1, 2, 0], 9))
+    )
+    nothing = condition.absent.expand(size if condition.shape else (3,))
+    one[2] = condition.absent
+    with torch.no_grad():
+        outs = [network(x, i, {name: given.clone()}) for given in (one, two, nothing)]
+    for out in outs:
+        require(out.shape == (3, *event), f"an output of shape {(3, *event)}", str(tuple(out.shape)))
+        require(bool(torch.isfinite(out).all()), "finite numbers, also where a condition is absent", "some are not")
+    require(_difference(outs[0][0], outs[2][0]) > 1e-5, "another output where the condition is absent", "the same")
+    for k in range(3):
+        other = f"another output under another {condition.type}"
+        require(_difference(outs[0][k], outs[1][k]) > 1e-5, other, f"the same, of event {k}")
+        with torch.no_grad():
+            alone = network(x[k : k + 1], i[k : k + 1], {name: one[k : k + 1]})[0]
+        worst = _difference(alone, outs[0][k])
+        require(worst < 1e-4, "the same output whatever else is in the batch", f"a relative difference of {worst:.1e}")
+    network(x, i, {name: one}).square().sum().backward()
+    for parameter_name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            has_gradient = bool((_grad(parameter) != 0).any()) and bool(torch.isfinite(_grad(parameter)).all())
+            require(has_gradient, "a finite gradient for every parameter", f"none for {parameter_name}")
+
+
+def _conditional(model: Model, kind: str) -> Iterator[tuple[EventShape, Conditions, nn.Module]]:
+    """The networks that it builds for events with a condition of a kind; none where it takes none."""
+    for event in (*SHAPES, RARER[2]):
+        condition = {
+            "label": Condition.label(3),
+            "vector": Condition.vector(2, -1.0, 3.0),
+            "image": Condition.image(event, 0.0, 1.0),
+        }[kind]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                network = model.build_conditional(event, {"given": condition})
+        except ConfigError:
+            continue
+        yield event, {"given": condition}, network
 
 
 def _networks(model: Model) -> Iterator[tuple[EventShape, nn.Module]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gendiff.command import command, option, setting
+from gendiff.condition import Condition
+from gendiff.data import fingerprint_of
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, failure, printable
 from gendiff.machine.workers import DataProcessDied
 from gendiff.run import checkpoint, record
@@ -217,6 +219,7 @@ def changed_data(run: Run, config: Config) -> dict[str, Any]:
         error.fix = way_on(run, config, error)
         raise
     if before is None or before == now:
+        refuse_other_conditions(run, config, each=True)
         refuse_other_split(run, config)
         return {}
     details = [f"fingerprint then: {before}", f"fingerprint now:  {now}"]
@@ -239,6 +242,7 @@ def changed_data(run: Run, config: Config) -> dict[str, Any]:
             fix=f"put them back, then go on: {resuming(run)}; "
             f"or go on without them: {resuming(run, 'data.on_bad_image=skip')}",
         )
+    refuse_other_conditions(run, config, each=False)
     unreadable = [[printable(str(name)), why] for name, why in config.data.skipped]
     return {
         "fingerprint": now,
@@ -246,6 +250,31 @@ def changed_data(run: Run, config: Config) -> dict[str, Any]:
         "left_out": difference.count,
         "unreadable": unreadable[:LISTED],
     }
+
+
+def refuse_other_conditions(run: Run, config: Config, each: bool) -> None:
+    """Raise `ConfigError` where data say something else of their events than when the run began.
+
+    Args:
+        each: whether what is said of each event is looked at too, and not only what can be said.
+
+    """
+    about = run.info.get("data", {})
+    tables = about.get("conditions", {})
+    if not tables:
+        return
+    what = f"what the data of '{run.path}' say of their events has changed since it began"
+    fix = f"bring it back, then go on: {resuming(run)}; or start a new run"
+    for name, table in tables.items():
+        then, now = Condition.model_validate(table), config.conditions[name]
+        if then != now:
+            details = [f"{name} then: {then.words}", f"{name} now:  {now.words}"]
+            raise ConfigError(what, details=details, fix=fix)
+    before = about.get("conditions_fingerprint")
+    if not each or before is None:
+        return
+    if (after := fingerprint_of(config.data, config.conditions)) != before:
+        raise ConfigError(what, details=[f"fingerprint then: {before}", f"fingerprint now:  {after}"], fix=fix)
 
 
 def refuse_other_split(run: Run, config: Config) -> None:

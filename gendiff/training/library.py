@@ -18,6 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gendiff.component import Component
@@ -25,6 +26,7 @@ from gendiff.data import Data
 from gendiff.datasets.tensors import TensorData, as_data
 from gendiff.errors import ArgumentError, Stopped
 from gendiff.machine.load import Load
+from gendiff.machine.threads import Threads, chosen, so_many
 from gendiff.machine.world import World, choose_device
 from gendiff.model import Model
 from gendiff.objective import Objective
@@ -77,9 +79,9 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _announce(trainer: Trainer, load: Load) -> None:
+def _announce(trainer: Trainer, load: Load, threads: Threads) -> None:
     """Say what is trained, as ``gendiff train`` does before the first step; raises `GendiffError` where memory is too little."""
-    facts = plan(trainer, load, memory=True)
+    facts = plan(trainer, load, threads, memory=True)
     held_out = {"held out": facts["hold_out"]} if facts["hold_out"] else {}
     lines = {**held_out, **rows(facts), "memory": remembered(facts["memory"])}
     indent = max(map(len, lines)) + 2
@@ -102,13 +104,14 @@ def train(
     averaged: bool = False,
     out: str | PathLike[str] | None = None,
     device: str | None = None,
+    threads: int | None = None,
     progress: bool = True,
     **training: Any,
 ) -> TrainedModel:
     """Train a network on events, as ``gendiff train`` does: with checkpoints, previews and a run directory.
 
     Args:
-        data: a tensor, an array, a data set of torch, data or their spec: what `as_data` takes.
+        data: a tensor, an array, ``(x, labels)``, a data set of torch, data or their spec: what `as_data` takes.
         model: a module that maps ``(x, i)`` to the shape of x, which is copied, or a model or its spec; left out, ``unet``.
         rotation, velocity, objective: components or their specs; left out, ``identity``, ``blur`` and ``wiener``.
         sampler: how samples are drawn, a component or its spec; left out, ``trig:solver=ab2`` with 50 steps, at most N.
@@ -121,6 +124,8 @@ def train(
         averaged: whether it begins with the averaged weights of that run, and not with the raw ones.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
+        threads: how many work on a tensor meanwhile, on a CPU; left out, as many as torch has, or fewer where other processes
+            keep the cores busy and nobody told torch a number.
         progress: whether stderr hears what is trained, what a loss of 1 means, and how far it is.
         training: settings of the section ``train`` (``gendiff config show`` lists them), such as ``steps``, ``batch``, ``lr``,
             ``seed``, ``sample_every``.
@@ -154,11 +159,13 @@ def train(
     lineage = parent.begin(trainer) if parent else None
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
+    said = _threads(threads, load, trainer)
     if progress:
-        _announce(trainer, load)
+        _announce(trainer, load, said)
     run = Run.create(config, default_registry(), folder, lineage=lineage)
     try:
-        return _finished(run, trainer, progress)
+        with so_many(said.count):
+            return _finished(run, trainer, progress)
     except Stopped:
         raise
     except Exception:
@@ -174,6 +181,7 @@ def resume(
     data: Any = None,
     steps: int | None = None,
     device: str | None = None,
+    threads: int | None = None,
     progress: bool = True,
     **training: Any,
 ) -> TrainedModel:
@@ -185,7 +193,7 @@ def resume(
         path: the run directory.
         model, data: again, where they were given in Python.
         steps: train up to this step; left out, as far as it was to go.
-        device, progress: as of `train`.
+        device, threads, progress: as of `train`; left out, there are as many threads as the run had before.
         training: settings of the section ``train`` that are to be others from here on, such as ``lr`` or ``batch``: what a
             run that goes on may change, which its record says.
 
@@ -202,9 +210,11 @@ def resume(
     change = changed_data(run, run.config)
     trainer = _trainer(run.config, device)
     trainer.restore(checkpoint.newest(run.checkpoints))
+    said = _threads(threads, load, trainer, run.info.get("threads"))
     if progress:
-        _announce(trainer, load)
-    return _finished(run, trainer, progress, change)
+        _announce(trainer, load, said)
+    with so_many(said.count):
+        return _finished(run, trainer, progress, change)
 
 
 def load(
@@ -261,6 +271,18 @@ def _given(model: Any, data: Any) -> Mapping[str, Component]:
 def _trainer(config: Config, device: str | None) -> Trainer:
     place = choose_device(device)
     return Trainer(config, place, World(0, 1, place))
+
+
+def _threads(asked: int | None, load: Load, trainer: Trainer, before: int | None = None) -> Threads:
+    """As many threads as are asked for, or as is best; fewer for the sake of others are said in a warning."""
+    on_cpu, most = trainer.device.type == "cpu", torch.get_num_threads()
+    fixed = trainer.settings.deterministic or not on_cpu
+    if asked is not None and not (isinstance(asked, int) and asked >= 1):
+        raise ArgumentError(f"threads = {asked!r}", details=["a number of threads is a whole number, 1 or more"])
+    threads = chosen(asked, load, before, fixed)
+    if asked is None and threads.count < most:
+        warnings.warn(f"{threads.count} of {most} threads: {threads.because}", stacklevel=4)
+    return threads
 
 
 def _finished(run: Run, trainer: Trainer, progress: bool, change: Mapping[str, Any] | None = None) -> TrainedModel:

@@ -62,6 +62,7 @@ def fit(
     try:
         with telling_how_to_go_on(run, trainer), deterministic(trainer.settings.deterministic, trainer.device):
             how = {"precision": trainer.precision, "deterministic": trainer.settings.deterministic}
+            how |= {"threads": torch.get_num_threads()}  # it decides the last bits of a sum
             record(status="running", pid=os.getpid(), device=str(trainer.device), **how)
             notify("gendiff_run_started", config=run.config.table(), step=trainer.step)
             _loop(run, trainer, notify, preview)

@@ -6,23 +6,22 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from gendiff.command import option
 from gendiff.component import summary
 from gendiff.datasets.batches import Batch
-from gendiff.machine import threads
 from gendiff.machine.load import Load, cores
+from gendiff.machine.threads import Threads
 from gendiff.quantities import amount, counted
 from gendiff.training.cost import first_batch, step_memory
 from gendiff.training.trainer import Trainer
 
 
-def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
+def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -> dict[str, Any]:
     """What is trained, and by what, in numbers and words.
 
     Args:
         load: it has looked at this machine since the command began.
+        threads: those of this process.
         memory: whether to try what memory a step takes too.
 
     Raises:
@@ -63,8 +62,8 @@ def plan(trainer: Trainer, load: Load, memory: bool = False) -> dict[str, Any]:
         "lr": config.train.lr,
         "device": str(trainer.device),
         "processes": trainer.world.size,
-        "threads": torch.get_num_threads(),
-        "threads_because": threads.reason(),
+        "threads": threads.count,
+        "threads_because": threads.because,
         "cores": len(cores()),
         "cores_others_use": load.others(),
         "memory": (estimate := step_memory(trainer, batch) if memory and batch else None) and asdict(estimate),

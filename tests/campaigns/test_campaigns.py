@@ -23,6 +23,7 @@ import mutants
 import predicted_ranking
 import pytest
 import quality
+import threads_benchmark
 import torch
 import unet_benchmark
 from baseline import Bare, Before, Plain
@@ -570,3 +571,23 @@ for grep in sys.argv[2:]:
         assert first.endswith("exit 0")
         assert "NOT NOTICED" in second
         assert second.endswith("exit 5")
+
+
+class TestThreads:
+    def test_ratios_are_of_a_round_and_the_page_has_all(self, tmp_path, monkeypatch, capsys):
+        speeds = iter([100.0, 95.0, 90.0, 50.0, 60.0, 55.0])
+        monkeypatch.setattr(
+            threads_benchmark, "trainings", lambda way, seconds, count, joined=False: {"images_per_s": next(speeds)}
+        )
+        rounds = [{"1": 20.0, "auto": 10.0, "load": 0.1}, {"1": 30.0, "auto": 20.0, "load": 0.2}]
+        monkeypatch.setattr(threads_benchmark, "commands", lambda *_: {"compare": rounds})
+        assert threads_benchmark.main(["--ways", "auto", "--rounds", "2", "--out", str(tmp_path)]) == 0
+        page = (tmp_path / "threads.md").read_text()
+        assert page.strip() in capsys.readouterr().out
+        assert "| auto | 75 | 78 | 72 | 1.07 and 1.00 |" in page
+        assert "| compare | 25.0 | 15.0 | 1.75 | 0.2 |" in page
+
+    def test_a_training_measures_from_the_moment_that_it_is_told(self):
+        found = threads_benchmark.trainings("one thread", 0.2, 1)
+        assert found["threads"] == [1]
+        assert found["images_per_s"] > 0

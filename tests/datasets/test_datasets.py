@@ -1189,3 +1189,12 @@ def test_huggingface_without_the_library_says_how_to_get_it(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "datasets", None)
     error = error_of(lambda: HuggingFace(path=tmp_path / "a").event_shape, ConfigError)
     assert "pip install datasets" in error.fix
+
+
+def test_huggingface_has_the_labels_of_its_column(make):
+    data = make("huggingface")
+    assert data.conditions["label"].size == data.length
+    assert [data.condition(k)["label"] for k in range(data.length)] == list(range(data.length))
+    other = type(data).model_validate({**data.table(), "label": "colour"})
+    assert other.fingerprint == data.fingerprint
+    assert "column 'colour'" in str(error_of(lambda: other.conditions))

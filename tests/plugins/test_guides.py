@@ -339,15 +339,15 @@ class TestRefusals:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("cfg:sigma_min=2,sigma_max=1", "sigma_min = 2 is not below sigma_max = 1"),
+        ("cfg:sigma_min=2,sigma_max=1", "sigma_max = 1: it must be above sigma_min = 2"),
         ("cfg:sigma_min=-1", "greater than or equal to 0"),
         ("cfg:weight=nan", "finite"),
         ("cfg:scale=2", "has no parameter 'scale'"),
-        ("frequency:weights=[1,2,3],edges=[0.5]", "3 weights, and 1 edges part 2 bands"),
+        ("frequency:weights=[1,2,3],edges=[0.5]", "they part 2 bands, and there are 3 weights"),
         ("frequency:weights=[]", "at least 1 item"),
         ("frequency:weights=2", "list"),
-        ("frequency:weights=[1,2,3],edges=[0.5,0.2]", "each is above the one before"),
-        ("frequency:weights=[1,2],edges=[0]", "above 0"),
+        ("frequency:weights=[1,2,3],edges=[0.5,0.2]", "each above the one before"),
+        ("frequency:weights=[1,2],edges=[0]", "the first must be above 0"),
     ],
 )
 def test_parameters_that_are_none(spec, says):

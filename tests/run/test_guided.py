@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from command import run as command
 from runs import MLP, create, settings, train
 from tape import Tape
 
@@ -94,6 +95,29 @@ def test_what_a_run_cannot_do_is_refused_before_anything_is_drawn(runs, guide, s
     assert caught.value.fix
     assert caught.value.where.startswith(f"--guide {guide.partition(':')[0]}:")
     assert len(str(caught.value).splitlines()) < 8
+
+
+@pytest.mark.parametrize(
+    ("run", "guide"),
+    [
+        ("own", "cfg:sigma_min=2,sigma_max=1"),
+        ("own", "frequency:weights=[1,2,3],edges=[0.4]"),
+        ("own", "autoguidance"),
+        ("own", "autoguidance:weaker=@6"),
+        ("own", "classifier"),
+        ("blind", "cfg"),
+        ("never-without", "frequency"),
+    ],
+)
+def test_the_command_writes_nothing_where_it_refuses(runs, run, guide):
+    """One screen that names the option, and exit code 2."""
+    before = sorted((runs / run).rglob("*"))
+    done = command("sample", runs / run, "--guide", guide)
+    assert done.code == 2
+    assert f"--guide {guide}" in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) < 8
+    assert sorted((runs / run).rglob("*")) == before
 
 
 def test_which_steps_there_are_is_said(runs):

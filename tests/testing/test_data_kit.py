@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from pydantic import PrivateAttr
 from torch import Tensor
 
 from gendiff import Data, NoiseSchedule, component
+from gendiff.condition import Condition, Conditions
 from gendiff.streams import stream
 
 fails = Fails()
@@ -25,6 +26,9 @@ DECLARED, DETERMINISTIC = (
 
 
 ELSEWHERE, OWN = "another process sees the same events", "an event that was given away can be changed"
+
+
+TOLD = "what it says of an event is of the kind and range that it declares"
 
 
 LENGTH, WORKERS = "its length and fingerprint hold", "any number of workers gives the same batches"
@@ -193,6 +197,68 @@ class SeedOfTheWorker(Field):
         return self.drawn(torch.initial_seed() % 2**31 + index)
 
 
+class Labelled(Field):
+    """a class, and numbers, for others to change."""
+
+    name = "labelled"
+
+    @property
+    def conditions(self) -> Conditions:
+        return {"label": Condition.label(("cat", "dog")), "pose": Condition.vector(2, 0.0, 1.0)}
+
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": index % 2 if index % 3 else "dog", "pose": [0.5, 1.0] if index % 3 else None}
+
+
+@fails(TOLD, "expected a value for each of label, pose; seen: label, at index 0")
+class SaysNothingOfOne(Labelled):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 0}
+
+
+@fails(TOLD, "expected a value for each of none; seen: label, at index 0")
+class SaysWhatItDoesNotDeclare(Field):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 0}
+
+
+@fails(TOLD, "expected a class: cat, dog; seen: condition 'label' has no class '2', at index 33")
+class AnotherClass(Labelled):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 2 if index == 33 else 0, "pose": None}
+
+
+@fails(TOLD, r"expected 2 numbers in \[0, 1\]; seen: condition 'pose' is out of range: 1.5, at index 0")
+class VectorOutOfRange(Labelled):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 0, "pose": [1.5, 1.5]}
+
+
+@fails(TOLD, "expected the same conditions at the same index; seen: others asked again")
+class AnotherEachTime(Labelled):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 0, "pose": [int.from_bytes(os.urandom(4), "little") / 2**32] * 2}
+
+
+@fails(TOLD, "expected names that are one word; seen: 'a b'")
+class NameOfTwoWords(Labelled):
+    @property
+    def conditions(self) -> Conditions:
+        return {"a b": Condition.label(2)}
+
+
+@fails(ELSEWHERE, "expected the same events and fingerprint; seen: others in another process")
+class HashedLabel(Labelled):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 0, "pose": [hash(("pose", index)) % 1000 / 1000] * 2}
+
+
+@fails(WORKERS, "expected the same conditions; seen: others with two workers")
+class PoseOfTheWorker(Labelled):
+    def condition(self, index: int) -> dict[str, Any]:
+        return {"label": 0, "pose": [torch.initial_seed() % 1000 / 1000] * 2}
+
+
 # --- what is only unusual passes ----------------------------------------------------------------------------------------
 
 
@@ -238,7 +304,7 @@ def test_no_check_is_vacuous():
     assert titles("data") <= fails.titles
 
 
-@each(Field)
+@each(Field, Labelled)
 def test_what_mutants_are_made_of_is_sound(cls):
     assert broken(cls()) == []
 

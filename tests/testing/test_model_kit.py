@@ -25,6 +25,9 @@ NEIGHBOURS, DEPENDS = (
 )
 
 
+TOLD = "what it is told of an event acts on it, and on no other"
+
+
 SEEDED = "its initial weights follow from the seed"
 
 
@@ -233,6 +236,107 @@ class TakesNoEvent(Perceptron):
         raise ConfigError("never")
 
 
+class ToldNet(Net):
+    """it is told of a label; the last row of its table is that of none."""
+
+    def __init__(self, event, in_channels, condition):
+        super().__init__(event, in_channels)
+        self.table = nn.Embedding(condition.size + 1, 16)
+
+    def forward(self, x, i, condition):
+        hidden = torch.tanh(self.hidden(self.read(x), self.embed(i)) + self.looked_up(condition["given"]))
+        return self.write(hidden).reshape(-1, *self.event)
+
+    def looked_up(self, label):
+        return self.table(label)
+
+
+class Labelled(Perceptron):
+    """takes one label."""
+
+    name = "labelled"
+    told: ClassVar[type[ToldNet]] = ToldNet
+
+    def build_conditional(self, event_shape, conditions):
+        if not conditions:
+            return self.build(event_shape)
+        if any(one.type != "label" for one in conditions.values()):
+            raise ConfigError("labels alone")
+        return self.told(event_shape, self.in_channels(event_shape), *conditions.values())
+
+
+class DeafNet(ToldNet):
+    def looked_up(self, label):
+        return self.table(3 * (label == 3))
+
+
+@fails(TOLD, "expected another output under another label; seen: the same, of event 0")
+class Deaf(Labelled):
+    told = DeafNet
+
+
+class MeanNet(ToldNet):
+    def looked_up(self, label):
+        return self.table(label).mean(0, keepdim=True) + self.table(label)
+
+
+@fails(TOLD, "the same output whatever else is in the batch; seen: a relative difference of")
+class MixesLabels(Labelled):
+    told = MeanNet
+
+
+class ShortNet(ToldNet):
+    def __init__(self, event, in_channels, condition):
+        super().__init__(event, in_channels, condition)
+        self.table = nn.Embedding(condition.size, 16)
+
+
+@fails(TOLD, "seen: IndexError")
+class NoRowForAbsent(Labelled):
+    told = ShortNet
+
+
+class ZeroNet(ToldNet):
+    def looked_up(self, label):
+        return self.table(torch.where(label == 3, 0, label))
+
+
+@fails(TOLD, "expected another output where the condition is absent; seen: the same")
+class AbsentIsTheFirst(Labelled):
+    told = ZeroNet
+
+
+class IdleNet(ToldNet):
+    def __init__(self, event, in_channels, condition):
+        super().__init__(event, in_channels, condition)
+        self.idle = nn.Linear(2, 2)
+
+
+@fails(TOLD, "expected a finite gradient for every parameter; seen: none for idle.weight")
+class IdleWhereTold(Labelled):
+    told = IdleNet
+
+
+class FlatToldNet(ToldNet):
+    def forward(self, x, i, condition):
+        return super().forward(x, i, condition).flatten(1)
+
+
+@fails(TOLD, r"expected an output of shape \(3, 1, 8, 8\); seen: \(3, 64\)")
+class FlatWhereTold(Labelled):
+    told = FlatToldNet
+
+
+class InfiniteNet(ToldNet):
+    def looked_up(self, label):
+        return torch.where(label[:, None] == 3, torch.nan, self.table(label))
+
+
+@fails(TOLD, "expected finite numbers, also where a condition is absent; seen: some are not")
+class NaNWhereAbsent(Labelled):
+    told = InfiniteNet
+
+
 # --- what is only unusual passes ----------------------------------------------------------------------------------------
 
 
@@ -289,7 +393,7 @@ def test_no_check_is_vacuous():
     assert titles("model") <= fails.titles
 
 
-@each(Perceptron)
+@each(Perceptron, Labelled)
 def test_what_mutants_are_made_of_is_sound(cls):
     assert broken(cls()) == []
 

@@ -35,6 +35,7 @@ from gendiff import (
 from gendiff.component import Component
 from gendiff.datasets.pictures import eight_bits, read_event
 from gendiff.errors import ArgumentError, ConfigError, DataError, GendiffError, Stopped
+from gendiff.machine.threads import Threads, so_many
 from gendiff.plugin.registry import default_registry
 from gendiff.run.directory import Run
 
@@ -486,6 +487,20 @@ class TestTrain:
         assert caught.value.fix == f"go on: gendiff.resume({str(path)!r}, model=net, data=x)"
         monkeypatch.undo()
         assert gendiff.resume(path, model=net(), data=events(), progress=False, device="cpu").step == 6
+
+    def test_threads_are_of_the_run_alone_and_in_its_record(self, tmp_path):
+        run = gendiff.train(events(), model=net(), out=tmp_path / "r", threads=2, **SMALL).run
+        assert (run.info["threads"], torch.get_num_threads()) == (2, 1)
+        with pytest.raises(ArgumentError, match="threads = 0"):
+            gendiff.resume(run.path, model=net(), data=events(), steps=8, progress=False, device="cpu", threads=0)
+        gendiff.resume(run.path, model=net(), data=events(), steps=8, progress=False, device="cpu", threads=3)
+        assert (json.loads((run.path / "run.json").read_text())["threads"], torch.get_num_threads()) == (3, 1)
+
+    def test_where_others_keep_the_cores_busy_it_says_so(self, tmp_path, monkeypatch):
+        busy = Threads(1, "other processes keep 1.9 of 2 cores busy")
+        monkeypatch.setattr("gendiff.training.library.chosen", lambda *_: busy)
+        with so_many(2), pytest.warns(UserWarning, match="1 of 2 threads: other processes keep 1.9 of 2 cores busy"):
+            gendiff.train(events(), model=net(), out=tmp_path / "r", **SMALL)
 
     def test_previews_and_progress(self, tmp_path, capsys):
         words = {**SMALL, "progress": True, "sample_every": 3, "preview": "ddim:steps=2", "preview_images": 2}

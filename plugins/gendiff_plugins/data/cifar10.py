@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
 from gendiff.datasets.images import Mark, event_of, located, mark, missing, reason
 from gendiff.errors import DataError, printable
@@ -31,6 +32,7 @@ FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin")
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
 ALLOWED = f"{ARCHIVES[0]} or {ARCHIVES[1]}, as published, or the folder that one of them unpacks to"
 FIX = "download it again from https://www.cs.toronto.edu/~kriz/cifar.html"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 VALUES = 3 * 32 * 32  # of one picture
 MOST_BYTES = 2**26  # of one batch; the published ones have 31 million
 MOST_UNPACKED = 2**30  # of an archive
@@ -56,6 +58,8 @@ class Cifar10(Data):
     ``x = v/127.5 - 1`` for the 8-bit values v, in the order of the files: ``data_batch_1`` to ``data_batch_5`` for
     ``split=train``, ``test_batch`` for ``split=test``. Both versions that are published for any language give the same events:
     the Python version and the binary one, each as the ``tar.gz`` or unpacked. They are read into memory at first use.
+
+    The condition ``label`` is the class, by its name or its number: airplane is 0, truck 9.
 
     The Python version is pickled. It is read without running anything: only the few instructions are accepted that its
     texts, numbers and arrays need, and any other raises `DataError`. Archives are read without unpacking them; absolute paths,
@@ -85,6 +89,13 @@ class Cifar10(Data):
             raise IndexError(f"picture {index} of {self.length}")
         return event_of(self._pixels[index].reshape(3, 32, 32).transpose(1, 2, 0).copy())
 
+    @property
+    def conditions(self) -> Conditions:
+        return {"label": Condition.label(CLASSES)}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {"label": int(_read(self._files, self.split)[index, 0])}
+
     @cached_property
     def fingerprint(self) -> str:
         return (
@@ -99,7 +110,7 @@ class Cifar10(Data):
 
     @property
     def _pixels(self) -> np.ndarray:
-        return _read(self._files, self.split)
+        return _read(self._files, self.split)[:, 1:]
 
     @cached_property
     def _files(self) -> tuple[tuple[Path, Mark], ...]:
@@ -113,7 +124,10 @@ class Cifar10(Data):
 
 @lru_cache(maxsize=4)
 def _read(files: tuple[tuple[Path, Mark], ...], split: str) -> np.ndarray:
-    """All pixels, ``(n, 3072)``. Every component of these files in this process shares them, and forked processes do too."""
+    """All records, ``(n, 3073)``, a label and its pixels.
+
+    Every component of these files in this process shares them, and forked processes do too.
+    """
     names = BATCHES[split]
     if len(files) == 1 and files[0][0].name.removesuffix(".bin") not in names:
         return np.concatenate(_from_archive(files[0][0], names))
@@ -237,7 +251,7 @@ class _Bounded:
 
 
 def _batch(name: str, content: bytes) -> np.ndarray:
-    """The pixels of one batch, ``(n, 3072)``; raises `ValueError` saying what is wrong."""
+    """The records of one batch, ``(n, 3073)``, a label and its pixels; raises `ValueError` saying what is wrong."""
     if not content:
         raise ValueError("the file is empty (0 bytes)")
     if len(content) > MOST_BYTES:
@@ -249,7 +263,7 @@ def _batch(name: str, content: bytes) -> np.ndarray:
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + VALUES)
     if records[:, 0].max() > 9:
         raise ValueError(f"it holds the label {records[:, 0].max()}, and CIFAR-10 has 0 to 9")
-    return records[:, 1:]
+    return records
 
 
 def _pickled(content: bytes) -> np.ndarray:
@@ -272,7 +286,9 @@ def _pickled(content: bytes) -> np.ndarray:
         )
     if not isinstance(raw, bytes) or len(raw) != math.prod(shape) or fortran is not False:
         raise ValueError("its data are not stored row by row")
-    return np.frombuffer(raw, np.uint8).reshape(shape)
+    if not all(type(label) is int and 0 <= label <= 9 for label in labels):
+        raise ValueError("its labels are not all whole numbers from 0 to 9, as those of CIFAR-10 are")
+    return np.column_stack([np.array(labels, np.uint8), np.frombuffer(raw, np.uint8).reshape(shape)])
 
 
 def _unpickled(content: bytes) -> Any:

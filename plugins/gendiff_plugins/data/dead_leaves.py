@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
 from gendiff.shapes import AsText, EventShape, event_of_size
 from gendiff.streams import stream
@@ -25,6 +26,7 @@ PAIRS = 2  # of a disk and a bare subpixel, a subpixel: up to so many are looked
 LOG = np.frexp(np.arange(SUPERSAMPLING * 1024 + 1))[1] - 1  # of a length, to base 2, rounded down
 
 Side = Annotated[int, Field(ge=8, le=1024)]
+Fraction = Annotated[float, Field(ge=0.25, le=4)]
 
 
 class DeadLeaves(Data):
@@ -49,6 +51,9 @@ class DeadLeaves(Data):
 
     A run keeps the version that it began with.
 
+    With ``r_max_range`` each scene has an r_max of its own, uniform in that range, which is the condition ``r_max``: small ones
+    make crowded scenes with less power at low frequencies.
+
     Reference: Lee, Mumford, Huang 2001, Occlusion models for natural images, IJCV 41.
     """
 
@@ -59,8 +64,28 @@ class DeadLeaves(Data):
     channels: int = Field(3, ge=1, le=4, description="3: colour, 1: grey")
     r_min: float = Field(1.0, ge=0.25, le=1.5, description="smallest radius in pixels")
     r_max: float = Field(2.0, ge=0.25, le=4, description="largest radius as a fraction of the longer side")
+    r_max_range: tuple[Fraction, Fraction] | None = Field(
+        None, description="draw r_max of each event from [low, high], and tell it as the condition r_max"
+    )
     seed: int = Field(0, ge=0, description="another seed is another data set of the same distribution")
     version: Literal[1, 2] = Field(2, description="how it is drawn: 2, or 1 as by runs that have no version")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.r_max_range is not None and not self.r_max_range[0] < self.r_max_range[1]:
+            raise ValueError("r_max_range is [low, high], and low is less than high")
+        return self
+
+    @property
+    def conditions(self) -> Conditions:
+        return {} if self.r_max_range is None else {"r_max": Condition.vector(1, *self.r_max_range)}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        if self.r_max_range is None:
+            return {}
+        low, high = self.r_max_range
+        u = torch.rand((), generator=stream(self.seed, f"{self.name} r_max", index), dtype=torch.float64)
+        return {"r_max": min(max(low + (high - low) * float(u), low), high)}
 
     @property
     def event_shape(self) -> EventShape:
@@ -73,6 +98,8 @@ class DeadLeaves(Data):
     def __getitem__(self, index: int) -> Tensor:
         if index < 0:
             raise IndexError(f"dead-leaves has no event {index}")
+        if self.r_max_range is not None:
+            return self.model_copy(update={"r_max": self.condition(index)["r_max"], "r_max_range": None})[index]
         generator = stream(self.seed, self.name if self.version == 1 else f"{self.name}/{self.version}", index)
         C, H, W = self.event_shape
         points = (SUPERSAMPLING * H, SUPERSAMPLING * W)
@@ -150,7 +177,8 @@ class DeadLeaves(Data):
     @property
     def fingerprint(self) -> str:
         shape = "x".join(map(str, self.event_shape))
-        return f"dead-leaves/{self.version} {shape} r_min={self.r_min:g} r_max={self.r_max:g} seed={self.seed}"
+        r_max = f"{self.r_max:g}" if self.r_max_range is None else "{!r}..{!r}".format(*self.r_max_range)
+        return f"dead-leaves/{self.version} {shape} r_min={self.r_min:g} r_max={r_max} seed={self.seed}"
 
 
 @dataclass(frozen=True)

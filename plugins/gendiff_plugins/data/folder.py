@@ -16,7 +16,7 @@ from pydantic import Field
 from gendiff.datasets.images import ENDINGS, none_found, opened, reason
 from gendiff.errors import DataError, printable
 from gendiff.storage import reading
-from gendiff_plugins.data.picture_files import PictureFiles
+from gendiff_plugins.data.picture_files import MOST_TABLE, TABLE, PictureFiles
 
 ENDS = 4096  # bytes at each end of a file that are part of the fingerprint
 
@@ -38,6 +38,9 @@ class Folder(PictureFiles):
     header of every file is read once, at first use. With ``on_bad_image="error"`` a bad header raises `DataError` then,
     and damage further inside when the picture is wanted. With ``"skip"`` every file is decoded once at first use; bad
     ones are left out, counted in one warning, and listed in `skipped`.
+
+    Where every picture lies in one of at least two sub-folders, the sub-folder is the condition ``label``, by the first level
+    below the folder: ``cats/1.png``, ``dogs/old/7.png``. A ``dataset.json``, as EDM has it, says the labels in place of them.
 
     The fingerprint covers the names and sizes of all files, and the first and last 4096 bytes of each.
 
@@ -61,6 +64,10 @@ class Folder(PictureFiles):
 
     def _opened(self, name: str) -> AbstractContextManager[Image.Image]:
         return opened(self._root / name)
+
+    def _table(self) -> bytes | None:
+        file = self._root / TABLE
+        return reading.content(file, MOST_TABLE) if file.exists() else None
 
     def _trace(self, name: str) -> int:
         """The size of a file, and a check sum of both its ends: another picture may have the same size."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.condition import Conditions
+from gendiff.datasets.column import Column
 from gendiff.datasets.images import MOST_BYTES, ImageData, Mark, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, without_advice
 from gendiff.shapes import EventShape
@@ -31,6 +35,9 @@ class HuggingFace(ImageData):
     column has to be one of images; a picture becomes an event by the rules of the data ``folder``, and pictures are decoded when
     they are wanted.
 
+    The column ``label``, where there is one of classes or of whole numbers from 0, is the condition ``label``. Another column is
+    given by its name; one of floating point, a number or a list of them in each row, is the condition ``vector``.
+
     The fingerprint covers the number of pictures and the content of 256 of them.
 
     Raises `DataError` naming what is missing or damaged, `ConfigError` without the library, `IndexError` outside
@@ -42,6 +49,9 @@ class HuggingFace(ImageData):
     path: Path = Field(description="a folder written by save_to_disk (~ is your home), or a name on the hub")
     column: str = Field("image", description="the column with the pictures")
     split: str = Field("train", description="the split, where the data set has several")
+    label: str = Field(
+        "label", description="the column with what is known of a picture, a class or numbers, where it is"
+    )
 
     @property
     def event_shape(self) -> EventShape:
@@ -62,6 +72,18 @@ class HuggingFace(ImageData):
             raise
         except Exception as error:
             raise self._damaged(index, error) from error
+
+    @property
+    def conditions(self) -> Conditions:
+        return {name: column.condition for name, column in self._told.items()}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {name: column[index] for name, column in self._told.items()}
+
+    @property
+    def _told(self) -> Mapping[str, Column]:
+        column = _labels(*self._source, self.split, self.label, self.label == type(self).model_fields["label"].default)
+        return {} if column is None else {"label" if column.condition.type == "label" else "vector": column}
 
     def _encoded(self, index: int) -> bytes:
         """The file that is stored in a row, or that the row names."""
@@ -117,6 +139,52 @@ class HuggingFace(ImageData):
 @lru_cache(maxsize=4)
 def _loaded(path: str, marks: tuple[Mark, ...] | None, column: str, split: str) -> Any:
     """The rows of one column, undecoded, shared by all components that ask for them."""
+    rows = _opened(path, marks, split)
+    feature = rows.features.get(column)
+    if type(feature).__name__ != "Image":
+        images = [name for name, other in rows.features.items() if type(other).__name__ == "Image"]
+        what = f"no column '{column}'" if feature is None else f"the column '{column}' holds no images"
+        details = [f"columns of images: {', '.join(images) or 'none'}"]
+        raise DataError(
+            f"{what} in the data set '{path}'", subject="data.column", details=details, fix="choose one of them"
+        )
+    if not len(rows):
+        raise DataError(
+            f"the data set '{path}' has no rows", subject="data.path", fix="choose another split or data set"
+        )
+    return rows.with_format(None).select_columns([column]).cast_column(column, type(feature)(decode=False))
+
+
+@lru_cache(maxsize=4)
+def _labels(path: str, marks: tuple[Mark, ...] | None, split: str, column: str, is_default: bool) -> Column | None:
+    """What a column says of every row; None where nobody has asked for it by name and there is none that could."""
+    rows = _opened(path, marks, split)
+    feature = rows.features.get(column)
+    try:
+        if feature is None:
+            raise ValueError("there is no such column")
+        if type(feature).__name__ == "Image":
+            raise ValueError("it holds images")
+        values = rows.with_format(None).select_columns([column])[:][column]
+        if any(value is None for value in values):
+            raise ValueError("it is empty in some rows")
+        return Column.of(np.asarray(values), len(values), getattr(feature, "names", None))
+    except Exception as error:
+        if is_default and feature is None:
+            return None
+        if is_default:
+            warnings.warn(f"the column '{column}' of '{path}' is no condition: {reason(error)}", stacklevel=2)
+            return None
+        raise DataError(
+            f"the column '{column}' of the data set '{path}' cannot be a condition",
+            subject="data.label",
+            details=[reason(error), f"columns: {', '.join(rows.features)}"],
+            fix="choose a column of classes, whole numbers from 0, or floating point",
+        ) from error
+
+
+def _opened(path: str, marks: tuple[Mark, ...] | None, split: str) -> Any:
+    """All columns of a split."""
     library = _library()
     try:
         if marks is None:
@@ -132,19 +200,7 @@ def _loaded(path: str, marks: tuple[Mark, ...] | None, column: str, split: str) 
         fix = "check the name and the connection" if marks is None else "write it again with save_to_disk"
         why = without_advice(str(error).strip().partition("\n")[0]) or type(error).__name__
         raise DataError(what, subject="data.path", details=[why, f"allowed: {ALLOWED}"], fix=fix) from error
-    feature = rows.features.get(column)
-    if type(feature).__name__ != "Image":
-        images = [name for name, other in rows.features.items() if type(other).__name__ == "Image"]
-        what = f"no column '{column}'" if feature is None else f"the column '{column}' holds no images"
-        details = [f"columns of images: {', '.join(images) or 'none'}"]
-        raise DataError(
-            f"{what} in the data set '{path}'", subject="data.column", details=details, fix="choose one of them"
-        )
-    if not len(rows):
-        raise DataError(
-            f"the data set '{path}' has no rows", subject="data.path", fix="choose another split or data set"
-        )
-    return rows.with_format(None).select_columns([column]).cast_column(column, type(feature)(decode=False))
+    return rows
 
 
 def _chosen(splits: dict[str, Any], split: str, path: str) -> Any:

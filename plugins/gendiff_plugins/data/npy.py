@@ -14,11 +14,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from gendiff.condition import Conditions
 from gendiff.data import Data
+from gendiff.datasets.column import Column
 from gendiff.datasets.images import Mark, as_bytes, event_of, located, mark, missing, reason
 from gendiff.errors import OBJECTS, DataError
 from gendiff.shapes import EventShape
-from gendiff.storage import reading
+from gendiff.storage import arrays, reading
 from gendiff.storage.arrays import header as array_header
 
 LAYOUTS = ("nhw", "nhwc", "nchw")
@@ -45,6 +47,10 @@ class Npy(Data):
     Objects are never unpickled. The fingerprint covers every value, but only 4096 parts spread over an array of more than a
     gigabyte.
 
+    ``labels`` is a second file of `numpy.save` with an entry for each picture: whole numbers (n,) are the condition ``label``,
+    classes that are counted from 0; floating point (n,) or (n, k) the condition ``vector``, of k numbers in the range that they
+    have in the file.
+
     Raises `DataError` naming the file and the event that is damaged, `IndexError` outside 0..length-1.
     """
 
@@ -56,6 +62,10 @@ class Npy(Data):
     )
     bounds: tuple[float, float] | None = Field(
         None, description="values that become [-1, 1]; by default [0, 255] for 8 bits and [-1, 1] for floating point"
+    )
+
+    labels: Path | None = Field(
+        None, description="a file with a label of each picture, whole numbers, or a vector, floating point"
     )
 
     @model_validator(mode="after")
@@ -88,6 +98,32 @@ class Npy(Data):
             what = f"cannot use picture {index} of '{self._file.name}'"
             fix = "correct the array, or set bounds to its least and greatest possible value"
             raise DataError(what, where=str(self._file), details=[reason(error)], fix=fix) from error
+
+    @property
+    def conditions(self) -> Conditions:
+        return {} if self.labels is None else {self._told[0]: self._told[1].condition}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {} if self.labels is None else {self._told[0]: self._told[1][index]}
+
+    @property
+    def _told(self) -> tuple[str, Column]:
+        """The condition in the second file, and its name."""
+        assert self.labels is not None
+        file = located(self.labels)
+        try:
+            column = _column(file, mark(file), self.length)
+        except FileNotFoundError as error:
+            raise missing(file, "a file made by numpy.save", "data.labels") from error
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"cannot use '{file.name}' as the labels of '{self._file.name}'",
+                where=str(file),
+                details=[reason(error)],
+                fix="write one entry for each picture with numpy.save: integers from 0 are labels, floats vectors",
+                subject="data.labels",
+            ) from error
+        return ("label" if column.condition.type == "label" else "vector"), column
 
     def _scaled(self, v: np.ndarray) -> Tensor:
         low, high = self.bounds or ((0, 255) if v.dtype == np.uint8 else (-1, 1))
@@ -193,6 +229,14 @@ def _mapped(file: Path, mark: Mark) -> np.memmap:
         nothing = "there is nothing in it: " if 0 in shape else ""
         raise ValueError(f"{nothing}it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W)")
     return np.memmap(file, dtype, "r", header.offset, shape, "F" if header.fortran else "C")
+
+
+@lru_cache(maxsize=8)
+def _column(file: Path, mark: Mark, count: int) -> Column:
+    values = arrays.npy(file)
+    if values.ndim > 2:
+        raise ValueError(f"it has the shape {values.shape}; allowed: (n,) and (n, k)")
+    return Column.of(values, count)
 
 
 class _WrongType(ValueError):

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.datasets.images import located
 from gendiff.datasets.packed import JOURNAL, MANIFEST, PackedSet
@@ -21,7 +22,7 @@ class Packed(Data):
 
     ``x = v/127.5 - 1`` for the 8-bit values v, in the order of the source. Nothing is loaded: an event is read when it is wanted,
     each process reads for itself, and the set may be larger than memory. Each event is checked against its CRC-32 when it is
-    read. The fingerprint is that of the content, so it stays when the set is moved or copied.
+    read. The fingerprint is that of the content, so it stays when the set is moved or copied. Conditions are those of the source.
 
     Raises `DataError` naming the set, and the event, that is missing, unfinished, truncated or damaged; `IndexError` outside
     0..length-1.
@@ -44,6 +45,13 @@ class Packed(Data):
         if not 0 <= index < events.count:
             raise IndexError(f"event {index} of {events.count}")
         return torch.from_numpy(events[index]) / 127.5 - 1
+
+    @property
+    def conditions(self) -> Conditions:
+        return {name: column.condition for name, column in self._set.columns.items()}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {name: column[index] for name, column in self._set.columns.items()}
 
     @property
     def fingerprint(self) -> str:

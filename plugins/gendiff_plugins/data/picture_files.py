@@ -1,4 +1,10 @@
-"""Picture files: what the data ``folder`` and ``zip`` have in common, wherever the files are."""
+"""Picture files: what the data ``folder`` and ``zip`` have in common, wherever the files are.
+
+What they show is the condition ``label``: the folder that a picture lies in, by the first level below the root, where there are
+at least two and every picture lies in one. A ``dataset.json`` at the root, as EDM and StyleGAN have it, says it instead:
+``{"labels": [["00000/img00000000.png", 6], ...]}``, with ``null`` where there are none; with lists of numbers in place of
+classes it is the condition ``vector``.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,22 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from gendiff.condition import Condition, Conditions
+from gendiff.datasets.column import Column
 from gendiff.datasets.images import FIRST, ImageData, eight_bit, hushed, reason, survey, upright
 from gendiff.errors import DataError, printable
+from gendiff.plain import json_object
 from gendiff.shapes import EventShape
 
+TABLE = "dataset.json"
+MOST_TABLE = 2**30  # bytes of it; that of ImageNet has 60 million
 FIX = "replace or remove the file, or set on_bad_image=skip to leave bad files out"
 
 
@@ -76,6 +88,13 @@ class PictureFiles(ImageData):
         except Exception:  # what is wrong with it is said where it is read
             return None
 
+    @property
+    def conditions(self) -> Conditions:
+        return {name: column.condition for name, column in self._told.items()}
+
+    def condition(self, index: int) -> Mapping[str, Any]:
+        return {name: column[index] for name, column in self._told.items()}
+
     def origin(self, index: int) -> str:
         return printable(self._names[index])
 
@@ -105,6 +124,43 @@ class PictureFiles(ImageData):
     @cached_property
     def _names(self) -> tuple[str, ...]:
         return tuple(self._scan.files)
+
+    @cached_property
+    def _told(self) -> Mapping[str, Column]:
+        """What is said of every picture, by the name of the condition; empty where nothing is."""
+        try:
+            content = self._table()
+            if content is None:
+                return self._by_folder()
+            labels = json_object(content).get("labels")
+            return {} if labels is None else self._by_table(labels)
+        except DataError:
+            raise
+        except Exception as error:
+            what, fix = f"cannot use the labels in {TABLE}", f"correct it, or take {TABLE} away to leave labels out"
+            raise DataError(what, where=self._where(TABLE), details=[reason(error)], fix=fix) from error
+
+    def _by_folder(self) -> Mapping[str, Column]:
+        folders = [name.partition("/")[0] if "/" in name else "" for name in self._names]
+        classes = sorted(set(folders))
+        if len(classes) < 2 or "" in classes:
+            return {}
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = np.array([numbers[folder] for folder in folders])
+        return {"label": Column(Condition.label([printable(name) for name in classes]), labels)}
+
+    def _by_table(self, labels: Any) -> Mapping[str, Column]:
+        pairs = labels.items() if isinstance(labels, dict) else labels
+        said = {str(name).replace("\\", "/"): value for name, value in pairs}
+        if absent := [name for name in self._names if name not in said]:
+            raise ValueError(f"it has no label for {printable(absent[0])}, and {len(absent) - 1} more")
+        everyone = np.array(list(said.values()))  # classes are those of the whole table, whatever pictures are left out
+        column = Column.of(everyone, len(everyone))
+        values = np.array([said[name] for name in self._names])
+        if values.ndim > 2:
+            raise ValueError("labels are whole numbers, or lists of numbers")
+        name = "label" if column.condition.type == "label" else "vector"
+        return {name: Column(column.condition, values.reshape(len(values), *column.condition.shape))}
 
     @cached_property
     def _scan(self) -> Scan:
@@ -140,6 +196,10 @@ class PictureFiles(ImageData):
     @abstractmethod
     def _opened(self, name: str) -> AbstractContextManager[Image.Image]:
         """The picture of a file; raises what is wrong with it."""
+
+    @abstractmethod
+    def _table(self) -> bytes | None:
+        """What is in `TABLE`; None where there is none."""
 
     @abstractmethod
     def _trace(self, name: str) -> int:

@@ -17,7 +17,7 @@ from pydantic import Field
 from gendiff.datasets.images import ENDINGS, MOST_BYTES, Mark, located, mark, missing, none_found, opened_bytes, reason
 from gendiff.errors import DataError, printable
 from gendiff.storage import reading
-from gendiff_plugins.data.picture_files import PictureFiles
+from gendiff_plugins.data.picture_files import MOST_TABLE, TABLE, PictureFiles
 
 HEAD = 2**16  # bytes that hold the header of nearly every picture
 
@@ -26,7 +26,9 @@ class Zip(PictureFiles):
     """the image files in a zip archive, resized to one size.
 
     Every rule is that of the data ``folder``: which files count, their order, how a picture becomes an event of ``size``, and
-    what is bad. Nothing is unpacked to the disk, and each process opens the archive once.
+    what is bad, and what the condition ``label`` is: the folder in the archive, or what its ``dataset.json`` says.
+
+    Nothing is unpacked to the disk, and each process opens the archive once.
 
     Also bad are files that are encrypted, packed by anything but DEFLATE, links, larger than 256 MiB, or larger than the archive
     says. An archive with absolute paths or ``..`` is refused.
@@ -53,6 +55,10 @@ class Zip(PictureFiles):
 
     def _opened(self, name: str) -> AbstractContextManager[Image.Image]:
         return opened_bytes(_content(self._archive, name))
+
+    def _table(self) -> bytes | None:
+        archive = self._archive
+        return reading.member(archive, TABLE, MOST_TABLE) if TABLE in archive.NameToInfo else None
 
     def _trace(self, name: str) -> int:
         """The check sum that the archive keeps."""

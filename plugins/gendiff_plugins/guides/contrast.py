@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from gendiff.component import abstractmethod
@@ -24,11 +23,12 @@ class Contrast(Guide):
     sigma_min: float = Field(0.0, ge=0, description="it acts on components whose noise level s/a is above this")
     sigma_max: float | None = Field(None, gt=0, description="and at most this; left out, at any level")
 
-    @model_validator(mode="after")
-    def _is_an_interval(self) -> Self:
-        if self.sigma_max is not None and not self.sigma_min < self.sigma_max:
-            raise ValueError(f"sigma_min = {self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}")
-        return self
+    @field_validator("sigma_max")
+    @classmethod
+    def _is_above(cls, sigma_max: float | None, info: ValidationInfo) -> float | None:
+        if sigma_max is not None and not info.data.get("sigma_min", 0.0) < sigma_max:
+            raise ValueError(f"it must be above sigma_min = {info.data['sigma_min']:g}")
+        return sigma_max
 
     @property
     @abstractmethod

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
@@ -43,15 +42,15 @@ class Frequency(FreeContrast):
         (), description="where the next band begins, in radians per pixel; left out, equal steps of ρ"
     )
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.edges and len(self.edges) != len(self.weights) - 1:
-            raise ValueError(
-                f"{len(self.weights)} weights, and {len(self.edges)} edges part {len(self.edges) + 1} bands"
-            )
-        if any(not low < high for low, high in pairwise((0.0, *self.edges))):
-            raise ValueError("edges are above 0, and each is above the one before")
-        return self
+    @field_validator("edges")
+    @classmethod
+    def _part(cls, edges: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        count = len(info.data.get("weights", ()))
+        if edges and count and len(edges) != count - 1:
+            raise ValueError(f"they part {len(edges) + 1} bands, and there are {count} weights")
+        if any(not low < high for low, high in pairwise((0.0, *edges))):
+            raise ValueError("the first must be above 0, and each above the one before")
+        return edges
 
     @property
     def distinct(self) -> set[float]:

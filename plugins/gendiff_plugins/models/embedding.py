@@ -60,27 +60,32 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         labels = {name: one for name, one in conditions.items() if one.type == "label"}
         vectors = {name: one for name, one in conditions.items() if one.type == "vector"}
+        self.labels = tuple(labels)
         self.ranges = {name: (one.low, one.high) for name, one in vectors.items()}
-        self.tables = nn.ModuleDict({name: nn.Embedding(one.size + 1, out) for name, one in labels.items()})
+        self.tables = nn.ModuleDict({_key(name): nn.Embedding(one.size + 1, out) for name, one in labels.items()})
         self.layers = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.Linear(one.size, out), nn.SiLU(), nn.Linear(out, out))
+                _key(name): nn.Sequential(nn.Linear(one.size, out), nn.SiLU(), nn.Linear(out, out))
                 for name, one in vectors.items()
             }
         )
-        self.absent = nn.ParameterDict({name: nn.Parameter(torch.randn(out)) for name in vectors})
+        self.absent = nn.ParameterDict({_key(name): nn.Parameter(torch.randn(out)) for name in vectors})
 
     def forward(self, condition: Given, like: Tensor) -> Tensor:
         """``(B, out)``, of the type of ``like``, the embedding of the step."""
         total = torch.zeros_like(like)
-        for name, table in self.tables.items():
-            total = total + table(condition[name])
-        for name, layers in self.layers.items():
-            low, high = self.ranges[name]
+        for name in self.labels:
+            total = total + self.tables[_key(name)](condition[name])
+        for name, (low, high) in self.ranges.items():
             said = ~condition[name].isnan().any(1, keepdim=True)
             value = condition[name].nan_to_num() * (2 / (high - low)) - (high + low) / (high - low)
-            total = total + torch.where(said, layers(value), self.absent[name])
+            total = total + torch.where(said, self.layers[_key(name)](value), self.absent[_key(name)])
         return total
+
+
+def _key(name: str) -> str:
+    """A key of torch's dictionaries, which refuse the names of their own members: type, keys, values."""
+    return f"of_{name}"
 
 
 def beside(conditions: Conditions) -> int:

@@ -1,0 +1,225 @@
+"""A comparison that is worked on several pieces at a time: the same bits, whatever fails, stops or is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from command import TINY, run
+from plans import TWO, plan_of
+from runs import CPU, exit_code, forked
+
+from gendiff.comparison import engine
+from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.fairness import unequal
+from gendiff.comparison.result import result
+from gendiff.errors import ConfigError, PluginError, Stopped
+from gendiff.machine.jobs import ALONE, Crew, JobDied
+from gendiff.plugin.registry import default_registry
+from gendiff.run.directory import Run
+from gendiff.training.trainer import Trainer
+
+PAIR = Crew(2, 1)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    torch.set_num_threads(1)
+    return plan_of(*TWO, n=20, evaluations=(2, 4))
+
+
+def done(path, plan, crew) -> tuple[dict, dict]:
+    """The numbers of a comparison, done or gone on with, and the hashes of its weights."""
+    comparison = Comparison.create(plan, path, ["compare"])
+    with comparison.working() as heed:
+        comparison.finish(default_registry(), CPU, Silent(), heed, crew)
+        comparison.looks(CPU, Silent(), heed)
+    arms = json.loads(json.dumps(result(comparison, unequal(plan))))["arms"]
+    for one in (one for arm in arms for one in arm["runs"]):
+        del one["path"], one["drawing"]["run"]
+    manifests = {
+        run.name: json.loads(next(run.glob("checkpoints/step-*4/MANIFEST.json")).read_text())["files"]
+        for run in sorted((path / "runs").iterdir())
+    }
+    weights = {
+        name: {key: value for key, value in files.items() if "safetensors" in key} for name, files in manifests.items()
+    }
+    return {"arms": arms}, weights
+
+
+@pytest.fixture(scope="module")
+def alone(plan, tmp_path_factory):
+    """One after the other, in this process."""
+    torch.set_num_threads(1)
+    return done(tmp_path_factory.mktemp("alone") / "c", plan, ALONE)
+
+
+def test_it_comes_to_the_same_bits(plan, alone, tmp_path):
+    assert done(tmp_path / "c", plan, PAIR) == alone
+    infos = [Run.open(path).info for path in (tmp_path / "c" / "runs").iterdir()]
+    assert [(info["status"], info["threads"]) for info in infos] == [("done", 1)] * 4
+    assert len({info["pid"] for info in infos} | {os.getpid()}) == 5
+
+
+def test_the_record_says_how_many_threads_there_were(plan, tmp_path):
+    done(tmp_path / "c", plan, Crew(2, 2))
+    assert {Run.open(path).info["threads"] for path in (tmp_path / "c" / "runs").iterdir()} == {2}
+
+
+def test_nothing_is_done_again(plan, alone, tmp_path, monkeypatch):
+    done(tmp_path / "c", plan, PAIR)
+    monkeypatch.setattr(engine, "together", None)
+    monkeypatch.setattr(engine, "memory_of", None)
+    assert done(tmp_path / "c", plan, PAIR) == alone
+
+
+@pytest.mark.parametrize("moment", [1, 3])
+def test_asked_to_stop_all_arms_are_saved_and_go_on(plan, alone, tmp_path, monkeypatch, moment):
+    owner, train_step = os.getpid(), Trainer.train_step
+
+    def step(trainer, batch):
+        config = trainer.config
+        if (trainer.step, config.train.seed, config.rotation.name) == (moment, 0, "dct"):
+            os.kill(owner, signal.SIGTERM)
+        train_step(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        patch.setattr(engine, "memory_of", lambda work: 0)
+        with pytest.raises(Stopped, match="the comparison") as stop:
+            done(tmp_path / "c", plan, PAIR)
+    assert stop.value.exit_code == 75
+    assert f"gendiff compare --resume {tmp_path / 'c'}" in str(stop.value)
+    assert done(tmp_path / "c", plan, PAIR) == alone
+
+
+def test_killed_over_and_over_it_comes_to_the_same_bits(plan, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "memory_of", lambda work: 0)
+    deaths, train_step, generate = 0, Trainer.train_step, engine.measure
+
+    def work():
+        owner = os.getpid()
+
+        def step(trainer, batch):
+            train_step(trainer, batch)
+            if trainer.step == 1 + deaths % 4:
+                os.kill(owner, signal.SIGKILL)
+
+        def measure(*arguments):
+            if deaths % 2:
+                os.kill(owner, signal.SIGKILL)
+            return generate(*arguments)
+
+        Trainer.train_step, engine.measure = step, measure
+        done(tmp_path / "c", plan, PAIR)
+
+    while (code := exit_code(forked(work))) == -signal.SIGKILL and deaths < 12:
+        deaths += 1
+    assert code in (0, -signal.SIGKILL)
+    assert deaths > 3
+    assert done(tmp_path / "c", plan, PAIR) == alone
+
+
+class TestAnArmThatFails:
+    @pytest.fixture
+    def failing(self, monkeypatch):
+        def fail(error):
+            train_step = Trainer.train_step
+
+            def step(trainer, batch):
+                if trainer.config.rotation.name == "dct" and trainer.step == 2:
+                    error()
+                train_step(trainer, batch)
+
+            monkeypatch.setattr(engine, "memory_of", lambda work: 0)
+            monkeypatch.setattr(Trainer, "train_step", step)
+
+        return fail
+
+    def test_says_what_it_says_alone_and_nothing_is_lost(self, plan, alone, tmp_path, failing, monkeypatch):
+        def error():
+            raise ConfigError("it cannot be", fix="do otherwise")
+
+        failing(error)
+        said = []
+        for crew in (ALONE, PAIR):
+            with pytest.raises(ConfigError, match="it cannot be") as caught:
+                done(tmp_path / f"{crew.at_once}", plan, crew)
+            said.append(str(caught.value).replace(f"{tmp_path / str(crew.at_once)}", "c"))
+        assert said[0] == said[1]
+        for path in (tmp_path / "2" / "runs").iterdir():
+            info = Run.open(path).info
+            assert info["status"] in ("done", "failed" if "dct" in path.name else "stopped")
+            assert list(path.glob("checkpoints/step-*"))
+        monkeypatch.undo()
+        assert done(tmp_path / "2", plan, PAIR) == alone
+
+    def test_its_process_may_be_killed(self, plan, alone, tmp_path, failing, monkeypatch):
+        failing(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(JobDied, match=r"the process of dct.*, seed 0 .* has died"):
+            done(tmp_path / "c", plan, PAIR)
+        monkeypatch.undo()
+        assert done(tmp_path / "c", plan, PAIR) == alone
+
+    def test_whose_code_failed_is_said(self, plan, tmp_path, monkeypatch):
+        def build(self, *arguments):
+            raise ZeroDivisionError("nothing")
+
+        monkeypatch.setattr(engine, "memory_of", lambda work: 0)
+        monkeypatch.setattr(type(plan.contenders[0].config.model), "build", build)
+        with pytest.raises(PluginError, match=r"model '\w+' of .* failed: ZeroDivisionError: nothing"):
+            done(tmp_path / "c", plan, PAIR)
+
+
+class TestCommand:
+    ARMS = ("--arm", "identity", "--arm", "dct", "--seeds", 2, *TINY, "--n", 16, "--features", "pixels")
+
+    @pytest.fixture(autouse=True)
+    def two_cores(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("gendiff.machine.jobs.allowance", lambda: 2.0)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def test_it_says_how_many_and_what_each_does(self):
+        both = [
+            run("compare", *self.ARMS, "--out", f"c{k}", "--json", *more)
+            for k, more in enumerate([(), ("--at-once", 1)])
+        ]
+        assert [one.code for one in both] == [0, 0], both[0].err
+        assert "note: runs are trained and measured 2 at a time, a thread each: there are 2 cores\n" in both[0].err
+        assert "note: runs are trained and measured one at a time: --at-once 1\n" in both[1].err
+        for label in ("identity", "dct"):
+            for seed in (0, 1):
+                assert f"training {label}, seed {seed} (run " in both[0].err
+                assert f"{label}, seed {seed}: " in both[0].err
+        assert "): step 3/3  loss " in both[0].err
+        values = [[arm["numbers"] for arm in one.json["arms"]] for one in both]
+        assert values[0] == values[1]
+        assert [one.json["reproduce"]["threads"] for one in both] == [1, 1]
+
+    @pytest.mark.parametrize("option", ["--at-once", "--threads"])
+    @pytest.mark.parametrize("value", ["0", "two", "-1", "1.5"])
+    def test_a_number_that_is_none_is_refused(self, option, value):
+        refused = run("compare", *self.ARMS, option, value)
+        assert refused.code == 2
+        assert f"cannot read the number '{value}' (from {option})" in refused.err
+        assert "allowed: auto, 1, 2, ..." in refused.err
+
+    def test_evaluate_draws_the_same_however_many_draw(self):
+        assert run("train", *TINY, "--out", "r").code == 0
+        words = ("evaluate", "r", "--n", 100, "--steps", 3, "--no-cache", "--features", "pixels", "--json")
+        alone, pair = (run(*words, "--at-once", count) for count in (1, "auto"))
+        assert alone.code == pair.code == 0, pair.err
+        assert "note: samples are drawn and measured 2 at a time, a thread each: there are 2 cores\n" in pair.err
+        assert alone.json["numbers"] == pair.json["numbers"]
+        assert alone.json["threads"] == pair.json["threads"] == 1
+
+    def test_a_gpu_does_one_after_the_other(self, monkeypatch):
+        monkeypatch.setattr("gendiff.machine.jobs.possible", lambda device: False)
+        assert run("compare", *self.ARMS, "--at-once", 1, "--out", "c").code == 0
+        refused = run("compare", *self.ARMS, "--at-once", 2)
+        assert refused.code == 2
+        assert "several at a time are for a CPU, under Linux (from --at-once 2)" in refused.err
