@@ -87,7 +87,8 @@ def reached(path: Path, last: Mapping[str, Any]) -> int:
     """The step that the run at ``path`` has reached: that of its newest checkpoint where it is beyond its last row."""
     folder = path / "checkpoints"
     names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
-    return max([last.get("step", 0), *(int(match[1]) for name in names if (match := SAVED.fullmatch(name)))])
+    logged: int = last.get("step", 0)
+    return max([logged, *(int(match[1]) for name in names if (match := SAVED.fullmatch(name)))])
 
 
 def parent(run: Summary, others: Iterable[Summary]) -> Summary | None:

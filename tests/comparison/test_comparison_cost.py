@@ -97,6 +97,8 @@ class TestCommands:
         assert told[-1] == "nothing was written"
         assert told[-2].startswith(f"by steps on cpu, {torch.get_num_threads()} thread")
         assert told[-3].startswith("in all: ")
+        at_once = whole["at_once"]
+        assert at_once == 1 or f"with {at_once} at a time, " in told[-3]
         assert "of memory at most" in told[-3]
         assert "2 x " in told[-4]
         assert not list(tmp_path.iterdir())
