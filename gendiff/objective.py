@@ -34,7 +34,7 @@ LOSS_OF_ONE: Mapping[Parametrization, str] = {
 }
 
 
-class _Nothing(nn.Module):
+class Nothing(nn.Module):
     """A network that has learned nothing."""
 
     def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
@@ -98,7 +98,7 @@ class Objective(Component):
     @final
     def loss_of_nothing(self, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> float:
         """The mean loss of a network that returns 0, on a batch as `loss` takes it: what one that has learned nothing has."""
-        return float(self.loss(_Nothing(), diffusion, x_0, i, eps).per_event.mean())
+        return float(self.loss(Nothing(), diffusion, x_0, i, eps).per_event.mean())
 
     @final
     def loss(

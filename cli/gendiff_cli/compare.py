@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.errors import ConfigError
+from gendiff.machine.load import Load
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import busy, note
 from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
@@ -28,6 +29,7 @@ from gendiff_cli.options import (
     weights_option,
 )
 from gendiff_cli.remarks import remark_overruled
+from gendiff_cli.training import machine
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +123,7 @@ def compare(
             fix="train the arms under torchrun with gendiff train, and give their runs as arms",
         )
     registry: Registry = context.obj
+    load = Load()
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
@@ -164,7 +167,7 @@ def compare(
         for text in gate or []:
             Gate.parse(text, names)
         if dry_run:
-            describe(plan, _cost(plan, world.device, comparison), json)
+            describe(plan, _cost(plan, world.device, comparison), machine(world.device, load, crew), json)
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import look_at, quoted
 from gendiff.errors import CheckError
-from gendiff_cli.console import amount, duration, json_result, next_step, paragraph, result, table
+from gendiff_cli.console import amount, counted, duration, json_result, next_step, paragraph, result, table
+from gendiff_cli.training import remark_load
 
 if TYPE_CHECKING:
     from gendiff.comparison.cost import Cost
     from gendiff.comparison.plan import Plan
 
 
-def describe(plan: Plan, cost: Cost, json: bool) -> None:
-    """Print what would be done, and what it would take."""
+def describe(plan: Plan, cost: Cost, machine: Mapping[str, Any], json: bool) -> None:
+    """Print what would be done, and what it would take on this ``machine``."""
     from gendiff.comparison import settings
 
     arms: list[dict[str, Any]] = [
@@ -40,7 +41,7 @@ def describe(plan: Plan, cost: Cost, json: bool) -> None:
             "groups": {one.path: one.group for one in differing},
             "asked": [one.path for one in differing if one.asked],
         }
-        json_result({**facts, "cost": cost.json()})
+        json_result({**facts, **machine, "cost": cost.json()})
         return
     rows = []
     for arm in arms:
@@ -54,12 +55,12 @@ def describe(plan: Plan, cost: Cost, json: bool) -> None:
     )
     _warn(arms)
     result("")
-    show_cost(cost)
+    show_cost(cost, machine)
     result("nothing was written")
 
 
-def show_cost(cost: Cost) -> None:
-    """Print what is still to be done of a comparison, arm by arm and in all."""
+def show_cost(cost: Cost, machine: Mapping[str, Any]) -> None:
+    """Print what is still to be done of a comparison, arm by arm and in all, and what these times are measured with."""
     rows = [
         (
             arm.label,
@@ -73,7 +74,13 @@ def show_cost(cost: Cost) -> None:
     table(["name", "training", "sampling", "memory", "disk"], rows)
     most = f", {amount(cost.memory.peak)} of memory at most" if cost.memory else ""
     disk = f", {amount(cost.disk)} on the disk, {amount(cost.peak_disk)} on the way"
-    result(f"in all: {duration(cost.seconds)}, and what measuring takes{most}{disk}")
+    time, at_once = duration(cost.seconds), machine["at_once"]
+    if at_once > 1:
+        time = f"{duration(cost.seconds / at_once)} with {at_once} at a time, {time} one after the other"
+    paragraph(f"in all: {time}, and what measuring takes{most}{disk}", indent=8)
+    threads = f", {counted(machine['threads'], 'thread')}: {machine['threads_because']}"
+    paragraph(f"by steps on {machine['device']}{threads if machine['device'] == 'cpu' else ''}", indent=8)
+    remark_load(machine)
 
 
 def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
@@ -82,7 +89,7 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         json_result(facts)
     else:
         name = facts["number"]
-        result(f"{facts['verdict']['headline']}")
+        paragraph(facts["verdict"]["headline"], indent=2)
         for sentence in facts["differ"]:
             paragraph(_capital(sentence), indent=2)
         result("")
@@ -91,13 +98,13 @@ def report(facts: dict[str, Any], files: Sequence[Path], json: bool) -> None:
         table(["rank", "name", f"{name} ({better} is better)", "minus baseline", "verdict"], rows)
         result("")
         for sentence in facts["verdict"]["sentences"]:
-            result(sentence)
+            paragraph(sentence, indent=2)
         for remark in facts["remarks"]:
             paragraph(f"{remark['rule']}: {remark['text']}", indent=2)
         _warn(facts["arms"])
         for arm in facts["arms"]:
             for alarm in arm["alarms"]:
-                result(f"warning: {arm['label']}: {alarm}")
+                paragraph(f"warning: {arm['label']}: {alarm}", indent=9)
         for gate in facts["gates"]:
             if gate["passed"]:
                 result(f"gate passed: {gate['gate']}")
@@ -132,7 +139,7 @@ def _warn(arms: Sequence[dict[str, Any]]) -> None:
     """Say of which arms sampling starts in the wrong place."""
     for arm in arms:
         for finding in arm["findings"]:
-            result(f"warning: {warning(arm['label'], finding['text'])}")
+            paragraph(f"warning: {warning(arm['label'], finding['text'])}", indent=9)
 
 
 def _row(arm: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +16,11 @@ import typer
 from gendiff.command import command
 from gendiff.errors import ConfigError, PluginError
 from gendiff_cli.commands import Group
-from gendiff_cli.console import err, json_result, next_step, note, plain, progress, result, table
+from gendiff_cli.console import counted, err, json_result, next_step, note, plain, progress, result, table
 from gendiff_cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from gendiff.datasets.images import ImageData
     from gendiff.datasets.packed import PackedSet
     from gendiff.datasets.preparation import Resize
     from gendiff.plugin.registry import Registry
@@ -178,6 +181,7 @@ def info(
         summary = census(source_data, count, default_workers() if workers is None else workers, watch)
     bad = [*((str(name), why) for name, why in source_data.skipped), *summary.bad]
     others = dict(source_data.passed_over) if isinstance(source_data, ImageData) else {}
+    sizes = _own_sizes(source_data) if isinstance(source_data, ImageData) else []
     facts: dict[str, Any] = {
         "data": source_data.spec,
         "fingerprint": fingerprint,
@@ -196,6 +200,7 @@ def info(
         "duplicates": [[{"index": k, "name": source_data.origin(k)} for k in group] for group in summary.duplicates],
         "bad": [{"name": name, "reason": why} for name, why in bad],
         "passed_over": others,
+        "own_sizes": [[*size, number] for size, number in sizes],
     }
     if json:
         json_result(facts)
@@ -205,10 +210,19 @@ def info(
         options = [
             *(["--n", 10000] if source_data.length is None else []),
             *(["--on-bad-image", "skip"] if bad else []),
+            *(["--size", size] if size else []),
+            *(["--channels", channels] if channels else []),
+            *(["--crop", crop] if crop else []),
         ]
         next_step(command("data", "prepare", Path(source) if source.startswith("-") else source, "NEW", *options))
     else:
         next_step(command("train", "--data", source_data.spec))
+
+
+def _own_sizes(data: ImageData) -> list[tuple[tuple[int, int], int]]:
+    """Which sizes pictures have before they are resized, the smallest first, and how many have each; of a thousand at most."""
+    counts = collections.Counter(size for k in data.spread(ENDLESS) if (size := data.own_size(k)))
+    return sorted(counts.items(), key=lambda pair: (math.prod(pair[0]), pair[0]))
 
 
 # --- from words to data -----------------------------------------------------------------------------------------------
@@ -329,10 +343,12 @@ def _show(facts: dict[str, Any]) -> None:
     remark = "" if facts["looked_at"] == length else f", {facts['looked_at']:,} looked at"
     slope = facts["spectrum_slope"]
     bounds = facts["declared_range"]
+    sizes = ["x".join(map(str, size)) for *size, _ in facts["own_sizes"]]
     lines = {
         "data": facts["data"],
         "fingerprint": facts["fingerprint"],
         "events": f"{number}{remark}, each {'x'.join(map(str, facts['event_shape']))}",
+        **({"pictures": _between(sizes)} if sizes else {}),
         "range": "{:.3f} to {:.3f}".format(*facts["range"])
         + (" of {:g} to {:g}".format(*bounds) if bounds else ", unbounded"),
         "mean": "  ".join(f"{value:.4f}" for value in facts["mean"]) + "  by channel",
@@ -357,7 +373,16 @@ def _show(facts: dict[str, Any]) -> None:
     if others := facts["passed_over"]:
         most = sorted(others, key=lambda ending: -others[ending])[:SHOWN]
         endings = ", ".join(f"{ending} ({others[ending]:,})" for ending in most)
-        result(f"{'passed over':12} {sum(others.values()):,} files that are no pictures by their ending: {endings}")
+        files, one = counted(sum(others.values()), "file"), sum(others.values()) == 1
+        what = f"{files} that {'is no picture by its' if one else 'are no pictures by their'} ending: {endings}"
+        result(f"{'passed over':12} {what}")
+
+
+def _between(sizes: list[str]) -> str:
+    """In words, which sizes pictures have."""
+    if len(sizes) == 1:
+        return f"each {sizes[0]} (height x width) as it lies there"
+    return f"{sizes[0]} to {sizes[-1]} (height x width) as they lie there, {len(sizes):,} sizes"
 
 
 def _show_conditions(conditions: dict[str, Any]) -> None:

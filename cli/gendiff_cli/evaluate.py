@@ -15,7 +15,7 @@ from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
 from gendiff_cli.classes import alike, by_class, label_of
-from gendiff_cli.console import json_result, next_step, note, progress, result
+from gendiff_cli.console import json_result, next_step, note, paragraph, progress, result
 from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_on
 from gendiff_cli.neighbours import MOST_SHOWN, Search, picture_of, save_picture
@@ -291,7 +291,7 @@ def _report(
         for name, path in paths.items():
             result(f"{name:10} {path}")
         for alarm in evaluation.alarms:
-            result(f"warning: {alarm}")
+            paragraph(f"warning: {alarm}", indent=9)
     next_step(command("runs", "show", run.path) if run else command("plugins", "list", "--kind", "metric"))
 
 

@@ -35,7 +35,7 @@ class Search:
         shown: how many samples are drawn.
         training: the events that are looked through, 50 000 at most.
         origin: what people call one of them, by its number.
-        others: events that were not trained on; None where there are none.
+        others: events that were not trained on, of the reference or held out of the run; None where there are none.
         spaces: in which distances are taken.
         instruments: these, and all that measure besides.
 
@@ -89,8 +89,8 @@ class Search:
             assert events is not None
             return cls(shown, events, "event {}".format, None, spaces, everything)
         training, origin = _trained_on(model)
-        same = events is not None and events.about.fingerprint == training.about.fingerprint
-        return cls(shown, training, origin, None if same else events, spaces, everything)
+        known = events is None or events.about.fingerprint == training.about.fingerprint
+        return cls(shown, training, origin, _held_out(model) if known else events, spaces, everything)
 
     def done(
         self, evaluation: Evaluation, samples: Seen, device: torch.device, cache: Cache | None
@@ -138,6 +138,17 @@ def _trained_on(model: TrainedModel) -> tuple[EventSet, Callable[[int], str]]:
     count = min(total, MOST_REFERENCE)
     places = spread(count, data.length) if data.length else list(range(count))
     return EventSet.of_data(data, count), lambda k: data.origin(places[k])
+
+
+def _held_out(model: TrainedModel) -> EventSet | None:
+    """What is held out of a run; None where that is nothing, or too few to say anything."""
+    from gendiff.evaluation.event_set import EventSet
+    from gendiff.evaluation.measuring import FEWEST
+
+    data = model.run.split().held_out
+    if data is None or (data.length is not None and data.length < FEWEST):
+        return None
+    return EventSet.of_data(data, min(data.length or MOST_REFERENCE, MOST_REFERENCE))
 
 
 def picture_of(file: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gendiff.errors import DataError
 from gendiff.evaluation.number import Evaluation, Number, Remark
-from gendiff_cli.console import note, paragraph, result, table
+from gendiff_cli.console import counted, note, paragraph, result, table
 
 
 def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> None:
@@ -73,16 +73,19 @@ def stored_evaluations(run: Path) -> list[tuple[Path, Evaluation]]:
 
 
 def list_evaluations(evaluations: Sequence[tuple[Path, Evaluation]]) -> None:
-    """One line for each: its headline, and what that depends on."""
-    rows = []
+    """For each its headline in a line, and below it what that depends on, how many numbers there are, and when it was made."""
+    heads, bodies = list[tuple[str, ...]](), list[str]()
     for _, evaluation in evaluations:
         number, drawing = evaluation.numbers[0], evaluation.numbers[0].drawing
-        origin = f"{drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}" if drawing else ""
-        step = (
-            f"{drawing.step:,}" + {"ema": "", "model": " raw"}.get(drawing.weights, f" {drawing.weights}")
-            if drawing
-            else ""
-        )
+        weights = {"ema": "", "model": " raw"}.get(drawing.weights, f" {drawing.weights}") if drawing else ""
         value = f"{number.value:.4g} ({number.low:.4g} .. {number.high:.4g})"
-        rows.append((number.name, value, str(number.samples.n), number.reference.spec, step, origin))
-    table(["name", "value", "samples", "reference", "step", "drawn by"], rows)
+        of = f"{number.samples.n} samples" + (f" of step {drawing.step:,}{weights}" if drawing else "")
+        heads.append((number.name, value, of))
+        by = f"drawn by {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}; " if drawing else ""
+        told = "".join(f"{words}; " for words in (drawing.condition, drawing.guides) if words) if drawing else ""
+        others = f"{counted(len(evaluation.numbers), 'number')}, {evaluation.when[:16].replace('T', ' ')}"
+        bodies.append(f"  against {number.reference.spec}; {by}{told}{others}")
+    widths = [max(len(head[k]) for head in heads) for k in range(2)]
+    for (name, value, of), body in zip(heads, bodies, strict=True):
+        result(f"{name:{widths[0]}}  {value:{widths[1]}}  {of}")
+        paragraph(body, indent=4)

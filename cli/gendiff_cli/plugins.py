@@ -77,7 +77,8 @@ def list_(context: typer.Context, kind: KindOption = None, json: JsonOption = Fa
     table([column.replace("summary", "what it is") for column in columns], [[row[c] for c in columns] for row in rows])
     for problem in problems:
         result(_told(problem))
-    next_step("gendiff plugins info quartic")
+    example = next((row["name"] for row in rows if row["status"] == "ok"), "quartic") if kind else "quartic"
+    next_step(command("plugins", "info", example, *(["--kind", kind] if kind else [])))
 
 
 @app.command()

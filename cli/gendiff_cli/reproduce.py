@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
+from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, note, result
 from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import chosen_instruments
@@ -27,6 +29,7 @@ from gendiff_cli.options import (
     spec_option,
 )
 from gendiff_cli.remarks import remark_overruled
+from gendiff_cli.training import machine
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +53,7 @@ def reproduce(
     scale: Annotated[
         str,
         typer.Option(
-            help="tiny: embedded digits, minutes on two cores; small: dead leaves 64x64 in colour, an hour of a GPU; "
+            help="tiny: embedded digits, half an hour of one core; small: dead leaves 64x64 in colour, an hour of a GPU; "
             "paper: the authors' setting on LSUN 64x64, days of a GPU, needs --data."
         ),
     ] = "tiny",
@@ -81,6 +84,7 @@ def reproduce(
 
     gendiff reproduce table1 --scale tiny
     """
+    load = Load()
     _known(target, TARGETS, "target", "TARGET")
     _known(scale, SCALES, "scale", "--scale")
     _known(scene, SCENES, "scene", "--scene")
@@ -112,14 +116,14 @@ def reproduce(
         )  # fmt: skip
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
+        count, what = len(comparison.plan.cells()), "runs are trained and measured"
         if dry_run:
-            _forecast(target, scale, comparison, choose_device(device), json)
+            crew = crew_of(count, at_once, threads, choose_device(device), what)
+            _forecast(target, scale, comparison, choose_device(device), partial(machine, load=load, crew=crew), json)
             return
         note(f"in {comparison.path}")
         with join(device) as world, comparison.working() as heed:
-            crew = crew_of(
-                len(comparison.plan.cells()), at_once, threads, world.device, "runs are trained and measured"
-            )
+            crew = crew_of(count, at_once, threads, world.device, what)
             files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed, crew)
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
@@ -171,7 +175,14 @@ def _comparison(
     return Comparison.create(comparison_plan, folder, sys.argv[1:])
 
 
-def _forecast(target: str, scale: str, comparison: Comparison, device: torch.device, json: bool) -> None:
+def _forecast(
+    target: str,
+    scale: str,
+    comparison: Comparison,
+    device: torch.device,
+    machine: Callable[[torch.device], Mapping[str, Any]],
+    json: bool,
+) -> None:
     """Print what is still to be done for a target, and what it would take."""
     from gendiff.comparison.cost import cost
     from gendiff.comparison.reproduction import needed
@@ -179,10 +190,11 @@ def _forecast(target: str, scale: str, comparison: Comparison, device: torch.dev
 
     with busy("taking a few steps with each arm, which are forgotten"):
         of_all = cost(comparison.plan, device, comparison, needed(target, comparison), drawing=target == "table1")
+    facts = machine(device)
     if json:
-        json_result({"target": target, "scale": scale, "folder": str(comparison.path), **of_all.json()})
+        json_result({"target": target, "scale": scale, "folder": str(comparison.path), **facts, **of_all.json()})
         return
-    show_cost(of_all)
+    show_cost(of_all, facts)
     result("nothing was written")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(cls=Group, no_args_is_help=True)
 #: What a list shows of a run, in this order; on a narrow terminal the first of `SPARED` are left out.
 COLUMNS = ("name", "status", "step", "loss", "number", "data", "objective", "process", "size", "created")
-SPARED = ("created", "objective", "process", "size", "data")
+SPARED = ("created", "size", "objective", "data", "process")
 #: Settings in which runs of one tree are not told apart: how far they go, where they are kept, who watches them.
 WATCHING = (
     "train.steps",
@@ -295,13 +295,13 @@ def _component(part: Any) -> str:
     """A component with all its parameters, as a reader is told of it."""
     if not isinstance(part, dict):
         return str(part)
-    inside = ", ".join(f"{key}={_component(value)}" for key, value in part.items() if key != "name")
+    inside = ", ".join(f"{key}={_component(value)}" for key, value in sorted(part.items()) if key != "name")
     return f"{part.get('name', '-')}({inside})" if inside else str(part.get("name", "-"))
 
 
 def _show_run(run: Path, json: bool) -> None:
     from gendiff.run import history
-    from gendiff.run.curve import curve, verdict
+    from gendiff.run.curve import curve, rise, verdict
     from gendiff.run.directory import Run
     from gendiff.run.summary import Summary
 
@@ -314,12 +314,14 @@ def _show_run(run: Path, json: bool) -> None:
     notes = list(opened_run.notes)
     if originals := opened_run.originals(info):
         notes.append(f"it is a copy of '{originals[0]}', with the same id until it goes on: train --resume")
+    since = rise(points) if points else None
+    judged = {"verdict": verdict(points), "rise": since and {**asdict(since), "overfitting": since.is_overfitting}}
     facts = {
         **entry.facts,
         "host": info.get("host"),
         "versions": info["versions"],
         "data": info["data"],
-        **({"held_out": {**info["held_out"], "verdict": verdict(points)}} if info.get("held_out") else {}),
+        **({"held_out": {**info["held_out"], **judged}} if info.get("held_out") else {}),
         "providers": providers,
         "plugin_files": info.get("plugin_files", {}),
         "switched_off": info.get("switched_off", {}),
@@ -337,10 +339,12 @@ def _show_run(run: Path, json: bool) -> None:
     result(f"size      {_bytes(summary.size)} on disk")
     result(f"data      {tuple(info['data']['event_shape'])}, fingerprint {info['data']['fingerprint']}")
     if held_out := info.get("held_out"):
-        result(f"held out  {held_out['words'].removeprefix('held out: ')}, fingerprint {held_out['fingerprint']}")
+        words = held_out["words"].removeprefix("held out: ")
+        paragraph(f"held out  {words}, fingerprint {held_out['fingerprint']}", indent=10)
         if points:
-            result(f"          {verdict(points)}")
-    result(f"versions  {', '.join(f'{name} {version}' for name, version in info['versions'].items())}")
+            paragraph(f"          {verdict(points)}", indent=10)
+    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    paragraph(f"versions  {versions}", indent=10)
     for k, line in enumerate(history.lines(info)):
         paragraph(f"{'' if k else 'changed':9} {line}", indent=10)
     _show_tree(summary, relatives)
@@ -388,16 +392,24 @@ def _show_tree(run: Summary, relatives: list[tuple[int, Summary, bool]]) -> None
         return
     result("")
     line: dict[int, Summary] = {}
-    for depth, one, this in relatives:
+    rails = [True] * (max(depth for depth, _, _ in relatives) + 1)  # whether more children follow at a depth
+    lines = list[str]()
+    for depth, _, _ in reversed(relatives):
+        ends = rails[depth]
+        rails[depth:] = [False, *[True] * (len(rails) - depth - 1)]
+        before = "".join("   " if rails[k] else "│  " for k in range(1, depth))
+        lines.append(f"{before}{'└─ ' if ends else '├─ '}" if depth else "")
+    for (depth, one, this), start in zip(relatives, reversed(lines), strict=True):
         line[depth] = one
-        start = one.info.get("from", {})
-        text = f"{'   ' * (depth - 1)}{'└─ ' if depth else ''}{one.path.name}"
+        text = f"{start}{one.path.name}"
         if depth:
             keys = [key for key in differences(line[depth - 1].table, one.table) if not key.startswith(WATCHING)]
             values = [f"{key}={said(one.settings.get(key))}" for key in keys[:4]]
-            text += f", from step {start.get('step', 0):,}: {', '.join(values) or 'the same settings'}"
+            text += (
+                f", from step {one.info.get('from', {}).get('step', 0):,}: {', '.join(values) or 'the same settings'}"
+            )
             text += " ..." * (len(keys) > 4)
-        result(f"{text}{'  <- this run' * this}")
+        paragraph(f"{text}{'  <- this run' * this}", indent=3 * depth + 3)
 
 
 @app.command()
@@ -410,14 +422,19 @@ def diff(
     from gendiff.run import history, record
 
     keys = history.differences(_config(one), _config(other))
-    changes = [history.lines(record.read(path)) for path in (one, other)]
+    infos = [record.read(path) for path in (one, other)]
+    changes, origins = [history.lines(info) for info in infos], [info.get("from") for info in infos]
     if json:
-        told = {"changes": changes} if any(changes) else {}
+        told: dict[str, Any] = {"changes": changes} if any(changes) else {}
+        told |= {"from": origins} if any(origins) else {}
         json_result({key: list(pair) for key, pair in keys.items()} | told)
         return
     table(["name", str(one), str(other)], [(key, *map(_cell, pair)) for key, pair in keys.items()])
     if not keys:
         result("the same configuration")
+    for path, info in zip((one, other), infos, strict=True):
+        if origin := info.get("from"):
+            result(f"{path}, began from {origin['name']}, step {origin['step']:,}")
     for path, lines in zip((one, other), changes, strict=True):
         for line in lines:
             result(f"{path}, {line}")

@@ -223,7 +223,6 @@ def _taken_away_where_nothing_is_saved(run: Run) -> Iterator[None]:
 def _finish(run: Run, trainer: Trainer, clock: Clock, start: Mapping[str, Any], json: bool) -> None:
     from gendiff.run.curve import curve, verdict
 
-    run.write_card()
     last, facts = run.last_training_row(), conclude(run, trainer, clock)
     if points := curve(run.rows()):
         note(verdict(points))

@@ -8,10 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import again
-from gendiff.machine.load import BUSY, Load
+from gendiff.machine.load import BUSY, Load, cores
 from gendiff_cli.console import amount, aside, counted, duration, note, paragraph, rate, result
 
 if TYPE_CHECKING:
+    import torch
+
+    from gendiff.machine.jobs import Crew
     from gendiff.machine.threads import Threads
     from gendiff.run.directory import Run
     from gendiff.training.trainer import Trainer
@@ -22,13 +25,29 @@ def announce(facts: Mapping[str, Any]) -> None:
     from gendiff.training.plan import remembered, rows
 
     aside({**rows(facts), "memory": remembered(facts["memory"])})
-    _remark_load(facts)
+    remark_load(facts)
 
 
-def _remark_load(facts: Mapping[str, Any]) -> None:
+def machine(device: torch.device, load: Load, crew: Crew) -> dict[str, Any]:
+    """What times are measured with: device, threads and why as many, and what other processes leave of the cores."""
+    import torch
+
+    from gendiff.machine.threads import chosen
+
+    return {
+        "device": str(device),
+        "at_once": crew.at_once,
+        "threads": torch.get_num_threads(),
+        "threads_because": crew.words if crew.because else chosen(None, load).because,
+        "cores": len(cores()),
+        "cores_others_use": load.others(),
+    }
+
+
+def remark_load(facts: Mapping[str, Any]) -> None:
     """Say where other processes keep the cores busy on which the threads are to run."""
-    others, own = facts["cores_others_use"], facts["cores"]
-    if others is None or others < BUSY or facts["device"] != "cpu" or facts["threads"] + others < own + BUSY:
+    others, own, all_threads = facts["cores_others_use"], facts["cores"], facts["threads"] * facts.get("at_once", 1)
+    if others is None or others < BUSY or facts["device"] != "cpu" or all_threads + others < own + BUSY:
         return
     fewer = max(round(own - others), 1)
     what = f"other processes keep {others:.1f} of {counted(own, 'core')} busy: steps take longer than they would alone"
@@ -62,7 +81,7 @@ def forecast(trainer: Trainer, load: Load, threads: Threads, json: bool) -> None
     for key, value in lines.items():
         paragraph(f"{key:18} {value}", indent=19)
     result("nothing was written")
-    _remark_load(facts)
+    remark_load(facts)
 
 
 def kept(disk: Mapping[str, int]) -> str:

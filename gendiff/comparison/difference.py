@@ -13,6 +13,9 @@ difference must be large against its spread, or it is not seen.
 (`gendiff.evaluation.distances.interval`), as if their samples were independent: the noise that arms share makes the interval
 too wide rather than too narrow. It is marked ``sampling`` and is not one over seeds.
 
+Where all seeds have the very same number, as shares of 0 have, their spread is no measure of chance: then the intervals of
+sampling stand in for it. An interval holds nothing that the number cannot be: it ends where the number does (`Estimate.within`).
+
 Several arms against one baseline are several chances to be wrong: with k differences each interval is made at level
 1 - (1 - level)/k, so that all k hold together with probability level at least (Bonferroni).
 
@@ -23,11 +26,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev, variance
 from typing import Literal
 
 MOST_SEEDS = 1000  # that anybody would train
+FEWEST = 3  # seeds from whose spread anything is said of more
 
 Method = Literal["seeds", "unpaired", "sampling", "none"]
 
@@ -55,6 +59,12 @@ class Estimate:
         """Whether there is an interval, and 0 is not in it."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
+    def within(self, bounds: tuple[float, float]) -> Estimate:
+        """The same where the number lies between ``bounds``: the interval ends there."""
+        if self.low is None or self.high is None:
+            return self
+        return replace(self, low=max(self.low, bounds[0]), high=min(self.high, bounds[1]))
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -64,18 +74,21 @@ class Measured:
         value: the number.
         error: its standard error by sampling; None where it is not known.
         freedom: degrees of freedom of ``error``.
+        low, high: ends of its interval by sampling at the level that is asked for, not always alike on both sides.
 
     """
 
     value: float
     error: float | None = None
     freedom: int = 1
+    low: float | None = None
+    high: float | None = None
 
     @classmethod
     def of_interval(cls, value: float, low: float, high: float, level: float, replicates: int) -> Measured:
         """From an interval of `gendiff.evaluation.distances.interval` with so many subsets."""
         freedom = replicates - 1
-        return cls(value, (high - low) / 2 / quantile(freedom, level), freedom)
+        return cls(value, (high - low) / 2 / quantile(freedom, level), freedom, low, high)
 
 
 def settling_seeds(estimate: Estimate, level: float) -> int | None:
@@ -86,14 +99,14 @@ def settling_seeds(estimate: Estimate, level: float) -> int | None:
     settles it, and no promise.
 
     Args:
-        estimate: an interval over at least two seeds.
+        estimate: an interval over at least three seeds; two know next to nothing of the spread.
         level: that of the interval.
 
     Returns:
         None where nothing is known of the spread, the difference is 0, or it takes more than `MOST_SEEDS`.
 
     """
-    if estimate.method != "seeds" or estimate.high is None or estimate.value == 0:
+    if estimate.method != "seeds" or estimate.seeds < FEWEST or estimate.high is None or estimate.value == 0:
         return None
     half = estimate.high - estimate.value
     sd = half * math.sqrt(estimate.seeds) / quantile(estimate.seeds - 1, level)
@@ -109,9 +122,14 @@ def simultaneous(level: float, count: int) -> float:
 
 def over_seeds(values: Sequence[Measured], level: float) -> Estimate:
     """The mean over seeds; of one seed, the number and its sampling interval."""
-    if len(values) == 1:
-        return _by_sampling(values[0].value, values, level)
-    return _t_interval([number.value for number in values], level)
+    one = len(values) == 1
+    estimate = (
+        _by_sampling(values[0].value, values, level) if one else _t_interval([number.value for number in values], level)
+    )
+    ends = [(number.low, number.high) for number in values if number.low is not None and number.high is not None]
+    if (one or estimate.low == estimate.high) and len(ends) == len(values):
+        return replace(estimate, low=min(low for low, _ in ends), high=max(high for _, high in ends))
+    return estimate
 
 
 def difference(arm: Mapping[int, Measured], baseline: Mapping[int, Measured], level: float) -> Estimate:
@@ -121,7 +139,12 @@ def difference(arm: Mapping[int, Measured], baseline: Mapping[int, Measured], le
         return _unpaired(list(arm.values()), list(baseline.values()), level)
     differences = [arm[seed].value - baseline[seed].value for seed in seeds]
     if len(seeds) > 1:
-        return _t_interval(differences, level)
+        of_seeds = _t_interval(differences, level)
+        by_sampling = [_by_sampling(0.0, [arm[seed], baseline[seed]], level) for seed in seeds]
+        half = max((one.high for one in by_sampling if one.high is not None), default=0.0)
+        if of_seeds.low == of_seeds.high:
+            return replace(of_seeds, low=of_seeds.value - half, high=of_seeds.value + half)
+        return of_seeds
     return _by_sampling(differences[0], [arm[seeds[0]], baseline[seeds[0]]], level)
 
 

@@ -23,7 +23,7 @@ from gendiff.comparison.verdict import verdict
 from gendiff.dct import dct
 from gendiff.errors import DataError
 from gendiff.evaluation.event_set import spread
-from gendiff.evaluation.number import Number, Remark, comparable
+from gendiff.evaluation.number import Number, Remark, bounds, comparable
 from gendiff.frequency import frequency_bands
 from gendiff.plugin.discovery import version
 from gendiff.run.directory import PACKAGES
@@ -160,7 +160,11 @@ def _estimates(of: Numbers, baseline: Numbers | None, count: int) -> Estimates:
         ours = {seed: _measured(number) for seed, number in by_seed.items()}
         theirs = {seed: _measured(number) for seed, number in baseline[name].items()} if baseline else {}
         against = difference(ours, theirs, level) if baseline else None
-        estimates[name] = (over_seeds(list(ours.values()), LEVEL), against)
+        low, high = bounds(name)
+        estimates[name] = (
+            over_seeds(list(ours.values()), LEVEL).within((low, high)),
+            against and against.within((low - high, high - low)),
+        )
     return estimates
 
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gendiff.comparison.difference import MOST_SEEDS, Estimate, quantile, settling_seeds, simultaneous
+from gendiff.comparison.difference import FEWEST, MOST_SEEDS, Estimate, quantile, settling_seeds, simultaneous
+
+SMALL = 0.01  # part of a number, below which a difference is seldom worth a seed
 
 Outcome = Literal["better", "worse", "undecided"]
 
@@ -126,17 +128,20 @@ def _settling(
     if estimate.method not in ("seeds", "sampling") or estimate.value == 0:
         return ""
     way = "ahead of" if (estimate.value > 0) == larger_is_better else "behind"
-    share = f" by {abs(estimate.value / against.value):.1%} of its number" if against.value else ""
+    part = abs(estimate.value / against.value) if against.value else 1.0
+    share = f" by {100 * part:.2g}% of its number" if against.value else ""
     seen = f"What is seen: {label} {way} {baseline}{share}"
     if estimate.method == "sampling":
         return (
             f"{seen}; with one seed nothing can be said of how many would settle it: three tell how much seeds differ."
         )
+    if estimate.seeds < FEWEST:
+        return f"{seen}; two seeds do not tell how much seeds differ, and so not how many would settle it: three do."
     if seeds is None:
         return f"{seen}; were that so, more than {MOST_SEEDS} seeds would be needed to show it: take them as level."
     return (
         f"{seen}; were mean and spread over seeds what they are in these {estimate.seeds}, {seeds} seeds would settle it, as "
-        "often as not."
+        f"often as not{', if so small a difference matters' if part < SMALL else ''}."
     )
 
 

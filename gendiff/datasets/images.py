@@ -39,6 +39,8 @@ MOST_BYTES = (
     2**28
 )  # of one encoded picture inside an archive or a database; no picture within the pixel limit needs more
 
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the tag of EXIF, and its values of pictures that lie on their side
+
 Side = Annotated[int, Field(ge=1, le=4096)]
 Mark = tuple[int, int, int, int]
 
@@ -55,6 +57,10 @@ class ImageData(Data):
     def passed_over(self) -> Mapping[str, int]:
         """How many files there are of each ending that is not one of `ENDINGS`; here none."""
         return {}
+
+    def own_size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of a picture before it is brought to `size`, by its header; here None: nobody says."""
+        return None
 
     @property
     def _root(self) -> Path:
@@ -133,6 +139,12 @@ def hushed() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
         yield
+
+
+def upright(image: Image.Image) -> tuple[int, int]:
+    """Height and width of a picture as it is looked at; nothing is decoded."""
+    width, height = image.size
+    return (width, height) if image.getexif().get(ORIENTATION) in LYING else (height, width)
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

@@ -183,7 +183,7 @@ class Neighbours:
         whose = (
             f"of {self.count} events of {self.others.spec}, which it was not trained on{known},"
             if self.others
-            else f"of {self.count} training events are to another one (none is held out)"
+            else f"of {self.count} training events are to another one (each left out in turn)"
         )
         verb = "are" if self.others else ""
         identical = f"; {self.identical} are identical to one" if self.identical else ""

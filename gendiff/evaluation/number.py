@@ -28,6 +28,20 @@ KINDS = {"str": str, "int": int, "int | None": int | None, "Better": str, "dict[
 
 Better = Literal["lower", "higher", ""]
 
+#: Between which ends numbers of such a name lie, whatever is measured; others may be anything.
+BOUNDS = {
+    "precision": (0.0, 1.0),
+    "recall": (0.0, 1.0),
+    "closer": (0.0, 1.0),
+    "fid": (0.0, math.inf),
+    "fd": (0.0, math.inf),
+}
+
+
+def bounds(name: str) -> tuple[float, float]:
+    """Between which ends a number of this name lies: shares in [0, 1], Fréchet distances from 0 on."""
+    return BOUNDS.get(name.partition("-")[0], (-math.inf, math.inf))
+
 
 @dataclass(frozen=True)
 class Events:

@@ -41,12 +41,13 @@ from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint, history, stored
 from gendiff.run.config import Config
 from gendiff.run.curve import curve, markdown, verdict
-from gendiff.run.layers import Layer, overlaid, refuse_plugins, resolve
+from gendiff.run.layers import Layer, locate, overlaid, refuse_plugins, resolve
 from gendiff.run.provenance import beginning_from, copy_plugin_files, given_in_python, providers
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, RESTORE, is_copy, new_id, now, place, read, same_run
 from gendiff.run.roll import LENGTH, roll
 from gendiff.run.rows import METRICS, last_training_row, row_of
+from gendiff.run.summary import is_ddpm, reached
 from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, leaving_no_folder, numbered
@@ -201,16 +202,28 @@ class Run:
         before = table.get("train", {}).get("steps")
         if steps is not None:
             table["train"] = {**table.get("train", {}), "steps": steps}
+        origins = {"train.steps": "--steps"} if steps is not None else {}
         for change in changes:
             table = overlaid(table, change)
+            origins |= dict.fromkeys(history.flat(change.table), change.origin)
         run.table = table
-        result = recall(path, Layer(str(path / CONFIG), {**table, **run.given}), info, training)
+        layer = Layer(str(path / CONFIG), {**table, **run.given})
+        try:
+            result = recall(path, layer, info, training)
+        except GendiffError as error:
+            if error.where == layer.origin:  # of what is changed, who changed it is at fault
+                error.where = ""
+                locate(error, origins)
+                error.where = error.where or layer.origin
+            raise
         run.config, run.notes = result.config, [*run.notes, *result.notes]
         if steps not in (None, before) and run.config.train.decay != "constant":
             note = (
                 f"the learning rate falls to step {steps} from here on, as of a run of that length; it fell to {before}"
             )
             run.notes = [*run.notes, note]
+        elif isinstance(before, int) and steps is not None and steps < before:
+            run.notes = [*run.notes, f"it ends at step {steps:,} from here on; {before:,} steps were planned"]
         if training and isinstance(run.config.data, TensorData):
             run.config.data.require()
         return run
@@ -309,7 +322,8 @@ class Run:
             notes.append(f"'{self.path}' is a copy of '{originals[0]}': it goes on as a run of its own, {info['id']}")
         if data:
             info["data"] = {**info["data"], "fingerprint": data["fingerprint"]}
-        if change := {**history.changed(before, self.table), **({"data": dict(data)} if data else {})}:
+        changes = {**history.changed(before, self.table), **history.shortened(before, self.table)}
+        if change := {**changes, **({"data": dict(data)} if data else {})}:
             info["changes"] = [*info.get("changes", []), {"step": step, "when": now(), **change}]
         # In this order: a crash in between leaves a change that was never made, and is known by that.
         self._write({**info, "config": self.table, "place": place(self.path)})
@@ -406,9 +420,13 @@ class Run:
         """Write README.md: what was trained, on what, with what result, and how to sample."""
         info, config = self.info, self.config
         last = self.last_training_row()
-        copies = [f"RUN/{file['copy']}" for file in info.get("plugin_files", {}).values()]
-        plugins = [word for copy in copies for word in ("--plugin", copy)]
-        again = quoted("gendiff", *plugins, "train", "--config", "RUN/config.toml")
+        plugins = [word for file in info.get("plugin_files", {}).values() for word in ("--plugin", file["copy"])]
+        sample, again = (
+            quoted("gendiff", *plugins, *words) for words in (("sample", "."), ("train", "--config", CONFIG))
+        )
+        ddpm = (
+            ", all components at one speed, as in DDPM" if is_ddpm(config.rotation.name, config.velocity.name) else ""
+        )
         lines = [
             f"# {printable(os.path.basename(os.path.abspath(self.path)))}",  # noqa: PTH100, PTH119  # also of "."
             "",
@@ -417,7 +435,7 @@ class Run:
             "| part | value |",
             "|---|---|",
             *(
-                f"| {kind} | `{getattr(config, kind).spec}` |"
+                f"| {kind} | `{getattr(config, kind).spec}`{ddpm * (kind == 'velocity')} |"
                 for kind in ("rotation", "velocity", "objective", "model", "data")
             ),
             *(
@@ -428,14 +446,14 @@ class Run:
             *(f"| changed | {line} |" for line in history.lines(info)),
             f"| steps of the process | {config.N} |",
             f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
-            f"| training | {last.get('step', 0)} steps of {config.train.batch} events, {config.train.optimization}, "
+            f"| training | {reached(self.path, last)} steps of {config.train.batch} events, {config.train.optimization}, "
             f"{config.train.averaging}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
             f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
             *self._held_out_lines(info),
             "",
             f"Open it in Python: `{given.get('open')}`; go on: `{given.get('resume')}`."
             if (given := info.get("given"))
-            else f"Sample from it: `gendiff sample RUN`. Train it again: `{again}`.",
+            else f"In this folder, sample from it: `{sample}`; train it again: `{again}`.",
             "",
         ]
         Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
@@ -528,10 +546,13 @@ def _nearby(path: Path) -> list[str]:
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``.
 
-    What could not be measured, such as the loss of steps that were all skipped, is left out.
+    What could not be measured, such as the loss of steps that were all skipped, is left out, and so are the losses of single
+    events.
     """
     values: dict[str, float] = {}
     for key, value in row.items():
+        if key == "by_event":
+            continue
         parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
         if parts is not None:
             values.update(

@@ -73,6 +73,13 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, di
     }
 
 
+def shortened(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The record of an end that is earlier than was planned: ``steps``, those and the new ones; empty for none."""
+    lengths = [flat(table).get(LENGTH) for table in (before, after)]
+    planned, now = lengths
+    return {"steps": [planned, now]} if type(planned) is type(now) is int and now < planned else {}
+
+
 def going_back(info: Mapping[str, Any], step: int) -> dict[str, Any]:
     """run.json of a run that goes on from ``step``, before some of its changes: they take effect from there."""
     changes = [{**change, "step": min(change["step"], step)} for change in info.get("changes", [])]
@@ -86,6 +93,8 @@ def lines(info: Mapping[str, Any]) -> list[str]:
         before = change.get("before", {})
         parts = [f"{key} {said(before[key])} -> {said(value)}" if key in before else f"{key} = {said(value)}"
                  for key, value in change.get("set", {}).items()]  # fmt: skip
+        if isinstance(steps := change.get("steps"), list) and len(steps) == 2:
+            parts.append(f"it ends at step {steps[1]}, of {steps[0]} that were planned")
         if data := change.get("data"):
             parts.append(f"{data.get('left_out', 0)} of its pictures left out")
         told.append(f"from step {change['step']:,} on: {', '.join(parts) or 'nothing'}")

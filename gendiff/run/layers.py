@@ -128,7 +128,7 @@ class Resolved:
         try:
             yield
         except GendiffError as error:
-            _locate(error, self.origins)
+            locate(error, self.origins)
             raise
 
 
@@ -174,11 +174,11 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         if process and error.subject.startswith("velocity.") and table["velocity"].get("name") == velocity.name:
             error.details = (*error.details, f"process '{process.name}' is {rotation.spec} with {velocity.spec}")
             _say_inside(error, process, table["velocity"])
-        _locate(error, origins)
+        locate(error, origins)
         raise
     except ValidationError as error:
         invalid = invalid_parameter(Config, error)
-        _locate(invalid, origins)
+        locate(invalid, origins)
         raise invalid from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply") from error
@@ -383,7 +383,7 @@ def _of_values(origins: Mapping[str, str], given: Any, values: Any) -> dict[str,
     return by_path
 
 
-def _locate(error: GendiffError, origins: Mapping[str, str]) -> None:
+def locate(error: GendiffError, origins: Mapping[str, str]) -> None:
     """Give the error the origin of its subject: of that very path, of its name, of a part, or of what holds it."""
     subject = error.subject
     while subject and not error.where:

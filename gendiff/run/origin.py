@@ -21,6 +21,7 @@ from gendiff.storage.files import put
 
 FILE = "sample.json"
 FORMAT = 1
+FIX = "give the folder or a picture as gendiff sample drew it: editors and web pages often drop the text"
 LONGEST = 4000  # characters of a text
 #: What each origin says, and what JSON has for it.
 PARTS: dict[str, Any] = {
@@ -74,7 +75,7 @@ class Origin:
         if not path.is_dir():
             text = caption(path)
             if not text:
-                raise _unknown(path, "the picture does not say what made it")
+                raise _unknown(path, *_beside(path))
             try:
                 return cls._checked(path, json_object(text))
             except ValueError as error:
@@ -107,9 +108,17 @@ def _short(value: Any) -> bool:
     return not isinstance(value, str) or len(value) <= LONGEST
 
 
-def _unknown(path: Path, why: str) -> DataError:
+def _beside(picture: Path) -> tuple[str, str]:
+    """What is said of a picture without a text, and what to do: the numbers of an evaluation lie beside its picture."""
+    numbers = picture.with_suffix(".json")
+    if not numbers.is_file():
+        return "", FIX
+    return f"what is measured and drawn by gendiff evaluate is in the file beside its picture, '{numbers}'", "see there"
+
+
+def _unknown(path: Path, why: str, fix: str = FIX) -> DataError:
     return DataError(
         f"nothing says what made '{path}'",
-        details=[why, f"gendiff sample writes {FILE}, and the same into each PNG and GIF"],
-        fix="give the folder or a picture as gendiff drew it: editors and web pages often drop the text",
+        details=[why] if why else [f"gendiff sample writes {FILE}, and the same into each PNG and GIF"],
+        fix=fix,
     )

@@ -6,6 +6,7 @@ This module does not import torch: hundreds of runs are listed in a moment.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from gendiff.run.rows import last_training_row
 from gendiff.storage import reading
 
 CONFIG = "config.toml"
+SAVED = re.compile(r"step-(\d{12})")  # a checkpoint, by its name
 LONGEST = 100  # characters of a name that a file may hold anything for
 
 
@@ -28,7 +30,8 @@ class Summary:
     Args:
         info: its run.json.
         table: its config.toml.
-        step, loss: of the newest row of training; the loss None where there is none.
+        step: that it has reached, by its rows and its checkpoints.
+        loss: of the newest row of training; None where there is none.
         size: bytes of all its files on the disk; what links lead to is not counted.
 
     """
@@ -50,7 +53,7 @@ class Summary:
         table = reading.toml_file(path / CONFIG)
         info, last = record.read(path), last_training_row(path)
         loss = last.get("loss")
-        return cls(path, info, table, last.get("step", 0), loss if type(loss) in (int, float) else None, _size(path))
+        return cls(path, info, table, reached(path, last), loss if type(loss) in (int, float) else None, _size(path))
 
     def name_of(self, key: str) -> str:
         """The name of the component at a dotted key; empty where there is none."""
@@ -62,14 +65,30 @@ class Summary:
 
     @property
     def process(self) -> str:
-        """Rotation, velocity and schedule by name."""
-        return " ".join(filter(None, map(self.name_of, ("rotation", "velocity", "velocity.schedule"))))
+        """Rotation, velocity and schedule by name; the schedule of a blur that has nothing to act on says nothing."""
+        rotation, velocity, schedule = map(self.name_of, ("rotation", "velocity", "velocity.schedule"))
+        if is_ddpm(rotation, velocity):
+            return f"{rotation} (DDPM)"
+        return " ".join(filter(None, (rotation, velocity, schedule)))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings by dotted key, and each component's name by its own."""
         values = flat(self.table)
         return values | {key.removesuffix(".name"): value for key, value in values.items() if key.endswith(".name")}
+
+
+def is_ddpm(rotation: str, velocity: str) -> bool:
+    """Whether components of these names make standard diffusion: a blur along a rotation that has no frequencies."""
+    return (rotation, velocity) == ("identity", "blur")
+
+
+def reached(path: Path, last: Mapping[str, Any]) -> int:
+    """The step that the run at ``path`` has reached: that of its newest checkpoint where it is beyond its last row."""
+    folder = path / "checkpoints"
+    names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
+    logged: int = last.get("step", 0)
+    return max([logged, *(int(match[1]) for name in names if (match := SAVED.fullmatch(name)))])
 
 
 def parent(run: Summary, others: Iterable[Summary]) -> Summary | None:

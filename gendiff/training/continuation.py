@@ -27,7 +27,7 @@ LISTED = 20  # pictures named in the record of a run
 
 
 #: What a run may go on with otherwise, by the beginning of its key; all else would make another run of it.
-CHANGEABLE = ("train.", "sampler", "data.on_bad_image")
+CHANGEABLE = ("train.", "sampler", "data.on_bad_image", "hold_out.every")
 FIXED = ("train.seed",)
 
 

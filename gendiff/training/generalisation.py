@@ -3,6 +3,9 @@ r"""Generalisation: the loss of events that are trained on beside that of events
 Both are taken at the same steps i, spread over 1..N, with the same noise ε, keyed by the seed of the split alone and so the same
 at every optimiser step, with the averaged weights. From one look to the next nothing changes but the network: where the loss of
 held-out events rises while that of training events falls, the network learns these events, no longer their distribution.
+
+What differs between events is the same in two looks, and in a network and an output of 0: the losses of the events themselves
+are kept, so that differences can be taken event by event (`gendiff.run.curve`).
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ from gendiff.condition import Given, stacked
 from gendiff.data import Data, told_of
 from gendiff.datasets.split import HoldOut
 from gendiff.denoiser import Denoiser
+from gendiff.objective import Nothing
 from gendiff.run.config import Config
 from gendiff.sampler import CHUNK
 from gendiff.streams import stream
 from gendiff.training.trainer import Trainer
 
 LEVELS = 8  # steps i of the diffusion at which losses are taken
+MOST_KEPT = 256  # losses in a row of metrics.jsonl, of events or, where there are more, of groups of them
+DIGITS = 7
 
 
 def looks_at(config: Config, step: int) -> bool:
@@ -33,7 +39,12 @@ def looks_at(config: Config, step: int) -> bool:
 
 
 def generalisation(trainer: Trainer) -> dict[str, Any]:
-    """What a row of metrics.jsonl says of both sides: loss, its standard error over events, loss by band, number of events."""
+    """What a row of metrics.jsonl says of both sides, each in the losses of its events.
+
+    ``loss`` is their mean and ``error`` its standard error, ``loss_bands`` the errors by band of frequencies, ``events`` their
+    number, ``by_event`` the losses themselves (means of 256 groups where there are more); ``nothing`` has loss and error of
+    an output of 0, ``gain`` by how much the network is below that, event by event, and the error of the difference.
+    """
     config = trainer.config
     assert config.hold_out is not None
     sides = {"held_out": config.held_out, "training": config.training}
@@ -45,20 +56,33 @@ def generalisation(trainer: Trainer) -> dict[str, Any]:
 def _losses(trainer: Trainer, network: Denoiser, hold_out: HoldOut, data: Data) -> dict[str, Any]:
     events = data.spread(hold_out.most)
     draws = max(hold_out.most // len(events), 1)  # few events meet more noise, or their loss would be that of the noise
-    of_event = torch.zeros(len(events), dtype=torch.float64)
+    of_event, of_nothing = torch.zeros(2, len(events), dtype=torch.float64)
     bands = torch.zeros(trainer.band_means.shape[1], dtype=torch.float64)
+    objective = trainer.config.objective
     for places, x_0, i, eps, told in _batches(trainer, hold_out, data, events, draws):
-        loss = trainer.config.objective.loss(network, trainer.diffusion, x_0, i, eps, told)
+        loss = objective.loss(network, trainer.diffusion, x_0, i, eps, told)
         of_event.index_add_(0, places, loss.per_event.double().cpu())
+        nothing = objective.loss(Nothing(), trainer.diffusion, x_0, i, eps)
+        of_nothing.index_add_(0, places, nothing.per_event.double().cpu())
         bands += torch.tensor(trainer.by_band(loss.error_bar), dtype=torch.float64) * len(places)
     of_event /= draws * LEVELS
-    error = float(of_event.std() / math.sqrt(len(events))) if len(events) > 1 else None
+    of_nothing /= draws * LEVELS
     return {
-        "loss": _finite(float(of_event.mean())),
-        "error": _finite(error),
+        **_mean(of_event),
         "loss_bands": [_finite(value) for value in (bands / (len(events) * draws * LEVELS)).tolist()],
         "events": len(events),
+        "by_event": [
+            _finite(float(f"{part.mean():.{DIGITS}g}")) for part in of_event.tensor_split(min(len(events), MOST_KEPT))
+        ],
+        "nothing": _mean(of_nothing),
+        "gain": _mean(of_nothing - of_event, "mean"),
     }
+
+
+def _mean(of_event: Tensor, name: str = "loss") -> dict[str, float | None]:
+    """A mean over events, and its standard error."""
+    error = float(of_event.std() / math.sqrt(len(of_event))) if len(of_event) > 1 else None
+    return {name: _finite(float(of_event.mean())), "error": _finite(error)}
 
 
 def _batches(

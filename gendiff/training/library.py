@@ -299,7 +299,6 @@ def _finished(run: Run, trainer: Trainer, progress: bool, change: Mapping[str, A
         for logger in trainer.settings.loggers:
             observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
         fit(run, trainer, observers, Preview(run, observers))
-        run.write_card()
         if progress and (sentence := verdict(curve(run.rows()))):
             _say(sentence)
     return TrainedModel.load(run, trainer.device)

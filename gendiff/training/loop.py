@@ -37,7 +37,7 @@ def fit(
     observers: Observers | None = None,
     preview: Callable[[Trainer], None] = lambda trainer: None,
 ) -> None:
-    """Train ``run`` from where ``trainer`` stands to its last step, and keep its status true.
+    """Train ``run`` from where ``trainer`` stands to its last step, and keep its status and its card true.
 
     Args:
         observers: told what happens, in the main process.
@@ -73,6 +73,9 @@ def fit(
     finally:
         with suppress(OSError, GendiffError) if status == "failed" else nullcontext():
             record(status=status, ended=now())
+        if trainer.world.main:
+            with suppress(Exception) if status == "failed" else nullcontext():  # the first error is the one to tell
+                run.write_card()
         notify("gendiff_run_ended", step=trainer.step, status=status)
 
 

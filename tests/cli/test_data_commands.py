@@ -19,6 +19,7 @@ import pytest
 from command import run
 from gendiff_plugins.data.folder import Folder
 from gendiff_plugins.data.packed import Packed
+from PIL import Image
 from published import cifar_archive, encoded, idx_folder, lsun_folder, pictures, values
 
 from gendiff.datasets.packing import pack
@@ -255,6 +256,26 @@ def test_info_counts_what_is_passed_over(here):
     assert "passed over  4 files" in done.out
     facts = run("data", "info", "photos", "--workers", 0, "--json").json
     assert facts["passed_over"] == {".txt": 2, ".heic": 1, "no ending": 1}
+
+
+def test_info_says_how_large_pictures_are_and_keeps_what_it_was_asked(here):
+    done = run("data", "info", "photos", "--size", 8, "--channels", 1, "--workers", 0)
+    (line,) = [line for line in done.out.splitlines() if line.startswith("pictures ")]
+    facts = run("data", "info", "photos", "--size", 8, "--workers", 0, "--json").json
+    assert sum(number for *_, number in facts["own_sizes"]) == facts["count"]
+    smallest, largest = facts["own_sizes"][0], facts["own_sizes"][-1]
+    assert f"{smallest[0]}x{smallest[1]}" in line
+    assert f"{largest[0]}x{largest[1]}" in line
+    assert done.err.splitlines()[-1] == "next: gendiff data prepare photos NEW --size 8 --channels 1"
+    lying = Image.new("RGB", (30, 20))
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    Path("one").mkdir()
+    lying.save("one/a.jpg", exif=exif)
+    Path("one/b.txt").write_text("x")
+    told = run("data", "info", "one", "--size", 8, "--workers", 0).out
+    assert "each 30x20 (height x width)" in told  # upright
+    assert "1 file that is no picture by its ending: .txt (1)" in told
 
 
 def test_names_that_a_terminal_would_obey_are_written_out(here):

@@ -69,6 +69,13 @@ class TestInfo:
         ]  # fmt: skip
         assert found["references"] == ["Reference: Lee, Chung, Kim, Ye 2022, arXiv 2207.11192, eq. 12-14."]
 
+    @pytest.mark.parametrize("kind", ["sampler", "grid", "preset"])
+    def test_a_list_of_a_kind_leads_to_one_of_it(self, kind):
+        done = run("plugins", "list", "--kind", kind)
+        line = done.err.splitlines()[-1].removeprefix("next: gendiff ")
+        assert line.endswith(f"--kind {kind}")
+        assert run(*line.split()).code == 0
+
     def test_a_name_of_several_kinds_shows_all_of_them(self):
         found = run("plugins", "info", "linear", "--json").json["components"]
         assert [entry["kind"] for entry in found] == ["noise", "schedule"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
 from command import TINY, run
+from rich.console import Console
 from runs import create, settings
 
 
@@ -54,8 +58,19 @@ def test_list_shows_each_run_and_passes_over_what_is_none(here):
     ]
     assert "left out: 'runs/00009-broken' is not a run directory" in listed.err
     found = run("runs", "list", "--json").json["runs"]
-    assert [entry["process"] for entry in found] == ["identity blur quartic", "dct blur log"]
+    assert [entry["process"] for entry in found] == ["identity (DDPM)", "dct blur log"]
     assert all(0 < entry["loss"] < 10 for entry in found)
+
+
+def test_a_card_says_what_to_do_in_its_folder_and_which_process_is_that_of_ddpm(here, monkeypatch):
+    cards = {path.parent.name: path.read_text() for path in here.glob("runs/*/README.md")}
+    standard, blur = cards["00001-digits-identity-s0"], cards["00002-digits-dct-log-s4"]
+    assert "| velocity | `blur`, all components at one speed, as in DDPM |" in standard
+    assert "as in DDPM" not in blur
+    (line,) = [line for line in blur.splitlines() if line.startswith("In this folder")]
+    monkeypatch.chdir(here / "runs" / "00002-digits-dct-log-s4")
+    for text in re.findall("`gendiff (.*?)`", line):
+        assert run(*shlex.split(text), *(("--steps", 2, "-n", 1) if "sample" in text else ("--dry-run",))).code == 0
 
 
 STRANGE = {
@@ -276,6 +291,8 @@ def test_a_narrow_terminal_keeps_what_matters(monkeypatch):
         columns = runs._fitting(rows)
         assert len(columns) == kept
         assert columns[:5] == ["name", "status", "step", "loss", "number"]
+    monkeypatch.setattr(runs, "room", lambda cell: 91)
+    assert runs._fitting(rows)[5:] == ["process"]  # by which runs are told apart
 
 
 def test_a_list_reads_the_end_of_a_long_log_alone(folder, tmp_path, monkeypatch):
@@ -298,3 +315,21 @@ def test_a_list_imports_no_torch(here):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert FIRST in done.stdout
     assert done.stderr.splitlines()[-1] == "False"
+
+
+def test_evaluations_of_a_run_are_told_apart_and_break_between_words(folder, tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    shutil.copytree(folder / "runs" / FIRST, path)
+    for more in ([], ["--no-kid"]):
+        line = ("evaluate", path, "--n", 16, "--steps", 2, "--no-cache", "--features", "pixels", *more)
+        assert run(*line).code == 0
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True, highlight=False)
+    monkeypatch.setattr("gendiff_cli.console.out", lambda: screen)
+    assert run("runs", "show", path).code == 0
+    lines = re.sub(r"\x1b\[\d*m", "", screen.file.getvalue()).splitlines()
+    at = [k for k, line in enumerate(lines) if line.startswith("fd-pixels")]
+    assert len(at) == 2
+    bodies = [" ".join(" ".join(lines[k + 1 : k + 3]).split()) for k in at]
+    assert bodies[0] != bodies[1]
+    assert max(map(len, lines[at[0] :])) <= 80
+    assert "trig:steps=2" in " ".join(bodies)

@@ -12,6 +12,7 @@ from command import run
 from gendiff.comparison import cost as module
 from gendiff.comparison.cost import cost
 from gendiff.comparison.engine import Comparison
+from gendiff.machine.load import Load, cores
 from gendiff.training.cost import Memory, Pace
 
 ARMS = ("--arm", "identity", "--arm", "dct schedule=log")
@@ -85,16 +86,31 @@ class TestCommands:
     def test_compare(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         line = ("compare", *ARMS, *SMALL, "--dry-run")
-        facts = run(*line, "--json").json["cost"]
+        monkeypatch.setattr(Load, "others", lambda self: 0.0)
+        whole = run(*line, "--json").json
+        assert (whole["device"], whole["threads"], whole["cores_others_use"]) == ("cpu", torch.get_num_threads(), 0)
+        facts = whole["cost"]
         assert facts["hours"] == facts["seconds"] / 3600 > 0
         assert facts["seconds"] == pytest.approx(sum(arm["seconds"] for arm in facts["arms"]))
         assert facts["disk"]["total"] == sum(2 * arm["disk"]["total"] for arm in facts["arms"])
         told = run(*line).out.splitlines()
         assert told[-1] == "nothing was written"
-        assert told[-2].startswith("in all: ")
-        assert "of memory at most" in told[-2]
-        assert "2 x " in told[-3]
+        assert told[-2].startswith(f"by steps on cpu, {torch.get_num_threads()} thread")
+        assert told[-3].startswith("in all: ")
+        at_once = whole["at_once"]
+        assert at_once == 1 or f"with {at_once} at a time, " in told[-3]
+        assert "of memory at most" in told[-3]
+        assert "2 x " in told[-4]
         assert not list(tmp_path.iterdir())
+
+    def test_it_says_that_other_processes_are_in_the_way(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(Load, "others", lambda self: float(len(cores())))
+        for line in (("compare", *ARMS, *SMALL), ("reproduce", "figure1", "--steps", 2)):
+            assert "busy: steps take longer than they would alone" in " ".join(run(*line, "--dry-run").err.split())
+        facts = run("reproduce", "figure1", "--steps", 2, "--dry-run", "--json").json
+        assert (facts["threads"], facts["cores_others_use"]) == (torch.get_num_threads(), len(cores()))
+        assert facts["threads_because"]
 
     def test_compare_where_all_is_done(self, finished):
         for words in (("compare", *ARMS, *SMALL, "--out", finished), ("compare", "--resume", finished)):

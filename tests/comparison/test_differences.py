@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gendiff.comparison.gate import Gate
 from gendiff.comparison.verdict import outcome, verdict
 from gendiff.errors import ConfigError
 from gendiff.evaluation.distances import Interval
+from gendiff.evaluation.number import bounds
 
 ARM, BASELINE = [3.1, 2.7, 3.9, 2.2], [2.9, 2.4, 3.0, 2.5]
 
@@ -77,6 +79,26 @@ class TestIntervals:
         found = difference(measured(ARM), measured(ARM), 0.95)
         assert (found.value, found.low, found.high) == (0, 0, 0)
         assert not found.excludes_zero
+
+    def test_where_no_seed_differs_the_chance_of_sampling_is_left(self):
+        """Two runs without any recall: what 0 of 64 is known to be, and no certainty."""
+        none = {seed: Measured.of_interval(0.0, 0.0, 0.056, 0.95, 20) for seed in (0, 1)}
+        found = over_seeds(list(none.values()), 0.95)
+        assert (found.value, found.low, found.high, found.method) == (0.0, 0.0, 0.056, "seeds")
+        apart = difference(none, none, 0.95)
+        assert apart.value == 0
+        assert -apart.low == apart.high == pytest.approx(0.028 * 2**0.5)
+        lonely = over_seeds([none[0]], 0.95)
+        assert (lonely.low, lonely.high) == (0.0, 0.056)
+
+    def test_an_interval_holds_nothing_that_the_number_cannot_be(self):
+        wide = over_seeds(list(measured([0.6, 0.8]).values()), 0.95)
+        assert wide.low < 0 < 1 < wide.high
+        assert replace(wide, low=0.0, high=1.0) == wide.within(bounds("recall-pixels"))
+        assert wide.within(bounds("fd-pixels")).low == 0
+        assert wide.within(bounds("kd-pixels")) == wide.within(bounds("moments.error")) == wide
+        nothing = Estimate(0.5, None, None, 1, "none")
+        assert nothing.within((0.0, 1.0)) == nothing
 
 
 class TestSettling:
@@ -177,13 +199,23 @@ class TestVerdict:
         assert found.seeds == {"b": wanted}
         (text,) = (text for text in found.sentences if "would settle it" in text)
         assert text == (
-            "What is seen: b ahead of a by 25.0% of its number; were mean and spread over seeds what they are in these 3, "
+            "What is seen: b ahead of a by 25% of its number; were mean and spread over seeds what they are in these 3, "
             f"{wanted} seeds would settle it, as often as not."
         )
         far = verdict("fid", "a", values, {"b": estimate(-1e-6, -3, 3)}, True, 0.95)
         assert any("b behind a" in text and "more than 1000 seeds" in text for text in far.sentences)
         one = verdict("fid", "a", values, {"b": estimate(-1, -3, 1, 1, "sampling")}, False, 0.95)
         assert any("with one seed nothing can be said of how many" in text for text in one.sentences)
+
+    def test_two_seeds_name_no_number_of_seeds_and_a_small_difference_is_called_small(self):
+        values = {"a": estimate(4), "b": estimate(4)}
+        two = verdict("fid", "a", values, {"b": estimate(-0.0105, -0.05, 0.03, 2)}, False, 0.95)
+        assert two.seeds == {"b": None}
+        (text,) = (text for text in two.sentences if text.startswith("What is seen"))
+        assert "b ahead of a by 0.26% of its number; two seeds do not tell" in text
+        assert "would settle it, as" not in text
+        small = verdict("fid", "a", values, {"b": estimate(-0.01, -0.05, 0.03)}, False, 0.95)
+        assert any(text.endswith("as often as not, if so small a difference matters.") for text in small.sentences)
 
     def test_one_seed_is_never_more_than_one_seed(self):
         values = {"a": estimate(1), "b": estimate(2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import os
@@ -18,7 +19,8 @@ from PIL import Image
 
 from gendiff.comparison import report
 from gendiff.comparison.engine import Comparison, Silent
-from gendiff.comparison.report import charts, page, sheets
+from gendiff.comparison.report import charts, figures, page, sheets
+from gendiff.evaluation.number import bounds
 
 HOSTILE = "<b>bold</b> & \"co\" $x_1$ 'log'"
 OPTIONS = (
@@ -281,6 +283,26 @@ class TestFigures:
             content = (folder / f"{name}.pdf").read_bytes()
             assert content.startswith(b"%PDF")
             assert b"CreationDate" not in content
+
+    @pytest.mark.parametrize("values", [(3.4, 4.4), (0.2, 90.0), (5.01, 5.02)])
+    def test_the_axis_of_qualities_has_numbers(self, found, values):
+        result = copy.deepcopy(found)
+        for arm in result["arms"]:
+            for point, value in zip(arm["curve"], values, strict=True):
+                point["value"].update(value=value, low=value * 0.99, high=value * 1.01)
+        figure = figures._evaluations(result)
+        figure.canvas.draw()
+        axis = figure.axes[0]
+        low, high = axis.get_ylim()
+        shown = [label.get_text() for label in axis.get_yticklabels() if low <= label.get_position()[1] <= high]
+        assert len(set(shown)) == len(shown) >= 2
+        assert all(shown)
+
+    def test_no_interval_leaves_what_a_number_can_be(self, found):
+        for arm in found["arms"]:
+            for name, of in arm["numbers"].items():
+                low, high = bounds(name)
+                assert of["value"]["low"] is None or low <= of["value"]["low"] <= of["value"]["high"] <= high
 
     def test_the_same_result_is_the_same_bytes(self, compared, found):
         folder = compared[0]

@@ -43,6 +43,7 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch):
         "sample",
         "evaluate",
         "evaluate",
+        "evaluate",
         "process",
     ]
     results = []
@@ -50,13 +51,14 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch):
         words = shlex.split(line)[1:]
         results.append(run(*words, *SMALL.get(words[0], [])))
         assert results[-1].code == 0, (line, results[-1].err)
-    _, train, show, _, held_out, training, likelihood = results
+    _, train, show, _, held_out, training, neighbours, likelihood = results
     notes = " ".join(train.err.split())
     assert "held out: 8 of 40 events of folder:path=photos,size=32" in notes
     assert "the batch of 64 is larger than the 32 events that there are: each step takes all of them" in notes
     assert "held-out loss" in show.out
     assert "held out: 8 of 40 events" in held_out.out
     assert "training: 32 of 40 events" in training.out
+    assert "closer-random-conv" in neighbours.out
     assert "data it was not trained on" in " ".join(likelihood.out.split())
 
 

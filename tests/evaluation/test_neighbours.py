@@ -201,7 +201,7 @@ class TestCommand:
             assert (one["others"], one["count"], len(one["closest"])) == (None, 1797, 16)
         texts = [remark.text for remark in found.remarks if remark.rule == "neighbours"]
         assert len(texts) == 2
-        assert all("training events are to another one (none is held out)" in text for text in texts)
+        assert all("training events are to another one (each left out in turn)" in text for text in texts)
         assert done.json["picture"] == str(tmp_path / "n.png")
         with Image.open(tmp_path / "n.png") as picture:
             assert picture.width > picture.height > 500

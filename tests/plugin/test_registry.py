@@ -149,9 +149,7 @@ def test_a_schedule_in_one_file_trains_and_samples(plugin):
         line.split() == ["schedule", "sine", "f(i)", "=", "f_max", "sin^2(pi", "i", "/", "2N)", "my_schedule.py"]
         for line in listed.splitlines()
     )
-    assert (
-        "gendiff --plugin RUN/plugins/my_schedule.py train --config RUN/config.toml" in Path("r/README.md").read_text()
-    )
+    assert "gendiff --plugin plugins/my_schedule.py train --config config.toml" in Path("r/README.md").read_text()
     gone = run("train", "--config", "r/config.toml", "--dry-run")
     assert (gone.code, "unknown schedule 'sine' (from r/config.toml)" in gone.err) == (2, True)
 

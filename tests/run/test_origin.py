@@ -174,3 +174,14 @@ def test_what_a_terminal_would_obey_is_written_out(samples, tmp_path):
     facts = {**Origin.of(samples).facts, "format": FORMAT, "objective": {"name": "\x1b[2Jeps"}}
     (tmp_path / FILE).write_text(json.dumps(facts))
     assert "\x1b" not in run("runs", "show", tmp_path).out
+
+
+def test_a_picture_of_an_evaluation_leads_to_its_numbers(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "n.png")
+    alone = run("runs", "show", tmp_path / "n.png")
+    assert "gendiff sample writes" in alone.err
+    assert "does not say what made it" not in alone.err  # which is said already
+    (tmp_path / "n.json").write_text("{}")
+    beside = run("runs", "show", tmp_path / "n.png")
+    assert beside.code == 4
+    assert f"in the file beside its picture, '{tmp_path / 'n.json'}'" in beside.err

@@ -19,8 +19,8 @@ from runs import ALONE, CPU, Killed, create, die_after, final, train
 from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
 from gendiff.run import checkpoint
-from gendiff.run.curve import Point, curve, markdown, verdict
-from gendiff.run.directory import Run
+from gendiff.run.curve import Point, Side, curve, markdown, rise, verdict
+from gendiff.run.directory import Run, numbers
 from gendiff.run.layers import Layer, resolve
 from gendiff.training.continuation import changed_data
 from gendiff.training.generalisation import generalisation
@@ -196,8 +196,11 @@ def test_a_run_says_what_it_holds_out_and_compares_with_it(file, tmp_path):
     reference = facts["numbers"][0]["reference"]
     assert reference["n"] == OUT
     assert "held out" in reference["spec"]
-    training = gendiff_command("evaluate", tmp_path / "run", "-n", 8, "--training", "--features", "pixels", "--json")
+    training = gendiff_command(
+        *("evaluate", tmp_path / "run", "-n", 8, "--training", "--features", "pixels", "--neighbours", "--json")
+    )
     assert training.json["numbers"][0]["reference"]["n"] == COUNT - OUT
+    assert training.json["neighbours"][0]["others"]["n"] == OUT  # near is what these are, whatever the reference
     bound = [
         gendiff_command("process", "likelihood", tmp_path / "run", *more, "--json").json
         for more in ([], ["--training"])
@@ -259,20 +262,156 @@ def test_arms_that_hold_out_other_events_are_not_compared(file, tmp_path):
     assert "the data of dct hold-out=9 is" in " ".join(done.err.split())
 
 
+def test_a_run_that_learns_its_events_by_heart_is_known_and_one_that_does_not_is_not(tmp_path):
+    """Events of pure noise share nothing but mean and variance: whatever more is learned of ten of them is wrong of others."""
+    np.save(tmp_path / "noise.npy", np.random.default_rng(1).integers(0, 256, (20, 6, 8), dtype=np.uint8))
+    hold_out = {"events": 10, "every": 20, "most": 10}
+    given = {
+        "N": 20,
+        "model": "mlp:width=64,depth=1",
+        "data": f"npy:path={tmp_path / 'noise.npy'}",
+        "hold_out": hold_out,
+    }
+    steps = {"steps": 60, "batch": 10, "sample_every": 0, "ema": 0.9, "log_every": 60}
+    for rate, learns in ((1e-2, True), (1e-6, False)):
+        run = create(tmp_path / str(rate), resolve([Layer("t", {**given, "train": {**steps, "lr": rate}})]).config)
+        train(run)
+        points = curve(run.rows())
+        since = rise(points)
+        assert bool(since and since.is_overfitting) is learns
+        assert ("overfitting; it was lowest at step" in verdict(points)) is learns
+        assert ("On held-out events the network is worse than an output of 0" in verdict(points)) is learns
+
+
+def test_a_row_holds_the_losses_of_events_and_those_of_an_output_of_0(file, tmp_path):
+    run = create(tmp_path / "run", config(file))
+    train(run)
+    for row in looks(run):
+        for side in (row["held_out"], row["training"]):
+            assert len(side["by_event"]) == side["events"] == 6
+            assert np.mean(side["by_event"]) == pytest.approx(side["loss"], rel=1e-5)
+            assert np.std(side["by_event"], ddof=1) / 6**0.5 == pytest.approx(side["error"], rel=1e-5)
+            assert side["gain"]["mean"] == pytest.approx(side["nothing"]["loss"] - side["loss"])
+        assert row["held_out"]["nothing"] == looks(run)[0]["held_out"]["nothing"]
+    told = numbers(looks(run)[0])
+    assert "held_out.nothing.loss" in told
+    assert not [name for name in told if "by_event" in name]
+
+
+def test_of_many_events_a_row_holds_groups(file, monkeypatch):
+    monkeypatch.setattr("gendiff.training.generalisation.MOST_KEPT", 4)
+    side = generalisation(Trainer(config(file), CPU, ALONE))["held_out"]
+    assert (side["events"], len(side["by_event"])) == (6, 4)
+
+
 class TestCurve:
     def points(self, *losses):
         return [Point(k, loss, 0.01, 0.5 / (k + 1)) for k, loss in enumerate(losses)]
 
-    def test_overfitting_is_said(self):
-        assert "lowest at step 1, 0.8000, and rose by 25%: overfitting" in verdict(self.points(0.9, 0.8, 0.9, 1.0))
-        assert "not rising" in verdict(self.points(0.9, 0.8, 0.7))
-        assert "no overfitting is seen" in verdict([Point(5, 0.5, 0.05, 0.48)])
+    def looks(self, held_out, training, nothing=1.0):
+        """Looks with these losses of events, ``(T, n)``."""
+        return [
+            Point(
+                100 * (k + 1),
+                float(ours.mean()),
+                float(ours.std(ddof=1) / len(ours) ** 0.5),
+                float(theirs.mean()),
+                *(
+                    Side(tuple(one), (nothing, 0.1), (nothing - float(one.mean()), 0.01))
+                    for one in map(np.array, (ours, theirs))
+                ),
+            )
+            for k, (ours, theirs) in enumerate(zip(held_out, training, strict=True))
+        ]
+
+    def events(self, means, spread, seed=0, count=8):
+        """Losses of events that differ by far more between each other than from look to look."""
+        random = np.random.default_rng(seed)
+        return (
+            np.array(means)[:, None]
+            + random.normal(0, 1, count)
+            + random.normal(0, spread, (len(means), count)).cumsum(0)
+        )
+
+    def test_a_rise_far_below_the_error_of_the_loss_is_known_by_its_events(self):
+        falling = self.events([0.82, 0.7, 0.66, 0.64, 0.63], 0.003, 1, 33)
+        points = self.looks(self.events([1.16, 1.124, 1.135, 1.15, 1.16], 0.005), falling)
+        since = rise(points)
+        assert points[-1].error > 5 * since.by
+        assert since.step == 200
+        assert since.is_overfitting
+        assert "overfitting; it was lowest at step 200, " in verdict(points)
+        assert "train no further than step 200" in verdict(points)
+
+    def test_a_rise_of_one_event_is_none(self):
+        held_out = self.events([1.0, 1.0, 1.0, 1.0], 0.005)
+        held_out[3, 2] += 0.5
+        points = self.looks(held_out, self.events([0.9, 0.8, 0.7, 0.6], 0.003, 1))
+        assert not rise(points).is_clear
+        assert "which may be chance: no overfitting is seen" in verdict(points)
+
+    def test_a_rise_that_training_events_share_is_not_overfitting(self):
+        points = self.looks(self.events([0.9, 0.8, 1.0], 0.002), self.events([0.9, 0.8, 1.0], 0.002, 1, 30))
+        assert rise(points).is_clear
+        assert rise(points).is_shared
+        assert "not overfitting, the network got worse" in verdict(points)
+
+    @pytest.mark.parametrize("count", [5, 8, 40])
+    def test_where_nothing_rises_one_of_twenty_is_said_to_at_most(self, count):
+        alarms = [
+            bool(
+                (
+                    since := rise(
+                        self.looks(self.events([1.0] * 12, 0.01, seed, count), self.events([0.5] * 12, 0.01, seed + 1))
+                    )
+                )
+                and since.is_clear
+            )
+            for seed in range(0, 400, 2)
+        ]
+        assert 0 < sum(alarms) <= 0.05 * 200 + 2 * (200 * 0.05 * 0.95) ** 0.5
+
+    def test_of_few_events_nothing_is_said(self):
+        points = self.looks(self.events([0.8, 1.0], 0.001, count=4), self.events([0.8, 0.5], 0.001, 1))
+        assert rise(points) is None
+        assert "of 4 events it cannot be told whether the rise since is chance" in verdict(points)
+        assert "without the losses of its events it cannot be told" in verdict(self.points(0.9, 0.8, 0.9, 1.0))
+
+    def test_the_lowest_look_and_a_first_one(self):
+        assert "the lowest that it was: no overfitting is seen" in verdict(self.points(0.9, 0.8, 0.7))
+        assert "one look is no curve" in verdict([Point(5, 0.5, 0.05, 0.48)])
         assert verdict([]) == ""
+
+    def side(self, loss, nothing, error=0.02):
+        return Side((), (nothing, error), (nothing - loss, error))
+
+    def test_an_output_of_0_says_where_the_sides_stand(self):
+        worse = Point(9, 1.16, 0.3, 0.6, self.side(1.16, 1.05), self.side(0.6, 1.0))
+        assert "On held-out events the network is worse than an output of 0, which has 1.0500 there" in verdict([worse])
+        strange = Point(9, 16.25, 0.3, 0.6, self.side(16.25, 16.4, 2.0), self.side(0.6, 1.0))
+        assert "Held-out events are unlike those trained on: an output of 0 has 16.4000 on them, 1.0000" in verdict(
+            [strange]
+        )
+        known = Point(9, 0.98, 0.3, 0.6, self.side(0.98, 1.05), self.side(0.6, 1.0))
+        assert "below an output of 0 by 0.4 on events that it was trained on, and by 0.07 on held-out ones" in verdict(
+            [known]
+        )
+        untrained = Point(9, 1.3, 0.3, 1.2, self.side(1.3, 1.05), self.side(1.2, 1.0))
+        assert "On events of either side the network is worse" in verdict([untrained])
+        alike = Point(9, 0.62, 0.3, 0.6, self.side(0.62, 1.05), self.side(0.6, 1.0))
+        assert verdict([alike]).endswith("one look is no curve")
 
     def test_rows_without_a_finite_loss_are_left_out(self):
         side = {"loss": 0.5, "error": 0.1}
         rows = [{"step": 1, "loss": 3}, {"step": 2, "held_out": side, "training": {"loss": None}}]
         assert curve([*rows, {"step": 3, "held_out": side, "training": side}]) == [Point(3, 0.5, 0.1, 0.5)]
+
+    def test_what_a_row_says_of_events_is_read_and_nonsense_is_not(self):
+        side = {"loss": 0.5, "error": 0.1, "by_event": [0.4, 0.6], "nothing": {"loss": 1, "error": 0.2}}
+        strange = {"loss": 0.5, "error": 0.1, "by_event": ["a"], "nothing": 3, "gain": {"mean": None}}
+        (point,) = curve([{"step": 3, "held_out": side, "training": strange}])
+        assert point.of_held_out == Side((0.4, 0.6), (1.0, 0.2))
+        assert point.of_training == Side()
 
     def test_the_table_has_the_last_look(self):
         lines = markdown(self.points(*[0.5] * 30))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from command import run
 from runs import create, final, restored, rows, settings, train
 
 import gendiff
-from gendiff.errors import ConfigError, DataError
+from gendiff.errors import ConfigError, DataError, Stopped
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer
@@ -94,6 +96,65 @@ class TestOtherwise:
         assert told.code == 2
         words = shlex.split(told.err.splitlines()[-1].partition("gendiff ")[2])
         assert words == ["train", "--from", str(path), *map(str, option)]
+
+    def test_an_end_that_is_earlier_than_planned_is_said_and_recorded(self, path):
+        told = resumed(path, "--steps", 6)
+        assert "it ends at step 6 from here on; 8 steps were planned" in told.err
+        line = "from step 4 on: it ends at step 6, of 8 that were planned"
+        assert line in run("runs", "show", path).out
+        assert line in (path / "README.md").read_text()
+        resumed(path, "--steps", 9)  # later than it was to end now: none of its business
+        assert len(Run.open(path).info["changes"]) == 1
+
+    def test_how_often_one_looks_is_no_other_run(self, tmp_path):
+        data = ("--data", "digits", "--hold-out", 8, "--model", "mlp:width=4,depth=1", "--set", "N=20")
+        few = ("--steps", 2, "--batch", 4, "--set", "train.sample_every=0", "--set", "hold_out.most=8")
+        assert run("train", *data, *few, "--out", tmp_path / "r").code == 0
+        resumed(tmp_path / "r", "--set", "hold_out.every=3", "--steps", 7)
+        opened = Run.open(tmp_path / "r")
+        assert opened.info["changes"][0]["set"] == {"hold_out.every": 3}
+        assert [row["step"] for row in opened.rows() if "held_out" in row] == [2, 3, 6, 7]
+        refused = run("train", "--resume", tmp_path / "r", "--set", "hold_out.seed=3", "--steps", 9)
+        assert refused.code == 2
+        assert "would make another of it" in refused.err
+
+    def test_a_run_that_is_stopped_shows_where_and_has_a_card(self, tmp_path):
+        begun = create(tmp_path / "run", settings(steps=8, log_every=5, checkpoint_every=5))
+
+        def stop(trainer):
+            step = trainer.train_step
+
+            def stopping(batch):
+                step(batch)
+                if trainer.step == 7:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            trainer.train_step = stopping
+
+        with pytest.raises(Stopped):
+            train(begun, prepare=stop)
+        facts = run("runs", "show", begun.path, "--json").json
+        assert (facts["status"], facts["step"]) == ("stopped", 7)
+        (listed,) = run("runs", "list", tmp_path, "--json").json["runs"]
+        assert listed["step"] == 7
+        card = (begun.path / "README.md").read_text()
+        assert "(stopped)" in card
+        assert "| training | 7 steps of" in card
+
+    @pytest.mark.parametrize(
+        ("option", "origin"),
+        [
+            (("--batch", 0), "--batch"),
+            (("--lr", -1), "--lr"),
+            (("--set", "train.grad_clip=-2"), "--set train.grad_clip"),
+            (("--sampler", "ddim:steps=-3"), "--sampler"),
+        ],
+    )
+    def test_a_value_that_cannot_be_is_of_who_gave_it(self, path, option, origin):
+        refused = run("train", "--resume", path, *option, "--steps", 9)
+        assert refused.code == 2
+        assert f"(from {origin})" in refused.err
+        assert "config.toml" not in refused.err
 
     def test_back_before_a_change_the_change_is_so_from_there_on(self, path):
         resumed(path, "--lr", 1e-4, "--steps", 5)
@@ -298,6 +359,11 @@ class TestFrom:
             Parent.of(f"{path}@4")
         assert Parent.of(path).checkpoint.step == 2
 
+    def test_the_difference_of_the_two_says_it(self, path, tmp_path):
+        self.begun(path, tmp_path / "child", "--lr", 1e-4, "--steps", 1)
+        assert f"{tmp_path / 'child'}, began from run, step 4" in run("runs", "diff", path, tmp_path / "child").out
+        assert run("runs", "diff", path, tmp_path / "child", "--json").json["from"][1]["step"] == 4
+
     def test_the_tree_is_drawn(self, path, tmp_path):
         self.begun(path, tmp_path / "child", "--lr", 1e-4, "--steps", 1)
         self.begun(tmp_path / "child", tmp_path / "grandchild", "--objective", "eps", "--steps", 1)
@@ -306,3 +372,7 @@ class TestFrom:
         assert shown[at + 1] == "└─ child, from step 4: train.lr=0.0001  <- this run"
         assert shown[at + 2].startswith("   └─ grandchild, from step 1: objective.name=eps")
         assert [entry["depth"] for entry in run("runs", "show", path, "--json").json["tree"]] == [0, 1, 2]
+        self.begun(path, tmp_path / "other", "--lr", 1e-5, "--steps", 1)
+        shown = run("runs", "show", tmp_path / "child").out.splitlines()
+        at = shown.index("run")
+        assert [line[:8] for line in shown[at + 1 : at + 4]] == ["├─ child", "│  └─ gr", "└─ other"]

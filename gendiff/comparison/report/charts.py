@@ -55,7 +55,7 @@ class _Scale:
         low, high = min(finite), max(finite)
         if self.log:
             low, high = low / 1.15, high * 1.15
-            self.ticks = _log_ticks(low, high)
+            self.ticks = log_ticks(low, high)
         else:
             margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
             low, high = low - margin, high + margin
@@ -132,7 +132,7 @@ def forest(rows: Sequence[Row], x_label: str) -> Markup:
     for tick in across.ticks:
         for top in tops:  # not behind the labels
             _element(svg, "line", _at(across(tick), top, across(tick), top + step - 20) | {"class": "grid"})
-        _text(svg, across(tick), height - BOTTOM + 15, _tick_text(tick), "middle")
+        _text(svg, across(tick), height - BOTTOM + 15, tick_text(tick), "middle")
     for top in tops:
         _element(svg, "line", _at(across(0), top, across(0), top + step - 20) | {"class": "zero"})
     _text(svg, (12 + WIDTH - RIGHT) / 2, height - 6, x_label, "middle", "axis")
@@ -253,10 +253,10 @@ def _rotated(parent: ElementTree.Element, x: float, y: float, text: str) -> None
 def _axes(svg: ElementTree.Element, across: _Scale, up: _Scale, height: float, x_label: str, y_label: str) -> None:
     for tick in up.ticks:
         _element(svg, "line", _at(LEFT, up(tick), WIDTH - RIGHT, up(tick)) | {"class": "grid"})
-        _text(svg, LEFT - 5, up(tick) + 4, _tick_text(tick), "end")
+        _text(svg, LEFT - 5, up(tick) + 4, tick_text(tick), "end")
     for tick in across.ticks:
         _element(svg, "line", _at(across(tick), TOP, across(tick), height - BOTTOM) | {"class": "grid"})
-        _text(svg, across(tick), height - BOTTOM + 15, _tick_text(tick), "middle")
+        _text(svg, across(tick), height - BOTTOM + 15, tick_text(tick), "middle")
     _text(svg, (LEFT + WIDTH - RIGHT) / 2, height - 6, x_label, "middle", "axis")
     _rotated(svg, 11, (TOP + height - BOTTOM) / 2, y_label)
 
@@ -304,17 +304,18 @@ def _ticks(low: float, high: float) -> list[float]:
     return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, and 2 and 5 times them where there are few."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, and 2 and 5 times them where there are few; round numbers where even that leaves one or two."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for multiples in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
         ticks = [m * 10.0**d for d in decades for m in multiples if low <= m * 10.0**d <= high]
         if len(ticks) >= 3:
             return ticks if len(ticks) <= 7 else ticks[:: -(-len(ticks) // 7)]
-    return ticks or [low, high]
+    return _ticks(low, high)
 
 
-def _tick_text(value: float) -> str:
+def tick_text(value: float) -> str:
+    """A number beside an axis, short."""
     if value == 0:
         return "0"
     text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from gendiff.comparison.look import Look, frequencies, largest_excess
-from gendiff.comparison.report import sheets
+from gendiff.comparison.report import charts, sheets
 from gendiff.storage.folder import make_inside
 
 if TYPE_CHECKING:
@@ -131,6 +131,9 @@ def _evaluations(result: dict[str, Any]) -> Figure:
     axis.set(xscale="log", yscale="log" if _positive(result) else "linear")
     steps = sorted({point["evaluations"] for arm in result["arms"] for point in arm["curve"]})
     axis.set_xticks(steps, [str(step) for step in steps])
+    if axis.get_yscale() == "log":  # which has no tick of its own within a decade
+        ticks = charts.log_ticks(*axis.get_ylim())
+        axis.set_yticks(ticks, [charts.tick_text(tick) for tick in ticks])
     axis.minorticks_off()
     axis.set_xlabel("network evaluations per sample")
     axis.set_ylabel(result["number"])

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gendiff.condition import Condition, Conditions
 from gendiff.datasets.column import Column
-from gendiff.datasets.images import FIRST, ImageData, eight_bit, reason, survey
+from gendiff.datasets.images import FIRST, ImageData, eight_bit, hushed, reason, survey, upright
 from gendiff.errors import DataError, printable
 from gendiff.plain import json_object
 from gendiff.shapes import EventShape
@@ -80,6 +80,13 @@ class PictureFiles(ImageData):
             what = f"cannot read the picture '{self.origin(index)}'"
             details = [reason(error), FIRST]
             raise DataError(what, where=self._where(name), details=details, fix=FIX) from error
+
+    def own_size(self, index: int) -> tuple[int, int] | None:
+        try:
+            with hushed(), self._opened(self._names[index]) as image:
+                return upright(image)
+        except Exception:  # what is wrong with it is said where it is read
+            return None
 
     @property
     def conditions(self) -> Conditions:
