@@ -60,7 +60,12 @@ def now(device: torch.device) -> float:
 
 
 def turns(
-    works: Mapping[str, Callable[[], object]], rounds: int, times: int, device: torch.device, warm: int = WARM
+    works: Mapping[str, Callable[[], object]],
+    rounds: int,
+    times: int,
+    device: torch.device,
+    warm: int = WARM,
+    clock: Callable[[torch.device], float] = now,
 ) -> dict[str, list[float]]:
     """Seconds of one call of each, by round; they take turns, and in odd rounds in the other order, so that drift meets all."""
     for work in works.values():
@@ -69,10 +74,10 @@ def turns(
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds):
         for key in list(works)[:: 1 if number % 2 == 0 else -1]:
-            started = now(device)
+            started = clock(device)
             for _ in range(times):
                 works[key]()
-            seconds[key].append((now(device) - started) / times)
+            seconds[key].append((clock(device) - started) / times)
     return seconds
 
 

@@ -19,6 +19,7 @@ import determinism
 import gpu
 import growth
 import hardware
+import minutes
 import mutants
 import predicted_ranking
 import pytest
@@ -295,6 +296,94 @@ class TestQuality:
         assert "real against real 0.250 (0.200..0.300)" in text
         both = [one(spec, 1000, distance) for spec, distance in zip(quality.BASELINES, (0.35, 0.2), strict=True)]
         assert "| 0.350 | 0.200 | no | no |" in quality.page("digits", [*seen, *both], [0.2])
+
+
+class TestMinutes:
+    LINE = (
+        "--arms",
+        "identity (DDPM)",
+        "--objectives",
+        "wiener",
+        "--variants",
+        "rate 0.002",
+        "batch 32",
+        "averaging several",
+    )
+
+    @pytest.fixture
+    def small(self, monkeypatch):
+        """A default of ten steps, a wide network for one, whose steps cost what they cost here in thousandths."""
+        monkeypatch.setattr(minutes, "STEPS", 10)
+        monkeypatch.setattr(minutes, "SHARES", (0.2, 0.4, 1.0))
+        monkeypatch.setattr(minutes, "COUNT", 40)
+        monkeypatch.setattr(minutes, "SAMPLER", "ddim:steps=2")
+        monkeypatch.setattr(minutes, "cost", lambda shapes: {name: 0.5 if "64" in name else 0.25 for name in shapes})
+        threads = torch.get_num_threads()
+        yield
+        torch.set_num_threads(threads)
+
+    def called(self, folder, *more):
+        paths = ("--out", str(folder / "out"), "--work", str(folder / "work"))
+        return minutes.main([*paths, *self.LINE, *more])
+
+    def test_the_better_half_goes_on_and_what_is_chosen_meets_every_seed(self, tmp_path, monkeypatch, small, capsys):
+        assert self.called(tmp_path, "--minutes", "0") == 75
+        assert not list(tmp_path.rglob("run.json"))
+        assert self.called(tmp_path, "--parts", "screening", "--seeds", "0") == 0
+        known = [minutes.Measured(**row) for row in json.loads((tmp_path / "out/minutes.json").read_text())["measured"]]
+        ends = {name: max(one.share for one in known if one.variant == name) for name in {one.variant for one in known}}
+        assert sorted(ends.values()) == [0.2, 0.4, 1.0, 1.0]
+        assert ends["default"] == 1.0
+        halves = [one for one in known if one.variant == "batch 32"]
+        assert [one.step for one in halves][:1] == [4]  # twice as many steps of half the cost
+        assert halves[0].minutes == pytest.approx(1 / 60)
+        assert len({one.average for one in known if one.variant == "averaging several"}) == 7
+
+        chosen = ["--parts", "final", "--chosen", "rate 0.002", "--seeds", "0", "1"]
+        assert self.called(tmp_path, *chosen) == 0
+        page = (tmp_path / "out/minutes.md").read_text()
+        assert "**identity (DDPM), wiener**" in page
+        assert f"| rate 0.002 | {page.split('| rate 0.002 | ')[1].split(' |')[0]} |" in page
+        with Image.open(tmp_path / "out/minutes.png") as picture:
+            assert picture.width > 800
+        monkeypatch.setattr(minutes, "opened", None)  # nothing is trained again
+        assert self.called(tmp_path, *chosen) == 0
+
+    def test_a_run_goes_on_from_its_last_mark(self, tmp_path, small):
+        cell, timing = minutes.Cell("default", "identity (DDPM)", "wiener", 0), minutes.clock(tmp_path, ["default"])
+        options = minutes.parse(["--out", str(tmp_path), "--work", str(tmp_path / "parts")])
+        minutes.run_cell(cell, 0.4, timing, options)
+        parts = minutes.run_cell(cell, 1.0, timing, options)
+        options.work = tmp_path / "whole"
+        whole = minutes.run_cell(cell, 1.0, timing, options)
+        assert [(one.step, one.distance) for one in parts] == [(one.step, one.distance) for one in whole]
+        assert parts[0].spent < parts[1].spent < parts[2].spent
+        assert [one.step for one in whole] == [2, 4, 10]
+
+    def test_a_goal_is_reached_at_the_first_mark_that_is_no_farther(self):
+        def one(name, seed, share, distance):
+            cell = (name, "identity (DDPM)", "wiener", seed)
+            return minutes.Measured(*cell, "ema", share, 10, 2 * share, 2 * share, distance, 0.9)
+
+        shares = minutes.SHARES[-2:]
+        ends = [one("default", seed, share, 0.5 / share) for seed in (0, 1) for share in shares]
+        others = [
+            one("rate 0.002", 0, shares[0], 0.45),
+            one("rate 0.002", 0, 1.0, 0.6),
+            one("rate 0.002", 1, 1.0, 0.51),
+        ]
+        assert minutes.reached(others, {0: 0.5, 1: 0.5}) == {0: 2 * shares[0], 1: float("inf")}
+        text = minutes.page([*ends, *others], minutes.Clock({minutes.Variant().shape: 0.06}), [0.4])
+        assert f"| {2 * shares[0]:.2f}, no | 0.90 |" in text
+        assert "| 2.00, 2.00 | 0.90 |" in text
+
+    def test_a_new_network_is_timed_beside_the_default_and_the_axis_stays(self, tmp_path, monkeypatch):
+        first, second = minutes.VARIANTS["default"].shape, minutes.VARIANTS["width 16"].shape
+        monkeypatch.setattr(minutes, "cost", lambda shapes: dict.fromkeys(shapes, 0.1))
+        assert minutes.clock(tmp_path, ["default"]).seconds == {first: 0.1}
+        monkeypatch.setattr(minutes, "cost", lambda shapes: {first: 0.2, second: 0.1})  # all else is half as fast now
+        assert minutes.clock(tmp_path, ["default", "width 16"]).seconds == {first: 0.1, second: 0.05}
+        assert minutes.clock(tmp_path, ["width 16"]).step(minutes.VARIANTS["width 16"], 0.5) == minutes.STEPS
 
 
 def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):
