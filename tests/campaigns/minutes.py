@@ -51,13 +51,11 @@ class Variant:
     Args:
         train: settings of the section ``train``.
         channels: of the U-Net.
-        until: the share of the default's time at which the run ends: it matters where the rate decays.
 
     """
 
     train: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 32
-    until: float = 1.0
 
     @property
     def shape(self) -> str:
@@ -84,6 +82,7 @@ COMBINED = {
 }
 SCREENED = {f"{factor} {value}": one for factor, values in FACTORS.items() for value, one in values.items()}
 VARIANTS = {DEFAULT: Variant(), **SCREENED, **COMBINED}
+CHOSEN = ("width 16", "width 16, batch 128")  # of the screening
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Measured:
     Args:
         average: which weights.
         minutes: of the processor, by the cost of a step.
-        spent: minutes of the processor by the clock of this run, with what others did to the caches.
+        cpu: minutes of the processor by the clock of this run, with what others did to its caches.
         distance: infinite where the run failed.
         variance: of the samples, as a share of that of the data.
 
@@ -122,7 +121,7 @@ class Measured:
     share: float
     step: int
     minutes: float
-    spent: float
+    cpu: float
     distance: float
     variance: float
 
@@ -175,60 +174,73 @@ def cost(shapes: Mapping[str, str], rounds: int = 9, times: int = 4) -> dict[str
 
     works = {shape: steps(variant) for shape, variant in shapes.items()}
     seconds = hardware.turns(works, rounds, times, CPU, clock=lambda device: time.process_time())
-    return {shape: statistics.median(found) for shape, found in seconds.items()}
+    return {shape: statistics.median(own) for shape, own in seconds.items()}
 
 
 def clock(work: Path, variants: Iterable[str]) -> Clock:
     """What steps cost, kept; the default is measured anew beside shapes that are new, which are held against it."""
-    kept = work / "cost.json"
-    seconds = json.loads(kept.read_text()) if kept.is_file() else {}
+    file = work / "cost.json"
+    seconds = json.loads(file.read_text()) if file.is_file() else {}
     new = {VARIANTS[name].shape: name for name in variants if VARIANTS[name].shape not in seconds}
     if new:
         own = Variant().shape
         now = cost({own: DEFAULT, **new})
         scale = seconds.get(own, now[own]) / now[own]
-        seconds |= {shape: found * scale for shape, found in now.items()}
+        seconds |= {shape: own * scale for shape, own in now.items()}
         work.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(seconds, indent=1))
+        file.write_text(json.dumps(seconds, indent=1))
     return Clock(seconds)
 
 
 def run_cell(cell: Cell, upto: float, timing: Clock, options: argparse.Namespace) -> list[Measured]:
     """Train to a share of the default's time, on from the last mark, and measure at every mark that is not measured yet."""
-    from gendiff.errors import GendiffError
-
     folder, variant = options.work / cell.folder, VARIANTS[cell.variant]
-    kept = folder / "measured.jsonl"
-    known = [Measured(**json.loads(line)) for line in kept.read_text().splitlines()] if kept.is_file() else []
-    marks = [
-        share for share in SHARES if share <= min(upto, variant.until) and share not in {one.share for one in known}
-    ]
-    if not marks or time.time() > options.until or any(math.isinf(one.distance) for one in known):
-        return known
-    trainer, run, spent = opened(folder, cell, timing.step(variant, variant.until))
+    file = folder / "measured.jsonl"
+    rows = [Measured(**json.loads(line)) for line in file.read_text().splitlines()] if file.is_file() else []
+    marks = [share for share in marks_to(upto) if share not in {one.share for one in rows}]
+    if not marks or time.time() > options.until or failed(rows):
+        return rows
+    trainer, run, cpu = opened(folder, cell, timing.step(variant, SHARES[-1]))
     for share in marks:
-        if time.time() > options.until:
+        if time.time() > options.until or failed(rows):
             break
         step = timing.step(variant, share)
-        try:
-            spent += trained(trainer, step)
-            keep(run, trainer, spent)
-            found = {average: measure(cell, trainer, run, average) for average in trainer.averages}
-        except GendiffError as error:
-            print(f"   {error}", flush=True)
-            found = dict.fromkeys(trainer.averages, (math.inf, math.nan))
-        rows = [
-            Measured(**asdict(cell), average=average, share=share, step=step, minutes=step * timing.of(variant) / 60,
-                     spent=spent / 60, distance=distance, variance=variance)
-            for average, (distance, variance) in found.items()
+        cpu, results = measured_at(step, cell, trainer, run, cpu)
+        minutes = {"minutes": step * timing.of(variant) / 60, "cpu": cpu / 60}
+        new = [
+            Measured(**asdict(cell), average=average, share=share, step=step, **minutes, distance=distance, variance=variance)
+            for average, (distance, variance) in results.items()
         ]  # fmt: skip
-        with kept.open("a") as file:
-            file.writelines(f"{json.dumps(asdict(row))}\n" for row in rows)
-        known += rows
-        print(f"   {share:.2f}  step {step}  {', '.join(f'{row.distance:.3f}' for row in rows)}", flush=True)
-        if math.isinf(rows[0].distance):
-            break
-    return known
+        with file.open("a") as lines:
+            lines.writelines(f"{json.dumps(asdict(row))}\n" for row in new)
+        rows += new
+        print(f"   {share:.2f}  step {step}  {', '.join(f'{row.distance:.3f}' for row in new)}", flush=True)
+    return rows
+
+
+def marks_to(upto: float) -> list[float]:
+    """The shares up to this one."""
+    return [share for share in SHARES if share <= upto]
+
+
+def failed(rows: Sequence[Measured]) -> bool:
+    """Whether a run has come to nothing: no steps could be applied, or what it draws is not finite."""
+    return any(math.isinf(one.distance) for one in rows)
+
+
+def measured_at(
+    step: int, cell: Cell, trainer: Any, run: Any, cpu: float
+) -> tuple[float, dict[str, tuple[float, float]]]:
+    """Train up to a step and save it; returns the processor seconds up to there, and distance and variance by average."""
+    from gendiff.errors import GendiffError
+
+    try:
+        cpu += train(trainer, step)
+        keep(run, trainer, cpu)
+        return cpu, {average: measure(cell, trainer, run, average) for average in trainer.averages}
+    except GendiffError as error:
+        print(f"   {error}", flush=True)
+        return cpu, dict.fromkeys(trainer.averages, (math.inf, math.nan))
 
 
 def opened(folder: Path, cell: Cell, steps: int) -> tuple[Any, Any, float]:
@@ -245,15 +257,15 @@ def opened(folder: Path, cell: Cell, steps: int) -> tuple[Any, Any, float]:
         run = Run.open(path, training=True)
     else:
         run = Run.create(resolve(layers(cell, steps)).config, default_registry(), path)
-    trainer, spent = Trainer(run.config, CPU, World(0, 1, CPU)), 0.0
+    trainer, cpu = Trainer(run.config, CPU, World(0, 1, CPU)), 0.0
     if any(run.checkpoints.glob("step-*")):
         newest = checkpoint.newest(run.checkpoints)
         trainer.restore(newest)
-        spent = newest.about["spent"]
-    return trainer, run, spent
+        cpu = newest.about["cpu"]
+    return trainer, run, cpu
 
 
-def trained(trainer: Any, step: int) -> float:
+def train(trainer: Any, step: int) -> float:
     """Train up to a step; returns the processor seconds that it took."""
     begun = time.process_time()
     with closing(trainer.batches.loader(trainer.step + 1, step, 0, CPU)) as batches:
@@ -262,11 +274,11 @@ def trained(trainer: Any, step: int) -> float:
     return time.process_time() - begun
 
 
-def keep(run: Any, trainer: Any, spent: float) -> None:
+def keep(run: Any, trainer: Any, cpu: float) -> None:
     """Save where a run is, and how long it took to get there."""
     from gendiff.run import checkpoint
 
-    about = {"run": run.info["id"], "versions": run.info["versions"], "spent": spent}
+    about = {"run": run.info["id"], "versions": run.info["versions"], "cpu": cpu}
     checkpoint.save(run.checkpoints, trainer.checkpoint(about), keep=1)
 
 
@@ -291,22 +303,21 @@ def measure(cell: Cell, trainer: Any, run: Any, average: str) -> tuple[float, fl
 # --- what is run --------------------------------------------------------------------------------------------------------
 
 
-def screening(timing: Clock, options: argparse.Namespace) -> Iterator[tuple[Cell, float, list[Measured]]]:
+def screening(timing: Clock, options: argparse.Namespace) -> Iterator[tuple[float, list[Measured]]]:
     """Successive halving: every variant to the first rung, the better half to the next, and so on; the default always."""
     names = [name for name in options.variants if name != DEFAULT]
     for rung in (rung for rung in RUNGS if rung <= options.upto):
         distances = {}
         for name in (DEFAULT, *names):
             cell = Cell(name, ARMS[0], "wiener", options.seeds[0])
-            upto = min(rung, VARIANTS[name].until)
-            print(f"-- {cell.variant}, to {upto:g}", flush=True)
-            known = run_cell(cell, upto, timing, options)
-            yield cell, upto, known
-            distances[name] = min((one.distance for one in known if one.share == upto), default=math.inf)
+            print(f"-- {cell.variant}, to {rung:g}", flush=True)
+            rows = run_cell(cell, rung, timing, options)
+            yield rung, rows
+            distances[name] = min((one.distance for one in rows if one.share == rung), default=math.inf)
         names = sorted(names, key=distances.__getitem__)[: -(-len(names) // 2)]
 
 
-def final(timing: Clock, options: argparse.Namespace) -> Iterator[tuple[Cell, float, list[Measured]]]:
+def final(timing: Clock, options: argparse.Namespace) -> Iterator[tuple[float, list[Measured]]]:
     """The default and what was chosen; seeds are the outermost loop, so that an early end leaves every arm measured once."""
     for seed in options.seeds:
         for objective in options.objectives:
@@ -314,8 +325,7 @@ def final(timing: Clock, options: argparse.Namespace) -> Iterator[tuple[Cell, fl
                 for name in (DEFAULT, *options.chosen):
                     cell = Cell(name, arm, objective, seed)
                     print(f"-- {cell}", flush=True)
-                    upto = min(options.upto, VARIANTS[name].until)
-                    yield cell, upto, run_cell(cell, upto, timing, options)
+                    yield options.upto, run_cell(cell, options.upto, timing, options)
 
 
 PARTS = {"screening": screening, "final": final}
@@ -331,122 +341,128 @@ def curve(rows: Sequence[Measured], average: str = "") -> dict[float, list[float
     return {share: [one.distance for one in rows if (one.share, one.average) == (share, average)] for share in shares}
 
 
-def of_final(known: Sequence[Measured]) -> dict[tuple[str, str, str], list[Measured]]:
-    """What more than one variant was trained on to the end, by arm, objective and variant."""
-    found: dict[tuple[str, str, str], list[Measured]] = {}
-    seeds = {(one.variant, one.seed) for one in known}
-    several = {name for name, _ in seeds if len({seed for other, seed in seeds if other == name}) > 1}
-    for one in known:
+def of_final(rows: Sequence[Measured]) -> dict[tuple[str, str], dict[str, list[Measured]]]:
+    """What was trained with more than one seed: by arm and objective, the rows of each variant."""
+    groups: dict[tuple[str, str], dict[str, list[Measured]]] = {}
+    several = {one.variant for one in rows if one.seed != first_seed(rows)}
+    for one in rows:
         if one.variant in several:
-            found.setdefault((one.arm, one.objective, one.variant), []).append(one)
-    return found
+            groups.setdefault((one.arm, one.objective), {}).setdefault(one.variant, []).append(one)
+    return groups
 
 
-def reached(rows: Sequence[Measured], goals: Mapping[int, float]) -> dict[int, float]:
+def first_seed(rows: Sequence[Measured]) -> int:
+    """That of the screening."""
+    return min(one.seed for one in rows)
+
+
+def goals(rows: Sequence[Measured]) -> dict[float, dict[int, float]]:
+    """Where the default stands at the rungs that all of its seeds have come to, the first left out: by share, by seed."""
+    seeds = {one.seed for one in rows}
+    ends = {share: {one.seed: one.distance for one in rows if one.share == share} for share in RUNGS[1:]}
+    return {share: distances for share, distances in ends.items() if seeds and distances.keys() == seeds}
+
+
+def reached(rows: Sequence[Measured], goal: Mapping[int, float]) -> dict[int, float]:
     """By seed, the minutes after which a variant is no farther from the data than its goal; infinite where it never is."""
     first = rows[0].average
     return {
         seed: min(
-            (one.minutes for one in rows if (one.seed, one.average) == (seed, first) and one.distance <= goal),
+            (one.minutes for one in rows if (one.seed, one.average) == (seed, first) and one.distance <= distance),
             default=math.inf,
         )
-        for seed, goal in goals.items()
+        for seed, distance in goal.items()
         if any(one.seed == seed for one in rows)
     }
 
 
-def page(known: Sequence[Measured], timing: Clock, real: Sequence[float]) -> str:
+def page(rows: Sequence[Measured], timing: Clock, real: Sequence[float]) -> str:
     """What is known by now, as Markdown."""
-    whole = STEPS * timing.of(Variant()) / 60
-    told = (
-        f"Squared Fréchet distance in `pixels`, {COUNT} samples of `{SAMPLER}`, against the share of the processor time of the "
-        f"default run on digits ({STEPS} steps of 64, {whole:.2f} minutes of one core, {64 / timing.of(Variant()):.0f} "
+    seconds = timing.of(Variant())
+    head = (
+        f"Squared Fréchet distance in `pixels`, {COUNT} samples of `{SAMPLER}`, at shares of the processor time of the "
+        f"default run on digits ({STEPS} steps of 64, {STEPS * seconds / 60:.2f} minutes of one core, {64 / seconds:.0f} "
         f"images/s); real against real {quality.spread(real)}."
     )
-    lines = ["| step of | ms of the processor | images/s |", "|---|---|---|"]
+    lines = ["| network and batch | ms of a step | images/s |", "|---|---|---|"]
     for shape, seconds in timing.seconds.items():
         batch = int(shape.split("batch ")[1].split(",")[0])
         lines.append(f"| {shape} | {1e3 * seconds:.1f} | {batch / seconds:.0f} |")
-    return "\n\n".join([told, "\n".join(lines), *finals(known), screened(known)]) + "\n"
+    return "\n\n".join([head, "\n".join(lines), *finals(rows), screened(rows)]) + "\n"
 
 
-def finals(known: Sequence[Measured]) -> Iterator[str]:
-    """Mean and range over seeds at each share, and when what the default ends with is reached."""
-    groups = of_final(known)
-    for arm, objective in dict.fromkeys((arm, objective) for arm, objective, _ in groups):
-        rows = {name: rows for (*other, name), rows in groups.items() if other == [arm, objective]}
-        goals = {one.seed: one.distance for one in rows.get(DEFAULT, []) if one.share == SHARES[-1]}
-        heads = [
-            "variant",
-            *(f"{share:g}" for share in SHARES),
-            "as far as the default's end, minutes by seed",
-            "variance",
-        ]
+def finals(rows: Sequence[Measured]) -> Iterator[str]:
+    """Mean and range over seeds at each share, and when a variant is where the default is at a rung."""
+    for (arm, objective), variants in of_final(rows).items():
+        goal = goals(variants.get(DEFAULT, []))
+        ends = [f"minutes to the default's at {share:g}, by seed" for share in goal]
+        heads = ["variant", *(f"{share:g}" for share in SHARES), *ends, "variance"]
         lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        for name, found in rows.items():
-            shown = [quality.spread(curve(found).get(share, [])) for share in SHARES]
-            times = reached(found, goals)
-            when = ", ".join("no" if math.isinf(times[seed]) else f"{times[seed]:.2f}" for seed in sorted(times))
-            ends = [one.variance for one in found if one.share == max(row.share for row in found)]
-            lines.append(f"| {' | '.join([name, *shown, when, f'{statistics.mean(ends):.2f}'])} |")
+        for name, own in variants.items():
+            cells = [quality.spread(curve(own).get(share, [])) for share in SHARES]
+            cells += [", ".join(map(when, reached(own, distances).values())) for distances in goal.values()]
+            last = max(one.share for one in own)
+            variance = statistics.mean(one.variance for one in own if one.share == last)
+            lines.append(f"| {' | '.join([name, *cells, f'{variance:.2f}'])} |")
         yield f"**{arm}, {objective}**\n\n" + "\n".join(lines)
 
 
-def screened(known: Sequence[Measured]) -> str:
+def when(minutes: float) -> str:
+    """Minutes, or that it was never."""
+    return "no" if math.isinf(minutes) else f"{minutes:.2f}"
+
+
+def screened(rows: Sequence[Measured]) -> str:
     """A row for each variant and average that was screened; what was given up has no later numbers."""
-    first = min(one.seed for one in known)
     heads = ["variant", "average", *(f"{share:g}" for share in SHARES)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in VARIANTS:
-        rows = [one for one in known if one.cell == Cell(name, ARMS[0], "wiener", first)]
-        for average in dict.fromkeys(one.average for one in rows):
-            shown = [quality.spread(curve(rows, average).get(share, [])) for share in SHARES]
-            lines.append(f"| {' | '.join([name, average, *shown])} |")
-    return f"**Screening: {ARMS[0]}, wiener, seed {first}**\n\n" + "\n".join(lines)
+        own = of_screening(rows, name)
+        for average in dict.fromkeys(one.average for one in own):
+            cells = [quality.spread(curve(own, average).get(share, [])) for share in SHARES]
+            lines.append(f"| {' | '.join([name, average, *cells])} |")
+    return f"**Screening: {ARMS[0]}, wiener, seed {first_seed(rows)}**\n\n" + "\n".join(lines)
 
 
-def draw(known: Sequence[Measured], real: Sequence[float], path: Path) -> None:
+def of_screening(rows: Sequence[Measured], name: str) -> list[Measured]:
+    """The rows of one variant, of the arm and seed that are screened."""
+    return [one for one in rows if one.cell == Cell(name, ARMS[0], "wiener", first_seed(rows))]
+
+
+def draw(rows: Sequence[Measured], real: Sequence[float], path: Path) -> None:
     """Above, what was screened, a panel for each setting; below, the final, mean and range over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     above, below = figure.subfigures(2, 1)
-    first = min(one.seed for one in known)
 
-    def panel(axes: Any, title: str, lines: Mapping[str, Sequence[Measured]], average: str = "") -> None:
+    def panel(axes: Any, title: str, lines: Mapping[str, tuple[Sequence[Measured], str]]) -> None:
         axes.axhline(statistics.mean(real), color="0.6", linestyle=":", linewidth=1)
-        for label, rows in lines.items():
-            if rows:
-                at = curve(rows, average or (label if label in {one.average for one in rows} else ""))
-                minutes = [next(one.minutes for one in rows if one.share == share) for share in at]
-                own = {"color": "black", "zorder": 3} if label == DEFAULT else {}
-                axes.plot(minutes, [statistics.mean(found) for found in at.values()], ".-", label=label, **own)
-                low, high = [min(found) for found in at.values()], [max(found) for found in at.values()]
-                axes.fill_between(minutes, low, high, alpha=0.2, **own)
+        for label, (own, average) in lines.items():
+            if own:
+                at = curve(own, average)
+                minutes = [next(one.minutes for one in own if one.share == share) for share in at]
+                black = {"color": "black", "zorder": 3} if label == DEFAULT else {}
+                axes.plot(minutes, [statistics.mean(seeds) for seeds in at.values()], ".-", label=label, **black)
+                low, high = [min(seeds) for seeds in at.values()], [max(seeds) for seeds in at.values()]
+                axes.fill_between(minutes, low, high, alpha=0.2, **black)
         axes.set(xscale="log", yscale="log", title=title)
         axes.title.set_fontsize(9)
-        axes.tick_params(labelsize=7, which="both")
+        for axis, values in ((axes.xaxis, (0.25, 0.5, 1, 2)), (axes.yaxis, (0.4, 0.6, 1, 2))):
+            axis.set_ticks(values, [f"{value:g}" for value in values], fontsize=8)
+            axis.set_ticks([], minor=True)
         axes.legend(fontsize=7)
 
-    def one_seed(name: str) -> list[Measured]:
-        return [one for one in known if one.cell == Cell(name, ARMS[0], "wiener", first)]
-
     for axes, (factor, values) in zip(above.subplots(1, len(FACTORS), sharey=True), FACTORS.items(), strict=True):
-        lines = {DEFAULT: one_seed(DEFAULT), **{value: one_seed(f"{factor} {value}") for value in values}}
-        if factor == "averaging":
-            rows = one_seed("averaging several")
-            lines = dict.fromkeys(dict.fromkeys(one.average for one in rows), rows)
-        panel(axes, factor, lines)
-    groups = of_final(known)
-    shown = list(dict.fromkeys((arm, objective) for arm, objective, _ in groups))
-    if shown:
-        panels = below.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, (arm, objective) in zip(panels, shown, strict=True):
-            panel(
-                axes,
-                f"{arm}, {objective}",
-                {name: rows for (*other, name), rows in groups.items() if other == [arm, objective]},
-            )
+        several = of_screening(rows, f"{factor} several")
+        lines = {average: (several, average) for average in dict.fromkeys(one.average for one in several)}
+        others = {DEFAULT: DEFAULT, **{value: f"{factor} {value}" for value in values}}
+        panel(axes, factor, lines or {label: (of_screening(rows, name), "") for label, name in others.items()})
+    groups = of_final(rows)
+    if groups:
+        panels = below.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+        for axes, (cell, variants) in zip(panels, groups.items(), strict=True):
+            panel(axes, ", ".join(cell), {name: (own, "") for name, own in variants.items()})
     for part in (above, below):
         part.supxlabel("minutes of one core", fontsize=8)
         part.supylabel("squared Fréchet distance", fontsize=8)
@@ -456,12 +472,12 @@ def draw(known: Sequence[Measured], real: Sequence[float], path: Path) -> None:
 def write(timing: Clock, options: argparse.Namespace) -> None:
     """Write everything that is known, whichever slices it was measured in."""
     files = sorted(options.work.glob("*/measured.jsonl"))
-    known = [Measured(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
-    if not known:
+    rows = [Measured(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
+    if not rows:
         return
     real = quality.floor("digits", COUNT)
     facts = {
-        "measured": [asdict(one) for one in known],
+        "measured": [asdict(one) for one in rows],
         "seconds of a step": dict(timing.seconds),
         "floor": real,
         "torch": torch.__version__,
@@ -469,9 +485,9 @@ def write(timing: Clock, options: argparse.Namespace) -> None:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "minutes.json").write_text(json.dumps(facts, indent=1))
-    (options.out / "minutes.md").write_text(page(known, timing, real))
-    draw(known, real, options.figure or options.out / "minutes.png")
-    print(page(known, timing, real))
+    (options.out / "minutes.md").write_text(page(rows, timing, real))
+    draw(rows, real, options.figure or options.out / "minutes.png")
+    print(page(rows, timing, real))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -480,8 +496,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--figure", type=Path, help="where the plot goes, instead of there")
     parser.add_argument("--work", type=Path, default=Path("runs/minutes"), help="where runs and measurements are kept")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(SCREENED), help="to screen")
-    parser.add_argument("--chosen", nargs="+", choices=list(VARIANTS), default=list(COMBINED), help="for the final")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[1:], help="to screen")
+    parser.add_argument("--chosen", nargs="+", choices=list(VARIANTS), default=list(CHOSEN), help="for the final")
     parser.add_argument("--arms", nargs="+", choices=list(quality.ARMS), default=list(ARMS))
     parser.add_argument("--objectives", nargs="+", default=list(quality.OBJECTIVES)[::-1])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="the first is screened with")
@@ -499,9 +515,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     timing = clock(options.work, [DEFAULT, *(name for part in options.parts for name in names[part])])
     complete = True
     for part in options.parts:
-        for _, upto, known in PARTS[part](timing, options):
-            ended = any(one.share == upto or math.isinf(one.distance) for one in known)
-            complete = complete and ended
+        for upto, rows in PARTS[part](timing, options):
+            complete = complete and (failed(rows) or set(marks_to(upto)) <= {one.share for one in rows})
     write(timing, options)
     return 0 if complete else 75
 

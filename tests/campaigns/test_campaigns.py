@@ -312,7 +312,7 @@ class TestMinutes:
 
     @pytest.fixture
     def small(self, monkeypatch):
-        """A default of ten steps, a wide network for one, whose steps cost what they cost here in thousandths."""
+        """A default of ten steps, half a second each; those of half a batch cost half of it."""
         monkeypatch.setattr(minutes, "STEPS", 10)
         monkeypatch.setattr(minutes, "SHARES", (0.2, 0.4, 1.0))
         monkeypatch.setattr(minutes, "COUNT", 40)
@@ -326,24 +326,29 @@ class TestMinutes:
         paths = ("--out", str(folder / "out"), "--work", str(folder / "work"))
         return minutes.main([*paths, *self.LINE, *more])
 
+    def rows(self, folder):
+        return [minutes.Measured(**row) for row in json.loads((folder / "out/minutes.json").read_text())["measured"]]
+
     def test_the_better_half_goes_on_and_what_is_chosen_meets_every_seed(self, tmp_path, monkeypatch, small, capsys):
         assert self.called(tmp_path, "--minutes", "0") == 75
         assert not list(tmp_path.rglob("run.json"))
         assert self.called(tmp_path, "--parts", "screening", "--seeds", "0") == 0
-        known = [minutes.Measured(**row) for row in json.loads((tmp_path / "out/minutes.json").read_text())["measured"]]
-        ends = {name: max(one.share for one in known if one.variant == name) for name in {one.variant for one in known}}
+        rows = self.rows(tmp_path)
+        ends = {name: max(one.share for one in rows if one.variant == name) for name in {one.variant for one in rows}}
         assert sorted(ends.values()) == [0.2, 0.4, 1.0, 1.0]
         assert ends["default"] == 1.0
-        halves = [one for one in known if one.variant == "batch 32"]
+        halves = [one for one in rows if one.variant == "batch 32"]
         assert [one.step for one in halves][:1] == [4]  # twice as many steps of half the cost
         assert halves[0].minutes == pytest.approx(1 / 60)
-        assert len({one.average for one in known if one.variant == "averaging several"}) == 7
+        assert len({one.average for one in rows if one.variant == "averaging several"}) == 7
 
         chosen = ["--parts", "final", "--chosen", "rate 0.002", "--seeds", "0", "1"]
         assert self.called(tmp_path, *chosen) == 0
         page = (tmp_path / "out/minutes.md").read_text()
         assert "**identity (DDPM), wiener**" in page
-        assert f"| rate 0.002 | {page.split('| rate 0.002 | ')[1].split(' |')[0]} |" in page
+        ends = [one for one in self.rows(tmp_path) if (one.variant, one.share) == ("rate 0.002", 1.0)]
+        assert {one.seed for one in ends} == {0, 1}
+        assert f"| {quality.spread([one.distance for one in ends])} |" in page
         with Image.open(tmp_path / "out/minutes.png") as picture:
             assert picture.width > 800
         monkeypatch.setattr(minutes, "opened", None)  # nothing is trained again
@@ -357,7 +362,7 @@ class TestMinutes:
         options.work = tmp_path / "whole"
         whole = minutes.run_cell(cell, 1.0, timing, options)
         assert [(one.step, one.distance) for one in parts] == [(one.step, one.distance) for one in whole]
-        assert parts[0].spent < parts[1].spent < parts[2].spent
+        assert parts[0].cpu < parts[1].cpu < parts[2].cpu
         assert [one.step for one in whole] == [2, 4, 10]
 
     def test_a_goal_is_reached_at_the_first_mark_that_is_no_farther(self):
@@ -365,7 +370,7 @@ class TestMinutes:
             cell = (name, "identity (DDPM)", "wiener", seed)
             return minutes.Measured(*cell, "ema", share, 10, 2 * share, 2 * share, distance, 0.9)
 
-        shares = minutes.SHARES[-2:]
+        shares = minutes.RUNGS[-2:]
         ends = [one("default", seed, share, 0.5 / share) for seed in (0, 1) for share in shares]
         others = [
             one("rate 0.002", 0, shares[0], 0.45),
