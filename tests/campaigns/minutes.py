@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -366,14 +367,21 @@ def goals(rows: Sequence[Measured]) -> dict[float, dict[int, float]]:
 def reached(rows: Sequence[Measured], goal: Mapping[int, float]) -> dict[int, float]:
     """By seed, the minutes after which a variant is no farther from the data than its goal; infinite where it never is."""
     first = rows[0].average
-    return {
-        seed: min(
-            (one.minutes for one in rows if (one.seed, one.average) == (seed, first) and one.distance <= distance),
-            default=math.inf,
-        )
-        for seed, distance in goal.items()
-        if any(one.seed == seed for one in rows)
+    curves = {
+        seed: sorted((one.minutes, one.distance) for one in rows if (one.seed, one.average) == (seed, first))
+        for seed in goal
     }
+    return {seed: crossing(points, goal[seed]) for seed, points in curves.items() if points}
+
+
+def crossing(points: Sequence[tuple[float, float]], goal: float) -> float:
+    """The minutes at which a distance first comes down to a goal: between marks, on a line in both logarithms."""
+    if points[0][1] <= goal:
+        return points[0][0]
+    for (begin, high), (end, low) in pairwise(points):
+        if low <= goal:
+            return math.exp(math.log(begin) + math.log(end / begin) * math.log(high / goal) / math.log(high / low))
+    return math.inf
 
 
 def page(rows: Sequence[Measured], timing: Clock, real: Sequence[float]) -> str:
@@ -382,7 +390,7 @@ def page(rows: Sequence[Measured], timing: Clock, real: Sequence[float]) -> str:
     head = (
         f"Squared Fréchet distance in `pixels`, {COUNT} samples of `{SAMPLER}`, at shares of the processor time of the "
         f"default run on digits ({STEPS} steps of 64, {STEPS * seconds / 60:.2f} minutes of one core, {64 / seconds:.0f} "
-        f"images/s); real against real {quality.spread(real)}."
+        f"images/s); real against real {quality.spread(real)}. When a goal is reached is read between marks, on a line in both logarithms."
     )
     lines = ["| network and batch | ms of a step | images/s |", "|---|---|---|"]
     for shape, seconds in timing.seconds.items():

@@ -365,22 +365,27 @@ class TestMinutes:
         assert parts[0].cpu < parts[1].cpu < parts[2].cpu
         assert [one.step for one in whole] == [2, 4, 10]
 
-    def test_a_goal_is_reached_at_the_first_mark_that_is_no_farther(self):
+    def test_a_goal_is_reached_where_the_curve_first_comes_down_to_it(self):
+        points = [(0.5, 1.6), (1.0, 0.8), (2.0, 0.2), (4.0, 0.4)]
+        for goal, minutes_to in ((2.0, 0.5), (1.6, 0.5), (0.8, 1.0), (0.4, 2**0.5), (0.3, 1.0 * (0.8 / 0.3) ** 0.5)):
+            assert minutes.crossing(points, goal) == pytest.approx(minutes_to)
+        assert minutes.crossing(points, 0.1) == float("inf")
+
+    def test_the_page_says_when_each_seed_is_where_the_default_ends(self):
         def one(name, seed, share, distance):
             cell = (name, "identity (DDPM)", "wiener", seed)
             return minutes.Measured(*cell, "ema", share, 10, 2 * share, 2 * share, distance, 0.9)
 
-        shares = minutes.RUNGS[-2:]
-        ends = [one("default", seed, share, 0.5 / share) for seed in (0, 1) for share in shares]
-        others = [
-            one("rate 0.002", 0, shares[0], 0.45),
-            one("rate 0.002", 0, 1.0, 0.6),
-            one("rate 0.002", 1, 1.0, 0.51),
-        ]
-        assert minutes.reached(others, {0: 0.5, 1: 0.5}) == {0: 2 * shares[0], 1: float("inf")}
-        text = minutes.page([*ends, *others], minutes.Clock({minutes.Variant().shape: 0.06}), [0.4])
-        assert f"| {2 * shares[0]:.2f}, no | 0.90 |" in text
-        assert "| 2.00, 2.00 | 0.90 |" in text
+        middle, end = minutes.RUNGS[-2:]
+        rows = [one("default", seed, share, 0.5 / share) for seed in (0, 1) for share in (middle, end)]
+        rows += [one("rate 0.002", 0, middle, 0.45), one("rate 0.002", 0, end, 0.6), one("rate 0.002", 1, end, 0.51)]
+        text = minutes.page(rows, minutes.Clock({minutes.Variant().shape: 0.06}), [0.4])
+        first, second = (f"minutes to the default's at {share:g}, by seed" for share in (middle, end))
+        assert f"| {first} | {second} | variance |" in text
+        assert f"| {2 * middle:.2f}, 2.00 | {2 * middle:.2f}, no | 0.90 |" in text
+        assert f"| {2 * middle:.2f}, {2 * middle:.2f} | 2.00, 2.00 | 0.90 |" in text
+        fewer = [row for row in rows if (row.variant, row.seed, row.share) != ("default", 1, end)]
+        assert second not in minutes.page(fewer, minutes.Clock({minutes.Variant().shape: 0.06}), [0.4])
 
     def test_a_new_network_is_timed_beside_the_default_and_the_axis_stays(self, tmp_path, monkeypatch):
         first, second = minutes.VARIANTS["default"].shape, minutes.VARIANTS["width 16"].shape
