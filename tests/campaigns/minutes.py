@@ -387,10 +387,11 @@ def crossing(points: Sequence[tuple[float, float]], goal: float) -> float:
 def page(rows: Sequence[Measured], timing: Clock, real: Sequence[float]) -> str:
     """What is known by now, as Markdown."""
     seconds = timing.of(Variant())
+    whole, speed = STEPS * seconds / 60, 64 / seconds
     head = (
-        f"Squared Fréchet distance in `pixels`, {COUNT} samples of `{SAMPLER}`, at shares of the processor time of the "
-        f"default run on digits ({STEPS} steps of 64, {STEPS * seconds / 60:.2f} minutes of one core, {64 / seconds:.0f} "
-        f"images/s); real against real {quality.spread(real)}. When a goal is reached is read between marks, on a line in both logarithms."
+        f"Squared Fréchet distance in `pixels`, {COUNT} samples of `{SAMPLER}`, at shares of the processor time of the default "
+        f"run on digits ({STEPS} steps of 64, {whole:.2f} minutes of one core, {speed:.0f} images/s); real against real "
+        f"{quality.spread(real)}. When a goal is reached is read between marks, on a line in both logarithms."
     )
     lines = ["| network and batch | ms of a step | images/s |", "|---|---|---|"]
     for shape, seconds in timing.seconds.items():
