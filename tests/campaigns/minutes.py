@@ -346,7 +346,7 @@ def of_final(rows: Sequence[Measured]) -> dict[tuple[str, str], dict[str, list[M
     """What was trained with more than one seed: by arm and objective, the rows of each variant."""
     groups: dict[tuple[str, str], dict[str, list[Measured]]] = {}
     several = {one.variant for one in rows if one.seed != first_seed(rows)}
-    for one in rows:
+    for one in sorted(rows, key=lambda one: (list(quality.ARMS).index(one.arm), one.objective != "wiener")):
         if one.variant in several:
             groups.setdefault((one.arm, one.objective), {}).setdefault(one.variant, []).append(one)
     return groups

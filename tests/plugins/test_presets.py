@@ -103,7 +103,7 @@ def test_a_preset_of_the_paper_asks_for_the_pictures():
 def test_presets_combine_in_order():
     found = run("config", "show", "--preset", "digits-demo", "--preset", "unet-paper", "--json").json
     assert found["config"]["model"]["channels"] == 128
-    assert found["config"]["train"]["steps"] == 1200
+    assert found["config"]["train"]["steps"] == 1300
     assert found["origins"]["model.channels"] == "preset unet-paper"
 
 
