@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture slow mutants quality gpu docs pictures bench growth clean
+.PHONY: demo test lint torture slow mutants quality minutes gpu docs pictures bench growth clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -40,6 +40,9 @@ pictures: $(DEVELOPMENT)  ## Draw the pictures of docs/processes.md (minutes).
 
 quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and seeds (many hours; ARGS="--sets digits --seeds 0 --minutes 60" is a slice).
 	@$(BIN)/python tests/campaigns/quality.py --out docs/results $(ARGS)
+
+minutes: $(DEVELOPMENT)  ## Fréchet distance against processor minutes of training, for the settings of the run on digits (an hour or two).
+	@$(BIN)/python tests/campaigns/minutes.py --out docs/results --figure docs/images/minutes.png $(ARGS)
 
 gpu: $(DEVELOPMENT)  ## All that waits for a GPU, in calls of nine minutes; repeat it while it exits with 75 (ARGS="--minutes 30").
 	@$(BIN)/python tests/campaigns/gpu.py --out runs/gpu $(ARGS)

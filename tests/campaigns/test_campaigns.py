@@ -19,6 +19,7 @@ import determinism
 import gpu
 import growth
 import hardware
+import minutes
 import mutants
 import predicted_ranking
 import pytest
@@ -303,6 +304,104 @@ class TestQuality:
         assert "real against real 0.250 (0.200..0.300)" in text
         both = [one(spec, 1000, distance) for spec, distance in zip(quality.BASELINES, (0.35, 0.2), strict=True)]
         assert "| 0.350 | 0.200 | no | no |" in quality.page("digits", [*seen, *both], [0.2])
+
+
+class TestMinutes:
+    LINE = (
+        "--arms",
+        "identity (DDPM)",
+        "--objectives",
+        "wiener",
+        "--variants",
+        "rate 0.002",
+        "batch 32",
+        "averaging several",
+    )
+
+    @pytest.fixture
+    def small(self, monkeypatch):
+        """A default of ten steps, half a second each; those of half a batch cost half of it."""
+        monkeypatch.setattr(minutes, "STEPS", 10)
+        monkeypatch.setattr(minutes, "SHARES", (0.2, 0.4, 1.0))
+        monkeypatch.setattr(minutes, "COUNT", 40)
+        monkeypatch.setattr(minutes, "SAMPLER", "ddim:steps=2")
+        monkeypatch.setattr(minutes, "cost", lambda shapes: {name: 0.5 if "64" in name else 0.25 for name in shapes})
+        threads = torch.get_num_threads()
+        yield
+        torch.set_num_threads(threads)
+
+    def called(self, folder, *more):
+        paths = ("--out", str(folder / "out"), "--work", str(folder / "work"))
+        return minutes.main([*paths, *self.LINE, *more])
+
+    def rows(self, folder):
+        return [minutes.Measured(**row) for row in json.loads((folder / "out/minutes.json").read_text())["measured"]]
+
+    def test_the_better_half_goes_on_and_what_is_chosen_meets_every_seed(self, tmp_path, monkeypatch, small, capsys):
+        assert self.called(tmp_path, "--minutes", "0") == 75
+        assert not list(tmp_path.rglob("run.json"))
+        assert self.called(tmp_path, "--parts", "screening", "--seeds", "0") == 0
+        rows = self.rows(tmp_path)
+        ends = {name: max(one.share for one in rows if one.variant == name) for name in {one.variant for one in rows}}
+        assert sorted(ends.values()) == [0.2, 0.4, 1.0, 1.0]
+        assert ends["default"] == 1.0
+        halves = [one for one in rows if one.variant == "batch 32"]
+        assert [one.step for one in halves][:1] == [4]  # twice as many steps of half the cost
+        assert halves[0].minutes == pytest.approx(1 / 60)
+        assert len({one.average for one in rows if one.variant == "averaging several"}) == 7
+
+        chosen = ["--parts", "final", "--chosen", "rate 0.002", "--seeds", "0", "1"]
+        assert self.called(tmp_path, *chosen) == 0
+        page = (tmp_path / "out/minutes.md").read_text()
+        assert "**identity (DDPM), wiener**" in page
+        ends = [one for one in self.rows(tmp_path) if (one.variant, one.share) == ("rate 0.002", 1.0)]
+        assert {one.seed for one in ends} == {0, 1}
+        assert f"| {quality.spread([one.distance for one in ends])} |" in page
+        with Image.open(tmp_path / "out/minutes.png") as picture:
+            assert picture.width > 800
+        monkeypatch.setattr(minutes, "opened", None)  # nothing is trained again
+        assert self.called(tmp_path, *chosen) == 0
+
+    def test_a_run_goes_on_from_its_last_mark(self, tmp_path, small):
+        cell, timing = minutes.Cell("default", "identity (DDPM)", "wiener", 0), minutes.clock(tmp_path, ["default"])
+        options = minutes.parse(["--out", str(tmp_path), "--work", str(tmp_path / "parts")])
+        minutes.run_cell(cell, 0.4, timing, options)
+        parts = minutes.run_cell(cell, 1.0, timing, options)
+        options.work = tmp_path / "whole"
+        whole = minutes.run_cell(cell, 1.0, timing, options)
+        assert [(one.step, one.distance) for one in parts] == [(one.step, one.distance) for one in whole]
+        assert parts[0].cpu < parts[1].cpu < parts[2].cpu
+        assert [one.step for one in whole] == [2, 4, 10]
+
+    def test_a_goal_is_reached_where_the_curve_first_comes_down_to_it(self):
+        points = [(0.5, 1.6), (1.0, 0.8), (2.0, 0.2), (4.0, 0.4)]
+        for goal, minutes_to in ((2.0, 0.5), (1.6, 0.5), (0.8, 1.0), (0.4, 2**0.5), (0.3, 1.0 * (0.8 / 0.3) ** 0.5)):
+            assert minutes.crossing(points, goal) == pytest.approx(minutes_to)
+        assert minutes.crossing(points, 0.1) == float("inf")
+
+    def test_the_page_says_when_each_seed_is_where_the_default_ends(self):
+        def one(name, seed, share, distance):
+            cell = (name, "identity (DDPM)", "wiener", seed)
+            return minutes.Measured(*cell, "ema", share, 10, 2 * share, 2 * share, distance, 0.9)
+
+        middle, end = minutes.RUNGS[-2:]
+        rows = [one("default", seed, share, 0.5 / share) for seed in (0, 1) for share in (middle, end)]
+        rows += [one("rate 0.002", 0, middle, 0.45), one("rate 0.002", 0, end, 0.6), one("rate 0.002", 1, end, 0.51)]
+        text = minutes.page(rows, minutes.Clock({minutes.Variant().shape: 0.06}), [0.4])
+        first, second = (f"minutes to the default's at {share:g}, by seed" for share in (middle, end))
+        assert f"| {first} | {second} | variance |" in text
+        assert f"| {2 * middle:.2f}, 2.00 | {2 * middle:.2f}, no | 0.90 |" in text
+        assert f"| {2 * middle:.2f}, {2 * middle:.2f} | 2.00, 2.00 | 0.90 |" in text
+        fewer = [row for row in rows if (row.variant, row.seed, row.share) != ("default", 1, end)]
+        assert second not in minutes.page(fewer, minutes.Clock({minutes.Variant().shape: 0.06}), [0.4])
+
+    def test_a_new_network_is_timed_beside_the_default_and_the_axis_stays(self, tmp_path, monkeypatch):
+        first, second = minutes.VARIANTS["default"].shape, minutes.VARIANTS["width 16"].shape
+        monkeypatch.setattr(minutes, "cost", lambda shapes: dict.fromkeys(shapes, 0.1))
+        assert minutes.clock(tmp_path, ["default"]).seconds == {first: 0.1}
+        monkeypatch.setattr(minutes, "cost", lambda shapes: {first: 0.2, second: 0.1})  # all else is half as fast now
+        assert minutes.clock(tmp_path, ["default", "width 16"]).seconds == {first: 0.1, second: 0.05}
+        assert minutes.clock(tmp_path, ["width 16"]).step(minutes.VARIANTS["width 16"], 0.5) == minutes.STEPS
 
 
 def test_predictions_are_held_against_what_was_measured(tmp_path, capsys):

@@ -449,7 +449,7 @@ def test_a_shown_configuration_names_origins(tmp_path):
         "f_max = 0.6  # --schedule",
         "f_min = 0.0",
         "lr = 1.0  # --set train.lr",
-        "steps = 800  # preset digits-demo",
+        "steps = 1300  # preset digits-demo",
         "keep = 2",
     ):
         assert line in shown.splitlines()

@@ -83,6 +83,16 @@ def test_the_networks_have_the_size_they_say(name, tmp_path):
     assert round(sum(p.numel() for p in small.parameters()) / 1e6, 2) == 0.76
 
 
+def test_the_demo_trains_what_is_closest_to_the_digits_in_its_time(tmp_path):
+    """As docs/results.md has it: the U-Net at half its width, and all else as `gendiff train` has it."""
+    config = resolved("digits-demo", tmp_path).config
+    assert round(sum(p.numel() for p in config.model.build((1, 8, 8)).parameters()) / 1e6, 2) == 0.19
+    own = {"steps", "sample_every", "checkpoint_every"}
+    default = resolve([]).config
+    assert config.train.model_dump(exclude=own) == default.train.model_dump(exclude=own)
+    assert config.model.model_copy(update={"channels": 32}) == default.model
+
+
 def test_a_preset_of_the_paper_asks_for_the_pictures():
     done = run("train", "--preset", "paper-church")
     assert done.code == 2
@@ -93,7 +103,7 @@ def test_a_preset_of_the_paper_asks_for_the_pictures():
 def test_presets_combine_in_order():
     found = run("config", "show", "--preset", "digits-demo", "--preset", "unet-paper", "--json").json
     assert found["config"]["model"]["channels"] == 128
-    assert found["config"]["train"]["steps"] == 800
+    assert found["config"]["train"]["steps"] == 1300
     assert found["origins"]["model.channels"] == "preset unet-paper"
 
 

@@ -75,7 +75,7 @@ def test_the_command_line_orders_its_layers(tmp_path):
         500,
         0.5,
         9,
-        800,
+        1300,
     )
     assert config["velocity"]["schedule"] == {"name": "log", "f_max": 0.6, "f_min": 0.0}
     assert origins["train.steps"] == "preset digits-demo"
