@@ -60,15 +60,21 @@ class DataProcessDied(GendiffError):
 
 
 class InOrder(Dataset[Any], Generic[T]):
-    """``work(item)`` as the data set of a loader; a `GendiffError` comes back whole: the loader would keep only its text."""
+    """``work(item)`` as the data set of a loader; a `GendiffError`, and an error of the system such as a full disk, comes back
+    whole: the loader would keep only its text.
+    """
 
     def __init__(self, work: Callable[[Any], T]) -> None:
         self.work = work
 
-    def __getitem__(self, item: Any) -> T | GendiffError:
+    def __getitem__(self, item: Any) -> T | GendiffError | OSError:
         try:
             return self.work(item)
         except GendiffError as error:
+            return error
+        except OSError as error:
+            if error.errno is None:
+                raise
             return error
 
 
@@ -133,7 +139,7 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
         signal.signal(signal.SIGCHLD, handler)
     try:
         for outcome in outcomes:
-            if isinstance(outcome, GendiffError):
+            if isinstance(outcome, GendiffError | OSError):
                 raise outcome
             yield outcome
     except (

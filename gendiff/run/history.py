@@ -32,7 +32,7 @@ def completed(table: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as it was stored, with what nobody could say yet when it was: then there was one way."""
     table = dict(table)
     if isinstance(objective := table.get("objective"), Mapping):
-        table["objective"] = {"basis": "process", **objective}
+        table["objective"] = {**objective, **({} if "basis" in objective else {"basis": "process"})}
     if "data" in table:
         table["data"] = component.completed("data", table["data"])
     if isinstance(held := table.get("hold_out"), Mapping) and "data" in held:
