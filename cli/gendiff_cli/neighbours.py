@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gendiff.evaluation.number import Evaluation
     from gendiff.features import Features
     from gendiff.metric import Metric
-    from gendiff.run.generation import TrainedModel
+    from gendiff.run.trained import TrainedModel
     from gendiff.storage.cache import Cache
 
 MOST_SHOWN = 96  # samples in one picture

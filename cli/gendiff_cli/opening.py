@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel
     from gendiff.run.layers import Layer
+    from gendiff.run.trained import TrainedModel
     from gendiff_cli.options import Precision
 
 
@@ -54,7 +54,7 @@ def load_model(
     Its weights are those that `TrainedModel.load` takes ``ema`` for, in float32 where no precision is asked for.
     """
     from gendiff.run.checkpoint import named
-    from gendiff.run.generation import TrainedModel
+    from gendiff.run.trained import TrainedModel
 
     step = named(source)[1]
     with passing_over() as problems:

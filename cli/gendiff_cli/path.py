@@ -14,8 +14,8 @@ import typer
 from gendiff_cli.sample import check_folder
 
 if TYPE_CHECKING:
-    from gendiff.run.generation import TrainedModel
     from gendiff.run.origin import Origin
+    from gendiff.run.trained import TrainedModel
 
 SHEET = "sheet.png"
 STEPS = 100  # evaluations, where none are asked for and the process has more

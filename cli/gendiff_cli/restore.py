@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from gendiff.operator import Measurement, Operator
     from gendiff.run.asked import Asked
-    from gendiff.run.generation import TrainedModel
     from gendiff.run.origin import Origin
+    from gendiff.run.trained import TrainedModel
     from gendiff.sampler import Sampler
 
 SHEET, NUMBERS, CLEAN, MEASURED = "sheet.png", "restoration.json", "clean", "measured"

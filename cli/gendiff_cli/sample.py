@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from gendiff.datasets.drawn import Drawn
     from gendiff.run.asked import Asked
     from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel, Trajectory
+    from gendiff.run.generation import Trajectory
     from gendiff.run.origin import Origin
+    from gendiff.run.trained import TrainedModel
     from gendiff.sampler import Sampler
 
 GRID, STRIP, ANIMATION = "grid.png", "trajectory.png", "trajectory.gif"

@@ -36,9 +36,10 @@ from gendiff.plugin.blame import named
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
-from gendiff.run.generation import NotFinite, TrainedModel
+from gendiff.run.generation import NotFinite
 from gendiff.run.network import build_denoiser
 from gendiff.run.record import now
+from gendiff.run.trained import TrainedModel
 from gendiff.sampler import CHUNK, Sampler, Snapshot
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache

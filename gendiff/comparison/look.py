@@ -34,7 +34,8 @@ from gendiff.denoiser import NetworkScore
 from gendiff.diffusion import Diffusion
 from gendiff.evaluation.event_set import EventSet
 from gendiff.frequency import dct_frequency, radius
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
+from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage.arrays import npz
 from gendiff.storage.files import Files

@@ -31,7 +31,7 @@ from gendiff.metric import Metric
 from gendiff.plain import json_text, json_value
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
-from gendiff.run.generation import TrainedModel
+from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.storage import reading
 from gendiff.storage.arrays import HEADER, npy, npz

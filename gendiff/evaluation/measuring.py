@@ -54,8 +54,9 @@ from gendiff.machine.world import World
 from gendiff.metric import Metric
 from gendiff.plugin.discovery import version
 from gendiff.run.asked import Asked
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
 from gendiff.run.record import now
+from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler, Snapshot
 from gendiff.shapes import EventShape
 from gendiff.storage.cache import Cache

@@ -8,44 +8,29 @@ number of processes, nor which other images are drawn matters.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gendiff.command import command, option, setting
-from gendiff.component import parse_spec, spec_value
-from gendiff.condition import stacked
+from gendiff.command import option
 from gendiff.data import Data
 from gendiff.datasets import pictures
-from gendiff.denoiser import Denoiser, NetworkScore
+from gendiff.denoiser import Denoiser
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError
-from gendiff.grid import GridSampler, partway
-from gendiff.guide import Guide, Scene, check_restores, course, guided, rebased
+from gendiff.grid import partway
+from gendiff.guide import course, rebased
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.stopping import heed
-from gendiff.operator import Measurement, Operator, Pair
-from gendiff.plugin.discovery import version
-from gendiff.run import checkpoint, posthoc
-from gendiff.run.asked import Asked, unsaid
-from gendiff.run.between import Along, between
-from gendiff.run.config import Config
-from gendiff.run.curve import Point, curve
+from gendiff.run.asked import Asked
 from gendiff.run.directory import Run
-from gendiff.run.layers import Layer, resolve
-from gendiff.run.network import build_denoiser, hasten, load_weights, score_of
+from gendiff.run.network import score_of
 from gendiff.run.origin import Origin
+from gendiff.run.others import scene_of
 from gendiff.run.replayed import Replayed
-from gendiff.run.settings import TrainSettings
-from gendiff.run.stored import difference
-from gendiff.sampler import CHUNK, Sampler, Snapshot, invert, sample
-from gendiff.score import ScoreModel, normalized
-from gendiff.shapes import ShownByShape, check_events, check_number
+from gendiff.sampler import CHUNK, Sampler, Snapshot, sample
 from gendiff.storage.files import Files
 from gendiff.storage.folder import make_inside
 from gendiff.streams import ImageNoise, stream
@@ -57,342 +42,6 @@ SHOWN = 20  # numbers of images in one message
 
 class NotFinite(GendiffError):
     """Images that were drawn hold values that are not finite (exit code 1)."""
-
-
-@dataclass(frozen=True, repr=False)
-class Belief(ShownByShape):
-    """What a network believes of events that it sees corrupted, in event space: x̂_0 and ε̂, each ``(B, *event)``."""
-
-    x_0: Tensor
-    eps: Tensor
-
-
-@dataclass(frozen=True, repr=False)
-class TrainedModel:
-    """A run's network, ready to sample: what `gendiff.load` and `gendiff.train` give.
-
-    Args:
-        weights: ``"ema"``, ``"model"``, or which of several averages, such as ``"ema-0.9999"`` or ``"posthoc-0.05"``, and the
-            hash of their file, or of what was made of files.
-
-    """
-
-    run: Run
-    denoiser: Denoiser
-    step: int
-    weights: str
-    weights_hash: str
-
-    @classmethod
-    def load(
-        cls,
-        run: Run,
-        device: torch.device,
-        ema: bool | str = True,
-        problems: list[str] | None = None,
-        *,
-        precision: str = "fp32",
-        compiled: bool = False,
-        step: int | None = None,
-    ) -> TrainedModel:
-        """The newest usable checkpoint, or that of a step.
-
-        Args:
-            run: where it is.
-            device: where the network is to be.
-            ema: which weights: True for the averages, where the run has them, the first of several; False for the raw ones; a
-                decay such as ``"0.9999"`` for one of several; ``"posthoc:WIDTH"`` for an average that is made of snapshots.
-            problems: why damaged checkpoints and snapshots were passed over is appended.
-            precision: in which the network runs, ``fp32``, ``bf16``, or ``auto``: what its device computes well.
-            compiled: whether it is compiled when it is asked first.
-            step: of the checkpoint; left out, the newest.
-
-        Raises `DataError` where there is none, and for weights that are not finite or of another network; `ConfigError` for an
-        average that the run does not have.
-        """
-        kind, _, width = ema.partition(":") if isinstance(ema, str) else ("", "", "")
-        groups = ("model",) if kind == "posthoc" else _groups(run.config.train, ema)
-        newest = (
-            checkpoint.newest(run.checkpoints, problems, groups)
-            if step is None
-            else checkpoint.at(run.checkpoints, step, groups)
-        )
-        path = checkpoint.directory(run.checkpoints, newest.step)
-        denoiser = build_denoiser(run.config, device)
-        if kind == "posthoc":
-            weights = posthoc.average(run.snapshots, _width(width), newest.step, problems)
-            load_weights(denoiser.network, weights, str(run.snapshots))
-            hasten(denoiser, precision, compiled)
-            return cls(run, denoiser.eval(), newest.step, f"posthoc-{_width(width)!r}", posthoc.digest(weights))
-        group = next((one for one in groups if one in newest.tensors), groups[-1])
-        load_weights(denoiser.network, newest.tensors.get(group, {}), str(path / f"{group}.safetensors"))
-        hasten(denoiser, precision, compiled)
-        return cls(run, denoiser.eval(), newest.step, group, checkpoint.weights_hash(path, group))
-
-    def __repr__(self) -> str:
-        weights = {"ema": "averaged", "model": "current"}.get(self.weights, self.weights)
-        return f"TrainedModel({str(self.run.path)!r}, step {self.step}, {weights} weights, {self.diffusion})"
-
-    @property
-    def config(self) -> Config:
-        """All that defines the run."""
-        return self.run.config
-
-    @property
-    def curve(self) -> list[Point]:
-        """The looks at the losses of held-out and of training events, first to last; empty where nothing is held out."""
-        return curve(self.run.rows())
-
-    @property
-    def data(self) -> Data:
-        """What it was trained on; raises `DataError` where they are gone, or not as they were."""
-        return self.run.data()
-
-    @property
-    def diffusion(self) -> Diffusion:
-        """The process of the run, on the device of the network."""
-        return self.denoiser.diffusion
-
-    @property
-    def network(self) -> nn.Module:
-        """The network, with these weights."""
-        return self.denoiser.network
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.denoiser.parameters()).device
-
-    @property
-    def score(self) -> NetworkScore:
-        """The network as a score model, for `sample` and all else that asks one."""
-        return score_of(self.denoiser, self.diffusion, self.config)
-
-    def sample(
-        self,
-        n: int = 64,
-        sampler: Sampler | str | None = None,
-        seed: int = 0,
-        *,
-        condition: Mapping[str, Any] | None = None,
-        guide: Guide | str | Sequence[Guide | str] = (),
-        source: Tensor | None = None,
-        strength: float = 0.5,
-    ) -> Tensor:
-        """The first ``n`` events of a seed, ``(n, *event)`` on the CPU, equal to what ``gendiff sample`` draws before it rounds.
-
-        Args:
-            sampler: a sampler or its spec; left out, the one of the run.
-            condition: by name a value, or a list of values that are drawn in turn, ``{"label": 3}``, ``{"label": [3, 5]}``;
-                left out, every class in turn.
-            guide: a guide or its spec, or several in the order in which they are put on: ``"cfg:weight=3"``.
-            source: events ``(P, *event)`` to go on from: event k of the n is draw k // P from the source k % P.
-            strength: how far towards noise they are brought first, in (0, 1]: to step ``strength N``. The sampler takes the same
-                part of its steps. (Meng et al. 2022, SDEdit, arXiv 2108.01073.)
-
-        Raises:
-            ArgumentError: where ``source`` are no events, or the strength is not in (0, 1].
-            ConfigError: for a sampler that cannot sample this process, a condition that the network does not take, and a guide
-                that cannot guide it.
-            NotFinite: where events are not finite.
-
-        """
-        images = range(check_number(n, "n"))
-        asked = Asked.of(self.config, condition, _guides(guide))
-        if source is not None:
-            asked = asked.going_on(source, strength, self.diffusion.event_shape)
-        drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, n, asked=asked)
-        return torch.cat([events.cpu() for events in drawn])
-
-    def check(self, asked: Asked, sampler: Sampler | None = None) -> None:
-        """Raise `ConfigError` for a guide that cannot guide this network, before anything is drawn; ``sampler``: of the run."""
-        model = self.score.given(asked.told(self.config.conditions, [0]))
-        process, sampler = whence(self.diffusion, sampler or self.config.sampler, asked)
-        course(model, sampler, asked.guides, _scene(self.run, self.denoiser, asked, process).rows([0]))
-
-    def restore(
-        self,
-        y: Tensor,
-        operator: Operator | str | Pair | Callable[[Tensor], Tensor],
-        sigma: float = 0.0,
-        method: Guide | str = "pigdm",
-        n: int | None = None,
-        sampler: Sampler | str | None = None,
-        seed: int = 0,
-        *,
-        condition: Mapping[str, Any] | None = None,
-        guide: Guide | str | Sequence[Guide | str] = (),
-    ) -> Tensor:
-        """Events from what was measured of them, ``y = A x_0 + σ n``, equal to what ``gendiff restore`` draws before it rounds.
-
-        Each is restored by itself: a batch is the same event by event.
-
-        Args:
-            y: ``(P, *measured)``.
-            operator: A, or its spec; a pair of functions, A and its adjoint, or A alone, whose adjoint autograd finds.
-            sigma: σ, in the units of the events: of pictures in [-1, 1], half of a full step of grey is 1.
-            method: a guide that restores, or its spec: ``"pigdm"``, ``"ddrm:eta=0.5"``, ``"dps"``, ``"replacement"``.
-            n: how many draws of each; left out, one.
-            sampler, seed, guide: as of `sample`; guides are put on before the method.
-            condition: as of `sample`; left out, the network is told nothing.
-
-        Returns:
-            ``(P, *event)`` on the CPU, and ``(P, n, *event)`` where n is given.
-
-        Raises:
-            ArgumentError: where ``y`` is not what the operator gives.
-            ConfigError: for an operator that does not fit, and a method that cannot restore this.
-            PluginError: for an operator that is not linear, or whose adjoint is none.
-            NotFinite: where events are not finite.
-
-        """
-        if not isinstance(operator, Operator | str):
-            operator = Operator.of(operator) if callable(operator) else Operator.of(*operator)
-        measurement = Measurement.checked(Operator(operator), y, sigma, self.diffusion.event_shape)
-        check_restores(Guide(method))
-        asked = Asked.of(self.config, condition, [*_guides(guide), Guide(method)], measurement)
-        images = range(len(y) * (1 if n is None else check_number(n, "n")))
-        drawn = generate(self.denoiser, self.run, self._sampler(sampler), seed, images, len(images), asked=asked)
-        events = torch.cat([part.cpu() for part in drawn])
-        return events if n is None else events.unflatten(0, (n, len(y))).transpose(0, 1).contiguous()
-
-    def invert(
-        self,
-        x_0: Tensor,
-        steps: int | None = None,
-        condition: Mapping[str, Any] | None = None,
-        guide: Guide | str | Sequence[Guide | str] = (),
-    ) -> Tensor:
-        """``x_N``, ``(B, *event)`` in event space, from which the deterministic path leads back to ``x_0``, but for errors.
-
-        Args:
-            x_0: events ``(B, *event)``.
-            steps: evaluations of the network, at steps of the grid ``arc-length``; left out, one at every step.
-            condition, guide: as of `sample`; left out, the network is told nothing.
-
-        Raises:
-            ArgumentError: where ``x_0`` are no events.
-            ConfigError: for more steps than the process has, and a condition or a guide that does not fit.
-
-        """
-        model = self._steered(x_0, condition, guide)
-        with torch.no_grad():
-            x_bar = invert(self.diffusion, model, x_0.to(self.device), self._path(steps).descent(self.diffusion))
-            return self.diffusion.unrotate(x_bar).cpu()
-
-    def lead_back(
-        self,
-        x_N: Tensor,
-        steps: int | None = None,
-        condition: Mapping[str, Any] | None = None,
-        guide: Guide | str | Sequence[Guide | str] = (),
-    ) -> Tensor:
-        """``x_0``, ``(B, *event)``, at the other end of the deterministic path; arguments as of `invert`."""
-        model = self._steered(x_N, condition, guide)
-        start = self.diffusion.rotate(x_N.to(self.device))
-        return sample(self.diffusion, model, self._path(steps), start=start, graph=False).cpu()
-
-    def interpolate(
-        self,
-        one: Tensor,
-        other: Tensor,
-        n: int = 8,
-        steps: int | None = None,
-        condition: Mapping[str, Any] | None = None,
-        guide: Guide | str | Sequence[Guide | str] = (),
-        *,
-        along: Along = "spherical",
-    ) -> Tensor:
-        """``n`` events from one to the other, both among them: ``(n, *event)``, the ends as the path leads back to them.
-
-        Both are brought to ``x_N``, and there ``y = (x̄_N - a m)/sqrt(v)``, of unit variance, is led from one to the other.
-
-        Args:
-            one, other: events ``(*event)``.
-            along: ``spherical``, on the great circle between them; ``variance``, by cos and sin of an angle, which keeps the
-                variance of what is independent; ``linear``.
-            n, steps, condition, guide: as of `invert`.
-
-        """
-        ends = self.diffusion.rotate(self.invert(torch.stack([one, other]), steps, condition, guide).to(self.device))
-        end = self.diffusion.at(self.diffusion.N)
-        y = between(normalized(ends, end), check_number(n, "n"), along)
-        x_N = self.diffusion.unrotate(end.a * end.m + end.v.sqrt() * y)
-        return self.lead_back(x_N, steps, condition, guide)
-
-    def _steered(
-        self, x: Tensor, condition: Mapping[str, Any] | None, guide: Guide | str | Sequence[Guide | str]
-    ) -> ScoreModel:
-        """The network under one condition, and guides, for a batch of events."""
-        check_events(x, self.diffusion.event_shape)
-        told = Asked.of(self.config, unsaid(self.config) if condition is None else condition).conditions
-        if len(told) > 1:
-            raise ConfigError(f"{len(told)} conditions, where one is asked", fix="say one value of each condition")
-        model = self.score.given(stacked(self.config.conditions, told) if self.config.conditions else {})
-        scene = _scene(self.run, self.denoiser, Asked(), self.diffusion)
-        return guided(model, _guides(guide), scene)
-
-    def _path(self, steps: int | None) -> GridSampler:
-        """The sampler that goes along the deterministic path as `invert` comes."""
-        sampler = Sampler("trig", clip=False, steps=steps)
-        assert isinstance(sampler, GridSampler)
-        return sampler
-
-    def _sampler(self, choice: Sampler | str | None) -> Sampler:
-        """A sampler, what a spec makes of that of the run, or that of the run."""
-        if not isinstance(choice, str):
-            return self.config.sampler if choice is None else choice
-        own = {"N": self.config.N, "sampler": self.config.sampler.table()}
-        return resolve([Layer("the run", own), Layer("sampler", {"sampler": choice})]).config.sampler
-
-    def origin(
-        self, sampler: Sampler, seed: int, n: int, *options: str, asked: Asked | None = None, by: str = "sample"
-    ) -> Origin:
-        """What made the first ``n`` events of a seed; ``options`` of ``gendiff sample``, or another command, belong to it."""
-        weights = (self.step, self.weights, self.weights_hash)
-        return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, asked=asked, by=by)
-
-    def predict(self, x: Tensor, i: int | Tensor) -> Belief:
-        """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
-
-        Autograd follows where ``x`` requires a gradient.
-        """
-        with torch.set_grad_enabled(x.requires_grad):
-            pivot = self.score.predict(self.diffusion.rotate(x), i)
-            return Belief(self.diffusion.unrotate(pivot.x_0), self.diffusion.unrotate(pivot.eps))
-
-
-def _groups(settings: TrainSettings, ema: bool | str) -> tuple[str, ...]:
-    """The groups of a checkpoint of which the first that there is are the weights that are asked for."""
-    averages = settings.averages
-    if isinstance(ema, bool):
-        return (*list(averages)[:1], "model") if ema else ("model",)
-    try:
-        return (next(group for group, decay in averages.items() if decay == float(ema)),)
-    except (ValueError, StopIteration):
-        known = [*(f"{decay!r}" for decay in averages.values()), *(["posthoc:WIDTH"] if settings.posthoc else [])]
-        raise ConfigError(
-            f"the run has no averaged weights '{ema}'",
-            where=option("--ema"),
-            details=[f"it has: {', '.join(known) or 'none'}"],
-            fix=f"choose one of them, or {option('--no-ema')} for the raw weights"
-            + (
-                ""
-                if settings.posthoc
-                else f"; runs with {setting('train.posthoc', '[0.05,0.1]')} have any, as posthoc:WIDTH"
-            ),
-        ) from None
-
-
-def _width(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(
-            f"cannot read the width '{text}'",
-            where=option("--ema"),
-            fix=f"write {option('--ema', 'posthoc:0.1')}: its std in parts of the run",
-        ) from None
 
 
 def generate(
@@ -422,7 +71,7 @@ def generate(
     model = score_of(network, denoiser.diffusion, config)
     asked = Asked.of(config) if asked is None else asked
     process, sampler = whence(denoiser.diffusion, sampler, asked)
-    scene = _scene(run, denoiser, asked, process)
+    scene = scene_of(run, denoiser, asked, process)
     chunk = chunk or CHUNK[device.type]
     size, bad = min(batch, chunk), list[int]()
     for start in range(0, len(images), size):
@@ -442,10 +91,6 @@ def generate(
             raise _not_finite(bad, count, len(images), sampler, seed)
         if not bad:
             yield events
-
-
-def _scene(run: Run, denoiser: Denoiser, asked: Asked, process: Diffusion) -> Scene:
-    return Scene(process, run.config.train.condition_dropout, _others(run, denoiser), asked.measurement)
 
 
 def whence(diffusion: Diffusion, sampler: Sampler, asked: Asked) -> tuple[Diffusion, Sampler]:
@@ -471,59 +116,6 @@ def _begun(
         x_0 = asked.source[[k % asked.events for k in images]].to(device)
         return diffusion.corrupted(diffusion.at(diffusion.N), diffusion.rotate(x_0), diffusion.rotate(noise()))
     return _from_data(diffusion, run.data(), seed, images).to(device) if sampler.prior == "data" else None
-
-
-def _guides(guide: Guide | str | Sequence[Guide | str]) -> list[Guide]:
-    return [Guide(one) for one in ([guide] if isinstance(guide, Guide | str) else guide)]
-
-
-def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
-    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once; see `Scene.other`."""
-    device, recorder = next(denoiser.parameters()).device, recorder_for(next(denoiser.parameters()).device)
-
-    @cache
-    def other(name: str) -> ScoreModel:
-        path, step, raw = _named(name)
-        source = Run.open(path) if path else run
-        if source.config.conditions != run.config.conditions:
-            raise ConfigError(
-                f"'{name}' is told of other conditions than this run",
-                details=[f"of {', '.join(source.config.conditions) or 'nothing'}; the classes and ranges count too"],
-                fix="name a run that is told of the same",
-            )
-        there = checkpoint.steps(source.checkpoints)
-        if step is not None and step not in there:
-            raise ConfigError(
-                f"'{name}' names no checkpoint: there is none of step {step}",
-                details=[f"steps in '{source.checkpoints}': {', '.join(map(str, sorted(there))) or 'none'}"],
-                fix="name one of them; train with --keep to have more of them",
-            )
-        model = TrainedModel.load(source, device, not raw, precision=denoiser.precision, step=step)
-        if apart := difference(model.diffusion, denoiser.diffusion):
-            raise ConfigError(
-                f"'{name}' was trained with another process than this run",
-                details=[f"they differ: {apart}"],
-                fix="name a run of the same process",
-            )
-        network = model.denoiser if recorder is None else Replayed(model.denoiser, recorder)
-        return score_of(network, model.diffusion, source.config)
-
-    return other
-
-
-def _named(name: str) -> tuple[Path | None, int | None, bool]:
-    """The run, None for this one, the step, None for the newest, and whether raw weights are meant."""
-    path, at, step = name.rpartition("@")
-    step, colon, kind = step.partition(":")
-    if not at or not (step == "last" or step.isdecimal()) or (colon and kind != "raw"):
-        raise ConfigError(
-            f"'{name}' names no checkpoint",
-            details=[
-                "allowed: @STEP of this run, RUN@STEP of another, @last for the newest, :raw after it for raw weights"
-            ],
-            fix="write such as @1000, @last:raw or runs/small@1000",
-        )
-    return Path(path) if path else None, None if step == "last" else int(step), bool(colon)
 
 
 def _not_finite(bad: Sequence[int], count: int, total: int, sampler: Sampler, seed: int) -> NotFinite:
@@ -598,90 +190,6 @@ def save_sheet(run: Run, path: Path, events: Tensor, made_by: Origin | None = No
     pictures.write_png(content, pictures.sheet(events), made_by.text if made_by else "")
     make_inside(run.path, path.parent)
     Files().replace(path, content.getvalue())
-
-
-def origin(
-    run: Run,
-    denoiser: Denoiser,
-    sampler: Sampler,
-    weights: tuple[int, str, str],
-    seed: int,
-    n: int,
-    *options: str,
-    asked: Asked | None = None,
-    by: str = "sample",
-) -> Origin:
-    """What makes the first ``n`` events of a seed: the run, its ``weights`` (step, group, hash), and how they are drawn."""
-    config, info = run.config, run.info
-    step, group, digest = weights
-    averaged, decay = group != "model", config.train.averages.get(group)
-    width = group.removeprefix("posthoc-") if group.startswith("posthoc-") else ""
-    strangers = {what: who for what, who in info.get("providers", {}).items() if not who.get("built_in")}
-    grid = getattr(sampler, "grid", None)
-    again = ["--n", n, "--sampler", _spec_on(config, sampler), "--seed", seed, *([] if averaged else ["--no-ema"])]
-    if not averaged and not config.train.ema:
-        again.remove("--no-ema")
-    if width or (averaged and group != next(iter(config.train.averages), "")):
-        again += ["--ema", f"posthoc:{width}" if width else str(decay)]
-    if denoiser.precision != "fp32":
-        again += ["--precision", denoiser.precision]
-    asked = asked or Asked.of(config)
-    again += asked.options
-    return Origin(
-        {
-            "run": {"id": info["id"], "name": run.path.name},
-            "step": step,
-            "weights": {
-                "kind": "averaged" if averaged else "raw",
-                **({"decay": decay} if decay is not None else {"width": float(width)} if width else {}),
-                "hash": digest,
-            },
-            "process": {
-                "rotation": _recorded(run, "rotation"),
-                "velocity": _recorded(run, "velocity"),
-                "N": config.N,
-                "sha256": str(info.get("process", {}).get("sha256", ""))[:12],
-            },
-            "objective": _recorded(run, "objective"),
-            "model": _recorded(run, "model"),
-            "data": info["data"]["fingerprint"],
-            "sampler": {
-                "spec": sampler.spec,
-                "steps": getattr(sampler, "steps", None),
-                "evaluations": len(sampler.plan(denoiser.diffusion)),
-                "grid": grid.spec if grid is not None else None,
-                "prior": sampler.prior,
-            },
-            **asked.facts(config.conditions),
-            "seed": seed,
-            "n": n,
-            "precision": denoiser.precision,  # of what is drawn, however the network was trained
-            "device": device_name(next(denoiser.parameters()).device),
-            "versions": {package: version(package) for package in ("gendiff", "torch", "numpy")},
-            "plugins": {what: f"{who['plugin']} from {who['origin']}" for what, who in strangers.items()},
-            "command": command(by, Path(f"{run.path}@{step}"), *again, *options),
-        }
-    )
-
-
-def _recorded(run: Run, key: str) -> dict[str, Any]:
-    """A component as config.toml has it: the same where numbers stand in for a plugin that is gone."""
-    entry = run.table.get(key)
-    return dict(entry) if isinstance(entry, dict) else parse_spec(entry or getattr(run.config, key).spec)
-
-
-def _spec_on(config: Config, sampler: Sampler) -> str:
-    """The spec that gives this sampler when it is named for a run, whose own sampler lends one of its name what is not said."""
-    own = {"N": config.N, "sampler": config.sampler.table()}
-    if resolve([Layer("the run", own), Layer("sampler", {"sampler": sampler.spec})]).config.sampler == sampler:
-        return sampler.spec
-    table = {key: value for key, value in sampler.table().items() if key != "name"}
-    return f"{sampler.name}:{','.join(f'{key}={spec_value(value)}' for key, value in table.items())}"
-
-
-def device_name(device: torch.device) -> str:
-    """A device as a reader knows it: ``cpu``, or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 class Trajectory:

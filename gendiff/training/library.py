@@ -38,9 +38,9 @@ from gendiff.run import checkpoint
 from gendiff.run.config import Config
 from gendiff.run.curve import curve, verdict
 from gendiff.run.directory import Run
-from gendiff.run.generation import TrainedModel
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.module import as_model
+from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler
 from gendiff.training.branch import Parent
 from gendiff.training.continuation import changed_data, check_disk, refuse_another_run

@@ -17,7 +17,8 @@ from gendiff.errors import reason
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run, numbers
-from gendiff.run.generation import NotFinite, draw, origin, save_sheet
+from gendiff.run.generation import NotFinite, draw, save_sheet
+from gendiff.run.made import origin
 from gendiff.run.origin import Origin
 from gendiff.training.trainer import Trainer
 

@@ -166,8 +166,8 @@ def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) 
     from gendiff.plugin.registry import default_registry
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
-    from gendiff.run.generation import TrainedModel
     from gendiff.run.layers import Layer, resolve
+    from gendiff.run.trained import TrainedModel
     from gendiff.training.loop import fit
     from gendiff.training.trainer import Trainer
 

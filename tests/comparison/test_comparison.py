@@ -33,9 +33,10 @@ from gendiff.metric import Metric
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config
 from gendiff.run.directory import Run
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser
+from gendiff.run.trained import TrainedModel
 from gendiff.storage.files import Files
 from gendiff.storage.sealed import sealed
 from gendiff.streams import ImageNoise

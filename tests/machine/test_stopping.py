@@ -26,7 +26,8 @@ from gendiff.machine.workers import begin_data_process, in_order
 from gendiff.plugin import import_guard as process_state
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
+from gendiff.run.trained import TrainedModel
 from gendiff.training.loop import fit
 from gendiff.training.preview import Preview
 

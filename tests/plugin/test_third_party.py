@@ -22,7 +22,8 @@ from gendiff.plugin import hookspecs
 from gendiff.plugin.registry import Registry
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
+from gendiff.run.trained import TrainedModel
 
 SINE = "self.f_max * torch.sin(torch.pi * i / (2 * N)) ** 2"
 

@@ -10,8 +10,9 @@ from gendiff import Sampler
 from gendiff.errors import ConfigError, DataError
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
-from gendiff.run.generation import TrainedModel, Trajectory, draw_grid, generate
+from gendiff.run.generation import Trajectory, draw_grid, generate
 from gendiff.run.network import build_denoiser
+from gendiff.run.trained import TrainedModel
 from gendiff.streams import ImageNoise
 
 ARMS = [

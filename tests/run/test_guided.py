@@ -13,8 +13,9 @@ from gendiff import ClassifierGuide, Guide, as_guide
 from gendiff.errors import ConfigError, DataError, PluginError
 from gendiff.run import generation
 from gendiff.run.asked import Asked
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
 from gendiff.run.layers import Layer, resolve
+from gendiff.run.trained import TrainedModel
 
 
 def conditional(**train):

@@ -30,8 +30,9 @@ from gendiff.evaluation.number import Events
 from gendiff.plain import json_text
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run
-from gendiff.run.generation import NotFinite, TrainedModel, draw_grid, generate
+from gendiff.run.generation import NotFinite, draw_grid, generate
 from gendiff.run.network import build_denoiser, check_weights
+from gendiff.run.trained import TrainedModel
 from gendiff.storage.cache import Cache
 from gendiff.training.trainer import Trainer
 

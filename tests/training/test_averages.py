@@ -9,9 +9,9 @@ from tape import Tape
 
 from gendiff.errors import ConfigError, Stopped
 from gendiff.run import checkpoint
-from gendiff.run.generation import TrainedModel
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.settings import TrainSettings
+from gendiff.run.trained import TrainedModel
 from gendiff.training.recipe import decays
 from gendiff.training.trainer import Trainer
 

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.generation import TrainedModel
+from gendiff.run.trained import TrainedModel
 from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 

@@ -53,8 +53,9 @@ from gendiff.machine import stopping
 from gendiff.objective import Loss
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run, numbers
-from gendiff.run.generation import TrainedModel, generate
+from gendiff.run.generation import generate
 from gendiff.run.settings import TrainSettings
+from gendiff.run.trained import TrainedModel
 from gendiff.storage.files import to_become
 from gendiff.training.continuation import check_disk, refuse_other_data
 from gendiff.training.recipe import ema_decay, learning_rate
