@@ -86,7 +86,10 @@ class Case:
 
 @check("guide", "it gives a belief about x̄_i: finite, and x̄_i = a x̂_0 + s ε̂", _PIVOT)
 def belief(guide: Guide) -> str:
-    """In two bases, for components that move alike and that do not, in float32 and float64."""
+    """In two bases, for components that move alike and that do not, in float32 and float64.
+
+    One that brings a sampler of its own may give that what it likes, such as two beliefs for two terms of its steps.
+    """
     worst, cases = 0.0, []
     for case in _cases(guide):
         cases.append(case.where)
@@ -99,6 +102,8 @@ def belief(guide: Guide) -> str:
                 parts = at.a * pivot.x_0, at.s * pivot.eps
                 size = max(float(part.abs().max()) for part in (x_bar, *parts))
                 error = float((parts[0] + parts[1] - x_bar).abs().max()) / size
+                if type(guide).sampler is not Guide.sampler:
+                    continue
                 worst = largest(worst, error / (1 if dtype == torch.float32 else 1e-5))
                 require(
                     worst < 1e-4,
@@ -237,16 +242,18 @@ def _cases(guide: Guide) -> Iterator[Case]:
 
 
 def _of_shape(shape: EventShape) -> Iterator[Case]:
-    identity = component_class("operator", "identity").model_validate({})
-    assert isinstance(identity, Operator)
-    y = 0.5 * noise((CLASSES, *shape))[:B].float() + 0.1 * noise((B, *shape), 3).float()
-    for name, pace in (("dct", 6.0), ("identity", 0.0)):
+    # Half of each event is missing, in the coordinates of the process: what a guide says of that is the model's business.
+    half = {"rectangle": [0] * (len(shape) - 1) + [shape[1] // 2, *shape[2:]]}
+    for name, pace, sees, how_much in (("dct", 6.0, "crop-frequencies", {}), ("identity", 0.0, "mask", half)):
+        operator = component_class("operator", sees).model_validate(how_much)
+        assert isinstance(operator, Operator)
+        y = operator.apply(0.5 * noise((CLASSES, *shape))[:B].float() + 0.1 * noise((B, *shape), 3).float())
         rotation = component_class("rotation", name).model_validate({})
         assert isinstance(rotation, Rotation)
         rho = rotation.frequencies(shape)
         diffusion = Diffusion(rotation, SmoothScales(N, 8.0 + pace * rho), shape)
         told = {"label": torch.arange(B)}
-        scene = Scene(diffusion, 0.1, _weaker(diffusion), Measurement(identity, y, 0.1))
+        scene = Scene(diffusion, 0.1, _weaker(diffusion), Measurement(operator, y, 0.1))
         how = "at speeds of their own" if pace else "alike"
         yield Case(f"{listed([shape])} in {name}, {how}", Labelled(diffusion).given(told), scene)
 
