@@ -1,0 +1,51 @@
+"""Noise alone, and the signal as it is: variance exploding."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+
+from gendiff.formula import over_components, over_time
+from gendiff.rotation import Rotation
+from gendiff.scales import FormulaScales
+from gendiff.shapes import EventShape, check_count
+from gendiff.velocity import Velocity
+
+
+class EDM(Velocity):
+    """noise alone, the signal as it is: a = 1, s = σ_i in equal steps of σ^(1/ρ).
+
+    ``σ_i = (σ_min^(1/ρ) + (i-1)/(N-1) (σ_max^(1/ρ) - σ_min^(1/ρ)))^ρ`` for i = 1..N, and σ_0 = 0: Karras' steps, from N down to 0.
+    With ``--sampler heun`` (or ``ddim``), every step and ``clip=false`` pictures are those of EDM's deterministic sampler; a run of
+    many steps is sampled in n of them by ``grid=karras`` or ``uniform``. ``sigma_min=0.02,sigma_max=100`` is the range of
+    ``VE``.
+
+    Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, eq. 5 and Table 1.
+    """
+
+    name = "edm"
+
+    sigma_min: float = Field(0.002, ge=1e-6, le=1e6, description="std of the noise at i = 1")
+    sigma_max: float = Field(80.0, gt=0, le=1e6, description="std of the noise at i = N")
+    rho: float = Field(7.0, ge=1, le=100, description="ρ: a larger one spends more steps on little noise")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min = {self.sigma_min:g} is not below sigma_max = {self.sigma_max:g}")
+        return self
+
+    def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> FormulaScales:
+        fraction = torch.arange(check_count(N), dtype=torch.float64) / (N - 1)
+        growth = math.expm1(math.log(self.sigma_max / self.sigma_min) / self.rho)  # of σ^(1/ρ), relative
+        log_sigma = math.log(self.sigma_min) + self.rho * torch.log1p(growth * fraction)
+        zero = torch.zeros(1, dtype=torch.float64)
+        return FormulaScales(
+            N=N,
+            log_a_formula=over_components(torch.zeros([1] * len(event_shape), dtype=torch.float64)),
+            log_s_formula=over_time(torch.cat([zero.log(), log_sigma])),
+        )
