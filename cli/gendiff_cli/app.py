@@ -30,6 +30,7 @@ _registry: list[Registry] = []  # the one in force: knows whose code an unforese
 #: The commands in the order of the help, and what it says of each.
 COMMANDS = {
     "train": "Train a diffusion. Without options: the process of DDPM on embedded handwritten digits, some minutes on a laptop.",
+    "import": "Make a run of a pretrained model: to sample from, to measure, to train on.",
     "sample": "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
     "evaluate": "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
     "compare": "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",

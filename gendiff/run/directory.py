@@ -212,7 +212,7 @@ class Run:
                 f"the learning rate falls to step {steps} from here on, as of a run of that length; it fell to {before}"
             )
             run.notes = [*run.notes, note]
-        if training and isinstance(run.config.data, TensorData):
+        if training:
             run.config.data.require()
         return run
 
@@ -348,7 +348,7 @@ class Run:
             config = resolve([Layer(str(self.path / CONFIG), table)]).config
             config = config.splitting_at(self.info.get("held_out", {}).get("below"))
         for data in (config.data, config.hold_out and config.hold_out.data):
-            if isinstance(data, TensorData):
+            if data is not None:
                 data.require()
         split, info = config.split, self.info
         before = info.get("held_out", {}).get("fingerprint")
