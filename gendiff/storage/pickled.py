@@ -19,8 +19,24 @@ PERSISTENT = "persistent"  # the name under which what lies outside of a pickle 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
-    " BINBYTES SHORT_BINBYTES BINBYTES8".split()
+    [
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+    ]
 )
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -142,7 +158,9 @@ class _Machine:
     def known(self, name: str) -> Name:
         """A name that is allowed."""
         if name not in self.names:
-            raise ValueError(f"it asks for '{name[:120]}', which is none of the few names that are known, and is not run")
+            raise ValueError(
+                f"it asks for '{name[:120]}', which is none of the few names that are known, and is not run"
+            )
         return Name(name)
 
     def pop(self) -> Any:

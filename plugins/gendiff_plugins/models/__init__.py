@@ -16,5 +16,6 @@ def gendiff_components() -> list[Lazy]:
             f"{here}.transformer:UViT",
             "transformer with long skips, in which the step is a token",
         ),
+        Lazy("model", "edm", f"{here}.edm:EDMModel", "a network of EDM, from NVIDIA's pickle, of which nothing is run"),
         Lazy("model", "mlp", f"{here}.mlp:MLP", "residual perceptron over the flattened event, for toy data"),
     ]

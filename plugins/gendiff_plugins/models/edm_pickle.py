@@ -1,8 +1,8 @@
 """NVIDIA's network pickles, read as data.
 
 The file is the pickle of a dictionary, in which ``ema`` is a network. NVIDIA's classes are pickled with the text of their source,
-which whoever unpickles them runs. Here that text is passed over: of an object the name of its class, the arguments that it was made
-with and its state are kept (`gendiff.storage.pickled`), and of the state the tensors alone.
+which whoever unpickles them runs. Here that text is passed over: of an object the name of its class, the arguments that it was
+made with and its state are kept (`gendiff.storage.pickled`), and of the state the tensors alone.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def _check_start(start: bytes) -> None:
     if not start:
         raise ValueError(reading.EMPTY)
     if start.startswith(b"PK"):
-        raise ValueError("it is an archive, as torch.save writes them, and no pickle of a network (adm: reads state dicts)")
+        raise ValueError(
+            "it is an archive, as torch.save writes them, and no pickle of a network (adm: reads state dicts)"
+        )
     if not start.startswith(b"\x80"):
         raise ValueError("no pickle of a network")
 
@@ -173,12 +175,20 @@ def _plain(value: Any, depth: int = NESTED, budget: list[int] | None = None) -> 
 def _scalar(value: Made) -> float:
     """A number of NumPy's, of 64 bits, as such a file has a square root of 0.5."""
     kind, data = value.arguments if len(value.arguments) == 2 else (None, None)
-    if isinstance(data, Made) and data.name == "_codecs.encode" and isinstance(data.arguments[0], str):
-        data = data.arguments[0].encode("latin1")  # how protocol 2 writes bytes
+    data = _bytes(data)
     letter = kind.arguments[0] if isinstance(kind, Made) and kind.arguments else None
     if letter not in ("f8", "i8") or not isinstance(data, bytes) or len(data) != 8:
         raise ValueError("it has a number in a form that is not read")
     return float(torch.frombuffer(bytearray(data), dtype=torch.float64 if letter == "f8" else torch.int64))
+
+
+def _bytes(value: Any) -> Any:
+    """The same, and the bytes that protocol 2 writes as a text."""
+    if isinstance(value, Made) and value.name == "_codecs.encode":
+        text, *encoding = value.arguments
+        if isinstance(text, str) and encoding == ["latin1"]:
+            return text.encode("latin1")
+    return value
 
 
 def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -235,6 +245,7 @@ def _tensor(value: Any, kept: dict[int, tuple[torch.dtype, bytes]]) -> Tensor:
 
 def _storage(data: Any) -> tuple[torch.dtype, bytes]:
     """The numbers of a storage, in the older form of ``torch.save``: five pickles, a length, and the numbers."""
+    data = _bytes(data)
     if not isinstance(data, bytes):
         raise ValueError("a tensor without numbers")
     stream = BytesIO(data)

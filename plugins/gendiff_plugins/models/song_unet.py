@@ -277,9 +277,7 @@ class SongUNet(_UNet):
                     self.enc[f"{size}_aux_down"] = Conv2d(carried, carried, 0, resample="down", taps=taps)
                     self.enc[f"{size}_aux_skip"] = Conv2d(carried, cout, 1)
                 if encoder_type == "residual":
-                    self.enc[f"{size}_aux_residual"] = Conv2d(
-                        carried, cout, 3, resample="down", taps=taps, fused=True
-                    )
+                    self.enc[f"{size}_aux_residual"] = Conv2d(carried, cout, 3, resample="down", taps=taps, fused=True)
                     carried = cout
             skips.append(cout)
             for k in range(num_blocks):
@@ -376,7 +374,10 @@ class DhariwalUNet(_UNet):
         self.map_augment = (
             Linear(augment_dim, model_channels, bias=False, init=0).requires_grad_(False) if augment_dim else None
         )
-        self.map_layer0, self.map_layer1 = Linear(model_channels, width, init=3**-0.5), Linear(width, width, init=3**-0.5)
+        self.map_layer0, self.map_layer1 = (
+            Linear(model_channels, width, init=3**-0.5),
+            Linear(width, width, init=3**-0.5),
+        )
         self.map_label = Linear(label_dim, width, bias=False, init=label_dim**0.5, normal=True) if label_dim else None
 
         self.enc, skips, cout = nn.ModuleDict(), list[int](), in_channels

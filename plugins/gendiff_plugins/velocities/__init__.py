@@ -10,7 +10,12 @@ def gendiff_components() -> list[Lazy]:
     return [
         Lazy("velocity", "blur", f"{here}.blur:Blur", "blur and noise: B_i = I - (1 - β_i) D^{2 f(i)}"),
         Lazy("velocity", "isotropic", f"{here}.isotropic:Isotropic", "noise alone: B_i = β_i I, DDPM in any basis"),
-        Lazy("velocity", "edm", f"{here}.edm:EDM", "noise alone, the signal as it is: a = 1, s = σ_i in equal steps of σ^(1/ρ)"),
+        Lazy(
+            "velocity",
+            "edm",
+            f"{here}.edm:EDM",
+            "noise alone, the signal as it is: a = 1, s = σ_i in equal steps of σ^(1/ρ)",
+        ),
         Lazy(
             "velocity",
             "fine-to-coarse",

@@ -18,10 +18,9 @@ from gendiff.velocity import Velocity
 class EDM(Velocity):
     """noise alone, the signal as it is: a = 1, s = σ_i in equal steps of σ^(1/ρ).
 
-    ``σ_i = (σ_min^(1/ρ) + (i-1)/(N-1) (σ_max^(1/ρ) - σ_min^(1/ρ)))^ρ`` for i = 1..N, and σ_0 = 0: Karras' steps, from N down to 0.
-    With ``--sampler heun`` (or ``ddim``), every step and ``clip=false`` pictures are those of EDM's deterministic sampler; a run of
-    many steps is sampled in n of them by ``grid=karras`` or ``uniform``. ``sigma_min=0.02,sigma_max=100`` is the range of
-    ``VE``.
+    ``σ_i = (σ_min^(1/ρ) + (i-1)/(N-1) (σ_max^(1/ρ) - σ_min^(1/ρ)))^ρ`` for i = 1..N, and σ_0 = 0: Karras' steps, from N down to
+    0. With ``--sampler heun`` (or ``ddim``), every step and ``clip=false`` pictures are those of EDM's deterministic sampler; a
+    run of many steps is sampled in fewer by ``grid=uniform``, which is equal steps of σ^(1/ρ) again.
 
     Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364, eq. 5 and Table 1.
