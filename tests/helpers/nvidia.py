@@ -48,8 +48,8 @@ PERSISTENT = (
 class Other:
     """Any other object of NVIDIA's: the loss, the augmentation."""
 
-    def __init__(self, name: str, **state: Any) -> None:
-        self.name, self.state = name, state
+    def __init__(self, name: str, made_with: dict[str, Any] | None = None, **state: Any) -> None:
+        self.name, self.state, self.made_with = name, state, made_with or {}
 
 
 def network(seed: int = 0, **arguments: Any) -> Preconditioned:
@@ -69,7 +69,7 @@ def write(path: Path, made: Preconditioned, protocol: int = 4, **arguments: Any)
     content = {
         "ema": made,
         "loss_fn": Other("EDMLoss", P_mean=-1.2, P_std=1.2, sigma_data=0.5),
-        "augment_pipe": Other("AugmentPipe", p=0.12, xflip=float(1e8)),
+        "augment_pipe": Other("AugmentPipe", p=0.12, xflip=1e8),
         "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset", "use_labels": True, "xflip": False},
     }
     with _persistence() as reconstruct:
@@ -88,7 +88,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         name = thing.name if isinstance(thing, Other) else type(thing).__name__
         state = thing.state if isinstance(thing, Other) else _state(thing)
-        named: dict[str, Any] = {}
+        named: dict[str, Any] = thing.made_with if isinstance(thing, Other) else {}
         if isinstance(thing, Preconditioned):
             name = thing.outside.preconditioning
             named = {**self.arguments, "use_fp16": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import nvidia
 import pytest
@@ -65,7 +66,7 @@ def edm_sampler(denoise, latents, N, heun, sigma_min=0.002, sigma_max=80.0, rho=
     t = (sigma_max ** (1 / rho) + k / (N - 1) * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     t = torch.cat([t, torch.zeros_like(t[:1])])
     x_next = latents.double() * t[0]
-    for here, there in zip(t[:-1], t[1:], strict=True):
+    for here, there in pairwise(t):
         x = x_next
         d = (x - denoise(x.float(), here.float()).double()) / here
         x_next = x + (there - here) * d

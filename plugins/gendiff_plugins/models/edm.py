@@ -25,7 +25,7 @@ from gendiff.errors import ConfigError, DataError
 from gendiff.grid import along
 from gendiff.level import Level
 from gendiff.model import Model
-from gendiff.pretrained import Pretrained
+from gendiff.pretrained import OF, Pretrained
 from gendiff.shapes import EventShape
 from gendiff_plugins.models import edm_pickle
 from gendiff_plugins.models.song_unet import DhariwalUNet, SongUNet, UNetBlock
@@ -127,14 +127,14 @@ class EDMModel(Pretrained):
     @classmethod
     def read(cls, path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         network = edm_pickle.read(path)
-        facts, size = _facts(network, str(path)), path.stat().st_size
-        with torch.device("meta"):
-            weights = sum(value.numel() for value in _network(facts).state_dict().values())
+        try:
+            facts = _facts(network)
+        except ConfigError as error:  # nothing that the user set
+            raise _unreadable(path, error.what, *error.details) from error
+        size = path.stat().st_size
+        weights = sum(value.numel() for value in _network(facts, meta=True).state_dict().values())
         if 2 * weights > size:
-            raise DataError(
-                f"cannot read '{path}': its network would have {weights:,} weights, and the file {size:,} bytes",
-                fix="restore it from a copy, or do without it",
-            )
+            raise _unreadable(path, f"its network would have {weights:,} weights, and the file has {size:,} bytes")
         return facts
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
@@ -146,7 +146,7 @@ class EDMModel(Pretrained):
 
     def configuration(self) -> dict[str, Any]:
         outside, _ = _parts(self.facts)
-        low, high = (float(sigma) for sigma in cast("Preconditioned", _network(self.facts, meta=True)).span())
+        low, high = span(outside)
         velocity = EDM(sigma_min=max(low, SPAN[0]), sigma_max=min(high, SPAN[1]))
         return {
             "N": N,
@@ -292,18 +292,18 @@ class Preconditioned(nn.Module):
                 c_noise = (outside.M - 1 - nearest).float().reshape(sigma.shape)
         return one, -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise
 
-    def span(self) -> tuple[float, float]:
-        """The least and the largest σ that it was trained for."""
-        outside = self.outside
-        match outside.preconditioning:
-            case "VEPrecond":
-                return outside.sigma_min, outside.sigma_max
-            case "VPPrecond":
-                return _of_time(outside.epsilon_t, outside), _of_time(1.0, outside)
-            case "iDDPMPrecond":
-                u = _levels(outside)
-                return float(u[-2]), float(u[0])
-        return SPAN
+
+def span(outside: Outside) -> tuple[float, float]:
+    """The least and the largest σ that a network was trained for."""
+    match outside.preconditioning:
+        case "VEPrecond":
+            return outside.sigma_min, outside.sigma_max
+        case "VPPrecond":
+            return _of_time(outside.epsilon_t, outside), _of_time(1.0, outside)
+        case "iDDPMPrecond":
+            u = _levels(outside)
+            return float(u[-2]), float(u[0])
+    return SPAN
 
 
 def _of_time(t: float, outside: Outside) -> float:
@@ -331,38 +331,37 @@ def _levels(outside: Outside) -> Tensor:
         return torch.tensor(u[::-1])
 
 
-def _facts(network: edm_pickle.Network, path: str) -> dict[str, Any]:
+def _unreadable(path: Path, why: str, *details: str) -> DataError:
+    fix = "take one of EDM's own networks, or restore the file from a copy"
+    return DataError(f"cannot read '{path}': {why}", details=details, fix=fix)
+
+
+def _facts(network: edm_pickle.Network) -> dict[str, Any]:
     """The values of JSON by which the network is built; raises `ConfigError` where it is none that is known."""
-    if network.name not in OWN:
-        raise ConfigError(
-            f"'{path}' has a network '{network.name[:80]}', which is none that is known",
-            details=[f"known: {', '.join(OWN)}"],
-            fix="take one of EDM's own networks",
-            subject="model.path",
-        )
     given = {**dict(zip(POSITIONAL, network.arguments, strict=False)), **network.named}
     given.pop("use_fp16", None)
     if network.name == "EDMPrecond":  # its bounds of σ are those of all numbers
         given.pop("sigma_min", None)
         given.pop("sigma_max", None)
-    facts = {"preconditioning": network.name, "model_type": OWN[network.name][0], **given}
     if len(network.arguments) > len(POSITIONAL):
-        raise ConfigError(f"'{path}': its network was made with more than is known", subject="model.path")
+        raise ConfigError("its network was made with more than is known")
+    facts = {"preconditioning": network.name, "model_type": OWN.get(network.name, ("",))[0], **given}
     _parts(facts)
     return facts
 
 
 def _parts(facts: Mapping[str, Any]) -> tuple[Outside, Inside]:
     """The preconditioning and the network; raises `ConfigError` for what they do not have."""
-    kind, name = facts.get("model_type"), facts.get("preconditioning")
-    if kind not in NETWORKS or name not in OWN:
-        raise ConfigError(
-            f"a network '{str(kind)[:80]}' is none that is known",
-            details=[f"known: {', '.join(NETWORKS)}"],
-            subject="model.path",
-        )
+    name, kind = facts.get("preconditioning"), facts.get("model_type")
+    for one, known in ((name, OWN), (kind, NETWORKS)):
+        if not isinstance(one, str) or one not in known:
+            raise ConfigError(
+                f"a network '{str(one)[:80]}' is none that is known",
+                details=[f"known: {', '.join(known)}"],
+                subject="model.path",
+            )
     own = {"preconditioning", *POSITIONAL, *OWN[str(name)][1]} - {"use_fp16"}
-    inside = {key: value for key, value in facts.items() if key not in {*own, "model_type", "of"}}
+    inside = {key: value for key, value in facts.items() if key not in {*own, "model_type", OF}}
     outside = {key: value for key, value in facts.items() if key in own}
     made: list[Any] = []
     for cls, table in ((Outside, outside), (NETWORKS[kind][0], inside)):
@@ -370,11 +369,8 @@ def _parts(facts: Mapping[str, Any]) -> tuple[Outside, Inside]:
             made.append(cls.model_validate(table))
         except ValidationError as error:
             complaint = invalid_parameter(cls, error, section="model.architecture")
-            raise ConfigError(
-                f"the network at this path is none that is known: {complaint.what}",
-                details=complaint.details,
-                subject="model.path",
-            ) from error
+            what = f"a network that is none that is known: {complaint.what}"
+            raise ConfigError(what, details=complaint.details, subject="model.path") from error
     return made[0], made[1]
 
 

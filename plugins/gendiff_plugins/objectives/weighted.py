@@ -61,9 +61,9 @@ class ELBO(Objective):
 class EDMWeighted(Objective):
     """predict x_0, weight a²/s² + 1/σ_data²: EDM's loss.
 
-    It is ``1/c_out²``, ``c_out = σ σ_data/sqrt(σ² + σ_data²)`` and σ = s/a: the squared error of what is inside of a preconditioned
-    network, such as those of the model ``edm``. Steps are drawn uniformly, as those of every objective, where EDM draws log σ from
-    a normal law.
+    It is ``1/c_out²``, ``c_out = σ σ_data/sqrt(σ² + σ_data²)``, σ = s/a: the squared error of what is inside of a preconditioned
+    network, such as those of the model ``edm``. Steps are drawn uniformly, as those of every objective; EDM draws log σ from a
+    normal law.
 
     Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364, eq. 8 and Table 1.
