@@ -7,6 +7,7 @@ from gendiff.plugin.hookspecs import Lazy, hookimpl
 def gendiff_components() -> list[Lazy]:
     """Announce the models."""
     here = "gendiff_plugins.models"
+    diffusers = "a network of diffusers with its weights: UNet2DModel, DiTTransformer2DModel"
     return [
         Lazy("model", "unet", f"{here}.unet:UNet", "ADM-style U-Net for pictures and signals"),
         Lazy("model", "dit", f"{here}.transformer:DiT", "diffusion transformer with adaptive layer norm"),
@@ -16,5 +17,6 @@ def gendiff_components() -> list[Lazy]:
             f"{here}.transformer:UViT",
             "transformer with long skips, in which the step is a token",
         ),
+        Lazy("model", "diffusers", f"{here}.of_diffusers:Diffusers", diffusers),
         Lazy("model", "mlp", f"{here}.mlp:MLP", "residual perceptron over the flattened event, for toy data"),
     ]
