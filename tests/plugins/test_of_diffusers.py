@@ -67,9 +67,7 @@ class TestChains:
         assert (ours - expected).abs().max() < 1e-5
 
     def test_ddpm_is_that_of_diffusers(self, tmp_path, noise):
-        expected = chain(
-            unet(), DDPMScheduler(**SCHEDULE), noise, N, generator=torch.Generator().manual_seed(5)
-        )
+        expected = chain(unet(), DDPMScheduler(**SCHEDULE), noise, N, generator=torch.Generator().manual_seed(5))
         same = torch.Generator().manual_seed(5)
         model, diffusion = score(pipeline(tmp_path / "a"))
         ours = drawn(

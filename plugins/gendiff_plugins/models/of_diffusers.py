@@ -123,7 +123,10 @@ class Diffusers(Pretrained):
         return {
             "N": scheduler["num_train_timesteps"],
             "rotation": {"name": "identity"},
-            "velocity": {"name": "blur", "noise": noise},  # without a rotation that is DDPM; with one, a schedule is all it needs
+            "velocity": {
+                "name": "blur",
+                "noise": noise,
+            },  # without a rotation that is DDPM; with one, a schedule is all it needs
             "objective": {"name": OBJECTIVES[scheduler["prediction_type"]]},
         }
 
@@ -211,7 +214,9 @@ class Diffusers(Pretrained):
         own = f"it was trained on {self.event_shape}" if self.event_shape else ""
         if len(event_shape) != 3:
             raise ConfigError(
-                f"model 'diffusers' reads pictures (C, H, W), not events {event_shape}", details=[own], subject="model.name"
+                f"model 'diffusers' reads pictures (C, H, W), not events {event_shape}",
+                details=[own],
+                subject="model.name",
             )
         if network["_class_name"] == "UNet2DModel":
             factor = 2 ** (len(network.get("block_out_channels", (0,) * 4)) - 1)
@@ -231,6 +236,11 @@ class Diffusers(Pretrained):
                 details=[own],
                 fix="change the size of the data",
                 subject="data.size",
+            )
+        if self.event_shape and self.event_shape[1:] != event_shape[1:]:
+            sizes = ["x".join(map(str, shape[1:])) for shape in (self.event_shape, event_shape)]
+            warnings.warn(
+                f"the network of '{self.path}' was trained on pictures of {sizes[0]}, not of {sizes[1]}", stacklevel=3
             )
 
 
