@@ -63,8 +63,8 @@ class Model(Component):
     def configuration(self) -> Mapping[str, Any]:
         """The settings that the weights of this model were trained for, a part of the table of a configuration; here none.
 
-        Such as ``{"N": 1000, "velocity": {...}, "objective": {...}}``: who begins from these weights begins with these settings too,
-        as far as nothing else is said.
+        Such as ``{"N": 1000, "velocity": {...}, "objective": {...}}``: who begins from these weights begins with these settings
+        too, as far as nothing else is said.
         """
         return {}
 

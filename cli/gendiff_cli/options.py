@@ -283,6 +283,10 @@ class Given:
         if "ema" in values:
             text = values["ema"].strip()
             values["ema"] = parse_value(f"[{text}]" if "," in text and not text.startswith("[") else text)
+        if "model" in values:
+            from gendiff.run.module import named_by_user
+
+            values["model"] = named_by_user(values["model"])
         return [Layer.at(f"--{word}", KEYS[word], value) for word, value in values.items()]
 
 

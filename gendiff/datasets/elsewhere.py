@@ -51,7 +51,8 @@ class Elsewhere(Data):
         raise DataError(
             f"the events that '{self.source}' was trained on are not here",
             details=[f"they are of shape {self.shape}, and nothing else is known of them"],
-            fix=f"say which to take: {option('--data', 'SPEC')}",
+            fix=f"say which to take, {option('--data', 'SPEC')}; a run that was imported without goes on as a new one, "
+            f"{option('--from', 'RUN')}",
             subject="data.name",
         )
 
