@@ -186,6 +186,11 @@ FILES = {
 }
 
 
+def opened(path):
+    edm_pickle.weights(path)
+    Model("edm", path=path)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_one_line_says_what_is_wrong(tmp_path, monkeypatch, name):
     make, why = FILES[name]
@@ -193,8 +198,7 @@ def test_one_line_says_what_is_wrong(tmp_path, monkeypatch, name):
     path.write_bytes(make())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=why) as error:
-        edm_pickle.weights(path)
-        Model("edm", path=path)
+        opened(path)
     assert str(path) in error.value.what
     assert "\n" not in error.value.what
     assert [entry.name for entry in tmp_path.iterdir()] == ["network.pkl"]

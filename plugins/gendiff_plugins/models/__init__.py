@@ -19,6 +19,12 @@ def gendiff_components() -> list[Lazy]:
             "transformer with long skips, in which the step is a token",
         ),
         Lazy("model", "edm", f"{here}.edm:EDMModel", "a network of EDM, from NVIDIA's pickle, of which nothing is run"),
+        Lazy(
+            "model",
+            "adm",
+            f"{here}.adm:ADM",
+            "a network of guided-diffusion or improved-diffusion, from its state dict",
+        ),
         Lazy("model", "diffusers", f"{here}.of_diffusers:Diffusers", diffusers),
         Lazy("model", "module", "gendiff.run.module:ModuleFile", module),
         Lazy("model", "mlp", f"{here}.mlp:MLP", "residual perceptron over the flattened event, for toy data"),

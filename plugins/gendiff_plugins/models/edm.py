@@ -22,16 +22,13 @@ from gendiff.component import Settings, invalid_parameter
 from gendiff.condition import Condition, Conditions, Given
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, DataError
-from gendiff.grid import along
-from gendiff.level import Level
-from gendiff.model import Model
 from gendiff.pretrained import OF, Pretrained
 from gendiff.shapes import EventShape
 from gendiff_plugins.models import edm_pickle
+from gendiff_plugins.models.levels import LABEL, check_events, check_labels, mean_scales
 from gendiff_plugins.models.song_unet import DhariwalUNet, SongUNet, UNetBlock
 from gendiff_plugins.velocities.edm import EDM
 
-LABEL = "label"
 HIGHEST = 1e5  # σ: beyond, where a vanishes, it is noise whatever the number is
 SPAN = 0.002, 80.0  # of σ in sampling, where a network was trained for more
 N = 1000
@@ -187,34 +184,6 @@ class EDMModel(Pretrained):
         return [module for module in network.modules() if isinstance(module, UNetBlock)]
 
 
-def check_events(model: Model, event_shape: EventShape, channels: int, factor: int) -> None:
-    """Raise `ConfigError` for events that a U-Net of these channels, which halves so often, does not read."""
-    if len(event_shape) != 3 or event_shape[0] != channels or any(n % factor for n in event_shape[1:]):
-        raise ConfigError(
-            f"model '{model.name}' reads pictures of {channels} channels and of sizes divisible by {factor}, "
-            f"not events of shape {event_shape}",
-            fix="take such data, or set their size: --size",
-            subject="model.name",
-        )
-
-
-def check_labels(model: Model, conditions: Conditions, classes: int) -> None:
-    """Raise `ConfigError` for a condition that is not the label of so many classes; none is fine."""
-    wrong = [
-        f"'{name}' is {one.words}"
-        for name, one in conditions.items()
-        if name != LABEL or one.type != "label" or one.size != classes
-    ]
-    if wrong:
-        allowed = f"the condition '{LABEL}' of {classes} classes, or none" if classes else "no condition"
-        raise ConfigError(
-            f"model '{model.name}' at '{getattr(model, 'path', '')}' does not take this condition",
-            details=[*wrong, f"it was trained with {allowed}"],
-            fix="leave out condition, or take data with as many classes" if classes else "leave out condition",
-            subject="condition",
-        )
-
-
 class Preconditioned(nn.Module):
     """``D(x_i/a; s/a)`` at steps i: the clean event that is expected.
 
@@ -238,19 +207,7 @@ class Preconditioned(nn.Module):
 
     def attach(self, diffusion: Diffusion) -> None:
         """Take σ and 1/a of each step from a process."""
-        c = diffusion.moments.variance.double().expand(1, *diffusion.event_shape)
-        counts = (c / c.sum()).flatten(1)
-
-        def signal(at: Level) -> Tensor:
-            return (counts * (at.a**2).expand(-1, *diffusion.event_shape).flatten(1)).sum(1)
-
-        def noise(at: Level) -> Tensor:
-            return (at.s**2).expand(-1, *diffusion.event_shape).flatten(1).mean(1)
-
-        if diffusion.alike:  # one component says it exactly
-            a, s = (along(diffusion, lambda at, of=of: getattr(at, of).flatten(1)[:, 0]) for of in ("a", "s"))
-        else:
-            a, s = along(diffusion, signal).sqrt(), along(diffusion, noise).sqrt()
+        a, s = mean_scales(diffusion)
         sigma = (s / a).clamp_max(HIGHEST)
         first = torch.zeros(1, dtype=sigma.dtype, device=sigma.device)
         device = self.scale.device
