@@ -27,7 +27,6 @@ from gendiff.shapes import EventShape
 from gendiff_plugins.models import edm_pickle
 from gendiff_plugins.models.levels import LABEL, check_events, check_labels, mean_scales
 from gendiff_plugins.models.song_unet import DhariwalUNet, SongUNet, UNetBlock
-from gendiff_plugins.velocities.edm import EDM
 
 HIGHEST = 1e5  # σ: beyond, where a vanishes, it is noise whatever the number is
 SPAN = 0.002, 80.0  # of σ in sampling, where a network was trained for more
@@ -110,7 +109,7 @@ class EDMModel(Pretrained):
 
     Its step is ``σ_i = s_i/a_i`` of whatever process it is asked in, its condition the label. Without one it is told of no class.
     The settings that belong to it are the velocity ``edm`` (or a part of its range of σ) in 1000 steps, the objective ``edm`` and
-    Heun's sampler. With ``N=18`` and every step pictures of CIFAR-10 are those of EDM's own sampler, with ``N=40`` those of 64x64.
+    Heun's sampler. With ``N=18`` and every step pictures of CIFAR-10 are those of EDM's own sampler, with 40 those of 64x64.
 
     Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364.
@@ -144,11 +143,10 @@ class EDMModel(Pretrained):
     def configuration(self) -> dict[str, Any]:
         outside, _ = _parts(self.facts)
         low, high = span(outside)
-        velocity = EDM(sigma_min=max(low, SPAN[0]), sigma_max=min(high, SPAN[1]))
         return {
             "N": N,
             "rotation": "identity",
-            "velocity": velocity.table(),
+            "velocity": {"name": "edm", "sigma_min": max(low, SPAN[0]), "sigma_max": min(high, SPAN[1])},
             "objective": {"name": "edm", "sigma_data": outside.sigma_data},
             "sampler": {
                 "name": "heun",
@@ -195,6 +193,7 @@ class Preconditioned(nn.Module):
 
     sigma: Tensor
     scale: Tensor
+    u: Tensor
 
     def __init__(self, model: nn.Module, outside: Outside) -> None:
         super().__init__()
@@ -222,7 +221,8 @@ class Preconditioned(nn.Module):
         x = x.float() * scale
         channels = self.outside.img_channels
         F = self.model(c_in * x, c_noise.flatten(), self.labels(len(x), condition, x.device))
-        return c_skip * x[:, :channels] + c_out * F[:, :channels].float()
+        output: Tensor = c_skip * x[:, :channels] + c_out * F[:, :channels].float()
+        return output
 
     def labels(self, count: int, condition: Given | None, device: torch.device) -> Tensor | None:
         """One row for each event, 1 at its class; 0 everywhere where none is said."""
@@ -321,7 +321,7 @@ def _parts(facts: Mapping[str, Any]) -> tuple[Outside, Inside]:
     inside = {key: value for key, value in facts.items() if key not in {*own, "model_type", OF}}
     outside = {key: value for key, value in facts.items() if key in own}
     made: list[Any] = []
-    for cls, table in ((Outside, outside), (NETWORKS[kind][0], inside)):
+    for cls, table in ((Outside, outside), (NETWORKS[str(kind)][0], inside)):
         try:
             made.append(cls.model_validate(table))
         except ValidationError as error:

@@ -21,8 +21,7 @@ def mean_scales(diffusion: Diffusion) -> tuple[Tensor, Tensor]:
     a² is weighed by the variance of the data: so it is what is left of their power.
     """
     if diffusion.alike:  # one component says it exactly
-        a, s = (along(diffusion, lambda at, of=of: getattr(at, of).flatten(1)[:, 0]) for of in ("a", "s"))
-        return a, s
+        return along(diffusion, lambda at: at.a.flatten(1)[:, 0]), along(diffusion, lambda at: at.s.flatten(1)[:, 0])
     shape = diffusion.event_shape
     c = diffusion.moments.variance.double().expand(1, *shape).flatten(1)
 

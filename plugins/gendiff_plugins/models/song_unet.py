@@ -62,24 +62,28 @@ class Conv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in, H, W) -> (B, out, H', W')``."""
         padding = 0 if self.weight is None else self.weight.shape[-1] // 2
-        if self.fused and self.resample == "down":
-            reach = self._reach()
-            x = functional.conv2d(x, self.weight, padding=padding + reach)
+        if self.fused and self.resample == "down" and self.weight is not None:
+            x = functional.conv2d(x, self.weight, padding=padding + self._reach())
             x = self._halved(x, 0)
             return x if self.bias is None else x + self.bias[:, None, None]
         if self.resample == "down":
             x = self._halved(x, self._reach())
         elif self.resample == "up":
-            kernel = 4 * self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+            kernel = 4 * self._filter(x)
             x = functional.conv_transpose2d(x, kernel, stride=2, padding=self._reach(), groups=x.shape[1])
         return x if self.weight is None else functional.conv2d(x, self.weight, self.bias, padding=padding)
 
+    def _filter(self, x: Tensor) -> Tensor:
+        """The filter, once for each channel of x."""
+        assert isinstance(self.resample_filter, Tensor)  # of whatever resamples
+        return self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+
     def _reach(self) -> int:
+        assert isinstance(self.resample_filter, Tensor)
         return (self.resample_filter.shape[-1] - 1) // 2
 
     def _halved(self, x: Tensor, padding: int) -> Tensor:
-        kernel = self.resample_filter.to(x.dtype).expand(x.shape[1], -1, -1, -1)
-        return functional.conv2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
+        return functional.conv2d(x, self._filter(x), stride=2, padding=padding, groups=x.shape[1])
 
 
 class GroupNorm(nn.Module):
