@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import keep_also
 from gendiff.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -287,6 +288,8 @@ class Given:
             from gendiff.run.module import named_by_user
 
             values["model"] = named_by_user(values["model"])
+            if isinstance(values["model"], dict):
+                keep_also("--plugin", values["model"]["path"].rpartition(":")[0])
         return [Layer.at(f"--{word}", KEYS[word], value) for word, value in values.items()]
 
 

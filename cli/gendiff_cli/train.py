@@ -120,6 +120,7 @@ def _together(
     from gendiff.run.directory import Run
     from gendiff.training.branch import begin
     from gendiff.training.continuation import check_disk, resuming
+    from gendiff.training.inspection import inspected
     from gendiff.training.plan import plan
     from gendiff.training.trainer import Trainer
     from gendiff_cli.progress import watched
@@ -132,7 +133,7 @@ def _together(
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
         lineage, lines = begin(trainer, parent, config.model) if run is None else (None, [])
-        for line in lines:
+        for line in [*lines, *inspected(trainer)]:
             note(line)
         if run is not None:
             with passing_over() as problems:

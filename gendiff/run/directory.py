@@ -141,7 +141,7 @@ class Run:
                 "python": platform.python_version(),
                 "versions": {package: version(package) for package in PACKAGES},
                 "providers": providers(config, registry),
-                "plugin_files": copy_plugin_files(path / "plugins", registry),
+                "plugin_files": copy_plugin_files(path / "plugins", registry, config),
                 "process": {"sha256": hashlib.sha256(process).hexdigest(), **({"missing": why} if why else {})},
                 "data": {
                     "fingerprint": config.data.fingerprint,

@@ -142,12 +142,13 @@ class ModuleFile(Model):
         """What the file has under that name; raises `PluginError` where the user has not given the file."""
         file = discovery.given_file(self.sha256)
         if file is None:
+            change = self._change()
+            place = Path("RUN/plugins", self.file.name) if change else self.file
+            way = again("--plugin", place) if is_command() else f'model="{self.spec}"'
             raise PluginError(
                 f"the network is made by '{self.path}', and a configuration or a run never executes code",
-                details=[f"SHA-256 of the file: {self.sha256}", *self._now(), "it runs with your rights: read it first"],
-                fix=f"give it yourself: {again('--plugin', self.file)}"
-                if is_command()
-                else f'give it yourself: model="{self.spec}", or gendiff --plugin {self.file} ...',
+                details=[f"SHA-256 of the file: {self.sha256}", change, "it runs with your rights: read it first"],
+                fix=f"give it yourself: {way}",
                 subject="model.path",
             )
         try:
@@ -155,7 +156,12 @@ class ModuleFile(Model):
         except Exception as error:  # somebody's file may raise anything
             raise PluginError(f"cannot import '{file}': {reason(error)}", subject="model.path") from error
         if not hasattr(module, self.function):
-            names = [name for name in vars(module) if not name.startswith("_")]
+            own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+            names = [
+                name
+                for name, value in own.items()
+                if isinstance(value, nn.Module) or getattr(value, "__module__", "") == module.__name__
+            ]
             raise PluginError(
                 f"there is no '{self.function}' in '{file}'",
                 details=[did_you_mean(self.function, names), f"it has: {', '.join(names[:12]) or 'nothing'}"],
@@ -163,13 +169,14 @@ class ModuleFile(Model):
             )
         return getattr(module, self.function)
 
-    def _now(self) -> list[str]:
-        """What the file is now, where that is not what it was."""
+    def _change(self) -> str:
+        """What has become of the file, where it is not as it was."""
+        copy = "; a run keeps a copy in its folder plugins/"
         try:
             now = discovery.file(self.file).provider.sha256
         except PluginError:
-            return [f"there is no '{self.file}' any more; a run keeps a copy in its folder plugins/"]
-        return [] if now == self.sha256 else [f"of '{self.file}' now: {now}"]
+            return f"there is no '{self.file}' any more{copy}"
+        return "" if now == self.sha256 else f"of '{self.file}' now: {now}{copy}"
 
     @property
     def spec(self) -> str:

@@ -42,6 +42,7 @@ from gendiff.run.module import as_model
 from gendiff.sampler import Sampler
 from gendiff.training.branch import begin, parent_of
 from gendiff.training.continuation import changed_data, check_disk, refuse_another_run
+from gendiff.training.inspection import inspected
 from gendiff.training.loop import fit
 from gendiff.training.plan import plan, remembered, rows
 from gendiff.training.preview import Preview
@@ -152,6 +153,7 @@ def train(
         config = settings.config.filled(say="batch" in training).fitted()
         trainer = _trainer(config, device)
     lineage, lines = begin(trainer, parent, config.model)
+    lines += inspected(trainer)
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
     if progress:

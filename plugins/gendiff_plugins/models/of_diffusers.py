@@ -33,10 +33,23 @@ NETWORKS: Mapping[str, str] = {"UNet2DModel": "unet", "DiTTransformer2DModel": "
 #: Schedulers of a chain of β_i, in which the network is told ``t = i - 1``; they differ in how they sample.
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
-    for name in (
-        "DDPM DDIM DDPMParallel DDIMParallel PNDM DEISMultistep DPMSolverMultistep DPMSolverSinglestep UniPCMultistep "
-        "EulerDiscrete EulerAncestralDiscrete HeunDiscrete LMSDiscrete KDPM2Discrete KDPM2AncestralDiscrete"
-    ).split()
+    for name in [
+        "DDPM",
+        "DDIM",
+        "DDPMParallel",
+        "DDIMParallel",
+        "PNDM",
+        "DEISMultistep",
+        "DPMSolverMultistep",
+        "DPMSolverSinglestep",
+        "UniPCMultistep",
+        "EulerDiscrete",
+        "EulerAncestralDiscrete",
+        "HeunDiscrete",
+        "LMSDiscrete",
+        "KDPM2Discrete",
+        "KDPM2AncestralDiscrete",
+    ]
 )
 #: What a scheduler says by default.
 DEFAULTS: Mapping[str, Any] = {
