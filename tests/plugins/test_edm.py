@@ -58,6 +58,26 @@ def test_a_range_of_nothing_is_refused():
         Velocity("edm:sigma_min=80")
 
 
+def test_bands_begin_and_end_together_and_have_a_pace_of_their_own():
+    event, N = (1, 8, 8), 101
+    twin, process = (Diffusion.of("dct", spec, event, N) for spec in ("edm", "anisotropic:lead=1,bands=3"))
+    i = torch.tensor([1, 51, 101])
+    ratio = process.at(i, torch.float64).log_s - twin.at(i, torch.float64).log_s
+    torch.testing.assert_close(ratio[[0, 2]], torch.zeros(2, 1, 8, 8, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert {round(float(value), 9) for value in ratio[1].flatten()} == {-1, 0, 1}
+    assert (float(ratio[1, 0, 0, 0]), float(ratio[1, 0, 7, 7])) == pytest.approx((-1, 1))
+    still = Diffusion.of("dct", "anisotropic:lead=0", event, N)
+    i = torch.arange(N + 1)
+    assert torch.equal(still.at(i).s.expand(-1, *event), twin.at(i).s.expand(-1, *event))
+
+
+@pytest.mark.parametrize("lead", [1.7, -1.7])
+def test_the_noise_of_no_band_falls(lead):
+    Diffusion.of("dct", f"anisotropic:lead={lead}", (1, 8, 8), 1000)
+    with pytest.raises(ConfigError, match="the noise of a band would fall"):
+        Velocity("anisotropic", lead=1.1 * lead)
+
+
 # EDM's own sampler, as its paper has it (Algorithm 1, without churn)
 
 

@@ -48,3 +48,44 @@ class EDM(Velocity):
             log_a_formula=over_components(torch.zeros([1] * len(event_shape), dtype=torch.float64)),
             log_s_formula=over_time(torch.cat([zero.log(), log_sigma])),
         )
+
+
+class Anisotropic(EDM):
+    """noise alone, coarse and fine at their own pace: a = 1, s = σ_i exp(lead sin(πτ) (2 r_k - 1)).
+
+    σ_i is that of ``edm``, τ = (i-1)/(N-1), and ``r_k`` is 0 for the coarsest of ``bands`` of equal width in frequency, 1 for the
+    finest. All begin at σ_min and end at σ_max; half way fine detail has ``exp(2 lead)`` times the noise of what is coarse. With
+    ``lead=0`` it is ``edm``, its twin. The speeds are given, where AnisoVTO learns them.
+
+    Reference: AnisoVTO 2026, arXiv 2602.19512, for processes of this kind; Karras, Aittala, Aila, Laine 2022, arXiv 2206.00364,
+    for σ.
+    """
+
+    name = "anisotropic"
+
+    lead: float = Field(
+        0.7, ge=-10, le=10, description="of fine over middle in log σ, half way; below 0 the coarse leads"
+    )
+    bands: int = Field(2, ge=2, le=1024, description="of frequency, each with a pace of its own")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        growth = math.expm1(math.log(self.sigma_max / self.sigma_min) / self.rho)
+        most = self.rho * growth / (1 + growth) / math.pi  # the least rise of log σ, by the steepest of lead
+        if abs(self.lead) > most:
+            raise ValueError(f"lead = {self.lead:g}: above {most:.3g} the noise of a band would fall somewhere")
+        return self
+
+    def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> FormulaScales:
+        rho = torch.broadcast_to(rotation.frequencies(event_shape), (1, *event_shape[1:])).double()
+        band = (rho / rho.max().clamp_min(1e-12) * self.bands).long().clamp_max(self.bands - 1)
+        tau = torch.arange(-1, N, dtype=torch.float64) / (N - 1)
+        bend = torch.sin(math.pi * tau)
+        bend[0] = 0  # there is no noise to bend
+        same = super().scales(rotation, event_shape, N)
+        pace = self.lead * (2 * band.double() / (self.bands - 1) - 1)
+        return FormulaScales(
+            N=N,
+            log_a_formula=same.log_a_formula,
+            log_s_formula=same.log_s_formula + over_time(bend) * over_components(pace),
+        )
