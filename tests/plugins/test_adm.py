@@ -236,8 +236,8 @@ def lacking(name: str) -> dict:
         (lambda: legacy(lacking("out.2.weight")), "of another network"),
         (lambda: legacy(lacking("middle_block.1.norm.bias")), "of another network"),
         (lambda: legacy(network("old").state_dict())[:-100], "."),
-        (lambda: b"<html>", "."),
-        (lambda: b"", "."),
+        (lambda: b"<html>", "no file of torch.save"),
+        (lambda: b"", "the file is empty"),
     ],
 )
 def test_what_is_no_such_file_ends_in_one_line(tmp_path, content, why):

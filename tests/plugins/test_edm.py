@@ -8,10 +8,12 @@ from itertools import pairwise
 import nvidia
 import pytest
 import torch
+from command import run
 from gendiff_plugins.models import edm_pickle
 from gendiff_plugins.models.edm import Preconditioned, _network
 from gendiff_plugins.models.song_unet import DhariwalUNet, SongUNet
 
+import gendiff
 from gendiff import Diffusion, Model, NetworkScore, Sampler, Velocity, sample
 from gendiff.condition import Condition
 from gendiff.denoiser import Denoiser
@@ -144,6 +146,33 @@ def test_pictures_are_those_of_edms_own_sampler(tmp_path, name, sampler):
     spread = float(theirs.std())
     assert spread > 0.1
     torch.testing.assert_close(ours / spread, theirs / spread, rtol=0, atol=1e-5)
+
+
+def test_a_run_of_such_a_file_gives_the_same_pictures(tmp_path):
+    made, path = written(tmp_path)
+    out = tmp_path / "run"
+    assert run("import", f"edm:{path}", "--set", "N=18", "--out", out).code == 0
+    path.unlink()
+    trained = gendiff.load(out)
+    assert trained.config.sampler.spec == "heun:clip=false,steps=35,grid=uniform"
+    z = torch.randn(2, *EVENT, generator=torch.Generator().manual_seed(1))
+    score = trained.score.given({"label": torch.tensor([0, 3])})
+    ours = sample(trained.diffusion, score, trained.config.sampler, lambda: z)
+    theirs = edm_sampler(lambda x, sigma: preconditioned(made, x, sigma, torch.eye(4)[[0, 3]]), z, 18, heun=True)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_another_process_begins_from_its_weights(tmp_path):
+    made = nvidia.network(img_channels=1)
+    path = nvidia.write(tmp_path / "network.pkl", made, img_channels=1)
+    result = run(
+        *("train", "--from", f"edm:{path}", "--preset", "edm-anisotropic-cifar10", "--data", "digits"),
+        *("--steps", 1, "--batch", 2, "--out", tmp_path / "run"),
+    )
+    assert result.code == 0
+    count = len(made.state_dict())
+    assert f"{count} of {count} tensors" in result.err
+    assert gendiff.load(tmp_path / "run").config.velocity.name == "anisotropic"
 
 
 def test_the_range_of_sigma_is_that_which_the_network_was_trained_for(tmp_path):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from gendiff.component import Settings
 from gendiff.condition import Condition, Conditions, Given
 from gendiff.diffusion import Diffusion
-from gendiff.errors import ConfigError, DataError, reason
+from gendiff.errors import ConfigError, DataError, without_advice
 from gendiff.pretrained import OF, Pretrained
 from gendiff.schedule import NoiseSchedule
 from gendiff.shapes import EventShape
@@ -30,6 +30,7 @@ from gendiff_plugins.models.unet import zero
 MOST = 16 * 2**30  # bytes of a file
 T = 1000  # steps of every published schedule
 GROUPS = 32
+OLDER = b"\x80\x02\x8a\x0a"  # how a file of torch.save begins that is no archive
 
 Size = Annotated[int, Field(ge=1, le=8192)]
 
@@ -427,10 +428,13 @@ def _state(path: Path) -> dict[str, Tensor]:
         with reading.opened(path, MOST) as file:
             if reading.hollow(file, path.stat().st_size):
                 raise ValueError("it is a hole with next to nothing in it")
-            if file.read(2) == b"PK":
+            start = file.read(4)
+            if start.startswith(b"PK"):
                 with reading.archive(path) as members:
                     for info in members.infolist():
                         reading.sound(info)
+            elif start != OLDER:
+                raise ValueError("no file of torch.save" if start else reading.EMPTY)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever it trips over
@@ -443,7 +447,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _why(error: Exception) -> str:
-    return reading.why(error) if isinstance(error, OSError) else reason(error)
+    return without_advice(" ".join(reading.why(error).split()))[:200] or type(error).__name__
 
 
 def _unreadable(path: Path, why: str, *details: str) -> DataError:
