@@ -24,7 +24,7 @@ def commands():
 
 def test_its_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pipeline(tmp_path / "DIR", unet())
+    pipeline(tmp_path / "DIR", unet(), num_train_timesteps=50)
     Path("net.py").write_text(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1])
     done = []
     for number, line in enumerate(commands()):
