@@ -347,7 +347,7 @@ class Run:
             table: dict[str, Any] = {key: keys[key] for key in ("data", "hold_out") if key in keys}
             config = resolve([Layer(str(self.path / CONFIG), table)]).config
             config = config.splitting_at(self.info.get("held_out", {}).get("below"))
-        for data in (config.data, config.hold_out and config.hold_out.data):
+        for data in (config.data, config.hold_out.data if config.hold_out else None):
             if data is not None:
                 data.require()
         split, info = config.split, self.info

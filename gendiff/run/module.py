@@ -62,8 +62,8 @@ class TorchModule(Model):
 class ModuleFile(Model):
     """a network that a function in a Python file makes: 'module:path=net.py:make_network'.
 
-    The function, or the class of a module, is called with those of ``event_shape``, ``in_channels`` and ``conditions`` that it has
-    parameters for, and with the ``arguments`` that are given here. What it returns maps ``(x, i)``, or ``(x, i, condition)``.
+    The function, or the class of a module, is called with those of ``event_shape``, ``in_channels`` and ``conditions`` that it
+    has parameters for, and with the ``arguments`` that are given here. What it returns maps ``(x, i)``, or ``(x, i, condition)``.
 
     The file is executed where it is named on the command line, or given with ``--plugin``. A configuration or a run that names it
     executes nothing: its content is known by its SHA-256, and the user gives a file of that content.

@@ -69,7 +69,7 @@ def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
 
 
 def copy_plugin_files(folder: Path, registry: Registry, config: Config) -> dict[str, dict[str, str]]:
-    """Copy the plugin files that were loaded, and that which makes the network; returns where each came from, its hash, its copy."""
+    """Copy the plugin files that were loaded, and that of the network; returns where each came from, its hash and its copy."""
     copies = {}
     files = {provider.sha256: provider for provider in registry.providers if provider.sha256}
     if isinstance(model := config.model, ModuleFile) and (file := discovery.given_file(model.sha256)):

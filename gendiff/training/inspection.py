@@ -93,7 +93,7 @@ def _check_gradients(probe: _Probe, lines: list[str]) -> None:
             fix="see that its layers are attributes of the module, and that forward uses them without torch.no_grad()",
             subject="model.name",
         )
-    output.square().sum().backward()  # type: ignore[no-untyped-call]
+    output.square().sum().backward()
     idle = [name for name, weight in weights.items() if weight.grad is None]
     if idle:
         more = f" and {len(idle) - SHOWN} more" if len(idle) > SHOWN else ""

@@ -71,6 +71,6 @@ def chain(network, scheduler, noise: torch.Tensor, steps: int, labels=None, **ho
     x = noise
     with torch.no_grad():
         for t in scheduler.timesteps:
-            output = network(x, t, class_labels=labels).sample[:, : x.shape[1]]
+            output = network(x, t.expand(len(x)), class_labels=labels).sample[:, : x.shape[1]]
             x = scheduler.step(output, t, x, **how).prev_sample
     return x

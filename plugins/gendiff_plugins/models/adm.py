@@ -75,7 +75,7 @@ class ADM(Pretrained):
 
     What the weights do not say is that of the published network of these widths: ImageNet 64x64 to 512x512 and LSUN of
     guided-diffusion, CIFAR-10 and ImageNet 64x64 of improved-diffusion. Of others it is said by the parameters. The half of the
-    output that is a variance is left aside. Without a label it is told of no class, which those with classes never were.
+    output that is a variance is left aside. Without a label it is told the mean of its classes.
 
     Reference: Dhariwal, Nichol 2021, Diffusion Models Beat GANs on Image Synthesis, arXiv 2105.05233.
     """
@@ -252,10 +252,14 @@ class ADMNetwork(nn.Module):
         """``ε̂``, of the shape of an event."""
         step = i.long()
         embedding = self.time_embed(_steps(self.t[step], self.made.channels))
-        if condition and self.made.classes:
-            label = condition[LABEL]
-            told = self.label_emb(label.clamp_max(self.made.classes - 1))
-            embedding = embedding + torch.where((label < self.made.classes)[:, None], told, 0.0)
+        if self.made.classes:
+            told = self.label_emb.weight.mean(0).expand_as(embedding)  # of no class, which it never was
+            if condition:
+                label = condition[LABEL][:, None]
+                told = torch.where(
+                    label < len(self.label_emb.weight), self.label_emb(label.squeeze(1) % self.made.classes), told
+                )
+            embedding = embedding + told
         x = x * self.scale[step][:, None, None, None]
         skips = []
         for parts in self.input_blocks:

@@ -1,7 +1,8 @@
 """Networks of diffusers, with their weights: UNet2DModel and DiTTransformer2DModel.
 
-Of a folder that ``save_pretrained`` wrote: a pipeline (model_index.json, unet/ or transformer/, scheduler/), or a model alone. The
-folder is data: JSON and safetensors are read, nothing of it is executed. diffusers itself is imported where a network is made.
+Of a folder that ``save_pretrained`` wrote: a pipeline (model_index.json, unet/ or transformer/, scheduler/), or a model alone.
+The folder is data: JSON and safetensors are read, nothing of it is executed. diffusers itself is imported where a network is
+made.
 """
 
 from __future__ import annotations
@@ -32,24 +33,23 @@ MOST_WEIGHTS = 2**40  # bytes of a file
 NETWORKS: Mapping[str, str] = {"UNet2DModel": "unet", "DiTTransformer2DModel": "transformer"}
 #: Schedulers of a chain of β_i, in which the network is told ``t = i - 1``; they differ in how they sample.
 SCHEDULERS = frozenset(
-    f"{name}Scheduler"
-    for name in [
-        "DDPM",
-        "DDIM",
-        "DDPMParallel",
-        "DDIMParallel",
-        "PNDM",
-        "DEISMultistep",
-        "DPMSolverMultistep",
-        "DPMSolverSinglestep",
-        "UniPCMultistep",
-        "EulerDiscrete",
-        "EulerAncestralDiscrete",
-        "HeunDiscrete",
-        "LMSDiscrete",
-        "KDPM2Discrete",
-        "KDPM2AncestralDiscrete",
-    ]
+    {
+        "DDPMScheduler",
+        "DDIMScheduler",
+        "DDPMParallelScheduler",
+        "DDIMParallelScheduler",
+        "PNDMScheduler",
+        "DEISMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "UniPCMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "LMSDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+    }
 )
 #: What a scheduler says by default.
 DEFAULTS: Mapping[str, Any] = {
@@ -71,8 +71,8 @@ class Diffusers(Pretrained):
     where the weights know the K classes alone, the mean of their embeddings. Labels that the weights know nothing of begin
     without effect.
 
-    Raises `DataError` where the folder is not there or holds no safetensors, `ConfigError` where its scheduler is of another kind of
-    process, `PluginError` without the library.
+    Raises `DataError` where the folder is not there or holds no safetensors, `ConfigError` where its scheduler is of another kind
+    of process, `PluginError` without the library.
     """
 
     name = "diffusers"
@@ -122,8 +122,8 @@ class Diffusers(Pretrained):
         given = self.facts["scheduler"]
         if given is None:
             warnings.warn(
-                f"no scheduler lies beside '{self.path}': the process of DDPM is assumed, N = 1000, β_i from 0.0001 to 0.02, and a "
-                "network that predicts ε; say another with --set",
+                f"no scheduler lies beside '{self.path}': the process of DDPM is assumed, N = 1000, β_i from 0.0001 to 0.02, "
+                "and a network that predicts ε; say another with --set",
                 stacklevel=2,
             )
         scheduler = {**DEFAULTS, **(given or {})}
