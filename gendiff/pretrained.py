@@ -94,7 +94,7 @@ class Pretrained(Model):
     @classmethod
     def _read(cls, value: Any) -> Any:
         # An architecture is that of its path alone: a layer may have given another path since.
-        if not isinstance(value, Mapping) or not isinstance(path := value.get("path"), str | Path):
+        if not isinstance(value, Mapping) or not isinstance(path := value.get("path"), str | Path) or path == "":
             return value
         try:
             kept = json_object(value.get("architecture") or "{}").get(OF)

@@ -203,8 +203,9 @@ def test_weights_say_what_they_can_and_the_rest_is_asked_for(tmp_path):
     assert "32 channels, 2 levels of 32, 64" in error.value.details[0]
     with pytest.raises(ConfigError, match="pictures of 3 channels"):
         model.build((1, 8, 8))
+    assert Model(model.spec) == model
     path.unlink()
-    assert Model(model.table()).made == made
+    assert Model(model.table()) == model
 
 
 def legacy(content) -> bytes:

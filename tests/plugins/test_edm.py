@@ -229,6 +229,15 @@ def test_a_run_opens_where_the_file_is_gone(tmp_path):
     assert Model(table).event_shape == EVENT
 
 
+def test_spec_and_table_give_it_again(tmp_path):
+    _, path = written(tmp_path)
+    model = Model("edm", path=path, frequency_features=True)
+    assert model.spec == f"edm:frequency_features=true,path={path}"
+    for same in (model.spec, model.table()):
+        assert Model(same) == model
+        assert hash(Model(same)) == hash(model)
+
+
 # What it is asked for
 
 
