@@ -96,6 +96,7 @@ def _function(name: str, function: Any, heading: str) -> list[str]:
     if isinstance(function, property):
         kind = inspect.signature(function.fget).return_annotation
         return [f"{heading} `{name}: {kind}` (property)", "", inspect.cleandoc(function.__doc__ or ""), ""]
+    function = getattr(function, "__func__", function)  # of a method of the class
     signature = re.sub(
         r"(?:gendiff|collections|torch|pathlib|typing)\.(?:\w+\.)*", "", str(inspect.signature(function))
     )

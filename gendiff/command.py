@@ -73,6 +73,12 @@ def keep(options: Sequence[str]) -> None:
     _options[:] = options
 
 
+def keep_also(option: str, value: str) -> None:
+    """Put one more of them into every command from now on, where it is not there."""
+    if value not in _options:
+        _options.extend([option, value])
+
+
 def command(*words: object, plugins: Iterable[object] = ()) -> str:
     """``gendiff`` with these words, and the options that this program was started with and that are needed to go on.
 

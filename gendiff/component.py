@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 else:
     from abc import abstractmethod as abstractmethod
 
-#: What no list offers: what stands in a configuration for an object that somebody gave in Python.
+#: What no list offers: what stands in a configuration for an object that somebody gave in Python, or for data nobody has.
 _PYTHON = {
+    ("data", "elsewhere"): "gendiff.datasets.elsewhere:Elsewhere",
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
     ("model", "python-module"): "gendiff.run.module:TorchModule",
     ("guide", "python-classifier"): "gendiff.guide:GivenClassifier",

@@ -76,6 +76,10 @@ class Data(Component):
         """What `conditions` are for the event at ``index``, by name; of a label the number of its class, or its name."""
         return {}
 
+    def require(self) -> None:
+        """Raise `DataError` where the events cannot be had here at all: they were given in Python, or never known."""
+        return
+
     @property
     def parts(self) -> Mapping[str, int]:
         """A number for each file that holds one event, by its name, which another content would change; here none.

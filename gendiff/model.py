@@ -60,6 +60,14 @@ class Model(Component):
         """
         return
 
+    def configuration(self) -> Mapping[str, Any]:
+        """The settings that the weights of this model were trained for, a part of the table of a configuration; here none.
+
+        Such as ``{"N": 1000, "velocity": {...}, "objective": {...}}``: who begins from these weights begins with these settings
+        too, as far as nothing else is said.
+        """
+        return {}
+
     def stages_of(self, network: nn.Module) -> Sequence[nn.Module]:
         """The parts of a network that `build` gave, most of its work, of which each is called once with tensors alone.
 

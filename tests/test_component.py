@@ -113,7 +113,12 @@ def assert_round_trip(made, base):
     assert component(base, made.spec).spec == made.spec
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.name}")
+#: Models that read a file at their path: tests of each hold it to the same.
+READ = {"adm", "diffusers", "edm", "module"}
+PLAIN = [entry for entry in ENTRIES if not (entry.kind == "model" and entry.name in READ)]
+
+
+@pytest.mark.parametrize("entry", PLAIN, ids=lambda entry: f"{entry.kind}-{entry.name}")
 def test_spec_and_table_give_every_component_again(entry):
     cls = entry.load()
     fields = {name: values(info.annotation, info.metadata) for name, info in cls.model_fields.items()}

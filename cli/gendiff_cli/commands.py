@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib import import_module
+from keyword import iskeyword
 from types import ModuleType
 from typing import Any
 
@@ -225,7 +226,7 @@ class Announced(TyperCommand):
         module = import_module(self.module)
         if not (group := getattr(module, "app", None)):
             app = typer.Typer(add_completion=False)
-            app.command(self.name, cls=Command)(getattr(module, str(self.name)))
+            app.command(self.name, cls=Command)(getattr(module, _in_python(str(self.name))))
             return typer.main.get_command(app)
         for command in group.registered_commands:
             command.cls = Command
@@ -243,6 +244,11 @@ def announcing(package: str, lines: Mapping[str, str]) -> type[TyperGroup]:
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             for name, line in lines.items():
-                self.add_command(Announced(name, f"{package}.{name}", line))
+                self.add_command(Announced(name, f"{package}.{_in_python(name)}", line))
 
     return Announcing
+
+
+def _in_python(name: str) -> str:
+    """The name of a command's module and function: ``import`` is a word of the language."""
+    return f"{name}_" if iskeyword(name) else name

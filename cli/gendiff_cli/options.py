@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gendiff.command import keep_also
 from gendiff.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -283,6 +284,12 @@ class Given:
         if "ema" in values:
             text = values["ema"].strip()
             values["ema"] = parse_value(f"[{text}]" if "," in text and not text.startswith("[") else text)
+        if "model" in values:
+            from gendiff.run.module import named_by_user
+
+            values["model"] = named_by_user(values["model"])
+            if isinstance(values["model"], dict):
+                keep_also("--plugin", values["model"]["path"].rpartition(":")[0])
         return [Layer.at(f"--{word}", KEYS[word], value) for word, value in values.items()]
 
 

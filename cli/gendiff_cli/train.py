@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gendiff.run.config import Config
     from gendiff.run.directory import Run
     from gendiff.run.layers import Layer
-    from gendiff.training.branch import Parent
+    from gendiff.training.branch import Foreign, Parent
     from gendiff.training.trainer import Trainer
 
 
@@ -48,7 +48,11 @@ def train(
     ] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Begin a new run with the settings and weights of another.", metavar="RUN[@STEP]"),
+        typer.Option(
+            "--from",
+            help="Begin a new run with the settings and weights of another, or of a pretrained model: diffusers:DIR.",
+            metavar="RUN[@STEP]|MODEL:PATH",
+        ),
     ] = None,
     from_averaged: Annotated[
         bool, typer.Option("--from-averaged", help="With --from: begin with the averaged weights, not the raw ones.")
@@ -80,10 +84,10 @@ def train(
 
         layers, parent = given.layers(context.obj), None
         if from_ is not None:
-            from gendiff.training.branch import Parent
+            from gendiff.training.branch import parent_of
 
             with passing_over() as problems:
-                parent = Parent.of(from_, from_averaged, problems)
+                parent = parent_of(from_, from_averaged, problems)
             layers = [parent.layer, *layers]
         settings = resolve(layers)
         with settings.locating():
@@ -111,14 +115,16 @@ def _together(
     asked_threads: int | None,
     run: Run | None,
     changed_data: Mapping[str, Any],
-    parent: Parent | None,
+    parent: Parent | Foreign | None,
     config: Config,
     world: World,
 ) -> None:
     """What each process does; a function of its own, so that the trainer is gone before the world is."""
     from gendiff.run import checkpoint
     from gendiff.run.directory import Run
+    from gendiff.training.branch import begin
     from gendiff.training.continuation import check_disk, resuming
+    from gendiff.training.inspection import inspected
     from gendiff.training.plan import plan
     from gendiff.training.trainer import Trainer
     from gendiff_cli.progress import watched
@@ -131,8 +137,8 @@ def _together(
         trainer = Trainer(config, world.device, world)
         if config.sampler.prior == "standard":
             remark_end(config.diffusion(), config, fix="--set sampler.prior=matched")
-        lineage = parent.begin(trainer) if parent else None
-        for line in parent.told(lineage) if parent and lineage else ():
+        lineage, lines = begin(trainer, parent, config.model) if run is None else (None, [])
+        for line in [*lines, *inspected(trainer)]:
             note(line)
         if run is not None:
             with passing_over() as problems:

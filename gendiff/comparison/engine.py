@@ -47,6 +47,7 @@ from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.folder import ELSEWHERE, check_empty, empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
+from gendiff.training.branch import begin
 from gendiff.training.continuation import check_disk, refuse_other_data
 from gendiff.training.cost import evaluation_seconds
 from gendiff.training.loop import fit
@@ -364,6 +365,8 @@ class Comparison:
         trainer = Trainer(run.config, device, World(0, 1, device))
         if any(run.checkpoints.glob("step-*")):
             trainer.restore(checkpoint.newest(run.checkpoints))
+        elif lineage := begin(trainer, None, run.config.model)[0]:
+            run.update(**{"from": lineage})
         with run.lock():
             check_disk(run.path, trainer)
             run.forget_after(trainer.step)

@@ -29,7 +29,7 @@ MOST_BYTES = 1 << 24  # of a plugin file; a real one has a few thousand
 
 METADATA = ("METADATA", "PKG-INFO", "entry_points.txt")  # of a distribution: what is read of it
 
-_let_in: set[str] = set()  # hashes of the plugin files of every registry
+_let_in: dict[str, Path] = {}  # the files that the user has given, by their hashes
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,19 @@ def let_in(sha256: str) -> bool:
     return sha256 in _let_in
 
 
-def open_to(sha256: str) -> None:
-    """Take note that the user has given a plugin file of this content."""
-    _let_in.add(sha256)
+def open_to(sha256: str, path: Path) -> None:
+    """Take note that the user has given a file of this content."""
+    _let_in[sha256] = path
+
+
+def given_file(sha256: str) -> Path | None:
+    """Where a file of this content lies that the user has given; None where none was given."""
+    return _let_in.get(sha256)
+
+
+def loaded(path: Path, sha256: str) -> ModuleType:
+    """The module in a file that the user has given, imported once."""
+    return sys.modules.get(_module_name(path, sha256)) or _load_file(path, sha256)
 
 
 def begin_anew() -> None:
@@ -194,8 +204,12 @@ def _unread(distribution: importlib.metadata.Distribution) -> Provider:
     return Provider(place.name, "", str(place))
 
 
+def _module_name(path: Path, sha256: str) -> str:
+    return f"gendiff_plugin_{path.stem}_{sha256[:12]}"
+
+
 def _load_file(path: Path, sha256: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"gendiff_plugin_{path.stem}_{sha256[:12]}", path)
+    spec = importlib.util.spec_from_file_location(_module_name(path, sha256), path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

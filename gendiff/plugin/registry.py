@@ -238,7 +238,7 @@ class Registry:
                 return other
         self.providers.append(provider)
         if provider.sha256:
-            discovery.open_to(provider.sha256)
+            discovery.open_to(provider.sha256, Path(provider.origin))
         if names := self._block.intersection(provider.names):
             self._problem(provider, f"--block {min(names)}", "blocked")
         else:

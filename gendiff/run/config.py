@@ -113,6 +113,7 @@ class Config(Settings):
             return self
         rotation, velocity = self.rotation, self.velocity
         rotation.require(self.data.event_shape)
+        self.data.require()
         data = self.training
         if not rotation.has_learned and (learned := rotation.fit(data)):
             rotation = rotation.with_learned(learned)

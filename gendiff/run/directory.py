@@ -141,7 +141,7 @@ class Run:
                 "python": platform.python_version(),
                 "versions": {package: version(package) for package in PACKAGES},
                 "providers": providers(config, registry),
-                "plugin_files": copy_plugin_files(path / "plugins", registry),
+                "plugin_files": copy_plugin_files(path / "plugins", registry, config),
                 "process": {"sha256": hashlib.sha256(process).hexdigest(), **({"missing": why} if why else {})},
                 "data": {
                     "fingerprint": config.data.fingerprint,
@@ -224,7 +224,7 @@ class Run:
             run.notes = [*run.notes, note]
         elif isinstance(before, int) and steps is not None and steps < before:
             run.notes = [*run.notes, f"it ends at step {steps:,} from here on; {before:,} steps were planned"]
-        if training and isinstance(run.config.data, TensorData):
+        if training:
             run.config.data.require()
         return run
 
@@ -360,8 +360,8 @@ class Run:
             table: dict[str, Any] = {key: keys[key] for key in ("data", "hold_out") if key in keys}
             config = resolve([Layer(str(self.path / CONFIG), table)]).config
             config = config.splitting_at(self.info.get("held_out", {}).get("below"))
-        for data in (config.data, config.hold_out and config.hold_out.data):
-            if isinstance(data, TensorData):
+        for data in (config.data, config.hold_out.data if config.hold_out else None):
+            if data is not None:
                 data.require()
         split, info = config.split, self.info
         before = info.get("held_out", {}).get("fingerprint")

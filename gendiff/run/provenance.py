@@ -11,9 +11,11 @@ from gendiff.command import command, is_command
 from gendiff.component import Component, Settings
 from gendiff.datasets.tensors import TensorData
 from gendiff.errors import GendiffError
+from gendiff.plugin import discovery
+from gendiff.plugin.discovery import Provider
 from gendiff.plugin.registry import Registry
 from gendiff.run.config import Config
-from gendiff.run.module import TorchModule
+from gendiff.run.module import ModuleFile, TorchModule
 from gendiff.storage import reading
 from gendiff.storage.files import Files
 
@@ -66,27 +68,29 @@ def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
     return table
 
 
-def copy_plugin_files(folder: Path, registry: Registry) -> dict[str, dict[str, str]]:
-    """Copy the plugin files that were loaded; returns where each came from, its hash and its copy."""
+def copy_plugin_files(folder: Path, registry: Registry, config: Config) -> dict[str, dict[str, str]]:
+    """Copy the plugin files that were loaded, and that of the network; returns where each came from, its hash and its copy."""
     copies = {}
-    for provider in registry.providers:
-        if provider.sha256:
-            content = reading.content(Path(provider.origin), PLUGIN)
-            Files().make_directory(folder)
-            name = provider.distribution
-            if (folder / name).exists():  # two files may have the same name
-                name = f"{provider.sha256[:12]}-{name}"
-            Files().replace(folder / name, content)
-            copies[name] = {
-                "plugin": str(provider),
-                "given": provider.origin,
-                "origin": str(Path(provider.origin).resolve()),
-                "sha256": provider.sha256,
-                "copy": f"plugins/{name}",
-            }
-            if hashlib.sha256(content).hexdigest() != provider.sha256:
-                raise GendiffError(
-                    f"'{provider.origin}' changed while it was used as a plugin",
-                    fix="start again, with the file at rest",
-                )
+    files = {provider.sha256: provider for provider in registry.providers if provider.sha256}
+    if isinstance(model := config.model, ModuleFile) and (file := discovery.given_file(model.sha256)):
+        files.setdefault(model.sha256, Provider(file.name, "", str(file), model.sha256))
+    for provider in files.values():
+        content = reading.content(Path(provider.origin), PLUGIN)
+        Files().make_directory(folder)
+        name = provider.distribution
+        if (folder / name).exists():  # two files may have the same name
+            name = f"{provider.sha256[:12]}-{name}"
+        Files().replace(folder / name, content)
+        copies[name] = {
+            "plugin": str(provider),
+            "given": provider.origin,
+            "origin": str(Path(provider.origin).resolve()),
+            "sha256": provider.sha256,
+            "copy": f"plugins/{name}",
+        }
+        if hashlib.sha256(content).hexdigest() != provider.sha256:
+            raise GendiffError(
+                f"'{provider.origin}' changed while it was used as a plugin",
+                fix="start again, with the file at rest",
+            )
     return copies

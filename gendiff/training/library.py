@@ -42,8 +42,9 @@ from gendiff.run.layers import Layer, resolve
 from gendiff.run.module import as_model
 from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler
-from gendiff.training.branch import Parent
+from gendiff.training.branch import begin, parent_of
 from gendiff.training.continuation import changed_data, check_disk, refuse_another_run
+from gendiff.training.inspection import inspected
 from gendiff.training.loop import fit
 from gendiff.training.plan import plan, remembered, rows
 from gendiff.training.preview import Preview
@@ -120,7 +121,7 @@ def train(
         hold_out: what nothing is trained on: a part of the events (0.1), how many (200), other data, their spec or path, or a
             table of the settings of the section ``hold_out``.
         from_: a run whose weights it begins with, as far as they fit, ``"runs/mine"`` or ``"runs/mine@1000"`` for one of its
-            checkpoints; all settings that are left out are those of that run then.
+            checkpoints; or a pretrained model, ``"diffusers:DIR"``. All settings that are left out are those that it has.
         averaged: whether it begins with the averaged weights of that run, and not with the raw ones.
         out: the run directory; left out, the next number under ``runs/``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
@@ -145,7 +146,7 @@ def train(
     table |= {"condition": condition} if condition else {}
     table |= {} if hold_out is None else {"hold_out": _reopenable(hold_out)}
     table |= {"data": source, "train": training} | ({} if model is None else {"model": as_model(model)})
-    parent = None if from_ is None else Parent.of(from_, averaged)  # type: ignore[arg-type]  # a path
+    parent = None if from_ is None else parent_of(from_, averaged)  # type: ignore[arg-type]  # a path
     layers = [] if parent is None else [parent.layer]
     if parent is None:
         steps = min(STEPS, N) if isinstance(N, int) and N > 0 else STEPS
@@ -156,11 +157,14 @@ def train(
     with settings.locating():
         config = settings.config.filled(say="batch" in training).fitted()
         trainer = _trainer(config, device)
-    lineage = parent.begin(trainer) if parent else None
+    lineage, lines = begin(trainer, parent, config.model)
+    lines += inspected(trainer)
     folder = None if out is None else Path(out)
     check_disk(folder or Path("runs"), trainer)
     said = _threads(threads, load, trainer)
     if progress:
+        for line in lines:
+            _say(line)
         _announce(trainer, load, said)
     run = Run.create(config, default_registry(), folder, lineage=lineage)
     try:

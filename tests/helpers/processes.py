@@ -68,6 +68,8 @@ RELATIVES = [
     ("dct", "soft-conditioning"),
     ("klt:patch=3", "soft-conditioning:soft=0.1"),
     ("dct", "reversed:velocity=soft-conditioning"),
+    ("haar", "edm"),
+    ("dct", "anisotropic"),
 ]
 
 #: Every rotation with the paper's velocities, the blur velocity with every schedule and noise, and the relatives.

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import adm
 import numpy as np
+import nvidia
 import pytest
+import torch
 from PIL import Image
 from published import NAMES as DATASETS
 
@@ -43,8 +46,21 @@ def _pictures_folder(tmp_path_factory):
         yield
 
 
+def weights(kind: str) -> Path:
+    """The weights of a small network in the form of another library, the same file for the whole session."""
+    path = pictures().with_name(f"{kind}-weights")
+    if not path.exists():
+        if kind == "edm":
+            nvidia.write(path, nvidia.network(img_channels=1), img_channels=1)
+        else:
+            torch.save(adm.network("old").state_dict(), path)
+    return path
+
+
 #: What a component needs that its defaults do not say; a logger that would talk to the network stays on the disk.
 ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "model edm": lambda: {"path": weights("edm")},
+    "model adm": lambda: {"path": weights("adm"), "size": 8, "heads": 4},
     "guide autoguidance": lambda: {"weaker": "@1"},
     "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},

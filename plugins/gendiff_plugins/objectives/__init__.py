@@ -27,5 +27,6 @@ def gendiff_components() -> list[Lazy]:
             f"{weighted}:MinSNR",
             "predict ε, with easy steps weighed down: min(SNR, γ)/SNR",
         ),
+        Lazy("objective", "edm", f"{weighted}:EDMWeighted", "predict x_0, weight a²/s² + 1/σ_data²: EDM's loss"),
         Lazy("objective", "elbo", f"{weighted}:ELBO", "predict T, with the weights of the bound on the likelihood"),
     ]

@@ -56,3 +56,27 @@ class ELBO(Objective):
     @property
     def loss_of_one(self) -> str:
         return "1 nat of the bound per component, but for what no network changes"
+
+
+class EDMWeighted(Objective):
+    """predict x_0, weight a²/s² + 1/σ_data²: EDM's loss.
+
+    It is ``1/c_out²``, ``c_out = σ σ_data/sqrt(σ² + σ_data²)``, σ = s/a: the squared error of what is inside of a preconditioned
+    network, such as those of the model ``edm``. Steps are drawn uniformly, as those of every objective; EDM draws log σ from a
+    normal law.
+
+    Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
+    2206.00364, eq. 8 and Table 1.
+    """
+
+    name = "edm"
+    parametrization = Parametrization.X_0
+
+    sigma_data: float = Field(0.5, gt=0, le=1e3, description="σ_data, the std of the data")
+
+    def weight(self, at: Level) -> Tensor:
+        return (torch.exp(2 * at.half_log_snr) + self.sigma_data**-2).to(at.dtype)
+
+    @property
+    def loss_of_one(self) -> str:
+        return "that of a preconditioned network of which F is 0, for data of std sigma_data"

@@ -12,6 +12,18 @@ def gendiff_components() -> list[Lazy]:
         Lazy("velocity", "isotropic", f"{here}.isotropic:Isotropic", "noise alone: B_i = β_i I, DDPM in any basis"),
         Lazy(
             "velocity",
+            "anisotropic",
+            f"{here}.edm:Anisotropic",
+            "noise alone, coarse and fine at their own pace: a = 1, s = σ_i exp(lead sin(πτ) (2 r_k - 1))",
+        ),
+        Lazy(
+            "velocity",
+            "edm",
+            f"{here}.edm:EDM",
+            "noise alone, the signal as it is: a = 1, s = σ_i in equal steps of σ^(1/ρ)",
+        ),
+        Lazy(
+            "velocity",
             "fine-to-coarse",
             f"{here}.fine_to_coarse:FineToCoarse",
             "the paper's control: B_i = I - (1 - β_i) (I - D)^{2 f(i)}",
