@@ -373,7 +373,7 @@ def _of_values(origins: Mapping[str, str], given: Any, values: Any) -> dict[str,
     for path, origin in origins.items():
         spec, value = given, values
         for part in path.split("."):
-            spec, value = spec[part], value.get(part)
+            spec, value = spec[part], value.get(part) if isinstance(value, Mapping) else None
         keys = (
             [f"{path}.{key}" for key in parse_spec(spec)]
             if isinstance(value, dict) and isinstance(spec, str)

@@ -17,6 +17,7 @@ from gendiff.component import parse_spec
 from gendiff.condition import Conditions
 from gendiff.errors import ArgumentError, ConfigError, PluginError, did_you_mean, reason
 from gendiff.model import Model
+from gendiff.plain import json_object, json_text
 from gendiff.plugin import discovery
 from gendiff.shapes import EventShape, takes
 
@@ -72,7 +73,9 @@ class ModuleFile(Model):
     name = DOOR
 
     path: str = Field(description="the file and the function in it, FILE:NAME")
-    arguments: dict[str, Any] = Field({}, description="what the function is called with besides, by name")
+    arguments: str = Field(
+        "", description="what the function is called with besides, by name: {width=64}; kept as JSON"
+    )
     sha256: str = Field("", description="of the file; left out, that of the file as it is")
     frequency_features: bool = Field(False, description="read U^T x beside x")
 
@@ -99,6 +102,7 @@ class ModuleFile(Model):
                 fix=f"write --model {DOOR}:path=net.py:make_network",
                 subject="model.path",
             )
+        value = {**value, "arguments": _as_json(value.get("arguments", ""))}
         if value.get("sha256"):
             return value
         return {**value, "sha256": discovery.file(Path(file).expanduser(), f"model '{DOOR}'").provider.sha256}
@@ -123,7 +127,8 @@ class ModuleFile(Model):
             parameters = inspect.signature(maker).parameters
         except (TypeError, ValueError) as error:
             raise PluginError(f"'{self.path}' is no function", subject="model.path") from error
-        arguments = {name: value for name, value in known.items() if name in parameters} | self.arguments
+        arguments = {name: value for name, value in known.items() if name in parameters}
+        arguments |= json_object(self.arguments) if self.arguments else {}
         try:
             return maker(**arguments)
         except TypeError as error:
@@ -133,7 +138,7 @@ class ModuleFile(Model):
                 raise ConfigError(
                     f"'{self.path}' cannot be called: {misfit}",
                     details=[f"its parameters: {', '.join(parameters) or 'none'}", f"given: {', '.join(known)}"],
-                    fix="say the others, such as --set model.arguments.width=64",
+                    fix="say the others, such as --model 'module:path=FILE:NAME,arguments={width=64}'",
                     subject="model.arguments",
                 ) from error
             raise
@@ -180,16 +185,27 @@ class ModuleFile(Model):
 
     @property
     def spec(self) -> str:
-        arguments = f",arguments={_inline(self.arguments)}" if self.arguments else ""
+        arguments = f",arguments={self.arguments}" if self.arguments else ""
         features = ",frequency_features=true" if self.frequency_features else ""
         return f"{DOOR}:path={self.path}{arguments}{features}"
 
 
-def _inline(arguments: Mapping[str, Any]) -> str:
-    import tomli_w
-
-    text = tomli_w.dumps({"a": [dict(arguments)]}, multiline_strings=False)
-    return " ".join(text.partition("=")[2].split()).removeprefix("[ ").removesuffix(", ]")
+def _as_json(arguments: Any) -> str:
+    """Arguments by name as JSON; raises `ConfigError` where they are none."""
+    try:
+        table = json_object(arguments) if isinstance(arguments, str) and arguments else arguments
+        if not table:
+            return ""
+        if isinstance(table, Mapping):
+            return json_text(dict(table))
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(
+        f"model '{DOOR}' cannot read the arguments {str(arguments)[:80]!r}",
+        details=["allowed: values by name"],
+        fix="write arguments={width=64}",
+        subject="model.arguments",
+    )
 
 
 def named_by_user(model: Any) -> Any:

@@ -193,6 +193,7 @@ class TestFile:
             ("Other", 3, "neither with (x, i) nor with (x, i, condition)"),
             ("mak", 3, "did you mean 'make'?"),
             ("make,arguments={depth=2}", 2, "cannot be called"),
+            ("make,arguments=4", 2, "cannot read the arguments"),
         ],
     )
     def test_what_is_wrong_with_it(self, file, tmp_path, function, code, what):
@@ -201,6 +202,11 @@ class TestFile:
         )
         assert (done.code, what in done.err) == (code, True), done.err
         assert not (tmp_path / "run").exists()
+
+    def test_its_spec_gives_it_again(self, file):
+        given = gendiff.Model(f"module:path={file}:make,arguments={{width=5}}")
+        assert gendiff.Model(given.spec) == given
+        assert gendiff.Model(given.table()) == given
 
     @pytest.mark.parametrize("path", ["net.py", ":make", "net.py:a b"])
     def test_a_path_without_file_and_function(self, path):

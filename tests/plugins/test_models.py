@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -382,9 +383,11 @@ def test_every_parameter_is_described(cls):
     assert [field for field, info in cls.model_fields.items() if not info.description] == []
 
 
-def test_the_announcement_says_what_the_classes_say():
-    announced = {(lazy.kind, lazy.name, lazy.target, lazy.summary) for lazy in gendiff_components()}
-    assert announced == {(cls.kind, cls.name, f"{cls.__module__}:{cls.__name__}", summary(cls)) for cls in (UNet, MLP)}
+@pytest.mark.parametrize("lazy", gendiff_components(), ids=lambda lazy: lazy.name)
+def test_the_announcement_says_what_the_class_says(lazy):
+    module, _, name = lazy.target.partition(":")
+    cls = getattr(import_module(module), name)
+    assert (lazy.kind, lazy.name, lazy.summary) == (cls.kind, cls.name, summary(cls))
 
 
 def test_announcing_does_not_import_torch():

@@ -21,6 +21,7 @@ from gendiff.metric import Metric
 from gendiff.operator import Operator
 from gendiff.plugin.registry import default_registry
 from gendiff.process import Process
+from gendiff.run.module import named_by_user
 from gendiff.testing import checks, score
 from gendiff.testing.card import _CHECKS
 
@@ -37,6 +38,27 @@ def pictures() -> Path:
                 folder / f"{k}.png"
             )
     return folder
+
+
+def pretrained() -> Path:
+    """A tiny network of diffusers, for pictures of any size."""
+    from foreign import unet
+
+    if not (folder := pictures().with_name("network")).exists():
+        unet(sample_size=None).save_pretrained(folder)
+    return folder
+
+
+def network_file() -> Any:
+    """A file that makes a network, let in as one that is named on the command line."""
+    file = pictures().with_name("network.py")
+    file.write_text("from torch import nn\nfrom gendiff import Model\n\n\n" + NETWORK)
+    return {key: value for key, value in named_by_user(f"module:path={file}:make").items() if key != "name"}
+
+
+NETWORK = """def make(event_shape, in_channels):
+    return Model("mlp", width=8, depth=1, frequency_features=in_channels > event_shape[0]).build(event_shape)
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +86,8 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "guide autoguidance": lambda: {"weaker": "@1"},
     "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},
+    "model diffusers": lambda: {"path": pretrained()},
+    "model module": network_file,
     "logger wandb": lambda: {"mode": "offline"},
     "operator mask": lambda: {"rectangle": [1, 1, 2, 1]},
 }

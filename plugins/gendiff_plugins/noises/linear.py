@@ -37,5 +37,5 @@ class ScaledLinear(NoiseSchedule):
 
     def beta(self, i: Tensor, N: int) -> Tensor:
         first, last = self.beta_min**0.5, self.beta_max**0.5
-        root = first + (last - first) * (i - 1) / (N - 1)
-        return root * root
+        root: Tensor = first + (last - first) * (i - 1) / (N - 1)
+        return root.square()
