@@ -16,10 +16,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def python_blocks(page: Path) -> list[str]:
-    """The blocks of a page but those that are files, which the page's own test writes and runs."""
+    """The blocks of a page but, where it is followed by a test of its own, those that are files."""
+    text = page.read_text()
+    followed = "```console" in text
     return [
         re.sub(r"(?m)^  (?=\S|  )", "", code)
-        for code in re.findall(r"```python\n(?!# \w+\.py\n)(.*?)```", page.read_text(), re.DOTALL)
+        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if not (followed and re.match(r"# \w+\.py\n", code))
     ]
 
 
