@@ -1,4 +1,4 @@
-"""Everything that waits for a GPU, in calls of nine minutes: tests, benchmark, determinism, growth, quality, the paper's table.
+"""Everything that waits for a GPU, in calls of nine minutes: tests, benchmark, determinism, loss curves, growth, quality, the paper's table.
 
     python tests/campaigns/gpu.py --out runs/gpu            # again and again, until it exits with something else than 75
 
@@ -68,6 +68,7 @@ def parts(out: Path, device: str, minutes: float, tiny: bool) -> dict[str, list[
         "tests": ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "gpu")],
         "benchmark": ["unet_benchmark.py", "--device", device, "--out", str(out / "benchmark"), "--minutes", left],
         "determinism": ["determinism.py", "--device", device, "--out", str(out / "determinism")],
+        "curves": ["curves.py", "--device", device, "--out", str(out / "curves")],
         "growth": ["growth.py", "--device", device, "--out", str(out / "growth"), "--minutes", left],
         "quality": [*quality, "--model", "unet", "--steps", "4000", "--count", "2048", "--jobs", "4"],
         "table1": [
@@ -81,6 +82,7 @@ def parts(out: Path, device: str, minutes: float, tiny: bool) -> dict[str, list[
         cell = ["--arms", "dct, log 0.14", "--objectives", "wiener", "--seeds", "0", "--steps", "2", "--count", "8"]
         of["benchmark"] += ["--scale", "tiny"]
         of["determinism"] += ["--scale", "tiny"]
+        of["curves"] += ["--scale", "tiny"]
         of["growth"] += ["--scale", "tiny"]
         of["quality"] = [*quality, *cell, "--samplers", "dpmpp-2m", "--evaluations", "5", "--jobs", "1"]
         del of["tests"], of["table1"]

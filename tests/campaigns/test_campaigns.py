@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import curves
 import data_benchmark
 import determinism
 import gpu
@@ -442,7 +443,10 @@ class TestGpu:
         return ["--out", str(folder), "--device", "cpu", "--scale", "tiny", *more]
 
     def test_each_part_is_done_once_and_goes_on_until_it_is_done(self, tmp_path, monkeypatch, capsys):
-        begun, codes = [], {"unet_benchmark.py": 0, "determinism.py": None, "growth.py": 0, "quality.py": 5}
+        begun, codes = (
+            [],
+            {"unet_benchmark.py": 0, "determinism.py": None, "curves.py": 0, "growth.py": 0, "quality.py": 5},
+        )
 
         def run(words, environment, seconds):
             assert (gpu.HERE / words[0]).is_file()
@@ -456,24 +460,31 @@ class TestGpu:
         )
         assert gpu.main(self.line(tmp_path)) == 75
         assert begun == ["unet_benchmark.py", "determinism.py"]
-        assert re.search(r"benchmark +done .*\ndeterminism +goes on .*\ngrowth +not begun", capsys.readouterr().out)
+        assert re.search(r"benchmark +done .*\ndeterminism +goes on .*\ncurves +not begun", capsys.readouterr().out)
         codes["determinism.py"] = 0
         assert gpu.main(self.line(tmp_path)) == 5
-        assert begun[2:] == ["determinism.py", "growth.py", "quality.py"]
+        assert begun[2:] == ["determinism.py", "curves.py", "growth.py", "quality.py"]
         assert re.search(r"quality +done, a target is missed", capsys.readouterr().out)
         codes["growth.py"] = 3
         assert gpu.main(self.line(tmp_path, "--parts", "growth")) == 1
         assert gpu.main(self.line(tmp_path)) == 1  # it is not forgotten
-        assert begun[5:] == ["growth.py"]
+        assert begun[6:] == ["growth.py"]
         assert re.search(r"growth +FAILED with 3", capsys.readouterr().out)
         monkeypatch.setattr(
             gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "b"}
         )
         codes["growth.py"] = 0
         assert gpu.main(self.line(tmp_path)) == 5
-        assert begun[6:] == list(codes)
+        assert begun[7:] == list(codes)
         assert gpu.main(self.line(tmp_path / "other", "--minutes", "0.2")) == 75  # too little to begin anything
-        assert len(begun) == 10
+        assert len(begun) == 12
+
+    def test_loss_curves_are_drawn(self, tmp_path, capsys):
+        """On a processor nothing is recorded, and all three are one."""
+        assert curves.main(["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]) == 0
+        assert "captured and eager: 0.00% apart" in capsys.readouterr().out
+        assert (tmp_path / "curves.png").stat().st_size > 10_000
+        assert curves.apart([(k, 2.0) for k in range(8)], [(k, 1.0) for k in range(8)]) == 1.0
 
     def test_a_part_is_ended_in_time_with_all_that_it_started(self, tmp_path, monkeypatch):
         script = tmp_path / "part.py"
@@ -522,7 +533,7 @@ class TestGpu:
 
     def test_every_part_has_its_script_and_time(self, tmp_path):
         every = gpu.parts(tmp_path, "cuda", 9, tiny=False)
-        assert list(every) == ["tests", "benchmark", "determinism", "growth", "quality", "table1"]
+        assert list(every) == ["tests", "benchmark", "determinism", "curves", "growth", "quality", "table1"]
         for words in every.values():
             assert words[0] == "-m" or (gpu.HERE / words[0]).is_file()
         assert every["quality"][every["quality"].index("--minutes") + 1] == "6.75"
