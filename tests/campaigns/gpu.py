@@ -1,4 +1,4 @@
-"""Everything that waits for a GPU, in calls of nine minutes: tests, benchmark, determinism, loss curves, growth, quality, table 1.
+"""Everything that waits for a GPU, in calls of nine minutes: tests, benchmark, determinism, curves, growth, quality, table 1.
 
     python tests/campaigns/gpu.py --out runs/gpu            # again and again, until it exits with something else than 75
 
