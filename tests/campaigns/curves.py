@@ -3,7 +3,8 @@
     python tests/campaigns/curves.py --out runs/curves
 
 Both have the same seed, so that they see the same events, steps and noise. They differ in rounding alone, which a GPU's sums have
-between two equal runs too: that is the third curve. Exit code 1 where the mean loss of the last quarter differs by more than `CLOSE`.
+between two equal runs too: that is the third curve. Exit code 1 where the mean loss of the last quarter differs by more than
+`CLOSE`.
 Where a device records nothing, as a CPU, all are equal to the bit.
 """
 
