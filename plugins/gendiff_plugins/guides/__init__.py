@@ -27,9 +27,7 @@ def gendiff_components() -> list[Lazy]:
 
 def _restoring(here: str) -> list[Lazy]:
     return [
-        Lazy(
-            "guide", "pigdm", f"{here}.restoration_gradient:PiGDM", "pseudoinverse guidance, exact for Gaussian data"
-        ),
+        Lazy("guide", "pigdm", f"{here}.restoration_gradient:PiGDM", "pseudoinverse guidance, exact for Gaussian data"),
         Lazy(
             "guide",
             "dps",
