@@ -140,15 +140,15 @@ def test_every_command_that_follows_a_run_can_be_pasted(tmp_path, monkeypatch, n
     assert next_words(run("runs", "list", ".").err) == ["gendiff", "runs", "show", path]
     assert next_words(run("config", "show", path).err) == ["gendiff", "train", "--config", f"{path}/config.toml"]
     card = (tmp_path / name / "README.md").read_text()
-    again = re.search("Train it again: `(.*)`", card)
+    again = re.search("train it again: `(.*)`", card)
     assert again
     assert shlex.split(again[1]) == [
         "gendiff",
         "--plugin",
-        "RUN/plugins/a plugin.py",
+        "plugins/a plugin.py",
         "train",
         "--config",
-        "RUN/config.toml",
+        "config.toml",
     ]
 
 
@@ -321,7 +321,7 @@ NOTHING = [
     (["train", "--config", ""], "--config"),
     (["train", "--resume", ""], "--resume"),
     (["train", "--data", ""], "--data"),
-    (["sample", ""], "RUN"),
+    (["sample", ""], "RUN[@STEP]"),
     (["sample", ".", "--out", ""], "--out"),
     (["evaluate", ""], "SOURCE"),
     (["evaluate", "digits", "--reference", ""], "--reference"),

@@ -130,6 +130,7 @@ def test_spec_and_table_give_every_component_again(entry):
         try:
             made = cls(**parameters)
         except ConfigError as error:
+            assume(entry.kind != "guide")  # limits of one are told by another, and blamed on it
             cause = error.__cause__  # a rule between parameters is no parameter's own
             assume(not isinstance(cause, ValidationError) or any(part["loc"] for part in cause.errors()))
             raise
@@ -302,7 +303,7 @@ def test_an_empty_path_is_not_the_working_folder(kind, name, field):
         with pytest.raises(ConfigError, match=f"{kind} '{name}': the path '{field}' is empty") as caught:
             cls.model_validate(given_)
         assert caught.value.subject == f"{kind}.{field}"
-    if field == "path":
+    if field == "path" and kind != "model":  # which reads what lies there
         assert getattr(cls.model_validate(f"{name}:{field}=."), field) == Path()
 
 

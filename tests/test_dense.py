@@ -244,7 +244,16 @@ def of_view(name: str, a, s, a_before, m, c, x_0, eps):
     """What a network should say, per component, written down once more."""
     v = a**2 * c + s**2
     T = s / np.sqrt(v) * (x_0 - m) / np.sqrt(c) - a * np.sqrt(c / v) * eps
-    views = {"eps": eps, "score": eps, "min-snr": eps, "x0": x_0, "x0-l1": x_0, "std": s * eps, "v": a * eps - s * x_0}
+    views = {
+        "eps": eps,
+        "score": eps,
+        "min-snr": eps,
+        "x0": x_0,
+        "x0-l1": x_0,
+        "edm": x_0,
+        "std": s * eps,
+        "v": a * eps - s * x_0,
+    }
     return {**views, "residual": a_before * x_0 - (a * x_0 + s * eps), "wiener": T, "elbo": T}[name]
 
 
@@ -265,6 +274,7 @@ def test_a_loss_is_its_formula(name, oracle, data, rng):
         snr, snr_before = (a / s) ** 2, (before / np.maximum(oracle.s[step - 1], 1e-30)) ** 2
         weight = {
             "score": 1 / s**2,
+            "edm": snr + 0.5**-2,
             "min-snr": np.minimum(snr, 5) / snr,
             "elbo": N / 2 * (snr if step == 1 else snr_before - snr) * c * s**2 / v,
         }.get(name, np.ones(6))

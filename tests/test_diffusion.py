@@ -296,7 +296,7 @@ class TestSchedules:
         log_alpha_bar = noise.log_alpha_bar(self.N)
         assert log_alpha_bar[0] == 0
         close(log_alpha_bar.exp()[1:], (1 - beta).cumprod(0))
-        assert log_alpha_bar[-1] < -9
+        assert log_alpha_bar[-1] < (-5 if name == "scaled-linear" else -9)  # Stable Diffusion's ends at SNR 0.005
 
     def test_curves_follow_their_formula_away_from_the_end(self):
         fraction = self.i / self.N

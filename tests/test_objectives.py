@@ -99,6 +99,7 @@ def test_weights_are_the_paper_s():
     assert component(Objective, "score").weight(at).item() == pytest.approx(1 / 0.64)
     kinds = {name: component(Objective, name).parametrization for name in default_registry().names("objective")}
     assert kinds == {
+        "edm": Parametrization.X_0,
         "eps": Parametrization.EPS,
         "residual": Parametrization.RESIDUAL,
         "score": Parametrization.EPS,

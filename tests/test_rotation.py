@@ -467,4 +467,4 @@ class TestRefusal:
         ) as caught:
             ask(self.Halves(), velocity)
         assert caught.value.subject == "rotation.name"
-        assert "--rotation dct" in caught.value.fix
+        assert 'rotation="dct"' in caught.value.fix

@@ -85,7 +85,7 @@ def test_reproduce_takes_a_path(here, monkeypatch):
 
     plans = []
     monkeypatch.setattr(
-        reproduction, "plan", lambda scale, layers, *rest: plans.append(resolve(layers).config) or 1 / 0
+        reproduction, "plan", lambda scale, layers, *rest, **more: plans.append(resolve(layers).config) or 1 / 0
     )
     run("reproduce", "figure1", "--data", "photos", "--size", 16)
     assert plans[0].data.spec == "folder:path=photos,size=16"
@@ -183,7 +183,7 @@ class TestSmallData:
         ("folder:path=others,size=4", 2, "events (3, 4, 4), the training data", "size=9,channels=3"),
         ("0.1x", 2, "no data and no file or folder is called '0.1x' (from --hold-out)", "--hold-out 200 so many"),
         ("npy:path=x.npy", 4, "there is no 'x.npy' (from --hold-out)", "correct the path"),
-        ("nope", 2, "unknown data 'nope' (from --hold-out)", "did you mean 'npy'?"),
+        ("nope", 2, "no data and no file or folder is called 'nope' (from --hold-out)", "did you mean 'npy'?"),
     ],
 )
 def test_what_cannot_be_held_out_is_explained(here, word, code, what, fix):

@@ -83,7 +83,7 @@ MISTAKES = [
     ("train --rotation DCT", 2, "unknown rotation 'DCT' (from --rotation)", "did you mean 'dct'?"),
     ("train --preset papr-church", 2, "unknown preset 'papr-church' (from --preset)", "did you mean 'paper-church'?"),
     ("plugins list --kind schedul", 2, "unknown kind 'schedul' (from --kind)", "did you mean 'schedule'?"),
-    ("trian", 2, "unknown command 'trian'\n  known: train, sample,", "did you mean 'train'?\n  list all: gendiff -h\n"),
+    ("trian", 2, "unknown command 'trian'\n  known: train, import, sample,", "did you mean 'train'?\n  list all: gendiff -h\n"),
     ("runs lst", 2, "unknown command 'lst'\n  known: list,", "did you mean 'list'?\n  list all: gendiff runs -h\n"),
     ("train --sise 3",
      2, "unknown option '--sise'\n  did you mean '--size'?\n  see what it takes: gendiff train -h\n"),
@@ -163,7 +163,7 @@ MISTAKES = [
     ("train --device nonsense", 2, "unknown device 'nonsense' (from --device)", "known: cpu, cuda, cuda:K"),
     ("train --device mps", 2, "device 'mps' is not supported (from --device)"),
     # sampling
-    ("sample", 2, "missing argument 'RUN'\n  usage: gendiff sample [OPTIONS] ", "gendiff sample -h"),
+    ("sample", 2, "missing argument 'RUN[@STEP]'\n  usage: gendiff sample [OPTIONS] ", "gendiff sample -h"),
     ("sample foreign", 2, "'foreign' is not a run directory"),
     ("sample file", 2, "'file' is not a run directory"),
     ("sample no-checkpoint", 4, "no usable checkpoint"),

@@ -114,7 +114,7 @@ class TestImport:
         [
             ("diffusers:nowhere", 4, "there is no 'nowhere'"),
             ("unet:channels=8", 2, "names no pretrained model"),
-            ("difusers:a", 2, "models that come with weights: diffusers"),
+            ("difusers:a", 2, "models that come with weights: adm, diffusers, edm"),
         ],
     )
     def test_what_is_none(self, model, code, what, tmp_path):

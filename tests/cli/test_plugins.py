@@ -60,7 +60,8 @@ class TestInfo:
         assert done.err.startswith(f"next: gendiff plugins check {entry.name} --kind {entry.kind}")
 
     def test_types_ranges_defaults_and_references(self):
-        (found,) = run("plugins", "info", "blur", "--json").json["components"]
+        several = run("plugins", "info", "blur", "--json").json["components"]
+        (found,) = (one for one in several if one["kind"] == "velocity")
         assert found["parameters"] == [
             {"name": "noise", "type": "noise", "default": "linear", "range": "", "description": "noise schedule β_i"},
             {"name": "schedule", "type": "schedule", "default": "quartic", "range": "", "description": "blur schedule f(i)"},

@@ -63,7 +63,7 @@ class TestRestore:
         assert json.loads((out / "restoration.json").read_text())["numbers"] == facts["numbers"]
         origin = Origin.of(out).facts
         assert origin["restoration"]["pictures"] == ["0.png", "1.png"]
-        assert origin["command"].startswith("gendiff restore r ")
+        assert origin["command"].startswith("gendiff restore r@")
         one = Origin.of(out / "events" / "000003.png").facts
         assert (one["picture"], one["draw"]) == ("1.png", 1)
         with Image.open(out / "sheet.png") as sheet:

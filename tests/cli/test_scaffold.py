@@ -167,6 +167,8 @@ CHANGES = {
     "features": [("x.square().mean(axes).sqrt()", "x.abs().amax(axes)")],
     "logger": [("[step, name, value] for", "[step, name.upper(), value] for")],
     "guide": [("1 + 2 * (self.weight - 1) * (1 - t)", "1 + (self.weight - 1) * (1 - t) ** 2")],
+    "operator": [("return x[..., :: self.every]", "return 2 * x[..., :: self.every]"),
+                 ("x[..., :: self.every] = y", "x[..., :: self.every] = 2 * y")],
     "preset": [("f_max = 0.3", "f_max = 0.5")],
 }  # fmt: skip
 

@@ -169,7 +169,7 @@ class TestAnArmThatFails:
             raise ZeroDivisionError("nothing")
 
         monkeypatch.setattr(engine, "memory_of", lambda work: 0)
-        monkeypatch.setattr(type(plan.contenders[0].config.model), "build", build)
+        monkeypatch.setattr(type(plan.contenders[0].config.model), "build_conditional", build)
         with pytest.raises(PluginError, match=r"model '\w+' of .* failed: ZeroDivisionError: nothing"):
             done(tmp_path / "c", plan, PAIR)
 

@@ -64,5 +64,5 @@ def test_the_numbers_for_a_paper_can_be_made(tmp_path, monkeypatch):
 
 def test_every_rule_has_its_row():
     rules = re.findall(r"^    ([a-z]+(?:-[a-z]+)+)   ", remarks.__doc__, flags=re.MULTILINE)
-    assert len(rules) == 4
+    assert len(rules) == 5
     assert all(f"| `{rule}` |" in PAGE for rule in [*rules, "neighbours"])

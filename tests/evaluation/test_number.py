@@ -63,7 +63,7 @@ class TestJSON:
             "drawing": {
                 "run": "00001-digits-dct-s0", "step": 1000, "weights": "ema", "weights_hash": "89ab",
                 "sampler": "ddim:steps=50", "evaluations": 50, "seed": 3,
-                "precision": "fp32",
+                "precision": "fp32", "condition": "", "guides": "",
             },
         }  # fmt: skip
 

@@ -58,7 +58,7 @@ def test_an_operation_that_cannot_repeat_itself_is_named():
             "cumsum_cuda_kernel does not have a deterministic implementation, but you set so. You can turn"
         )
     assert caught.value.details == ("cumsum_cuda_kernel does not have a deterministic implementation, but you set so",)
-    assert "--deterministic" in caught.value.fix
+    assert "deterministic" in caught.value.fix
     assert caught.value.exit_code == 1
     with pytest.raises(RuntimeError, match="something else"), deterministic(True, GPU):
         raise RuntimeError("something else")

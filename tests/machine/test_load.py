@@ -248,9 +248,9 @@ class TestWaiting:
 )  # fmt: skip
 def test_what_is_noted_of_busy_cores(capsys, others, own, count, said):
     facts = {"cores_others_use": others, "cores": own, "threads": count, "device": "cpu"}
-    training._remark_load(facts)
+    training.remark_load(facts)
     assert capsys.readouterr().err == (f"note: {said}\n" if said else "")
-    training._remark_load({**facts, "device": "cuda:0"})
+    training.remark_load({**facts, "device": "cuda:0"})
     assert capsys.readouterr().err == ""
 
 

@@ -57,7 +57,17 @@ def network_file() -> Any:
 
 
 NETWORK = """def make(event_shape, in_channels):
-    return Model("mlp", width=8, depth=1, frequency_features=in_channels > event_shape[0]).build(event_shape)
+    model = Model("mlp", width=8, depth=1, frequency_features=in_channels > event_shape[0])
+    return Untold(model.build(event_shape))
+
+
+class Untold(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, i):
+        return self.inner(x, i)
 """
 
 

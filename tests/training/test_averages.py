@@ -122,7 +122,7 @@ def test_an_average_that_is_not_there_is_refused(run, ema, said):
     with pytest.raises(ConfigError) as caught:
         TrainedModel.load(run, CPU, ema)
     assert said in str(caught.value)
-    assert caught.value.where == "--ema"
+    assert caught.value.where == "ema"
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,11 @@ def test_a_run_of_before_is_sampled_and_goes_on(tmp_path):
 
 
 def test_a_model_that_takes_none_says_so_before_training(tmp_path):
-    network = torch.nn.Conv2d(1, 1, 1)
+    class Untold(torch.nn.Conv2d):
+        def forward(self, x, i):
+            return super().forward(x)
+
+    network = Untold(1, 1, 1)
     with pytest.raises(ConfigError, match="is not told of label"):
         gendiff.train(
             (X, Y), condition="label", model=network, N=20, steps=2, batch=4, out=tmp_path / "run", progress=False
