@@ -95,23 +95,23 @@ def possible(device: torch.device) -> bool:
 
 
 def crew(count: int, asked: int | None, threads: int | None) -> Crew:
-    """So many jobs at a time as there are cores, with a thread each, or more threads where cores are many.
+    """So many jobs at a time as there are cores, with a thread each; where more threads are asked for, one at a time in this process.
 
-    What other processes do makes no difference: a thread that waits for no other shares a core well with whoever is on it.
+    A copy of a process whose threads have worked together has lost them, and would wait for them for ever (OpenMP), so that it
+    has one. What other processes do makes no difference: a thread that waits for no other shares a core well.
 
     Args:
-        count: how many jobs there are in all, done before or not: the number of threads follows from it.
+        count: how many jobs there are in all, done before or not.
         asked: ``--at-once``; None lets it be chosen.
         threads: of each job, where the user said how many.
 
     """
     cores = max(int(allowance()), 1)
-    each = threads or max(cores // max(count, 1), 1)
+    if threads is not None and threads > 1:
+        return Crew(1, threads, f"{threads} threads work together")
     if asked is not None:
-        return Crew(asked, each, f"--at-once {asked}")
-    return Crew(
-        max(min(cores // each, count), 1), each, f"there {'is one core' if cores == 1 else f'are {cores} cores'}"
-    )
+        return Crew(asked, 1, f"--at-once {asked}")
+    return Crew(max(min(cores, count), 1), 1, f"there {'is one core' if cores == 1 else f'are {cores} cores'}")
 
 
 def together(

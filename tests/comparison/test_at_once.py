@@ -65,8 +65,8 @@ def test_it_comes_to_the_same_bits(plan, alone, tmp_path):
 
 
 def test_the_record_says_how_many_threads_there_were(plan, tmp_path):
-    done(tmp_path / "c", plan, Crew(2, 2))
-    assert {Run.open(path).info["threads"] for path in (tmp_path / "c" / "runs").iterdir()} == {2}
+    done(tmp_path / "c", plan, PAIR)
+    assert {Run.open(path).info["threads"] for path in (tmp_path / "c" / "runs").iterdir()} == {1}
 
 
 def test_nothing_is_done_again(plan, alone, tmp_path, monkeypatch):
