@@ -95,7 +95,7 @@ def possible(device: torch.device) -> bool:
 
 
 def crew(count: int, asked: int | None, threads: int | None) -> Crew:
-    """So many jobs at a time as there are cores, with a thread each; where more threads are asked for, one at a time in this process.
+    """So many jobs at a time as there are cores, with a thread each; where more are asked for, one at a time in this process.
 
     A copy of a process whose threads have worked together has lost them, and would wait for them for ever (OpenMP), so that it
     has one. What other processes do makes no difference: a thread that waits for no other shares a core well.
