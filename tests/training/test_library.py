@@ -575,6 +575,7 @@ class TestNames:
     def test_every_component_is_shown_as_it_is_written(self):
         for entry in default_registry().entries():
             cls = entry.load()
+            # A mask needs one of two parameters, neither of which is required by itself.
             if not any(info.is_required() for info in cls.model_fields.values()) and entry.name != "mask":
                 interface = next(
                     base for base in cls.__mro__ if base.kind and not base.name and base.__base__ is Component

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gendiff.component import abstractmethod
 from gendiff.condition import Conditions, Given
 from gendiff.dct import apply_per_axis, dct, dct_matrix
 from gendiff.errors import ConfigError
@@ -89,8 +90,9 @@ class Transformer(Model):
             )
         return self._network(event_shape, conditions)
 
+    @abstractmethod
     def _network(self, event_shape: EventShape, conditions: Conditions) -> nn.Module:
-        raise NotImplementedError
+        """The network, for events that fit."""
 
 
 class DiT(Transformer):

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gendiff.blur import log_attenuation, symmetric_blur_matrix
+from gendiff.component import abstractmethod
 from gendiff.dct import apply_per_axis, dct_matrix
 from gendiff.operator import Operator
 from gendiff.precision import full_precision
@@ -19,9 +20,9 @@ from gendiff.shapes import EventShape
 class PerAxis(Operator):
     """One symmetric matrix for each spatial axis, the same in every channel."""
 
+    @abstractmethod
     def matrix(self, n: int) -> Tensor:
         """``(n, n)`` float64, symmetric, for an axis of n samples."""
-        raise NotImplementedError
 
     def apply(self, x: Tensor) -> Tensor:
         with full_precision(x.device):
