@@ -37,12 +37,13 @@ def made_by(model: TrainedModel, word: str, steps: int, options: Sequence[str], 
     """What made the pictures: as of samples, with the command that makes them again."""
     from gendiff.command import command
     from gendiff.run.asked import Asked
+    from gendiff.run.made import asking_options
     from gendiff.run.origin import Origin
     from gendiff.sampler import Sampler
 
     base = model.origin(Sampler("trig", clip=False, steps=steps), 0, 1, asked=Asked()).facts
-    given = [] if model.weights != "model" else ["--no-ema"]
-    again = command(word, model.run.path, *options, "--steps", steps, *given)
+    asking = asking_options(model.config, model.denoiser, model.weights)
+    again = command(word, Path(f"{model.run.path}@{model.step}"), *options, "--steps", steps, *asking)
     return Origin({**base, word: dict(facts), "command": again})
 
 

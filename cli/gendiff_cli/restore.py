@@ -184,9 +184,10 @@ def at_least_rounding(noise: float, files: Sequence[Path]) -> float:
 
 def _evaluations(model: TrainedModel, sampler: Sampler, asked: Asked) -> int:
     """How often the network is asked about one picture; what cannot be restored is refused before anything is drawn."""
-    from gendiff.guide import Scene, course
+    from gendiff.guide import course
+    from gendiff.run.others import scene_of
 
-    scene = Scene(model.diffusion, model.config.train.condition_dropout, measurement=asked.measurement)
+    scene = scene_of(model.run, model.denoiser, asked, model.diffusion)
     way = course(model.score, sampler, asked.guides, scene)
     return len(way.sampler.plan(way.diffusion))
 

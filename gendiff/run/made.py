@@ -37,13 +37,7 @@ def origin(
     width = group.removeprefix("posthoc-") if group.startswith("posthoc-") else ""
     strangers = {what: who for what, who in info.get("providers", {}).items() if not who.get("built_in")}
     grid = getattr(sampler, "grid", None)
-    again = ["--n", n, "--sampler", _spec_on(config, sampler), "--seed", seed, *([] if averaged else ["--no-ema"])]
-    if not averaged and not config.train.ema:
-        again.remove("--no-ema")
-    if width or (averaged and group != next(iter(config.train.averages), "")):
-        again += ["--ema", f"posthoc:{width}" if width else str(decay)]
-    if denoiser.precision != "fp32":
-        again += ["--precision", denoiser.precision]
+    again = ["--n", n, "--sampler", _spec_on(config, sampler), "--seed", seed, *asking_options(config, denoiser, group)]
     asked = asked or Asked.of(config)
     again += asked.options
     return Origin(
@@ -81,6 +75,17 @@ def origin(
             "command": command(by, Path(f"{run.path}@{step}"), *again, *options),
         }
     )
+
+
+def asking_options(config: Config, denoiser: Denoiser, group: str) -> list[str]:
+    """The options by which a command asks the network with these weights, in this precision."""
+    width, decay = group.removeprefix("posthoc-"), config.train.averages.get(group)
+    words = ["--no-ema"] if group == "model" and config.train.ema else []
+    if width != group:
+        words = ["--ema", f"posthoc:{width}"]
+    elif decay is not None and group != next(iter(config.train.averages)):
+        words = ["--ema", str(decay)]
+    return words if denoiser.precision == "fp32" else [*words, "--precision", denoiser.precision]
 
 
 def _recorded(run: Run, key: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,12 @@ class TestRestore:
         assert (one["picture"], one["draw"]) == ("1.png", 1)
         with Image.open(out / "sheet.png") as sheet:
             assert sheet.size == (4 * 50 + 2, 2 * 50 + 2)  # measured, two draws, clean
+
+    def test_a_guide_that_asks_another_checkpoint(self, tmp_path):
+        """It has the same other models as one that guides samples."""
+        weaker = ("--guide", "autoguidance:weaker=@last:raw,weight=2")
+        done = run("restore", "r", "0.png", *BLUR, "--noise", 0.05, *weaker, "--out", tmp_path / "o")
+        assert done.code == 0, done.err
 
     @pytest.mark.parametrize("method", ["pigdm", "ddrm", "dps"])
     def test_a_batch_is_the_same_picture_by_picture(self, tmp_path, method):
@@ -221,6 +228,15 @@ class TestGoingOn:
 
 
 class TestPath:
+    @pytest.mark.parametrize("words", [["invert", "r", "0.png"], ["interpolate", "r", "0.png", "1.png", "--n", 3]])
+    @pytest.mark.parametrize("asking", [[], ["--no-ema"], ["--precision", "bf16"]])
+    def test_the_recorded_command_makes_the_same_again(self, tmp_path, words, asking):
+        assert run(*words, *asking, "--steps", 4, "--out", tmp_path / "o").code == 0
+        command = Origin.of(tmp_path / "o").facts["command"]
+        assert f" {words[0]} r@3 " in command
+        assert run(*shlex.split(command)[1:], "--out", tmp_path / "again").code == 0
+        assert files(tmp_path / "again") == files(tmp_path / "o")
+
     def test_what_is_inverted_comes_back(self, tmp_path, model):
         done = run("invert", "r", "0.png", "1.png", "--out", tmp_path / "o", "--json")
         assert done.code == 0, done.err
