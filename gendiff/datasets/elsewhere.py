@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor
 
 from gendiff.command import option
-from gendiff.condition import Condition, Conditions
-from gendiff.data import Data
+from gendiff.datasets.described import Described
 from gendiff.errors import DataError
-from gendiff.shapes import EventShape
 
 
-class Elsewhere(Data):
+class Elsewhere(Described):
     """events that are not here: a network came with weights, and without them.
 
     Enough to sample. Who trains or measures needs events, and says which.
     """
 
     name = "elsewhere"
-    shape: tuple[int, ...] = Field(description="of an event, (C, *spatial)")
-    bounds: tuple[float, float] | None = Field(None, description="where their values lie; left out, anywhere")
-    known: Mapping[str, Any] = Field({}, description="their conditions, by name")
     source: str = Field("", description="the weights that came without them")
-
-    @property
-    def conditions(self) -> Conditions:
-        return {name: Condition.model_validate(table) for name, table in self.known.items()}
-
-    @property
-    def value_range(self) -> tuple[float, float] | None:  # type: ignore[override]  # a constant of other data
-        return self.bounds
-
-    @property
-    def event_shape(self) -> EventShape:
-        return self.shape
-
-    @property
-    def length(self) -> int | None:
-        return 0
 
     @property
     def fingerprint(self) -> str:

@@ -26,8 +26,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR
-from gendiff.condition import Condition, Conditions
-from gendiff.data import Data
+from gendiff.datasets.described import Described
 from gendiff.dct import apply_per_axis
 from gendiff.diffusion import Diffusion
 from gendiff.errors import DataError, GendiffError
@@ -113,30 +112,11 @@ class StoredVelocity(Velocity):
         return of_formulas(N, formulas)
 
 
-class StoredData(Data):
+class StoredData(Described):
     """what is known of a run's data without them: enough to sample."""
 
     name = "stored"
-    shape: tuple[int, ...]
-    bounds: tuple[float, float] | None = None
     mark: str = ""
-    known: Mapping[str, Any] = {}
-
-    @property
-    def conditions(self) -> Conditions:
-        return {name: Condition.model_validate(table) for name, table in self.known.items()}
-
-    @property
-    def value_range(self) -> tuple[float, float] | None:  # type: ignore[override]  # a constant of other data
-        return self.bounds
-
-    @property
-    def event_shape(self) -> EventShape:
-        return self.shape
-
-    @property
-    def length(self) -> int | None:
-        return 0
 
     def __getitem__(self, index: int) -> Tensor:
         raise DataError("the data of this run were not opened: only their shape is known here")
