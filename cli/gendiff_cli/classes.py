@@ -1,8 +1,8 @@
-"""Samples of a conditional run beside the events of their own classes."""
+"""The option ``--by`` of ``gendiff evaluate``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gendiff.errors import ConfigError
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from gendiff.evaluation.number import Evaluation
     from gendiff.features import Features
     from gendiff.metric import Metric
-    from gendiff.run.asked import Asked
 
 
 def label_of(conditions: Conditions, name: str) -> Condition:
@@ -32,27 +31,6 @@ def label_of(conditions: Conditions, name: str) -> Condition:
     return condition
 
 
-def alike(reference: EventSet, conditions: Conditions, asked: Asked) -> EventSet:
-    """The events of a reference whose labels are among those that samples are drawn under; all of them where one is left open."""
-    labels = [name for name, one in conditions.items() if one.type == "label" and asked.words.get(name) != "all"]
-    drawn = [{name: _number(conditions, name, one.get(name)) for name in labels} for one in asked.conditions]
-    if (
-        not labels
-        or reference.told is None
-        or any(conditions[name].size in one.values() for one in drawn for name in one)
-    ):
-        return reference
-
-    def holds(told: Mapping[str, Any]) -> bool:
-        return {name: _number(conditions, name, told.get(name)) for name in labels} in drawn
-
-    return reference.under(" ".join(f"{name}={asked.words[name]}" for name in labels), holds)
-
-
-def _number(conditions: Conditions, name: str, value: Any) -> int:
-    return int(conditions[name].value(name, value))
-
-
 def by_class(
     name: str,
     label: Condition,
@@ -62,6 +40,7 @@ def by_class(
     **options: Any,
 ) -> list[Evaluation]:
     """An evaluation of each class, by the features among the instruments."""
+    from gendiff.evaluation import classes as of_classes
     from gendiff.evaluation import measuring
     from gendiff.evaluation.event_set import EventSet, Seen
     from gendiff.features import Features
@@ -71,7 +50,7 @@ def by_class(
     if not isinstance(events, EventSet):
         raise ConfigError("statistics have no classes", where=f"--by {name}", fix="give events: --data SPEC")
     seen = target if isinstance(target, Seen) else measuring.see(events, features, options["device"], options["cache"])
-    classes = list(measuring.by_class(name, label, samples, (seen, events), features, **options))
+    classes = list(of_classes.by_class(name, label, samples, (seen, events), features, **options))
     if len(classes) < label.size:
         note(f"{len(classes)} of {label.size} classes are measured: each needs {measuring.FEWEST} samples and events")
     return classes

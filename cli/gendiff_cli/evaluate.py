@@ -14,7 +14,7 @@ import typer
 from gendiff.command import command, quoted
 from gendiff.errors import ConfigError, DataError
 from gendiff.storage import disk
-from gendiff_cli.classes import alike, by_class, label_of
+from gendiff_cli.classes import by_class, label_of
 from gendiff_cli.console import json_result, next_step, note, paragraph, progress, result
 from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
 from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_on
@@ -138,6 +138,7 @@ def evaluate(
 ) -> None:
     """Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast."""
     from gendiff.evaluation import measuring
+    from gendiff.evaluation.classes import alike, with_classes
     from gendiff.evaluation.event_set import EventSet
     from gendiff.machine.jobs import ALONE
     from gendiff.machine.world import join
@@ -221,7 +222,7 @@ def evaluate(
             evaluation = measuring.evaluate(ours, target, instruments, trained_on=seen_in_training, **options)
             if by is not None and label is not None:
                 classes = by_class(by, label, (ours, samples), (target, theirs), instruments, **options)
-                evaluation = measuring.with_classes(evaluation, classes)
+                evaluation = with_classes(evaluation, classes)
         picture = None
         if evaluation is not None and search is not None:
             progress.heard("neighbours", 0)

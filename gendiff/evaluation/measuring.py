@@ -13,12 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gendiff.condition import Condition
 from gendiff.data import Data
 from gendiff.datasets.pictures import eight_bits
 from gendiff.datasets.split import Split
@@ -191,51 +189,6 @@ def evaluate(
             alarms += metric.alarms(samples.exemplars, reference.exemplars)
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     return Evaluation(tuple(numbers), tuple(alarms), now(), tuple(notes), threads=threads)
-
-
-def by_class(
-    name: str,
-    condition: Condition,
-    samples: tuple[Seen, EventSet],
-    reference: tuple[Seen, EventSet],
-    features: Sequence[Features],
-    **options: Any,
-) -> Iterator[Evaluation]:
-    """An evaluation of each class of a label, whose numbers bear its name: ``fd-random-conv[label=3]``.
-
-    Args:
-        name, condition: of the label.
-        samples, reference: what was seen of them by ``features`` alone, and the events, which say what is known of them.
-        options: of `evaluate`.
-
-    Raises:
-        ConfigError: where nothing is known of one of the two.
-
-    """
-    sides = [_places(name, condition, events) for _, events in (samples, reference)]
-    for number, own in enumerate(condition.classes):
-        words = f"{name}={own}"
-        places = [side.get(number, []) for side in sides]
-        if min(map(len, places)) < FEWEST:
-            continue
-        ours, theirs = (seen.some(some, words) for (seen, _), some in zip((samples, reference), places, strict=True))
-        result = evaluate(ours, theirs, features, **options)
-        yield replace(result, numbers=tuple(replace(one, name=f"{one.name}[{words}]") for one in result.numbers))
-
-
-def _places(name: str, condition: Condition, events: EventSet) -> dict[int, list[int]]:
-    """The numbers of the events of each class."""
-    if events.told is None or name not in events.told(0):
-        raise ConfigError(f"of {events.about.spec} no condition '{name}' is known", where=f"--by {name}")
-    places: dict[int, list[int]] = {}
-    for k in range(events.n):
-        places.setdefault(int(condition.value(name, events.told(k)[name])), []).append(k)
-    return places
-
-
-def with_classes(evaluation: Evaluation, classes: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation over all, and after it that of each class; what must be known of the numbers is said of all of them."""
-    return replace(evaluation, numbers=(*evaluation.numbers, *(number for one in classes for number in one.numbers)))
 
 
 def with_neighbours(evaluation: Evaluation, near: Sequence[Neighbours], samples: Events) -> Evaluation:
