@@ -371,7 +371,6 @@ class Comparison:
             check_disk(run.path, trainer)
             run.forget_after(trainer.step)
             listener.train(what, run, trainer)
-        run.write_card()
 
     def _measure(
         self, cell: Cell, sampler: Sampler, device: torch.device, heed: Callable[[], None], listener: Listener
