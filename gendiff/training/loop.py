@@ -31,6 +31,7 @@ from gendiff.training.trainer import Trainer, is_shown
 WORTH_COMPILING = 600  # seconds that a run goes on for: compiling a large network takes one or two minutes
 
 
+@stop_requests()  # those that come before the first step or after the last too: the record is true all the same
 def fit(
     run: Run,
     trainer: Trainer,

@@ -51,6 +51,8 @@ from gendiff.datasets.batches import Batches
 from gendiff.errors import ConfigError, DataError, GendiffError, Stopped
 from gendiff.machine import stopping
 from gendiff.objective import Loss
+from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
 from gendiff.run.directory import Run, numbers
 from gendiff.run.generation import generate
@@ -58,6 +60,7 @@ from gendiff.run.settings import TrainSettings
 from gendiff.run.trained import TrainedModel
 from gendiff.storage.files import to_become
 from gendiff.training.continuation import check_disk, refuse_other_data
+from gendiff.training.loop import fit
 from gendiff.training.recipe import ema_decay, learning_rate
 from gendiff.training.step import PATIENCE
 from gendiff.training.trainer import Trainer
@@ -293,6 +296,20 @@ class TestStopRequests:
         train(run, prepare=asked_to_stop_in(20))
         assert run.info["status"] == "done"
         assert final(run) == final(whole(settings()))
+
+    @pytest.mark.parametrize(("hook", "status"), [("started", "stopped"), ("ended", "done")])
+    def test_a_request_before_the_first_step_or_after_the_last_leaves_a_true_record(self, tmp_path, hook, status):
+        run = create(tmp_path / "run", settings())
+
+        def ask(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        observer = type("Observer", (), {f"gendiff_run_{hook}": hookimpl(ask)})()
+        with pytest.raises((Stopped, stopping.StopRequest)), stopping.interruptible():
+            fit(run, Trainer(run.config, CPU, ALONE), Observers([("asks", observer)]))
+            stopping.heed()
+        assert run.info["status"] == status
+        assert list(run.checkpoints.glob("step-*"))
 
     def test_before_the_last_preview_it_is_heard_and_the_preview_is_left_for_later(self, whole, tmp_path):
         run = create(tmp_path / "run", SETTINGS["mlp"])
