@@ -198,7 +198,7 @@ def _compared(
     listener = Bars(registry)
     with comparison.working() as heed:
         comparison.finish(registry, device, listener, heed, crew)
-        looks = comparison.looks(device, listener, heed)
+        looks = comparison.looks(registry, device, listener, heed, crew)
         facts = result_of(comparison, unequal, gates)
         return facts, pages.write(comparison, facts, looks)
 
