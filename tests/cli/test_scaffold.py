@@ -173,6 +173,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_formula_breaks_only_tests_that_are_marked_for_it(tmp_path):
     """And these say what they are. (A network is no formula: none of its tests asks which one it is.)"""
     folders = {kind: create(f"acme-{kind}", kind, tmp_path) for kind in KINDS}
