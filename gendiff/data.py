@@ -129,6 +129,10 @@ class Data(Component):
         """
         return ""
 
+    def group(self, index: int) -> str:
+        """What the event is a piece of, such as a photograph: all its pieces are held out together, or none; here nothing."""
+        return ""
+
     @property
     def skipped(self) -> Sequence[tuple[str | Path, str]]:
         """``(name, reason)`` of everything that was left out because it cannot be read."""

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class PackedSet:
         content: the SHA-256 of all values.
         facts: what packed.json says.
         columns: the conditions of the events, by name.
+        groups: what each event is a piece of; empty where each is alone.
 
     """
 
@@ -57,6 +59,7 @@ class PackedSet:
     values: np.ndarray
     checks: np.ndarray
     columns: Mapping[str, Column]
+    groups: Sequence[str]
 
     @classmethod
     def open(cls, path: Path) -> PackedSet:
@@ -139,6 +142,7 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
             np.memmap(path / VALUES, np.uint8, "r", HEADER, (count, *shape)),
             np.frombuffer(checks, "<u4", offset=HEADER),
             _columns(path, facts.get("conditions", {}), count),
+            _groups(facts.get("groups", []), count),
         )
     except (OSError, TypeError, ValueError, ConfigError, DataError) as error:
         raise _damaged(path, error.what if isinstance(error, GendiffError) else reason(error)) from error
@@ -158,6 +162,14 @@ def _columns(path: Path, told: Any, count: int) -> dict[str, Column]:
             raise ValueError(f"{file} does not match its SHA-256")
         columns[str(name)] = Column(condition, np.frombuffer(content, kind, offset=HEADER).reshape(shape))
     return columns
+
+
+def _groups(told: Any, count: int) -> Sequence[str]:
+    """What each event is a piece of, as the manifest tells it; raises `ValueError` where it does not tell it of every event."""
+    runs = [(str(name), int(pieces)) for name, pieces in told]
+    if runs and (sum(pieces for _, pieces in runs) != count or min(pieces for _, pieces in runs) < 1):
+        raise ValueError("its manifest does not tell of which group every event is")
+    return list(chain.from_iterable(repeat(name, pieces) for name, pieces in runs))
 
 
 def _size(facts: Mapping[str, Any]) -> tuple[int, EventShape]:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,7 @@ class _Packer:
             "content": self.progress.content,
             "checks": hashlib.sha256(checks).hexdigest(),
             **({"conditions": {name: about for name, (about, _) in told.items()}} if told else {}),
+            **self._groups(),
             "source": self.source,
             "skipped": {"count": self.progress.skipped_count, "first": self.progress.skipped},
             "gendiff": version("gendiff"),
@@ -256,6 +258,15 @@ class _Packer:
                 self.files.replace(self.folder / column_file(name), content)
             self.files.replace(self.folder / MANIFEST, sealed(manifest))
         return PackedSet.open(self.folder)
+
+    def _groups(self) -> dict[str, list[tuple[str, int]]]:
+        """How many events that follow each other are pieces of one thing, known by a hash; empty where each is alone."""
+        if not self.data.group(0):
+            return {}
+        left_out = set(self.progress.left_out)
+        names = (self.data.group(index) for index in range(self.total) if index not in left_out)
+        runs = [(name.encode("utf-8", "surrogateescape"), len(list(pieces))) for name, pieces in groupby(names)]
+        return {"groups": [(hashlib.blake2b(name, digest_size=6).hexdigest(), count) for name, count in runs]}
 
     def _conditions(self) -> dict[str, tuple[dict[str, Any], bytes]]:
         """What the manifest says of each condition of the source, and the content of its file."""

@@ -22,7 +22,8 @@ from gendiff.storage.reading import empty
 def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     """The table of a data component: what a spec says, or what recognises the file or folder at a path.
 
-    A text that begins with the name of data is a spec; a folder of that name is written ``./name``, and a warning says so.
+    A text that begins with the name of data is a spec; a folder of that name is written ``./name``, and a warning says so. A bare
+    name of data that cannot be without a path is no spec: what lies there is meant.
 
     Args:
         also: what else may stand in its place, for the error where nothing is found.
@@ -33,7 +34,7 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
 
     """
     names = registry.names("data")
-    if text.partition(":")[0].strip() in names:
+    if is_spec(registry, text):
         if Path(text).exists():
             warnings.warn(
                 f"'{text}' is taken as the data of that name; what is called so here is ./{text}", stacklevel=2
@@ -54,6 +55,19 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     )
 
 
+def is_spec(registry: Registry, text: str) -> bool:
+    """Whether a text is a spec of data, and not the path of what is called like data that cannot be without a path."""
+    if text.partition(":")[0].strip() not in registry.names("data"):
+        return False
+    if not Path(text).exists():
+        return True
+    try:
+        path = component_class("data", text).model_fields.get("path")
+    except GendiffError:  # it has parameters, or cannot be loaded
+        return True
+    return path is None or not path.is_required()
+
+
 def settled(table: Mapping[str, Any]) -> Mapping[str, Any]:
     """A table of configuration in which a text in the place of data, of the run or held out, has become their table."""
     changes: dict[str, Any] = {}
@@ -72,8 +86,8 @@ def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
     """The table of a path; a spec stays as it is, and says itself what is wrong with it."""
     registry = registry_in_force()
     name = text.partition(":")[0].strip()
-    is_spec = name in registry.names("data") or (name.isidentifier() and not also)
-    if Path(text).exists() or not is_spec:
+    may_be_spec = name in registry.names("data") or (name.isidentifier() and not also)
+    if Path(text).exists() or not may_be_spec:
         return source(registry, text, also)
     return text
 

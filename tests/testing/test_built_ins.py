@@ -96,6 +96,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "guide autoguidance": lambda: {"weaker": "@1"},
     "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},
+    "data photos": lambda: {"path": pictures(), "size": 4, "crops": 3},
     "model diffusers": lambda: {"path": pretrained()},
     "model module": network_file,
     "logger wandb": lambda: {"mode": "offline"},

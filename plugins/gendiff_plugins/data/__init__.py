@@ -17,6 +17,7 @@ def gendiff_components() -> list[Lazy]:
         Lazy("data", "dead-leaves", f"{here}.dead_leaves:DeadLeaves", "endless scenes of occluding disks, near 1/f²"),
         Lazy("data", "gaussian-field", f"{here}.gaussian_field:GaussianField", "endless fields with an exact spectrum"),
         Lazy("data", "folder", f"{here}.folder:Folder", "the image files below a folder, resized to one size"),
+        Lazy("data", "photos", f"{here}.photos:Photos", "crops of the photographs below a folder, at any scale"),
         Lazy("data", "zip", f"{here}.zip:Zip", "the image files in a zip archive, resized to one size"),
         Lazy("data", "npy", f"{here}.npy:Npy", "the pictures of one NumPy array, in a file made by numpy.save"),
         Lazy("data", "packed", f"{here}.packed:Packed", packed),

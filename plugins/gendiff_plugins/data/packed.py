@@ -53,6 +53,9 @@ class Packed(Data):
     def condition(self, index: int) -> Mapping[str, Any]:
         return {name: column[index] for name, column in self._set.columns.items()}
 
+    def group(self, index: int) -> str:
+        return self._set.groups[index] if self._set.groups else ""
+
     @property
     def fingerprint(self) -> str:
         return self._set.fingerprint
