@@ -294,7 +294,7 @@ class Wrapped(nn.Module):
             count = int(config["num_class_embeds"]) - 1
         else:
             return None
-        return torch.full((len(x),), count, device=x.device)
+        return torch.full((x.shape[0],), count, device=x.device)
 
 
 def weights_files(folder: Path) -> str:
