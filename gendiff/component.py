@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 else:
     from abc import abstractmethod as abstractmethod
 
-#: What no list offers: what stands in a configuration for an object that somebody gave in Python, for data nobody has, or for data
-#: before which another option puts an autoencoder.
+#: What no list offers: what stands in a configuration for an object that somebody gave in Python, for data nobody has, or for
+#: data before which another setting puts an autoencoder.
 _PYTHON = {
     ("data", "elsewhere"): "gendiff.datasets.elsewhere:Elsewhere",
     ("data", "latents"): "gendiff.datasets.latents:Latents",

@@ -253,6 +253,7 @@ def _resolved(
     ours = set() if "size" in fields else {"size", "crop"}  # what is done here where the data cannot do it
     own = {key: value for key, value in given.items() if value is not None and key not in ours}
     flags = [Layer.at(f"--{key}", f"data.{key}", value) for key, value in own.items()]
+    flags += [Layer.at("--latent", "latent", latent)] if latent else []
     with called_like_a_path(text, parameters["name"]):
         settings = resolve(
             [Layer("SOURCE", {"data": parameters}), *flags, Layer("--latent", {"latent": latent} if latent else {})]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
+from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, note, progress, result, table
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (

@@ -76,7 +76,7 @@ class PackedSet:
         return f"packed/1 {self.count} {'x'.join(map(str, self.event_shape))} {self.content[:16]}"
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """A copy of the values of one event, uint8 or of latents float32, shape ``event_shape``; raises `DataError` where they have changed."""
+        """A copy of the values of one event, uint8 or of latents float32; raises `DataError` where they have changed."""
         v = np.array(self.values[index])
         if zlib.crc32(v.data) != self.checks[index]:
             raise _damaged(self.path, f"event {index} does not match its check sum")

@@ -26,9 +26,9 @@ from gendiff.datasets.images import reason
 from gendiff.datasets.packed import (
     CHECKS,
     FORMATS,
-    JOURNAL_FORMAT,
     HEADER,
     JOURNAL,
+    JOURNAL_FORMAT,
     MANIFEST,
     VALUES,
     PackedSet,

@@ -25,7 +25,9 @@ class Packed(Data):
 
     ``x = v/127.5 - 1`` for the 8-bit values v, in the order of the source. Nothing is loaded: an event is read when it is wanted,
     each process reads for itself, and the set may be larger than memory. Each event is checked against its CRC-32 when it is
-    read. Latents, ``gendiff data prepare --latent``, are float32, and shown as what they decode to. The fingerprint is that of the content, so it stays when the set is moved or copied. Conditions are those of the source.
+    read. The fingerprint is that of the content, so it stays when the set is moved or copied. Conditions are those of the source.
+
+    Latents, of ``gendiff data prepare --latent``, are float32, and what they decode to is what is shown and compared with.
 
     Raises `DataError` naming the set, and the event, that is missing, unfinished, truncated or damaged; `IndexError` outside
     0..length-1.

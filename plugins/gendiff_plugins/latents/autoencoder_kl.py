@@ -1,7 +1,7 @@
 """The autoencoder of latent diffusion, as diffusers keeps it.
 
-The folder is data: JSON and safetensors are read, nothing of it is executed. diffusers itself is imported where something is encoded
-or decoded.
+The folder is data: JSON and safetensors are read, nothing of it is executed. diffusers itself is imported where something is
+encoded or decoded.
 """
 
 from __future__ import annotations
@@ -188,7 +188,9 @@ class AutoencoderKL(Latent):
         if not same:
             raise DataError(
                 f"the autoencoder in '{folder}' is another than it was",
-                details=[f"these latents are of weights with the SHA-256 {self.facts['sha256'][:16]}..."],
+                details=[
+                    f"its weights, of the SHA-256 {self.facts['sha256'][:16]}..., or its {CONFIG} are no longer the same"
+                ],
                 fix="restore it from a copy",
                 subject="latent.path",
             )
@@ -223,7 +225,7 @@ def _folder(path: Path) -> Path:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """What config.json says of an AutoencoderKL, but for what names the version of the library; raises `ConfigError` for others."""
+    """What config.json says of an AutoencoderKL, not the version of the library; raises `ConfigError` for others."""
     table = reading.json_file(folder / CONFIG)
     kind = table.get("_class_name")
     config = {key: value for key, value in table.items() if not key.startswith("_")}
