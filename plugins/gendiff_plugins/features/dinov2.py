@@ -169,7 +169,8 @@ class _Layer(nn.Module):
             h = self.mlp["down_proj"](F.silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h))
         else:
             h = self.mlp["fc2"](F.gelu(self.mlp["fc1"](h)))
-        return x + self.layer_scale2["lambda1"] * h
+        out: Tensor = x + self.layer_scale2["lambda1"] * h
+        return out
 
 
 class _Transformer(nn.Module):
