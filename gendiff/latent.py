@@ -61,6 +61,10 @@ class Latent(Component):
         """A short text that changes when the events or the pictures change; no file is read for it."""
 
     @classmethod
+    def _of(cls, *spec: Any, **parameters: Any) -> Component:
+        return super()._of(*(latent_table(one) if isinstance(one, str) else one for one in spec), **parameters)
+
+    @classmethod
     def _resolve_names(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         return super()._resolve_names(latent_table(value) if isinstance(value, str) else value, handler)
 

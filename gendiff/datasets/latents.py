@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
@@ -72,13 +72,11 @@ class Latents(Over):
 
     _remembered: dict[int, Tensor] = PrivateAttr(default_factory=dict)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _mirrored_as_source(cls, value: Any) -> Any:
-        # It is the pictures that people want mirrored, and here that has to be known.
-        if isinstance(value, Mapping) and isinstance(source := value.get("source"), Data) and source.flip:
-            return {**value, "source": source.model_copy(update={"flip": False}), "flip": True}
-        return value
+    @model_validator(mode="after")
+    def _mirrored_as_source(self) -> Self:
+        if self.source.flip:  # it is the pictures that people want mirrored, and of the run that trainers ask it
+            self.__dict__["flip"] = True
+        return self
 
     @property
     def inner(self) -> Data:

@@ -114,7 +114,7 @@ def test_it_is_a_layer_like_any_other(folder, tmp_path):
     autoencoder(tmp_path / "other", scaling_factor=0.5)
     layers = [
         Layer("file", {"latent": f"diffusers:{folder}", "data": {"name": "digits", "flip": True}}),
-        Layer("--hold-out", {"hold_out": {"data": "emoji:channels=1,size=8"}}),
+        Layer("--hold-out", {"hold_out": {"data": "gaussian-field:size=8"}}),
     ]
     settings = resolve(layers)
     data = settings.config.data
@@ -172,7 +172,7 @@ def test_pictures_come_in_and_go_out(trained, tmp_path):
         ["sample", trained, "--n", 1, "--steps", 2, "--from", one, "--array"],
         ["interpolate", trained, one, other, "-n", 2, "--steps", 2],
         ["invert", trained, one, "--steps", 2],
-        ["restore", trained, one, "--operator", "mask:rectangle=[0,0,2,2]", "--simulate", "--noise", 0.1, "--sampler", "trig:steps=2"],
+        ["restore", trained, one, "--operator", "mask:rectangle=[0,0,2,2]", "--simulate", "--noise", 0.1, "--steps", 2],
     ):  # fmt: skip
         done = run(*words, "--out", tmp_path / words[0])
         assert done.code == 0, done.err
@@ -180,7 +180,7 @@ def test_pictures_come_in_and_go_out(trained, tmp_path):
         assert picture.size == (8, 8)
     assert np.load(tmp_path / "invert" / "noise.npy").shape == (1, 4, 4, 4)
     assert np.load(tmp_path / "sample" / "events.npy").shape == (1, 1, 8, 8)
-    refused = run("restore", trained, one, "--operator", "grey")
+    refused = run("restore", trained, one, "--operator", "identity")
     assert (refused.code, "--simulate" in refused.err) == (2, True)
 
 
