@@ -125,6 +125,10 @@ def prepare(
         OnBadImage, typer.Option(help="error: stop and name it; skip: leave it out, count and list it.")
     ] = OnBadImage.error,
     workers: WorkersOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --latent: cpu, cuda or cuda:K; a GPU where there is one, and then one process reads."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Pack any data into one memory-mapped set of 8-bit events, or of their latents, for --data packed:path=DEST.
@@ -132,15 +136,23 @@ def prepare(
     It can be interrupted in any way: the same command goes on where it stopped, to the same bits.
     """
     from gendiff.component import spec_value
+    from gendiff.datasets.latents import Latents
     from gendiff.datasets.packing import pack
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
+    from gendiff.machine.world import choose_device
 
     settings, resize = _resolved(context.obj, source, size, channels, crop, latent)
     skip = on_bad_image is OnBadImage.skip
+    if device is not None and not latent:
+        raise ConfigError("--device is of an autoencoder", fix="say which: --latent SPEC, or leave it out")
     with settings.locating(), counting("packed") as watch:
+        data = tolerant(settings.config.data) if skip else settings.config.data
+        if isinstance(data, Latents):
+            place = choose_device(device)
+            data, workers = data.on(place), workers if place.type == "cpu" else 0
         events = pack(
-            tolerant(settings.config.data) if skip else settings.config.data,
+            data,
             dest,
             resize=resize,
             n=n,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
@@ -71,12 +72,19 @@ class Latents(Over):
     by: Latent = Field(description="what encodes and decodes them")
 
     _remembered: dict[int, Tensor] = PrivateAttr(default_factory=dict)
+    _device: torch.device = PrivateAttr(default_factory=lambda: torch.device("cpu"))
 
     @model_validator(mode="after")
     def _mirrored_as_source(self) -> Self:
         if self.source.flip:  # it is the pictures that people want mirrored, and of the run that trainers ask it
             self.__dict__["flip"] = True
         return self
+
+    def on(self, device: torch.device) -> Latents:
+        """The same, encoded on a device: another rounds otherwise. Where that is a GPU they are of this process alone."""
+        copy = self.model_copy()
+        copy._device, copy._remembered = device, {}
+        return copy
 
     @property
     def inner(self) -> Data:
@@ -101,13 +109,16 @@ class Latents(Over):
     def __getitem__(self, index: int) -> Tensor:
         event = self._remembered.get(index)
         if event is None:
-            event = self.by.encode(self.source[index][None], [index])[0]
+            event = self._encoded(self.source[index], index)
             if len(self._remembered) < REMEMBERED // (FLOAT * math.prod(event.shape)):
                 self._remembered[index] = event
         return event.clone()
 
     def mirrored(self, index: int) -> Tensor:
-        return self.by.encode(self.source.mirrored(index)[None], [index])[0]
+        return self._encoded(self.source.mirrored(index), index)
+
+    def _encoded(self, picture: Tensor, index: int) -> Tensor:
+        return self.by.encode(picture[None].to(self._device), [index])[0].cpu()
 
     @property
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import gendiff
 from gendiff import Data
+from gendiff.comparison.look import look
 from gendiff.datasets.batches import Batches
 from gendiff.datasets.latents import Latents
 from gendiff.datasets.split import HoldOut, Split
@@ -36,8 +37,17 @@ def folder(tmp_path_factory):
 def trained(folder, tmp_path_factory):
     """Three steps on latents of digits."""
     place = tmp_path_factory.mktemp("latent-run") / "run"
-    done = run("train", "--latent", f"diffusers:{folder}", *TINY, "--steps", 3, "--out", place)
+    preview = (
+        "--set",
+        "train.sample_every=3",
+        "--set",
+        "train.preview_images=9",
+        "--set",
+        "train.preview=trig:steps=2",
+    )
+    done = run("train", "--latent", f"diffusers:{folder}", *TINY, *preview, "--out", place)
     assert done.code == 0, done.err
+    assert "switched off" not in done.err
     return place
 
 
@@ -142,6 +152,9 @@ def test_from_training_to_numbers(trained, folder):
     assert info["data"]["event_shape"] == [4, 4, 4]
     assert info["data"]["latent"]["path"] == str(folder)
 
+    with Image.open(next((trained / "samples").glob("step-*.png"))) as preview:
+        assert preview.mode == "L"  # the one channel of digits, and not four
+
     drawn = run("sample", trained, "--n", 3, "--steps", 2, "--trajectory", "--json")
     assert drawn.code == 0, drawn.err
     place = json.loads(drawn.out)["folder"]
@@ -162,6 +175,14 @@ def test_from_training_to_numbers(trained, folder):
     assert (
         number["reference"]["fingerprint"] == Data("digits").fingerprint
     )  # the pictures, and not what is left of them
+
+
+def test_a_comparison_shows_pictures(trained):
+    model = gendiff.load(trained)
+    seen = look(model, gendiff.Sampler("trig:steps=2"), [1000, 0], model.data, 0, lambda: None)
+    assert {tuple(views.shape[2:]) for views in (seen.forward, seen.reverse, seen.belief)} == {(1, 8, 8)}
+    decoded = model.pictures(torch.stack([model.data[k] for k in model.data.spread(len(seen.forward[-1]))]))
+    torch.testing.assert_close(seen.forward[-1], decoded, rtol=0, atol=1e-4)  # step 0
 
 
 def test_pictures_come_in_and_go_out(trained, tmp_path):
