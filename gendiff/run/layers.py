@@ -25,6 +25,7 @@ from gendiff.run.config import Config
 from gendiff.storage import reading
 
 LATENTS = "latents"  # the data that `latent` makes of data
+ELSEWHERE = "elsewhere"
 MOST_NAMED = 10  # plugin files in one error
 
 
@@ -325,11 +326,12 @@ def _size_held_out(table: dict[str, Any]) -> None:
 def _encode(table: dict[str, Any], origins: dict[str, str]) -> None:
     """The data, and what is held out of other data, become their latents; of latents, another encodes them.
 
-    So there is no `latent` in a configuration: it is a part of its data.
+    So there is no `latent` in a configuration: it is a part of its data. Events that are not here, of a network that came with
+    its weights, are latents already.
     """
     latent = table.pop("latent")
     before = _part(table, "data")
-    if before.get("name") == LATENTS:
+    if before.get("name") in (LATENTS, ELSEWHERE):
         by = latent if "name" in latent else {**_part(before, "by"), **latent}
         table["data"] = {**before, "by": by}
         _forget(origins, "data.by")

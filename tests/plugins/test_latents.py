@@ -145,6 +145,23 @@ def test_it_is_a_layer_like_any_other(folder, tmp_path):
     assert "multiples of 2" in caught.value.fix
 
 
+def test_a_network_of_latents_comes_in(folder, tmp_path):
+    """Of a pipeline, without its events: only what decodes them is needed to see what it draws."""
+    from diffusers import DDPMScheduler
+    from foreign import unet
+
+    pipeline = tmp_path / "pipeline"
+    unet(4).save_pretrained(pipeline / "unet")
+    DDPMScheduler(num_train_timesteps=10).save_pretrained(pipeline / "scheduler")
+    shutil.copytree(folder, pipeline / "vae")
+    (pipeline / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKL"]}')
+    done = run("import", f"diffusers:{pipeline}", "--latent", f"diffusers:{pipeline}", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    drawn = run("sample", tmp_path / "run", "--n", 1, "--steps", 2, "--out", tmp_path / "drawn", "--array")
+    assert drawn.code == 0, drawn.err
+    assert np.load(tmp_path / "drawn" / "events.npy").shape == (1, 1, 16, 16)
+
+
 def test_from_training_to_numbers(trained, folder):
     config = tomllib.loads((trained / "config.toml").read_text())
     assert config["data"]["source"]["name"] == "digits"

@@ -40,7 +40,7 @@ class At(StrEnum):
     SNR = "snr"
 
 
-@configured("arms process rotation schedule velocity noise data size preset config set")
+@configured("arms process rotation schedule velocity noise data size latent preset config set")
 def plot(
     context: typer.Context,
     given: Given,
