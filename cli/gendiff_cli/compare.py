@@ -49,7 +49,7 @@ MEASURING = "Measuring"
 
 
 @configured(
-    "arm grid seeds steps batch lr ema model data size condition hold_out noise objective sampler "
+    "arm grid seeds steps batch lr ema model data size latent condition hold_out noise objective sampler "
     "nfe n features fid_weights metric precision compiled gate allow device threads at_once out preset config set"
 )
 def compare(
@@ -238,7 +238,7 @@ def _plan(
     arms = parse_arms(texts, registry)
     remark_overruled(*(arm.over(common) for arm in arms if arm.run is None))
     contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
-    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
+    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.picture_shape)
     return Plan(
         contenders=tuple(contenders),
         seeds=_seeds(seeds),

@@ -172,6 +172,10 @@ OPTIONS: Mapping[str, Any] = {
         str | None, _component("data", "Data: digits, dead-leaves, ..., or the path of a folder or file.")
     ],
     "size": Annotated[str | None, typer.Option(help="Size of pictures: 32, or 32x48 (height x width).")],
+    "latent": Annotated[
+        str | None,
+        _component("latent", "An autoencoder before the rotation: diffusers:path=DIR; events are its latents."),
+    ],
     "condition": Annotated[
         list[str] | None,
         typer.Option(

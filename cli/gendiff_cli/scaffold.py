@@ -46,6 +46,7 @@ COMMANDS = {
     "logger": "gendiff train --logger $name",
     "guide": "gendiff sample RUN --guide $name",
     "operator": "gendiff restore RUN picture.png --operator $name --noise 0.05",
+    "latent": "gendiff train --data digits --latent $name",
     "preset": "gendiff train --preset $name",
 }
 KINDS = tuple(COMMANDS)

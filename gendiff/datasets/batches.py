@@ -193,8 +193,8 @@ class Batches(Dataset[Batch]):
         return count + (step - first) * self.batch
 
     def _event(self, step: int, position: int, index: int) -> Tensor:
-        event = self.data[index]
-        return event.flip(-1) if self.flip and self.is_mirrored(step, position) else event
+        mirrored = self.flip and self.is_mirrored(step, position)
+        return self.data.mirrored(index) if mirrored else self.data[index]
 
     def is_mirrored(self, step: int, position: int) -> bool:
         """Whether the picture at a position of the global batch is its mirror image, where there are any."""

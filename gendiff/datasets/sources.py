@@ -12,6 +12,7 @@ from gendiff.command import quoted
 from gendiff.component import component_class, parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets.images import located, reason
+from gendiff.datasets.latents import Latents
 from gendiff.datasets.split import HoldOut, ways
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.plugin.registry import Registry, registry_in_force
@@ -152,6 +153,8 @@ def tolerant(data: Data) -> Data:
     try:
         _ = data.length
     except DataError:
+        if isinstance(data, Latents):
+            return data.model_copy(update={"source": tolerant(data.source)})
         if "on_bad_image" not in type(data).model_fields:
             raise
         return type(data).model_validate({**data.table(), "on_bad_image": "skip"})

@@ -32,6 +32,7 @@ from gendiff.component import Settings
 from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.errors import ConfigError, GendiffError, printable
+from gendiff.latent import Latent
 from gendiff.shapes import EventShape
 
 UNSEEN = 10**12  # the first event of an endless source that no training reaches
@@ -145,6 +146,17 @@ class Part(Data):
         if not 0 <= index < len(self._indices):
             raise IndexError(f"event {index} of {len(self._indices)}")
         return self._source[int(self._indices[index])]
+
+    @property
+    def latent(self) -> Latent | None:
+        return self._source.latent
+
+    @property
+    def shown(self) -> Data:
+        return self if self.latent is None else Part.of(self._source.shown, self._indices, self.which)
+
+    def mirrored(self, index: int) -> Tensor:
+        return self._source.mirrored(int(self._indices[index]))
 
     @property
     def fingerprint(self) -> str:

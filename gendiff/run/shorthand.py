@@ -16,6 +16,7 @@ KEYS = {
     "model": "model",
     "data": "data",
     "size": "data.size",
+    "latent": "latent",
     "condition": "condition",
     "hold-out": "hold_out",
     "sampler": "sampler",

@@ -169,6 +169,8 @@ CHANGES = {
     "guide": [("1 + 2 * (self.weight - 1) * (1 - t)", "1 + (self.weight - 1) * (1 - t) ** 2")],
     "operator": [("return x[..., :: self.every]", "return 2 * x[..., :: self.every]"),
                  ("x[..., :: self.every] = y", "x[..., :: self.every] = 2 * y")],
+    "latent": [("avg_pool2d(pictures.float(), self.factor) * self.scale",
+                "avg_pool2d(pictures.float(), self.factor) * (self.scale + 1)")],
     "preset": [("f_max = 0.3", "f_max = 0.5")],
 }  # fmt: skip
 

@@ -49,6 +49,22 @@ def pretrained() -> Path:
     return folder
 
 
+def vae() -> Path:
+    """A tiny autoencoder of diffusers."""
+    from autoencoders import autoencoder
+
+    if not (folder := pictures().with_name("vae")).exists():
+        autoencoder(folder)
+    return folder
+
+
+def vision_transformer() -> Path:
+    """A tiny DINOv2."""
+    from dinov2 import dinov2
+
+    return dinov2(pictures().with_name("dinov2"))
+
+
 def network_file() -> Any:
     """A file that makes a network, let in as one that is named on the command line."""
     file = pictures().with_name("network.py")
@@ -100,6 +116,8 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "model diffusers": lambda: {"path": pretrained()},
     "model module": network_file,
     "logger wandb": lambda: {"mode": "offline"},
+    "latent diffusers": lambda: {"path": vae(), "sample": True},
+    "features dinov2": lambda: {"path": vision_transformer(), "size": 24},
     "operator mask": lambda: {"rectangle": [1, 1, 2, 1]},
 }
 
