@@ -139,7 +139,10 @@ def _recognised(registry: Registry, path: Path, also: str) -> dict[str, Any]:
         what = f"no data recognise what is in '{path}'"
         if refusal or empty(path):
             what = f"cannot read '{path}': {refusal}" if refusal else f"'{path}' is empty: there is nothing in it"
-        hint = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
+        hint = (
+            "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, .npz, HDF5, Zarr, wav, tar shards, "
+            "parquet, save_to_disk, packed sets"
+        )
         raise DataError(what, details=[hint, also], fix="say what it is: gendiff data list shows what there is")
     ((name, parameters),) = readings.items()
     return {

@@ -11,6 +11,10 @@ def gendiff_components() -> list[Lazy]:
     packed = "a set that gendiff data prepare made, in one file that is mapped into memory"
     lsun = "the pictures of an LSUN category, from its LMDB database, resized to one size"
     huggingface = "the pictures in a column of a Hugging Face data set, resized to one size"
+    array = "signals, fields or volumes: one array in npy, npz, HDF5 or Zarr"
+    wav = "pieces of one length of the wav files in a folder, or of one file"
+    webdataset = "the pictures in webdataset shards, tar archives, resized to one size"
+    parquet = "the pictures in a column of parquet files, resized to one size"
     return [
         Lazy("data", "digits", f"{here}.digits:Digits", "1797 handwritten digits, 8x8 grey, part of the package"),
         Lazy("data", "emoji", f"{here}.emoji:Emoji", "1870 emoji on white, 64x64 colour, part of the package"),
@@ -26,4 +30,8 @@ def gendiff_components() -> list[Lazy]:
         Lazy("data", "cifar10", f"{here}.cifar10:Cifar10", "the pictures of CIFAR-10, 3x32x32, from its own archive"),
         Lazy("data", "lsun", f"{here}.lsun:Lsun", lsun),
         Lazy("data", "huggingface", f"{here}.huggingface:HuggingFace", huggingface),
+        Lazy("data", "parquet", f"{here}.parquet:Parquet", parquet),
+        Lazy("data", "webdataset", f"{here}.webdataset:WebDataset", webdataset),
+        Lazy("data", "array", f"{here}.array:Array", array),
+        Lazy("data", "wav", f"{here}.wav:Wav", wav),
     ]

@@ -24,7 +24,7 @@ from gendiff_plugins.models.embedding import ConditionEmbedding, StepEmbedding, 
 
 
 class UNet(Model):
-    """ADM-style U-Net for pictures and signals.
+    """ADM-style U-Net for pictures, signals and volumes.
 
     The defaults are a small network for a CPU. The paper's network (121.06 M parameters at 3x64x64) is
     ``unet:channels=128,multipliers=[1,2,3,4],blocks=3,attention=[4,8],heads=4``, also in the preset ``unet-paper``.
@@ -59,9 +59,10 @@ class UNet(Model):
         return [module for module in network.modules() if isinstance(module, Stage)]
 
     def _check(self, event_shape: EventShape) -> None:
-        if len(event_shape) not in (2, 3):
+        if len(event_shape) not in (2, 3, 4):
             raise ConfigError(
-                f"model 'unet' reads pictures (C, H, W) and signals (C, L), not events of shape {event_shape}",
+                f"model 'unet' does not read events of shape {event_shape}",
+                details=["signals (C, L), pictures (C, H, W) and volumes (C, D, H, W)"],
                 fix="use --model mlp",
                 subject="model.name",
             )
@@ -105,7 +106,7 @@ class UNetModule(nn.Module):
     """The network: ``x (B, in, *spatial), i (B,) -> (B, out, *spatial)``.
 
     Args:
-        dims: number of spatial axes, 1 or 2.
+        dims: number of spatial axes, 1, 2 or 3.
         conditions: what it is told besides.
 
     """
@@ -256,8 +257,8 @@ class Norm(nn.GroupNorm):
 
 
 def conv(dims: int, channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
-    """A convolution over 1 or 2 spatial axes that keeps the size (or halves it, at stride 2)."""
-    layer = nn.Conv1d if dims == 1 else nn.Conv2d
+    """A convolution over 1, 2 or 3 spatial axes that keeps the size (or halves it, at stride 2)."""
+    layer = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
     return layer(channels, out, kernel, stride=stride, padding=kernel // 2)
 
 
