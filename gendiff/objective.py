@@ -25,6 +25,7 @@ from gendiff.model import ask
 from gendiff.score import Parametrization, Pivot, check_moments, encode, network_input
 from gendiff.shapes import ShownByShape
 
+
 class Nothing(nn.Module):
     """A network that has learned nothing."""
 

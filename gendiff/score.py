@@ -80,9 +80,7 @@ class Parametrization(str, metaclass=_Registered):
 
     def __new__(cls, name: str) -> Parametrization:
         if name not in _REGISTERED:
-            raise ArgumentError(
-                f"unknown parametrization {name!r}", details=[f"known: {', '.join(_REGISTERED)}"]
-            )
+            raise ArgumentError(f"unknown parametrization {name!r}", details=[f"known: {', '.join(_REGISTERED)}"])
         return _REGISTERED[name]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -90,7 +88,9 @@ class Parametrization(str, metaclass=_Registered):
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name:
             raise PluginError(f"the parametrization {cls.__name__} has no name", fix="give it a name: name = ...")
-        lacks = [method for method in ("encode", "decode") if getattr(cls, method) is getattr(Parametrization, method)]
+        lacks = [
+            method for method in ("of_pivot", "to_pivot") if getattr(cls, method) is getattr(Parametrization, method)
+        ]
         if lacks:
             raise PluginError(f"the parametrization '{name}' lacks {' and '.join(lacks)}", fix=f"write {lacks[0]}")
         other = _REGISTERED.get(name)
@@ -113,11 +113,11 @@ class Parametrization(str, metaclass=_Registered):
         """Its name."""
         return str(self)
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         """The view of ``pivot`` at the steps ``at``."""
         raise NotImplementedError
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         """The pivot whose view is ``output``, given ``x̄_i``; s > 0, and a may vanish: finite there too."""
         raise NotImplementedError
 
@@ -141,10 +141,10 @@ class _Eps(Parametrization):
     name = "eps"
     loss_of_one = "that of an output of 0, which knows nothing of the noise"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         return pivot.eps
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         return from_eps(output, x_bar, at)
 
 
@@ -152,10 +152,10 @@ class _X0(Parametrization):
     name = "x0"
     of = " of x_0"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         return pivot.x_0
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         return from_x_0(output, x_bar, at)
 
 
@@ -163,11 +163,11 @@ class _Score(Parametrization):
     name = "score"
     loss_of_one = "a mean squared error of 1 of the score"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         check_steps(at.i, at.N, least=1)
         return -pivot.eps / at.s
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         return from_eps(-at.s * output, x_bar, at)
 
 
@@ -175,10 +175,10 @@ class _Std(Parametrization):
     name = "std"
     of = " of s ε"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         return at.s * pivot.eps
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         return from_eps(output / at.s, x_bar, at)
 
 
@@ -186,10 +186,10 @@ class _V(Parametrization):
     name = "v"
     loss_of_one = "that of an output of 0, for data of mean square 1"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         return at.a * pivot.eps - at.s * pivot.x_0
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         norm = at.a**2 + at.s**2
         return Pivot(x_0=(at.a * x_bar - at.s * output) / norm, eps=(at.s * x_bar + at.a * output) / norm)
 
@@ -199,10 +199,10 @@ class _Wiener(Parametrization):
     needs_moments = True
     loss_of_one = "that of the best linear guess, an output of 0"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         return at.sin * (pivot.x_0 - at.m) / at.c.sqrt() - at.cos * pivot.eps
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         y = normalized(x_bar, at)
         x_0 = at.m + at.c.sqrt() * (at.cos * y + at.sin * output)
         return Pivot(x_0=x_0, eps=at.sin * y - at.cos * output)
@@ -214,10 +214,10 @@ class _Wiener(Parametrization):
 class _Residual(Parametrization):
     name = "residual"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         return (at.before.a - at.a) * pivot.x_0 - at.s * pivot.eps
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         return from_residual(output, x_bar, at)
 
 
@@ -225,11 +225,11 @@ class _Velocity(Parametrization):
     name = "velocity"
     of = " of dx_t/dt"
 
-    def encode(self, pivot: Pivot, at: Level) -> Tensor:
+    def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         rate_a, rate_s = (rate.to(at.dtype) for rate in _rates(at))
         return rate_a * pivot.x_0 + rate_s * pivot.eps
 
-    def decode(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
+    def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         # a ṡ - s ȧ, the slope of -λ times a s: 0 where a component rests, of which the velocity says nothing.
         rate_a, rate_s = _rates(at)
         a, s = at.log_a.exp(), at.log_s.exp()
@@ -263,7 +263,7 @@ def encode(parametrization: Parametrization | str, pivot: Pivot, at: Level) -> T
         ArgumentError: for a name that is none, and at step 0 for what is not there: score, residual, velocity.
 
     """
-    return Parametrization(parametrization).encode(pivot, at)
+    return Parametrization(parametrization).of_pivot(pivot, at)
 
 
 def decode(parametrization: Parametrization | str, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
@@ -274,7 +274,7 @@ def decode(parametrization: Parametrization | str, output: Tensor, x_bar: Tensor
 
     """
     check_steps(at.i, at.N, least=1)
-    return Parametrization(parametrization).decode(output, x_bar, at)
+    return Parametrization(parametrization).to_pivot(output, x_bar, at)
 
 
 def from_x_0(x_0: Tensor, x_bar: Tensor, at: Level) -> Pivot:
@@ -310,7 +310,9 @@ def check_moments(parametrization: Parametrization, knows_data: bool) -> None:
     if parametrization.needs_moments and not knows_data:
         raise ArgumentError(
             f"a network that predicts {'T' if parametrization == 'wiener' else parametrization} needs mean and variance of the data, and this process was given none",
-            details=["T is what the best linear guess leaves open, which they decide"] if parametrization == "wiener" else (),
+            details=["T is what the best linear guess leaves open, which they decide"]
+            if parametrization == "wiener"
+            else (),
             fix="give them: Diffusion.of(..., moments=Moments.fit(data, rotation)); Moments.standard(...) is m = 0, c = 1",
         )
 

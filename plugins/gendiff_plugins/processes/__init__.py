@@ -69,7 +69,12 @@ def gendiff_components() -> list[Lazy]:
             f"{here}.flow:KFlow",
             "straight paths in the DCT basis, band by band: what is coarse is made first",
         ),
-        Lazy("process", "low-pass-flow", f"{here}.flow:LowPassFlow", "a straight path through a low pass in the DCT basis"),
+        Lazy(
+            "process",
+            "low-pass-flow",
+            f"{here}.flow:LowPassFlow",
+            "a straight path through a low pass in the DCT basis",
+        ),
         Lazy(
             "process",
             "reversed",
