@@ -4,9 +4,10 @@ A step i of a batch is drawn with probability p_i, i = 1..N; ``uniform`` is p_i 
 
     Σ_i p_i E loss(i) ,
 
-so another law weighs the steps anew, as a factor N p_i in the weight of the objective would: what the network is best at changes,
-and losses of two laws cannot be compared. With ``unbiased`` the loss of each event is divided by N p_i: the estimate is that of
-the uniform law again, ``(1/N) Σ_i E loss(i)``, the bound where the objective is the bound, and the law changes its variance alone.
+so another law weighs the steps anew, as a factor N p_i in the weight of the objective would: what the network is best at
+changes, and losses of two laws cannot be compared. With ``unbiased`` the loss of each event is divided by N p_i: the estimate
+is that of the uniform law again, ``(1/N) Σ_i E loss(i)``, the bound where the objective is the bound, and the law changes its
+variance alone.
 
 A law of a real t in (0, 1] gives step i what it gives the interval ((i-1)/N, i/N].
 """
@@ -95,7 +96,7 @@ class Levels(Component):
 
     @final
     def correction(self, diffusion: Diffusion) -> Tensor | None:
-        """``1/(N p_i)`` for i = 0..N, float32, by which each loss is multiplied; None unless ``unbiased``. Undrawn steps have 0."""
+        """``1/(N p_i)``, 0 for steps never drawn, by which losses at i = 0..N are multiplied, float32; None unless ``unbiased``."""
         if not self.unbiased:
             return None
         p = self.probabilities(diffusion)

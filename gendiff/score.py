@@ -27,6 +27,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 from torch import Tensor
 
 from gendiff.condition import Given
@@ -101,6 +103,17 @@ class Parametrization(str, metaclass=_Registered):
                 fix="give the new one another name",
             )
         _REGISTERED[name] = str.__new__(cls, name)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def named(value: str) -> Parametrization:
+            try:
+                return Parametrization(value)
+            except ArgumentError as error:
+                raise ValueError(error.what) from error
+
+        as_text = core_schema.to_string_ser_schema()
+        return core_schema.no_info_after_validator_function(named, core_schema.str_schema(), serialization=as_text)
 
     def __reduce__(self) -> tuple[type[Parametrization], tuple[str]]:
         return Parametrization, (str(self),)
@@ -307,14 +320,18 @@ def normalized(x_bar: Tensor, at: Level) -> Tensor:
 
 def check_moments(parametrization: Parametrization, knows_data: bool) -> None:
     """Raise `ArgumentError` where T is to be predicted, which is written in m and c, of data that nobody looked at."""
-    if parametrization.needs_moments and not knows_data:
-        raise ArgumentError(
-            f"a network that predicts {'T' if parametrization == 'wiener' else parametrization} needs mean and variance of the data, and this process was given none",
-            details=["T is what the best linear guess leaves open, which they decide"]
-            if parametrization == "wiener"
-            else (),
-            fix="give them: Diffusion.of(..., moments=Moments.fit(data, rotation)); Moments.standard(...) is m = 0, c = 1",
-        )
+    if not parametrization.needs_moments or knows_data:
+        return
+    output = "T" if parametrization is Parametrization.WIENER else f"the {parametrization}"
+    raise ArgumentError(
+        f"a network that predicts {output} needs mean and variance of the data, and this process was given none",
+        details=[
+            "T is what the best linear guess leaves open, which they decide"
+            if parametrization is Parametrization.WIENER
+            else f"the {parametrization} is written in them"
+        ],
+        fix="give them: Diffusion.of(..., moments=Moments.fit(data, rotation)); Moments.standard(...) is m = 0, c = 1",
+    )
 
 
 def network_input(parametrization: Parametrization, x_bar: Tensor, at: Level) -> Tensor:

@@ -81,8 +81,8 @@ class Cosine(Levels):
 class LowDiscrepancy(Levels):
     """every step alike, the events of a batch spread evenly: less variance.
 
-    ``u_b = (u + b/B) mod 1`` for the event at position b of a batch of B, u being drawn once for all of them: each is uniform, and
-    the mean over a batch varies less. For losses that are to estimate the bound.
+    ``u_b = (u + b/B) mod 1`` for the event at position b of a batch of B, u being drawn once for all of them: each is uniform,
+    and the mean over a batch varies less. For losses that are to estimate the bound.
 
     Reference: Kingma, Salimans, Poole, Ho 2021, Variational Diffusion Models, arXiv 2107.00630, App. I.1.
     """

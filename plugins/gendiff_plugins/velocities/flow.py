@@ -34,8 +34,8 @@ class KFlow(Velocity):
 
     The components lie in ``bands`` of equal width in frequency; the finest is destroyed first, so that pictures are made from
     coarse to fine. A window is ``w = 1/(1 + (bands - 1)(1 - overlap))`` long, that of rank r (0 the finest) begins at
-    ``r (1 - overlap) w``, and ``τ_k = t + (1 - share)(window_k - t)`` with window_k from 0 to 1 over its window. The share of time
-    that is common to all keeps every band moving at every t: λ falls strictly, and the velocity says all. One band, or
+    ``r (1 - overlap) w``, and ``τ_k = t + (1 - share)(window_k - t)`` with window_k from 0 to 1 over its window. The share of
+    time that is common to all keeps every band moving at every t: λ falls strictly, and the velocity says all. One band, or
     overlap = 1, is ``rectified-flow`` to the bit.
 
     Reference: K-Flow 2025, arXiv 2504.19353, for flows along frequency; the common share is ours.
