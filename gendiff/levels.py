@@ -96,7 +96,7 @@ class Levels(Component):
 
     @final
     def correction(self, diffusion: Diffusion) -> Tensor | None:
-        """``1/(N p_i)``, 0 for steps never drawn, by which losses at i = 0..N are multiplied, float32; None unless ``unbiased``."""
+        """``1/(N p_i)``, 0 for steps never drawn, by which losses at i = 0..N are multiplied; None unless ``unbiased``."""
         if not self.unbiased:
             return None
         p = self.probabilities(diffusion)
