@@ -23,6 +23,7 @@ from gendiff.guide import as_guide as as_guide
 from gendiff.guide import guided as guided
 from gendiff.guide import mixed as mixed
 from gendiff.level import Level as Level
+from gendiff.levels import Levels as Levels
 from gendiff.logger import Logger as Logger
 from gendiff.metric import Metric as Metric
 from gendiff.model import Model as Model

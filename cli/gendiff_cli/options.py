@@ -167,6 +167,9 @@ OPTIONS: Mapping[str, Any] = {
     "velocity": Annotated[str | None, _component("velocity", "Speed of each component: blur, isotropic, ...")],
     "noise": Annotated[str | None, _component("noise", "Noise schedule β_i: linear, cosine, ...")],
     "objective": Annotated[str | None, _component("objective", "What the network predicts: eps, x0, v, ...")],
+    "levels": Annotated[
+        str | None, _component("levels", "Law of noise levels in training: uniform, log-normal, logit-normal, ...")
+    ],
     "model": Annotated[str | None, _component("model", "Network: unet, 'unet:channels=64', mlp, ...")],
     "data": Annotated[
         str | None, _component("data", "Data: digits, dead-leaves, ..., or the path of a folder or file.")

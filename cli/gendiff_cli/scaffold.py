@@ -38,6 +38,7 @@ COMMANDS = {
     "process": "gendiff train --process $name",
     "model": "gendiff train --model $name",
     "objective": "gendiff train --objective $name",
+    "levels": "gendiff train --levels $name",
     "sampler": "gendiff train --sampler $name:steps=50",
     "grid": "gendiff train --sampler ddim:steps=20,grid=$name",
     "data": "gendiff train --data $name --size 16",

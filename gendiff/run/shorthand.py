@@ -13,6 +13,7 @@ KEYS = {
     "schedule": "velocity.schedule",
     "noise": "velocity.noise",
     "objective": "objective",
+    "levels": "train.levels",
     "model": "model",
     "data": "data",
     "size": "data.size",
