@@ -53,7 +53,7 @@ def export(
     opened = open_run(run)
     sampler = chosen_sampler(opened, given, steps)
     model = load_model(run, opened, torch.device("cpu"), chosen_weights(ema, no_ema))
-    lines = [line.replace("DIR", str(out)) for line in write(model, to.value, out, sampler)]
+    lines = write(model, to.value, out, sampler)
     if json:
         json_result({"folder": str(out), "to": to.value, "step": model.step, "weights": model.weights, "open": lines})
     else:

@@ -52,12 +52,32 @@ torch.save(drawn, "drawn.pt")
 
 SETTINGS = {
     "mlp": ("--model", "mlp:width=8,depth=1", "--rotation", "dct", "--schedule", "quartic", "--sampler", "ancestral"),
-    "unet": ("--model", "unet:channels=8,multipliers=[1],blocks=1", "--process", "ddpm", "--objective", "v"),
-    "told": ("--model", "unet:channels=8,multipliers=[1],blocks=1", "--rotation", "haar", "--condition", "label"),
+    "unet": (
+        "--model",
+        "unet:channels=8,multipliers=[1],blocks=1,attention=[]",
+        "--process",
+        "ddpm",
+        "--objective",
+        "v",
+    ),
+    "told": (
+        "--model",
+        "unet:channels=8,multipliers=[1],blocks=1,attention=[]",
+        "--rotation",
+        "haar",
+        "--condition",
+        "label",
+    ),
     "features": ("--model", "mlp:width=8,depth=1,frequency_features=true", "--rotation", "dct", "--objective", "x0"),
     "several": ("--model", "mlp:width=8,depth=1", "--rotation", "klt", "--velocity", "spectrum-matched"),
 }
-SAMPLERS = {"mlp": "ancestral", "unet": "ddim:steps=5", "told": "ancestral", "features": "heun:steps=5", "several": "dpmpp-2m:steps=5"}
+SAMPLERS = {
+    "mlp": "ancestral",
+    "unet": "ddim:steps=5",
+    "told": "ancestral",
+    "features": "heun:steps=5",
+    "several": "dpmpp-2m:steps=5",
+}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +148,12 @@ def test_what_came_from_diffusers_goes_back_with_a_stock_scheduler(place, drawn)
 def test_numbers_alone(place):
     out = place / "numbers"
     assert run("export", place / "mlp", out, "--to", "safetensors").code == 0
-    assert {file.name for file in out.iterdir()} == {"model.safetensors", "process.safetensors", "config.json", "README.md"}
+    assert {file.name for file in out.iterdir()} == {
+        "model.safetensors",
+        "process.safetensors",
+        "config.json",
+        "README.md",
+    }
     network = gendiff.load(place / "mlp", device="cpu").network.state_dict()
     weights = load_file(out / "model.safetensors")
     assert weights.keys() == network.keys()
@@ -168,3 +193,60 @@ def test_onnx_without_its_libraries_says_what_to_install(place, tmp_path, monkey
     refused = run("export", place / "mlp", tmp_path / "out", "--to", "onnx")
     assert refused.code == 3
     assert "gendiff[onnx]" in refused.err
+
+
+class Api:
+    """The Hub, as far as it is asked."""
+
+    def __init__(self, error=None):
+        self.error, self.calls = error, []
+
+    def create_repo(self, name, **how):
+        if self.error:
+            raise self.error
+        self.calls.append(("create", name, how))
+        return type("Url", (), {"repo_id": f"me/{name}"})
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        names = {str(file.relative_to(folder_path)) for file in folder_path.rglob("*") if file.is_file()}
+        self.calls.append(("upload", repo_id, names))
+
+
+class TestPush:
+    @pytest.fixture
+    def hub(self, monkeypatch):
+        import huggingface_hub
+
+        api = Api()
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+        monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
+        return api
+
+    def test_the_folder_goes_in_one_commit(self, place, hub):
+        pushed = run("push", place / "mlp", "mine", "--to", "safetensors", "--private", "--json")
+        assert pushed.code == 0, pushed.err
+        assert hub.calls[0] == ("create", "mine", {"private": True, "exist_ok": True})
+        assert hub.calls[1][:2] == ("upload", "me/mine")
+        assert hub.calls[1][2] == set(pushed.json["files"]) >= {"README.md", "model.safetensors"}
+        assert pushed.json["url"].endswith("me/mine")
+
+    def test_a_dry_run_shows_what_would_go(self, place, hub):
+        dry = run("push", place / "mlp", "mine", "--dry-run")
+        assert dry.code == 0, dry.err
+        assert "unet/network.pt2" in dry.err
+        assert 'from_pretrained("mine", custom_pipeline="mine", trust_remote_code=True)' in dry.out
+        assert hub.calls == []
+
+    def test_without_a_token_it_says_how_to_log_in(self, place, hub, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+        refused = run("push", place / "mlp", "mine", "--to", "safetensors")
+        assert refused.code == 4
+        assert "hf auth login" in refused.err
+        assert hub.calls == []
+
+    def test_what_the_hub_refuses_is_said_in_one_screen(self, place, hub):
+        hub.error = PermissionError("403 Forbidden")
+        refused = run("push", place / "mlp", "other/mine", "--to", "safetensors")
+        assert refused.code == 4
+        assert "403 Forbidden" in refused.err
+        assert "hf auth whoami" in refused.err

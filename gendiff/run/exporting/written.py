@@ -33,13 +33,14 @@ TRAVELLING = "gendiff.run.exporting.travelling"
 PREDICTIONS: Mapping[str, str] = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 
 
-def export(model: TrainedModel, to: str, out: Path, sampler: Sampler | None = None) -> list[str]:
+def export(model: TrainedModel, to: str, out: Path, sampler: Sampler | None = None, name: str = "") -> list[str]:
     """Write a trained network for a process without gendiff; returns lines on how it is opened.
 
     Args:
         to: ``diffusers``, ``safetensors`` or ``onnx``.
         out: a new or empty folder, which is whole or not there.
         sampler: whose tables a pipeline has; left out, that of the run.
+        name: as which it is opened; left out, ``out``.
 
     Raises:
         ConfigError: where ``out`` holds something, and for what such a folder cannot say.
@@ -50,7 +51,8 @@ def export(model: TrainedModel, to: str, out: Path, sampler: Sampler | None = No
         raise ConfigError(f"there is no format '{to}'", where="--to", details=[f"allowed: {', '.join(FORMATS)}"])
     check_empty(out)
     with whole(out, inside=True) as stage:
-        opening = FORMATS[to](model, stage, sampler or model.config.sampler)
+        lines = FORMATS[to](model, stage, sampler or model.config.sampler)
+        opening = [line.replace("DIR", name or str(out)) for line in lines]
         put(stage / CARD, card(model, opening).encode())
     return opening
 
@@ -59,7 +61,7 @@ def export(model: TrainedModel, to: str, out: Path, sampler: Sampler | None = No
 
 
 def _diffusers(model: TrainedModel, out: Path, sampler: Sampler) -> list[str]:
-    _require("diffusers", "diffusers")
+    require("diffusers", "diffusers")
     inner = _inner(model)
     if inner is not None and (betas := _stock(model)) is not None:
         return _pipeline_of_stock(model, inner, betas, out)
@@ -253,9 +255,7 @@ def program(model: TrainedModel) -> torch.export.ExportedProgram:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(
-                _Asked(model).eval(), example, dynamic_shapes=shapes, strict=False
-            )
+            return torch.export.export(_Asked(model).eval(), example, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch raises whatever the network trips over
         raise _no_program(model, error) from error
 
@@ -283,7 +283,7 @@ def _safetensors(model: TrainedModel, out: Path, sampler: Sampler) -> list[str]:
 
 def _onnx(model: TrainedModel, out: Path, sampler: Sampler) -> list[str]:
     for library in ("onnx", "onnxscript"):
-        _require(library, "onnx")
+        require(library, "onnx")
     names = ["x", "i", *model.config.conditions]
     exported = program(model)
     try:
@@ -331,7 +331,9 @@ def _facts(model: TrainedModel) -> dict[str, Any]:
 def card(model: TrainedModel, opening: Sequence[str]) -> str:
     """The model card: what the Hub reads first, what it is, and how it is opened."""
     config = model.config
-    rows = [(kind, f"`{getattr(config, kind).spec}`") for kind in ("rotation", "velocity", "objective", "model", "data")]
+    rows = [
+        (kind, f"`{getattr(config, kind).spec}`") for kind in ("rotation", "velocity", "objective", "model", "data")
+    ]
     rows += [
         ("steps of the process", str(model.diffusion.N)),
         ("events", str(model.diffusion.event_shape)),
@@ -363,7 +365,8 @@ def _copied(name: str, folder: Path) -> None:
     put(folder / name, (resources.files(TRAVELLING) / name).read_bytes())
 
 
-def _require(library: str, extra: str) -> None:
+def require(library: str, extra: str) -> None:
+    """Raise `PluginError` where a library is not installed, and say which extra has it."""
     if library not in sys.modules and importlib.util.find_spec(library) is None:
         raise PluginError(
             f"this needs the library '{library}', which is not installed",

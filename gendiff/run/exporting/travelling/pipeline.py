@@ -82,7 +82,9 @@ class GendiffPipeline(DiffusionPipeline):  # type: ignore[misc]  # of a library 
     def _asked(self, x: Tensor, i: float, labels: Tensor | None) -> Tensor:
         config = self.scheduler.config
         if not config["native"]:
-            output: Tensor = self.unet(x, torch.full((len(x),), i, device=x.device), *([] if labels is None else [labels]))
+            output: Tensor = self.unet(
+                x, torch.full((len(x),), i, device=x.device), *([] if labels is None else [labels])
+            )
             return output
         t = torch.full((len(x),), (i - 1) * config["stride"], device=x.device)
         output = self.unet(x, t, class_labels=labels, return_dict=False)[0]
