@@ -38,6 +38,7 @@ def push(
     """Export a trained network to the Hub of Hugging Face, with its model card."""
     import torch
 
+    from gendiff.quantities import amount
     from gendiff.run.exporting.hub import push as send
 
     opened = open_run(run)
@@ -48,7 +49,7 @@ def push(
         json_result({"url": pushed.url or None, "files": pushed.files, "card": pushed.card})
         return
     for name, size in pushed.files.items():
-        note(f"{size:>12,} bytes  {name}")
+        note(f"{amount(size):>10}  {name}")
     result(pushed.url or pushed.card.rstrip())
     if dry_run:
         note(f"nothing went to '{repository}': {len(pushed.files)} files would, with this card")

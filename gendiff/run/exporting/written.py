@@ -123,6 +123,7 @@ def _pipeline_of_stock(model: TrainedModel, inner: Any, betas: Sequence[float], 
 
     scheduler = DDPMScheduler(
         num_train_timesteps=model.diffusion.N,
+        timestep_spacing="trailing",
         trained_betas=list(betas),
         prediction_type=PREDICTIONS[str(model.config.objective.parametrization)],
         clip_sample=model.config.sampler.clip and model.config.data.value_range is not None,

@@ -27,6 +27,16 @@ class GendiffNetwork(nn.Module):
         """A program is written once, where it is exported."""
         raise NotImplementedError(f"copy {PROGRAM} to {folder}")
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.program.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.program.parameters()).dtype
+
     def train(self, mode: bool = True) -> Self:
         """The program answers as in evaluation, always."""
         return self
