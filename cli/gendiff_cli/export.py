@@ -42,7 +42,7 @@ def export(
     no_ema: RawOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a trained network for people who have no gendiff.
+    """Write a trained network for people who have no gendiff: a pipeline of diffusers, safetensors, ONNX.
 
     A folder of diffusers has the sampler of the run, or the one that is given, in numbers; the network is in all of them.
     """

@@ -10,7 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +119,15 @@ def _stock(model: TrainedModel) -> list[float] | None:
 
 
 def _pipeline_of_stock(model: TrainedModel, inner: Any, betas: Sequence[float], out: Path) -> list[str]:
-    from diffusers import DDPMPipeline, DDPMScheduler
-
-    scheduler = DDPMScheduler(
+    diffusers: Any = import_module("diffusers")
+    scheduler = diffusers.DDPMScheduler(
         num_train_timesteps=model.diffusion.N,
         timestep_spacing="trailing",
         trained_betas=list(betas),
         prediction_type=PREDICTIONS[str(model.config.objective.parametrization)],
         clip_sample=model.config.sampler.clip and model.config.data.value_range is not None,
     )
-    DDPMPipeline(unet=inner, scheduler=scheduler).save_pretrained(str(out))
+    diffusers.DDPMPipeline(unet=inner, scheduler=scheduler).save_pretrained(str(out))
     return [
         "from diffusers import DiffusionPipeline",
         'pipe = DiffusionPipeline.from_pretrained("DIR")',

@@ -1,5 +1,7 @@
 """The pipeline of an exported run."""
 
+# mypy: disable-error-code="attr-defined,no-untyped-call,misc,unused-ignore"
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 
-class GendiffPipeline(DiffusionPipeline):  # type: ignore[misc]  # of a library without types
+class GendiffPipeline(DiffusionPipeline):
     """Samples a generalized diffusion.
 
     Args:
