@@ -126,6 +126,6 @@ class GendiffScheduler:
             U = self.tables["dense"]
             return (x.flatten(2) @ (U.T if transposed else U)).reshape(x.shape)
         for axis in range(x.ndim - 2):
-            if (U := self.tables.get(f"axis.{axis}")) is not None:
-                x = (x.movedim(axis + 2, -1) @ (U.T if transposed else U)).movedim(-1, axis + 2)
+            if (matrix := self.tables.get(f"axis.{axis}")) is not None:
+                x = (x.movedim(axis + 2, -1) @ (matrix.T if transposed else matrix)).movedim(-1, axis + 2)
         return x
