@@ -41,6 +41,7 @@ from gendiff.rotation import Rotation as Rotation
 from gendiff.rotation import SeparableRotation as SeparableRotation
 from gendiff.run.config import Config as Config
 from gendiff.run.directory import Run as Run
+from gendiff.run.exporting.written import export as export
 from gendiff.run.module import as_model as as_model
 from gendiff.run.trained import Belief as Belief
 from gendiff.run.trained import TrainedModel as TrainedModel

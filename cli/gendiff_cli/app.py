@@ -31,6 +31,8 @@ _registry: list[Registry] = []  # the one in force: knows whose code an unforese
 COMMANDS = {
     "train": "Train a diffusion. Without options: the process of DDPM on embedded handwritten digits, some minutes on a laptop.",
     "import": "Make a run of a pretrained model: to sample from, to measure, to train on.",
+    "export": "Write a trained network for people who have no gendiff: a pipeline of diffusers, safetensors, ONNX.",
+    "push": "Export a trained network to the Hub of Hugging Face, with its model card.",
     "sample": "Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.",
     "restore": "Restore pictures from what was measured of them, with any run: deblurring, inpainting, super-resolution.",
     "invert": "The noise from which the deterministic path leads back to pictures, and how near it comes to them.",
