@@ -89,7 +89,7 @@ class Trainer:
             config.data.flip,
             config.conditions,
             self.settings.condition_dropout,
-            levels and levels.draws(self.diffusion, self.settings.seed, self.settings.batch),
+            None if levels is None else levels.draws(self.diffusion, self.settings.seed, self.settings.batch),
         )
         self._refuse_unequal_parts()
         shape = config.data.event_shape
@@ -130,7 +130,7 @@ class Trainer:
     def _step(self) -> Step:
         current = self.network.state_dict()
         levels = self.settings.levels
-        correction = levels and levels.correction(self.diffusion)
+        correction = None if levels is None else levels.correction(self.diffusion)
         averaged = [name for name, value in current.items() if value.is_floating_point()]
         return Step(
             self.config.objective,
