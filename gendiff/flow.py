@@ -31,7 +31,7 @@ from gendiff.errors import GendiffError
 from gendiff.score import Parametrization, ScoreModel, believe, encode, normalized
 from gendiff.shapes import per_event
 
-FIRST = 1 / 64  # of the way: a first step, which the error corrects
+FIRST = 1 / 64  # of a long way: a first step, which the error corrects
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
 MOST = 10_000  # evaluations of an event
 
@@ -79,6 +79,7 @@ def solve(
     *,
     trace: Trace | None = None,
     probes: Tensor | None = None,
+    first: float = FIRST,
 ) -> Solution:
     """Follow the ODE from ``x̄`` at the real step ``start`` to that at ``end``, up or down.
 
@@ -87,6 +88,7 @@ def solve(
         trace: how the change of density is found, not at all where left out: ``exact`` differentiates once for each component,
             ``hutchinson`` once for each of ``probes``.
         probes: ``(P, B, *event)``, entries of mean 0 and variance 1, ±1 best.
+        first: the first step that is tried, as a share of the way.
 
     Raises:
         ArgumentError: where the process has no continuous limit on the way.
@@ -112,7 +114,7 @@ def solve(
             dy = field(diffusion, model, y, i)
             return way * dy.detach(), way * _trace(dy, y, trace, probes).detach()
 
-    y, gained = _dormand_prince(speed, normalized(x_bar, here), tolerance)
+    y, gained = _dormand_prince(speed, normalized(x_bar, here), tolerance, first)
     level = torch.broadcast_to((there.log_v - here.log_v) / 2, diffusion.event_shape).sum()
     return Solution((there.a * there.m + there.v.sqrt() * y).to(dtype), gained + level, evaluations)
 
@@ -144,15 +146,15 @@ def _tableau() -> tuple[list[float], list[list[float]], list[float]]:
 
 
 def _dormand_prince(
-    speed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], y: Tensor, tolerance: Tolerance
+    speed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], y: Tensor, tolerance: Tolerance, first: float
 ) -> tuple[Tensor, Tensor]:
     """Integrate from u = 0 to 1, each event of the batch at its own steps."""
     times, stages, error_weights = _tableau()
     count, ndim, size = len(y), y.ndim - 1, y[0].numel()
     u = torch.zeros(count, dtype=torch.float64, device=y.device)
-    h = torch.full_like(u, FIRST)
+    h = torch.full_like(u, first)
     gained = torch.zeros_like(u)
-    slopes, gains = [speed(y, u)], 1
+    slopes, evaluations = [speed(y, u)], 1
     while bool((u < 1).any()):
         step = torch.minimum(h, 1 - u)
         last = u + step >= 1 - 1e-12
@@ -161,10 +163,12 @@ def _dormand_prince(
             moved = sum(weight * slope for weight, (slope, _) in zip(weights, slopes, strict=True))
             at = torch.where(last & (time == 1), 1.0, u + time * step)
             slopes.append(speed(y + per_event(step, ndim).to(y) * moved, at))
-        gains += len(stages) - 1
+        evaluations += len(stages) - 1
         arrived = y + per_event(step, ndim).to(y) * moved
         gain = sum(weight * more for weight, (_, more) in zip(stages[-1], slopes[:-1], strict=True)) * step
-        off, off_gain = (sum(weight * slope[part] for weight, slope in zip(error_weights, slopes, strict=True)) for part in (0, 1))
+        off, off_gain = (
+            sum(weight * slope[part] for weight, slope in zip(error_weights, slopes, strict=True)) for part in (0, 1)
+        )
         scale = tolerance.absolute + tolerance.relative * torch.maximum(y.abs(), arrived.abs())
         squares = ((per_event(step, ndim).to(y) * off / scale) ** 2).double().flatten(1).mean(1)
         allowed = size * (tolerance.absolute + tolerance.relative)
@@ -179,28 +183,16 @@ def _dormand_prince(
         grown = SAFETY * error.clamp_min(1e-10) ** -0.2
         h = torch.where(u < 1, step * grown.clamp(SHRINK, GROW), h)
         keep = per_event(taken, ndim)
-        first = (torch.where(keep, slopes[-1][0], slopes[0][0]), torch.where(taken, slopes[-1][1], slopes[0][1]))
+        slopes = [(torch.where(keep, slopes[-1][0], slopes[0][0]), torch.where(taken, slopes[-1][1], slopes[0][1]))]
         y, gained = torch.where(keep, arrived, y), torch.where(taken, gained + gain, gained)
         u = torch.where(taken, torch.where(last, 1.0, u + step), u)
-        slopes = [first]
-        if gains > MOST or bool((h < 1e-12).any()):
+        if evaluations > MOST or bool((h < 1e-12).any()):
             raise GendiffError(
-                f"the probability-flow ODE is not solved after {gains} evaluations",
+                f"the probability-flow ODE is not solved after {evaluations} evaluations",
                 details=[f"tolerance: {tolerance.relative:g} relative, {tolerance.absolute:g} absolute"],
                 fix="allow a larger error: rtol and atol",
             )
     return y, gained
-
-
-def probability_flow(
-    diffusion: Diffusion, model: ScoreModel, x_bar: Tensor, tolerance: Tolerance | None = None, end: float = 1.0
-) -> Solution:
-    """From ``x̄_N`` down to the real step ``end``, and from there to the clean event x̂_0 = E[x_0 | x̄_end] in one evaluation."""
-    solution = solve(diffusion, model, x_bar, diffusion.N, end, tolerance)
-    with torch.no_grad():
-        pivot = believe(model, solution.x_bar, float(end))
-    at = diffusion.at(0, x_bar.dtype)
-    return Solution(at.a * pivot.x_0 + at.s * pivot.eps, solution.log_density, solution.evaluations + 1)
 
 
 def log_prior(diffusion: Diffusion, x_bar: Tensor, matched: bool = False) -> Tensor:

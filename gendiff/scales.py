@@ -28,6 +28,7 @@ from gendiff.blur import LOG_FLOOR
 from gendiff.errors import ArgumentError, PluginError
 from gendiff.formula import Formula, expm1, log, logaddexp, maximum, over_components, over_time
 from gendiff.interpolation import between
+from gendiff.shapes import per_event
 
 
 class Scales(ABC):
@@ -116,13 +117,15 @@ class Scales(ABC):
         else:
             log_a = between(self.log_a, i, self.N)
             log_s = log_a - between(lambda step: self.log_a(step) - self.log_s(step), i, self.N)
+            whole = i.detach() == i.detach().round()
+            log_s = torch.where(per_event(whole, log_s.ndim - 1), self.log_s(i.detach().round().long()), log_s)
         if i.dtype.is_floating_point:
             self._check_limit(i, log_a, log_s)
         return log_a, log_s
 
     def _check_limit(self, i: Tensor, *values: Tensor) -> None:
         """Raise `ArgumentError` where one of these is nan; a GPU is not waited for, there it is the device that fails."""
-        jumps = torch.stack([value.isnan().flatten(1).any(1) for value in values]).any(0)
+        jumps = torch.stack([value.isnan().reshape(len(i), -1).any(1) for value in values]).any(0)
         if i.device.type != "cpu":
             torch._assert_async(~jumps.any(), "a real step where the process has no continuous limit")
         elif jumps.any():

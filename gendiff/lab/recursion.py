@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
 from gendiff.moments import Moments
 from gendiff.sampler import Past, Sampler
 from gendiff.score import Parametrization, decode
@@ -101,7 +102,16 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian, error: NetworkEr
     Args:
         error: of the model; None for the optimal one.
 
+    Raises:
+        ConfigError: for a sampler whose plan is not all that it does.
+
     """
+    if not sampler.affine:
+        raise ConfigError(
+            f"sampler '{sampler.name}' chooses its steps as it goes: what it draws does not follow from a plan",
+            fix="choose one of fixed steps: heun, dpmpp-2m",
+            subject="sampler.name",
+        )
     chain = _Chain(diffusion, data)
     points = [_prior(diffusion, sampler, data)]
     # Cov(k-th last point, l-th last point); evaluations are affine in the point where they were made.
