@@ -95,7 +95,7 @@ class Sampler(Component):
 
     #: Observed order: the error of the sampled distribution falls like (number of steps)^-order; 0 claims no convergence.
     order: ClassVar[int] = 1
-    #: Whether its updates are all that it does; False where `step` does more, and the plan only says where the chain is looked at.
+    #: Whether its updates are all that it does; False where `step` does more, and the plan says where it is looked at.
     affine: ClassVar[bool] = True
     clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step")
     prior: Prior = Field("standard", description="where chains start: standard, matched or data")

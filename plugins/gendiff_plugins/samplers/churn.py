@@ -27,10 +27,11 @@ class Churn(GridSampler):
 
     Before a step from i the process is run **forward** to the real step î > i at which the noise level is
     ``σ(î) = (1 + γ) σ(i)``, ``γ = min(S_churn/n, sqrt(2) - 1)`` where ``S_min <= σ(i) <= S_max``, else 0; the step of ``heun``
-    then leads down from î. With one level for all components, σ is s/a, and this is Karras' Algorithm 2. Where they move at speeds
-    of their own, all go to the same î, each by its own kernel ``q(x̄_î | x̄_i)`` with the noise times S_noise, so that together they
-    stay a state of the process, which a network was trained on; σ is then ``exp(-λ_ref)``, λ_ref the mean of λ over components by
-    the variance of the data. Nothing is above N: noise is never put in before the first step. With S_churn = 0 it is ``heun``.
+    then leads down from î. With one level for all components σ is s/a, and this is Karras' Algorithm 2. Where they move at
+    speeds of their own, all go to the same î, each by its own kernel ``q(x̄_î | x̄_i)`` with the noise times S_noise, so that
+    together they stay a state of the process, which a network was trained on; σ is then ``exp(-λ_ref)``, λ_ref the mean of λ
+    over components by the variance of the data. Nothing is above N: no noise is put in before the first step. With
+    S_churn = 0 it is ``heun``.
 
     Reference: Karras, Aittala, Aila, Laine 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv
     2206.00364, Algorithm 2.

@@ -25,11 +25,12 @@ class DormandPrince5(Sampler):
     """follows the probability-flow ODE in steps that it chooses by their error, for each event its own.
 
     ``dy/di = -θ'(i) T`` in real time, by Dormand and Prince's pair of orders 5 and 4: a step whose error is above
-    ``atol + rtol |y|`` (y has unit variance) is taken again, shorter. From N to step 1 in eight legs, where the chain can be looked
-    at, and from there to the data in one evaluation, as ``ddim``. How many evaluations there are depends on the network and on the
-    event; 60 to 300 are usual. Steps belong to an event alone: it is the same whichever others are drawn beside it.
+    ``atol + rtol |y|`` (y has unit variance) is taken again, shorter. From N to step 1 in eight legs, where the chain can be
+    looked at, and from there to the data in one evaluation, as ``ddim``. How many evaluations there are depends on the network
+    and on the event. Steps belong to an event alone: it is the same whichever others are drawn beside it.
 
-    Reference: Dormand, Prince 1980; Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv 2011.13456, Section 4.3.
+    Reference: Dormand, Prince 1980; Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv 2011.13456,
+    Section 4.3.
     """
 
     name = "dopri5"
