@@ -10,8 +10,8 @@ solver takes long steps. The log-density follows from the trace of the same fiel
 
     log p_i(x̄_i) = log p_N(x̄_N) + Σ_k ½ log(v_N/v_i) + ∫_i^N tr(∂(dy/di)/∂y) di .
 
-The solver is Dormand and Prince's pair of orders 5 and 4, whose numbers are SciPy's. The loop is ours, since a library's (torchdiffeq,
-SciPy) takes one step for a whole batch: then what becomes of an event would depend on those that are computed beside it. Here each
+The solver is Dormand and Prince's pair of orders 5 and 4, whose numbers are SciPy's. The loop is ours, since a library's
+(torchdiffeq, SciPy) takes one step for a whole batch: then what becomes of an event would depend on those that are computed beside it. Here each
 event has a step of its own.
 """
 
@@ -120,7 +120,7 @@ def solve(
 
 
 def _trace(dy: Tensor, y: Tensor, trace: Trace, probes: Tensor | None) -> Tensor:
-    """tr ∂dy/∂y of each event, float64, ``(B,)``."""
+    """The trace of ∂dy/∂y of each event, float64, ``(B,)``."""
     if not dy.requires_grad:  # a model that does not look at y
         return torch.zeros(len(y), dtype=torch.float64, device=y.device)
     if trace == "exact":

@@ -1,9 +1,10 @@
 r"""Interpolation: what a table over the steps 0..N says at a real step.
 
-Between two steps stands the cubic of Hermite through both, with slopes of the fourth order in the spacing, and no steeper than three
-times the secants beside them (Fritsch and Carlson 1980): what falls from step to step falls between them, so that a component whose
-λ never rises at whole steps never rises at real ones. At a whole step it is the entry itself, to the bit; a table that is linear in i
-stays linear. Which curve is drawn between two steps is a choice, and a harmless one: the law of x̄_i at the steps does not depend on it.
+Between two steps stands the cubic of Hermite through both, with slopes of the fourth order in the spacing, and no steeper
+than three times the secants beside them (Fritsch and Carlson 1980): what falls from step to step falls between them, so
+that a component whose λ never rises at whole steps never rises at real ones. At a whole step it is the entry itself, to the
+bit; a table that is linear in i stays linear. Which curve is drawn between two steps is a choice, and a harmless one: the
+law of x̄_i at the steps does not depend on it.
 
 What jumps has no value in between. Where an entry is infinite (``log s_0 = -inf``: no noise at 0, and at once a finite amount at
 step 1) there is no continuous limit from there to the next step, and nan says so.
@@ -51,7 +52,7 @@ def between(entries: Callable[[Tensor], Tensor], i: Tensor, N: int) -> Tensor:
 def _fill(g: list[Tensor], known: list[Tensor]) -> None:
     """Put parabolas, or lines, in the place of the entries that are not there."""
     far_left, far_right = 0, len(g) - 1
-    l, r = REACH, REACH + 1  # noqa: E741  # left and right
+    l, r = REACH, REACH + 1  # left and right
     straight = 2 * g[r] - g[l]
     g[r + 1] = torch.where(
         known[r + 1], g[r + 1], torch.where(known[l - 1], 3 * g[r] - 3 * g[l] + g[l - 1].nan_to_num(neginf=0), straight)

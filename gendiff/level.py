@@ -7,6 +7,7 @@ with m and c the moments of the data. Everything is float64 inside and cast once
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import final
 
@@ -127,7 +128,10 @@ class Level:
     @property
     def theta_speed(self) -> Tensor:
         """``dθ/di = -dλ/di sin θ cos θ`` at real steps, float64: how fast signal turns to noise, the clock of `gendiff.flow`."""
-        _, lam_speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))
+        with warnings.catch_warnings():  # forward mode loads what torch itself calls deprecated
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            _, lam_speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))
         sin_cos = (2 * self.theta).sin() / 2
         # Where one of both has vanished nothing turns, however fast λ falls.
         speed = torch.where(sin_cos > 0, -(lam_speed[0] if self.one else lam_speed) * sin_cos, 0.0)

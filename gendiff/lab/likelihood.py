@@ -254,8 +254,8 @@ def flow_likelihood(
 ) -> FlowLikelihood:
     """-log p of the events of these indices, at least two, by the probability-flow ODE (`gendiff.flow`).
 
-    p is the density of ``x̄_1/a_1``, the data with the noise of step 1, where the ODE begins, as in Song et al. 2021. ``eight_bit``:
-    an event is rounded to bytes and made continuous by uniform noise of one byte, and a byte's width is counted, so that the
+    p is the density of ``x̄_1/a_1``, the data with the noise of step 1, where the ODE begins, as in Song et al. 2021. With
+    ``eight_bit`` an event is rounded to bytes and made continuous by uniform noise of one byte, and a byte's width is counted, so that the
     mean is a bound on the bits of the bytes themselves (uniform dequantisation).
 
     Args:
