@@ -1,23 +1,31 @@
 r"""Likelihood: a bound on how probable the data are under a trained chain.
 
-The chain x_N, ..., x_1, x_0 that draws from ``q(x̄_{i-1} | x̄_i, x̂_0)`` at every step, the ancestral sampler with all N steps, is
+The chain x_N, ..., x_1, x_0 that draws from ``q(x̄_{i-1} | x̄_i, x̂_0)`` at every step, the ancestral
+sampler with all N steps, is
 a model with a density. Its negative logarithm is at most (Ho, Jain, Abbeel 2020; Kingma et al. 2021, arXiv 2107.00630)
 
-    L(x_0) = KL(q(x̄_N | x_0) || p(x̄_N))  +  Σ_{i=2..N} E ½ Σ_k (SNR_{i-1} - SNR_i) (x̂_0 - x̄_0)²  -  E log p(x_0 | x_1) ,
+    L(x_0) = KL(q(x̄_N | x_0) || p(x̄_N))  +  Σ_{i=2..N} E ½ Σ_k (SNR_{i-1} - SNR_i) (x̂_0 - x̄_0)²  -  E log
+    p(x_0 | x_1) ,
 
 with SNR = a²/s² per component k, and the expectation over ``x̄_i = a x̄_0 + s ε̄``: in terms of ε̂ a step is
-``½ expm1(2(λ_{i-1} - λ_i)) (ε̂ - ε)²``. It holds for every process and objective, for all it needs is x̂_0, and s_1 > 0.
+``½ expm1(2(λ_{i-1} - λ_i)) (ε̂ - ε)²``. It holds for every process and objective, for all it needs is x̂_0,
+and s_1 > 0.
 
 What stands last, the decoder, is of two kinds.
 
-* continuous: ``p(x̄_0 | x_1) = N(x̂_0, s_1²/a_1²)`` per component. L bounds a density, so it may be negative, and depends on the
+* continuous: ``p(x̄_0 | x_1) = N(x̂_0, s_1²/a_1²)`` per component. L bounds a density, so it may be
+negative, and depends on the
   units of x.
-* 8-bit: events in [-1, 1] are rounded to the 256 values v/127.5 - 1, and every value of every pixel has the probability that
-  N(x̂_0, σ²) gives its bin, the outermost bins reaching to infinity; ``σ² = mean_k s_1²/a_1²``. L bounds the probability of a
+* 8-bit: events in [-1, 1] are rounded to the 256 values v/127.5 - 1, and every value of every pixel has the
+probability that
+  N(x̂_0, σ²) gives its bin, the outermost bins reaching to infinity; ``σ² = mean_k s_1²/a_1²``. L bounds the
+  probability of a
   picture of bytes, in the convention of Ho et al., and bits per dimension compare with those of the literature.
 
-The sum over i is estimated: each event draws some of the steps, one in each of equal parts of a distribution that follows what
-the terms are for Gaussian data of the same moments, and is weighed by its inverse. The estimate of L has no bias, and its
+The sum over i is estimated: each event draws some of the steps, one in each of equal parts of a distribution
+that follows what
+the terms are for Gaussian data of the same moments, and is weighed by its inverse. The estimate of L has no
+bias, and its
 standard error is that of the mean over events.
 """
 
@@ -165,7 +173,8 @@ def bound(
     """Estimate L over the events of these indices, at least two.
 
     Args:
-        event: the event of an index, ``(*event)``; with ``eight_bit`` its values lie in [-1, 1] and are rounded to bytes.
+        event: the event of an index, ``(*event)``; with ``eight_bit`` its values lie in [-1, 1] and are
+        rounded to bytes.
         indices: what is drawn for an event is keyed by its index and the seed alone.
         matched: whether the chain starts from the matched prior.
         draws: steps that each event draws.
@@ -254,8 +263,10 @@ def flow_likelihood(
 ) -> FlowLikelihood:
     """-log p of the events of these indices, at least two, by the probability-flow ODE (`gendiff.flow`).
 
-    p is the density of ``x̄_1/a_1``, the data with the noise of step 1, where the ODE begins, as in Song et al. 2021. With
-    ``eight_bit`` an event is rounded to bytes and made continuous by uniform noise of one byte, and a byte's width is counted, so that the
+    p is the density of ``x̄_1/a_1``, the data with the noise of step 1, where the ODE begins, as in Song et
+    al. 2021. With
+    ``eight_bit`` an event is rounded to bytes and made continuous by uniform noise of one byte, and a byte's
+    width is counted, so that the
     mean is a bound on the bits of the bytes themselves (uniform dequantisation).
 
     Args:
