@@ -131,7 +131,7 @@ class Level:
         with warnings.catch_warnings():  # forward mode loads what torch itself calls deprecated
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            _, lam_speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))
+            lam_speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))[1]
         sin_cos = (2 * self.theta).sin() / 2
         # Where one of both has vanished nothing turns, however fast λ falls.
         speed = torch.where(sin_cos > 0, -(lam_speed[0] if self.one else lam_speed) * sin_cos, 0.0)
