@@ -90,7 +90,8 @@ def likelihood(
 
     It is that of the chain which the ancestral sampler with all N steps draws from, x̂_0 clipped to the range of the data; runs of
     any process and objective have one. With ``--method ode`` it is no bound on a chain but the density of the probability-flow
-    ODE, of the data with the noise of step 1, and nothing is clipped. Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
+    ODE, of the data with the noise of step 1, and nothing is clipped.
+    Data in [-1, 1] count as pictures of 8 bits, unbounded ones as numbers with a density.
     """
     from gendiff.datasets.split import UNSEEN
     from gendiff.denoiser import NetworkScore
