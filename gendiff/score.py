@@ -366,7 +366,7 @@ class ScoreModel(ABC):
         return self
 
     @abstractmethod
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         """The belief about ``(x̄_0, ε̄)`` given ``x̄_i``, ``(B, *event)``, at one step 1 <= i <= N or at steps of shape ``(B,)``.
 
         Differentiable in ``x_bar`` and in what the model is made of; `sample` says when a graph is kept.
@@ -377,7 +377,7 @@ class ScoreModel(ABC):
         """
 
 
-def believe(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> Pivot:
+def believe(model: ScoreModel, x_bar: Tensor, i: float | Tensor) -> Pivot:
     """What a model believes of ``x̄_i``, looked at before anything is made of it.
 
     Raises:

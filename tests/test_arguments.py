@@ -111,12 +111,12 @@ def test_events_are_a_batch_of_floating_point_numbers(process, entrance, x, says
     [
         (torch.tensor([1, 5, 9, -1]), "step -1 is outside"),
         (torch.tensor([1, 5, 9, N + 1]), f"step {N + 1} is outside"),
-        (torch.tensor([1.0, 5, 9, 2]), "steps are of type float32"),
+        (torch.tensor([1.0, 5, 9, 2]).half(), "steps are of type float16"),
         (torch.tensor([True, True, False, True]), "steps are of type bool"),
         (STEPS[:, None], r"steps have the shape \(4, 1\)"),
         (-1, "step -1 is outside"),
         (N + 1, f"step {N + 1} is outside"),
-        (3.0, "step 3.0 is no whole number"),
+        (N + 0.5, f"step {N + 0.5:g} is outside"),
         ("3", "step '3' is no whole number"),
     ],
 )

@@ -136,7 +136,8 @@ def targets(diffusion: Diffusion, sampler: Sampler, count: int = SHOWN) -> list[
 
 
 def _visited(diffusion: Diffusion, sampler: Sampler) -> list[int]:
-    return [diffusion.N, *(update.j for update in sampler.plan(diffusion))]
+    """The whole steps at which a sampler is, N first and 0 last; the real ones between them are not shown."""
+    return [diffusion.N, *(int(update.j) for update in sampler.plan(diffusion) if update.j == int(update.j))]
 
 
 def _events(data: Data, count: int) -> Tensor:
@@ -160,10 +161,10 @@ def _trajectories(
 
     def watch(snapshot: Snapshot) -> None:
         heed()
-        if snapshot.j in steps:
+        if (j := int(snapshot.j)) == snapshot.j and j in steps:
             x = diffusion.unrotate(snapshot.x_bar)
             belief = torch.zeros_like(x) if snapshot.pivot is None else diffusion.unrotate(snapshot.pivot.x_0)
-            views[snapshot.j] = (model.pictures(x).cpu(), model.pictures(belief).cpu())
+            views[j] = (model.pictures(x).cpu(), model.pictures(belief).cpu())
 
     for _ in generate(model.denoiser, model.run, sampler, seed, range(len(x_0)), len(x_0), watch):
         pass

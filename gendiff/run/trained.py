@@ -318,7 +318,7 @@ class TrainedModel:
         weights = (self.step, self.weights, self.weights_hash)
         return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, asked=asked, by=by)
 
-    def predict(self, x: Tensor, i: int | Tensor) -> Belief:
+    def predict(self, x: Tensor, i: float | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
 
         Autograd follows where ``x`` requires a gradient.
