@@ -1,6 +1,7 @@
 """The public names, once: type checkers and editors read this file, and ``import gendiff`` takes its names from it."""
 
 from gendiff import formula as formula
+from gendiff.clock import Clock as Clock
 from gendiff.component import Component as Component
 from gendiff.data import Data as Data
 from gendiff.datasets import pictures as pictures

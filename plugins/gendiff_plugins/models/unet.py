@@ -16,14 +16,21 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gendiff.clock import Clock
 from gendiff.condition import Conditions, Given
 from gendiff.errors import ConfigError
-from gendiff.model import Model
 from gendiff.shapes import EventShape, spatial
-from gendiff_plugins.models.embedding import ConditionEmbedding, StepEmbedding, beside, check_images, with_images
+from gendiff_plugins.models.embedding import (
+    ConditionEmbedding,
+    StepEmbedding,
+    Timed,
+    beside,
+    check_images,
+    with_images,
+)
 
 
-class UNet(Model):
+class UNet(Timed):
     """ADM-style U-Net for pictures, signals and volumes.
 
     The defaults are a small network for a CPU. The paper's network (121.06 M parameters at 3x64x64) is
@@ -53,7 +60,9 @@ class UNet(Model):
         self._check(event_shape)
         check_images(self, event_shape, conditions)
         dims = len(event_shape) - 1
-        return UNetModule(self, self.in_channels(event_shape), event_shape[0], dims, conditions)
+        return UNetModule(
+            self, self.in_channels(event_shape), event_shape[0], dims, conditions, self.clock(event_shape)
+        )
 
     def stages_of(self, network: nn.Module) -> list[nn.Module]:
         return [module for module in network.modules() if isinstance(module, Stage)]
@@ -108,18 +117,25 @@ class UNetModule(nn.Module):
     Args:
         dims: number of spatial axes, 1, 2 or 3.
         conditions: what it is told besides.
+        clock: what it is told of the step.
 
     """
 
     def __init__(
-        self, config: UNet, in_channels: int, out_channels: int, dims: int, conditions: Conditions | None = None
+        self,
+        config: UNet,
+        in_channels: int,
+        out_channels: int,
+        dims: int,
+        conditions: Conditions | None = None,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__()
         self.conditions = conditions or {}
         in_channels += beside(self.conditions)
         width = config.channels
         embedding = 4 * width
-        self.embedding = StepEmbedding(width, embedding)
+        self.embedding = StepEmbedding(width, embedding, clock)
 
         def stage(channels: int, out: int, factor: int) -> Stage:
             attention = Attention(out, config.heads) if factor in config.attention else None
