@@ -102,7 +102,7 @@ def main() -> int:
                 install(arguments.into / label, requirements)
                 passed = passes(arguments.into / label, library.tests)
                 failures += not passed
-                print(f"{label}: {'passed' if passed else 'FAILED'}")
+                print(f"{label}: {'passed' if passed else 'FAILED'}", flush=True)
     return int(failures > 0)
 
 
