@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture slow mutants quality minutes gpu docs pictures bench growth clean
+.PHONY: demo test lint torture slow oldest mutants quality minutes gpu docs pictures bench growth clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -28,6 +28,9 @@ torture: $(DEVELOPMENT)  ## Fault-injection campaigns (minutes).
 
 slow: $(DEVELOPMENT)  ## What takes minutes: agreement with other programs, campaigns on small things, type checkers (minutes).
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+oldest: $(DEVELOPMENT)  ## What is done with diffusers, by the oldest version that is promised and the newest (minutes).
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/oldest.py $(ARGS)
 
 mutants: $(DEVELOPMENT)  ## Small changes to the mathematics, each of which a test must notice (an hour; ARGS="--modules gendiff/level.py --all").
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/mutants.py $(ARGS)

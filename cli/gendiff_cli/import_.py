@@ -18,7 +18,9 @@ from gendiff_cli.options import Given, JsonOption, configured
 def import_(
     context: typer.Context,
     given: Given,
-    model: Annotated[str, typer.Argument(help="A pretrained model: diffusers:DIR.", metavar="MODEL:PATH")],
+    model: Annotated[
+        str, typer.Argument(help="A pretrained model: diffusers:DIR, or :ORG/NAME.", metavar="MODEL:PATH")
+    ],
     out: Annotated[Path | None, typer.Option(help="Run directory; default: the next number under runs/.")] = None,
     json: JsonOption = False,
 ) -> None:

@@ -17,6 +17,7 @@ from gendiff.denoiser import Denoiser
 from gendiff.errors import PluginError
 from gendiff.run.module import ModuleFile, TorchModule, signature
 from gendiff.streams import stream
+from gendiff.training.recipe import nothing_to_train
 from gendiff.training.trainer import Trainer
 
 FEW = 10  # steps: a run of no more is its own check
@@ -83,15 +84,10 @@ def _check_gradients(probe: _Probe, lines: list[str]) -> None:
         )
     weights = {name: weight for name, weight in probe.network.named_parameters() if weight.requires_grad}
     if not weights or output.grad_fn is None:
-        raise PluginError(
-            "the network has nothing to train",
-            details=[
-                "none of its parameters requires a gradient"
-                if not weights
-                else "its output does not depend on its parameters"
-            ],
-            fix="see that its layers are attributes of the module, and that forward uses them without torch.no_grad()",
-            subject="model.name",
+        raise nothing_to_train(
+            "none of its parameters requires a gradient"
+            if not weights
+            else "its output does not depend on its parameters"
         )
     output.square().sum().backward()
     idle = [name for name, weight in weights.items() if weight.grad is None]

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gendiff.errors import PluginError
 from gendiff.run.posthoc import Profile
 from gendiff.run.settings import TrainSettings
 
@@ -37,6 +38,16 @@ def decays(settings: TrainSettings, step: int) -> list[float]:
     return [*exponential, *(Profile(width, step).decay() for width in settings.profiles.values())]
 
 
+def nothing_to_train(why: str) -> PluginError:
+    """For a network that no step would change."""
+    return PluginError(
+        "the network has nothing to train",
+        details=[why],
+        fix="see that its layers are attributes of the module, and that forward uses them without torch.no_grad()",
+        subject="model.name",
+    )
+
+
 def build_optimizer(
     settings: TrainSettings, network: nn.Module, rate: Tensor, capturable: bool
 ) -> torch.optim.Optimizer:
@@ -44,8 +55,12 @@ def build_optimizer(
 
     AdamW shrinks each matrix and each kernel of a convolution by ``rate * weight_decay`` in a step. Biases, and the scales and
     shifts of norms, which are vectors, stay as they are: they make nothing smoother by being small.
+
+    Raises `PluginError` where the network has no weights.
     """
     parameters = list(network.parameters())
+    if not parameters:
+        raise nothing_to_train("it has no parameters")
     betas = settings.betas
     if settings.optimizer == "adam":
         return torch.optim.Adam(parameters, rate, betas=betas, fused=True, capturable=capturable)

@@ -29,6 +29,10 @@ class Net(nn.Module):
     def forward(self, x, i):
         return self.layers(x)
 
+class Still(nn.Module):
+    def forward(self, x, i):
+        return x / 2
+
 class Mixing(Net):
     def __init__(self):
         super().__init__(1, 2)
@@ -217,6 +221,7 @@ class TestFile:
     @pytest.mark.parametrize(
         ("function", "code", "what"),
         [
+            ("Still", 3, "the network has nothing to train"),
             ("Mixing", 3, "depends on the other events of its batch"),
             ("Other", 3, "neither with (x, i) nor with (x, i, condition)"),
             ("mak", 3, "did you mean 'make'?"),

@@ -9,6 +9,8 @@ from pathlib import Path
 from command import run
 from foreign import pipeline, unet
 
+import gendiff
+
 PAGE = (Path(__file__).parents[2] / "docs/networks.md").read_text()
 SMALL = ("--steps", "12", "--batch", "4", "--set", "train.sample_every=0", "--device", "cpu")
 
@@ -25,7 +27,9 @@ def commands():
 def test_its_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipeline(tmp_path / "DIR", unet(), num_train_timesteps=50)
-    Path("net.py").write_text(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1])
+    load, network = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    Path("net.py").write_text(network)
+    assert len(eval(load, {"gendiff": gendiff})) == 16
     done = []
     for number, line in enumerate(commands()):
         words = shlex.split(line.replace("pictures/", "digits"))
@@ -40,4 +44,4 @@ def test_its_commands_run(tmp_path, monkeypatch):
         result = run(*words)
         assert result.code == 0, f"{line}\n{result.err}"
         done.append(line)
-    assert len(done) == 7
+    assert len(done) == 8

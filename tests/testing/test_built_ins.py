@@ -216,6 +216,8 @@ VARIANTS = [
     (Sampler, "ancestral:steps=10"),
     (Model, "unet:dropout=0.5,multipliers=[1,2,2]"),
     (Model, "mlp:frequency_features=true"),
+    (Model, "dit:width=16,depth=2,heads=2,time=bands,bands=4"),
+    (Model, "uvit:width=16,depth=3,heads=2,time=lambda"),
     (Metric, "spectrum:bands=8"),
     (Data, "gaussian-field:size=[20]"),
     (Operator, "blur:sigma=0.8,borders=circular"),
