@@ -1,8 +1,8 @@
 """Lay out the pages of the site: ``python docs/site.py FOLDER`` (``make site``); MkDocs makes HTML of that folder.
 
-The pages are those of docs/, which are read on GitHub as they are. Three things differ on the site: README.md is its first page,
-docs/api.md is written by mkdocstrings from the same docstrings, and notebooks are pages. What a page links to and the site has no
-page for, such as a module, is laid beside them, so that no link leads out and none needs an address that the project may not have.
+The pages are those of docs/, which are read on GitHub as they are. Three things differ on the site: README.md is its first
+page, docs/api.md is written by mkdocstrings from the same docstrings, and notebooks are pages. What a page links to and the
+site has no page for, such as a module, is laid beside them: no link needs an address that the project may not have.
 """
 
 from __future__ import annotations
@@ -75,17 +75,14 @@ def _names(text: str) -> str:
 def _led(text: str, source: Path, place: Path, folder: Path, pages: dict[Path, str]) -> str:
     """A page whose links are those of the site; code stays as it is."""
 
-    def link(found: re.Match[str]) -> str:
-        before, target, anchor, after = found.groups()
+    def link(match: re.Match[str]) -> str:
+        before, target, anchor, after = match.groups()
         if re.match(r"[a-z]+:", target):
-            return found[0]
+            return match[0]
         there = (source.parent / target).resolve()
         if there.is_dir():
-            there = _front(there, folder)
-        if there in pages:
-            goal = folder / pages[there]
-        else:
-            goal = folder / _laid(there, folder)
+            there = _front(there)
+        goal = folder / (pages.get(there) or _laid(there, folder))
         return before + Path(os.path.relpath(goal, place.parent)).as_posix() + (anchor or "") + after
 
     parts = re.split(r"(?ms)(^ *```.*?^ *```)", text)
@@ -93,7 +90,7 @@ def _led(text: str, source: Path, place: Path, folder: Path, pages: dict[Path, s
     return "".join(parts)
 
 
-def _front(there: Path, folder: Path) -> Path:
+def _front(there: Path) -> Path:
     """What of a folder is shown: its README, the text of its ``__init__``, or the list of its files."""
     for name in ("README.md", "__init__.py"):
         if (there / name).exists():
