@@ -27,7 +27,7 @@ lint: $(DEVELOPMENT)  ## Style, types and the arrows of docs/architecture.md.
 torture: $(DEVELOPMENT)  ## Fault-injection campaigns (minutes).
 	@$(BIN)/python -m pytest -m torture $(ARGS)
 
-slow: $(DEVELOPMENT)  ## Agreement with other programs that take long, such as the command line of pytorch-fid as it is (minutes).
+slow: $(DEVELOPMENT)  ## What takes minutes: agreement with other programs, campaigns on small things, type checkers (minutes).
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 mutants: $(DEVELOPMENT)  ## Small changes to the mathematics, each of which a test must notice (an hour; ARGS="--modules gendiff/level.py --all").

@@ -1,6 +1,7 @@
 """The public names, once: type checkers and editors read this file, and ``import gendiff`` takes its names from it."""
 
 from gendiff import formula as formula
+from gendiff.clock import Clock as Clock
 from gendiff.component import Component as Component
 from gendiff.data import Data as Data
 from gendiff.datasets import pictures as pictures
@@ -23,6 +24,7 @@ from gendiff.guide import as_guide as as_guide
 from gendiff.guide import guided as guided
 from gendiff.guide import mixed as mixed
 from gendiff.level import Level as Level
+from gendiff.levels import Levels as Levels
 from gendiff.logger import Logger as Logger
 from gendiff.metric import Metric as Metric
 from gendiff.model import Model as Model
@@ -40,6 +42,7 @@ from gendiff.rotation import Rotation as Rotation
 from gendiff.rotation import SeparableRotation as SeparableRotation
 from gendiff.run.config import Config as Config
 from gendiff.run.directory import Run as Run
+from gendiff.run.exporting.written import export as export
 from gendiff.run.module import as_model as as_model
 from gendiff.run.trained import Belief as Belief
 from gendiff.run.trained import TrainedModel as TrainedModel

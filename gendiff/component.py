@@ -47,9 +47,11 @@ if TYPE_CHECKING:
 else:
     from abc import abstractmethod as abstractmethod
 
-#: What no list offers: what stands in a configuration for an object that somebody gave in Python, or for data nobody has.
+#: What no list offers: what stands in a configuration for an object that somebody gave in Python, for data nobody has, or for
+#: data before which another setting puts an autoencoder.
 _PYTHON = {
     ("data", "elsewhere"): "gendiff.datasets.elsewhere:Elsewhere",
+    ("data", "latents"): "gendiff.datasets.latents:Latents",
     ("data", "python-events"): "gendiff.datasets.tensors:TensorData",
     ("model", "python-module"): "gendiff.run.module:TorchModule",
     ("guide", "python-classifier"): "gendiff.guide:GivenClassifier",

@@ -21,6 +21,7 @@ from gendiff.command import command
 from gendiff.component import Component, abstractmethod
 from gendiff.condition import Conditions, stacked
 from gendiff.errors import ConfigError, PluginError
+from gendiff.latent import Latent
 from gendiff.plain import json_line
 from gendiff.shapes import EventShape
 
@@ -76,6 +77,42 @@ class Data(Component):
         """What `conditions` are for the event at ``index``, by name; of a label the number of its class, or its name."""
         return {}
 
+    @property
+    def latent(self) -> Latent | None:
+        """What the events are latents of; None where they are what they show."""
+        return None
+
+    @property
+    def shown(self) -> Data:
+        """The same events as pictures: what samples are compared with. Of latents, the pictures that they were made of."""
+        return self
+
+    def mirrored(self, index: int) -> Tensor:
+        """The event at ``index``, left and right exchanged."""
+        return self[index].flip(-1)
+
+    @final
+    def pictures(self, events: Tensor) -> Tensor:
+        """Events ``(n, *event)`` as pictures ``(n, *picture)``: latents are decoded, others are what they are."""
+        return events if self.latent is None else self.latent.decode(events)
+
+    @final
+    def events(self, pictures: Tensor) -> Tensor:
+        """Pictures ``(n, *picture)`` as events ``(n, *event)``: encoded where events are latents."""
+        return pictures if self.latent is None else self.latent.encode(pictures)
+
+    @final
+    @property
+    def picture_shape(self) -> EventShape:
+        """The shape of what `pictures` gives of an event."""
+        return self.event_shape if self.latent is None else self.latent.picture_shape(self.event_shape)
+
+    @final
+    @property
+    def in_pictures(self) -> bool:
+        """Whether `pictures` gives pictures ``(C, H, W)`` in [-1, 1], which are kept in 8 bits."""
+        return len(self.picture_shape) == 3 and (self.latent is not None or self.value_range == (-1, 1))
+
     def require(self) -> None:
         """Raise `DataError` where the events cannot be had here at all: they were given in Python, or never known."""
         return
@@ -127,6 +164,10 @@ class Data(Component):
 
         It tells the event from others whatever becomes of them, and which belong together (`gendiff.datasets.split`).
         """
+        return ""
+
+    def group(self, index: int) -> str:
+        """What the event is a piece of, such as a photograph: all its pieces are held out together, or none; here nothing."""
         return ""
 
     @property

@@ -110,7 +110,7 @@ class NetworkScore(ScoreModel):
         model.condition = dict(condition)
         return model
 
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)
         x = self.diffusion.unrotate(network_input(self.parametrization, x_bar, at))
         told = filled(self.conditions, self.condition, len(x), x.device)

@@ -38,6 +38,7 @@ from gendiff.shapes import (
     check_shape,
     check_step,
     check_steps,
+    check_time,
     check_values,
 )
 from gendiff.velocity import Velocity
@@ -149,18 +150,19 @@ class Diffusion:
 
     # --- scales ------------------------------------------------------------------------------------------------------
 
-    def at(self, i: int | Tensor, dtype: torch.dtype = torch.float32) -> Level:
+    def at(self, i: float | Tensor, dtype: torch.dtype = torch.float32) -> Level:
         """Step ``i``, or the steps ``i`` of shape ``(B,)``, as numbers that broadcast over ``(B, *event)``.
 
-        The one way to them: ``at(i).a`` and ``.s``, ``.log_a`` and ``.log_s``, ``.half_log_snr``, ``.theta`` and more.
+        The one way to them: ``at(i).a`` and ``.s``, ``.log_a`` and ``.log_s``, ``.half_log_snr``, ``.theta`` and more. Steps may
+        be real: ``at(12.5)``, or a tensor of float32 or float64.
 
         Raises:
-            ArgumentError: where a step is no whole number in 0..N.
+            ArgumentError: where a step is no number in 0..N, or a real one where this process has no continuous limit.
 
         """
         return self._level(i, dtype)
 
-    def asked(self, x_bar: Tensor, i: int | Tensor) -> Level:
+    def asked(self, x_bar: Tensor, i: float | Tensor) -> Level:
         """The level at which a model is asked about ``x_bar``, in its precision: steps in 1..N, one or one for each event.
 
         Raises:
@@ -171,7 +173,7 @@ class Diffusion:
 
     # --- forward -----------------------------------------------------------------------------------------------------
 
-    def q_sample(self, x_0: Tensor, i: int | Tensor, eps: Tensor) -> Tensor:
+    def q_sample(self, x_0: Tensor, i: float | Tensor, eps: Tensor) -> Tensor:
         """``x_i`` for clean events, one step or steps ``(B,)``, and event-space noise; float32 or float64, as ``x_0``.
 
         Raises:
@@ -189,12 +191,12 @@ class Diffusion:
             )
         return at.a * x_bar_0 + at.s * eps_bar
 
-    def score(self, i: int | Tensor, eps: Tensor) -> Tensor:
+    def score(self, i: float | Tensor, eps: Tensor) -> Tensor:
         """``∇ log q(x_i | x_0) = -U s_i^{-1} U^T ε`` in event space, i >= 1."""
         at = self._of_each(eps, i, "eps", least=1)
         return self.unrotate(-self.rotate(eps) / at.s)
 
-    def kernel(self, i: int, j: int) -> Kernel:
+    def kernel(self, i: float, j: float) -> Kernel:
         """``q(x̄_i | x̄_j)`` for 0 <= j < i <= N; ``kernel(i, i-1)`` is the paper's one step (A_i^{1/2}, B_i^{1/2})."""
         return Kernel(
             scale=(self.at(i).log_a - self.at(j).log_a).exp(),
@@ -203,7 +205,7 @@ class Diffusion:
 
     # --- reverse -----------------------------------------------------------------------------------------------------
 
-    def posterior(self, i: int, j: int) -> Posterior:
+    def posterior(self, i: float, j: float) -> Posterior:
         """``q(x̄_j | x̄_i, x̄_0)`` for 0 <= j < i <= N."""
         log_r = self._log_r(i, j)
         rest, here, there = -torch.expm1(log_r), self.at(i, torch.float64), self.at(j, torch.float64)  # 1 - r
@@ -223,7 +225,7 @@ class Diffusion:
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
-    def _level(self, i: int | Tensor, dtype: torch.dtype, least: int = 0) -> Level:
+    def _level(self, i: float | Tensor, dtype: torch.dtype, least: int = 0) -> Level:
         if isinstance(i, Tensor):
             check_values(i, "i")
             if i.device.type != "cpu" and i.device != self.scales.device:
@@ -232,10 +234,12 @@ class Diffusion:
                     fix="move the process: diffusion.to(i.device)",
                 )
             return Level(self.scales, self.moments.mean, self.moments.variance, check_steps(i, self.N, least), dtype)
-        step = torch.full((1,), check_step(i, self.N, least), device=self.scales.device)  # no device is waited for
+        time = check_time(i, self.N, least)
+        kind = torch.float64 if isinstance(time, float) else torch.int64
+        step = torch.full((1,), time, dtype=kind, device=self.scales.device)  # no device is waited for
         return Level(self.scales, self.moments.mean, self.moments.variance, step, dtype, one=True)
 
-    def _of_each(self, x: Tensor, i: int | Tensor, name: str, least: int = 0) -> Level:
+    def _of_each(self, x: Tensor, i: float | Tensor, name: str, least: int = 0) -> Level:
         """The level of each event of ``x``, in its precision."""
         check_events(x, self.event_shape, name)
         if x.device != self.scales.device:
@@ -252,8 +256,8 @@ class Diffusion:
         check_events(x, self.event_shape, name)
         return self.rotation.rotate(x)
 
-    def _log_r(self, i: int, j: int) -> Tensor:
-        if not check_step(j, self.N) < check_step(i, self.N):
+    def _log_r(self, i: float, j: float) -> Tensor:
+        if not check_time(j, self.N) < check_time(i, self.N):
             raise ArgumentError(f"need 0 <= j < i <= {self.N}, got j = {j}, i = {i}")
         return (2 * (self.at(i).half_log_snr - self.at(j).half_log_snr)).clamp_max(0.0)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid as _logsigmoid
 
+from gendiff.interpolation import between
 from gendiff.shapes import per_event
 
 MOST, DEEPEST = 256, 48  # operations in one formula, and inside each other
@@ -50,9 +51,13 @@ class Formula:
     parts: tuple[Formula | Tensor | float, ...]
 
     def __call__(self, i: Tensor, ndim: int) -> Tensor:
-        """Its values at steps ``i``, ``(B,)``: float64, ``(B, *diagonal)`` or what broadcasts to it, ``ndim`` axes besides B."""
+        """Its values at steps ``i``, ``(B,)``: float64, ``(B, *diagonal)`` or what broadcasts to it, ``ndim`` axes besides B.
+
+        At real steps its tables over time are read between their entries (`gendiff.interpolation`); a table that is linear in i
+        is linear there too, so that what is written in ``over_time(t)`` is a formula in t.
+        """
         if self.operation == "time":
-            return per_event(self.table[i], ndim)
+            return per_event(between(self.table.__getitem__, i, len(self.table) - 1), ndim)
         if self.operation == "components":
             return self.table
         values = [

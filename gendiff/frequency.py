@@ -29,12 +29,28 @@ def bands_of(rho: Tensor, bands: int) -> Tensor:
     return (rho / rho.max().clamp_min(1e-12) * bands).long().clamp_max(bands - 1)
 
 
+def equal_bands(rho: Tensor, bands: int) -> Tensor:
+    """The band 0..bands-1 of each component, of equal numbers of them, to one, in the order of `ordered`: int64, same shape.
+
+    1 <= bands <= K, the number of components.
+    """
+    order = ordered(rho)
+    band = torch.empty_like(order)
+    band[order] = torch.arange(len(order), device=order.device) * bands // len(order)
+    return band.reshape(rho.shape)
+
+
+def ordered(rho: Tensor) -> Tensor:
+    """Flat indices of the components from the lowest frequency to the highest: by ρ rounded to 1e-9, ties by flat index."""
+    return rho.flatten().round(decimals=9).argsort(stable=True)
+
+
 def mirrored(rho: Tensor) -> Tensor:
     """The partner of each component at the other end of the frequency order: of rank p, the one of rank K-1-p.
 
-    The order is by ρ rounded to 1e-9, ties by flat index; int64 flat indices in the shape of ρ, ``spatial``.
+    In the order of `ordered`; int64 flat indices in the shape of ρ, ``spatial``.
     """
-    order = rho.flatten().round(decimals=9).argsort(stable=True)
+    order = ordered(rho)
     partner = torch.empty_like(order)
     partner[order] = order.flip(0)
     return partner.reshape(rho.shape)

@@ -45,7 +45,7 @@ class GaussianScore(ScoreModel):
     def __repr__(self) -> str:
         return f"GaussianScore({self.diffusion})"
 
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)
         m, c = self.mean.to(x_bar), self.variance.to(x_bar)
         residual = (x_bar - at.a * m) / (at.a**2 * c + at.s**2)

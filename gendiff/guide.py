@@ -65,9 +65,9 @@ class Scene(ShownByShape):
     dropout: float = 0.0
     other: Callable[[str], ScoreModel] = no_other
     measurement: Measurement | None = None
-    descent: tuple[int, ...] = ()
+    descent: tuple[float, ...] = ()
 
-    def next(self, i: int | Tensor) -> int | Tensor:
+    def next(self, i: float | Tensor) -> float | Tensor:
         """The step to which a sampler goes down from i."""
         if isinstance(i, Tensor):
             return torch.tensor([self.next(step) for step in i.tolist()], device=i.device)
@@ -98,7 +98,7 @@ class Guide(Component):
         return
 
     @abstractmethod
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         """The belief about ``x̄_i``, ``(B, *event)``, that takes the place of the model's; `believe` asks a model.
 
         Each event by itself: the pivot of one does not depend on which others are drawn with it, beyond rounding.
@@ -147,7 +147,7 @@ class Guided(ScoreModel):
         """The same guide on the model under another condition."""
         return Guided(self.model.given(condition), self.guide, self.scene)
 
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         return self.guide.pivot(self.model, x_bar, i, self.scene)
 
 
@@ -206,7 +206,7 @@ class Rebased(ScoreModel):
     def given(self, condition: Given) -> Rebased:
         return Rebased(self.model.given(condition), self.own, self.home)
 
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         pivot = believe(self.model, rebased(x_bar, self.home, self.own), i)
         return Pivot(*(rebased(part, self.own, self.home) for part in (pivot.x_0, pivot.eps)))
 
@@ -250,7 +250,7 @@ class ClassifierGuide(Guide):
         """
 
     @final
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         if self.weight == 0:
             return believe(model, x_bar, i)
         at, graph = scene.diffusion.asked(x_bar, i), torch.is_grad_enabled()

@@ -7,6 +7,7 @@ with m and c the moments of the data. Everything is float64 inside and cast once
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import final
 
@@ -26,7 +27,7 @@ class Level:
     Args:
         scales: of the process.
         mean, variance: of its data, m and c, float64, ``(1, *event)``.
-        i: steps 0..N, int64, ``(B,)``.
+        i: steps 0..N, int64, or float64 where they are real, ``(B,)``.
         dtype: of ``a``, ``s``, ``m``, ``c``, ``v``; what is logarithmic stays float64.
         one: ``i`` is a single step, and its values have no axis for it.
 
@@ -50,7 +51,7 @@ class Level:
         self.one = one
 
     def __repr__(self) -> str:
-        steps = f"i={int(self.i[0])}" if self.one else f"{len(self.i)} steps i"
+        steps = f"i={self.i[0].item():g}" if self.one else f"{len(self.i)} steps i"
         return f"Level({steps} of {self.N}, {self.dtype})".replace("torch.", "")
 
     @property
@@ -61,14 +62,18 @@ class Level:
     @cached_property
     def log_a(self) -> Tensor:
         """``log a_i``, float64."""
-        log_a = self.scales.log_a(self.i)
+        log_a = self._real[0] if self.i.dtype.is_floating_point else self.scales.log_a(self.i)
         return log_a[0] if self.one else log_a
 
     @cached_property
     def log_s(self) -> Tensor:
         """``log s_i``, float64; -inf where there is no noise."""
-        log_s = self.scales.log_s(self.i)
+        log_s = self._real[1] if self.i.dtype.is_floating_point else self.scales.log_s(self.i)
         return log_s[0] if self.one else log_s
+
+    @cached_property
+    def _real(self) -> tuple[Tensor, Tensor]:
+        return self.scales.at(self.i)
 
     @property
     def half_log_snr(self) -> Tensor:
@@ -100,6 +105,11 @@ class Level:
         """``v = a² c + s²``, the variance of x̄_i."""
         return self.a**2 * self.c + self.s**2
 
+    @property
+    def log_v(self) -> Tensor:
+        """``log v``, float64."""
+        return torch.logaddexp(2 * self.log_a + self.variance.log(), 2 * self.log_s)
+
     @cached_property
     def cos(self) -> Tensor:
         """``cos θ = a sqrt(c/v)``."""
@@ -115,9 +125,20 @@ class Level:
         """``θ`` in [0, π/2], float64: 0 for clean data, π/2 for pure noise."""
         return torch.atan2(self.log_s.exp(), self.log_a.exp() * self.variance.sqrt())
 
+    @property
+    def theta_speed(self) -> Tensor:
+        """``dθ/di = -dλ/di sin θ cos θ`` at real steps, float64: how fast signal turns to noise, the clock of `gendiff.flow`."""
+        with warnings.catch_warnings():  # forward mode loads what torch itself calls deprecated
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            lam_speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))[1]
+        sin_cos = (2 * self.theta).sin() / 2
+        # Where one of both has vanished nothing turns, however fast λ falls.
+        speed = torch.where(sin_cos > 0, -(lam_speed[0] if self.one else lam_speed) * sin_cos, 0.0)
+        return speed
+
     @cached_property
     def before(self) -> Level:
-        """The level of step i - 1, one nearer to the data; raises `ArgumentError` where i = 0."""
-        return Level(
-            self.scales, self.mean, self.variance, check_steps(self.i, self.N, least=1) - 1, self.dtype, one=self.one
-        )
+        """The level of step i - 1, one nearer to the data; raises `ArgumentError` where i < 1."""
+        i = check_steps(check_steps(self.i, self.N, least=1) - 1, self.N)
+        return Level(self.scales, self.mean, self.variance, i, self.dtype, one=self.one)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from gendiff.clock import Clock
 from gendiff.component import Component, abstractmethod
 from gendiff.condition import Conditions, Given
 from gendiff.errors import ConfigError, PluginError
@@ -56,9 +57,11 @@ class Model(Component):
     def attach(self, network: nn.Module, diffusion: Any) -> None:
         """Tell a network that `build` gave of the process, a `Diffusion`, in which it is asked, where it needs that.
 
-        What it keeps of it is no weight: buffers that are not persistent.
+        Here: each `Clock` in it. What it keeps of the process is no weight: buffers that are not persistent.
         """
-        return
+        for module in network.modules():
+            if isinstance(module, Clock):
+                module.attach(diffusion)
 
     def configuration(self) -> Mapping[str, Any]:
         """The settings that the weights of this model were trained for, a part of the table of a configuration; here none.

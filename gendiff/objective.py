@@ -25,14 +25,6 @@ from gendiff.model import ask
 from gendiff.score import Parametrization, Pivot, check_moments, encode, network_input
 from gendiff.shapes import ShownByShape
 
-#: What a mean squared error of 1 is, by what is predicted.
-LOSS_OF_ONE: Mapping[Parametrization, str] = {
-    Parametrization.EPS: "that of an output of 0, which knows nothing of the noise",
-    Parametrization.V: "that of an output of 0, for data of mean square 1",
-    Parametrization.WIENER: "that of the best linear guess, an output of 0",
-    Parametrization.SCORE: "a mean squared error of 1 of the score",
-}
-
 
 class Nothing(nn.Module):
     """A network that has learned nothing."""
@@ -89,11 +81,10 @@ class Objective(Component):
         """
         if type(self).weight is not Objective.weight:
             return ""
-        if self.power == 2 and not self.summed and self.parametrization in LOSS_OF_ONE:
-            return LOSS_OF_ONE[self.parametrization]
+        if self.power == 2 and not self.summed and self.parametrization.loss_of_one:
+            return self.parametrization.loss_of_one
         power = "squared" if self.power == 2 else "absolute"
-        of = {Parametrization.X_0: " of x_0", Parametrization.STD: " of s ε"}.get(self.parametrization, "")
-        return f"a {'summed' if self.summed else 'mean'} {power} error of 1{of}, in the units of the data"
+        return f"a {'summed' if self.summed else 'mean'} {power} error of 1{self.parametrization.of}, in the units of the data"
 
     @final
     def loss_of_nothing(self, diffusion: Diffusion, x_0: Tensor, i: Tensor, eps: Tensor) -> float:

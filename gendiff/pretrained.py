@@ -23,7 +23,10 @@ from gendiff.model import Model
 from gendiff.plain import json_object, json_text
 from gendiff.shapes import EventShape
 
-OF = "of"  # in an architecture: the path that it was read from
+OF, REVISION = (
+    "of",
+    "revision",
+)  # in an architecture: the path that it was read from; and of what was fetched, which it was
 
 
 class Pretrained(Model):
@@ -58,6 +61,24 @@ class Pretrained(Model):
 
         All that there are: those that have no place in this network too. Raises `DataError` where they cannot be read.
         """
+
+    @classmethod
+    def fetched(cls, path: str, revision: str = "") -> tuple[Path, str] | None:
+        """Where that lies now which a path names on another machine, and its exact revision; None, as here, for no such name.
+
+        Asked where nothing is at the path. Such a model has a parameter ``revision``.
+
+        Raises:
+            DataError: where it cannot be had.
+            PluginError: without the library that brings it.
+
+        """
+        return None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What somebody should know who begins from these weights, a line each."""
+        return []
 
     @property
     def event_shape(self) -> EventShape | None:
@@ -97,23 +118,34 @@ class Pretrained(Model):
         if not isinstance(value, Mapping) or not isinstance(path := value.get("path"), str | Path) or path == "":
             return value
         try:
-            kept = json_object(value.get("architecture") or "{}").get(OF)
+            kept = json_object(value.get("architecture") or "{}")
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"model '{cls.name}': its architecture is no JSON", fix="leave it out", subject="model.architecture"
             ) from error
-        if kept == str(path):
+        revision = str(value.get(REVISION) or "")
+        if kept.get(OF) == str(path) and kept.get(REVISION, "") == revision:
             return value
-        place = written_out(Path(path))
-        if not place.exists():
-            raise DataError(
-                f"there is no '{path}'",
-                details=[f"allowed: {cls.files}"],
-                fix=f"correct the path (the working folder is {Path.cwd()})",
-                subject="model.path",
+        place, about = written_out(Path(path)), {OF: str(path)}
+        if place.exists() and revision:
+            raise ConfigError(
+                f"'{path}' is here, and has no revision '{revision}'",
+                fix="leave out revision: it is of what is downloaded",
+                subject="model.revision",
             )
+        if not place.exists():
+            brought = cls.fetched(str(path), revision)
+            if brought is None:
+                raise DataError(
+                    f"there is no '{path}'",
+                    details=[f"allowed: {cls.files}"],
+                    fix=f"correct the path (the working folder is {Path.cwd()})",
+                    subject="model.path",
+                )
+            place, exact = brought
+            about, value = {**about, REVISION: exact}, {**value, REVISION: exact}
         parameters = {key: entry for key, entry in value.items() if key not in ("name", "path", "architecture")}
-        return {**value, "architecture": json_text({OF: str(path), **cls.read(place, parameters)})}
+        return {**value, "architecture": json_text({**about, **cls.read(place, parameters)})}
 
 
 def written_out(path: Path) -> Path:

@@ -45,7 +45,7 @@ class Past(ShownByShape):
 
 @dataclass(frozen=True)
 class Update:
-    """One update i -> j of a plan: float64 diagonals; a coefficient that is None is absent.
+    """One update i -> j of a plan, steps whole or real: float64 diagonals; a coefficient that is None is absent.
 
     Args:
         p, e, constant: of x̄_i, of fresh noise z, and what is added.
@@ -54,8 +54,8 @@ class Update:
 
     """
 
-    i: int
-    j: int
+    i: float
+    j: float
     p: Tensor | None = None
     q: Tensor | None = None
     b: Tensor | None = None
@@ -76,7 +76,7 @@ class Update:
                 if getattr(past, name) is not None
             ]
         terms += ["e z"] if self.e is not None else []
-        return f"Update({self.i} -> {self.j}: {' + '.join(terms) or '0'})"
+        return f"Update({self.i:g} -> {self.j:g}: {' + '.join(terms) or '0'})"
 
 
 #: ``standard``: N(0, s_N²). ``matched``: N(a_N m, a_N² c + s_N²), the moments that the data have at N. ``data``: an event of the
@@ -95,6 +95,8 @@ class Sampler(Component):
 
     #: Observed order: the error of the sampled distribution falls like (number of steps)^-order; 0 claims no convergence.
     order: ClassVar[int] = 1
+    #: Whether its updates are all that it does; False where `step` does more, and the plan says where it is looked at.
+    affine: ClassVar[bool] = True
     clip: bool = Field(False, description="clamp x̂_0 to the range of the data at every step")
     prior: Prior = Field("standard", description="where chains start: standard, matched or data")
 
@@ -106,6 +108,18 @@ class Sampler(Component):
             ConfigError: for a process that it cannot sample.
 
         """
+
+    def step(
+        self,
+        diffusion: Diffusion,
+        model: ScoreModel,
+        update: Update,
+        x_bar: Tensor,
+        pivots: Sequence[Pivot],
+        z_bar: Tensor | None,
+    ) -> Tensor:
+        """x̄_j out of x̄_i; here what the update says (`apply`). A sampler that chooses its steps itself may do more."""
+        return apply(update, x_bar, pivots, z_bar)
 
     @final
     def plan(self, diffusion: Diffusion) -> tuple[Update, ...]:
@@ -123,7 +137,7 @@ class Snapshot(ShownByShape):
     """A look at the chain: after the update to step ``j``, the ``number``-th, ``x̄_j`` and the pivot it was made from."""
 
     number: int
-    j: int
+    j: float
     x_bar: Tensor
     pivot: Pivot | None
 
@@ -217,7 +231,7 @@ def sample(
         for number, update in enumerate(sampler.plan(diffusion), 1):
             pivots.insert(0, believe(model, x_bar, update.i))
             z_bar = None if update.e is None else diffusion.rotate(_drawn(draw, diffusion, len(x_bar)).to(dtype))
-            x_bar = apply(update, x_bar, pivots, z_bar)
+            x_bar = sampler.step(diffusion, model, update, x_bar, pivots, z_bar)
             if watch:
                 watch(Snapshot(number, update.j, x_bar, pivots[0]))
             del pivots[len(update.past) + 1 :]
@@ -356,7 +370,7 @@ class Clamped(ScoreModel):
     def given(self, condition: Given) -> Clamped:
         return Clamped(self.model.given(condition), self.diffusion)
 
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         pivot = believe(self.model, x_bar, i)
         if self.value_range is None:
             return pivot

@@ -9,6 +9,9 @@ have a² + s² = 1 and need only ``L_i = log Ā_i``: a = exp(L/2), s = sqrt(-exp
 
 Everything here is float64 and lives in logarithms: ``1 - ᾱ`` in float32 is wrong by 1.7e-4 at i = 1. Coefficients are cast once,
 by whoever uses them. ``λ_i = log(a_i/s_i)``, the half log-SNR, must not increase with i in any component.
+
+Steps may be real, i = N t. What an author writes is asked at whole steps alone, unless it is a formula, and is continued between
+them (`Scales.at`): the laws of x̄_i at whole steps, which a network was trained on, stay what they are to the bit.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import torch
 from torch import Tensor
 
 from gendiff.blur import LOG_FLOOR
-from gendiff.errors import PluginError
+from gendiff.errors import ArgumentError, PluginError
 from gendiff.formula import Formula, expm1, log, logaddexp, maximum, over_components, over_time
+from gendiff.interpolation import between
+from gendiff.shapes import per_event
 
 
 class Scales(ABC):
@@ -91,7 +96,48 @@ class Scales(ABC):
     @final
     def half_log_snr(self, i: Tensor) -> Tensor:
         """``λ_i = log a_i - log s_i``; +inf where there is no noise."""
-        return self.log_a(i) - self.log_s(i)
+        log_a, log_s = self.at(i)
+        return log_a - log_s
+
+    @final
+    def at(self, i: Tensor) -> tuple[Tensor, Tensor]:
+        """``(log a, log s)`` at steps ``i``, whole or real, ``(B,)``: float64, each ``(B, *diagonal)``.
+
+        At real steps formulas are read between the entries of their tables over time. Of scales that are none, L where they are
+        variance-preserving, else log a and λ, which keeps λ from rising.
+
+        Raises:
+            ArgumentError: at a real step where this process jumps: it has no continuous limit there.
+
+        """
+        if not i.dtype.is_floating_point or self.formulas:
+            log_a, log_s = self.log_a(i), self.log_s(i)
+        elif isinstance(self, VariancePreserving):
+            log_a, log_s = self.of_log_alpha_bar(between(self.log_alpha_bar, i, self.N))
+        else:
+            log_a = between(self.log_a, i, self.N)
+            log_s = log_a - between(lambda step: self.log_a(step) - self.log_s(step), i, self.N)
+            whole = i.detach() == i.detach().round()
+            log_s = torch.where(per_event(whole, log_s.ndim - 1), self.log_s(i.detach().round().long()), log_s)
+        if i.dtype.is_floating_point:
+            self._check_limit(i, log_a, log_s)
+        return log_a, log_s
+
+    def _check_limit(self, i: Tensor, *values: Tensor) -> None:
+        """Raise `ArgumentError` where one of these is nan; a GPU is not waited for, there it is the device that fails."""
+        jumps = torch.stack([value.isnan().reshape(len(i), -1).any(1) for value in values]).any(0)
+        if i.device.type != "cpu":
+            torch._assert_async(~jumps.any(), "a real step where the process has no continuous limit")
+        elif jumps.any():
+            step = float(i[jumps][0])
+            raise ArgumentError(
+                f"this process has no continuous limit at step {step:g}",
+                details=[
+                    f"its scales, {type(self).__name__}, jump between {int(step)} and {int(step) + 1}: there is no noise at one "
+                    "of them, and a finite amount at the other"
+                ],
+                fix=f"ask at whole steps there, or at real ones from {int(step) + 1} on",
+            )
 
 
 class VariancePreserving(Scales):
@@ -103,11 +149,16 @@ class VariancePreserving(Scales):
 
     @final
     def log_a(self, i: Tensor) -> Tensor:
-        return (0.5 * self.log_alpha_bar(i)).clamp_min(LOG_FLOOR)
+        return self.of_log_alpha_bar(self.log_alpha_bar(i))[0]
 
     @final
     def log_s(self, i: Tensor) -> Tensor:
-        return 0.5 * torch.log(-torch.expm1(self.log_alpha_bar(i)))
+        return self.of_log_alpha_bar(self.log_alpha_bar(i))[1]
+
+    @staticmethod
+    def of_log_alpha_bar(L: Tensor) -> tuple[Tensor, Tensor]:
+        """``(log a, log s)`` of ``L = log Ā``."""
+        return (0.5 * L).clamp_min(LOG_FLOOR), 0.5 * torch.log(-torch.expm1(L))
 
 
 @dataclass(frozen=True, repr=False)

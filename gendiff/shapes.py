@@ -6,7 +6,7 @@ name     shape                 meaning
 event    ``(C, *spatial)``     one picture ``(C, H, W)`` or signal ``(C, L)``; ``C`` channels, any sizes
 x        ``(B, *event)``       a batch of events
 x_bar    ``(B, *event)``       the same batch in rotated coordinates
-i        ``(B,)`` int64        a step per event, 0..N
+i        ``(B,)``              a step per event, 0..N: int64, or float32 or float64 where time is real
 diagonal broadcasts to event   one number per component; the channel axis is 1 where channels share it
 ======== ===================== =========================================================================
 """
@@ -194,27 +194,41 @@ def check_step(i: SupportsIndex, N: int, least: int = 0) -> int:
     return step
 
 
-def check_steps(i: Tensor, N: int, least: int = 0) -> Tensor:
-    """``i`` as int64, ``(B,)``; raises `ArgumentError` where it holds anything but whole numbers in ``least..N``.
+def check_time(i: SupportsIndex | float, N: int, least: int = 0) -> int | float:
+    """``i`` as an int, or a float where it is real; raises `ArgumentError` where it is no number in ``least..N``.
 
-    A GPU is not waited for: there it is the device that fails, at the next wait.
+    Real steps reach down to 0, without it where ``least`` is 1: there is noise from the first moment on.
     """
-    if i.dtype.is_floating_point or i.dtype.is_complex or i.dtype == torch.bool:
+    if not isinstance(i, float):
+        return check_step(i, N, least)
+    if not (0 < i <= N or i == least):  # also true for NaN
+        raise ArgumentError(f"step {i:g} is outside {least}..{N}")
+    return i
+
+
+def check_steps(i: Tensor, N: int, least: int = 0) -> Tensor:
+    """``i`` as int64, or float64 where it is real, ``(B,)``; raises `ArgumentError` where one is outside ``least..N``.
+
+    Real steps as in `check_time`. A GPU is not waited for: there it is the device that fails, at the next wait.
+    """
+    if i.dtype not in (torch.float32, torch.float64) and (
+        i.dtype.is_floating_point or i.dtype.is_complex or i.dtype == torch.bool
+    ):
         raise ArgumentError(
             f"steps are of type {i.dtype}".replace("torch.", ""),
-            details=[f"steps are whole numbers {least}..{N}"],
-            fix="convert them: i.long()",
+            details=[f"steps are whole numbers {least}..{N}, or real ones in float32 or float64"],
+            fix="convert them: i.long(), or i.double()",
         )
     check_values(i, "i")
     if i.ndim > 1:
         raise ArgumentError(f"steps have the shape {tuple(i.shape)}", details=["steps are one for each event, (B,)"])
-    i = i.long().reshape(-1)
-    inside = ((i >= least) & (i <= N)).all()
+    i = (i.double() if i.dtype.is_floating_point else i.long()).reshape(-1)
+    low = (i > 0) | (i == least) if i.dtype.is_floating_point else i >= least
+    inside = low & (i <= N)
     if i.device.type != "cpu":
-        torch._assert_async(inside, f"a step is outside {least}..{N}")
-    elif not inside:
-        outside = i[(i < least) | (i > N)]
-        raise ArgumentError(f"step {int(outside[0])} is outside {least}..{N}")
+        torch._assert_async(inside.all(), f"a step is outside {least}..{N}")
+    elif not inside.all():
+        raise ArgumentError(f"step {i[~inside][0].item():g} is outside {least}..{N}")
     return i
 
 

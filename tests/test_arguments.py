@@ -111,12 +111,12 @@ def test_events_are_a_batch_of_floating_point_numbers(process, entrance, x, says
     [
         (torch.tensor([1, 5, 9, -1]), "step -1 is outside"),
         (torch.tensor([1, 5, 9, N + 1]), f"step {N + 1} is outside"),
-        (torch.tensor([1.0, 5, 9, 2]), "steps are of type float32"),
+        (torch.tensor([1.0, 5, 9, 2]).half(), "steps are of type float16"),
         (torch.tensor([True, True, False, True]), "steps are of type bool"),
         (STEPS[:, None], r"steps have the shape \(4, 1\)"),
         (-1, "step -1 is outside"),
         (N + 1, f"step {N + 1} is outside"),
-        (3.0, "step 3.0 is no whole number"),
+        (N + 0.5, f"step {N + 0.5:g} is outside"),
         ("3", "step '3' is no whole number"),
     ],
 )
@@ -164,7 +164,7 @@ def test_levels_kernels_and_posteriors_take_steps_of_the_process(process):
         lambda: process.kernel(3, 3),
         lambda: process.kernel(3, -1),
         lambda: process.posterior(N + 1, 2),
-        lambda: process.posterior(2.0, 1),
+        lambda: process.posterior(2.0, 2.5),
     ):
         with pytest.raises(ArgumentError):
             call()
@@ -424,8 +424,8 @@ def test_an_inversion_goes_all_the_way(process, steps):
     assert invert(process, optimal, X, np.array([N, 5, 0])).equal(invert(process, optimal, X, [N, 5, 0]))
 
 
-@pytest.mark.parametrize("i", [True, 1.0, None, "1"])
-def test_one_step_is_a_whole_number(process, i):
+@pytest.mark.parametrize("i", [True, None, "1"])
+def test_one_step_is_a_number(process, i):
     with pytest.raises(ArgumentError, match="is no whole number"):
         process.at(i)
 
@@ -634,7 +634,7 @@ def test_no_view_is_read_and_no_score_made_where_there_is_no_noise(process, para
     for i in (0, torch.tensor([3, 0, 1, 2])):
         with pytest.raises(ArgumentError, match="step 0 is outside 1"):
             decode(parametrization, X, X, process.at(i))
-        if parametrization in ("score", "residual"):
+        if parametrization in ("score", "residual", "velocity"):
             with pytest.raises(ArgumentError, match="step 0 is outside 1"):
                 encode(parametrization, Pivot(X, EPS), process.at(i))
         else:

@@ -49,7 +49,7 @@ MEASURING = "Measuring"
 
 
 @configured(
-    "arm seeds steps batch lr ema model data size condition hold_out noise objective sampler "
+    "arm grid seeds steps batch lr ema model data size latent condition hold_out noise objective sampler "
     "nfe n features fid_weights metric precision compiled gate allow device threads at_once out preset config set"
 )
 def compare(
@@ -61,6 +61,13 @@ def compare(
             help="'dct schedule=log:f_max=0.6': a rotation and what else differs; 'preset=NAME', a shipped configuration; or a "
             "run, or several that differ in their seed. May be given again; the first is the baseline.",
             metavar="TEXT",
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Every arm with each of these values of a key; given again, with each combination.",
+            metavar="KEY=VALUE,VALUE",
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="How many seeds, 0, 1, 2, ..., or which: 0,4,7.", metavar="K|LIST")] = "3",
@@ -129,12 +136,13 @@ def compare(
     from gendiff.comparison.gate import Gate
     from gendiff.comparison.measure import rehearse
     from gendiff.comparison.settings import sentences
+    from gendiff.comparison.sweep import swept
     from gendiff.machine.world import join
 
     comparison: Comparison | None
     if resume is not None:
         others = {
-            "--arm": arm, "--nfe": nfe, "--features": features, "--fid-weights": fid_weights, "--metric": metric,
+            "--arm": arm, "--grid": grid, "--nfe": nfe, "--features": features, "--fid-weights": fid_weights, "--metric": metric,
             "--precision": precision, "--compile": compiled, "--allow": allow, "--out": out,
         }  # fmt: skip
         _refuse_changes([*given.options, *(option for option, value in others.items() if value)])
@@ -143,8 +151,9 @@ def compare(
     else:
         comparison = None
         asked = asking(precision, compiled, device)
+        texts = swept(arm or [], grid) if grid else arm or []
         plan = _plan(
-            registry, arm or [], given.layers(registry), seeds, nfe, n, features, fid_weights, metric, allow, asked
+            registry, texts, given.layers(registry), seeds, nfe, n, features, fid_weights, metric, allow, asked
         )
         if all(contender.runs for contender in plan.contenders):
             source = context.get_parameter_source("seeds")
@@ -198,7 +207,7 @@ def _compared(
     listener = Bars(registry)
     with comparison.working() as heed:
         comparison.finish(registry, device, listener, heed, crew)
-        looks = comparison.looks(device, listener, heed)
+        looks = comparison.looks(registry, device, listener, heed, crew)
         facts = result_of(comparison, unequal, gates)
         return facts, pages.write(comparison, facts, looks)
 
@@ -223,13 +232,13 @@ def _plan(
         raise ConfigError(
             f"a comparison has two arms at least, here {'is one' if texts else 'are none'}",
             where="--arm",
-            fix='write gendiff compare --arm identity --arm "dct schedule=quartic"',
+            fix='write gendiff compare --arm identity --arm "dct schedule=quartic", or --grid N=100,1000',
         )
     sampler = next((layer for layer in common if layer.origin == "--sampler"), None)
     arms = parse_arms(texts, registry)
     remark_overruled(*(arm.over(common) for arm in arms if arm.run is None))
     contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
-    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.event_shape)
+    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.picture_shape)
     return Plan(
         contenders=tuple(contenders),
         seeds=_seeds(seeds),

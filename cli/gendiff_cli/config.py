@@ -28,7 +28,7 @@ def config() -> None:
 
 @app.command()
 @configured(
-    "process rotation schedule velocity noise objective model data size sampler logger metric preset config set"
+    "process rotation schedule velocity noise objective model data size latent sampler logger metric preset config set"
 )
 def show(
     context: typer.Context,

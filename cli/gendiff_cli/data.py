@@ -17,7 +17,7 @@ from gendiff.command import command
 from gendiff.errors import ConfigError, PluginError
 from gendiff_cli.commands import Group
 from gendiff_cli.console import counted, err, json_result, next_step, note, plain, progress, result, table
-from gendiff_cli.options import JsonOption
+from gendiff_cli.options import JsonOption, spec_option
 
 if TYPE_CHECKING:
     from gendiff.datasets.images import ImageData
@@ -116,27 +116,43 @@ def prepare(
     size: SizeOption = None,
     channels: ChannelsOption = None,
     crop: CropOption = None,
+    latent: Annotated[
+        str | None,
+        spec_option("latent", "Pack the latents that an autoencoder makes of the pictures: diffusers:path=DIR."),
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="Only the first N events.")] = None,
     on_bad_image: Annotated[
         OnBadImage, typer.Option(help="error: stop and name it; skip: leave it out, count and list it.")
     ] = OnBadImage.error,
     workers: WorkersOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --latent: cpu, cuda or cuda:K; a GPU where there is one, and then one process reads."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Pack any data into one memory-mapped set of 8-bit events, for --data packed:path=DEST.
+    """Pack any data into one memory-mapped set of 8-bit events, or of their latents, for --data packed:path=DEST.
 
     It can be interrupted in any way: the same command goes on where it stopped, to the same bits.
     """
     from gendiff.component import spec_value
+    from gendiff.datasets.latents import Latents
     from gendiff.datasets.packing import pack
     from gendiff.datasets.sources import tolerant
     from gendiff.machine.workers import default_workers
+    from gendiff.machine.world import choose_device
 
-    settings, resize = _resolved(context.obj, source, size, channels, crop)
+    settings, resize = _resolved(context.obj, source, size, channels, crop, latent)
     skip = on_bad_image is OnBadImage.skip
+    if device is not None and not latent:
+        raise ConfigError("--device is of an autoencoder", fix="say which: --latent SPEC, or leave it out")
     with settings.locating(), counting("packed") as watch:
+        data = tolerant(settings.config.data) if skip else settings.config.data
+        if isinstance(data, Latents):
+            place = choose_device(device)
+            data, workers = data.on(place), workers if place.type == "cpu" else 0
         events = pack(
-            tolerant(settings.config.data) if skip else settings.config.data,
+            data,
             dest,
             resize=resize,
             n=n,
@@ -206,7 +222,7 @@ def info(
         json_result(facts)
     else:
         _show(facts)
-    if source_data.name != "packed" and source_data.value_range is not None:
+    if source_data.name != "packed" and source_data.in_pictures:  # packed, anything else would be rounded to 8 bits
         options = [
             *(["--n", 10000] if source_data.length is None else []),
             *(["--on-bad-image", "skip"] if bad else []),
@@ -229,7 +245,7 @@ def _own_sizes(data: ImageData) -> list[tuple[tuple[int, int], int]]:
 
 
 def _resolved(
-    registry: Registry, text: str, size: str | None, channels: int | None, crop: Crop | None
+    registry: Registry, text: str, size: str | None, channels: int | None, crop: Crop | None, latent: str | None = None
 ) -> tuple[Resolved, Resize | None]:
     """The data of a spec or path, and how to resize them where they cannot do that themselves."""
     from gendiff.component import component_class
@@ -249,8 +265,11 @@ def _resolved(
     ours = set() if "size" in fields else {"size", "crop"}  # what is done here where the data cannot do it
     own = {key: value for key, value in given.items() if value is not None and key not in ours}
     flags = [Layer.at(f"--{key}", f"data.{key}", value) for key, value in own.items()]
+    flags += [Layer.at("--latent", "latent", latent)] if latent else []
     with called_like_a_path(text, parameters["name"]):
-        settings = resolve([Layer("SOURCE", {"data": parameters}), *flags])
+        settings = resolve(
+            [Layer("SOURCE", {"data": parameters}), *flags, Layer("--latent", {"latent": latent} if latent else {})]
+        )
     if "size" in fields or not (size or crop):
         return settings, None
     if size is None:
@@ -322,6 +341,9 @@ def _report(events: PackedSet, json: bool) -> None:
         "path": str(events.path),
         "events": f"{events.count:,} of {'x'.join(map(str, events.event_shape))}, {events.values.nbytes:,} bytes",
         "resized": f"{resize['filter']}, crop {resize['crop']}" if resize else "no",
+        **(
+            {"latents": f"of {facts['latent']['name']}, {facts['latent'].get('path', '')}"} if "latent" in facts else {}
+        ),
         "rounding": f"at most {facts['largest_rounding']:.1e}"
         if facts["largest_rounding"] > FLOAT
         else "none: every value is kept",

@@ -162,7 +162,7 @@ def evaluate(
         samples = None if model else event_set(context.obj, source, SOURCE, n)
         if model and not out:
             inside(model.run.path, model.run.evaluations)  # before hours of drawing
-        shape = samples.event_shape if samples else model.denoiser.diffusion.event_shape if model else ()
+        shape = samples.event_shape if samples else model.config.data.picture_shape if model else ()
         theirs = reference_set(context.obj, data, reference, reference_n, model.run if model else None, shape, held_out)
         if theirs is None and save_statistics is None:
             raise ConfigError(

@@ -14,7 +14,7 @@ from gendiff_cli.console import json_result, next_step, note, result
 from gendiff_cli.options import Given, JsonOption, configured
 
 
-@configured("objective data size condition hold_out sampler preset config set")
+@configured("objective data size latent condition hold_out sampler preset config set")
 def import_(
     context: typer.Context,
     given: Given,

@@ -61,7 +61,8 @@ def interpolate(
     from gendiff.run.asked import read
 
     opened_run = open_run(run)
-    ends = events_of([one, other], opened_run.config.data.event_shape, f"an event of '{run}'")
+    data = opened_run.config.data
+    ends = data.events(events_of([one, other], data.picture_shape, f"an event of '{run}'"))
     with join(device) as world:
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         if not world.main:
@@ -72,7 +73,8 @@ def interpolate(
         about = {"pictures": [one.name, other.name], "steps": count, "along": along.value, "n": n}
         origin = made_by(model, "interpolate", count, options, about)
         with busy("interpolating"):
-            events = model.interpolate(ends[0], ends[1], n, count, read(condition or []), along=along.value)
+            way = model.interpolate(ends[0], ends[1], n, count, read(condition or []), along=along.value)
+            events = model.pictures(way)
         with staged(model, out, "interpolated", origin, {SHEET}) as stage:
             drawn = DrawnFiles(stage)
             for k, event in enumerate(events):

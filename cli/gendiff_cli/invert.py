@@ -57,7 +57,9 @@ def invert(
     from gendiff.storage.files import put, saved
 
     opened_run = open_run(run)
-    x_0 = events_of(picture, opened_run.config.data.event_shape, f"an event of '{run}'")
+    data = opened_run.config.data
+    given = events_of(picture, data.picture_shape, f"an event of '{run}'")
+    x_0 = data.events(given)
     with join(device) as world:
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         if not world.main:
@@ -71,11 +73,12 @@ def invert(
         numbers = _numbers(x_0, noise, back)
         with staged(model, out, "inverted", origin, {SHEET, NUMBERS, NOISE}) as stage:
             drawn = DrawnFiles(stage)
-            for k, event in enumerate(back):
+            for k, event in enumerate(model.pictures(back)):
                 drawn.put(k, event, origin.text)
             drawn.close()
             saved(stage / NOISE, lambda file: np.save(file, noise.numpy(), allow_pickle=False))
-            seen = torch.stack([x_0, noise / noise.std().clamp_min(1e-12) / 2, back], 1).flatten(0, 1)
+            grey = noise / noise.std().clamp_min(1e-12) / (1 if data.latent else 2)
+            seen = torch.stack([given, model.pictures(grey), model.pictures(back)], 1).flatten(0, 1)
             pictures.save(stage / SHEET, pictures.sheet(seen, 3), origin.text)
             put(stage / NUMBERS, json_text({**origin.facts["invert"], "numbers": numbers}, indent=1).encode())
             origin.save(stage)

@@ -43,10 +43,11 @@ def event_set(registry: Registry, text: str, where: str, n: int | None, shape: E
         shape: that of the events that they are compared with, if known.
 
     """
+    from gendiff.datasets.sources import is_spec
     from gendiff.evaluation import event_files
 
     path = Path(text).expanduser()
-    if text.partition(":")[0].strip() in registry.names("data"):
+    if is_spec(registry, text):
         return _data_set(registry, text, where, n, shape)
     with _argument(where):
         if path.suffix == ".npz" and path.is_file():

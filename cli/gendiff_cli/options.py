@@ -167,11 +167,18 @@ OPTIONS: Mapping[str, Any] = {
     "velocity": Annotated[str | None, _component("velocity", "Speed of each component: blur, isotropic, ...")],
     "noise": Annotated[str | None, _component("noise", "Noise schedule β_i: linear, cosine, ...")],
     "objective": Annotated[str | None, _component("objective", "What the network predicts: eps, x0, v, ...")],
+    "levels": Annotated[
+        str | None, _component("levels", "Law of noise levels in training: uniform, log-normal, logit-normal, ...")
+    ],
     "model": Annotated[str | None, _component("model", "Network: unet, 'unet:channels=64', mlp, ...")],
     "data": Annotated[
         str | None, _component("data", "Data: digits, dead-leaves, ..., or the path of a folder or file.")
     ],
     "size": Annotated[str | None, typer.Option(help="Size of pictures: 32, or 32x48 (height x width).")],
+    "latent": Annotated[
+        str | None,
+        _component("latent", "An autoencoder before the rotation: diffusers:path=DIR; events are its latents."),
+    ],
     "condition": Annotated[
         list[str] | None,
         typer.Option(

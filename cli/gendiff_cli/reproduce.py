@@ -30,6 +30,7 @@ from gendiff_cli.options import (
 )
 from gendiff_cli.remarks import remark_overruled
 from gendiff_cli.training import machine
+from gendiff_cli.twin import of_twin
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from gendiff.comparison.reproduction import Scale
     from gendiff.plugin.registry import Registry
 
-TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1")
+TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1", "twin")
 SCALES = ("tiny", "small", "paper")
+OF_TWIN = ("tiny", "small", "full")
 SCENES = ("bedroom", "church")
 
 
@@ -49,12 +51,18 @@ SCENES = ("bedroom", "church")
 def reproduce(
     context: typer.Context,
     given: Given,
-    target: Annotated[str, typer.Argument(help=f"What of the paper: {', '.join(TARGETS)}.", metavar="TARGET")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Of the paper: figure1, figure2, figure3, figure4, table1; or twin: processes against their isotropic twin.",
+            metavar="TARGET",
+        ),
+    ],
     scale: Annotated[
         str,
         typer.Option(
             help="tiny: embedded digits, half an hour of one core; small: dead leaves 64x64 in colour, an hour of a GPU; "
-            "paper: the authors' setting on LSUN 64x64, days of a GPU, needs --data."
+            "paper: the authors' setting on LSUN 64x64, days of a GPU, needs --data. Of twin: tiny, small, full."
         ),
     ] = "tiny",
     scene: Annotated[str, typer.Option(help="The paper's data at the scale paper: bedroom or church.")] = "bedroom",
@@ -75,18 +83,24 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: reproductions/SCALE. What is there is not done again.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Stop after so many, saved, with exit code 75: the same command goes on.", metavar="M"
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps with each arm, forget them, and say what it costs.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Reproduce a figure or the table of the blur-diffusion paper, as far as the scale allows.
+    """Reproduce a figure or the table of the blur-diffusion paper, or hold processes against their isotropic twin.
 
     gendiff reproduce table1 --scale tiny
     """
     load = Load()
     _known(target, TARGETS, "target", "TARGET")
-    _known(scale, SCALES, "scale", "--scale")
+    _known(scale, OF_TWIN if target == "twin" else SCALES, "scale", "--scale")
     _known(scene, SCENES, "scene", "--scene")
     _refuse_unused(context, target, scale)
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -95,9 +109,17 @@ def reproduce(
     from gendiff.comparison.reproduction import SCALES as KNOWN
     from gendiff.comparison.reproduction import figure4
     from gendiff.comparison.reproduction import reproduce as make
+    from gendiff.machine.stopping import within
     from gendiff.machine.world import choose_device, join
     from gendiff_cli.progress import Bars
 
+    if target == "twin":
+        with within(minutes):
+            of_twin(
+                context.obj, scale, given, seeds, steps, n, features, fid_weights, asking(precision, compiled, device),
+                device, load, at_once, threads, out or Path("reproductions") / f"twin-{scale}", dry_run, json,
+            )  # fmt: skip
+        return
     # A comparison takes no folder that holds something else, and figure4 is the same at every scale.
     name = target if target == "figure4" else f"paper-{scene}" if scale == "paper" else scale
     folder = out or Path("reproductions") / name
@@ -122,7 +144,7 @@ def reproduce(
             _forecast(target, scale, comparison, choose_device(device), partial(machine, load=load, crew=crew), json)
             return
         note(f"in {comparison.path}")
-        with join(device) as world, comparison.working() as heed:
+        with within(minutes), join(device) as world, comparison.working() as heed:
             crew = crew_of(count, at_once, threads, world.device, what)
             files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed, crew)
     if json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
+from gendiff.errors import ConfigError
 from gendiff_cli.console import json_result, next_step, note, progress, result, table
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
@@ -106,7 +107,13 @@ def restore(
         check_restores(way)
     with saying("--guide", "guide"):
         guides = [*map(Guide, guide or []), way]
-    clean = events_of(picture, shape, f"an event of '{run}'") if simulate else None
+    data = opened_run.config.data
+    if data.latent is not None and not simulate:
+        raise ConfigError(
+            f"the events of '{run}' are latents, and what was measured of pictures is not measured of these",
+            fix="--simulate measures the latents of clean pictures",
+        )
+    clean = data.events(events_of(picture, data.picture_shape, f"an event of '{run}'")) if simulate else None
     y = (
         events_of(picture, measured, f"what operator '{A.name}' gives of an event")
         if clean is None
@@ -131,19 +138,25 @@ def restore(
             or opened_run.samples / f"{folder_name(model, sampler, seed, n * len(picture), Asked())}-{A.name}-{name}"
         )
         check_folder(folder, out is not None, {SHEET, NUMBERS, CLEAN, MEASURED})
-        size = 3 * n * len(picture) * file_size(shape)
+        size = 3 * n * len(picture) * file_size(data.picture_shape)
         check_room(folder, size, f"{n * len(picture):,} pictures", "make room, or choose another directory: --out DIR")
         if out is None:
             inside(opened_run.path, folder)
         with whole(folder, out is not None, size) as stage:
             drawn = DrawnFiles(stage)
             events = _restored(model, sampler, seed, n, batch, asked, evaluations)
+            if (
+                data.latent is not None
+            ):  # seen and measured are pictures, and what was measured where it is as large as they
+                events = model.pictures(events.flatten(0, 1)).unflatten(0, events.shape[:2])
+                clean = None if clean is None else model.pictures(clean)
+                y = model.pictures(y) if measured == shape else y
             for k, event in enumerate(events.flatten(0, 1)):
                 facts = {key: value for key, value in made_by.facts.items() if key != "n"}
                 facts |= {"image": k, "picture": picture[k // n].name, "draw": k % n}
                 drawn.put(k, event, type(made_by)(facts).text)
             drawn.close()
-            numbers = _numbers(events, y, clean, opened_run.config.data.value_range)
+            numbers = _numbers(events, y, clean, (-1.0, 1.0) if data.latent else data.value_range)
             _write(stage, events, y, clean, numbers, made_by)
     facts = {
         "run": str(opened_run.path),

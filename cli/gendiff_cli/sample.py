@@ -107,13 +107,13 @@ def sample(
         if not elsewhere:
             inside(opened_run.path, folder / FILES)
         views = (
-            Trajectory(model.denoiser, sampler, 11 if trajectory else 40, asked=asked)
+            Trajectory(model.denoiser, sampler, 11 if trajectory else 40, asked=asked, data=opened_run.config.data)
             if world.main and (trajectory or gif)
             else None
         )
         process, part = whence(model.diffusion, sampler, asked)
         evaluations = len(part.plan(process))  # a sampler that does not fit leaves nothing behind
-        size = n * file_size(opened_run.config.data.event_shape)
+        size = n * file_size(opened_run.config.data.picture_shape)
         check_room(
             folder, size, f"{n:,} images", "make room, draw fewer with --n, or choose another directory: --out DIR"
         )
@@ -191,9 +191,8 @@ def _drawn(model: TrainedModel, stage: Path, n: int, array: bool, fresh: bool = 
 
     if not array:
         return DrawnFiles(stage)
-    shape = model.denoiser.diffusion.event_shape
-    is_picture = model.config.data.value_range == (-1, 1) and len(shape) == 3
-    return DrawnArray(stage, n, shape, is_picture, fresh)
+    data = model.config.data
+    return DrawnArray(stage, n, data.picture_shape, data.in_pictures, fresh)
 
 
 def _missing(drawn: Drawn, images: Sequence[int], views: Trajectory | None) -> list[int]:
@@ -229,7 +228,7 @@ def _draw(
 
         numbers = iter(images)
         for events in generate(model.denoiser, model.run, sampler, seed, images, batch, watch, asked=asked):
-            for event in events:
+            for event in model.pictures(events):
                 number = next(numbers)
                 # An image is the same, to the byte, whatever else is drawn with it: of a folder it says nothing.
                 again = one["command"].replace(" --n 1 ", f" --n {number + 1} ", 1)

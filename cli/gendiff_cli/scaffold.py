@@ -38,6 +38,7 @@ COMMANDS = {
     "process": "gendiff train --process $name",
     "model": "gendiff train --model $name",
     "objective": "gendiff train --objective $name",
+    "levels": "gendiff train --levels $name",
     "sampler": "gendiff train --sampler $name:steps=50",
     "grid": "gendiff train --sampler ddim:steps=20,grid=$name",
     "data": "gendiff train --data $name --size 16",
@@ -46,6 +47,7 @@ COMMANDS = {
     "logger": "gendiff train --logger $name",
     "guide": "gendiff sample RUN --guide $name",
     "operator": "gendiff restore RUN picture.png --operator $name --noise 0.05",
+    "latent": "gendiff train --data digits --latent $name",
     "preset": "gendiff train --preset $name",
 }
 KINDS = tuple(COMMANDS)

@@ -44,10 +44,9 @@ def going_on(run: Run, asked: Asked, source: Sequence[Path] | None, strength: fl
         raise ConfigError(f"--strength {strength:g}", details=["allowed: above 0, up to 1, which leaves nothing of it"])
     if not source:
         return asked
-    shape = run.config.data.event_shape
-    return asked.going_on(
-        events_of(source, shape, f"an event of '{run.path}'"), STRENGTH if strength is None else strength, shape
-    )
+    data = run.config.data
+    pictures = events_of(source, data.picture_shape, f"an event of '{run.path}'")
+    return asked.going_on(data.events(pictures), STRENGTH if strength is None else strength, data.event_shape)
 
 
 def options_of(source: Sequence[Path] | None, strength: float | None) -> list[str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @configured(
-    "process rotation schedule velocity noise objective model data size condition hold_out sampler logger metric "
+    "process rotation schedule velocity noise objective levels model data size latent condition hold_out sampler logger metric "
     "steps batch lr ema precision seed compile deterministic keep checkpoint-every device threads out preset config set"
 )
 def train(

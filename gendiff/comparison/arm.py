@@ -2,7 +2,7 @@ r"""Arm: one of several processes or experiments, in one line of text.
 
     identity                        a rotation,
     dct schedule=log:f_max=0.6      with further words KEY=VALUE: those of the command line without their dashes,
-    dct velocity.sigma=0.3 N=500    and any key of the configuration;
+    dct velocity.sigma=0.3 N=500    and any key of the configuration, schedule.f_max for velocity.schedule.f_max;
     blur-diffusion noise=cosine     a named process;
     preset=heat-dissipation         a shipped configuration, over which the arm says the rest;
     runs/00001-digits-dct-log-s0    a run, as it was trained, or several that differ in their seed alone,
@@ -125,7 +125,8 @@ def _layer(word: str, first: bool, where: str) -> Layer:
     if equals and re.fullmatch(r"[\w.-]+", key):  # and not "blur-eigen:released_tiling=true"
         if not value:
             raise ConfigError(f"{where} gives '{key}' no value", fix=FIX)
-        path = KEYS.get(key, key)
+        head, dot, rest = key.partition(".")
+        path = KEYS.get(head, head) + dot + rest  # schedule.f_max is velocity.schedule.f_max
         return Layer.at(where, path, _value(key, value, where))
     if not first:
         raise ConfigError(f"cannot read '{word}' in the {where}", fix=FIX)

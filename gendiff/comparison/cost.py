@@ -139,6 +139,6 @@ def cost(
             asked = evaluation_seconds(denoiser, config, chunk)
             evaluations = sum(contender.evaluations(sampler) for sampler in sets)
             sampling = math.ceil(plan.n / chunk) * evaluations * asked
-            waiting = max(waiting, plan.n * FLOAT * math.prod(config.data.event_shape))
+            waiting = max(waiting, plan.n * FLOAT * math.prod(config.data.picture_shape))
         arms.append(ArmCost(contender.label, len(missing), training, len(sets), sampling, memory, disk))
     return Cost(tuple(arms), waiting)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -26,7 +26,7 @@ from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, measure, rehearse
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
-from gendiff.errors import ConfigError, Stopped
+from gendiff.errors import ConfigError, DataError, Stopped
 from gendiff.evaluation.measuring import see
 from gendiff.machine.jobs import ALONE, Crew, Job, memory_of, together
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
@@ -101,6 +101,7 @@ class Comparison:
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self.plan = plan
+        self._memory: dict[tuple[str, int], int] = {}
 
     @classmethod
     def create(cls, plan: Plan, out: Path | None = None, argv: Sequence[str] = ()) -> Comparison:
@@ -181,30 +182,33 @@ class Comparison:
         return [cell for at in pairs for cell in cells if (cell.place, cell.seed) == at]
 
     def looks(
-        self, device: torch.device, listener: Listener, heed: Callable[[], None], cells: Sequence[Cell] | None = None
+        self,
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+        crew: Crew = ALONE,
+        cells: Sequence[Cell] | None = None,
     ) -> list[Look]:
-        """What there is to see of the cells, those of `shown` by default, computed where it is missing."""
-        views, steps = [], list[int]()
-        for cell in self.shown() if cells is None else cells:
-            run, sampler = self.run(cell), self.plan.samplers(cell.contender)[-1]
-            steps = steps or targets(cell.contender.diffusion, sampler)
-            key = f"{key_of(run, sampler, 0, cell.seed, (), self.plan.reference, **self.plan.asking)} {steps}"
-            path = self.path / "looks" / f"{cell.name}.npz"
-            view = Look.load(path, key)
-            if view is None:
-                with listener.working(f"looking at {cell.contender.label}", 1) as advance:
-                    view = look(
-                        TrainedModel.load(run, device, **self.plan.asking),
-                        sampler,
-                        steps,
-                        self.plan.data,
-                        cell.seed,
-                        heed,
-                    )
-                    advance(1)
-                view.save(path, key)
-            views.append(view)
-        return views
+        """What there is to see of the cells, those of `shown` by default, computed by a crew where it is missing."""
+        cells = self.shown() if cells is None else cells
+        if not cells:
+            return []
+        steps = targets(cells[0].contender.diffusion, self._shown_sampler(cells[0]))
+        self._each(
+            [
+                (f"looking at {cell.contender.label}", partial(self._look, cell, steps, device, heed), cell)
+                for cell in cells
+                if self._seen(cell, steps) is None
+            ],
+            self._ask_once,
+            device,
+            registry,
+            listener,
+            heed,
+            crew,
+        )
+        return [self._seen(cell, steps) or self._unreadable(cell, steps) for cell in cells]
 
     def measured(self, cell: Cell, sampler: Sampler) -> Measure | None:
         """What was measured of a cell; None where it was not yet."""
@@ -261,7 +265,8 @@ class Comparison:
                 )
                 for cell, sampler in missing
             ],
-            partial(self._ask_once, device),
+            self._ask_once,
+            device,
             registry,
             listener,
             heed,
@@ -289,7 +294,8 @@ class Comparison:
                 for number, cell in enumerate(own, 1)
                 if not self.is_trained(cell)
             ],
-            partial(self._step_once, device),
+            self._step_once,
+            device,
             registry,
             listener,
             heed,
@@ -299,7 +305,8 @@ class Comparison:
     def _each(
         self,
         pieces: Sequence[tuple[str, Callable[[Listener], None], Cell]],
-        trial: Callable[[Cell], None],
+        trial: Callable[[torch.device, Cell], None],
+        device: torch.device,
         registry: Registry,
         listener: Listener,
         heed: Callable[[], None],
@@ -319,11 +326,17 @@ class Comparison:
             except Exception as error:
                 raise named(error, registry.entries()) from error
 
-        of_arms = {cell.place: cell for *_, cell in pieces}
-        memory = {place: memory_of(partial(trial, cell)) for place, cell in of_arms.items()}
-        jobs = [Job(what, partial(apart, work), memory[cell.place]) for what, work, cell in pieces]
+        memory = [self._memory_of(trial, device, cell) for *_, cell in pieces]
+        jobs = [Job(what, partial(apart, work), most) for (what, work, _), most in zip(pieces, memory, strict=True)]
         with listener.together() as heard:
             together(jobs, crew, heard)
+
+    def _memory_of(self, trial: Callable[[torch.device, Cell], None], device: torch.device, cell: Cell) -> int:
+        """The bytes that a piece of work for an arm takes at most; it is found out once."""
+        of = (trial.__name__, cell.place)
+        if of not in self._memory:
+            self._memory[of] = memory_of(partial(trial, device, cell))
+        return self._memory[of]
 
     def _step_once(self, device: torch.device, cell: Cell) -> None:
         trainer = Trainer(cell.contender.with_seed(cell.seed), device, World(0, 1, device))
@@ -411,6 +424,40 @@ class Comparison:
         result.save(path, key)
         for old in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
             Files().remove_tree(old)
+
+    def _look(
+        self, cell: Cell, steps: Sequence[int], device: torch.device, heed: Callable[[], None], listener: Listener
+    ) -> None:
+        with listener.working(f"looking at {cell.contender.label}", 1) as advance:
+            model = TrainedModel.load(self.run(cell), device, **self.plan.asking)
+            view = look(model, self._shown_sampler(cell), steps, self.plan.data, cell.seed, heed)
+            advance(1)
+        view.save(*self._look_path(cell, steps))
+
+    def _seen(self, cell: Cell, steps: Sequence[int]) -> Look | None:
+        """What was looked at of a cell, as it is; None where it was not yet."""
+        return Look.load(*self._look_path(cell, steps))
+
+    def _unreadable(self, cell: Cell, steps: Sequence[int]) -> NoReturn:
+        path = self._look_path(cell, steps)[0]
+        again = command("compare", "--resume", self.path)
+        raise DataError(f"'{path}' was written and cannot be read back", fix=f"look after the disk, then: {again}")
+
+    def _look_path(self, cell: Cell, steps: Sequence[int]) -> tuple[Path, str]:
+        """The file, and what it depends on."""
+        key = key_of(
+            self.run(cell),
+            self._shown_sampler(cell),
+            0,
+            cell.seed,
+            (),
+            self.plan.reference,
+            **self.plan.asking,
+        )
+        return self.path / "looks" / f"{cell.name}.npz", f"{key} {list(steps)}"
+
+    def _shown_sampler(self, cell: Cell) -> Sampler:
+        return self.plan.samplers(cell.contender)[-1]
 
     def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
         mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long

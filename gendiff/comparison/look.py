@@ -32,7 +32,6 @@ from gendiff.data import Data
 from gendiff.dct import dct
 from gendiff.denoiser import NetworkScore
 from gendiff.diffusion import Diffusion
-from gendiff.evaluation.event_set import EventSet
 from gendiff.frequency import dct_frequency, radius
 from gendiff.run.generation import generate
 from gendiff.run.trained import TrainedModel
@@ -137,12 +136,13 @@ def targets(diffusion: Diffusion, sampler: Sampler, count: int = SHOWN) -> list[
 
 
 def _visited(diffusion: Diffusion, sampler: Sampler) -> list[int]:
-    return [diffusion.N, *(update.j for update in sampler.plan(diffusion))]
+    """The whole steps at which a sampler is, N first and 0 last; the real ones between them are not shown."""
+    return [diffusion.N, *(int(update.j) for update in sampler.plan(diffusion) if update.j == int(update.j))]
 
 
 def _events(data: Data, count: int) -> Tensor:
     count = count if data.length is None else min(count, data.length)
-    return torch.cat(list(EventSet.of_data(data, count).at(range(count))))
+    return torch.stack([data[k] for k in data.spread(count)])
 
 
 def _trajectories(
@@ -155,15 +155,16 @@ def _trajectories(
     x_0 = _events(data, ROWS).to(device)
     # The first noise of image k makes its prior; the same one destroys event k, so that both ends meet.
     eps = ImageNoise(seed, range(len(x_0)), diffusion.event_shape, device)()
-    forward = [diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps).cpu() for i in target_steps]
+    destroyed = (diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps) for i in target_steps)
+    forward = [model.pictures(x).cpu() for x in destroyed]
     views: dict[int, tuple[Tensor, Tensor]] = {}
 
     def watch(snapshot: Snapshot) -> None:
         heed()
-        if snapshot.j in steps:
+        if (j := int(snapshot.j)) == snapshot.j and j in steps:
             x = diffusion.unrotate(snapshot.x_bar)
             belief = torch.zeros_like(x) if snapshot.pivot is None else diffusion.unrotate(snapshot.pivot.x_0)
-            views[snapshot.j] = (x.cpu(), belief.cpu())
+            views[j] = (model.pictures(x).cpu(), model.pictures(belief).cpu())
 
     for _ in generate(model.denoiser, model.run, sampler, seed, range(len(x_0)), len(x_0), watch):
         pass

@@ -129,7 +129,8 @@ def reproduce(
     if target == "table1":
         comparison.finish(registry, device, listener, heed, crew)
         result = result_of(comparison, ())
-        pages = report.write(comparison, result, comparison.looks(device, listener, heed))
+        looks = comparison.looks(registry, device, listener, heed, crew)
+        pages = report.write(comparison, result, looks)
         rows = table(result)
         values, page = comparison.path / "table1.json", comparison.path / "table1.md"
         Files().replace(values, json_bytes(rows))
@@ -137,7 +138,7 @@ def reproduce(
         return [page, values, *pages[:2]]
     cells = needed(target, comparison)
     comparison.train(cells, registry, device, listener, heed, crew)
-    looks = comparison.looks(device, listener, heed, cells)
+    looks = comparison.looks(registry, device, listener, heed, crew, cells)
     with matplotlib.rc_context(STYLE):
         return _saved(_figure(target, TARGETS[target], looks), comparison.path / target)
 

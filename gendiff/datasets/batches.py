@@ -118,6 +118,7 @@ class Batches(Dataset[Batch]):
         flip: bool = False,
         conditions: Conditions | None = None,
         dropout: float = 0.0,
+        levels: Callable[[int, int], Tensor] | None = None,
     ) -> None:
         if flip and len(data.event_shape) != 3:
             raise ConfigError(
@@ -156,6 +157,7 @@ class Batches(Dataset[Batch]):
         self.flip = flip
         self.conditions = conditions or {}
         self.dropout = dropout
+        self.levels = levels
         self.positions = range(rank * batch // world, (rank + 1) * batch // world)
 
     def __getitem__(self, step: int) -> Batch:
@@ -166,10 +168,17 @@ class Batches(Dataset[Batch]):
             x_0=torch.stack(
                 [self._event(step, position, k) for position, k in zip(self.positions, index, strict=True)]
             ),
-            i=torch.cat([torch.randint(1, self.N + 1, (1,), generator=generator) for generator in streams]),
+            i=self._levels(step, streams),
             eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
             condition=self._condition(step, index) if self.conditions else {},
         )
+
+    def _levels(self, step: int, streams: Sequence[torch.Generator]) -> Tensor:
+        # Drawn under any law: the noise that follows from the same stream is the same.
+        uniform = torch.cat([torch.randint(1, self.N + 1, (1,), generator=generator) for generator in streams])
+        if self.levels is None:
+            return uniform
+        return torch.cat([self.levels(step, position) for position in self.positions])
 
     def _condition(self, step: int, index: Sequence[int]) -> Given:
         given = stacked(self.conditions, [told_of(self.data, self.conditions, k) for k in index])
@@ -193,8 +202,8 @@ class Batches(Dataset[Batch]):
         return count + (step - first) * self.batch
 
     def _event(self, step: int, position: int, index: int) -> Tensor:
-        event = self.data[index]
-        return event.flip(-1) if self.flip and self.is_mirrored(step, position) else event
+        mirrored = self.flip and self.is_mirrored(step, position)
+        return self.data.mirrored(index) if mirrored else self.data[index]
 
     def is_mirrored(self, step: int, position: int) -> bool:
         """Whether the picture at a position of the global batch is its mirror image, where there are any."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from gendiff.condition import Condition
+from gendiff.errors import printable
 
 MOST_SPARSE = 1000  # a label below this may be one of more classes than there are events
 ALLOWED = (
@@ -53,6 +54,17 @@ class Column:
                 "it is whole numbers, in floating point: as classes they are integers, astype('int64'); as a vector (n, 1)"
             )
         return cls(_extent(values), values.reshape(count, 1) if values.ndim == 1 else values)
+
+    @classmethod
+    def of_folders(cls, names: Sequence[str]) -> Self | None:
+        """The label that is the first folder of each name, where there are at least two and every name lies in one."""
+        folders = [name.partition("/")[0] if "/" in name else "" for name in names]
+        classes = sorted(set(folders))
+        if len(classes) < 2 or "" in classes:
+            return None
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = np.array([numbers[folder] for folder in folders])
+        return cls(Condition.label([printable(name) for name in classes]), labels)
 
     def __getitem__(self, index: int) -> Any:
         """That of one event."""

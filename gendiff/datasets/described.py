@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gendiff.condition import Condition, Conditions
 from gendiff.data import Data
+from gendiff.latent import Latent
 from gendiff.shapes import EventShape
 
 
@@ -17,11 +18,16 @@ class Described(Data):
 
     shape: tuple[int, ...] = Field(description="of an event, (C, *spatial)")
     bounds: tuple[float, float] | None = Field(None, description="where their values lie; left out, anywhere")
+    by: Latent | None = Field(None, description="what they are latents of")
     known: Mapping[str, Any] = Field({}, description="their conditions, by name")
 
     @property
     def conditions(self) -> Conditions:
         return {name: Condition.model_validate(table) for name, table in self.known.items()}
+
+    @property
+    def latent(self) -> Latent | None:
+        return self.by
 
     @property
     def value_range(self) -> tuple[float, float] | None:  # type: ignore[override]  # a constant of other data

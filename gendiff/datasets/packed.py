@@ -1,6 +1,6 @@
 """Packed sets: events of one size, 8 bits a value, in one file that is mapped into memory.
 
-    data.npy      uint8, (n, *event), NumPy's own form: x = v/127.5 - 1. The header has 128 bytes.
+    data.npy      uint8, (n, *event), NumPy's own form: x = v/127.5 - 1. The header has 128 bytes. Of latents, float32: x itself.
     checks.npy    uint32, (n,): the CRC-32 of each event's bytes
     label.npy     of a source with conditions, one of each name: int64, (n,) of a label, float32, (n, *shape) of others
     packed.json   written last and sealed: format, count, SHA-256 of all values, where they came from, what was done
@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from gendiff.shapes import EventShape
 from gendiff.storage.reading import hollow, opened
 from gendiff.storage.sealed import check_seal, parsed, read
 
-FORMAT = 1
+FORMATS = (1, 2)  # of pictures, and of latents, whose packed.json says what decodes them
+JOURNAL_FORMAT = 1
 VALUES, CHECKS, MANIFEST, JOURNAL = "data.npy", "checks.npy", "packed.json", "packing.json"
 HEADER = 128  # bytes before the values
 AGAIN = "pack it again: gendiff data prepare SOURCE NEW"
@@ -46,6 +48,7 @@ class PackedSet:
         content: the SHA-256 of all values.
         facts: what packed.json says.
         columns: the conditions of the events, by name.
+        groups: what each event is a piece of; empty where each is alone.
 
     """
 
@@ -57,6 +60,7 @@ class PackedSet:
     values: np.ndarray
     checks: np.ndarray
     columns: Mapping[str, Column]
+    groups: Sequence[str]
 
     @classmethod
     def open(cls, path: Path) -> PackedSet:
@@ -75,7 +79,7 @@ class PackedSet:
         return f"packed/1 {self.count} {'x'.join(map(str, self.event_shape))} {self.content[:16]}"
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """A copy of the values of one event, uint8, shape ``event_shape``; raises `DataError` where they have changed."""
+        """A copy of the values of one event, uint8 or of latents float32; raises `DataError` where they have changed."""
         v = np.array(self.values[index])
         if zlib.crc32(v.data) != self.checks[index]:
             raise _damaged(self.path, f"event {index} does not match its check sum")
@@ -115,15 +119,19 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
     try:
         content = read(file)
         facts = parsed(file, content)
-        if facts.get("format") != FORMAT:
-            raise ValueError(f"it has format {facts.get('format')!r:.20}, and this gendiff reads format {FORMAT}")
+        if facts.get("format") not in FORMATS:
+            known = " and ".join(map(str, FORMATS))
+            raise ValueError(f"it has format {facts.get('format')!r:.20}, and this gendiff reads format {known}")
         facts = check_seal(file, content, facts)
         count, shape = _size(facts)
-        size = HEADER + count * math.prod(shape)
+        kind = np.dtype("|u1" if facts["format"] == FORMATS[0] else "<f4")
+        if isinstance(facts.get("latent"), dict) != (kind.kind == "f"):
+            raise ValueError("its manifest does not say what its values are")
+        size = HEADER + count * math.prod(shape) * kind.itemsize
         if marks[1][2] != size:
             raise ValueError(f"{VALUES} has {marks[1][2]:,} bytes, and its manifest tells of {size:,}")
         with opened(path / VALUES) as values:
-            if values.read(HEADER) != header("|u1", (count, *shape)):
+            if values.read(HEADER) != header(kind.str, (count, *shape)):
                 raise ValueError(f"{VALUES} does not begin as its manifest says")
             if hollow(values, size):
                 raise ValueError(f"there is next to nothing in {VALUES} but a hole")
@@ -136,9 +144,10 @@ def _opened(path: Path, marks: tuple[Mark, Mark]) -> PackedSet:
             shape,
             str(facts.get("content")),
             facts,
-            np.memmap(path / VALUES, np.uint8, "r", HEADER, (count, *shape)),
+            np.memmap(path / VALUES, kind, "r", HEADER, (count, *shape)),
             np.frombuffer(checks, "<u4", offset=HEADER),
             _columns(path, facts.get("conditions", {}), count),
+            _groups(facts.get("groups", []), count),
         )
     except (OSError, TypeError, ValueError, ConfigError, DataError) as error:
         raise _damaged(path, error.what if isinstance(error, GendiffError) else reason(error)) from error
@@ -158,6 +167,14 @@ def _columns(path: Path, told: Any, count: int) -> dict[str, Column]:
             raise ValueError(f"{file} does not match its SHA-256")
         columns[str(name)] = Column(condition, np.frombuffer(content, kind, offset=HEADER).reshape(shape))
     return columns
+
+
+def _groups(told: Any, count: int) -> Sequence[str]:
+    """What each event is a piece of, as the manifest tells it; raises `ValueError` where it does not tell it of every event."""
+    runs = [(str(name), int(pieces)) for name, pieces in told]
+    if runs and (sum(pieces for _, pieces in runs) != count or min(pieces for _, pieces in runs) < 1):
+        raise ValueError("its manifest does not tell of which group every event is")
+    return list(chain.from_iterable(repeat(name, pieces) for name, pieces in runs))
 
 
 def _size(facts: Mapping[str, Any]) -> tuple[int, EventShape]:

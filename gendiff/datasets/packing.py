@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from gendiff.data import Data, told_of
 from gendiff.datasets.images import reason
 from gendiff.datasets.packed import (
     CHECKS,
-    FORMAT,
+    FORMATS,
     HEADER,
     JOURNAL,
+    JOURNAL_FORMAT,
     MANIFEST,
     VALUES,
     PackedSet,
@@ -36,7 +38,7 @@ from gendiff.datasets.packed import (
     column_file,
     header,
 )
-from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing
+from gendiff.datasets.preparation import Chunk, Preparation, Resize, prepared_shape, resizing, value_type
 from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.machine.stopping import StopRequest, stop_requests, stopped
 from gendiff.machine.workers import in_order
@@ -134,13 +136,14 @@ def pack(
         "pillow": PIL.__version__,
         **_told(data, resize),
     }
+    size = math.prod(shape) * value_type(data).itemsize
     _refuse_foreign(folder)
     if (folder / MANIFEST).exists() and not (folder / JOURNAL).exists():
         return _as_asked(folder, source)
     if (folder / JOURNAL).exists():
         _journal(folder)  # nothing, not even a lock, is written beside one that is not ours
     with ExitStack() as stack:
-        with _writing(folder, total, shape):
+        with _writing(folder, total, size):
             files.make_directory(folder)
             stack.enter_context(locked(folder, "packed", "wait for it, stop it, or choose another directory"))
         if (folder / MANIFEST).exists():
@@ -150,7 +153,7 @@ def pack(
             packer.begin(data.skipped)
             packer.run(Preparation(data, resize, shape), skip_bad, workers, watch)
             whole = packer.finish()
-        with _writing(folder, total, shape):
+        with _writing(folder, total, size):
             for name in (LOCK, JOURNAL):
                 if (folder / name).exists():
                     files.remove(folder / name)
@@ -169,7 +172,8 @@ class _Packer:
         self.files = files
         self.total = total
         self.shape = shape
-        self.event_bytes = math.prod(shape)
+        self.type = value_type(data)
+        self.event_bytes = math.prod(shape) * self.type.itemsize
         self.progress = Progress()
         self.sha256 = hashlib.sha256()
         self.checks = np.zeros(0, np.uint32)
@@ -235,27 +239,37 @@ class _Packer:
                 fix="check the source",
             )
         checks = checks_file(self.checks[:count])
-        told = self._conditions()
+        told, latent = self._conditions(), self.data.latent
         manifest = {
-            "format": FORMAT,
+            "format": FORMATS[latent is not None],
             "count": count,
             "event_shape": list(self.shape),
-            "values": "x = v/127.5 - 1",
+            **({"values": "x = v/127.5 - 1"} if latent is None else {"values": "latents", "latent": latent.table()}),
             "largest_rounding": self.progress.rounding,
             "content": self.progress.content,
             "checks": hashlib.sha256(checks).hexdigest(),
             **({"conditions": {name: about for name, (about, _) in told.items()}} if told else {}),
+            **self._groups(),
             "source": self.source,
             "skipped": {"count": self.progress.skipped_count, "first": self.progress.skipped},
             "gendiff": version("gendiff"),
         }
         with self._writing():
-            self.files.overwrite(self.folder / VALUES, header("|u1", (count, *self.shape)))
+            self.files.overwrite(self.folder / VALUES, header(self.type.str, (count, *self.shape)))
             self.files.replace(self.folder / CHECKS, checks)
             for name, (_, content) in told.items():
                 self.files.replace(self.folder / column_file(name), content)
             self.files.replace(self.folder / MANIFEST, sealed(manifest))
         return PackedSet.open(self.folder)
+
+    def _groups(self) -> dict[str, list[tuple[str, int]]]:
+        """How many events that follow each other are pieces of one thing, known by a hash; empty where each is alone."""
+        if not self.data.group(0):
+            return {}
+        left_out = set(self.progress.left_out)
+        names = (self.data.group(index) for index in range(self.total) if index not in left_out)
+        runs = [(name.encode("utf-8", "surrogateescape"), len(list(pieces))) for name, pieces in groupby(names)]
+        return {"groups": [(hashlib.blake2b(name, digest_size=6).hexdigest(), count) for name, count in runs]}
 
     def _conditions(self) -> dict[str, tuple[dict[str, Any], bytes]]:
         """What the manifest says of each condition of the source, and the content of its file."""
@@ -335,11 +349,11 @@ class _Packer:
     def _tell(self) -> None:
         """Write packing.json: only what is on the disk already."""
         self.progress.content = self.sha256.hexdigest()
-        table = {"format": FORMAT, "source": self.source, **asdict(self.progress)}
+        table = {"format": JOURNAL_FORMAT, "source": self.source, **asdict(self.progress)}
         self.files.replace(self.folder / JOURNAL, sealed(table))
 
     def _writing(self) -> Any:
-        return _writing(self.folder, self.total, self.shape)
+        return _writing(self.folder, self.total, self.event_bytes)
 
 
 # --- what fits --------------------------------------------------------------------------------------------------------
@@ -412,7 +426,7 @@ def _journal(folder: Path) -> dict[str, Any]:
         facts = check_seal(file, content, parsed(file, content))
     except DataError as error:
         raise _unusable(folder, error.what) from error
-    if facts.pop("format", None) != FORMAT or "source" not in facts:
+    if facts.pop("format", None) != JOURNAL_FORMAT or "source" not in facts:
         raise _unusable(folder, f"{file} was written by another version of gendiff")
     return facts
 
@@ -444,7 +458,7 @@ def _refuse_another(folder: Path, before: Any, now: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _writing(folder: Path, total: int, shape: EventShape) -> Iterator[None]:
+def _writing(folder: Path, total: int, event_bytes: int) -> Iterator[None]:
     """The disk refuses inside: say what is needed and what there is."""
     try:
         yield
@@ -453,6 +467,6 @@ def _writing(folder: Path, total: int, shape: EventShape) -> Iterator[None]:
         free = shutil.disk_usage(place).free
         raise GendiffError(
             f"cannot write the packed set '{folder}': {error.strerror or error}",
-            details=[f"{2 * HEADER + total * (math.prod(shape) + 4):,} bytes needed for all, {free:,} free"],
+            details=[f"{2 * HEADER + total * (event_bytes + 4):,} bytes needed for all, {free:,} free"],
             fix="make room or correct the path, then run the same command again: it goes on where it stopped",
         ) from error

@@ -1,6 +1,7 @@
 """Pictures of events: sheets, strips and animations.
 
-Pictures show values in [-1, 1] as 0..255; what lies outside is clamped. Signals ``(C, L)`` are drawn as curves.
+Pictures show values in [-1, 1] as 0..255; what lies outside is clamped. Signals ``(C, L)`` are drawn as curves,
+volumes ``(C, D, H, W)`` as slices side by side.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gendiff.storage.files import saved
 
 GAP = 2  # pixels between the pictures of a sheet
 BACKGROUND = 128
+SLICES = 4  # of a volume that are shown
 BLOCK = 4096  # bytes of a disk that a file takes at least
 
 
@@ -42,11 +44,20 @@ def image(event: Tensor) -> Image.Image:
     """One event as a grey or RGB picture; ``(2, H, W)`` gets an empty blue channel, beyond three channels are left out."""
     if event.ndim == 2:
         return _curves(event)
+    if event.ndim == 4:
+        event = _slices(event)
     pixels = to_uint8(event)
     if len(pixels) == 1:
         return Image.fromarray(pixels[0].numpy(), "L")
     rgb = torch.cat([pixels, torch.zeros_like(pixels[:1])])[:3]
     return Image.fromarray(rearrange(rgb, "c h w -> h w c").contiguous().numpy(), "RGB")
+
+
+def _slices(volume: Tensor) -> Tensor:
+    """``(C, D, H, W)`` as ``(C, H, k W)``: up to `SLICES` of its D slices, equally spread, side by side."""
+    D = volume.shape[1]
+    count = min(SLICES, D)
+    return rearrange(volume[:, [(2 * k + 1) * D // (2 * count) for k in range(count)]], "c d h w -> c h (d w)")
 
 
 def write_png(file: IO[bytes], picture: Image.Image, text: str = "") -> None:

@@ -16,6 +16,8 @@ from gendiff.datasets.pictures import to_uint8
 from gendiff.errors import ConfigError, DataError
 from gendiff.shapes import EventShape
 
+LATENT = np.dtype("<f4")
+PICTURE = np.dtype("|u1")
 OUTSIDE = 1e-3  # how far values may lie outside [-1, 1]
 
 
@@ -59,13 +61,28 @@ class Preparation:
             for index in range(*span):
                 name = self.data.origin(index)
                 try:
-                    pixels, error = eight_bits(self.data[index], name)
+                    pixels, error = self._values(index, name)
                 except DataError as damage:
                     bad.append((index, name, damage))
                     continue
                 values.append(self.resize(pixels) if self.resize else pixels)
                 rounding = max(rounding, error)
-        return Chunk(span[1], np.stack(values) if values else np.empty((0, *self.event_shape), np.uint8), rounding, bad)
+        return Chunk(
+            span[1],
+            np.stack(values) if values else np.empty((0, *self.event_shape), value_type(self.data)),
+            rounding,
+            bad,
+        )
+
+    def _values(self, index: int, name: str) -> tuple[np.ndarray, float]:
+        if self.data.latent is None:
+            return eight_bits(self.data[index], name)
+        return self.data[index].numpy().astype(LATENT, copy=False), 0.0
+
+
+def value_type(data: Data) -> np.dtype[Any]:
+    """Of what type packed values are: latents are no whole numbers."""
+    return PICTURE if data.latent is None else LATENT
 
 
 def eight_bits(event: Tensor, name: str) -> tuple[np.ndarray, float]:
@@ -80,7 +97,13 @@ def eight_bits(event: Tensor, name: str) -> tuple[np.ndarray, float]:
 
 def prepared_shape(data: Data, resize: Resize | None) -> EventShape:
     """The shape of the events that it gives; raises `ConfigError` for data that 8 bits cannot hold."""
-    if data.value_range != (-1.0, 1.0):
+    if data.latent is not None and resize is not None:
+        raise ConfigError(
+            f"data '{data.shown.name}' have a size of their own, and latents are not resized",
+            where="--size",
+            fix="pack the pictures first, with --size, and then the latents of packed:path=DEST",
+        )
+    if data.latent is None and data.value_range != (-1.0, 1.0):
         raise ConfigError(
             f"data '{data.name}' cannot be packed",
             subject="data.name",
@@ -100,6 +123,7 @@ def prepared_shape(data: Data, resize: Resize | None) -> EventShape:
 
 def resizing(data: Data, resize: Resize | None) -> dict[str, Any] | None:
     """How the pictures of ``data`` come to their size, in plain values; None where they have it by themselves."""
+    data = data.shown
     if isinstance(data, ImageData):
         height, width = (data.size, data.size) if isinstance(data.size, int) else data.size
         resize = Resize(height, width, data.crop)

@@ -12,6 +12,7 @@ from gendiff.command import quoted
 from gendiff.component import component_class, parse_spec, spec_value
 from gendiff.data import Data
 from gendiff.datasets.images import located, reason
+from gendiff.datasets.latents import Latents
 from gendiff.datasets.split import HoldOut, ways
 from gendiff.errors import ConfigError, DataError, GendiffError, did_you_mean
 from gendiff.plugin.registry import Registry, registry_in_force
@@ -22,7 +23,8 @@ from gendiff.storage.reading import empty
 def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     """The table of a data component: what a spec says, or what recognises the file or folder at a path.
 
-    A text that begins with the name of data is a spec; a folder of that name is written ``./name``, and a warning says so.
+    A text that begins with the name of data is a spec; a folder of that name is written ``./name``, and a warning says so. A bare
+    name of data that cannot be without a path is no spec: what lies there is meant.
 
     Args:
         also: what else may stand in its place, for the error where nothing is found.
@@ -33,7 +35,7 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
 
     """
     names = registry.names("data")
-    if text.partition(":")[0].strip() in names:
+    if is_spec(registry, text):
         if Path(text).exists():
             warnings.warn(
                 f"'{text}' is taken as the data of that name; what is called so here is ./{text}", stacklevel=2
@@ -54,6 +56,19 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
     )
 
 
+def is_spec(registry: Registry, text: str) -> bool:
+    """Whether a text is a spec of data, and not the path of what is called like data that cannot be without a path."""
+    if text.partition(":")[0].strip() not in registry.names("data"):
+        return False
+    if not Path(text).exists():
+        return True
+    try:
+        path = component_class("data", text).model_fields.get("path")
+    except GendiffError:  # it has parameters, or cannot be loaded
+        return True
+    return path is None or not path.is_required()
+
+
 def settled(table: Mapping[str, Any]) -> Mapping[str, Any]:
     """A table of configuration in which a text in the place of data, of the run or held out, has become their table."""
     changes: dict[str, Any] = {}
@@ -72,8 +87,8 @@ def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
     """The table of a path; a spec stays as it is, and says itself what is wrong with it."""
     registry = registry_in_force()
     name = text.partition(":")[0].strip()
-    is_spec = name in registry.names("data") or (name.isidentifier() and not also)
-    if Path(text).exists() or not is_spec:
+    may_be_spec = name in registry.names("data") or (name.isidentifier() and not also)
+    if Path(text).exists() or not may_be_spec:
         return source(registry, text, also)
     return text
 
@@ -124,7 +139,10 @@ def _recognised(registry: Registry, path: Path, also: str) -> dict[str, Any]:
         what = f"no data recognise what is in '{path}'"
         if refusal or empty(path):
             what = f"cannot read '{path}': {refusal}" if refusal else f"'{path}' is empty: there is nothing in it"
-        hint = "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, save_to_disk, packed sets"
+        hint = (
+            "allowed: image files in a folder or zip, LSUN, CIFAR-10, MNIST, .npy, .npz, HDF5, Zarr, wav, tar shards, "
+            "parquet, save_to_disk, packed sets"
+        )
         raise DataError(what, details=[hint, also], fix="say what it is: gendiff data list shows what there is")
     ((name, parameters),) = readings.items()
     return {
@@ -138,6 +156,8 @@ def tolerant(data: Data) -> Data:
     try:
         _ = data.length
     except DataError:
+        if isinstance(data, Latents):
+            return data.model_copy(update={"source": tolerant(data.source)})
         if "on_bad_image" not in type(data).model_fields:
             raise
         return type(data).model_validate({**data.table(), "on_bad_image": "skip"})

@@ -7,7 +7,8 @@ and of what an event is called, the name of its file or else its number, and of 
     u(event) < below ,     u = the first 63 bits of a hash of (seed, name), or of the mixed bits of (seed, number),
 
 with the bound chosen once, so that as many are held out as was asked for. A run keeps its bound, and an event stays on its side
-whatever becomes of the others. Events that belong together, those of a directory or crops of one picture, are held out together;
+whatever becomes of the others. Events that belong together are held out together: what data say themselves are pieces of one
+thing (`Data.group`), and those of a directory or crops of one picture where the user says so;
 files that repeat a held-out one to the byte are on neither side.
 
 Of endless data, whose events are made, those from number 10^12 on are held out: no training gets there.
@@ -31,6 +32,7 @@ from gendiff.component import Settings
 from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.errors import ConfigError, GendiffError, printable
+from gendiff.latent import Latent
 from gendiff.shapes import EventShape
 
 UNSEEN = 10**12  # the first event of an endless source that no training reaches
@@ -146,6 +148,17 @@ class Part(Data):
         return self._source[int(self._indices[index])]
 
     @property
+    def latent(self) -> Latent | None:
+        return self._source.latent
+
+    @property
+    def shown(self) -> Data:
+        return self if self.latent is None else Part.of(self._source.shown, self._indices, self.which)
+
+    def mirrored(self, index: int) -> Tensor:
+        return self._source.mirrored(int(self._indices[index]))
+
+    @property
     def fingerprint(self) -> str:
         return self.mark
 
@@ -154,6 +167,9 @@ class Part(Data):
 
     def entry(self, index: int) -> str:
         return self._source.entry(int(self._indices[index]))
+
+    def group(self, index: int) -> str:
+        return self._source.group(int(self._indices[index]))
 
     @property
     def spec(self) -> str:
@@ -316,8 +332,8 @@ def _finite(data: Data, hold_out: HoldOut, events: float, below: int | None) -> 
         )
     held, rest = (np.flatnonzero(mask) for mask in (out, ~out & ~repeats))
     words = f"held out: {len(held):,} of {total:,} events of {data.spec}"
-    if hold_out.by != "event":
-        plural = {"directory": "directories", "picture": "pictures"}[hold_out.by]
+    if hold_out.by != "event" or data.group(0):
+        plural = {"directory": "directories", "picture": "pictures", "event": "groups"}[hold_out.by]
         words += f", {len(np.unique(u[held])):,} of {len(np.unique(u)):,} {plural}"
     if repeats.any():
         words += f"; {int(repeats.sum()):,} that repeat one of them are left out"
@@ -326,6 +342,8 @@ def _finite(data: Data, hold_out: HoldOut, events: float, below: int | None) -> 
 
 def _marks(data: Data, names: Sequence[str], hold_out: HoldOut, total: int) -> tuple[np.ndarray, dict[str, list[int]]]:
     """For each event u, the same of those that stay together, and the events of each group; none where each is alone."""
+    if hold_out.by == "event" and data.group(0):
+        return _together(hold_out.seed, [data.group(index) for index in range(total)])
     if hold_out.by == "event":
         if not names:
             return _mixed(hold_out.seed, total), {}
@@ -336,12 +354,17 @@ def _marks(data: Data, names: Sequence[str], hold_out: HoldOut, total: int) -> t
             fix="split by event: leave hold_out.by out; or give the folder that the pictures are in",
             subject="hold_out.by",
         )
+    return _together(hold_out.seed, [_group(name, hold_out) for name in names])
+
+
+def _together(seed: int, names: Sequence[str]) -> tuple[np.ndarray, dict[str, list[int]]]:
+    """u, and the events of each group; ``names`` say to which each event belongs."""
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        groups.setdefault(_group(name, hold_out), []).append(index)
-    u = np.zeros(total, dtype=np.uint64)
+        groups.setdefault(name, []).append(index)
+    u = np.zeros(len(names), dtype=np.uint64)
     for group, indices in groups.items():
-        u[indices] = _hashed(hold_out.seed, group)
+        u[indices] = _hashed(seed, group)
     return u, groups
 
 
@@ -360,6 +383,13 @@ def _bound(u: np.ndarray, groups: Mapping[str, list[int]], wanted: int, hold_out
     if not groups:
         return int(np.sort(u)[wanted])
     values, counts = np.unique(u, return_counts=True)
+    if len(values) < 2 and hold_out.by == "event":
+        raise ConfigError(
+            f"all {len(u):,} events are pieces of one thing, '{printable(next(iter(groups)))}'",
+            details=["its pieces are held out together, and none would be left to train on"],
+            fix=f"give more such things; or others to be held out: {option('--hold-out', 'PATH')}",
+            subject="hold_out.events",
+        )
     if len(values) < 2:
         raise ConfigError(
             f"all {len(u):,} events are of one {hold_out.by}, '{printable(next(iter(groups)))}'",

@@ -83,7 +83,11 @@ class EventSet:
 
     @classmethod
     def of_data(cls, data: Data, n: int | None = None) -> EventSet:
-        """``n`` events spread over the data, by default all; raises `ConfigError` where there are not so many."""
+        """``n`` events spread over the data, by default all; raises `ConfigError` where there are not so many.
+
+        Of latents they are the pictures: those that were encoded, or where only latents are there, what these decode to.
+        """
+        data = data.shown
         if n is None and data.length is None:
             raise ConfigError(f"data '{data.name}' have no end", fix="say how many events to take")
         count = n or data.length or 0

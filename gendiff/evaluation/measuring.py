@@ -96,18 +96,18 @@ def drawn(
         " ".join(f"{name}={value}" for name, value in asked.words.items()),
         " ".join(guide.spec for guide in asked.guides),
     )
-    is_picture = run.config.data.value_range == (-1, 1) and len(diffusion.event_shape) == 3
+    data = run.config.data
 
     def at(numbers: Sequence[int]) -> Iterator[Tensor]:
         for block in parts(numbers, batch * size):
             mine = block[rank * batch : (rank + 1) * batch]
             chains = generate(model.denoiser, run, sampler, seed, mine, batch, watch, asked=asked)
-            some = [events.cpu() for events in chains]
-            events = torch.cat(some) if some else torch.empty(0, *diffusion.event_shape)
-            events = eight_bits(events) if is_picture else events
+            some = [data.pictures(events).cpu() for events in chains]
+            events = torch.cat(some) if some else torch.empty(0, *data.picture_shape)
+            events = eight_bits(events) if data.in_pictures else events
             yield from world.gather(events) if world else [events]
 
-    return EventSet(Events(drawing.run, "", n), diffusion.event_shape, at, asked.of_image), drawing
+    return EventSet(Events(drawing.run, "", n), data.picture_shape, at, asked.of_image), drawing
 
 
 def evaluate(
@@ -229,7 +229,8 @@ def memory(model: TrainedModel | None, shape: EventShape, instruments: Sequence[
     def work() -> None:
         zeros = torch.zeros(CHUNK["cpu"], *shape)
         if model is not None:
-            model.predict(zeros, model.diffusion.N)
+            events = torch.zeros(CHUNK["cpu"], *model.diffusion.event_shape)
+            model.config.data.pictures(model.predict(events, model.diffusion.N).x_0[:1])
         for one in _sorted(instruments)[0]:
             extract(one, zeros, torch.device("cpu"))
 

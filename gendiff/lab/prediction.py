@@ -59,7 +59,7 @@ class Prediction:
     """
 
     evaluations: int
-    steps: list[int]
+    steps: list[float]
     total: float
     bands: list[float]
 

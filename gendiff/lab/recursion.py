@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
+from gendiff.errors import ConfigError
 from gendiff.moments import Moments
 from gendiff.sampler import Past, Sampler
 from gendiff.score import Parametrization, decode
@@ -101,7 +102,16 @@ def law(diffusion: Diffusion, sampler: Sampler, data: Gaussian, error: NetworkEr
     Args:
         error: of the model; None for the optimal one.
 
+    Raises:
+        ConfigError: for a sampler whose plan is not all that it does.
+
     """
+    if not sampler.affine:
+        raise ConfigError(
+            f"sampler '{sampler.name}' chooses its steps as it goes: what it draws does not follow from a plan",
+            fix="choose one of fixed steps: heun, dpmpp-2m",
+            subject="sampler.name",
+        )
     chain = _Chain(diffusion, data)
     points = [_prior(diffusion, sampler, data)]
     # Cov(k-th last point, l-th last point); evaluations are affine in the point where they were made.
@@ -171,7 +181,7 @@ class _Chain:
             return torch.zeros_like(self.data.mean)
         return torch.broadcast_to(diagonal, self.data.event_shape).reshape(self.data.mean.shape)
 
-    def model(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def model(self, i: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The optimal x̂_0 and ε̂ at step i, each as a matrix ``(G, n, n)`` and what is added, ``(G, n)``."""
         m, C = self.data.mean, self.data.covariance
         at = self.diffusion.at(i, torch.float64)
@@ -182,7 +192,7 @@ class _Chain:
         shift = (a * m)[..., None]
         return x_0, m - _times(x_0, shift)[..., 0], eps, -_times(eps, shift)[..., 0]
 
-    def response(self, i: int, error: NetworkError) -> tuple[Tensor, Tensor]:
+    def response(self, i: float, error: NetworkError) -> tuple[Tensor, Tensor]:
         """By how much x̂_0 and ε̂ move where the output at step i is off by the std of ``error``, each ``(G, n)``."""
         at = self.diffusion.at(i, torch.float64)
         x_bar = torch.zeros(1, *self.data.event_shape, dtype=torch.float64)

@@ -70,6 +70,25 @@ def listen_to(number: int) -> None:
 
 
 @contextmanager
+def within(minutes: float | None) -> Iterator[None]:
+    """Ask this process to stop, by SIGUSR1, once the block has lasted so long; None lets it last."""
+    if minutes is None:
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
 def _block(at_once: bool) -> Iterator[None]:
     outermost = not _blocks and threading.current_thread() is threading.main_thread()  # no other may set handlers
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS} if outermost else {}

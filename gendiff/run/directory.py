@@ -148,6 +148,7 @@ class Run:
                     "event_shape": list(config.data.event_shape),
                     "value_range": config.data.value_range,
                     **({"parts": len(parts)} if parts else {}),
+                    **({"latent": latent.table()} if (latent := config.data.latent) else {}),
                     **_told(config),
                 },
                 **({"held_out": held_out} if (held_out := config.split.about) else {}),

@@ -180,12 +180,12 @@ def draw(
 def draw_grid(denoiser: Denoiser, run: Run, sampler: Sampler, path: Path, count: int = 16) -> Tensor:
     """Write a grid of these images; returns them."""
     events = draw(denoiser, run, sampler, count)
-    save_sheet(run, path, events)
+    save_sheet(run, path, run.config.data.pictures(events))
     return events
 
 
 def save_sheet(run: Run, path: Path, events: Tensor, made_by: Origin | None = None) -> None:
-    """Write a grid of events as a picture in a run, to the disk, whole or not at all; it says what it was made by."""
+    """Write a grid of pictures as one picture in a run, to the disk, whole or not at all; it says what it was made by."""
     content = io.BytesIO()
     pictures.write_png(content, pictures.sheet(events), made_by.text if made_by else "")
     make_inside(run.path, path.parent)
@@ -195,11 +195,17 @@ def save_sheet(run: Run, path: Path, events: Tensor, made_by: Origin | None = No
 class Trajectory:
     """Keeps ``count`` equally spaced views of a chain, prior and result among them, for the first ``rows`` events.
 
-    Views are x_i in event space: what the reverse process really looks like.
+    Views are x_i in event space, as the ``data`` of the run show it: what the reverse process really looks like.
     """
 
     def __init__(
-        self, denoiser: Denoiser, sampler: Sampler, count: int = 11, rows: int = 8, asked: Asked | None = None
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        count: int = 11,
+        rows: int = 8,
+        asked: Asked | None = None,
+        data: Data | None = None,
     ) -> None:
         self.diffusion, sampler = whence(denoiser.diffusion, sampler, asked or Asked())
         last = len(sampler.plan(self.diffusion))
@@ -207,6 +213,7 @@ class Trajectory:
             raise ConfigError(f"a trajectory of {count} views", fix="choose at least 2")
         self.numbers = {round(k * last / (count - 1)) for k in range(count)}
         self.rows = rows
+        self.data = data
         self.views: dict[int, list[Tensor]] = {}
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -215,5 +222,6 @@ class Trajectory:
 
     @property
     def events(self) -> list[Tensor]:
-        """The views from noise to data, each ``(<= rows, *event)``."""
-        return [torch.cat(self.views[number])[: self.rows] for number in sorted(self.views)]
+        """The views from noise to data, each ``(<= rows, *picture)``."""
+        views = [torch.cat(self.views[number])[: self.rows] for number in sorted(self.views)]
+        return views if self.data is None else list(map(self.data.pictures, views))

@@ -17,12 +17,15 @@ from gendiff.command import again
 from gendiff.component import Settings, component_class, invalid_parameter, parse_spec, parse_value
 from gendiff.datasets.sources import settled
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
+from gendiff.latent import latent_table
 from gendiff.plain import toml_table
 from gendiff.plugin import discovery
 from gendiff.process import Process
 from gendiff.run.config import Config
 from gendiff.storage import reading
 
+LATENTS = "latents"  # the data that `latent` makes of data
+ELSEWHERE = "elsewhere"
 MOST_NAMED = 10  # plugin files in one error
 
 
@@ -102,7 +105,7 @@ class Resolved:
 
         Raises `DataError` where data cannot be read that must be read to know their size.
         """
-        data, sentences = self.config.data, list[str]()
+        data, sentences = self.config.data.shown, list[str]()
         fields = type(data).model_fields
         for loss in self.losses:
             if loss.key == "size":
@@ -159,6 +162,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                     parts = {"rotation": rotation.table(), "velocity": velocity.table()}
                     table = _merge(table, parts, layer.origin, origins, path="")
                 rest = {key: value for key, value in settled(layer.table).items() if key != "process"}
+                if isinstance(latent := rest.get("latent"), str):
+                    rest["latent"] = latent_table(latent)
                 _take_back(table, rest, origins)
                 table = _merge(table, rest, layer.origin, origins, path="")
                 _count_steps(table, rest, layer.origin, origins)
@@ -167,9 +172,11 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
                 raise
         _shorten(table, origins)
         _size_held_out(table)
+        if table.get("latent"):
+            _encode(table, origins)
         config = Config.model_validate(table)
         given = _of_values(origins, table, config.table())
-        return Resolved(config, given, tuple(loss for loss in losses if f"data.{loss.key}" not in given))
+        return Resolved(config, given, tuple(loss for loss in losses if not _given(loss, given)))
     except GendiffError as error:
         if process and error.subject.startswith("velocity.") and table["velocity"].get("name") == velocity.name:
             error.details = (*error.details, f"process '{process.name}' is {rotation.spec} with {velocity.spec}")
@@ -314,6 +321,39 @@ def _size_held_out(table: dict[str, Any]) -> None:
     keys = [key for key in ("size", "channels", "crop") if key in ours and key in theirs and key not in others]
     own = {key: data.get(key, ours[key].default) for key in keys}
     table["hold_out"] = {**table["hold_out"], "data": {**others, **own}}
+
+
+def _encode(table: dict[str, Any], origins: dict[str, str]) -> None:
+    """The data, and what is held out of other data, become their latents; of latents, another encodes them.
+
+    So there is no `latent` in a configuration: it is a part of its data. Events that are not here, of a network that came with
+    its weights, are latents already.
+    """
+    latent = table.pop("latent")
+    before = _part(table, "data")
+    if before.get("name") in (LATENTS, ELSEWHERE):
+        by = latent if "name" in latent else {**_part(before, "by"), **latent}
+        table["data"] = {**before, "by": by}
+        _forget(origins, "data.by")
+    else:
+        by = latent
+        table["data"] = {"name": LATENTS, "source": table["data"], "by": by}
+        _move(origins, "data", "data.source")
+    _move(origins, "latent", "data.by")
+    others = _part(table, "hold_out.data")
+    if others and others.get("name") != LATENTS:
+        table["hold_out"] = {**table["hold_out"], "data": {"name": LATENTS, "source": others, "by": by}}
+        _move(origins, "hold_out.data", "hold_out.data.source")
+
+
+def _move(origins: dict[str, str], path: str, to: str) -> None:
+    for key in [key for key in origins if key == path or key.startswith(f"{path}.")]:
+        origins[f"{to}{key.removeprefix(path)}"] = origins.pop(key)
+
+
+def _given(loss: Loss, given: Mapping[str, str]) -> bool:
+    """Whether somebody has said another value since."""
+    return f"data.{loss.key}" in given or f"data.source.{loss.key}" in given
 
 
 def _merge(base: Any, over: Any, origin: str, origins: dict[str, str], path: str) -> Any:

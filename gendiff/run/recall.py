@@ -122,7 +122,7 @@ def _stand_ins(
     if not training:
         data = info["data"]
         shape = {key: data.get(own) for key, own in (("shape", "event_shape"), ("bounds", "value_range"))}
-        shape["known"] = data.get("conditions", {})
+        shape |= {"known": data.get("conditions", {}), "by": data.get("latent")}
         spare["data"] = StoredData.model_validate({**shape, "mark": str(data.get("fingerprint", ""))})
         if "predicts" in info:
             spare["objective"] = StoredObjective.model_validate({"predicts": info["predicts"], "basis": basis})

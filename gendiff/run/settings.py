@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gendiff.component import Settings, by_name
+from gendiff.levels import Levels
 from gendiff.logger import Logger
 from gendiff.metric import Metric
 from gendiff.sampler import Sampler
@@ -23,6 +24,9 @@ class TrainSettings(Settings):
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch: int = Field(64, ge=1, description="events per optimiser step, over all processes")
+    levels: Levels | None = Field(
+        None, description="law by which noise levels are drawn; left out: uniform, every step alike"
+    )
     accumulate: int = Field(
         1, ge=1, description="parts of a batch that are computed one after the other: less memory, the same step"
     )

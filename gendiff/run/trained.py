@@ -106,6 +106,14 @@ class TrainedModel:
         """What it was trained on; raises `DataError` where they are gone, or not as they were."""
         return self.run.data()
 
+    def pictures(self, events: Tensor) -> Tensor:
+        """Events ``(n, *event)`` as pictures: latents are decoded, others are what they are."""
+        return self.config.data.pictures(events)
+
+    def events(self, pictures: Tensor) -> Tensor:
+        """Pictures ``(n, *picture)`` as events: encoded where events are latents."""
+        return self.config.data.events(pictures)
+
     @property
     def diffusion(self) -> Diffusion:
         """The process of the run, on the device of the network."""
@@ -310,7 +318,7 @@ class TrainedModel:
         weights = (self.step, self.weights, self.weights_hash)
         return origin(self.run, self.denoiser, sampler, weights, seed, n, *options, asked=asked, by=by)
 
-    def predict(self, x: Tensor, i: int | Tensor) -> Belief:
+    def predict(self, x: Tensor, i: float | Tensor) -> Belief:
         """What the network believes of corrupted events ``x_i``, ``(B, *event)``, at one step or steps ``(B,)`` in 1..N.
 
         Autograd follows where ``x`` requires a gradient.

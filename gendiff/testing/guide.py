@@ -52,7 +52,7 @@ class Labelled(ScoreModel):
         model.__dict__ = {**self.__dict__, "condition": dict(condition)}
         return model
 
-    def predict(self, x_bar: Tensor, i: int | Tensor) -> Pivot:
+    def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:
         at = self.diffusion.asked(x_bar, i)
         label = self.condition.get("label", torch.tensor([CLASSES])).expand(len(x_bar))
         m, c = self.mean[label].to(x_bar), self.variance[label].to(x_bar).reshape(-1, *[1] * (x_bar.ndim - 1))

@@ -10,7 +10,7 @@ from gendiff.diffusion import Diffusion
 from gendiff.moments import Moments
 from gendiff.objective import Objective
 from gendiff.rotation import Rotation
-from gendiff.score import Parametrization, Pivot, encode
+from gendiff.score import Parametrization, Pivot, decode, encode
 from gendiff.testing.card import check, require
 from gendiff.testing.probes import SmoothScales, noise
 
@@ -78,6 +78,33 @@ def per_event(objective: Objective) -> str:
     alone = objective.loss(_Constant(torch.zeros(1, *EVENT)), diffusion, x_0[2:3], i[2:3], eps[2:3]).per_event
     require(torch.allclose(alone, loss.per_event[2:3], rtol=1e-4), "the same loss alone", "another")
     return "independent of the batch"
+
+
+@check("objective", "its parametrization is a view of the pivot", "`of_pivot` and `to_pivot` of the parametrization")
+def view(objective: Objective) -> str:
+    """There and back gives the belief again, affine in the output, and finite where a vanishes."""
+    diffusion, named = _diffusion(), objective.parametrization
+    i = torch.tensor([1, 2, 30, 100])
+    at = diffusion.at(i, torch.float64)
+    pivot = Pivot(noise((4, *EVENT), 1), noise((4, *EVENT), 2))
+    x_bar = diffusion.corrupted(at, pivot.x_0, pivot.eps)
+    there = encode(named, pivot, at)
+    back = decode(named, there, x_bar, at)
+    belief = torch.stack([back.x_0, back.eps])
+    require(bool(belief.isfinite().all()), "a finite belief at every step", "one that is not")
+    again = (at.a * back.x_0 + at.s * back.eps - x_bar).abs().max()
+    require(float(again) < 1e-8, "a belief that adds up to x̄_i", f"{float(again):.1e} off")
+    alive = (at.log_a > -5).expand_as(x_bar)  # x_0 is told from rounding error
+    apart = max(
+        float((one - other)[alive].abs().max()) for one, other in ((back.x_0, pivot.x_0), (back.eps, pivot.eps))
+    )
+    require(apart < 1e-6, "the same belief, there and back", f"{apart:.1e} apart")
+    other = noise((4, *EVENT), 3)
+    ends = [decode(named, output, x_bar, at) for output in (there, other, 0.25 * there + 0.75 * other)]
+    middle = 0.25 * ends[0].x_0 + 0.75 * ends[1].x_0 - ends[2].x_0
+    scale = max(float(end.x_0.abs().max()) for end in ends)
+    require(float(middle.abs().max()) < 1e-8 * scale, "a conversion that is affine in the output", "one that is not")
+    return f"{named}: within {apart:.0e}"
 
 
 def _diffusion() -> Diffusion:

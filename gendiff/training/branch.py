@@ -175,7 +175,7 @@ class Foreign:
             f"begins from '{self.model.spec}': its weights {lineage['hash']}, "
             f"{lineage['taken']} of {lineage['of']} tensors"
         )
-        return [first, *_not_taken(lineage)]
+        return [first, *self.model.remarks, *_not_taken(lineage)]
 
 
 def parent_of(text: str | Path, averaged: bool = False, problems: list[str] | None = None) -> Parent | Foreign:

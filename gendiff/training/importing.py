@@ -6,9 +6,12 @@ measured, trained on and begun from, where the files that the weights came from 
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser
+from gendiff.run.trained import TrainedModel
 from gendiff.training.branch import Foreign
 from gendiff.training.inheritance import inherit
 from gendiff.training.recipe import build_optimizer
@@ -72,6 +76,23 @@ def imported(
         run.take_away()
         raise
     return run, lines
+
+
+def opened(model: Pretrained, registry: Registry, device: torch.device, ema: bool | str = True) -> TrainedModel:
+    """A pretrained model, ready to sample: `imported` into a folder that is gone when nobody holds it any more.
+
+    Raises what `imported` does.
+    """
+    place = Path(mkdtemp(prefix="gendiff-"))
+    try:
+        run, _ = imported(model, [], registry, place / "run")
+        result = TrainedModel.load(run, device, ema)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    weakref.finalize(run, shutil.rmtree, place, ignore_errors=True)
+    shutil.rmtree(run.checkpoints)  # the weights are in memory
+    return result
 
 
 def _begun(config: Config, foreign: Foreign) -> tuple[Checkpoint, list[str], dict[str, Any]]:

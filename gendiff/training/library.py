@@ -33,6 +33,7 @@ from gendiff.objective import Objective
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.observers import Observers
 from gendiff.plugin.registry import default_registry
+from gendiff.pretrained import pretrained
 from gendiff.rotation import Rotation
 from gendiff.run import checkpoint
 from gendiff.run.config import Config
@@ -44,6 +45,7 @@ from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler
 from gendiff.training.branch import begin, parent_of
 from gendiff.training.continuation import changed_data, check_disk, refuse_another_run
+from gendiff.training.importing import opened
 from gendiff.training.inspection import inspected
 from gendiff.training.loop import fit
 from gendiff.training.plan import plan, remembered, rows
@@ -234,17 +236,26 @@ def load(
     What is not as it was when the run was made is said in a warning.
 
     Args:
-        path: the run directory, or ``"runs/mine@40"``, one of its checkpoints.
+        path: the run directory, or ``"runs/mine@40"``, one of its checkpoints; or a pretrained model, ``"diffusers:DIR"``, which
+            is opened as it is: nothing of it is kept on the disk.
         model, data: again, where they were given in Python; data are needed for `TrainedModel.data` alone.
         ema: whether to take the averaged weights, where the run has them; or which: the decay of one of several, or
             ``"posthoc:WIDTH"``, as ``gendiff sample --ema`` has it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; left out, a GPU where there is one.
 
     Raises:
+        ArgumentError: for a pretrained model where ``model`` or ``data`` are given.
         ConfigError: where ``path`` is no run, or its network was given in Python and is not here.
         DataError: where there is no checkpoint, or it is damaged.
 
     """
+    if not Path(path).exists() and (network := pretrained(str(path))):
+        if model is not None or data is not None:
+            raise ArgumentError(
+                f"'{path}' has a network of its own, and no data",
+                fix=f"leave model and data out; gendiff.train(DATA, from_={str(path)!r}) trains it on",
+            )
+        return opened(network, default_registry(), choose_device(device), ema)
     folder, step = checkpoint.named(Path(path))
     run, problems = Run.open(folder, given=_given(model, data)), list[str]()
     result = TrainedModel.load(run, choose_device(device), ema, problems, step=step)

@@ -40,6 +40,7 @@ def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -
         "terminal_log_snr": [round(2 * float(edge), 2) for edge in (end.min(), end.max())],
         "basis": config.basis.spec,
         "objective": objective.spec,
+        "levels": config.train.levels.spec if config.train.levels else "uniform",
         "predicts": summary(type(objective)),
         "parametrization": str(objective.parametrization),
         "loss_of_one": objective.loss_of_one,
@@ -98,6 +99,7 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
     place = facts["device"] + (f" in {facts['processes']} processes" if facts["processes"] > 1 else "")
     return {
         "objective": f"{facts['objective']}: {facts['predicts']}",
+        **({"levels": f"{facts['levels']}: the law of i in training"} if facts["levels"] != "uniform" else {}),
         "loss": _meaning(facts),
         "sampler": f"{facts['sampler']}: {counted(facts['evaluations'], 'evaluation')} of the network{grid}",
         "process": process,

@@ -44,10 +44,11 @@ class Preview:
         watch = partial(self.watch, step)
         try:
             denoiser = trainer.averaged()
-            events = draw(denoiser, self.run, settings.preview, settings.preview_images, watch)
+            drawn = draw(denoiser, self.run, settings.preview, settings.preview_images, watch)
         except NotFinite as error:  # a run goes on, and stops by itself where its loss is not finite either
             warnings.warn(f"no samples are shown of step {step}: {error.what}", stacklevel=2)
             return
+        events = self.run.config.data.pictures(drawn)
         values = self._measured(events)
         in_log = any(
             row["step"] == step and "metrics" in row for row in self.run.rows()
@@ -92,6 +93,7 @@ class Preview:
 
 
 def reference(data: Data, count: int) -> Tensor:
-    """``count`` events of the data, equally spaced over a finite set, ``(count, *event)``."""
+    """``count`` events of the data as pictures, equally spaced over a finite set, ``(count, *picture)``."""
+    data = data.shown
     spread = data.length / count if data.length else 1.0
     return torch.stack([data[int(k * spread)] for k in range(count)])

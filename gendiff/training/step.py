@@ -101,6 +101,7 @@ class Step:
         averages, weights: averages of the weights, and the weights: tensors of floating point numbers, in one order.
         recorder: what records it; left out, nothing does.
         accumulate: in how many parts a batch is taken, of which it must be a multiple.
+        correction: by what the loss of an event at i = 0..N is multiplied, ``(N+1,)`` (`Levels.correction`); None: by nothing.
 
     Attributes:
         rate, keeps: the learning rate, and the share of each old average that stays, float32 scalars on the device.
@@ -123,6 +124,7 @@ class Step:
         world: World,
         recorder: Recorder | None = None,
         accumulate: int = 1,
+        correction: Tensor | None = None,
     ) -> None:
         device = world.device
         self.objective = objective
@@ -134,6 +136,7 @@ class Step:
         self.grad_clip = grad_clip or math.inf
         self.world = world
         self.accumulate = accumulate
+        self.correction = correction
         self.rate = torch.zeros((), device=device)
         self.keeps = [torch.zeros((), device=device) for _ in self.averages]
         for group in optimizer.param_groups:
@@ -186,8 +189,9 @@ class Step:
 
     def _add_gradient(self, part: Batch) -> Loss:
         loss = self.objective.loss(self.denoiser, self.diffusion, part.x_0, part.i, part.eps, part.condition)
-        (loss.per_event.mean() / self.accumulate).backward()
-        return Loss(loss.per_event.detach(), loss.error_bar)
+        per_event = loss.per_event if self.correction is None else loss.per_event * self.correction[part.i]
+        (per_event.mean() / self.accumulate).backward()
+        return Loss(per_event.detach(), loss.error_bar)
 
     def _average(self, applies: Tensor) -> None:
         for average, keep in zip(self.averages, self.keeps, strict=True):

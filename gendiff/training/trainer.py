@@ -78,6 +78,7 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
+        levels = self.settings.levels
         self.batches = Batches(
             config.training,
             config.N,
@@ -88,6 +89,7 @@ class Trainer:
             config.data.flip,
             config.conditions,
             self.settings.condition_dropout,
+            None if levels is None else levels.draws(self.diffusion, self.settings.seed, self.settings.batch),
         )
         self._refuse_unequal_parts()
         shape = config.data.event_shape
@@ -127,6 +129,8 @@ class Trainer:
 
     def _step(self) -> Step:
         current = self.network.state_dict()
+        levels = self.settings.levels
+        correction = None if levels is None else levels.correction(self.diffusion)
         averaged = [name for name, value in current.items() if value.is_floating_point()]
         return Step(
             self.config.objective,
@@ -139,6 +143,7 @@ class Trainer:
             self.world,
             self._recorder(),
             self.settings.accumulate,
+            None if correction is None else correction.to(self.device),
         )
 
     def _compile(self) -> None:

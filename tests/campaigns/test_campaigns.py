@@ -46,6 +46,7 @@ class TestBenchmark:
         change(content["parts"])
         file.write_text(json.dumps(content))
 
+    @pytest.mark.slow
     def test_it_measures_every_part_once_and_judges_what_it_measured(self, tmp_path, monkeypatch, capsys):
         tape, line = Tape(), [*self.LINE, str(tmp_path)]
         with monkeypatch.context() as patch:
@@ -338,6 +339,7 @@ class TestMinutes:
     def rows(self, folder):
         return [minutes.Measured(**row) for row in json.loads((folder / "out/minutes.json").read_text())["measured"]]
 
+    @pytest.mark.slow
     def test_the_better_half_goes_on_and_what_is_chosen_meets_every_seed(self, tmp_path, monkeypatch, small, capsys):
         assert self.called(tmp_path, "--minutes", "0") == 75
         assert not list(tmp_path.rglob("run.json"))
@@ -363,6 +365,7 @@ class TestMinutes:
         monkeypatch.setattr(minutes, "opened", None)  # nothing is trained again
         assert self.called(tmp_path, *chosen) == 0
 
+    @pytest.mark.slow
     def test_a_run_goes_on_from_its_last_mark(self, tmp_path, small):
         cell, timing = minutes.Cell("default", "identity (DDPM)", "wiener", 0), minutes.clock(tmp_path, ["default"])
         options = minutes.parse(["--out", str(tmp_path), "--work", str(tmp_path / "parts")])
@@ -479,6 +482,7 @@ class TestGpu:
         assert gpu.main(self.line(tmp_path / "other", "--minutes", "0.2")) == 75  # too little to begin anything
         assert len(begun) == 12
 
+    @pytest.mark.slow
     def test_loss_curves_are_drawn(self, tmp_path, capsys):
         """On a processor nothing is recorded, and all three are one."""
         assert curves.main(["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]) == 0
@@ -567,6 +571,7 @@ class Forked:
             self.returncode = exit_code(self.pid)
 
 
+@pytest.mark.slow
 def test_runs_repeat_themselves_and_it_is_seen_where_they_do_not(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(determinism.subprocess, "run", lambda line, **_: Forked(line).wait())
     monkeypatch.setattr(determinism.subprocess, "Popen", Forked)

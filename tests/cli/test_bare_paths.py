@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("layer", "spec"),
     [
-        ({"data": "photos"}, "folder:path=photos"),
+        ({"data": "photos"}, "folder:path=photos"),  # and not the data of that name, which cannot be without a path
         ({"data": "a.npy"}, "npy:path=a.npy"),
         ({"data": {"name": "folder", "path": "photos", "size": 8}}, "folder:path=photos,size=8"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 
@@ -121,6 +122,33 @@ class TestImport:
         done = run("import", model, "--out", tmp_path / "run")
         assert (done.code, what in done.err) == (code, True), done.err
         assert not (tmp_path / "run").exists()
+
+
+class TestLoad:
+    def test_a_pretrained_model_is_opened_as_it_is(self, came, folder, tmp_path, monkeypatch):
+        """It draws what the run draws that it was imported into, and its folder goes when nobody holds it."""
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        model = gendiff.load(f"diffusers:{folder}", device="cpu")
+        images = model.sample(2, sampler="ddim:steps=2", seed=4)
+        assert torch.equal(images, gendiff.load(came, device="cpu").sample(2, sampler="ddim:steps=2", seed=4))
+        (place,) = tmp_path.iterdir()
+        assert not (place / "run/checkpoints").exists()
+        del model
+        gc.collect()
+        assert not list(tmp_path.iterdir())
+
+    def test_it_has_a_network_of_its_own(self, folder):
+        with pytest.raises(gendiff.GendiffError, match="has a network of its own"):
+            gendiff.load(f"diffusers:{folder}", model=nn.Identity())
+
+    def test_nothing_is_left_where_it_cannot_be_opened(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        broken = shutil.copytree(folder, tmp_path / "broken")
+        weights = broken / "unet/diffusion_pytorch_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+        with pytest.raises(gendiff.GendiffError, match="cannot read the weights"):
+            gendiff.load(f"diffusers:{broken}")
+        assert list(tmp_path.iterdir()) == [broken]
 
 
 class TestFrom:

@@ -169,10 +169,13 @@ CHANGES = {
     "guide": [("1 + 2 * (self.weight - 1) * (1 - t)", "1 + (self.weight - 1) * (1 - t) ** 2")],
     "operator": [("return x[..., :: self.every]", "return 2 * x[..., :: self.every]"),
                  ("x[..., :: self.every] = y", "x[..., :: self.every] = 2 * y")],
+    "latent": [("avg_pool2d(pictures.float(), self.factor) * self.scale",
+                "avg_pool2d(pictures.float(), self.factor) * (self.scale + 1)")],
     "preset": [("f_max = 0.3", "f_max = 0.5")],
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_formula_breaks_only_tests_that_are_marked_for_it(tmp_path):
     """And these say what they are. (A network is no formula: none of its tests asks which one it is.)"""
     folders = {kind: create(f"acme-{kind}", kind, tmp_path) for kind in KINDS}

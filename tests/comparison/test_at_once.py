@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from command import TINY, run
@@ -31,12 +32,12 @@ def plan():
     return plan_of(*TWO, n=20, evaluations=(2, 4))
 
 
-def done(path, plan, crew) -> tuple[dict, dict]:
-    """The numbers of a comparison, done or gone on with, and the hashes of its weights."""
+def done(path, plan, crew) -> tuple[dict, dict, dict]:
+    """The numbers of a comparison, done or gone on with, and the hashes of its weights and of what there is to see."""
     comparison = Comparison.create(plan, path, ["compare"])
     with comparison.working() as heed:
         comparison.finish(default_registry(), CPU, Silent(), heed, crew)
-        comparison.looks(CPU, Silent(), heed)
+        comparison.looks(default_registry(), CPU, Silent(), heed, crew)
     arms = json.loads(json.dumps(result(comparison, unequal(plan))))["arms"]
     for one in (one for arm in arms for one in arm["runs"]):
         del one["path"], one["drawing"]["run"]
@@ -47,7 +48,11 @@ def done(path, plan, crew) -> tuple[dict, dict]:
     weights = {
         name: {key: value for key, value in files.items() if "safetensors" in key} for name, files in manifests.items()
     }
-    return {"arms": arms}, weights
+    looks = {}
+    for path in (comparison.path / "looks").iterdir():
+        with np.load(path) as arrays:  # its key depends on the run's own name
+            looks[path.name] = {name: array.tobytes() for name, array in arrays.items() if name != "key"}
+    return {"arms": arms}, weights, looks
 
 
 @pytest.fixture(scope="module")

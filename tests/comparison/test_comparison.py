@@ -48,7 +48,7 @@ def finished(path, plan: Plan) -> dict:
     comparison = Comparison.create(plan, path, ["compare"])
     with comparison.working() as heed:
         comparison.finish(default_registry(), CPU, Silent(), heed)
-        comparison.looks(CPU, Silent(), heed)
+        comparison.looks(default_registry(), CPU, Silent(), heed)
     return result(comparison, unequal(plan))
 
 

@@ -108,6 +108,9 @@ class Arrows(Numbers):
     def __getitem__(self, index):
         return super().__getitem__(index) + torch.arange(3) / 3
 
+    def mirrored(self, index):
+        return self[index].flip(-1)
+
 
 class TestMirrored:
     """With ``flip`` half of the pictures are mirror images, as a function of the seed, the step and the place."""

@@ -147,7 +147,7 @@ def error_of(text, kind):
     return str(caught.value)
 
 
-def test_what_is_nothing_is_named(here, tmp_path):
+def test_what_is_nothing_is_named(tmp_path):
     assert "did you mean 'folder'?" in error_of("fodler:path=x", ConfigError)
     assert "there is no" in error_of(tmp_path / "missing", DataError)
     assert "there is no './missing'" in error_of("./missing", DataError)
@@ -157,7 +157,7 @@ def test_what_is_nothing_is_named(here, tmp_path):
     broken = tmp_path / "broken.tar.gz"
     broken.write_bytes(b"\x1f\x8b broken")
     other = tar_of(tmp_path / "other.tar.gz", {"a/b.png": b"x"})
-    for path in ("text.txt", broken, other, here / "a.npz", "/dev/null"):
+    for path in ("text.txt", broken, other, "/dev/null"):
         assert "no data recognise" in error_of(tmp_path / path, DataError)
     for path in ("empty", "nothing.png"):
         assert "is empty" in error_of(tmp_path / path, DataError)

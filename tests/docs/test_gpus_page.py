@@ -28,6 +28,7 @@ def followed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on_with_the_same_run_to_rounding(followed):
     weights = [
         load_file(next((followed / name / "checkpoints").glob("*20/model.safetensors"))) for name in ("one", "two")

@@ -37,7 +37,7 @@ def test_the_formats_are_those_of_the_code():
         "process in numbers": list(stored.FORMATS),
         "evaluation": [str(number.FORMAT)],
         "comparison": [str(plan.FORMAT)],
-        "packed set": [str(packed.FORMAT)],
+        "packed set": list(map(str, packed.FORMATS)),
     }
 
 

@@ -238,6 +238,7 @@ def test_one_parameter_is_found_as_by_a_scan(spec):
     assert found.config.sampler == by
 
 
+@pytest.mark.slow
 def test_it_matters_little_where_the_search_starts():
     by, found = sampler("dpmpp-2m:steps=5"), []
     for noise in ("linear:beta_max=0.15", "linear:beta_min=0.01,beta_max=0.9"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -206,6 +208,7 @@ class TestFiles:
         ("values", "why"),
         [
             ({"_class_name": "UNet2DConditionModel"}, "it is a UNet2DConditionModel"),
+            ({"_class_name": "UVit2DModel"}, "it is a UVit2DModel, and known are UNet2DModel, DiTTransformer2DModel"),
             ({"time_embedding_type": "fourier"}, "told as 'fourier'"),
             ({"class_embed_type": "timestep"}, "told as 'timestep'"),
             ({"quantization_config": {}}, "quantised"),
@@ -266,3 +269,131 @@ class TestFiles:
         with pytest.raises(PluginError, match="needs the library diffusers") as info:
             model.build(EVENT)
         assert "pip install 'gendiff[diffusers]'" in str(info.value)
+
+
+COMMIT = "a" * 40
+REPOSITORY = "org/pictures"
+
+
+class Hub:
+    """What of huggingface_hub is used: repositories by name, each a folder at one commit, and a cache."""
+
+    def __init__(self, cache, repositories):
+        self.cache, self.repositories = cache, repositories
+        self.down, self.asked, self.patterns = False, 0, []
+
+    def HfApi(self):
+        return self
+
+    def model_info(self, repository, revision=None):
+        self.asked += 1
+        if self.down:
+            raise ConnectionError("no route to host")
+        if repository not in self.repositories:
+            raise LookupError("404: Repository Not Found")
+        files = [str(file.relative_to(self.folder)) for file in self.folder.rglob("*") if file.is_file()]
+        return SimpleNamespace(sha=COMMIT, siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    @property
+    def folder(self):
+        return self.repositories[REPOSITORY]
+
+    def snapshot_download(self, repository, revision=None, allow_patterns=(), local_files_only=False):
+        place = self.cache / "snapshots" / COMMIT
+        if local_files_only:
+            if not place.exists() or revision not in (None, "main", COMMIT):
+                raise FileNotFoundError(repository)
+            return str(place)
+        assert revision == COMMIT
+        self.patterns = list(allow_patterns)
+        for name in allow_patterns:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.folder / name, place / name)
+        return str(place)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    folder = pipeline(tmp_path / "there")
+    (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    (folder / "README.md").write_text("# pictures")
+    one = Hub(tmp_path / "cache", {REPOSITORY: folder})
+    monkeypatch.setattr("gendiff_plugins.models.hub.import_module", lambda name: one)
+    return one
+
+
+class TestHub:
+    def test_only_what_is_needed_comes_of_one_commit(self, hub):
+        model = Model("diffusers", path=REPOSITORY)
+        assert sorted(hub.patterns) == [
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+        ]
+        assert model.spec == f"diffusers:path={REPOSITORY},revision={COMMIT}"
+        local = Model("diffusers", path=str(hub.folder))
+        assert model.configuration() == local.configuration()
+        network = model.build(EVENT)
+        expected = local.weights(network)
+        assert all(torch.equal(value, expected[name]) for name, value in model.weights(network).items())
+
+    def test_what_was_stored_asks_nobody(self, hub):
+        table = Model("diffusers", path=REPOSITORY).table()
+        hub.down, hub.asked = True, 0
+        again = Model(table)
+        again.weights(again.build(EVENT))
+        assert hub.asked == 0
+
+    def test_without_a_network_the_cache_serves(self, hub):
+        table = Model("diffusers", path=REPOSITORY).table()
+        hub.down = True
+        assert Model("diffusers", path=REPOSITORY).table() == table
+
+    @pytest.mark.parametrize(("name", "why"), [(REPOSITORY, "no route to host"), ("org/no", "Repository Not Found")])
+    def test_what_cannot_be_had_is_one_screen(self, hub, name, why):
+        hub.down = name == REPOSITORY
+        with pytest.raises(DataError, match=f"the Hub did not give it: .*{why}") as info:
+            Model("diffusers", path=name)
+        assert "hf download" in str(info.value)
+        assert len(str(info.value).splitlines()) < 8
+
+    def test_a_repository_of_pickles_alone_is_refused(self, hub):
+        for file in hub.folder.rglob("*.safetensors"):
+            file.unlink()
+        with pytest.raises(DataError, match="no weights in safetensors"):
+            Model("diffusers", path=REPOSITORY)
+        assert not hub.patterns
+
+    def test_a_path_of_this_machine_asks_nobody(self, hub, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "org").mkdir()
+        for path in (REPOSITORY, "gone", "./org/a", "/org/a", "a/b/c"):
+            with pytest.raises(DataError, match="there is no"):
+                Model("diffusers", path=path)
+        assert hub.asked == 0
+
+    def test_a_folder_has_no_revision(self, hub):
+        with pytest.raises(ConfigError, match="has no revision 'main'"):
+            Model("diffusers", path=str(hub.folder), revision="main")
+
+    def test_without_the_library(self, monkeypatch):
+        def absent(name):
+            raise ImportError(name)
+
+        monkeypatch.setattr("gendiff_plugins.models.hub.import_module", absent)
+        with pytest.raises(PluginError, match="needs the library huggingface_hub"):
+            Model("diffusers", path=REPOSITORY)
+
+
+def test_a_network_and_its_scheduler_side_by_side(tmp_path):
+    """As the first pipelines of the Hub have them: all in one folder."""
+    folder = pipeline(tmp_path / "a")
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            file.rename(folder / file.name)
+        (folder / part).rmdir()
+    assert Model("diffusers", path=str(folder)).configuration()["N"] == N
+    assert "config.json" in of_diffusers.needed([file.name for file in folder.iterdir()])

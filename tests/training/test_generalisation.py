@@ -154,6 +154,7 @@ def test_data_of_a_run_are_its_training_events(file, tmp_path):
     assert run.split().held_out.length == OUT
 
 
+@pytest.mark.slow
 def test_two_processes_hold_out_the_same_and_share_a_small_set(file, tmp_path):
     """A batch of 64 of 10 training events becomes one of 10, five each; weights are those of one process."""
     one, two = tmp_path / "one", tmp_path / "two"

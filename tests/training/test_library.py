@@ -134,6 +134,7 @@ class TestComponents:
         with pytest.raises(TypeError, match="unrotate"):
             Half()
 
+    @pytest.mark.slow
     def test_type_checkers_know_what_is_made(self, tmp_path):
         source = tmp_path / "mine.py"
         source.write_text(

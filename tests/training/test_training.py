@@ -304,10 +304,14 @@ class TestStopRequests:
         def ask(self):
             os.kill(os.getpid(), signal.SIGTERM)
 
-        observer = type("Observer", (), {f"gendiff_run_{hook}": hookimpl(ask)})()
-        with pytest.raises((Stopped, stopping.StopRequest)), stopping.interruptible():
+        @stopping.interruptible()
+        def work():
             fit(run, Trainer(run.config, CPU, ALONE), Observers([("asks", observer)]))
             stopping.heed()
+
+        observer = type("Observer", (), {f"gendiff_run_{hook}": hookimpl(ask)})()
+        with pytest.raises((Stopped, stopping.StopRequest)):
+            work()
         assert run.info["status"] == status
         assert list(run.checkpoints.glob("step-*"))
 

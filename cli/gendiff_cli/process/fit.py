@@ -31,7 +31,7 @@ DEFAULT_SAMPLER, DEFAULT_STEPS = "dpmpp-2m", 10
 HEAD = "# Fitted by gendiff process fit."  # the first line of what is written, by which it is known again
 
 
-@configured("process rotation schedule velocity noise objective data size preset config set")
+@configured("process rotation schedule velocity noise objective data size latent preset config set")
 def fit(
     context: typer.Context,
     given: Given,

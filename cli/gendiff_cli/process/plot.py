@@ -40,7 +40,7 @@ class At(StrEnum):
     SNR = "snr"
 
 
-@configured("arms process rotation schedule velocity noise data size preset config set")
+@configured("arms process rotation schedule velocity noise data size latent preset config set")
 def plot(
     context: typer.Context,
     given: Given,
@@ -150,7 +150,8 @@ def _strips(processes: list[Subject], picture: Path | None, at: At, moments: int
     rows = []
     for subject in processes:
         diffusion = subject.diffusion
-        x_0 = _picture(picture, diffusion.event_shape) if picture else (subject.data or subject.config.data)[0][None]
+        data = subject.data or subject.config.data
+        x_0 = data.events(_picture(picture, data.picture_shape)) if picture else data[0][None]
         eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
         steps: Sequence[int | None] = (
             [round(k * diffusion.N / (moments - 1)) for k in range(moments)]
@@ -158,8 +159,8 @@ def _strips(processes: list[Subject], picture: Path | None, at: At, moments: int
             else [0, *steps_at(diffusion, x_0, levels)]
         )
         indices = [0 if i is None else i for i in steps]
-        noisy = [x[0] for x in corrupted(diffusion, x_0, eps, indices)]
-        signal = [x[0] for x in corrupted(diffusion, x_0, 0 * eps, indices)]
+        noisy = [data.pictures(x)[0] for x in corrupted(diffusion, x_0, eps, indices)]
+        signal = [data.pictures(x)[0] for x in corrupted(diffusion, x_0, 0 * eps, indices)]
         rows.append(Strip(subject.label, steps, noisy, signal))
     return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in levels)]
 

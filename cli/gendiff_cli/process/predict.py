@@ -54,7 +54,7 @@ NetworkErrorOption = Annotated[
 ]
 
 
-@configured("arms process rotation schedule velocity noise objective data size preset config set")
+@configured("arms process rotation schedule velocity noise objective data size latent preset config set")
 def predict(
     context: typer.Context,
     given: Given,

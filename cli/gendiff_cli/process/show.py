@@ -27,7 +27,7 @@ FEW = 5  # evaluations that a fast sampler takes
 WRONG = 0.1  # by how much a network is off, as process predict has it
 
 
-@configured("arms process rotation schedule velocity noise data size preset config set")
+@configured("arms process rotation schedule velocity noise data size latent preset config set")
 def show(
     context: typer.Context,
     given: Given,

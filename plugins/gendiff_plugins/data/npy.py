@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 import torch
@@ -172,8 +172,11 @@ class Npy(Data):
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:
         if not path.is_file():
             return None
-        with path.open("rb") as file:
-            return {"path": path} if file.read(6) == b"\x93NUMPY" else None
+        with reading.opened(path) as file:
+            if file.read(6) != b"\x93NUMPY":
+                return None
+            file.seek(0)
+            return {"path": path} if are_pictures(file, path.stat().st_size) else None
 
     @cached_property
     def _file(self) -> Path:
@@ -208,6 +211,20 @@ class Npy(Data):
         return DataError(what, subject="data.layout", details=details, fix="set layout to what the axes are")
 
 
+def are_pictures(file: BinaryIO, size: int) -> bool:
+    """Whether an array looks like pictures by its header; signals ``(n, L)``, ``(n, C, L)`` and volumes are read by ``array``.
+
+    What is damaged counts as pictures: what is wrong with it is said where it is read.
+    """
+    try:
+        header = array_header(file, size)
+    except ValueError:
+        return True
+    shape = header.shape
+    is_signal = len(shape) == 3 and shape[1] <= FEW < shape[2] and header.dtype != np.uint8
+    return len(shape) not in (2, 5) and not is_signal
+
+
 @lru_cache(maxsize=8)
 def _mapped(file: Path, mark: Mark) -> np.memmap:
     """The array, whose header has been checked against the file; a process that is forked may go on using the map."""
@@ -227,7 +244,10 @@ def _mapped(file: Path, mark: Mark) -> np.memmap:
         raise _WrongType(why, FIX if dtype.hasobject else f"convert it, and write it again: {as_bytes(dtype)}")
     if len(shape) not in (3, 4) or min(shape) < 1:
         nothing = "there is nothing in it: " if 0 in shape else ""
-        raise ValueError(f"{nothing}it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W)")
+        raise ValueError(
+            f"{nothing}it has the shape {shape}, and allowed are (n, H, W), (n, H, W, C) and (n, C, H, W); "
+            "signals and volumes are read by the data array"
+        )
     return np.memmap(file, dtype, "r", header.offset, shape, "F" if header.fortran else "C")
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from gendiff.condition import Condition, Conditions
+from gendiff.condition import Conditions
 from gendiff.datasets.column import Column
 from gendiff.datasets.images import FIRST, ImageData, eight_bit, hushed, reason, survey, upright
 from gendiff.errors import DataError, printable
@@ -141,13 +141,8 @@ class PictureFiles(ImageData):
             raise DataError(what, where=self._where(TABLE), details=[reason(error)], fix=fix) from error
 
     def _by_folder(self) -> Mapping[str, Column]:
-        folders = [name.partition("/")[0] if "/" in name else "" for name in self._names]
-        classes = sorted(set(folders))
-        if len(classes) < 2 or "" in classes:
-            return {}
-        numbers = {name: number for number, name in enumerate(classes)}
-        labels = np.array([numbers[folder] for folder in folders])
-        return {"label": Column(Condition.label([printable(name) for name in classes]), labels)}
+        column = Column.of_folders(self._names)
+        return {} if column is None else {"label": column}
 
     def _by_table(self, labels: Any) -> Mapping[str, Column]:
         pairs = labels.items() if isinstance(labels, dict) else labels

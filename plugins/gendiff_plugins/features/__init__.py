@@ -14,6 +14,7 @@ def gendiff_components() -> list[Lazy]:
             f"{here}.inception:Inception",
             "what the Inception network of FID sees, 2048 numbers",
         ),
+        Lazy("features", "dinov2", f"{here}.dinov2:Dinov2", "what DINOv2 sees, the CLS token of a vision transformer"),
         Lazy("features", "pixels", f"{here}.pixels:Pixels", "the values themselves"),
         Lazy("features", "dct", f"{here}.dct:DCT", "DCT coefficients, or the logarithm of their size"),
         Lazy("features", "random-conv", f"{here}.random_conv:RandomConv", "what a random convolutional network sees"),

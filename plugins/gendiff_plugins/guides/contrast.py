@@ -44,7 +44,7 @@ class Contrast(Guide):
         (weight,) = self.distinct
         return mixed(other, own, weight)
 
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         inside = self._inside(i, scene)
         if self.distinct == {1} or (inside is not None and not inside.any()):
             return believe(model, x_bar, i)
@@ -58,7 +58,7 @@ class Contrast(Guide):
             return guided
         return Pivot(torch.where(inside, guided.x_0, own.x_0), torch.where(inside, guided.eps, own.eps))
 
-    def _inside(self, i: int | Tensor, scene: Scene) -> Tensor | None:
+    def _inside(self, i: float | Tensor, scene: Scene) -> Tensor | None:
         """On which components it acts, bool, broadcasting over ``(B, *event)``; None for all of them at every step."""
         if self.sigma_min == 0 and self.sigma_max is None:
             return None

@@ -107,7 +107,7 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor) -> Tensor
     return u
 
 
-def believed(model: ScoreModel, x_bar: Tensor, i: int | Tensor) -> tuple[Pivot, Gradient]:
+def believed(model: ScoreModel, x_bar: Tensor, i: float | Tensor) -> tuple[Pivot, Gradient]:
     """What a model believes of ``x̄_i``, and how to differentiate what follows from it by ``x̄_i``.
 
     Where autograd follows the chain it goes on through both.

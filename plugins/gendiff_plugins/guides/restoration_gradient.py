@@ -37,7 +37,7 @@ class PiGDM(Restoring):
 
     jacobian: Literal["network", "wiener"] = Field("network", description="network: by autograd; wiener: a c/v")
 
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         measurement_of(self, scene)
         at = scene.diffusion.asked(x_bar, i)
         r2 = at.c * at.s**2 / at.v
@@ -71,7 +71,7 @@ class DPS(Restoring):
         """Without clamping: what comes to x̂_0 in small steps is many times what comes to x̄_j."""
         return sampler.model_copy(update={"clip": False})
 
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         measurement, diffusion = measurement_of(self, scene), scene.diffusion
         at, there = diffusion.asked(x_bar, i), diffusion.at(scene.next(i), x_bar.dtype)
         pivot, gradient = believed(Clamped(model, diffusion) if self.clip else model, x_bar, i)

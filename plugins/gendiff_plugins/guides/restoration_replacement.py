@@ -52,7 +52,7 @@ class Replacement(Restoring):
                 subject="guide.name",
             )
 
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         measurement, diffusion = measurement_of(self, scene), scene.diffusion
         gain = gain_of(measurement.operator, diffusion.event_shape)
         assert gain is not None  # so says check

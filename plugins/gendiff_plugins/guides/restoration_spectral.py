@@ -86,7 +86,7 @@ class DDRM(Restoring):
         )
         return walk.with_learned({"d": d})
 
-    def pivot(self, model: ScoreModel, x_bar: Tensor, i: int | Tensor, scene: Scene) -> Pivot:
+    def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
         diffusion, measurement = scene.diffusion, measurement_of(self, scene)
         sigma = measurement.sigma
         home = self.home(diffusion, scene)

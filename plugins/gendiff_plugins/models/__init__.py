@@ -10,7 +10,7 @@ def gendiff_components() -> list[Lazy]:
     diffusers = "a network of diffusers with its weights: UNet2DModel, DiTTransformer2DModel"
     module = "a network that a function in a Python file makes: 'module:path=net.py:make_network'"
     return [
-        Lazy("model", "unet", f"{here}.unet:UNet", "ADM-style U-Net for pictures and signals"),
+        Lazy("model", "unet", f"{here}.unet:UNet", "ADM-style U-Net for pictures, signals and volumes"),
         Lazy("model", "dit", f"{here}.transformer:DiT", "diffusion transformer with adaptive layer norm"),
         Lazy(
             "model",

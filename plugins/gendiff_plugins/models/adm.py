@@ -328,7 +328,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, channels, H, W)``, the same shape out."""
         flat = self.qkv(self.norm(x.flatten(2)))
-        B, channels, n = len(x), x.shape[1], flat.shape[2]
+        B, channels, n = x.shape[0], x.shape[1], flat.shape[2]
         if self.new_order:
             parts = flat.reshape(B, 3, self.heads, channels // self.heads, n).transpose(1, 2)
         else:

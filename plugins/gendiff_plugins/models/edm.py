@@ -220,7 +220,7 @@ class Preconditioned(nn.Module):
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         x = x.float() * scale
         channels = self.outside.img_channels
-        F = self.model(c_in * x, c_noise.flatten(), self.labels(len(x), condition, x.device))
+        F = self.model(c_in * x, c_noise.flatten(), self.labels(x.shape[0], condition, x.device))
         output: Tensor = c_skip * x[:, :channels] + c_out * F[:, :channels].float()
         return output
 

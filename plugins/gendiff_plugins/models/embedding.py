@@ -5,42 +5,76 @@ from __future__ import annotations
 import math
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from gendiff.clock import Clock, Time
 from gendiff.condition import Conditions, Given
 from gendiff.errors import ConfigError
 from gendiff.model import Model
 from gendiff.shapes import EventShape
 
+BAND_PAIRS = 16  # cosines and sines of each band
+
+
+class Timed(Model):
+    """A model that can be told of its step in other ways than as i."""
+
+    time: Time = Field(
+        "i",
+        description="what it is told of the step: i; t = 1000 i/N; lambda, the mean log(a/s); bands, that of each band",
+    )
+    bands: int = Field(8, ge=1, description="bands of each channel, with time=bands: of equally many frequencies")
+
+    def clock(self, event_shape: EventShape) -> Clock:
+        """What tells a network of the step; raises `ConfigError` where there are more bands than components."""
+        components = math.prod(event_shape[1:])
+        if self.time == "bands" and self.bands > components:
+            raise ConfigError(
+                f"model '{self.name}' is told of {self.bands} bands, and a channel has {components} components",
+                fix=f"choose at most {components} bands",
+                subject="model.bands",
+            )
+        return Clock(self.time, event_shape[0], self.bands)
+
 
 class StepEmbedding(nn.Module):
     """``i -> W_2 silu(W_1 [cos(i ω_k), sin(i ω_k)])`` with ω_k from 1 down to 1e-4, geometrically.
+
+    Of a clock that tells of bands, each number has sinusoids of its own, and W_1 reads all of them.
 
     Reference: Vaswani et al. 2017, Attention Is All You Need, arXiv 1706.03762, Section 3.5.
 
     Args:
         channels: width of the sinusoids, even.
         out: width of the result.
+        clock: what is told in the place of i.
 
     """
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, clock: Clock | None = None) -> None:
         super().__init__()
-        self.pairs = channels // 2
-        self.layers = nn.Sequential(nn.Linear(2 * self.pairs, out), nn.SiLU(), nn.Linear(out, out))
+        self.clock = clock or Clock()
+        self.pairs = pairs(channels, self.clock)
+        self.layers = nn.Sequential(nn.Linear(2 * self.pairs * self.clock.count, out), nn.SiLU(), nn.Linear(out, out))
 
     def forward(self, i: Tensor) -> Tensor:
         """``(B,) -> (B, out)``, float32 whatever the autocast: bfloat16 cannot tell step 1000 from 999."""
         with torch.autocast(i.device.type, enabled=False):
-            embedding: Tensor = self.layers(sinusoids(i, self.pairs))
+            embedding: Tensor = self.layers(sinusoids(self.clock(i), self.pairs))
         return embedding
 
 
+def pairs(channels: int, clock: Clock) -> int:
+    """How many cosines and sines a number is told with: as many as fill ``channels``, or fewer of each band."""
+    return BAND_PAIRS if clock.time == "bands" else channels // 2
+
+
 def sinusoids(i: Tensor, pairs: int) -> Tensor:
-    """``[cos(i ω_k), sin(i ω_k)]``, ``(B, 2 pairs)`` float32."""
+    """``[cos(i ω_k), sin(i ω_k)]``, ``(B, 2 pairs)`` float32; of numbers ``(B, n)`` side by side, ``(B, 2 pairs n)``."""
     decay = torch.arange(pairs, device=i.device, dtype=torch.float32) / pairs
-    angles = i.float()[:, None] * torch.exp(-math.log(1e4) * decay)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+    angles = i.float()[..., None] * torch.exp(-math.log(1e4) * decay)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).flatten(1)
 
 
 class ConditionEmbedding(nn.Module):

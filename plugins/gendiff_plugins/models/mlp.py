@@ -6,13 +6,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gendiff.clock import Clock
 from gendiff.condition import Conditions, Given
-from gendiff.model import Model
 from gendiff.shapes import EventShape
-from gendiff_plugins.models.embedding import ConditionEmbedding, StepEmbedding, beside, check_images, with_images
+from gendiff_plugins.models.embedding import (
+    ConditionEmbedding,
+    StepEmbedding,
+    Timed,
+    beside,
+    check_images,
+    with_images,
+)
 
 
-class MLP(Model):
+class MLP(Timed):
     """residual perceptron over the flattened event, for toy data.
 
     ``h <- h + W_2 silu((1 + scale) norm(W_1 h) + shift)``, scale and shift from the step; input and output are linear maps.
@@ -31,19 +38,32 @@ class MLP(Model):
         check_images(self, event_shape, conditions)
         entries = torch.Size(event_shape).numel()
         channels = self.in_channels(event_shape) + beside(conditions)
-        return MLPModule(entries // event_shape[0] * channels, event_shape, self.width, self.depth, conditions)
+        return MLPModule(
+            entries // event_shape[0] * channels,
+            event_shape,
+            self.width,
+            self.depth,
+            conditions,
+            self.clock(event_shape),
+        )
 
 
 class MLPModule(nn.Module):
     """The network: ``x (B, in, *spatial), i (B,) -> (B, *event)``; it is told of conditions besides."""
 
     def __init__(
-        self, entries: int, event_shape: EventShape, width: int, depth: int, conditions: Conditions | None = None
+        self,
+        entries: int,
+        event_shape: EventShape,
+        width: int,
+        depth: int,
+        conditions: Conditions | None = None,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__()
         self.conditions = conditions or {}
         self.event_shape = event_shape
-        self.embedding = StepEmbedding(width, 2 * width)
+        self.embedding = StepEmbedding(width, 2 * width, clock)
         self.input = nn.Linear(entries, width)
         self.layers = nn.ModuleList([Layer(width) for _ in range(depth)])
         self.output = nn.Linear(width, torch.Size(event_shape).numel())

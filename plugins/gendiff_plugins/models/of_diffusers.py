@@ -25,12 +25,16 @@ from gendiff.errors import OBJECTS, ConfigError, DataError, PluginError, reason
 from gendiff.pretrained import Pretrained
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
+from gendiff_plugins.models import hub
 
 WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(?P<variant>(?!safetensors)\w+))?(?:-\d+-of-\d+)?\.safetensors")
 CONFIG, INDEX, SCHEDULER = "config.json", "model_index.json", "scheduler_config.json"
+LISTING = ".safetensors.index.json"  # which weights are in which of several files
 MOST_WEIGHTS = 2**40  # bytes of a file
 #: The networks, and how a pipeline calls the folder of each.
 NETWORKS: Mapping[str, str] = {"UNet2DModel": "unet", "DiTTransformer2DModel": "transformer"}
+#: Where they lie in a repository.
+PARTS = ("", *(f"{part}/" for part in dict.fromkeys(NETWORKS.values())))
 #: Schedulers of a chain of β_i, in which the network is told ``t = i - 1``; they differ in how they sample.
 SCHEDULERS = frozenset(
     {
@@ -76,10 +80,25 @@ class Diffusers(Pretrained):
     """
 
     name = "diffusers"
-    files = "a folder that save_pretrained wrote; one of the Hub is downloaded first: hf download NAME --local-dir DIR"
+    files = "a folder that save_pretrained wrote, or a repository of the Hub, ORG/NAME"
 
-    path: Path = Field(description="a folder that save_pretrained wrote, of a pipeline or of a model (~ is your home)")
+    path: Path = Field(
+        description="a folder that save_pretrained wrote, of a pipeline or of a model (~ is your home), or ORG/NAME on the Hub"
+    )
+    revision: str = Field("", description="on the Hub: a branch, a tag or a commit; the commit is kept")
     frequency_features: bool = Field(False, description="read U^T x beside x")
+
+    @classmethod
+    def fetched(cls, path: str, revision: str = "") -> tuple[Path, str] | None:
+        return hub.fetched(path, revision, needed) if hub.names(path) else None
+
+    @property
+    def remarks(self) -> list[str]:
+        if not _doubled(self.architecture_of):
+            return []
+        return [
+            f"of what the network says, {self.architecture_of['out_channels']} channels, the half that is a variance is left out"
+        ]
 
     @classmethod
     def read(cls, path: Path, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,8 +107,9 @@ class Diffusers(Pretrained):
         _check_network(network, path / part)
         weights_files(path / part)
         index = reading.json_file(path / INDEX) if (path / INDEX).is_file() else {}
-        file = path / "scheduler" / SCHEDULER
-        scheduler = reading.json_file(file) if part and file.is_file() else None
+        places = (path / "scheduler" / SCHEDULER, path / SCHEDULER) if part or index else ()  # a model alone has none
+        file = next((place for place in places if place.is_file()), path)
+        scheduler = reading.json_file(file) if file != path else None
         if scheduler is not None:
             _check_scheduler(scheduler, file)
         return {"folder": part, "network": network, "scheduler": scheduler, "latent": "vae" in index}
@@ -178,7 +198,10 @@ class Diffusers(Pretrained):
 
     def weights(self, network: nn.Module) -> Mapping[str, Tensor]:
         assert isinstance(network, Wrapped)
-        folder, kind = self.located / self.facts["folder"], self.architecture_of["_class_name"]
+        place = self.located
+        if self.revision and not place.exists():
+            place, _ = hub.fetched(str(self.path), self.revision, needed)
+        folder, kind = place / self.facts["folder"], self.architecture_of["_class_name"]
         variant = weights_files(folder)
         cls = getattr(_library(), kind)
         try:
@@ -294,7 +317,7 @@ class Wrapped(nn.Module):
             count = int(config["num_class_embeds"]) - 1
         else:
             return None
-        return torch.full((len(x),), count, device=x.device)
+        return torch.full((x.shape[0],), count, device=x.device)
 
 
 def weights_files(folder: Path) -> str:
@@ -322,6 +345,33 @@ def weights_files(folder: Path) -> str:
         )
     variants = {match["variant"] or "" for match in files.values()}
     return "" if "" in variants else min(variants)
+
+
+def needed(names: Sequence[str]) -> list[str]:
+    """Of the files of a repository those that `Diffusers` reads: JSON, and the safetensors of one network, of one variant.
+
+    Raises `DataError` where it has no such network, or none in safetensors.
+    """
+    part = next((part for part in PARTS if f"{part}{CONFIG}" in names), None)
+    if part is None:
+        raise DataError(
+            "the repository holds no network of diffusers",
+            details=[f"it has no {', '.join(f'{part}{CONFIG}' for part in PARTS)}; it has: {', '.join(names[:5])}"],
+            subject="model.path",
+        )
+    own = [name.removeprefix(part) for name in names if name.startswith(part)]
+    variants = {name: match["variant"] or "" for name in own if (match := WEIGHTS.fullmatch(name))}
+    if not variants:
+        raise DataError(
+            "the repository has no weights in safetensors",
+            details=[f"it has: {', '.join(own[:5])}", "a pickle is never read"],
+            fix="where you trust its source, write it anew with diffusers, and give that folder",
+            subject="model.path",
+        )
+    one = "" if "" in variants.values() else min(variants.values())
+    weights = [name for name, variant in variants.items() if variant == one]
+    listed = [f"{part}{name}" for name in [CONFIG, *weights, *(name for name in own if name.endswith(LISTING))]]
+    return [*listed, *(name for name in (INDEX, SCHEDULER, f"scheduler/{SCHEDULER}") if name in names)]
 
 
 def _children(folder: Path) -> list[Path]:
@@ -363,7 +413,12 @@ def _check_network(network: Mapping[str, Any], folder: Path) -> None:
     elif kind == "UNet2DModel" and network.get("out_channels", 3) % max(int(network.get("in_channels", 3)), 1):
         flaw = f"it maps {network.get('in_channels', 3)} channels to {network['out_channels']}"
     if flaw:
-        raise ConfigError(f"the network in '{folder}' cannot be taken: {flaw}", subject="model.path")
+        raise ConfigError(
+            f"the network in '{folder}' cannot be taken: {flaw}",
+            details=["it must map events and t, and a class at most, to events: no text, no tokens"],
+            fix="wrap it in a module of your own: --model module:path=FILE:NAME",
+            subject="model.path",
+        )
 
 
 def _check_scheduler(scheduler: Mapping[str, Any], file: Path) -> None:

@@ -158,7 +158,7 @@ class UNetBlock(nn.Module):
 
     def _attended(self, x: Tensor) -> Tensor:
         # Of each head q, k and v alternate from channel to channel.
-        parts = self.qkv(self.norm2(x)).reshape(len(x), self.heads, x.shape[1] // self.heads, 3, -1)
+        parts = self.qkv(self.norm2(x)).reshape(x.shape[0], self.heads, x.shape[1] // self.heads, 3, -1)
         q, k, v = (part.transpose(2, 3).contiguous() for part in parts.unbind(3))
         values = functional.scaled_dot_product_attention(q, k, v).transpose(2, 3)
         attended: Tensor = self.proj(values.reshape(x.shape)) + x

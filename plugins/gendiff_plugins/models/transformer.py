@@ -20,14 +20,15 @@ from gendiff.component import abstractmethod
 from gendiff.condition import Conditions, Given
 from gendiff.dct import apply_per_axis, dct, dct_matrix
 from gendiff.errors import ConfigError
-from gendiff.model import Model
 from gendiff.precision import full_precision
 from gendiff.shapes import EventShape
 from gendiff_plugins.models.embedding import (
     ConditionEmbedding,
     StepEmbedding,
+    Timed,
     beside,
     check_images,
+    pairs,
     sinusoids,
     with_images,
 )
@@ -36,7 +37,7 @@ from gendiff_plugins.models.unet import zero
 SINUSOIDS = 256  # of the embedding of the step
 
 
-class Transformer(Model):
+class Transformer(Timed):
     """What both have in common; they differ in their blocks."""
 
     #: Width, depth and heads of each size.
@@ -262,7 +263,7 @@ class DiTModule(nn.Module):
         self.patches = Patches(config.patch, spatial, config.tokens == "coefficients")
         self.input = nn.Linear((in_channels + beside(conditions)) * volume, width)
         self.register_buffer("places", places(self.patches.counts, width), persistent=False)
-        self.embedding = StepEmbedding(SINUSOIDS, width)
+        self.embedding = StepEmbedding(SINUSOIDS, width, config.clock(event_shape))
         self.blocks = nn.ModuleList([DiTBlock(config) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 2 * width)))
@@ -314,7 +315,8 @@ class UViTModule(nn.Module):
         self.conditions = conditions
         self.patches = Patches(config.patch, spatial, config.tokens == "coefficients")
         self.input = nn.Linear((in_channels + beside(conditions)) * volume, width)
-        self.pairs = width // 2
+        self.clock = config.clock(event_shape)
+        self.pairs = pairs(width, self.clock)
         self.extras = 1 + bool(conditions)
         count = self.extras + math.prod(self.patches.counts)
         self.places = nn.Parameter(0.02 * torch.randn(count, width))
@@ -328,10 +330,15 @@ class UViTModule(nn.Module):
         self.smoothing = smoothing(event_shape[0], event_shape[0], 3, padding=1)
         if conditions:
             self.told = ConditionEmbedding(conditions, width)
+        # The sinusoids of one number are a token as they are; of those of bands a layer makes one.
+        self.reading = nn.Linear(2 * self.pairs * self.clock.count, width) if config.time == "bands" else None
 
     def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """The prediction, of the shape of an event."""
-        embedding = sinusoids(i, self.pairs)
+        embedding = sinusoids(self.clock(i), self.pairs)
+        if self.reading is not None:
+            with torch.autocast(i.device.type, enabled=False):
+                embedding = self.reading(embedding)
         extras = [embedding]
         if condition:
             extras.append(self.told(condition, embedding))

@@ -16,15 +16,22 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gendiff.clock import Clock
 from gendiff.condition import Conditions, Given
 from gendiff.errors import ConfigError
-from gendiff.model import Model
 from gendiff.shapes import EventShape, spatial
-from gendiff_plugins.models.embedding import ConditionEmbedding, StepEmbedding, beside, check_images, with_images
+from gendiff_plugins.models.embedding import (
+    ConditionEmbedding,
+    StepEmbedding,
+    Timed,
+    beside,
+    check_images,
+    with_images,
+)
 
 
-class UNet(Model):
-    """ADM-style U-Net for pictures and signals.
+class UNet(Timed):
+    """ADM-style U-Net for pictures, signals and volumes.
 
     The defaults are a small network for a CPU. The paper's network (121.06 M parameters at 3x64x64) is
     ``unet:channels=128,multipliers=[1,2,3,4],blocks=3,attention=[4,8],heads=4``, also in the preset ``unet-paper``.
@@ -53,15 +60,18 @@ class UNet(Model):
         self._check(event_shape)
         check_images(self, event_shape, conditions)
         dims = len(event_shape) - 1
-        return UNetModule(self, self.in_channels(event_shape), event_shape[0], dims, conditions)
+        return UNetModule(
+            self, self.in_channels(event_shape), event_shape[0], dims, conditions, self.clock(event_shape)
+        )
 
     def stages_of(self, network: nn.Module) -> list[nn.Module]:
         return [module for module in network.modules() if isinstance(module, Stage)]
 
     def _check(self, event_shape: EventShape) -> None:
-        if len(event_shape) not in (2, 3):
+        if len(event_shape) not in (2, 3, 4):
             raise ConfigError(
-                f"model 'unet' reads pictures (C, H, W) and signals (C, L), not events of shape {event_shape}",
+                f"model 'unet' does not read events of shape {event_shape}",
+                details=["signals (C, L), pictures (C, H, W) and volumes (C, D, H, W)"],
                 fix="use --model mlp",
                 subject="model.name",
             )
@@ -105,20 +115,27 @@ class UNetModule(nn.Module):
     """The network: ``x (B, in, *spatial), i (B,) -> (B, out, *spatial)``.
 
     Args:
-        dims: number of spatial axes, 1 or 2.
+        dims: number of spatial axes, 1, 2 or 3.
         conditions: what it is told besides.
+        clock: what it is told of the step.
 
     """
 
     def __init__(
-        self, config: UNet, in_channels: int, out_channels: int, dims: int, conditions: Conditions | None = None
+        self,
+        config: UNet,
+        in_channels: int,
+        out_channels: int,
+        dims: int,
+        conditions: Conditions | None = None,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__()
         self.conditions = conditions or {}
         in_channels += beside(self.conditions)
         width = config.channels
         embedding = 4 * width
-        self.embedding = StepEmbedding(width, embedding)
+        self.embedding = StepEmbedding(width, embedding, clock)
 
         def stage(channels: int, out: int, factor: int) -> Stage:
             attention = Attention(out, config.heads) if factor in config.attention else None
@@ -256,8 +273,8 @@ class Norm(nn.GroupNorm):
 
 
 def conv(dims: int, channels: int, out: int, kernel: int, stride: int = 1) -> nn.Module:
-    """A convolution over 1 or 2 spatial axes that keeps the size (or halves it, at stride 2)."""
-    layer = nn.Conv1d if dims == 1 else nn.Conv2d
+    """A convolution over 1, 2 or 3 spatial axes that keeps the size (or halves it, at stride 2)."""
+    layer = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
     return layer(channels, out, kernel, stride=stride, padding=kernel // 2)
 
 

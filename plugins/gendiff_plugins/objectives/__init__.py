@@ -20,6 +20,7 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy("objective", "residual", f"{here}:Residual", "predict what the step before has more, a_{i-1} x_0 - x_i"),
         Lazy("objective", "v", f"{here}:V", "predict v = a ε - s x_0"),
+        Lazy("objective", "velocity", f"{here}:FlowVelocity", "predict the velocity of the path, dx_t/dt"),
         Lazy("objective", "wiener", f"{here}:Wiener", "predict T, what the best linear guess leaves open"),
         Lazy(
             "objective",

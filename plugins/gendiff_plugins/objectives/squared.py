@@ -81,6 +81,19 @@ class V(Objective):
     parametrization = Parametrization.V
 
 
+class FlowVelocity(Objective):
+    """predict the velocity of the path, dx_t/dt.
+
+    ``N ((a_i - a_{i-1}) x_0 + (s_i - s_{i-1}) ε)``, the slope over one step for t = i/N: ε - x_0 for rectified flow, exactly.
+
+    Reference: Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv 2210.02747; Liu, Gong, Liu 2023, Flow Straight
+    and Fast, arXiv 2209.03003.
+    """
+
+    name = "velocity"
+    parametrization = Parametrization.VELOCITY
+
+
 class Wiener(Objective):
     """predict T, what the best linear guess leaves open.
 

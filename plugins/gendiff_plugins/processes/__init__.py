@@ -59,6 +59,24 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "process",
+            "rectified-flow",
+            f"{here}.flow:RectifiedFlow",
+            "a straight path from data to noise, for all components alike",
+        ),
+        Lazy(
+            "process",
+            "k-flow",
+            f"{here}.flow:KFlow",
+            "straight paths in the DCT basis, band by band: what is coarse is made first",
+        ),
+        Lazy(
+            "process",
+            "low-pass-flow",
+            f"{here}.flow:LowPassFlow",
+            "a straight path through a low pass in the DCT basis",
+        ),
+        Lazy(
+            "process",
             "reversed",
             f"{here}.reversed:Reversed",
             "another process from fine to coarse: all its speeds, dealt out the other way round",

@@ -14,6 +14,18 @@ def gendiff_components() -> list[Lazy]:
             f"{here}.reverse_diffusion:ReverseDiffusion",
             "the paper's sampler: the reverse SDE, one step at a time",
         ),
+        Lazy(
+            "sampler",
+            "dopri5",
+            f"{here}.dopri5:DormandPrince5",
+            "follows the probability-flow ODE in steps that it chooses by their error, for each event its own",
+        ),
+        Lazy(
+            "sampler",
+            "churn",
+            f"{here}.churn:Churn",
+            "heun with noise put back in before each step (Karras' stochastic sampler)",
+        ),
         Lazy("sampler", "ancestral", f"{here}.ddim:Ancestral", "draws from the posterior q(x_j | x_i, x̂_0)"),
         Lazy(
             "sampler",

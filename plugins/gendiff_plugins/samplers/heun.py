@@ -41,10 +41,21 @@ class Heun(GridSampler):
 
     def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         for i, j in pairwise(self.descent(diffusion)):
-            here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)
-            yield Update(i=i, j=j, q=there.a, b=there.s)
+            yield guess(diffusion, i, j)
             if j > 0:
-                first = (here.log_a < LOG_A_PRIOR) | (there.half_log_snr - here.half_log_snr > LONG)
-                sigma_i = torch.exp(here.log_s + there.log_a - torch.where(first, 0.0, here.log_a))  # a_j σ_i
-                half = torch.where(first, 0.0, (there.s - sigma_i) / 2)
-                yield Update(i=j, j=j, p=torch.ones_like(half), b=half, past=(Past(b=-half),))
+                yield correction(diffusion, i, j)
+
+
+def guess(diffusion: Diffusion, i: float, j: float) -> Update:
+    """DDIM from i to j."""
+    there = diffusion.at(j, torch.float64)
+    return Update(i=i, j=j, q=there.a, b=there.s)
+
+
+def correction(diffusion: Diffusion, i: float, j: float) -> Update:
+    """At j > 0, of the guess from i."""
+    here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)
+    first = (here.log_a < LOG_A_PRIOR) | (there.half_log_snr - here.half_log_snr > LONG)
+    sigma_i = torch.exp(here.log_s + there.log_a - torch.where(first, 0.0, here.log_a))  # a_j σ_i
+    half = torch.where(first, 0.0, (there.s - sigma_i) / 2)
+    return Update(i=j, j=j, p=torch.ones_like(half), b=half, past=(Past(b=-half),))

@@ -56,6 +56,30 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "velocity",
+            "rectified-flow",
+            f"{here}.flow:RectifiedFlow",
+            "a straight path from data to noise: a = 1 - t, s = t",
+        ),
+        Lazy(
+            "velocity",
+            "k-flow",
+            f"{here}.flow:KFlow",
+            "band by band, each a straight path in its own window of time: a = 1 - τ_k(t), s = τ_k(t)",
+        ),
+        Lazy(
+            "velocity",
+            "low-pass-flow",
+            f"{here}.flow:LowPassFlow",
+            "a straight path through a low pass that closes: a = (1 - t) exp(-μ_k (σ t)²/2), s = t",
+        ),
+        Lazy(
+            "velocity",
+            "interpolant",
+            f"{here}.interpolant:Interpolant",
+            "a path of your own, per component: a and s as formulas of time and frequency",
+        ),
+        Lazy(
+            "velocity",
             "reversed",
             f"{here}.reversed:Reversed",
             "another velocity from fine to coarse: rank p of frequency takes the scales of rank K-1-p",

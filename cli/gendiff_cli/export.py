@@ -1,0 +1,62 @@
+"""``gendiff export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gendiff_cli.console import json_result, note, result
+from gendiff_cli.opening import load_model, open_run
+from gendiff_cli.options import (
+    CheckpointArgument,
+    EmaOption,
+    Given,
+    JsonOption,
+    RawOption,
+    StepsOption,
+    chosen_weights,
+    configured,
+)
+from gendiff_cli.sample import chosen_sampler
+
+
+class Format(StrEnum):
+    """What other people read."""
+
+    DIFFUSERS = "diffusers"
+    SAFETENSORS = "safetensors"
+    ONNX = "onnx"
+
+
+@configured("sampler grid prior")
+def export(
+    run: CheckpointArgument,
+    out: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    given: Given,
+    to: Annotated[Format, typer.Option(help="A pipeline, numbers alone, or the network as a graph.")],
+    steps: StepsOption = None,
+    ema: EmaOption = None,
+    no_ema: RawOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a trained network for people who have no gendiff: a pipeline of diffusers, safetensors, ONNX.
+
+    A folder of diffusers has the sampler of the run, or the one that is given, in numbers; the network is in all of them.
+    """
+    import torch
+
+    from gendiff.run.exporting.written import export as write
+
+    opened = open_run(run)
+    sampler = chosen_sampler(opened, given, steps)
+    model = load_model(run, opened, torch.device("cpu"), chosen_weights(ema, no_ema))
+    lines = write(model, to.value, out, sampler)
+    if json:
+        json_result({"folder": str(out), "to": to.value, "step": model.step, "weights": model.weights, "open": lines})
+    else:
+        result(str(out))
+    for line in lines:
+        note(line)

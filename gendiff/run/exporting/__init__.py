@@ -1,0 +1,1 @@
+"""Exporting: a trained network for people who have no gendiff."""

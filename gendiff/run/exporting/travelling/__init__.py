@@ -1,0 +1,1 @@
+"""Travelling: code that goes with an exported folder as it is; it must not import gendiff."""

@@ -1,0 +1,47 @@
+"""The network of a run as a program of torch: a graph and its weights, which need no class of anybody's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+PROGRAM = "network.pt2"
+
+
+class GendiffNetwork(nn.Module):
+    """Maps ``x`` ``(B, C, *spatial)``, float steps ``i`` ``(B,)`` and what it is told to ``(B, C, *spatial)``."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **_: Any) -> Self:
+        """The network of a folder; raises what torch raises of a program that it cannot read."""
+        return cls(torch.export.load(str(Path(folder) / PROGRAM)).module())
+
+    def save_pretrained(self, folder: str, **_: Any) -> None:
+        """A program is written once, where it is exported."""
+        raise NotImplementedError(f"copy {PROGRAM} to {folder}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.program.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.program.parameters()).dtype
+
+    def train(self, mode: bool = True) -> Self:
+        """The program answers as in evaluation, always."""
+        return self
+
+    def forward(self, x: Tensor, i: Tensor, *told: Tensor) -> Tensor:
+        """The output for ``x`` at steps ``i``."""
+        output: Tensor = self.program(x, i, *told)
+        return output
