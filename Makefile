@@ -33,8 +33,9 @@ slow: $(DEVELOPMENT)  ## What takes minutes: agreement with other programs, camp
 mutants: $(DEVELOPMENT)  ## Small changes to the mathematics, each of which a test must notice (an hour; ARGS="--modules gendiff/level.py --all").
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
-docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
+docs: $(DEVELOPMENT)  ## Write the pages that follow from the code, and fold lines of the others that are too long.
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/wrap.py
 
 site: $(TOOLS)/.site  ## Make the site, build/site, from README.md, docs/ and examples/; needs no torch, and no net once its tools are there.
 	@$(TOOLS)/bin/python docs/site.py build/pages

@@ -1,7 +1,7 @@
 """What the classifiers promise: the tests under each Python, with the oldest and the newest torch (``make matrix``).
 
 Each session has an environment of its own, gendiff installed as users install it. uv brings a Python that is not there.
-``make matrix ARGS="--list"`` shows the sessions, ``ARGS="-s 'tests(python=3.12, torch=newest)' -- tests/test_dct.py"`` runs a part.
+``make matrix ARGS="--list"`` shows the sessions, ``ARGS="-s 'tests(python=''3.12'')'"` runs some.
 """
 
 from __future__ import annotations
