@@ -47,7 +47,8 @@ def test_the_version_of_the_plugin_interface_is_that_of_the_code():
 
 def test_the_exit_codes_are_those_of_the_errors():
     listed = {
-        int(code) for code in re.findall(r"(?:[:;]|^) ?(\d+) [a-zC]", PAGE.partition("exit codes")[2].partition(".")[0])
+        int(code)
+        for code in re.findall(r"(?:[:;]|^)\s?(\d+)\s[a-zC]", PAGE.partition("exit codes")[2].partition(".")[0])
     }
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GendiffError)]
     assert {0, 130, *(kind.exit_code for kind in kinds)} == listed
