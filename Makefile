@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
+TOOLS := build/tools
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture slow oldest mutants quality minutes gpu docs pictures bench growth clean
+.PHONY: demo test lint torture slow oldest mutants quality minutes gpu docs site package matrix pictures bench growth clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -35,8 +36,22 @@ oldest: $(DEVELOPMENT)  ## What is done with diffusers, by the oldest version th
 mutants: $(DEVELOPMENT)  ## Small changes to the mathematics, each of which a test must notice (an hour; ARGS="--modules gendiff/level.py --all").
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
-docs: $(DEVELOPMENT)  ## Write the pages that follow from the code.
+docs: $(DEVELOPMENT)  ## Write the pages that follow from the code, and fold lines of the others that are too long.
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/wrap.py
+
+site: $(TOOLS)/.site  ## Make the site, build/site, from README.md, docs/ and examples/; needs no torch, and no net once its tools are there.
+	@$(TOOLS)/bin/python docs/site.py build/pages
+	@NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet
+	@echo build/site/index.html
+
+package: $(TOOLS)/.package  ## Make dist/: the wheel and the source archive, as an index takes them.
+	@rm -rf dist
+	@$(TOOLS)/bin/python -m build --outdir dist .
+	@$(TOOLS)/bin/twine check --strict dist/*
+
+matrix: $(TOOLS)/.matrix  ## The tests under every Python and torch that are promised (hours, and many gigabytes; ARGS="--list" shows the parts).
+	@$(TOOLS)/bin/nox $(ARGS)
 
 pictures: $(DEVELOPMENT)  ## Draw the pictures of docs/processes.md (minutes).
 	@$(BIN)/python docs/draw.py
@@ -68,8 +83,14 @@ $(DEVELOPMENT): pyproject.toml constraints.txt | $(VENV)
 	@$(INSTALL) --editable ".[dev]"
 	@touch $@ $(RUNTIME)
 
-$(VENV):
-	@$(PYTHON) -m venv $(VENV)
+$(TOOLS)/.%: pyproject.toml | $(TOOLS)
+	@echo "installing the tools of make $* into $(TOOLS) ..." >&2
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --group $*
+	@touch $@
+
+$(VENV) $(TOOLS):
+	@$(PYTHON) -m venv $@
 
 clean:  ## Remove the environment and caches; runs stay.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -113,9 +113,9 @@ def assert_round_trip(made, base):
     assert component(base, made.spec).spec == made.spec
 
 
-#: Models that read a file at their path: tests of each hold it to the same.
-READ = {"adm", "diffusers", "edm", "module"}
-PLAIN = [entry for entry in ENTRIES if not (entry.kind == "model" and entry.name in READ)]
+#: What reads a file at its path: tests of each hold it to the same.
+READ = {("model", "adm"), ("model", "diffusers"), ("model", "edm"), ("model", "module"), ("latent", "diffusers")}
+PLAIN = [entry for entry in ENTRIES if (entry.kind, entry.name) not in READ]
 
 
 @pytest.mark.parametrize("entry", PLAIN, ids=lambda entry: f"{entry.kind}-{entry.name}")
@@ -304,7 +304,7 @@ def test_an_empty_path_is_not_the_working_folder(kind, name, field):
         with pytest.raises(ConfigError, match=f"{kind} '{name}': the path '{field}' is empty") as caught:
             cls.model_validate(given_)
         assert caught.value.subject == f"{kind}.{field}"
-    if field == "path" and kind != "model":  # which reads what lies there
+    if field == "path" and kind not in ("model", "latent"):  # which read what lies there
         assert getattr(cls.model_validate(f"{name}:{field}=."), field) == Path()
 
 

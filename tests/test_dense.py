@@ -240,7 +240,7 @@ def test_the_bound_is_the_divergence_of_two_chains_of_whole_matrices(data):
     assert float(total) == pytest.approx(wanted, rel=1e-9)
 
 
-def of_view(name: str, a, s, a_before, m, c, x_0, eps):
+def of_view(name: str, a, s, a_before, s_before, m, c, x_0, eps):
     """What a network should say, per component, written down once more."""
     v = a**2 * c + s**2
     T = s / np.sqrt(v) * (x_0 - m) / np.sqrt(c) - a * np.sqrt(c / v) * eps
@@ -253,6 +253,7 @@ def of_view(name: str, a, s, a_before, m, c, x_0, eps):
         "edm": x_0,
         "std": s * eps,
         "v": a * eps - s * x_0,
+        "velocity": N * ((a - a_before) * x_0 + (s - s_before) * eps),
     }
     return {**views, "residual": a_before * x_0 - (a * x_0 + s * eps), "wiener": T, "elbo": T}[name]
 
@@ -270,7 +271,7 @@ def test_a_loss_is_its_formula(name, oracle, data, rng):
         x_bar = a * x_0_bar + s * eps_bar
         v = a**2 * c + s**2
         seen = (x_bar - a * m) / np.sqrt(v) if name in ("wiener", "elbo") else x_bar
-        error = 0.5 * seen - of_view(name, a, s, before, m, c, x_0_bar, eps_bar)
+        error = 0.5 * seen - of_view(name, a, s, before, oracle.s[step - 1], m, c, x_0_bar, eps_bar)
         snr, snr_before = (a / s) ** 2, (before / np.maximum(oracle.s[step - 1], 1e-30)) ** 2
         weight = {
             "score": 1 / s**2,

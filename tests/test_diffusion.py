@@ -129,7 +129,10 @@ class TestProcess:
             alive = (process.at(i).log_a >= LOG_A_PRIOR).expand(event)
             pivot = Pivot(process.rotate(x_0), process.rotate(eps))
             x_bar = a * pivot.x_0 + s * pivot.eps
+            rests = at.half_log_snr == at.before.half_log_snr if i > 0 else torch.tensor(False)
             for parametrization in Parametrization:
+                if parametrization is Parametrization.VELOCITY and bool(rests.any()):
+                    continue  # it says nothing of a component that rests
                 back = decode(parametrization, encode(parametrization, pivot, at), x_bar, at)
                 close(back.x_0[:, alive], pivot.x_0[:, alive], atol=1e-8)
                 close(back.eps[:, alive], pivot.eps[:, alive], atol=1e-8)
@@ -206,7 +209,7 @@ def test_seven_views_of_one_belief():
         Parametrization.WIENER: (0.8 * (2 - 0.5) / 2 + 0.6 * 2) / 2.08**0.5,
         Parametrization.RESIDUAL: 0.6 * 2 - 0.4,  # the level before is the same here
     }
-    assert views.keys() == set(Parametrization)
+    assert views.keys() == set(Parametrization) - {Parametrization.VELOCITY}  # that of two levels: test_flows.py
     for parametrization, value in views.items():
         assert encode(parametrization, pivot, at).item() == pytest.approx(value)
         back = decode(parametrization, torch.tensor([value]).double(), x_bar, at)

@@ -110,6 +110,7 @@ def test_weights_are_the_paper_s():
         "min-snr": Parametrization.EPS,
         "x0": Parametrization.X_0,
         "x0-l1": Parametrization.X_0,
+        "velocity": Parametrization.VELOCITY,
     }
     assert [name for name in kinds if component(Objective, name).summed] == ["residual"]
     assert [name for name in kinds if component(Objective, name).power == 1] == ["x0-l1"]

@@ -222,7 +222,7 @@ def info(
         json_result(facts)
     else:
         _show(facts)
-    if source_data.name != "packed" and source_data.value_range is not None:
+    if source_data.name != "packed" and source_data.in_pictures:  # packed, anything else would be rounded to 8 bits
         options = [
             *(["--n", 10000] if source_data.length is None else []),
             *(["--on-bad-image", "skip"] if bad else []),

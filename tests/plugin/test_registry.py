@@ -110,7 +110,7 @@ def test_every_kind_of_component_in_a_configuration_is_known():
                         default_registry().component_class(info.annotation.kind, info.default.partition(":")[0])
                     )
 
-    several = {"metric", "logger"}  # lists of components in the training settings
+    several = {"metric", "logger", "levels"}  # lists of components in the training settings, and what may be left out
     named = {"process", "features"}  # replaced by its parts before there is a configuration; not of a run
     named |= {"guide", "operator"}  # of what is drawn
     named |= {"latent"}  # a part of the data

@@ -327,7 +327,7 @@ def test_it_compiles_as_one_graph(model, event_shape):
         # no level is asked to attend, but the middle does
         (UNet(channels=4, multipliers=(1, 3), attention=(), heads=8), (1, 8), "model.heads", ["12 channels", "middle"]),
         (UNet(), (3,), "model.name", ["(3,)", "mlp"]),
-        (UNet(), (3, 4, 6, 8), "model.name", ["(3, 4, 6, 8)", "mlp"]),
+        (UNet(), (3, 4, 6, 8, 2), "model.name", ["(3, 4, 6, 8, 2)", "mlp"]),
     ],
 )
 def test_a_misfit_is_named_with_what_would_fit(model, event_shape, subject, said):

@@ -77,14 +77,27 @@ SAMPLERS = {
     "told": "ancestral",
     "features": "heun:steps=5",
     "several": "dpmpp-2m:steps=5",
+    "native": "ddim:steps=7",
 }
+LABELS = {"told": [0, 3, 10], "native": [0, 3, 10]}  # the last stands for none
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Runs, and what was exported of each, opened once by a process without gendiff."""
     place = tmp_path_factory.mktemp("out")
-    for name, settings in SETTINGS.items():
+    classes = pipeline(place / "classes", unet(num_class_embeds=10))
+    native = (
+        "--model",
+        f"diffusers:path={classes}",
+        "--rotation",
+        "dct",
+        "--schedule",
+        "quartic",
+        "--condition",
+        "label",
+    )
+    for name, settings in {**SETTINGS, "native": native}.items():
         made = run("train", *TINY, "--data", "digits", "--set", "N=20", *settings, "--out", place / name)
         assert made.code == 0, made.err
         made = run("export", place / name, place / f"of-{name}", "--to", "diffusers", "--sampler", SAMPLERS[name])
@@ -94,7 +107,7 @@ def place(tmp_path_factory):
     assert made.code == 0, made.err
     assert run("export", place / "stock", place / "stock-of", "--to", "diffusers").code == 0
     torch.save(torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)), place / "noise.pt")
-    asked = {f"of-{name}": [0, 3, 10] if name == "told" else None for name in SETTINGS} | {"stock-of": None}
+    asked = {f"of-{name}": LABELS.get(name) for name in SAMPLERS} | {"stock-of": None}
     done = subprocess.run(
         [sys.executable, "-c", FOREIGN, json.dumps(asked)],
         cwd=place,
@@ -122,10 +135,10 @@ def ours(folder, sampler, noise, labels=None):
         return sample(model.diffusion, score, Sampler(sampler), later)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_pictures_of_a_process_without_gendiff_are_the_same(place, drawn, name):
     noise = torch.load(place / "noise.pt", weights_only=True)
-    mine = ours(place / name, SAMPLERS[name], noise, [0, 3, 10] if name == "told" else None)
+    mine = ours(place / name, SAMPLERS[name], noise, LABELS.get(name))
     assert (drawn[f"of-{name}"] - mine).abs().max() < 1e-5
 
 
@@ -183,6 +196,20 @@ def test_a_beginning_from_events_does_not_travel(place, tmp_path):
     refused = run("export", place / "mlp", tmp_path / "out", "--to", "diffusers", "--prior", "data")
     assert refused.code == 2
     assert "--prior matched" in refused.err
+
+
+def test_a_graph_answers_as_the_network_for_any_batch(place):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    assert run("export", place / "told", place / "graph", "--to", "onnx").code == 0
+    model = gendiff.load(place / "told", device="cpu")
+    x, i, label = torch.randn(5, 1, 8, 8), torch.tensor([1.0, 3, 9, 19, 20]), torch.tensor([0, 9, 10, 3, 3])
+    graph = ReferenceEvaluator(onnx.load(place / "graph" / "network.onnx"))
+    (output,) = graph.run(None, {"x": x.numpy(), "i": i.numpy(), "label": label.numpy()})
+    with torch.no_grad():
+        mine = model.denoiser(x, i, {"label": label})
+    torch.testing.assert_close(torch.from_numpy(output), mine, atol=1e-5, rtol=1e-5)
 
 
 def test_onnx_without_its_libraries_says_what_to_install(place, tmp_path, monkeypatch):

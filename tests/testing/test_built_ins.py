@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import adm
 import numpy as np
 import nvidia
+import pyarrow
 import pytest
+import scipy.io.wavfile
 import torch
 from PIL import Image
 from published import NAMES as DATASETS
+from pyarrow import parquet
 
 from gendiff import BlurSchedule, Data, Model, NoiseSchedule, Rotation, Sampler, Velocity
 from gendiff.metric import Metric
@@ -105,6 +109,26 @@ def weights(kind: str) -> Path:
     return path
 
 
+def data_file(kind: str) -> Path:
+    """A small file of that kind, the same one for the whole session."""
+    path = pictures().with_name({"array": "a.npz", "parquet": "t.parquet", "wav": "s.wav", "webdataset": "s.tar"}[kind])
+    values = np.random.default_rng(0).normal(size=(6, 4, 8)).astype(np.float32)
+    if path.exists():
+        return path
+    if kind == "array":
+        np.savez(path, values)
+    elif kind == "wav":
+        scipy.io.wavfile.write(path, 8000, np.tanh(values.flatten()))
+    elif kind == "parquet":
+        files = [file.read_bytes() for file in sorted(pictures().iterdir())]
+        parquet.write_table(pyarrow.table({"image": files}), path)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for file in sorted(pictures().iterdir()):
+                archive.add(file, file.name)
+    return path
+
+
 #: What a component needs that its defaults do not say; a logger that would talk to the network stays on the disk.
 ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "model edm": lambda: {"path": weights("edm")},
@@ -112,6 +136,10 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "guide autoguidance": lambda: {"weaker": "@1"},
     "grid explicit": lambda: {"at": [200, 100, 20, 3]},
     "data folder": lambda: {"path": pictures(), "size": 8},
+    "data array": lambda: {"path": data_file("array"), "layout": "nhw"},
+    "data parquet": lambda: {"path": data_file("parquet"), "size": 4},
+    "data wav": lambda: {"path": data_file("wav"), "samples": 16},
+    "data webdataset": lambda: {"path": data_file("webdataset"), "size": 4},
     "data photos": lambda: {"path": pictures(), "size": 4, "crops": 3},
     "model diffusers": lambda: {"path": pretrained()},
     "model module": network_file,

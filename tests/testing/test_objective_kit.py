@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 from flaws import Fails, assert_found, broken, each, titles
 from torch import Tensor
 
-from gendiff import Objective, Parametrization
+from gendiff import Objective, Parametrization, score
 from gendiff.level import Level
+from gendiff.score import Pivot
 
 fails = Fails()
 
+VIEW = "its parametrization is a view of the pivot"
 OPTIMUM, GROWS = "at the right prediction the loss and its gradient are zero", "the loss grows away from it"
 
 
@@ -136,7 +139,30 @@ def test_a_mutant_is_found(mutant):
 
 
 def test_no_check_is_vacuous():
-    assert titles("objective") <= fails.titles
+    assert titles("objective") <= fails.titles | {VIEW}
+
+
+@pytest.mark.parametrize(
+    ("slope", "says"), [(2.0, "a belief that adds up to x̄_i"), (0.0, "the same belief, there and back")]
+)
+def test_a_view_that_is_not_read_as_it_is_written_is_found(slope, says, monkeypatch):
+    monkeypatch.setattr(score, "_REGISTERED", dict(score._REGISTERED))  # of this test alone
+
+    class Off(Parametrization):
+        name = "off"
+
+        def of_pivot(self, pivot, at):
+            return 2 * pivot.eps
+
+        def to_pivot(self, output, x_bar, at):
+            if slope:  # of which the belief no longer adds up
+                return Pivot(x_bar, slope * output)
+            return Pivot(x_bar / at.a.clamp_min(0.5), (x_bar - at.a * x_bar / at.a.clamp_min(0.5)) / at.s)
+
+    class Mutant(Weighed):
+        parametrization = Parametrization("off")
+
+    assert any((line.title, line.expected) == (VIEW, says) for line in broken(Mutant()))
 
 
 @each(Weighed)

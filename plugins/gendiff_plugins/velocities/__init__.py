@@ -74,6 +74,12 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "velocity",
+            "interpolant",
+            f"{here}.interpolant:Interpolant",
+            "a path of your own, per component: a and s as formulas of time and frequency",
+        ),
+        Lazy(
+            "velocity",
             "reversed",
             f"{here}.reversed:Reversed",
             "another velocity from fine to coarse: rank p of frequency takes the scales of rank K-1-p",
