@@ -9,6 +9,7 @@ from gendiff_plugins.models.transformer import DiT, UViT
 from gendiff_plugins.models.unet import UNet
 from torch import nn
 
+import gendiff
 from gendiff.clock import FACTOR, Clock
 from gendiff.condition import Condition
 from gendiff.diffusion import Diffusion
@@ -132,3 +133,20 @@ class TestNetworks:
         network = nn.Sequential(nn.Linear(1, 1), nn.Sequential(Clock("lambda")))
         UNet().attach(network, process(QUARTIC))
         assert torch.equal(network[1][0].table, attached("lambda").table)
+
+
+def test_a_run_that_is_told_of_bands_goes_on_and_is_drawn_on_any_grid(tmp_path):
+    """Stopped and continued it is the same run to the bit, and the scales of its process are read again where it is opened."""
+    torch.manual_seed(2)
+    x = torch.rand(16, 1, 4, 4) * 2 - 1
+    recipe = {"model": "mlp:width=8,depth=1,time=bands,bands=4", "rotation": "dct", "velocity": "blur:schedule=quartic"}
+    how = {**recipe, "batch": 4, "N": 30, "device": "cpu", "sample_every": 0, "progress": False}
+    whole = gendiff.train(x, steps=8, out=tmp_path / "whole", **how)
+    gendiff.train(x, steps=4, out=tmp_path / "half", **how)
+    half = gendiff.resume(tmp_path / "half", data=x, steps=8, device="cpu")
+    drawn = [one.sample(2, sampler="ddim:steps=7,grid=arc-length", seed=1) for one in (whole, half)]
+    assert torch.equal(*drawn)
+    clock = half.denoiser.network.embedding.clock
+    level = half.diffusion.at(30, torch.float64).half_log_snr.clamp(-20, 20)
+    assert torch.allclose(clock(torch.tensor([30.0])).mean(), FACTOR * level.mean().float(), rtol=1e-5)
+    assert whole.run.info["config"]["model"]["time"] == "bands"

@@ -22,6 +22,7 @@ import growth
 import hardware
 import minutes
 import mutants
+import oldest
 import predicted_ranking
 import pytest
 import quality
@@ -706,3 +707,11 @@ class TestThreads:
         found = threads_benchmark.trainings("one thread", 0.2, 1)
         assert found["threads"] == [1]
         assert found["images_per_s"] > 0
+
+
+def test_the_oldest_version_is_the_one_that_is_promised():
+    for name, library in oldest.LIBRARIES.items():
+        assert re.fullmatch(r"\d+\.\d+\.\d+", oldest.promised(name))
+        assert all((oldest.ROOT / "tests" / test).is_file() for test in library.tests)
+    with pytest.raises(SystemExit, match="promises 0 oldest versions of nothing"):
+        oldest.promised("nothing")

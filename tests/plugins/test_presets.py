@@ -56,11 +56,12 @@ def test_the_numbers_of_the_paper(name, tmp_path):
         "sigma": 0.4,
     }
     assert table["objective"] == {"name": "eps", "basis": "auto"}  # on which eps does not depend
-    assert {key: value for key, value in table["model"].items() if key != "frequency_features"} == {
+    told = {"frequency_features", "time", "bands"}
+    assert {key: value for key, value in table["model"].items() if key not in told} == {
         "name": "unet", "channels": 128, "multipliers": [1, 2, 3, 4], "blocks": 3, "attention": [4, 8], "heads": 4,
         "dropout": 0.0,
     }  # fmt: skip
-    assert table["model"]["frequency_features"] is False
+    assert (table["model"]["frequency_features"], table["model"]["time"]) == (False, "i")
     assert (table["data"]["size"], table["data"]["channels"]) == (64, 3)
     assert table["sampler"] == {"name": "reverse-diffusion", "clip": False, "prior": "standard"}
     assert train == {
