@@ -56,8 +56,12 @@ def chain(process: Diffusion, model: NetworkScore, sampler: Sampler, **graph: bo
 
 
 @pytest.mark.parametrize("clip", [None, (-1.0, 1.0)])
+#: dopri5 keeps no graph, and says so.
+FIXED = [name for name in default_registry().names("sampler") if name != "dopri5"]
+
+
 @pytest.mark.parametrize(
-    "name", [*default_registry().names("sampler"), "trig:solver=ab2", "trig:solver=heun", "ddim:eta=0.5"]
+    "name", [*FIXED, "trig:solver=ab2", "trig:solver=heun", "ddim:eta=0.5"]
 )
 def test_through_every_sampler(name, clip):
     process = process_of(name)

