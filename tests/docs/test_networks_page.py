@@ -27,7 +27,7 @@ def commands():
 def test_its_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipeline(tmp_path / "DIR", unet(), num_train_timesteps=50)
-    load, network = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    load, network = re.findall(r"```py(?:thon)?\n(.*?)```", PAGE, re.DOTALL)
     Path("net.py").write_text(network)
     assert len(eval(load, {"gendiff": gendiff})) == 16
     done = []
