@@ -122,6 +122,11 @@ class Sampler(Component):
         return apply(update, x_bar, pivots, z_bar)
 
     @final
+    def evaluations(self, diffusion: Diffusion) -> int | None:
+        """How often it asks the model for an event; None where it chooses its steps as it goes: that differs by event."""
+        return len(self.plan(diffusion)) if self.affine else None
+
+    @final
     def plan(self, diffusion: Diffusion) -> tuple[Update, ...]:
         """All `updates`, one for each evaluation of the model; computed once for a process, and kept."""
         return _plan(self, diffusion)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise, product
+from pathlib import Path
 
 import pytest
 import torch
+from command import TINY, run
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
@@ -241,6 +244,22 @@ def test_dopri5_has_no_plan_and_no_graph():
         law(own, Sampler("dopri5"), Gaussian.diagonal(M, C, EVENT))
     with pytest.raises(ArgumentError, match="keeps no graph"):
         sample(own, GaussianScore(own, M, C), Sampler("dopri5"), n=1, graph=True)
+
+
+def test_no_number_of_evaluations_is_said_of_dopri5(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *TINY, "--sampler", "dopri5", "--out", "r").code == 0
+    done = run("sample", "r", "-n", 2, "--out", "s")
+    assert done.code == 0, done.err
+    assert json.loads(Path("s/sample.json").read_text())["sampler"]["evaluations"] is None
+    assert "evaluations as it chose" in run("runs", "show", "s/grid.png").out
+    done = run("evaluate", "r", "-n", 16, "--features", "pixels")
+    assert (done.code, "dopri5, evaluations as it chose" in done.out) == (0, True), done.err
+    again = run("runs", "show", "r")
+    assert (again.code, "evaluations as it chose" in again.out + again.err) == (0, True)
+    arms = ("--arm", "identity", "--arm", "dct sampler=dopri5", "--steps", 2, "--n", 16)
+    done = run("compare", *arms)
+    assert (done.code, "has no number of evaluations" in done.err) == (2, True), done.err
 
 
 def test_churn_without_noise_is_heun_to_the_bit():

@@ -183,8 +183,8 @@ def evaluate(
             count = n or max(min((theirs and theirs.about.n) or MOST, MOST), measuring.FEWEST)
             sampler = chosen_sampler(model.run, given, steps)
             samples, drawing = measuring.drawn(model, sampler, count, seed, batch, world, progress.snapshot, asked)
-            progress.chain = drawing.evaluations
-            if count * drawing.evaluations > LONG and world.device.type == "cpu":
+            progress.chain = drawing.evaluations or 1
+            if count * progress.chain > LONG and world.device.type == "cpu":
                 note(f"{count} samples of {drawing.evaluations} evaluations each; fewer of either: --n, --steps")
         assert samples is not None
         if theirs is not None:

@@ -31,7 +31,7 @@ def show_numbers(numbers: Sequence[Number], replicates: int | None = None) -> No
     if drawing := first.drawing:
         weights = {"ema": "averaged", "model": "raw"}.get(drawing.weights, drawing.weights)
         result(
-            f"drawn by   {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}, {drawing.precision}, "
+            f"drawn by   {drawing.sampler}, {asked(drawing.evaluations)}, seed {drawing.seed}, {drawing.precision}, "
             f"from step {drawing.step}, {weights} weights {drawing.weights_hash[:12]}"
         )
         for what, words in (("under", drawing.condition), ("guided by", drawing.guides)):
@@ -58,6 +58,11 @@ def show_remarks(remarks: Sequence[Remark]) -> None:
         paragraph(f"{remark.rule}: {remark.text}", indent=2)
 
 
+def asked(evaluations: int | None) -> str:
+    """How often a sampler asked the network, in words; None where it chose that itself."""
+    return "evaluations as it chose" if evaluations is None else f"{evaluations} evaluations"
+
+
 def stored_evaluations(run: Path) -> list[tuple[Path, Evaluation]]:
     """The evaluations under a run directory, the oldest first; a note names those that cannot be read."""
     evaluations = []
@@ -81,7 +86,7 @@ def list_evaluations(evaluations: Sequence[tuple[Path, Evaluation]]) -> None:
         value = f"{number.value:.4g} ({number.low:.4g} .. {number.high:.4g})"
         of = f"{number.samples.n} samples" + (f" of step {drawing.step:,}{weights}" if drawing else "")
         heads.append((number.name, value, of))
-        by = f"drawn by {drawing.sampler}, {drawing.evaluations} evaluations, seed {drawing.seed}; " if drawing else ""
+        by = f"drawn by {drawing.sampler}, {asked(drawing.evaluations)}, seed {drawing.seed}; " if drawing else ""
         told = "".join(f"{words}; " for words in (drawing.condition, drawing.guides) if words) if drawing else ""
         others = f"{counted(len(evaluation.numbers), 'number')}, {evaluation.when[:16].replace('T', ' ')}"
         bodies.append(f"  against {number.reference.spec}; {by}{told}{others}")

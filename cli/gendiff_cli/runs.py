@@ -15,7 +15,7 @@ from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, did_you_mean
 from gendiff_cli.commands import Group
 from gendiff_cli.console import json_result, next_step, note, paragraph, result, room, shown, table
-from gendiff_cli.numbers import list_evaluations, stored_evaluations
+from gendiff_cli.numbers import asked, list_evaluations, stored_evaluations
 from gendiff_cli.options import JsonOption, RunArgument
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def _show_origin(path: Path, json: bool) -> None:
         "objective": _component(facts["objective"]),
         "model": _component(facts["model"]),
         "data": facts.get("data"),
-        "sampler": f"{sampler.get('spec')}, {sampler.get('evaluations')} evaluations, grid {sampler.get('grid') or '-'}, "
+        "sampler": f"{sampler.get('spec')}, {asked(sampler.get('evaluations'))}, grid {sampler.get('grid') or '-'}, "
         f"prior {sampler.get('prior')}",
         "drawn": f"{what} of seed {facts['seed']}, {facts['precision']}, on {facts['device']}",
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),

@@ -122,8 +122,22 @@ class Contender:
         return (finding,) if finding else ()
 
     def evaluations(self, sampler: Sampler) -> int:
-        """How often a sampler of it evaluates the network for a sample."""
-        return len(sampler.plan(self.diffusion))
+        """How often a sampler of it evaluates the network for a sample.
+
+        Raises:
+            ConfigError: where that is no number: the arms could not be held equal in it.
+
+        """
+        count = sampler.evaluations(self.diffusion)
+        if count is None:
+            raise ConfigError(
+                f"sampler '{sampler.name}' chooses its steps as it goes, and has no number of evaluations",
+                where=f"arm '{self.label}'",
+                details=["arms are held equal in the number of evaluations"],
+                fix="choose a sampler of fixed steps: heun, trig",
+                subject="sampler.name",
+            )
+        return count
 
     def sampler_of(self, evaluations: int) -> Sampler:
         """Its sampler with as many steps as it takes to evaluate the network so often, or else the most below that.

@@ -84,7 +84,7 @@ def drawn(
     asked = asked or Asked.of(model.config)
     run, diffusion = model.run, model.denoiser.diffusion
     rank, size = (world.rank, world.size) if world else (0, 1)
-    evaluations = len(sampler.plan(diffusion))
+    evaluations = sampler.evaluations(diffusion)
     weights = (model.step, model.weights, model.weights_hash)
     drawing = Drawing(
         run.info["id"],

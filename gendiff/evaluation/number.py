@@ -69,7 +69,7 @@ class Drawing:
         step: optimiser steps of its checkpoint.
         weights: ``"ema"``, ``"model"`` or the name of another average, and the hash of these weights.
         sampler: its spec, grid and prior of a sampler that has them among its parameters.
-        evaluations: of the network, for each sample.
+        evaluations: of the network, for each sample; None where the sampler chooses its steps, for each its own.
         seed: sample k is a function of it and of k.
         precision: in which the network was asked.
         condition: what it was told of the samples, as ``label=all``; empty where it was told of nothing.
@@ -82,7 +82,7 @@ class Drawing:
     weights: str
     weights_hash: str
     sampler: str
-    evaluations: int
+    evaluations: int | None
     seed: int
     precision: str = "fp32"
     condition: str = ""

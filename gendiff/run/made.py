@@ -61,7 +61,7 @@ def origin(
             "sampler": {
                 "spec": sampler.spec,
                 "steps": getattr(sampler, "steps", None),
-                "evaluations": len(sampler.plan(denoiser.diffusion)),
+                "evaluations": sampler.evaluations(denoiser.diffusion),
                 "grid": grid.spec if grid is not None else None,
                 "prior": sampler.prior,
             },

@@ -46,7 +46,7 @@ def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -
         "loss_of_one": objective.loss_of_one,
         "loss_of_nothing": _loss_of_nothing(trainer, batch) if batch else None,
         "sampler": config.sampler.spec,
-        "evaluations": len(config.sampler.plan(diffusion)),
+        "evaluations": config.sampler.evaluations(diffusion),
         "grid": grid and grid.spec,
         "model": config.model.spec,
         "parameters": trainer.size,
@@ -101,7 +101,7 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "objective": f"{facts['objective']}: {facts['predicts']}",
         **({"levels": f"{facts['levels']}: the law of i in training"} if facts["levels"] != "uniform" else {}),
         "loss": _meaning(facts),
-        "sampler": f"{facts['sampler']}: {counted(facts['evaluations'], 'evaluation')} of the network{grid}",
+        "sampler": f"{facts['sampler']}: {_asked(facts['evaluations'])} of the network{grid}",
         "process": process,
         "basis": f"{facts['basis']}, in which mean and variance of the data are taken",
         "data": f"{facts['data']}, {length} of {'x'.join(map(str, facts['events']))}",
@@ -119,6 +119,10 @@ def _told(facts: Mapping[str, Any]) -> str:
         f"left out for {share:.0%} of the events, so that it can be guided" if share else "never left out: no guidance"
     )
     return f"{names}; {alone}"
+
+
+def _asked(evaluations: int | None) -> str:
+    return "as many evaluations as it chooses" if evaluations is None else counted(evaluations, "evaluation")
 
 
 def _meaning(facts: Mapping[str, Any]) -> str:
