@@ -1,22 +1,18 @@
 r"""Flow: the probability-flow ODE of any process in real time, and a solver that chooses its own steps.
 
-In the coordinates ``y = (x̄ - a m)/sqrt(v)`` and the angle ``θ = atan2(s, a sqrt(c))`` of each component
-(`gendiff.level`) the ODE of
-every (U, a, s) is exactly ``dy/dθ = -T`` (`gendiff.score`). All components share one clock, the real step i, so
+In the coordinates ``y = (x̄ - a m)/sqrt(v)`` and the angle ``θ = atan2(s, a sqrt(c))`` of each component (`gendiff.level`) the ODE
+of every (U, a, s) is exactly ``dy/dθ = -T`` (`gendiff.score`). All components share one clock, the real step i, so
 
     dy/di = -θ'(i) T(y, i) ,     θ' = -λ' sin θ cos θ ,
 
-which divides by neither a nor s, whatever m and c are: with those of the data, T is only what mean and
-variance leave open, and a
+which divides by neither a nor s, whatever m and c are: with those of the data, T is only what mean and variance leave open, and a
 solver takes long steps. The log-density follows from the trace of the same field,
 
     log p_i(x̄_i) = log p_N(x̄_N) + Σ_k ½ log(v_N/v_i) + ∫_i^N tr(∂(dy/di)/∂y) di .
 
-The solver is Dormand and Prince's pair of orders 5 and 4, whose numbers are SciPy's. The loop is ours, since
-a library's
-(torchdiffeq, SciPy) takes one step for a whole batch: then what becomes of an event would depend on those
-that are computed beside it. Here each
-event has a step of its own.
+The solver is Dormand and Prince's pair of orders 5 and 4, whose numbers are SciPy's. The loop is ours: that of a library
+(torchdiffeq, SciPy) takes one step for a whole batch, and what becomes of an event would depend on those that are computed beside
+it. Here each event has a step of its own.
 """
 
 from __future__ import annotations
@@ -56,8 +52,7 @@ class Solution:
 
     Args:
         x_bar: there, ``(B, *event)``.
-        log_density: by how much the log-density at the start is above that at the end, float64, ``(B,)``; 0
-        without a trace.
+        log_density: by how much the log-density at the start is above that at the end, float64, ``(B,)``; 0 without a trace.
         evaluations: of the model, each of a whole batch.
 
     """
@@ -90,8 +85,7 @@ def solve(
 
     Args:
         x_bar: ``(B, *event)``, float32 or float64.
-        trace: how the change of density is found, not at all where left out: ``exact`` differentiates once
-        for each component,
+        trace: how the change of density is found, not at all where left out: ``exact`` differentiates once for each component,
             ``hutchinson`` once for each of ``probes``.
         probes: ``(P, B, *event)``, entries of mean 0 and variance 1, ±1 best.
         first: the first step that is tried, as a share of the way.

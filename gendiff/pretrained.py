@@ -23,10 +23,8 @@ from gendiff.model import Model
 from gendiff.plain import json_object, json_text
 from gendiff.shapes import EventShape
 
-OF, REVISION = (
-    "of",
-    "revision",
-)  # in an architecture: the path that it was read from; and of what was fetched, which it was
+# In an architecture: the path that it was read from, and of what was fetched, which it was.
+OF, REVISION = "of", "revision"
 
 
 class Pretrained(Model):

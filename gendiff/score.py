@@ -128,11 +128,9 @@ class Parametrization(str, metaclass=_Registered):
 
     def of_pivot(self, pivot: Pivot, at: Level) -> Tensor:
         """The view of ``pivot`` at the steps ``at``."""
-        raise NotImplementedError
 
     def to_pivot(self, output: Tensor, x_bar: Tensor, at: Level) -> Pivot:
         """The pivot whose view is ``output``, given ``x̄_i``; s > 0, and a may vanish: finite there too."""
-        raise NotImplementedError
 
     def sees(self, x_bar: Tensor, at: Level) -> Tensor:
         """What the network sees of ``x̄_i``: here that itself."""

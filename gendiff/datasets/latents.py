@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
 
+from gendiff.component import abstractmethod
 from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.errors import ConfigError
@@ -25,9 +26,9 @@ class Over(Data):
     """Data event by event made of others, with all that these say of their events."""
 
     @property
+    @abstractmethod
     def inner(self) -> Data:
         """The others."""
-        raise NotImplementedError
 
     @property
     def length(self) -> int | None:

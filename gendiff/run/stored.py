@@ -197,7 +197,7 @@ def dump(
     tensors |= {f"velocity.{name}": value for name, value in (velocity._learned if velocity else {}).items()}
     if whole:
         tensors |= {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
-        tensors |= {f"rotation.{name}": value for name, value in _rotation_tensors(diffusion).items()}
+        tensors |= {f"rotation.{name}": value for name, value in rotation_tensors(diffusion).items()}
     moments = diffusion.moments
     tensors |= {"moments.mean": moments.mean, "moments.variance": moments.variance}
     if moments.modes is not None:
@@ -255,7 +255,8 @@ def _classes(N: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple
     return index.reshape(shape), first
 
 
-def _rotation_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
+def rotation_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
+    """The basis as it is kept: a matrix per axis, ``axis.0`` and so on, or ``at``, ``values`` and ``size`` of `dense`."""
     rotation, shape = diffusion.rotation, diffusion.event_shape
     frequencies = {"frequencies": rotation.frequencies(shape)}
     if isinstance(rotation, StoredRotation):
@@ -321,7 +322,7 @@ class StoredProcess:
                 raise ValueError(f"no process has {N} steps for events {event_shape}")
             basis, scales = _named(tensors, "rotation."), _named(tensors, "scales.")
             if "at" in basis:
-                basis["dense"] = _dense(basis.pop("at"), basis.pop("values"), int(basis.pop("size")))
+                basis["dense"] = dense(basis.pop("at"), basis.pop("values"), int(basis.pop("size")))
             moments = _moments(_named(tensors, "moments."), about.get("moments", "{}"), event_shape)
             parts = (StoredRotation().with_learned(basis), StoredVelocity().with_learned(scales)) if scales else None
             process = cls(parts, _named(tensors, "learned."), _named(tensors, "velocity."), moments, N, event_shape)
@@ -372,7 +373,8 @@ def _moments(tensors: Mapping[str, Tensor], about: str, event_shape: EventShape)
     return Moments(mean, variance, int(facts["count"]), str(facts["fingerprint"]), modes=modes)
 
 
-def _dense(at: Tensor, values: Tensor, n: int) -> Tensor:
+def dense(at: Tensor, values: Tensor, n: int) -> Tensor:
+    """The matrix ``(n, n)`` float64 of its nonzero entries; raises `ValueError` where it is too large."""
     if not 0 < n <= MAX_DENSE:
         raise ValueError(f"a matrix of {n} x {n}")
     U = torch.zeros(n, n, dtype=torch.float64)

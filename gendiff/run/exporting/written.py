@@ -216,9 +216,9 @@ def _stacked(values: Sequence[Tensor]) -> Tensor:
 
 def _basis(model: TrainedModel) -> dict[str, Tensor]:
     """The matrices of U in float32, as `GendiffScheduler` reads them; none of the identity."""
-    tensors = stored._rotation_tensors(model.diffusion.to("cpu"))
+    tensors = stored.rotation_tensors(model.diffusion.to("cpu"))
     if "at" in tensors:
-        return {"dense": stored._dense(tensors["at"], tensors["values"], int(tensors["size"])).float()}
+        return {"dense": stored.dense(tensors["at"], tensors["values"], int(tensors["size"])).float()}
     return {name: U.float() for name, U in tensors.items() if name.startswith(("axis", "dense"))}
 
 

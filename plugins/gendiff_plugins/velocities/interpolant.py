@@ -96,15 +96,10 @@ def _value(node: ast.expr, known: Mapping[str, Formula]) -> Value:
             return FUNCTIONS[name][0](value) if isinstance(value, Formula) else FUNCTIONS[name][1](value)
         case ast.Call(func=ast.Name(id="max"), args=[first, second], keywords=[]):
             one, other = _value(first, known), _value(second, known)
-            if isinstance(one, Formula) or isinstance(other, Formula):
-                return maximum(one, other) if isinstance(one, Formula) else maximum(_formula(other), one)
-            return max(one, other)
+            if isinstance(one, Formula):
+                return maximum(one, other)
+            return maximum(other, one) if isinstance(other, Formula) else max(one, other)
     raise ValueError(f"'{ast.unparse(node):.40}' is not allowed")
-
-
-def _formula(value: Value) -> Formula:
-    assert isinstance(value, Formula)
-    return value
 
 
 def _combined(op: ast.operator, left: Value, right: Value) -> Value:
