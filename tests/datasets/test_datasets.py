@@ -959,7 +959,7 @@ def test_lsun_without_lmdb_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
     error = error_of(lambda: data.event_shape, ConfigError)
     assert "lmdb" in error.what
-    assert "pip install lmdb" in error.fix
+    assert "pip install 'gendiff[lsun]'" in error.fix
 
 
 def test_a_damaged_picture_in_lsun_is_named_by_its_key(tmp_path):
@@ -1188,7 +1188,7 @@ def test_huggingface_without_the_library_says_how_to_get_it(tmp_path, monkeypatc
     (tmp_path / "a").mkdir()
     monkeypatch.setitem(sys.modules, "datasets", None)
     error = error_of(lambda: HuggingFace(path=tmp_path / "a").event_shape, ConfigError)
-    assert "pip install datasets" in error.fix
+    assert "pip install 'gendiff[huggingface]'" in error.fix
 
 
 def test_huggingface_has_the_labels_of_its_column(make):

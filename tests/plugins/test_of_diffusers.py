@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -261,10 +262,7 @@ class TestFiles:
             assert model.configuration()["N"] == 1000
 
     def test_without_the_library(self, folder, monkeypatch):
-        def absent(name):
-            raise ImportError(name)
-
-        monkeypatch.setattr(of_diffusers, "import_module", absent)
+        monkeypatch.setitem(sys.modules, "diffusers", None)
         model = Model("diffusers", path=str(folder))  # its JSON needs no library
         with pytest.raises(PluginError, match="needs the library diffusers") as info:
             model.build(EVENT)
@@ -320,7 +318,7 @@ def hub(tmp_path, monkeypatch):
     shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
     (folder / "README.md").write_text("# pictures")
     one = Hub(tmp_path / "cache", {REPOSITORY: folder})
-    monkeypatch.setattr("gendiff_plugins.models.hub.import_module", lambda name: one)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", one)
     return one
 
 
@@ -380,10 +378,7 @@ class TestHub:
             Model("diffusers", path=str(hub.folder), revision="main")
 
     def test_without_the_library(self, monkeypatch):
-        def absent(name):
-            raise ImportError(name)
-
-        monkeypatch.setattr("gendiff_plugins.models.hub.import_module", absent)
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(PluginError, match="needs the library huggingface_hub"):
             Model("diffusers", path=REPOSITORY)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gendiff.errors import DataError, GendiffError, reason
-from gendiff.run.exporting.written import CARD, export, require
+from gendiff.extra import extra
+from gendiff.run.exporting.written import CARD, export
 from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler
 
@@ -50,7 +51,7 @@ def push(
 
     """
     if not dry:
-        require("huggingface_hub", "diffusers")
+        extra("huggingface_hub", "the Hub", name="diffusers")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "export"
         export(model, to, folder, sampler, name=repository)

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, resources
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.errors import ConfigError, PluginError, reason
+from gendiff.extra import extra
 from gendiff.run import stored
 from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler, Update
@@ -61,7 +60,7 @@ def export(model: TrainedModel, to: str, out: Path, sampler: Sampler | None = No
 
 
 def _diffusers(model: TrainedModel, out: Path, sampler: Sampler) -> list[str]:
-    require("diffusers", "diffusers")
+    extra("diffusers", "a pipeline")
     inner = _inner(model)
     if inner is not None and (betas := _stock(model)) is not None:
         return _pipeline_of_stock(model, inner, betas, out)
@@ -283,7 +282,7 @@ def _safetensors(model: TrainedModel, out: Path, sampler: Sampler) -> list[str]:
 
 def _onnx(model: TrainedModel, out: Path, sampler: Sampler) -> list[str]:
     for library in ("onnx", "onnxscript"):
-        require(library, "onnx")
+        extra(library, "a graph", name="onnx")
     names = ["x", "i", *model.config.conditions]
     exported = program(model)
     try:
@@ -363,15 +362,6 @@ def card(model: TrainedModel, opening: Sequence[str]) -> str:
 
 def _copied(name: str, folder: Path) -> None:
     put(folder / name, (resources.files(TRAVELLING) / name).read_bytes())
-
-
-def require(library: str, extra: str) -> None:
-    """Raise `PluginError` where a library is not installed, and say which extra has it."""
-    if library not in sys.modules and importlib.util.find_spec(library) is None:
-        raise PluginError(
-            f"this needs the library '{library}', which is not installed",
-            fix=f"install it: pip install 'gendiff[{extra}]'",
-        )
 
 
 def _version(name: str) -> str:

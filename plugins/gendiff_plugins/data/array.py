@@ -19,9 +19,9 @@ from torch import Tensor
 from gendiff.condition import Conditions
 from gendiff.data import Data
 from gendiff.datasets.column import Column
-from gendiff.datasets.extra import extra
 from gendiff.datasets.images import Mark, located, mark, missing, reason
-from gendiff.errors import DataError, GendiffError
+from gendiff.errors import ConfigError, DataError, GendiffError
+from gendiff.extra import extra
 from gendiff.shapes import EventShape
 from gendiff.storage import arrays, reading
 from gendiff_plugins.data.npy import are_pictures
@@ -368,7 +368,7 @@ def _in_npz(path: Path, key: str) -> np.ndarray:
 
 
 def _in_hdf5(path: Path, key: str) -> Any:
-    h5py = extra("h5py", Array.name, "write the array with numpy.save", "hdf5")
+    h5py = extra("h5py", "data 'array'", "data.name", "hdf5", "write the array with numpy.save", ConfigError)
     file = h5py.File(path, "r")
     names: list[str] = []
 
@@ -381,7 +381,7 @@ def _in_hdf5(path: Path, key: str) -> Any:
 
 
 def _in_zarr(path: Path, key: str) -> Any:
-    zarr = extra("zarr", Array.name, "write the array with numpy.save")
+    zarr = extra("zarr", "data 'array'", "data.name", otherwise="write the array with numpy.save", error=ConfigError)
     root = zarr.open(str(path), mode="r")
     if not hasattr(root, "arrays"):
         if key:

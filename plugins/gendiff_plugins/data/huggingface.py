@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gendiff.condition import Conditions
 from gendiff.datasets.column import Column
 from gendiff.datasets.images import MOST_BYTES, ImageData, Mark, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, without_advice
+from gendiff.extra import extra
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
 
@@ -216,11 +216,5 @@ def _chosen(splits: dict[str, Any], split: str, path: str) -> Any:
 
 
 def _library() -> Any:
-    try:
-        return import_module("datasets")
-    except ImportError as error:
-        raise ConfigError(
-            "data 'huggingface' needs the library datasets, which is not installed",
-            fix="pip install datasets, or save the pictures as files and use the data folder",
-            subject="data.name",
-        ) from error
+    otherwise = "save the pictures as files and use the data folder"
+    return extra("datasets", "data 'huggingface'", "data.name", "huggingface", otherwise, ConfigError)

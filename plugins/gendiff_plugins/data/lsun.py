@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from gendiff.datasets.images import ImageData, Mark, located, mark, missing, opened_bytes, reason
 from gendiff.errors import ConfigError, DataError, printable
+from gendiff.extra import extra
 from gendiff.shapes import EventShape
 
 ALLOWED = "the folder with data.mdb that an archive of LSUN unpacks to, such as church_outdoor_train_lmdb"
@@ -124,14 +124,8 @@ class Lsun(ImageData):
 
 
 def _library() -> Any:
-    try:
-        return import_module("lmdb")
-    except ImportError as error:
-        raise ConfigError(
-            "data 'lsun' needs the library lmdb, which is not installed",
-            fix="pip install lmdb, or unpack the pictures and use the data folder",
-            subject="data.name",
-        ) from error
+    otherwise = "unpack the pictures and use the data folder"
+    return extra("lmdb", "data 'lsun'", "data.name", "lsun", otherwise, ConfigError)
 
 
 def _probed(root: Path) -> Keys:

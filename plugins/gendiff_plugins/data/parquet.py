@@ -18,9 +18,9 @@ from torch import Tensor
 
 from gendiff.condition import Condition, Conditions
 from gendiff.datasets.column import Column
-from gendiff.datasets.extra import extra
 from gendiff.datasets.images import MOST_BYTES, ImageData, Mark, mark, missing, opened_bytes, reason
-from gendiff.errors import DataError, GendiffError, printable
+from gendiff.errors import ConfigError, DataError, GendiffError, printable
+from gendiff.extra import extra
 from gendiff.shapes import EventShape
 
 ENDING = ".parquet"
@@ -214,8 +214,10 @@ class Parquet(ImageData):
 
 
 def _library() -> Any:
-    extra("pyarrow.parquet", Parquet.name, "use the data huggingface, or save the pictures as files", "parquet")
-    return extra("pyarrow", Parquet.name, "", "parquet")
+    otherwise = "use the data huggingface, or save the pictures as files"
+    for module in ("pyarrow.parquet", "pyarrow"):
+        library = extra(module, "data 'parquet'", "data.name", "parquet", otherwise, ConfigError)
+    return library
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,12 +7,9 @@ encoded or decoded.
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from gendiff.component import Component
-from gendiff.errors import OBJECTS, ConfigError, DataError, PluginError, reason
+from gendiff.errors import OBJECTS, ConfigError, DataError, reason
+from gendiff.extra import extra, silent
 from gendiff.features import exact_network
 from gendiff.latent import Latent
 from gendiff.plain import json_object, json_text
@@ -282,10 +280,10 @@ def _sha256(files: Files) -> str:
 @lru_cache(maxsize=2)
 def _loaded(folder: Path, files: Files, device: torch.device) -> nn.Module:
     """The network with its weights; of other files, or other times of theirs, another."""
-    cls = _library().AutoencoderKL
+    cls = extra("diffusers", "latent 'diffusers'", "latent.name").AutoencoderKL
     try:
         # Layers draw their first weights, and what is first used while sampling may later meet autograd.
-        with _silent(), torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        with silent("diffusers"), torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             network, loading = cls.from_pretrained(
                 str(folder),
                 use_safetensors=True,
@@ -309,26 +307,3 @@ def _loaded(folder: Path, files: Files, device: torch.device) -> nn.Module:
         )
     network.eval().requires_grad_(False)
     return network.to(device)  # type: ignore[no-any-return]  # a module
-
-
-def _library() -> Any:
-    try:
-        return import_module("diffusers")
-    except ImportError as error:
-        raise PluginError(
-            "latent 'diffusers' needs the library diffusers, which is not installed",
-            fix="pip install 'gendiff[diffusers]'",
-            subject="latent.name",
-        ) from error
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Inside the block diffusers says nothing of what it loads: we look at that ourselves."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gendiff.errors import DataError, PluginError, reason
+from gendiff.errors import DataError, reason
+from gendiff.extra import extra
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -33,7 +33,7 @@ def fetched(
         DataError: where the Hub cannot be reached and they are not in the cache, and where it has no such repository.
 
     """
-    hub = _library()
+    hub = extra("huggingface_hub", "what lies on the Hub", "model.path", "diffusers", "give a folder")
     if re.fullmatch("[0-9a-f]{40}", revision) and (folder := _cached(hub, repository, revision)):
         return folder, revision
     try:
@@ -63,14 +63,3 @@ def _cached(hub: Any, repository: str, revision: str) -> Path | None:
         return Path(hub.snapshot_download(repository, revision=revision or None, local_files_only=True))
     except Exception:
         return None
-
-
-def _library() -> Any:
-    try:
-        return import_module("huggingface_hub")
-    except ImportError as error:
-        raise PluginError(
-            "what lies on the Hub needs the library huggingface_hub, which is not installed",
-            fix="pip install 'gendiff[diffusers]', or give a folder",
-            subject="model.path",
-        ) from error

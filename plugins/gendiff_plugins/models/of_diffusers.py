@@ -7,12 +7,9 @@ made.
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gendiff.condition import Condition, Conditions, Given
-from gendiff.errors import OBJECTS, ConfigError, DataError, PluginError, reason
+from gendiff.errors import OBJECTS, ConfigError, DataError, reason
+from gendiff.extra import extra, silent
 from gendiff.pretrained import Pretrained
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
@@ -178,7 +176,7 @@ class Diffusers(Pretrained):
             network |= {"num_class_embeds": label.size + 1 if label else None, "class_embed_type": None}
         elif label:
             network |= {"num_embeds_ada_norm": label.size}
-        cls = getattr(_library(), kind)
+        cls = getattr(extra("diffusers", "model 'diffusers'", "model.name"), kind)
         settings = {key: value for key, value in network.items() if not key.startswith("_")}
         try:
             inner = cls.from_config(settings)
@@ -203,9 +201,9 @@ class Diffusers(Pretrained):
             place, _ = hub.fetched(str(self.path), self.revision, needed)
         folder, kind = place / self.facts["folder"], self.architecture_of["_class_name"]
         variant = weights_files(folder)
-        cls = getattr(_library(), kind)
+        cls = getattr(extra("diffusers", "model 'diffusers'", "model.name"), kind)
         try:
-            with _silent():
+            with silent("diffusers"):
                 inner, loading = cls.from_pretrained(
                     str(folder),
                     use_safetensors=True,
@@ -468,26 +466,3 @@ def _label(model: Diffusers, conditions: Conditions) -> Condition | None:
             subject="model.name",
         )
     return label
-
-
-def _library() -> Any:
-    try:
-        return import_module("diffusers")
-    except ImportError as error:
-        raise PluginError(
-            "model 'diffusers' needs the library diffusers, which is not installed",
-            fix="pip install 'gendiff[diffusers]'",
-            subject="model.name",
-        ) from error
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Inside the block diffusers says nothing of what it loads: we look at that ourselves."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
