@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from gendiff_cli.options import (
     configured,
 )
 from gendiff_cli.sample import chosen_sampler
+
+if TYPE_CHECKING:
+    from gendiff.run.trained import TrainedModel
+    from gendiff.sampler import Sampler
 
 
 class Format(StrEnum):
@@ -46,13 +50,9 @@ def export(
 
     A folder of diffusers has the sampler of the run, or the one that is given, in numbers; the network is in all of them.
     """
-    import torch
-
     from gendiff.run.exporting.written import export as write
 
-    opened = open_run(run)
-    sampler = chosen_sampler(opened, given, steps)
-    model = load_model(run, opened, torch.device("cpu"), chosen_weights(ema, no_ema))
+    model, sampler = chosen_model(run, given, steps, ema, no_ema)
     lines = write(model, to.value, out, sampler)
     if json:
         json_result({"folder": str(out), "to": to.value, "step": model.step, "weights": model.weights, "open": lines})
@@ -60,3 +60,14 @@ def export(
         result(str(out))
     for line in lines:
         note(line)
+
+
+def chosen_model(
+    run: Path, given: Given, steps: int | None, ema: str | None, no_ema: bool
+) -> tuple[TrainedModel, Sampler]:
+    """The network that leaves, on the CPU, and the sampler that goes with it."""
+    import torch
+
+    opened = open_run(run)
+    sampler = chosen_sampler(opened, given, steps)
+    return load_model(run, opened, torch.device("cpu"), chosen_weights(ema, no_ema)), sampler

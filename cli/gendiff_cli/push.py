@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from gendiff_cli.console import json_result, note, result
-from gendiff_cli.export import Format
-from gendiff_cli.opening import load_model, open_run
+from gendiff_cli.export import Format, chosen_model
 from gendiff_cli.options import (
     CheckpointArgument,
     EmaOption,
@@ -16,10 +15,8 @@ from gendiff_cli.options import (
     JsonOption,
     RawOption,
     StepsOption,
-    chosen_weights,
     configured,
 )
-from gendiff_cli.sample import chosen_sampler
 
 
 @configured("sampler grid prior")
@@ -36,14 +33,10 @@ def push(
     json: JsonOption = False,
 ) -> None:
     """Export a trained network to the Hub of Hugging Face, with its model card."""
-    import torch
-
     from gendiff.quantities import amount
     from gendiff.run.exporting.hub import push as send
 
-    opened = open_run(run)
-    sampler = chosen_sampler(opened, given, steps)
-    model = load_model(run, opened, torch.device("cpu"), chosen_weights(ema, no_ema))
+    model, sampler = chosen_model(run, given, steps, ema, no_ema)
     pushed = send(model, repository, to.value, sampler, private=private, dry=dry_run)
     if json:
         json_result({"url": pushed.url or None, "files": pushed.files, "card": pushed.card})

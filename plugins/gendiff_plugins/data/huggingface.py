@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
-from gendiff.condition import Conditions
 from gendiff.datasets.column import Column
-from gendiff.datasets.images import MOST_BYTES, ImageData, Mark, located, mark, missing, opened_bytes, reason
+from gendiff.datasets.images import MOST_BYTES, Mark, located, mark, missing, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, without_advice
 from gendiff.extra import extra
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
+from gendiff_plugins.data.picture_rows import PictureRows
 
 ALLOWED = "a folder written by save_to_disk, or the name of a data set on the hub, such as ylecun/mnist"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SAMPLED = 256  # pictures whose content is part of the fingerprint
 
 
-class HuggingFace(ImageData):
+class HuggingFace(PictureRows):
     """the pictures in a column of a Hugging Face data set, resized to one size.
 
     ``path`` is a folder that ``save_to_disk`` wrote, read where it lies; where there is no such folder it is the name of a data
@@ -62,24 +61,6 @@ class HuggingFace(ImageData):
     def length(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < self.length:
-            raise IndexError(f"picture {index} of {self.length}")
-        try:
-            with opened_bytes(self._encoded(index)) as image:
-                return self._event(image)
-        except GendiffError:
-            raise
-        except Exception as error:
-            raise self._damaged(index, error) from error
-
-    @property
-    def conditions(self) -> Conditions:
-        return {name: column.condition for name, column in self._told.items()}
-
-    def condition(self, index: int) -> Mapping[str, Any]:
-        return {name: column[index] for name, column in self._told.items()}
-
     @property
     def _told(self) -> Mapping[str, Column]:
         column = _labels(*self._source, self.split, self.label, self.label == type(self).model_fields["label"].default)
@@ -112,9 +93,6 @@ class HuggingFace(ImageData):
         for index in sorted({number * (n - 1) // (SAMPLED - 1) for number in range(SAMPLED)}):
             digest.update(self._encoded(index))
         return f"huggingface/1 {n} pictures {digest.hexdigest()[:16]}"
-
-    def origin(self, index: int) -> str:
-        return f"row {index}"
 
     @classmethod
     def recognises(cls, path: Path) -> Mapping[str, Any] | None:

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
-from gendiff.condition import Condition, Conditions
+from gendiff.condition import Condition
 from gendiff.datasets.column import Column
-from gendiff.datasets.images import MOST_BYTES, ImageData, Mark, mark, missing, opened_bytes, reason
+from gendiff.datasets.images import MOST_BYTES, Mark, mark, missing, reason
 from gendiff.errors import ConfigError, DataError, GendiffError, printable
 from gendiff.extra import extra
 from gendiff.shapes import EventShape
+from gendiff_plugins.data.picture_rows import PictureRows
 
 ENDING = ".parquet"
 MAGIC = b"PAR1"
@@ -31,7 +31,7 @@ ALLOWED = "a parquet file, or a folder with such files"
 FIX = "write it again, or take it away"
 
 
-class Parquet(ImageData):
+class Parquet(PictureRows):
     """the pictures in a column of parquet files, resized to one size.
 
     ``path`` is a file, or a folder: the files below it that end in parquet, in the order of their paths, as one table. The
@@ -65,27 +65,6 @@ class Parquet(ImageData):
     @property
     def length(self) -> int:
         return self._ends[-1][0]
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < self.length:
-            raise IndexError(f"picture {index} of {self.length}")
-        try:
-            with opened_bytes(self._encoded(index)) as image:
-                return self._event(image)
-        except GendiffError:
-            raise
-        except Exception as error:
-            raise self._damaged(index, error) from error
-
-    @property
-    def conditions(self) -> Conditions:
-        return {name: column.condition for name, column in self._told.items()}
-
-    def condition(self, index: int) -> Mapping[str, Any]:
-        return {name: column[index] for name, column in self._told.items()}
-
-    def origin(self, index: int) -> str:
-        return f"row {index}"
 
     @cached_property
     def fingerprint(self) -> str:
