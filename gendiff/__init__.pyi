@@ -2,6 +2,7 @@
 
 from gendiff import formula as formula
 from gendiff.clock import Clock as Clock
+from gendiff.colour import Colour as Colour
 from gendiff.component import Component as Component
 from gendiff.data import Data as Data
 from gendiff.datasets import pictures as pictures
@@ -38,6 +39,7 @@ from gendiff.plugin.hookspecs import hookimpl as hookimpl
 from gendiff.plugin.registry import default_registry as default_registry
 from gendiff.precision import full_precision as full_precision
 from gendiff.process import Process as Process
+from gendiff.rotation import ChannelRotation as ChannelRotation
 from gendiff.rotation import Rotation as Rotation
 from gendiff.rotation import SeparableRotation as SeparableRotation
 from gendiff.run.config import Config as Config

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -198,6 +198,11 @@ class Component(Settings, metaclass=ComponentType):
                 fix="fit it first: component.with_learned(component.fit(...)), or Config.fitted()",
             )
         return self._learned
+
+    @classmethod
+    def composed(cls, name: str, parts: Sequence[type[Component]]) -> type[Component] | None:
+        """What ``A+B`` stands for, ``parts`` being the classes of A and B; None, as here, for a kind that knows no such thing."""
+        return None
 
     @classmethod
     def _of(cls, *spec: Any, **parameters: Any) -> Component:

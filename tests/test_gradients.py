@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from processes import component, diffusion
+from processes import component, diffusion, rotations
 from torch import Tensor, nn
 
 from gendiff import Diffusion, NetworkScore, Objective, Parametrization, Rotation, Sampler, sample
@@ -74,7 +74,7 @@ def test_through_every_sampler(name, clip):
     )
 
 
-@pytest.mark.parametrize("rotation", default_registry().names("rotation"))
+@pytest.mark.parametrize("rotation", rotations())
 def test_through_every_rotation(rotation):
     process = process_of("ddim", rotation)
     value = chain(process, model_of(process), component(Sampler, "ddim:steps=4"))
@@ -178,7 +178,7 @@ def test_of_a_loss_also_where_nothing_but_the_events_requires_one():
 
 
 def test_rotations_are_differentiated_by_their_transpose():
-    for name in default_registry().names("rotation"):
+    for name in rotations():
         process = diffusion(name, "isotropic", EVENT, N=N)
         assert isinstance(process.rotation, Rotation)
         x, w = noise((2, *EVENT), 1).requires_grad_(), noise((2, *EVENT), 2)

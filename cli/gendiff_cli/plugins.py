@@ -227,7 +227,8 @@ def _named(registry: Registry, name: str) -> list[Provider]:
 
 def _entries(registry: Registry, name: str, kind: str | None, providers: list[Provider]) -> list[Entry]:
     """The components of that name or of those plugins."""
-    return [entry for entry in registry.entries(kind) if entry.provider in providers or entry.name == name]
+    entries = [entry for entry in registry.entries(kind) if entry.provider in providers or entry.name == name]
+    return entries or registry.composed(name, kind)
 
 
 def _subjects(

@@ -155,11 +155,35 @@ class Registry:
         return [entry.name for entry in self.entries(kind)]
 
     def component_class(self, kind: str, name: str) -> type[Component]:
-        """The class of that kind and name; raises `ConfigError` (unknown) or `PluginError` (broken)."""
+        """The class of that kind and name; raises `ConfigError` (unknown) or `PluginError` (broken).
+
+        ``A+B`` is what the kind makes of the classes A and B (`Component.composed`).
+        """
         entry = self._entries.get((kind, name))
-        if entry is None:
-            raise self._unknown(kind, name)
-        return entry.load()
+        if entry is not None:
+            return entry.load()
+        parts = name.split("+")
+        known = [self._entries[kind, part].load() for part in parts if (kind, part) in self._entries]
+        if len(parts) > 1 and known:
+            strange = [part for part in parts if (kind, part) not in self._entries]
+            composed = None if strange else known[0].composed(name, known)
+            if composed is not None:
+                return composed
+            raise self._unknown(kind, strange[0] if strange else name)
+        raise self._unknown(kind, name)
+
+    def composed(self, name: str, kind: str | None = None) -> list[Entry]:
+        """What ``A+B`` stands for, one for each kind that knows what; by the first of its providers that is not gendiff."""
+        entries = []
+        for each in self.kinds() if kind is None else [kind]:
+            parts = [entry for part in name.split("+") if (entry := self._entries.get((each, part)))]
+            if len(parts) == name.count("+") + 1 > 1:
+                from gendiff.component import summary
+
+                target = self.component_class(each, name)
+                provider = min((part.provider for part in parts), key=lambda provider: provider.built_in)
+                entries.append(Entry(each, name, one_line(summary(target)), provider, target))
+        return entries
 
     def presets(self) -> dict[str, Path]:
         """The TOML files of all presets by name."""
@@ -198,8 +222,13 @@ class Registry:
 
     def provider(self, component: Component) -> Provider | None:
         """Who provides the class of ``component``; None for one that came in by no plugin."""
-        entry = self._entries.get((component.kind, component.name))
-        return entry.provider if entry else None
+        return next(iter(self.provided(component).values()), None)
+
+    def provided(self, component: Component) -> dict[str, Provider]:
+        """Who provides the class of ``component``, by its name; of one that is composed, each of its parts."""
+        names = [component.name, *component.name.split("+")]
+        entries = {name: entry for name in names if (entry := self._entries.get((component.kind, name)))}
+        return {name: entry.provider for name, entry in entries.items()}
 
     def observers(self) -> list[tuple[str, object]]:
         """The plugins that take a lifecycle hook, by name."""

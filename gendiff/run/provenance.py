@@ -56,9 +56,8 @@ def providers(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
     """Who provides each component of ``config``."""
     table = {}
     for component in _components(config):
-        provider = registry.provider(component)
-        if provider is not None:
-            table[f"{component.kind} {component.name}"] = {
+        for name, provider in registry.provided(component).items():
+            table[f"{component.kind} {name}"] = {
                 "plugin": str(provider),
                 "distribution": provider.distribution,
                 "version": provider.version,

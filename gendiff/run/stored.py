@@ -6,7 +6,7 @@ plugin is gone, or has come to give other numbers since.
 
 Scales that say themselves in formulas (`gendiff.formula`) are kept as these and their few tables. Of other scales the distinct
 components are kept, each with its (log a, log s) for every i. A separable rotation is one matrix per axis; another one the
-nonzero entries of U for one channel.
+nonzero entries of U for one channel; where channels are mixed, ``U = V ⊗ W``, V besides what W is kept as.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gendiff.moments import Modes, Moments
 from gendiff.objective import Objective
 from gendiff.plain import json_object, json_value
 from gendiff.precision import full_precision
-from gendiff.rotation import Rotation, SeparableRotation
+from gendiff.rotation import ChannelRotation, Composition, Rotation, SeparableRotation, mixed
 from gendiff.scales import (
     BlurScales,
     ColouredScales,
@@ -51,7 +51,12 @@ from gendiff.storage.reading import hollow, opened
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
-FORMATS = ("1", "2")  # with tables, or tensors that are told by their names; with formulas
+FORMATS = (
+    "1",
+    "2",
+    "3",
+)  # with tables, or tensors that are told by their names; with formulas; with channels that are mixed
+CHANNELS = "channels"  # the tensor of a basis that mixes them
 FORMULAS = "formulas"  # the tensor that holds them, as the bytes of JSON
 MAX_BYTES = 512 * 2**20  # of one process
 MOST_BYTES = 2 * MAX_BYTES  # of its file
@@ -74,8 +79,14 @@ class StoredRotation(Rotation):
         rho: Tensor = self.learned["frequencies"]
         return rho
 
+    def channel_matrix(self, channels: int) -> Tensor | None:
+        return self.learned.get(CHANNELS)
+
     def _apply(self, x: Tensor, transpose: bool) -> Tensor:
         x = in_full(x)
+        if (V := self.channel_matrix(x.shape[1])) is not None:
+            V = V.to(x)
+            x = mixed(x, V.T if transpose else V)
         matrices = [U.T if transpose else U for U in self._matrices(x.dtype, x.device)]
         with full_precision(x.device):
             if "dense" in self.learned:
@@ -197,7 +208,8 @@ def dump(
     tensors |= {f"velocity.{name}": value for name, value in (velocity._learned if velocity else {}).items()}
     if whole:
         tensors |= {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
-        tensors |= {f"rotation.{name}": value for name, value in rotation_tensors(diffusion).items()}
+        basis = rotation_tensors(diffusion.rotation, diffusion.event_shape)
+        tensors |= {f"rotation.{name}": value for name, value in basis.items()}
     moments = diffusion.moments
     tensors |= {"moments.mean": moments.mean, "moments.variance": moments.variance}
     if moments.modes is not None:
@@ -206,7 +218,7 @@ def dump(
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
     }
     about = {
-        "format": FORMATS[f"scales.{FORMULAS}" in tensors],
+        "format": FORMATS[2 if f"rotation.{CHANNELS}" in tensors else f"scales.{FORMULAS}" in tensors],
         "N": str(diffusion.N),
         "event_shape": json.dumps(diffusion.event_shape),
         "moments": json.dumps({"count": moments.count, "fingerprint": moments.fingerprint}),
@@ -255,12 +267,17 @@ def _classes(N: int, columns: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple
     return index.reshape(shape), first
 
 
-def rotation_tensors(diffusion: Diffusion) -> dict[str, Tensor]:
-    """The basis as it is kept: a matrix per axis, ``axis.0`` and so on, or ``at``, ``values`` and ``size`` of `dense`."""
-    rotation, shape = diffusion.rotation, diffusion.event_shape
+def rotation_tensors(rotation: Rotation, shape: EventShape) -> dict[str, Tensor]:
+    """The basis as it is kept: a matrix per axis, ``axis.0`` and so on, or ``at``, ``values`` and ``size`` of `dense`.
+
+    Where channels are mixed, ``channels`` besides.
+    """
     frequencies = {"frequencies": rotation.frequencies(shape)}
     if isinstance(rotation, StoredRotation):
         return dict(rotation.learned)
+    if isinstance(rotation, Composition | ChannelRotation):
+        space = rotation_tensors(rotation.space, shape) if isinstance(rotation, Composition) else frequencies
+        return {CHANNELS: rotation.channel_matrix(shape[0]), **space}
     if isinstance(rotation, SeparableRotation):
         return {f"axis.{axis}": rotation.matrix(n) for axis, n in enumerate(spatial(shape))} | frequencies
     n = torch.Size(spatial(shape)).numel()

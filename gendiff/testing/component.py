@@ -9,7 +9,7 @@ import tomllib
 import tomli_w
 from pydantic import ValidationError
 
-from gendiff.component import Component, summary
+from gendiff.component import Component, component_class, summary
 from gendiff.testing.card import check, require
 
 
@@ -19,9 +19,10 @@ from gendiff.testing.card import check, require
     "the class variable `name` and the docstring's first line",
 )
 def named(component: Component) -> str:
-    """Lower case, digits and hyphens: nothing that a shell or a spec could misread."""
-    slug = re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", component.name)
-    require(slug is not None, "a name of lower-case words joined by hyphens", repr(component.name))
+    """Lower case, digits and hyphens: nothing that a shell or a spec could misread; of what is composed, each of the names."""
+    names = component.name.split("+")
+    slugs = all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) for name in names)
+    require(slugs and _composed(component, names), "a name of lower-case words joined by hyphens", repr(component.name))
     require(bool(summary(type(component))), "a docstring whose first line says what it is", "none")
     return f"{component.name}: {summary(type(component))}"
 
@@ -76,3 +77,11 @@ def sent(component: Component) -> str:
     content = pickle.dumps(component)
     require(pickle.loads(content).table() == component.table(), "itself again", "another")  # our own bytes
     return f"{len(content)} bytes"
+
+
+def _composed(component: Component, names: list[str]) -> bool:
+    """Whether a name of several is that of a composition, and no component's own."""
+    if len(names) == 1:
+        return True
+    parts = [component_class(component.kind, name) for name in names]
+    return parts[0].composed(component.name, parts) is type(component)

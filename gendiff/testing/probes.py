@@ -30,8 +30,8 @@ from gendiff.velocity import Velocity
 EVENTS: tuple[EventShape, ...] = ((1, 28, 28), (3, 32, 32), (1, 63, 63), (4, 28, 36), (2, 48), (1, 31), (2, 32))
 #: Sizes that all differ: a tensor laid out wrongly cannot pass for one laid out rightly.
 SMALL: EventShape = (2, 5, 7)
-#: Small enough for whole matrices; one for whoever takes signals only, squares only or powers of two only.
-SMALLS: tuple[EventShape, ...] = ((2, 8, 4), SMALL, (1, 6), (1, 8, 8), (2, 8), (1, 16, 16))
+#: Small enough for whole matrices; one for whoever takes signals only, squares, powers of two or three channels only.
+SMALLS: tuple[EventShape, ...] = ((2, 8, 4), SMALL, (1, 6), (1, 8, 8), (2, 8), (1, 16, 16), (3, 4, 8))
 
 
 class SmoothNoise(Data):

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from gendiff.blur import LOG_FLOOR
 from gendiff.component import component_class
-from gendiff.rotation import Rotation, SeparableRotation
+from gendiff.rotation import Rotation, SeparableRotation, mixed
 from gendiff.shapes import shown_shape
 from gendiff.testing.card import check, largest, require
 from gendiff.testing.probes import EVENTS, SMALLS, Sizes, SmoothNoise, listed, noise, undisturbed
@@ -106,15 +106,23 @@ def autocast(rotation: Rotation) -> str:
     return sizes.seen(f"{worst:.1e}")
 
 
-@check("rotation", "it treats each channel alike", "the spatial axes are those after the channel: `x.shape[2:]`")
+@check(
+    "rotation",
+    "it treats each channel alike",
+    "the spatial axes are those after the channel, `x.shape[2:]`; what mixes channels is a `ChannelRotation`",
+)
 def channels(rotation: Rotation) -> str:
-    """And each event of a batch."""
+    """And each event of a batch; where it mixes them, what is left when they are mixed back."""
     sizes, worst = Sizes(), 0.0
     for shape, U in sizes.of(rotation):
-        x = noise((2, *shape))
-        together = U.rotate(x)
+        x, V = noise((2, *shape)), U.channel_matrix(shape[0])
+
+        def turn(x: Tensor, U: Rotation = U, V: Tensor | None = V) -> Tensor:
+            return U.rotate(x) if V is None else mixed(U.rotate(x), V.T)
+
+        together = turn(x)
         for c in range(shape[0]):
-            alone = U.rotate(x[:1, c : c + 1].expand(1, shape[0], *shape[1:]).contiguous())
+            alone = turn(x[:1, c : c + 1].expand(1, shape[0], *shape[1:]).contiguous())
             worst = largest(
                 worst, float((alone - together[:1, c : c + 1]).abs().max())
             )  # every channel holds channel c
@@ -152,7 +160,7 @@ def spectra(rotation: Rotation) -> str:
     for shape, U in sizes.of(rotation):
         rho = U.frequencies(shape)
         _broadcasts(rho, shape, "frequencies")
-        limit = math.pi * math.sqrt(len(shape) - 1) + 1e-9
+        limit = math.pi * math.hypot(*U.axis_weights(shape)) + 1e-9
         inside = bool(((rho >= 0) & (rho <= limit)).all())
         require(inside, f"frequencies in [0, {limit:.3f}]", f"{float(rho.min()):.3g} to {float(rho.max()):.3g}")
         for sigma in (0.2, 0.4, 3.0):
@@ -209,10 +217,11 @@ def _blurs(U: Rotation, shape: tuple[int, ...]) -> None:
     point[(0, 0, *centre)] = 1
     for sigma in (0.4, 1.0):
         kernel = torch.ones([1] * (len(shape) - 1), dtype=torch.float64)
-        for axis, (n, m) in enumerate(zip(shape[1:], centre, strict=True)):
-            g = torch.exp(-0.5 * ((torch.arange(n, dtype=torch.float64) - m) / sigma) ** 2)
+        for axis, (n, m, weight) in enumerate(zip(shape[1:], centre, U.axis_weights(shape), strict=True)):
+            place = torch.arange(n, dtype=torch.float64) - m
+            g = torch.exp(-0.5 * (place / (weight * sigma)) ** 2) if weight else (place == 0).double()
             kernel = kernel * (g / g.sum()).reshape([n if other == axis else 1 for other in range(len(shape) - 1)])
-        image = U.apply_diagonal(point, U.log_blur_spectrum(shape, sigma).exp())[0, 0]
+        image = U.apply_diagonal(point, U.log_blur_spectrum(shape, sigma).exp())[0, 0]  # mixed there and back
         error = float((image - kernel).abs().max())
         require(error < 1e-9, f"a Gaussian blur of {sigma:g} pixels, as `diagonalises_blur` says", f"{error:.1e} off")
 

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from gendiff import Config, Diffusion, Rotation, Velocity
+from gendiff import ChannelRotation, Config, Diffusion, Rotation, Velocity
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.testing import fitted as ready
@@ -45,7 +45,9 @@ def fitted(spec, event_shape) -> Rotation:
 
 
 def rotations() -> list[str]:
-    return default_registry().names("rotation")
+    """Every basis of space, and one that mixes channels of any number besides."""
+    entries = default_registry().entries("rotation")
+    return [*(entry.name for entry in entries if not issubclass(entry.load(), ChannelRotation)), "channel-pca+dct"]
 
 
 #: The paper's velocities, for any rotation.
@@ -70,6 +72,8 @@ RELATIVES = [
     ("dct", "reversed:velocity=soft-conditioning"),
     ("haar", "edm"),
     ("dct", "anisotropic"),
+    ("hartley", "coloured:terminal=true"),
+    ("dct:axes=[0.5]", "coloured:colour=pyramid,velocity=heat"),
 ]
 
 #: Every rotation with the paper's velocities, the blur velocity with every schedule and noise, and the relatives.

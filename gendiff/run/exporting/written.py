@@ -215,10 +215,11 @@ def _stacked(values: Sequence[Tensor]) -> Tensor:
 
 def _basis(model: TrainedModel) -> dict[str, Tensor]:
     """The matrices of U in float32, as `GendiffScheduler` reads them; none of the identity."""
-    tensors = stored.rotation_tensors(model.diffusion.to("cpu"))
+    diffusion = model.diffusion.to("cpu")
+    tensors = stored.rotation_tensors(diffusion.rotation, diffusion.event_shape)
     if "at" in tensors:
-        return {"dense": stored.dense(tensors["at"], tensors["values"], int(tensors["size"])).float()}
-    return {name: U.float() for name, U in tensors.items() if name.startswith(("axis", "dense"))}
+        tensors["dense"] = stored.dense(tensors["at"], tensors["values"], int(tensors["size"]))
+    return {name: U.float() for name, U in tensors.items() if name.startswith(("axis", "dense", "channels"))}
 
 
 class _Asked(nn.Module):

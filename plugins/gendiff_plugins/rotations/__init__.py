@@ -31,5 +31,13 @@ def gendiff_components() -> list[Lazy]:
             f"{here}.random_orthogonal:RandomOrthogonal",
             "a random orthogonal matrix for each size of axis",
         ),
+        Lazy("rotation", "block-dct", f"{here}.block_dct:BlockDCT", "orthonormal DCT-II of blocks, as in JPEG"),
+        Lazy("rotation", "ycbcr", f"{here}.channels:YCbCr", "luma and chroma: JPEG's YCbCr, made orthonormal"),
+        Lazy(
+            "rotation",
+            "channel-pca",
+            f"{here}.channels:ChannelPCA",
+            "principal components of the channels of the data: colour PCA",
+        ),
         Lazy("rotation", "klt", f"{here}.klt:KLT", "principal components of patches of the data (Karhunen-Loève)"),
     ]

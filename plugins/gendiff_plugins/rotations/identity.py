@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gendiff.blur import laplacian_matrix
-from gendiff.frequency import radius
-from gendiff.rotation import Rotation
-from gendiff.shapes import EventShape, in_full, spatial
+from gendiff.rotation import Rotation, pixel_frequencies
+from gendiff.shapes import EventShape, in_full
 
 
 class Identity(Rotation):
@@ -32,4 +30,4 @@ class Identity(Rotation):
 
     def frequencies(self, event_shape: EventShape) -> Tensor:
         # u_k^T Λ u_k of the base class, which is the diagonal of Λ: a picture has far too many pixels to go through.
-        return radius([laplacian_matrix(n).diagonal().sqrt() for n in spatial(event_shape)])[None]
+        return pixel_frequencies(event_shape)

@@ -122,6 +122,9 @@ class GendiffScheduler:
         return x_0, torch.where(prior, (x_bar - a * m) / s, output)
 
     def _applied(self, x: Tensor, transposed: bool) -> Tensor:
+        if "channels" in self.tables:
+            V = self.tables["channels"]
+            x = ((V if transposed else V.T) @ x.flatten(2)).reshape(x.shape)
         if "dense" in self.tables:
             U = self.tables["dense"]
             return (x.flatten(2) @ (U.T if transposed else U)).reshape(x.shape)
