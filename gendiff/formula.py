@@ -102,6 +102,17 @@ class Formula:
             self.operation, tuple(part.map(change) if isinstance(part, Formula) else part for part in self.parts)
         )
 
+    @property
+    def storable(self) -> bool:
+        """Whether it is short enough to be kept: `read` takes no longer ones."""
+        count, depth = self._size()
+        return count <= MOST and depth <= DEEPEST
+
+    def _size(self) -> tuple[int, int]:
+        """How many operations it has, and how many inside each other."""
+        sizes = [part._size() for part in self.parts if isinstance(part, Formula)]
+        return 1 + sum(count for count, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+
     def __repr__(self) -> str:
         if self.operation in LEAVES:
             return f"{self.operation}{tuple(self.table.shape)}"

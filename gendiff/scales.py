@@ -23,10 +23,11 @@ from typing import Any, Self, final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid as _logsigmoid
 
 from gendiff.blur import LOG_FLOOR
 from gendiff.errors import ArgumentError, PluginError
-from gendiff.formula import Formula, expm1, log, logaddexp, maximum, over_components, over_time
+from gendiff.formula import Formula, expm1, log, logaddexp, logsigmoid, maximum, over_components, over_time
 from gendiff.interpolation import between
 from gendiff.shapes import per_event
 
@@ -375,6 +376,64 @@ def first(scales: Scales, N: int) -> Scales:
     if isinstance(scales, VariancePreserving):
         return FirstVariancePreserving(scales, N)
     return FirstScales(scales, N)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class RecolouredScales(Scales):
+    """What `coloured` gives of scales that are no formulas, or too long ones."""
+
+    inner: Scales
+    log_S: Tensor
+    terminal: bool
+
+    @property
+    def N(self) -> int:  # type: ignore[override]  # that of the inner scales
+        return self.inner.N
+
+    def log_a(self, i: Tensor) -> Tensor:
+        log_a = self.inner.log_a(i)
+        return log_a.expand(len(i), *torch.broadcast_shapes(log_a.shape[1:], self.log_S.shape))
+
+    def log_s(self, i: Tensor) -> Tensor:
+        log_s = self.inner.log_s(i)
+        if not self.terminal:
+            return log_s + 0.5 * self.log_S
+        noise_to_signal = 2 * (log_s - self.inner.log_a(i))
+        return log_s + 0.5 * (_logsigmoid(-noise_to_signal) - _logsigmoid(-(noise_to_signal + self.log_S)))
+
+
+def coloured(scales: Scales, log_S: Tensor, terminal: bool = False) -> Scales:
+    r"""The same process with noise of another spectrum: a as it is, ``s_k sqrt(S_k)`` in the place of ``s_k``.
+
+    With ``terminal`` only what is pure noise is coloured, and what is nearly clean has white noise:
+
+        s_k² (a_k² + s_k² S_k)/(a_k² + s_k²)
+
+    in the place of ``s_k²``. In either case λ never rises where it did not rise before: the ratio of noise to signal, q = s²/a²,
+    becomes q S, or q (1 + q S)/(1 + q), and both grow with q for every S > 0.
+
+    Args:
+        log_S: log power of the noise, float64, in the shape ``diagonal``; where it is 0 everywhere, the scales are given back.
+
+    """
+    if not log_S.any():
+        return scales
+    formulas, colour = scales.formulas, over_components(log_S)
+    if "log_alpha_bar" in formulas:
+        L = formulas["log_alpha_bar"]
+        log_a, noise = maximum(0.5 * L, LOG_FLOOR), log(-expm1(L))
+        shifted = noise + colour
+        log_s = 0.5 * (noise + logaddexp(L, shifted) if terminal else shifted)
+    elif formulas:
+        log_a, log_s = formulas["log_a"], formulas["log_s"]
+        noise_to_signal = 2 * (log_s - log_a)
+        log_s = log_s + 0.5 * (
+            logsigmoid(-noise_to_signal) - logsigmoid(-(noise_to_signal + colour)) if terminal else colour
+        )
+    if not formulas or not log_s.storable:
+        return RecolouredScales(scales, log_S, terminal)
+    return of_formulas(scales.N, {"log_a": log_a, "log_s": log_s})
 
 
 def common(scales: Scales, event_shape: tuple[int, ...]) -> Scales:

@@ -35,6 +35,7 @@ COMMANDS = {
     "schedule": "gendiff train --rotation dct --schedule $name",
     "noise": "gendiff train --noise $name",
     "velocity": "gendiff train --rotation dct --velocity $name",
+    "colour": "gendiff train --rotation hartley --velocity coloured:colour=$name",
     "process": "gendiff train --process $name",
     "model": "gendiff train --model $name",
     "objective": "gendiff train --objective $name",

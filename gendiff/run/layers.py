@@ -221,8 +221,11 @@ def refuse_plugins(names: Any, path: Path) -> None:
 
 
 def _say_inside(error: GendiffError, process: Process, velocity: Mapping[str, Any]) -> None:
-    """Where the process inside another one has what the other lacks, say how to give it that."""
+    """Where a process, or the one inside it, has what its velocity lacks, say how to give it that."""
     key = error.subject.partition(".")[2]
+    if key in type(process).model_fields:  # of a velocity inside its velocity
+        value = velocity[key] if isinstance(velocity.get(key), str) else "SPEC"
+        error.fix = f"give it to the process: --process '{process.name}:{key}={value}'"
     for part in type(process).model_fields:
         inner = getattr(process, part)
         if isinstance(inner, Process) and key in type(inner).model_fields:

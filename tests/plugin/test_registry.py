@@ -114,6 +114,7 @@ def test_every_kind_of_component_in_a_configuration_is_known():
     named = {"process", "features"}  # replaced by its parts before there is a configuration; not of a run
     named |= {"guide", "operator"}  # of what is drawn
     named |= {"latent"}  # a part of the data
+    named |= {"colour"}  # a part of one velocity
     assert set(kinds(Config)) | several | named == {entry.kind for entry in ENTRIES}
 
 

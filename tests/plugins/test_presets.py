@@ -162,4 +162,5 @@ def test_a_process_of_that_name_trains_and_samples_out_of_the_box(process, tmp_p
 
 
 def test_every_relative_has_a_preset_of_its_name():
-    assert set(default_registry().names("process")) - set(PRESETS) == {"ddpm", "blur-diffusion"}
+    paper, power_law = {"ddpm", "blur-diffusion"}, {"pink", "blue", "pyramid", "two-bands"}  # as the preset power-law
+    assert set(default_registry().names("process")) - set(PRESETS) == {*paper, *power_law, "space-time"}

@@ -198,6 +198,10 @@ def test_the_checks_of_every_kind_have_mutants():
 VARIANTS = [
     (Rotation, "klt:patch=3"),
     (Rotation, "haar:levels=1"),
+    (Rotation, "ycbcr+dct"),
+    (Rotation, "channel-pca+block-dct:size=3"),
+    (Rotation, "dct:axes=[0.5]"),
+    (Velocity, "coloured:velocity=blurring,colour=as-data,terminal=true"),
     (Rotation, "dst:type=1"),
     (Rotation, "blur-eigen:sigma=1"),
     (BlurSchedule, "log:f_max=10000"),

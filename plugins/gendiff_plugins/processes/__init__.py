@@ -77,6 +77,37 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "process",
+            "power-law",
+            f"{here}.coloured:PowerLaw",
+            "noise whose power falls with frequency, in the real Fourier basis: coarse detail drowns first",
+        ),
+        Lazy(
+            "process",
+            "two-bands",
+            f"{here}.coloured:TwoBands",
+            "noise of two powers, one for coarse and one for fine detail, in the real Fourier basis",
+        ),
+        Lazy("process", "pink", f"{here}.coloured:Pink", "pink noise, in the real Fourier basis"),
+        Lazy(
+            "process",
+            "blue",
+            f"{here}.coloured:Blue",
+            "stationary blue noise, in the real Fourier basis: fine detail drowns first",
+        ),
+        Lazy(
+            "process",
+            "pyramid",
+            f"{here}.coloured:Pyramid",
+            "multi-resolution noise, in the real Fourier basis: its stationary approximation",
+        ),
+        Lazy(
+            "process",
+            "space-time",
+            f"{here}.coloured:SpaceTime",
+            "blur and noise of a video, space and time at their own speeds, in the DCT basis",
+        ),
+        Lazy(
+            "process",
             "reversed",
             f"{here}.reversed:Reversed",
             "another process from fine to coarse: all its speeds, dealt out the other way round",

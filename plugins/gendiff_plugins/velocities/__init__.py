@@ -80,6 +80,12 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "velocity",
+            "coloured",
+            f"{here}.coloured:Coloured",
+            "another velocity with noise of a colour: s_k sqrt(S_k) in the place of s_k",
+        ),
+        Lazy(
+            "velocity",
             "reversed",
             f"{here}.reversed:Reversed",
             "another velocity from fine to coarse: rank p of frequency takes the scales of rank K-1-p",
