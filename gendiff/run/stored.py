@@ -51,11 +51,7 @@ from gendiff.storage.reading import hollow, opened
 from gendiff.streams import stream
 from gendiff.velocity import Velocity
 
-FORMATS = (
-    "1",
-    "2",
-    "3",
-)  # with tables, or tensors that are told by their names; with formulas; with channels that are mixed
+FORMATS = ("1", "2", "3")  # tables, or tensors told by their names; formulas; channels that are mixed
 CHANNELS = "channels"  # the tensor of a basis that mixes them
 FORMULAS = "formulas"  # the tensor that holds them, as the bytes of JSON
 MAX_BYTES = 512 * 2**20  # of one process
