@@ -129,8 +129,13 @@ class Diffusion:
 
         A sampler of it starts from x̄_i, and a model of this process is one of it too.
         """
+        return self.scaled(first(self.scales, check_step(i, self.N, least=1)))
+
+    def scaled(self, scales: Scales) -> Diffusion:
+        """The same basis and moments with other scales, of the same shape, which are not looked at."""
         diffusion = copy(self)
-        diffusion.scales = first(self.scales, check_step(i, self.N, least=1))
+        diffusion.__dict__.pop("alike", None)  # of the old ones
+        diffusion.scales = scales
         return diffusion
 
     @cached_property

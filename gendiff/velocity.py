@@ -45,6 +45,9 @@ class Velocity(Component):
     """The recipe of the scales."""
 
     kind: ClassVar[str] = "velocity"
+    #: Which of the tensors in `learned` follow a gradient while a run trains (`gendiff.speeds`), through `scales`, which then is
+    #: differentiable in them and never lets λ rise, whatever they are. Here none: the speeds are fixed.
+    trained: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:
 
@@ -60,6 +63,10 @@ class Velocity(Component):
         It is asked once, when a run is made, and the tensors are stored with the run (`learned`): a pure function of data,
         rotation and parameters. The data's spectrum is ``Moments.fit(data, rotation).variance``, measured once for all.
         """
+        return {}
+
+    def written(self, learned: Mapping[str, Tensor]) -> Mapping[str, object]:
+        """The parameters, as TOML has them, with which a component of this class begins at such ``learned``; see `trained`."""
         return {}
 
     @abstractmethod

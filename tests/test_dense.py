@@ -11,8 +11,8 @@ import torch
 from processes import component, diffusion, scales_at
 
 from gendiff import Diffusion, Objective, Rotation, Sampler
+from gendiff.bound import continuous_decoder, prior_term, step_term
 from gendiff.gaussian import GaussianScore
-from gendiff.lab.likelihood import continuous_decoder, prior_term, step_term
 from gendiff.lab.prediction import predict
 from gendiff.lab.recursion import Gaussian, law
 from gendiff.moments import Moments

@@ -169,7 +169,7 @@ def test_min_snr_weighs_errors_of_x_0_by_the_smaller_of_snr_and_gamma():
 
 def test_the_elbo_objective_is_the_bound(rng):
     """Its loss, averaged over all steps, is Σ_i of the terms of the bound: decoder and steps, in nats per dimension."""
-    from gendiff.lab.likelihood import step_term
+    from gendiff.bound import step_term
 
     moments = Moments(torch.rand(EVENT, generator=rng).double(), torch.rand(EVENT, generator=rng).double() + 0.2)
     process = diffusion("dct", "blur", EVENT, N=20)

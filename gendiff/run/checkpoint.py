@@ -192,6 +192,16 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(step=step, tensors=tensors, state=state, about=about)
 
 
+def part(path: Path, group: str) -> dict[str, Tensor]:
+    """One group of tensors of a checkpoint, the others unread; empty where it has none.
+
+    Raises `DataError` where it is damaged.
+    """
+    name = f"{group}.safetensors"
+    facts = _manifest(path)["files"].get(name)
+    return {} if facts is None else _tensors(path / name, _verified(path, name, facts))
+
+
 def _refuse_not_finite(path: Path, checkpoint: Checkpoint, groups: Sequence[str]) -> None:
     """Raise `DataError` where values of these groups are not finite."""
     flaws = _not_finite(checkpoint, groups)
@@ -228,6 +238,8 @@ def _not_finite(checkpoint: Checkpoint, groups: Sequence[str]) -> list[str]:
 def spoilt(group: str, name: str, tensor: Tensor) -> Tensor:
     """Which values of a named tensor would spoil what they are used for: bool, in its shape."""
     value = tensor.float() if tensor.is_floating_point() else tensor  # some narrow types know no isfinite
+    if group == "speeds" and name.startswith("scales."):
+        return value.isnan()  # log s_0 = -inf
     if group == "optimizer" and name.endswith(".exp_avg_sq"):
         # Adam's second moment may overflow, which stops a weight and spoils nothing; anything else spoils every weight it meets.
         return ~(value >= 0)

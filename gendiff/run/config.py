@@ -7,10 +7,12 @@ plugin are part of it like any other.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import tomli_w
 from pydantic import Field, PrivateAttr, field_validator
+from torch import Tensor
 
 from gendiff.component import Settings, by_name
 from gendiff.condition import Conditions, chosen
@@ -128,7 +130,7 @@ class Config(Settings):
         Where all components are scaled alike, a process is itself in any basis, and U no more than a name: what the network and
         the sampler assume of the data must not depend on it. `objective.basis` may ask for U all the same.
         """
-        if self.objective.basis == "process" or rotation.name == "dct":
+        if self.objective.basis == "process" or rotation.name == "dct" or velocity.trained:
             return rotation
         if not velocity.scales(rotation, event_shape, self.N).alike:
             return rotation
@@ -148,6 +150,17 @@ class Config(Settings):
         config = self.model_copy(update={"rotation": rotation, "velocity": velocity})
         config._moments, config._basis, config._diffusion = moments, basis or rotation, None
         return config
+
+    def velocity_of(self, velocity: Velocity) -> Config:
+        """This configuration with another velocity, in the same basis and with the same moments."""
+        config = self.fitted()
+        assert config._moments is not None
+        return config.holding(config.rotation, velocity, config._moments, config._basis)
+
+    def with_trained(self, learned: Mapping[str, Tensor]) -> Config:
+        """This configuration with other values of what its velocity learns with the network (`Velocity.trained`)."""
+        velocity = self.fitted().velocity
+        return self.velocity_of(velocity.with_learned({**velocity.learned, **learned}))
 
     def diffusion(self) -> Diffusion:
         """The process of this run, built and checked once; reads the data where it is not fitted to them."""

@@ -38,7 +38,7 @@ from gendiff.errors import ConfigError, DataError, GendiffError, printable
 from gendiff.plain import json_bytes, json_line
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
-from gendiff.run import checkpoint, history, stored
+from gendiff.run import checkpoint, history, speeds, stored
 from gendiff.run.config import Config
 from gendiff.run.curve import curve, markdown, verdict
 from gendiff.run.layers import Layer, locate, overlaid, refuse_plugins, resolve
@@ -142,7 +142,11 @@ class Run:
                 "versions": {package: version(package) for package in PACKAGES},
                 "providers": providers(config, registry),
                 "plugin_files": copy_plugin_files(path / "plugins", registry, config),
-                "process": {"sha256": hashlib.sha256(process).hexdigest(), **({"missing": why} if why else {})},
+                "process": {
+                    "sha256": hashlib.sha256(process).hexdigest(),
+                    **({"missing": why} if why else {}),
+                    **({"learned": ", ".join(config.velocity.trained)} if config.velocity.trained else {}),
+                },
                 "data": {
                     "fingerprint": config.data.fingerprint,
                     "event_shape": list(config.data.event_shape),
@@ -177,6 +181,7 @@ class Run:
         steps: int | None = None,
         changes: Iterable[Layer] = (),
         given: Mapping[str, Component] | None = None,
+        at: int | None = None,
     ) -> Run:
         """An existing run, with its process as it was trained.
 
@@ -187,6 +192,8 @@ class Run:
             steps: the number of optimiser steps, where it is to change.
             changes: other settings that are to change.
             given: ``model`` and ``data`` in place of those that the run was given in Python, and cannot store.
+            at: the step of the checkpoint whose process is taken where speeds are learned; left out, the newest. To train on, it
+                is that with which the run began.
 
         Raises:
             ConfigError: where ``path`` is not a run.
@@ -218,6 +225,8 @@ class Run:
                 error.where = error.where or layer.origin
             raise
         run.config, run.notes = result.config, [*run.notes, *result.notes]
+        if info.get("process", {}).get("learned") and not training:
+            run.config = speeds.newest(run.config, run.checkpoints, at)
         if steps not in (None, before) and run.config.train.decay != "constant":
             note = (
                 f"the learning rate falls to step {steps} from here on, as of a run of that length; it fell to {before}"

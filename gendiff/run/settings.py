@@ -19,6 +19,31 @@ Width = Annotated[float, Field(ge=1e-3, le=0.28)]
 SNAPSHOTS = 32  # of the averages of a run, of which others are made
 
 
+class SpeedSettings(Settings):
+    """How speeds that are learned follow the network (`gendiff.speeds`); of no effect on those that are fixed."""
+
+    loss: Literal["bound", "trajectory"] = Field(
+        "bound", description="bound: of the likelihood; trajectory: the error of a sampler of few steps"
+    )
+    lr: float = Field(0.01, gt=0, description="learning rate of Adam for them")
+    every: int = Field(4, ge=1, description="optimiser steps of the network for each of theirs")
+    until: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="part of the run in which they move; after it the network learns with speeds at rest",
+    )
+    events: int = Field(16, ge=1, description="events of a batch, at most, on which a step of theirs is taken")
+    sampler: Sampler = by_name("trig:steps=10", "of trajectory: the sampler whose error it is")
+    finer: int = Field(4, ge=2, description="of trajectory: how many times as many steps count as exact")
+
+    @property
+    def words(self) -> str:
+        """By what they are learned, and how long."""
+        by = "the bound" if self.loss == "bound" else f"the trajectory of {self.sampler.spec}"
+        return f"learned by {by}, every {self.every} steps, lr {self.lr:g}, in the first {self.until:.0%} of the run"
+
+
 class TrainSettings(Settings):
     """How a run trains."""
 
@@ -26,6 +51,9 @@ class TrainSettings(Settings):
     batch: int = Field(64, ge=1, description="events per optimiser step, over all processes")
     levels: Levels | None = Field(
         None, description="law by which noise levels are drawn; left out: uniform, every step alike"
+    )
+    speeds: SpeedSettings = Field(
+        default_factory=SpeedSettings, description="how a velocity that is learned follows the network"
     )
     accumulate: int = Field(
         1, ge=1, description="parts of a batch that are computed one after the other: less memory, the same step"

@@ -203,7 +203,7 @@ def dump(
     tensors = {f"learned.{name}": value for name, value in (rotation or diffusion.rotation)._learned.items()}
     tensors |= {f"velocity.{name}": value for name, value in (velocity._learned if velocity else {}).items()}
     if whole:
-        tensors |= {f"scales.{name}": value for name, value in _scales_tensors(diffusion.scales).items()}
+        tensors |= {f"scales.{name}": value for name, value in scales_tensors(diffusion.scales).items()}
         basis = rotation_tensors(diffusion.rotation, diffusion.event_shape)
         tensors |= {f"rotation.{name}": value for name, value in basis.items()}
     moments = diffusion.moments
@@ -222,7 +222,8 @@ def dump(
     return safetensors.torch.save(content, about)
 
 
-def _scales_tensors(scales: Scales) -> dict[str, Tensor]:
+def scales_tensors(scales: Scales) -> dict[str, Tensor]:
+    """Scales as they are kept; raises `GendiffError` where they are too many numbers."""
     if formulas := scales.formulas:
         tables: dict[str, Tensor] = {}
         text = json.dumps({name: written(formula, tables) for name, formula in formulas.items()})

@@ -9,7 +9,7 @@ import torch
 from gendiff.command import option, setting
 from gendiff.denoiser import Denoiser
 from gendiff.errors import ConfigError
-from gendiff.run import checkpoint, posthoc
+from gendiff.run import checkpoint, posthoc, speeds
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, hasten, load_weights
 from gendiff.run.settings import TrainSettings
@@ -42,6 +42,7 @@ def loaded(
         else checkpoint.at(run.checkpoints, step, groups)
     )
     path = checkpoint.directory(run.checkpoints, newest.step)
+    run.config = speeds.moved(run.config, newest.tensors.get(speeds.GROUP, {}), str(path))
     denoiser = build_denoiser(run.config, device)
     if kind == "posthoc":
         weights = posthoc.average(run.snapshots, _width(width), newest.step, problems)

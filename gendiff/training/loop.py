@@ -159,6 +159,8 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     trainer.reduce_window()
                     row = {"step": step, "images": trainer.images, **trainer.window.means()}
                     row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
+                    if trainer.speeds is not None and trainer.speeds.loss is not None:
+                        row |= {f"speeds_{settings.speeds.loss}": trainer.speeds.loss}
                     if world.main:
                         run.log(row)
                     notify("gendiff_metrics_ready", step=step, values=numbers(row))

@@ -35,7 +35,8 @@ def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -
     return {
         "rotation": config.rotation.spec,
         "velocity": config.velocity.spec,
-        "alike": diffusion.alike,
+        "alike": diffusion.alike and not config.velocity.trained,
+        "speeds": config.train.speeds.words if config.velocity.trained else None,
         "N": config.N,
         "terminal_log_snr": [round(2 * float(edge), 2) for edge in (end.min(), end.max())],
         "basis": config.basis.spec,
@@ -103,6 +104,7 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "loss": _meaning(facts),
         "sampler": f"{facts['sampler']}: {_asked(facts['evaluations'])} of the network{grid}",
         "process": process,
+        **({"speeds": facts["speeds"]} if facts["speeds"] else {}),
         "basis": f"{facts['basis']}, in which mean and variance of the data are taken",
         "data": f"{facts['data']}, {length} of {'x'.join(map(str, facts['events']))}",
         "network": f"{facts['model']}, {facts['parameters']:,} parameters",

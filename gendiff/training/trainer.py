@@ -29,6 +29,7 @@ from gendiff.machine.memory import memory_for
 from gendiff.machine.recording import Recorder, recorder_for
 from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
+from gendiff.run import speeds as kept
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config
 from gendiff.run.network import build_denoiser, check_weights, load_weights
@@ -40,6 +41,7 @@ from gendiff.training.inheritance import Inheritance, inherit
 from gendiff.training.recipe import build_optimizer, decays, learning_rate
 from gendiff.training.recomputing import Recomputing
 from gendiff.training.sharding import copies, local, put, shard
+from gendiff.training.speeds import Speeds
 from gendiff.training.step import PATIENCE, Step
 from gendiff.training.window import BANDS, Window, count
 
@@ -109,6 +111,11 @@ class Trainer:
             self.denoiser.to(self.device)
         self._sampled: tuple[int, Mapping[str, Tensor]] | None = None
         self.size = sum(parameter.numel() for parameter in self.network.parameters())
+        # Speeds that are learned move in place: the network and its step see them as they are.
+        learned = bool(self.config.velocity.trained)
+        self.speeds = Speeds(self.config, self.denoiser, self.world) if learned else None
+        if self.speeds is not None:
+            self.denoiser.diffusion = self.speeds.diffusion
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
         rate = torch.zeros((), device=self.device)
@@ -192,6 +199,8 @@ class Trainer:
 
     def _refuse_samplers(self) -> None:
         """Raise `ConfigError` now, not when a grid is drawn, where a sampler of the run cannot sample its process."""
+        if self.speeds is not None:
+            self.speeds.refuse_sampler()
         samplers = {"sampler": self.config.sampler}
         if self.settings.sample_every:
             samplers["train.preview"] = self.settings.preview
@@ -242,9 +251,12 @@ class Trainer:
         """
         step = self.step + 1
         with memory_for(*self.too_large):
+            batch = batch.to(self.device)
             with interruptible() if self.compiling else nullcontext():
-                self._take(step, batch.to(self.device))
+                self._take(step, batch)
             self.compiling = False
+            if self.speeds is not None and self.speeds.due(step):
+                self.speeds.move(step, batch, self.denoiser)
             self.step = step
             self._say_why_not()
             if not self.late or self.logged(step) or self.saved(step) or self.snapped(step):
@@ -319,7 +331,7 @@ class Trainer:
 
     def averaged(self) -> Denoiser:
         """A network ready to sample, with the averaged weights, the first of several; where none are kept, the current ones."""
-        denoiser = build_denoiser(self.config, self.device)
+        denoiser = build_denoiser(self.config if self.speeds is None else self.speeds.moved(), self.device)
         step, weights = self._sampled or (-1, {})
         if step != self.step:
             weights = self.ema or self.network.state_dict()
@@ -354,13 +366,16 @@ class Trainer:
             "optimizer": moments.named(self.optimizer, self.network),
             **self.averages,
         }
+        tensors |= {} if self.speeds is None else self.speeds.tensors()
+        state = {"images": self.images, "failures": self.failures, "window": asdict(self.window)}
+        state |= {} if self.speeds is None else self.speeds.state()
         whole = copies(tensors, self.world.main)
         if self.sharded:  # one process alone draws previews
             self._sampled = self.step, whole[next(iter(self.settings.averages), "model")]
         return Checkpoint(
             step=self.step,
             tensors=whole,
-            state={"images": self.images, "failures": self.failures, "window": asdict(self.window)},
+            state=state,
             about=about,
         )
 
@@ -392,6 +407,7 @@ class Trainer:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         expected = self.failures < source.step
         moments.restore(self.optimizer, self.network, source.tensors.get("optimizer", {}), source.step, expected)
+        self._restore_speeds(source)
         if self.sharded:
             self._sampled = source.step, source.tensors[next(iter(self.settings.averages), "model")]
         self.step = self.saved_step = self.first_step = source.step
@@ -399,6 +415,16 @@ class Trainer:
         # One that gave up tries again, and gives up again at once where that fails too.
         self.take_step.tally.set(failures=min(self.failures, PATIENCE - 1), count=0)
         self.batches.origin = (source.step, images)  # the batch may be another from here on
+
+    def _restore_speeds(self, source: Checkpoint) -> None:
+        if self.speeds is not None:
+            self.speeds.restore(source.tensors, source.state, source.step)
+        elif kept.GROUP in source.tensors:
+            raise DataError(
+                f"the run learns its speeds, and velocity '{self.config.velocity.name}' does not",
+                details=["numbers that are stored can be sampled from, not learned on"],
+                fix="bring its plugin back, or begin a new run with its weights: --from",
+            )
 
     def inherit(self, source: Checkpoint, averaged: bool) -> Inheritance:
         """Begin with what fits of another run's checkpoint: weights, the averaged ones where asked for, averages and moments."""

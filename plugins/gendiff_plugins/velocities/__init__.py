@@ -80,6 +80,12 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "velocity",
+            "learned",
+            f"{here}.learned:Learned",
+            "a clock for each band of frequencies, learned with the network: a² = ᾱ(N τ_b(t))",
+        ),
+        Lazy(
+            "velocity",
             "coloured",
             f"{here}.coloured:Coloured",
             "another velocity with noise of a colour: s_k sqrt(S_k) in the place of s_k",

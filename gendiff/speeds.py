@@ -1,0 +1,68 @@
+r"""Speeds: what the speeds of components are learned by, besides the network.
+
+Scales may depend on tensors (`Velocity.trained`) through which a gradient flows, at a network that is what it is just then. Two
+losses, each the mean over components:
+
+* ``bound``: the variational bound of the chain (`gendiff.bound`), in nats. With a scalar schedule and many steps it depends on
+  the ends of the schedule alone (Kingma et al. 2021, arXiv 2107.00630): then all that is learned is a smaller variance of its
+  estimate. With speeds of their own components take a path through the plane of their noise levels, along which what the network
+  knows of one from the others differs: real gains come from there.
+* ``trajectory``: how far the n evaluations of a sampler lead from where many would, from the same x̄_N: the error that it makes
+  with this network, squared. For Gaussian data, diagonal in U, and a deterministic sampler this is the predicted error of
+  `gendiff.lab.prediction`, which ``process fit`` makes small.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gendiff.bound import byte_decoder, continuous_decoder, prior_term, step_term
+from gendiff.diffusion import Diffusion
+from gendiff.sampler import Sampler, sample
+from gendiff.score import ScoreModel
+
+
+def stratified(probability: Tensor, count: int, u: Tensor) -> tuple[Tensor, Tensor]:
+    """``count`` steps 2..N, int64, of a `proposal`, one in each of equal parts of it, and the inverse probability of each.
+
+    ``u`` in [0, 1) shifts all of them alike.
+    """
+    places = (torch.arange(count, dtype=torch.float64) + u.double()) / count
+    drawn = torch.searchsorted(probability.cumsum(0), places).clamp_max(len(probability) - 1)
+    return drawn + 2, 1 / probability[drawn]
+
+
+def bound_loss(
+    diffusion: Diffusion,
+    model: ScoreModel,
+    x_0: Tensor,
+    eps: Tensor,
+    i: Tensor,
+    weight: Tensor,
+    *,
+    eight_bit: bool,
+) -> Tensor:
+    """The bound in nats per component, ``(B,)``, of each event at one of the steps 2..N; its mean has no bias.
+
+    Args:
+        x_0, eps: events and event-space noise, ``(B, *event)``.
+        i, weight: the step of each event, ``(B,)``, and the inverse of the probability with which it was drawn.
+        eight_bit: whether events in [-1, 1] count as bytes.
+
+    """
+    x_bar_0 = diffusion.rotate(x_0)
+    steps = weight * step_term(diffusion, model, x_bar_0, diffusion.rotate(eps), i)
+    decoder = byte_decoder if eight_bit else continuous_decoder
+    nats = prior_term(diffusion, x_bar_0.double()) + steps + decoder(diffusion, model, x_0, eps)
+    return nats / x_0[0].numel()
+
+
+def trajectory_loss(diffusion: Diffusion, model: ScoreModel, sampler: Sampler, fine: Sampler, x_bar: Tensor) -> Tensor:
+    """The mean squared distance over components, ``(B,)``, of what two samplers make of ``x̄_N``, ``(B, *event)``.
+
+    ``fine`` takes more steps than ``sampler``; no gradient goes through it: where it leads counts as true.
+    """
+    start = x_bar.detach()
+    truth = sample(diffusion, model, fine, start=start, graph=False)
+    return (sample(diffusion, model, sampler, start=start, graph=True) - truth).square().flatten(1).mean(1)
