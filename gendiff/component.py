@@ -263,12 +263,22 @@ class Component(Settings, metaclass=ComponentType):
     @property
     def spec(self) -> str:
         """The compact spec that gives this component again, parameters at their default left out."""
+        return self._written()
+
+    @property
+    def brief(self) -> str:
+        """The spec to be read, not to be pasted: of a long value there is the beginning."""
+        return self._written(LONG)
+
+    def _written(self, most: int | None = None) -> str:
         table, parameters = self.table(), []
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
-            text = value.spec if isinstance(value, Component) else table.get(field)
+            text = value._written(most) if isinstance(value, Component) else table.get(field)
             if value != info.default and text != info.default and text is not None:
-                parameters.append(f"{field}={spec_value(text)}")
+                written = spec_value(text)
+                long = most is not None and len(written) > most and not isinstance(value, Component)
+                parameters.append(f"{field}={written[:most]}...{written[-1]}" if long else f"{field}={written}")
         return f"{self.name}:{','.join(parameters)}" if parameters else self.name
 
     def __repr__(self) -> str:
@@ -432,6 +442,7 @@ def _validated(cls: type[Settings], field: str, value: Any) -> Any:
 
 
 # What may hold a comma that separates nothing: quoted text, and anything between brackets.
+LONG = 40  # characters of a value that a reader is shown
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[\[\]{},]')
 
 

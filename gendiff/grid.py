@@ -68,7 +68,8 @@ def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[int, ...]:
         raise ConfigError(
             f"{n} sampling steps of a process of {N}", fix=f"choose between 1 and N = {N}", subject="sampler.steps"
         )
-    positions = grid.positions(diffusion, n).double().cpu()
+    with torch.no_grad():  # steps are chosen; what is learned of a process is learned at them
+        positions = grid.positions(diffusion, n).double().cpu()
     falling = positions.shape == (n,) and bool((positions.diff() <= 0).all())
     if not falling or not (positions[0].round() == N and positions[-1].round() >= 1):
         raise PluginError(

@@ -4,9 +4,10 @@ Scales may depend on tensors (`Velocity.trained`) through which a gradient flows
 losses, each the mean over components:
 
 * ``bound``: the variational bound of the chain (`gendiff.bound`), in nats. With a scalar schedule and many steps it depends on
-  the ends of the schedule alone (Kingma et al. 2021, arXiv 2107.00630): then all that is learned is a smaller variance of its
-  estimate. With speeds of their own components take a path through the plane of their noise levels, along which what the network
-  knows of one from the others differs: real gains come from there.
+  the ends of the schedule alone (Kingma et al. 2021, arXiv 2107.00630): all that could be learned is a smaller variance of its
+  estimate. With speeds of their own components take a path through the space of their noise levels; along another path a network
+  is asked other things, and what it gets wrong there is all that a bound can gain or lose, for with the exact score every path
+  gives the likelihood itself.
 * ``trajectory``: how far the n evaluations of a sampler lead from where many would, from the same x̄_N: the error that it makes
   with this network, squared. For Gaussian data, diagonal in U, and a deterministic sampler this is the predicted error of
   `gendiff.lab.prediction`, which ``process fit`` makes small.
@@ -63,6 +64,7 @@ def trajectory_loss(diffusion: Diffusion, model: ScoreModel, sampler: Sampler, f
 
     ``fine`` takes more steps than ``sampler``; no gradient goes through it: where it leads counts as true.
     """
-    start = x_bar.detach()
-    truth = sample(diffusion, model, fine, start=start, graph=False)
-    return (sample(diffusion, model, sampler, start=start, graph=True) - truth).square().flatten(1).mean(1)
+    start, dtype = x_bar.detach(), x_bar.dtype
+    truth = sample(diffusion, model, fine, start=start, dtype=dtype, graph=False)
+    ended = sample(diffusion, model, sampler, start=start, dtype=dtype, graph=True)
+    return (ended - truth).square().flatten(1).mean(1)

@@ -35,7 +35,8 @@ def open_run(
     from gendiff.run.checkpoint import named
     from gendiff.run.directory import Run
 
-    run = Run.open(path if training else named(path)[0], training, steps, changes)
+    folder, at = (path, None) if training else named(path)
+    run = Run.open(folder, training, steps, changes, at=at)
     for text in run.notes:
         note(label + text)
     return run

@@ -26,6 +26,7 @@ from typing import Any
 from gendiff.component import component_class, parse_spec, parse_value
 from gendiff.errors import ConfigError, GendiffError
 from gendiff.plugin.registry import Registry, default_registry
+from gendiff.run.checkpoint import named
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, Resolved, refuse_second_velocity, resolve
 from gendiff.run.shorthand import KEYS, parse_size
@@ -42,6 +43,7 @@ class Arm:
         layers: what it sets in the configuration, in rising order; for a run, the sampler at most.
         runs: the directories of the runs that it is; none for one that is described.
         presets: those that it names, in rising order.
+        step: of a run, the checkpoint whose process is meant, where it learns its speeds; None for the newest.
 
     """
 
@@ -49,6 +51,7 @@ class Arm:
     layers: tuple[Layer, ...] = ()
     runs: tuple[Path, ...] = ()
     presets: tuple[Layer, ...] = ()
+    step: int | None = None
 
     @property
     def run(self) -> Path | None:
@@ -73,8 +76,11 @@ class Arm:
         labels = [word.partition("=")[2] for word in words if word.startswith("label=")]
         words = [word for word in words if not word.startswith("label=")]
         label = labels[-1] if labels else text
-        runs = tuple(Path(word) for word in takewhile(_is_run, words))
-        words = words[len(runs) :]
+        places = [named(word) for word in takewhile(_is_run, words)]
+        runs, words = tuple(path for path, _ in places), words[len(places) :]
+        step = next((step for _, step in places if step is not None), None)
+        if step is not None and len(runs) > 1:
+            raise ConfigError(f"{where} names one step of several runs", fix="name RUN@STEP alone")
         if runs and (overrides := [word for word in words if not word.startswith(("sampler=", "sampler."))]):
             fix = "a run is compared as it was trained; sampler=SPEC alone may be another"
             raise ConfigError(f"{where} changes '{overrides[0]}' of a run", fix=fix)
@@ -84,7 +90,7 @@ class Arm:
         layers = tuple(_layer(word, place == 0 and not runs, where) for place, word in enumerate(words))
         tables = {key: layer.table[key] for layer in layers for key in ("process", "velocity") if key in layer.table}
         refuse_second_velocity(tables.get("process"), tables.get("velocity"), where)
-        return cls(label, layers, runs, presets)
+        return cls(label, layers, runs, presets, step)
 
     def over(self, below: Iterable[Layer]) -> Resolved:
         """Its configuration over the layers ``below``, or that of its run, of which they change nothing."""
@@ -92,7 +98,7 @@ class Arm:
             layers = list(below)
             flags = next((k for k, layer in enumerate(layers) if layer.origin.startswith("--")), len(layers))
             return resolve([*layers[:flags], *self.presets, *layers[flags:], *self.layers])
-        run = Run.open(self.run)
+        run = Run.open(self.run, at=self.step)
         own = {"N": run.config.N, "sampler": run.config.sampler.table()}
         sampler = resolve([Layer(str(self.run / "config.toml"), own), *self.layers]).config.sampler
         return Resolved(run.config.model_copy(update={"sampler": sampler}))
@@ -109,7 +115,7 @@ def parse_arms(texts: Iterable[str], registry: Registry | None = None) -> list[A
 
 
 def _is_run(word: str) -> bool:
-    return (Path(word) / "run.json").is_file()
+    return (named(word)[0] / "run.json").is_file()
 
 
 def _preset(name: str, registry: Registry, where: str) -> Layer:

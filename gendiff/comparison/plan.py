@@ -66,6 +66,10 @@ class Contender:
             raise ConfigError(
                 f"arm '{text}' has a seed of its own", details=["seeds are those of the comparison"], fix="give --seeds"
             )
+        if arm.step is not None:
+            raise ConfigError(
+                f"arm '{text}' names a step", details=["runs are compared as they are"], fix=f"name '{arm.run}' alone"
+            )
         if arm.runs:
             layers = arm.layers or ((sampler,) if sampler else ())
             config = Arm(arm.label, layers, arm.runs).over([]).config

@@ -35,6 +35,7 @@ def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -
     return {
         "rotation": config.rotation.spec,
         "velocity": config.velocity.spec,
+        "process": f"{config.rotation.brief} with velocity {config.velocity.brief}",
         "alike": diffusion.alike and not config.velocity.trained,
         "speeds": config.train.speeds.words if config.velocity.trained else None,
         "N": config.N,
@@ -84,7 +85,7 @@ def _loss_of_nothing(trainer: Trainer, batch: Batch) -> float | None:
 def rows(facts: Mapping[str, Any]) -> dict[str, str]:
     """A `plan` in lines, by what each is about."""
     grid = f" on the grid {facts['grid']}" if facts["grid"] else ""
-    process = f"{facts['rotation']} with velocity {facts['velocity']}, N = {facts['N']:,}"
+    process = f"{facts['process']}, N = {facts['N']:,}"
     if facts["alike"]:
         process += ": all components at one speed, as in DDPM"
         process += (

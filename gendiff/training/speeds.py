@@ -23,7 +23,7 @@ from gendiff.machine.world import World
 from gendiff.run import speeds as kept
 from gendiff.run.config import Config
 from gendiff.run.network import score_of
-from gendiff.sampler import Sampler
+from gendiff.sampler import Clamped, Sampler
 from gendiff.score import ScoreModel
 from gendiff.shapes import whole
 from gendiff.speeds import bound_loss, stratified, trajectory_loss
@@ -148,7 +148,7 @@ class Speeds:
             i, weight = stratified(self._proposal, count, torch.rand((), generator=draws))
             device, eight_bit = batch.x_0.device, self.config.data.value_range == (-1.0, 1.0)
             x_0 = to_bytes(batch.x_0) if eight_bit else batch.x_0
-            return bound_loss(process, model, x_0, batch.eps, i.to(device), weight.to(device), eight_bit=eight_bit)
+            return bound_loss(process, Clamped(model, process), x_0, batch.eps, i.to(device), weight.to(device), eight_bit=eight_bit)
         sampler = self.settings.sampler
         if sampler.prior == "data":
             start = process.at(process.N).a * process.rotate(batch.x_0)

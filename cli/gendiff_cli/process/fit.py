@@ -62,9 +62,10 @@ def fit(
 
     The error is that of process predict, with a network that is wrong everywhere by --network-error. λ never rises, and no
     component of the data is above -10 dB at N: for --prior standard without exception, for matched and data with that of those
-    that are above it from the start, which must not rise.
+    that are above it from the start, which must not rise. What a velocity learns along with a network, such as the speeds of
+    'learned', follows the gradient of that error: where its training then begins.
     """
-    from gendiff.lab import fitting
+    from gendiff.lab import descent, fitting
 
     [subject] = subjects(context.obj, None, given)
     ranges = dict(map(_range, vary or []))
@@ -73,14 +74,19 @@ def fit(
         with busy("measuring the data"):
             config = subject.config.fitted()
             target, dense = gaussian(subject, covariance)
-        free = fitting.chosen(config.velocity, ranges)
         choice = _sampler(subject, sampler, grid, prior, steps)
-        with busy("searching"):
-            best = fitting.fit(
-                config, choice, target if dense else None, free, wrong=network_error(subject, choice, wrong)
-            )
+        aim, error = target if dense else None, network_error(subject, choice, wrong)
+        if config.velocity.trained and not ranges:
+            free, rest = list["Parameter"](), dict[str, str]()
+            with busy("descending"):
+                best = descent.descend(config, choice, aim, wrong=error)
+        else:
+            free = fitting.chosen(config.velocity, ranges)
+            rest = fitting.kept(config.velocity, free, ranges)
+            with busy("searching"):
+                best = fitting.fit(config, choice, aim, free, wrong=error)
     _write(best.config, out)
-    _report(best, free, fitting.kept(config.velocity, free, ranges), out, dense, wrong, json)
+    _report(best, free, rest, out, dense, wrong, json)
 
 
 def _sampler(subject: Subject, spec: str | None, grid: str | None, prior: str | None, steps: int | None) -> Sampler:
@@ -152,10 +158,11 @@ def _write(config: Config, path: Path) -> None:
 def _report(
     best: Fit, free: Sequence[Parameter], kept: Mapping[str, str], out: Path, dense: bool, wrong: float, json: bool
 ) -> None:
-    before = {parameter.path: parameter.value for parameter in free}
+    before, velocity = {parameter.path: parameter.value for parameter in free}, best.config.velocity
     facts: dict[str, Any] = {
         "config": str(out),
         "values": best.values,
+        "learned": dict(velocity.written(velocity.learned)) if velocity.trained else {},
         "start": before,
         "ranges": {parameter.path: [parameter.low, parameter.high] for parameter in free},
         "not_varied": dict(kept),
@@ -169,13 +176,16 @@ def _report(
     if json:
         json_result(facts)
     else:
-        table(
-            ["name", "from", "to", "within"],
-            [
-                [one.path, f"{one.value:.6g}", f"{best.values[one.path]:.6g}", f"{one.low:g} to {one.high:g}"]
-                for one in free
-            ],
-        )
+        if free:
+            table(
+                ["name", "from", "to", "within"],
+                [
+                    [one.path, f"{one.value:.6g}", f"{best.values[one.path]:.6g}", f"{one.low:g} to {one.high:g}"]
+                    for one in free
+                ],
+            )
+        for name in velocity.trained if not free else ():
+            paragraph(f"{name}: {velocity.learned[name].numel():,} numbers of velocity {velocity.name}")
         for name, why in kept.items():
             paragraph(f"not varied: {name}, for {why}", indent=2)
         if any("declares" in why for why in kept.values()):

@@ -121,7 +121,7 @@ def subjects(registry: Registry, arms: list[str] | None, given: Given) -> list[S
             remark_overruled(settings)
         config = settings.config
         data = config.training if arm.run is None else runs[arm.run]
-        label = arm.label or f"{config.rotation.spec}, {config.velocity.spec}"
+        label = arm.label or f"{config.rotation.brief}, {config.velocity.brief}"
         processes.append(Subject(label, settings, data, arm.run is not None))
     if labels:
         note(

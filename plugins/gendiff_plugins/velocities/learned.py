@@ -60,7 +60,8 @@ class ClockedScales(VariancePreserving):
     def log_alpha_bar(self, i: Tensor) -> Tensor:
         tau = self.clocks(i.double() / self.N)
         L: Tensor = between(lambda step: self.log_alpha_bar_noise[step], self.N * tau.flatten(), self.N)
-        by_band: Tensor = L.unflatten(0, tau.shape)
+        # Step 0 is clean whatever the speeds: there log s = -inf, through which no gradient comes back.
+        by_band = torch.where((i == 0)[:, None], torch.zeros_like(tau), L.unflatten(0, tau.shape))
         return by_band[:, self.band]
 
 
