@@ -11,10 +11,12 @@ from PIL import Image
 from gendiff.datasets import pictures
 from gendiff.diffusion import Diffusion
 from gendiff.lab import figures
+from gendiff.lab.descent import descend
 from gendiff.lab.forward import BandSNR, corrupted, in_frequencies
 from gendiff.plugin.registry import Registry
 from gendiff.run.config import Config
 from gendiff.run.layers import Layer, resolve
+from gendiff.sampler import Sampler
 from gendiff.streams import stream
 
 DATA = "dead-leaves:size=32"
@@ -24,8 +26,11 @@ BANDS = 32
 
 
 def configuration(name: str) -> Config:
-    """The process at its defaults, on the data of this page."""
-    return resolve([Layer("docs", {"process": name, "data": DATA, "N": generate.STEPS.get(name, 1000)})]).config
+    """The process at its defaults, on the data of this page; learned speeds as ten evaluations of DDIM want them."""
+    config = resolve([Layer("docs", {"process": name, "data": DATA, "N": generate.STEPS.get(name, 1000)})]).config
+    if config.velocity.trained:
+        config = descend(config, Sampler("ddim:steps=10,grid=uniform,prior=matched"), None).config
+    return config
 
 
 def draw_strip(diffusion: Diffusion, x_0: torch.Tensor, path: Path) -> None:

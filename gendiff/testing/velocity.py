@@ -11,6 +11,7 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.rotation import Rotation
 from gendiff.scales import of_formulas
+from gendiff.streams import stream
 from gendiff.testing.card import check, require
 from gendiff.testing.probes import SmoothNoise, fitted, fitted_velocity, listed, undisturbed
 from gendiff.testing.steps import destroys, terminal
@@ -61,6 +62,40 @@ def fits(velocity: Velocity) -> str:
             require(torch.equal(value, second[name]), f"the same '{name}' each time", "another")
         learned = ", ".join(sorted(first))
     return f"learns {learned}" if learned else "learns nothing"
+
+
+@check(
+    "velocity", "what it learns with a network moves its scales, and λ never rises", "`trained`, `scales` and `written`"
+)
+def learns(velocity: Velocity) -> str:
+    """Whatever the tensors are, through a gradient that is finite; and what was learned can be begun from."""
+    count = 0
+    for diffusion in _processes(velocity, (20,)) if velocity.trained else ():
+        shape, rotation = diffusion.event_shape, diffusion.rotation
+        begun = velocity.fit(SmoothNoise(shape=shape), rotation)
+        missing = set(velocity.trained) - set(begun)
+        require(not missing, "fit gives what is trained", f"no {', '.join(sorted(missing))}")
+        free = {
+            name: begun[name].double() + torch.randn(begun[name].shape, generator=stream(0, name), dtype=torch.float64)
+            for name in velocity.trained
+        }
+        learned = {**begun, **{name: value.requires_grad_() for name, value in free.items()}}
+        scales = velocity.with_learned(learned).scales(rotation, shape, 20)
+        with torch.no_grad():
+            destroys(scales, shape)
+        lam = scales.half_log_snr(torch.arange(1, 21)).square().sum()
+        gradient = torch.autograd.grad(lam, list(free.values()), allow_unused=True) if lam.requires_grad else [None]
+        moved = all(one is not None and bool(one.isfinite().all()) and bool(one.any()) for one in gradient)
+        require(moved, "a gradient of λ at steps 1..N in each, finite and not 0", "none")
+        again = type(velocity).model_validate(
+            {**velocity.table(), **velocity.written({name: value.detach() for name, value in learned.items()})}
+        )
+        same = torch.allclose(
+            again.scales(rotation, shape, 20).log_s(torch.tensor([7])), scales.log_s(torch.tensor([7])), atol=1e-3
+        )
+        require(same, "scales that its `written` parameters give again", "others")
+        count += 1
+    return f"learns {', '.join(velocity.trained)}, in {count} processes" if count else "learns nothing with a network"
 
 
 @check("velocity", "its terminal signal-to-noise ratio", _SCALES)

@@ -20,12 +20,13 @@ from gendiff.command import option
 from gendiff.errors import ConfigError
 from gendiff.model import Model
 from gendiff.pretrained import Pretrained, pretrained
-from gendiff.run import checkpoint, record
+from gendiff.run import checkpoint, record, speeds
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.directory import CONFIG, Run, refuse_no_run
 from gendiff.run.layers import Layer
 from gendiff.training.inheritance import Inheritance, first_average
 from gendiff.training.trainer import Trainer
+from gendiff.velocity import Velocity
 
 NAMED = 20  # weights in the record of a run
 
@@ -68,8 +69,12 @@ class Parent:
 
     @property
     def layer(self) -> Layer:
-        """Its configuration, over which that of the new run is laid."""
-        return Layer(str(self.path / CONFIG), Run.stored_table(self.path))
+        """Its configuration, over which that of the new run is laid; speeds that it learned are those to begin with."""
+        table = Run.stored_table(self.path)
+        if learned := speeds.learned_of(self.checkpoint.tensors.get(speeds.GROUP, {})):
+            velocity = Velocity(table["velocity"])
+            table["velocity"] = {**velocity.table(), **velocity.written(learned)}
+        return Layer(str(self.path / CONFIG), table)
 
     def begin(self, trainer: Trainer) -> dict[str, Any]:
         """Let a trainer begin with its weights; returns what the record of the new run says of it.

@@ -52,7 +52,7 @@ class Speeds:
     """
 
     def __init__(self, config: Config, denoiser: Denoiser, world: World) -> None:
-        self.config = config
+        self.config = config = config.fitted()
         self.settings = config.train.speeds
         self.world = world
         velocity = config.velocity
@@ -148,7 +148,9 @@ class Speeds:
             i, weight = stratified(self._proposal, count, torch.rand((), generator=draws))
             device, eight_bit = batch.x_0.device, self.config.data.value_range == (-1.0, 1.0)
             x_0 = to_bytes(batch.x_0) if eight_bit else batch.x_0
-            return bound_loss(process, Clamped(model, process), x_0, batch.eps, i.to(device), weight.to(device), eight_bit=eight_bit)
+            return bound_loss(
+                process, Clamped(model, process), x_0, batch.eps, i.to(device), weight.to(device), eight_bit=eight_bit
+            )
         sampler = self.settings.sampler
         if sampler.prior == "data":
             start = process.at(process.N).a * process.rotate(batch.x_0)

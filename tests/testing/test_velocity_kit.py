@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from flaws import COUNTER, DESTROYS, FITS, SNR, Fails, assert_found, broken, each, titles
@@ -228,6 +230,55 @@ class SignalsVelocity(Cools):
         return super().L(event_shape, N)
 
 
+LEARNS = "what it learns with a network moves its scales, and λ never rises"
+
+
+class Paced(Velocity):
+    """cools at a pace that is learned with a network."""
+
+    name = "paced"
+    trained: ClassVar[tuple[str, ...]] = ("pace",)
+    pace: float = 0.0
+
+    def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
+        return {"pace": torch.tensor([self.pace], dtype=torch.float64)}
+
+    def scales(self, rotation: Rotation, event_shape: tuple[int, ...], N: int) -> Scales:
+        pace = self.learned["pace"] if self.has_learned else self.fit(None, rotation)["pace"]
+        return Preserving(cooling(N, event_shape) * pace.exp())
+
+    def written(self, learned: Mapping[str, Tensor]) -> Mapping[str, object]:
+        return {"pace": float(learned["pace"])}
+
+
+@fails(LEARNS, "expected scales that its `written` parameters give again; seen: others")
+class Forgets(Paced):
+    """does not say where it has come to."""
+
+    def written(self, learned: Mapping[str, Tensor]) -> Mapping[str, object]:
+        return {}
+
+
+@fails(LEARNS, "expected a gradient of λ at steps 1..N in each, finite and not 0; seen: none")
+class Deaf(Paced):
+    """computes its scales where no gradient comes through."""
+
+    def scales(self, rotation: Rotation, event_shape: tuple[int, ...], N: int) -> Scales:
+        with torch.no_grad():
+            return super().scales(rotation, event_shape, N)
+
+
+@fails(LEARNS, "expected fit gives what is trained; seen: no pace")
+class Unfitted(Paced):
+    """trains what it never had."""
+
+    def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
+        return {"rate": torch.zeros(1)}
+
+    def scales(self, rotation: Rotation, event_shape: tuple[int, ...], N: int) -> Scales:
+        return Preserving(cooling(N, event_shape))
+
+
 # --- the kit ------------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +296,6 @@ def test_what_mutants_are_made_of_is_sound(cls):
     assert broken(cls()) == []
 
 
-@each(HeatDissipation, Exploding, ExplodingFromNothing, SignalsVelocity)
+@each(Paced, HeatDissipation, Exploding, ExplodingFromNothing, SignalsVelocity)
 def test_what_is_only_unusual_passes(cls):
     assert broken(cls()) == []

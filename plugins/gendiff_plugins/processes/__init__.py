@@ -59,6 +59,12 @@ def gendiff_components() -> list[Lazy]:
         ),
         Lazy(
             "process",
+            "learned-speeds",
+            f"{here}.spectral:LearnedSpeeds",
+            "frequencies at speeds that are learned with the network, in the DCT basis: they begin as standard diffusion",
+        ),
+        Lazy(
+            "process",
             "rectified-flow",
             f"{here}.flow:RectifiedFlow",
             "a straight path from data to noise, for all components alike",

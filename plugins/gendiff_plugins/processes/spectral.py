@@ -84,3 +84,21 @@ class SoftConditioning(Process):
         levels = {"g_denoise": self.g_denoise, "g_noise": self.g_noise}
         velocity = {"name": "soft-conditioning", "soft": self.soft, **levels}
         return Rotation.model_validate("dct"), Velocity.model_validate(velocity)
+
+
+class LearnedSpeeds(Process):
+    """frequencies at speeds that are learned with the network, in the DCT basis: they begin as standard diffusion.
+
+    ``a² = ᾱ(N τ_b(t)), s² = 1 - a²``: a clock τ_b for each band of frequencies.
+
+    Reference: Sahoo et al. 2024, Diffusion Models With Learned Adaptive Noise, arXiv 2312.13236; the clocks are our own.
+    """
+
+    name = "learned-speeds"
+
+    bands: int = Field(16, ge=1, le=4096, description="of frequencies, each with a clock")
+    noise: NoiseSchedule = by_name("linear", "noise schedule β_i that every clock passes through")
+
+    def parts(self) -> tuple[Rotation, Velocity]:
+        velocity = {"name": "learned", "bands": self.bands, "noise": self.noise}
+        return Rotation.model_validate("dct"), Velocity.model_validate(velocity)

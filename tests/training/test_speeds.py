@@ -1,0 +1,197 @@
+"""Speeds that a run learns: they move beside the network, are kept with each checkpoint, and outlive their plugin."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from gendiff_cli.app import app
+from runs import ALONE, CPU, asked_to_stop_in, create, final, restored, rows, train
+from typer.testing import CliRunner
+
+from gendiff.errors import ConfigError, DataError, Stopped
+from gendiff.lab import descent
+from gendiff.run import checkpoint, speeds
+from gendiff.run.config import Config
+from gendiff.run.directory import Run
+from gendiff.run.layers import Layer, resolve
+from gendiff.run.trained import TrainedModel
+from gendiff.training.branch import Parent
+from gendiff.training.trainer import Trainer
+
+LEARNED = "learned:bands=3,parts=4"
+
+
+def config(velocity: str = LEARNED, model: str = "mlp:width=16,depth=1", condition=(), **own) -> Config:
+    """A run of 20 steps on digits in the DCT, whose speeds move fast."""
+    settings = {"every": 2, "lr": 0.2, "until": 1.0, "events": 4, "sampler": "ddim:steps=3", **own.pop("speeds", {})}
+    train = {"steps": 20, "batch": 4, "log_every": 3, "checkpoint_every": 5, "sample_every": 0, "keep": 10}
+    table = {
+        "N": 20,
+        "rotation": "dct",
+        "velocity": velocity,
+        "model": model,
+        "data": "digits",
+        "sampler": "ddim:steps=3",
+    }
+    table |= {"condition": condition, "train": {**train, "speeds": settings, **own}}
+    return resolve([Layer("the test", table)]).config
+
+
+def learned(run: Run, step: int) -> torch.Tensor:
+    return checkpoint.at(run.checkpoints, step).tensors[speeds.GROUP]["learned.log_speeds"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    torch.set_num_threads(1)
+    run = create(tmp_path_factory.mktemp("learned") / "run", config())
+    train(run)
+    return run
+
+
+class TestTraining:
+    def test_they_move_along_with_the_network(self, run):
+        """From even clocks; λ falls at every step of every checkpoint, and the loss by which they are learned is logged."""
+        assert not torch.equal(learned(run, 5), learned(run, 10))
+        i = torch.arange(1, 21)
+        for step in (5, 10, 15, 20):
+            lam = Run.open(run.path, at=step).config.diffusion().scales.half_log_snr(i)
+            assert (lam.diff(dim=0) < 0).all()
+        assert all(row["speeds_bound"] > 0 for row in rows(run))
+
+    def test_they_rest_in_the_end(self, tmp_path):
+        run = create(tmp_path / "run", config(speeds={"until": 0.5}))
+        train(run)
+        assert not torch.equal(learned(run, 5), learned(run, 10))
+        assert torch.equal(learned(run, 10), learned(run, 20))
+
+    @pytest.mark.parametrize("loss", ["bound", "trajectory"])
+    def test_stopped_and_resumed_it_is_the_same_run(self, tmp_path, loss):
+        whole, parts = (
+            create(tmp_path / name, config(speeds={"loss": loss, "finer": 2})) for name in ("whole", "parts")
+        )
+        train(whole)
+        for cut in (7, 12):
+            with pytest.raises(Stopped):
+                train(parts, prepare=asked_to_stop_in(cut))
+        train(parts)
+        assert final(parts) == final(whole)
+        assert rows(parts) == rows(whole)
+
+    def test_the_network_learns_as_it_would_alone(self, tmp_path):
+        """With speeds that rest at even clocks its weights are those of standard diffusion: no gradient is mixed."""
+        resting = create(tmp_path / "resting", config(speeds={"until": 0.0}))
+        moving = create(tmp_path / "moving", config(speeds={"lr": 1e-12}))
+        train(resting)
+        train(moving)
+        one, other = (checkpoint.newest(each.checkpoints).tensors["model"] for each in (resting, moving))
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6)
+
+    def test_a_network_under_conditions_is_asked_under_them(self, tmp_path):
+        run = create(tmp_path / "run", config(condition="label"))
+        train(run)
+        assert learned(run, 20).abs().max() > 0
+
+    def test_a_step_that_is_not_finite_is_left_out(self, tmp_path):
+        run = create(tmp_path / "run", config())
+        trainer = restored(run)
+        batch = trainer.batches[1]
+        trainer.speeds.move(2, batch, trainer.denoiser)
+        before = trainer.speeds.free["log_speeds"].detach().clone()
+        with torch.no_grad():
+            next(trainer.network.parameters()).fill_(torch.nan)
+        trainer.speeds.move(4, batch, trainer.denoiser)
+        assert torch.equal(trainer.speeds.free["log_speeds"], before)
+        assert trainer.speeds.taken == 1
+
+
+class TestRefusals:
+    def test_a_network_that_is_told_of_the_scales(self):
+        with pytest.raises(ConfigError, match="is told of the scales") as caught:
+            Trainer(config(model="mlp:width=16,depth=1,time=lambda"), CPU, ALONE)
+        assert caught.value.subject == "model.name"
+
+    @pytest.mark.parametrize("sampler", ["ancestral", "ddim:steps=5,eta=1", "ddim"])
+    def test_a_trajectory_that_more_steps_do_not_come_close_to(self, sampler):
+        with pytest.raises(ConfigError, match="is not one that more steps come close to") as caught:
+            Trainer(config(speeds={"loss": "trajectory", "sampler": sampler}), CPU, ALONE)
+        assert caught.value.subject == "train.speeds.sampler"
+
+    def test_a_checkpoint_without_them(self, tmp_path, run):
+        trainer = Trainer(run.config, CPU, ALONE)
+        source = checkpoint.newest(run.checkpoints)
+        tensors = {group: named for group, named in source.tensors.items() if group != speeds.GROUP}
+        with pytest.raises(DataError, match="has no speeds"):
+            trainer.restore(checkpoint.Checkpoint(source.step, tensors, source.state, source.about))
+
+    def test_speeds_that_nobody_learns_any_more(self, run):
+        trainer = Trainer(config("isotropic"), CPU, ALONE)
+        with pytest.raises(DataError, match="velocity 'isotropic' does not"):
+            trainer.restore(checkpoint.newest(run.checkpoints))
+
+
+class TestUse:
+    def test_each_checkpoint_has_its_process(self, run):
+        """A network is asked in the process that it had then; who opens the run alone sees the newest."""
+        for step in (5, None):
+            model = TrainedModel.load(Run.open(run.path), CPU, step=step)
+            i = torch.arange(1, 21)
+            clocks = config().velocity.with_learned({"log_speeds": learned(run, step or 20)})
+            scales = clocks.scales(model.diffusion.rotation, (1, 8, 8), 20)
+            torch.testing.assert_close(
+                model.diffusion.scales.half_log_snr(i), scales.half_log_snr(i), rtol=0, atol=1e-12
+            )
+        newest = Run.open(run.path).config.diffusion().scales
+        assert torch.equal(newest.half_log_snr(i), model.diffusion.scales.half_log_snr(i))
+
+    def test_without_its_plugin_the_numbers_are_used(self, run, tmp_path):
+        """Those of the checkpoint, not those with which the run began."""
+        before = TrainedModel.load(Run.open(run.path), CPU)
+        kept = checkpoint.newest(run.checkpoints).tensors[speeds.GROUP]
+        stranger = Run.open(run.path).config.velocity_of(
+            resolve([Layer("t", {"velocity": "isotropic"})]).config.velocity
+        )
+        moved = speeds.moved(stranger, kept)
+        assert moved.velocity.name == "stored"
+        i = torch.arange(0, 21)
+        torch.testing.assert_close(
+            moved.diffusion().scales.half_log_snr(i), before.diffusion.scales.half_log_snr(i), rtol=1e-12, atol=1e-12
+        )
+
+    def test_show_says_how_they_moved(self, run):
+        """RUN@STEP in an arm is the process of that checkpoint."""
+        shown = {}
+        for step in (5, 20):
+            outcome = CliRunner().invoke(app, ["process", "show", "--arm", f"{run.path}@{step}", "--json"])
+            assert outcome.exit_code == 0, outcome.output
+            shown[step] = json.loads(outcome.stdout)["processes"][0]
+        assert shown[5] != shown[20]
+        absent = CliRunner().invoke(app, ["process", "show", "--arm", f"{run.path}@7"])
+        assert isinstance(absent.exception, DataError)
+        assert "no checkpoint of step 7" in absent.exception.what
+
+    def test_another_run_begins_with_them(self, run):
+        table = Parent.of(run.path).layer.table["velocity"]
+        begun = resolve([Layer("the test", {"velocity": table})]).config.velocity
+        i = torch.arange(1, 21)
+        scales = begun.scales(run.config.rotation, (1, 8, 8), 20)
+        own = Run.open(run.path).config.diffusion().scales
+        torch.testing.assert_close(scales.half_log_snr(i), own.half_log_snr(i), rtol=0, atol=1e-4)
+
+    def test_a_fit_is_where_training_begins(self, tmp_path, monkeypatch):
+        """`process fit` writes the speeds, and a run of that file begins with them."""
+        monkeypatch.setattr(descent, "descend", partial(descent.descend, evaluations=15))
+        file = tmp_path / "fitted.toml"
+        words = ["process", "fit", "--rotation", "dct", "--velocity", "learned:bands=2,parts=3", "--data", "digits"]
+        words += ["--sampler", "ddim", "--steps", "3", "--grid", "uniform", "--prior", "matched"]
+        outcome = CliRunner().invoke(app, [*words, "--network-error", "0", "--out", str(file), "--json"])
+        assert outcome.exit_code == 0, outcome.output
+        facts = json.loads(outcome.stdout)
+        assert facts["error_after"] < 0.99 * facts["error_before"]
+        begun = resolve([Layer.from_file(file)]).config.fitted().velocity.learned["log_speeds"]
+        assert begun.shape == (2, 3)
+        assert float(begun.std()) > 0
