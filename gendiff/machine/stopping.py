@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from gendiff.command import again
 from gendiff.errors import Stopped
 
 STOP_SIGNALS = tuple(
@@ -71,7 +72,10 @@ def listen_to(number: int) -> None:
 
 @contextmanager
 def within(minutes: float | None) -> Iterator[None]:
-    """Ask this process to stop, by SIGUSR1, once the block has lasted so long; None lets it last."""
+    """Ask this process to stop, by SIGUSR1, once the block has lasted so long; None lets it last.
+
+    What is stopped before it has anything to go on with goes on by the same command: then `Stopped` says so.
+    """
     if minutes is None:
         yield
         return
@@ -83,6 +87,8 @@ def within(minutes: float | None) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
     try:
         yield
+    except StopRequest as stop:
+        raise stopped("", stop.number, "every file that was written is whole", again()) from stop
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
