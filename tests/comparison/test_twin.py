@@ -60,13 +60,6 @@ def whole(tmp_path_factory, few):
     return folder, done.json
 
 
-def test_a_time_that_is_over_before_anything_is_there_goes_on_too(tmp_path, few):
-    """The same command again, with nothing to go on with but itself."""
-    over = run(*SMALL, "--out", str(tmp_path / "twin"), "--minutes", "1e-5")
-    assert over.code == 75
-    assert "go on: gendiff reproduce twin" in over.err
-
-
 def test_it_says_what_was_found(whole):
     folder, answer = whole
     names = [str(Path(file).relative_to(folder)) for file in answer["files"]]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from contextlib import closing, suppress
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from command import TINY, run
 from PIL import Image
 from runs import CPU, create, exit_code, forked, grid, restored, settings, train
 
+from gendiff.command import started
 from gendiff.comparison.engine import Comparison
 from gendiff.datasets import packing
 from gendiff.datasets.packed import JOURNAL
@@ -431,3 +433,16 @@ class Asking:
             os.kill(self.owner, signal.SIGTERM)
             threading.Event().wait(20)
         return item
+
+
+def test_time_that_is_over_before_anything_is_kept_says_how_to_go_on():
+    """The same command again."""
+    with (
+        started(["reproduce", "twin"]),
+        pytest.raises(Stopped) as caught,
+        stopping.within(1e-3),
+        stopping.interruptible(),
+    ):
+        time.sleep(30)
+    assert caught.value.exit_code == 75
+    assert caught.value.fix == "go on: gendiff reproduce twin"
