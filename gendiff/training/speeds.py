@@ -7,7 +7,8 @@ loss or gradient is not finite is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from gendiff.speeds import bound_loss, stratified, trajectory_loss
 from gendiff.streams import stream
 from gendiff.training import moments
 
-STATE = "speed_steps"  # of state.json: how many steps they have taken
+STATE = "speeds"  # of state.json: how many steps they have taken, and the loss of the last
 MOMENTS = "speeds-optimizer"  # of a checkpoint
 
 
@@ -45,6 +46,7 @@ class Speeds:
         diffusion: the process as it is, for who takes no gradient of it: its numbers change as the speeds do.
         loss: of the last step of theirs; None before there is one.
         taken: how many steps were taken.
+        count: events that one takes, of all processes together.
 
     Raises:
         ConfigError: where the network is told of the scales, which it would not see move, and for one in shards.
@@ -69,6 +71,7 @@ class Speeds:
         self._proposal = proposal(self._fixed)  # of the steps of the bound: as of the speeds that it begins with
         self.loss: float | None = None
         self.taken = 0
+        self.count = min(self.settings.events, config.train.batch)
         self._refuse_a_network_that_knows_them(denoiser.network)
 
     def due(self, step: int) -> bool:
@@ -77,27 +80,45 @@ class Speeds:
 
     def move(self, step: int, batch: Batch, denoiser: Denoiser) -> None:
         """Take a step of theirs with what an optimiser step was taken with."""
-        process = self._process(dict(self.free.items()))
-        network = Denoiser(denoiser.network, process, denoiser.frequency_features)
-        network.autocast, network.channels_last = denoiser.autocast, denoiser.channels_last
-        learning = network.training, denoiser.network.training
-        denoiser.network.eval()  # what it has learned, without dropout
-        try:
-            few = batch.first(min(self.settings.events, len(batch.i)))
-            model = score_of(network, process, self.config).given(few.condition)
-            loss = self._loss(step, few, process, model).mean()
-            gradient = torch.autograd.grad(loss, list(self.free.values()))
-        finally:
-            denoiser.network.train(learning[1])
-        mean, *flat = self.world.mean([float(loss.detach()), *torch.cat([g.flatten() for g in gradient]).tolist()])
-        if not all(value == value and abs(value) < float("inf") for value in (mean, *flat)):
+        own = self._slope(step, batch, denoiser)
+        mean, *slope = self.world.mean([self.world.size * value for value in own])
+        if not all(map(math.isfinite, (mean, *slope))):
             return
-        values = torch.tensor(flat, dtype=torch.float64, device=self.world.device)
+        values = torch.tensor(slope, dtype=torch.float64, device=self.world.device)
         sizes = [value.numel() for value in self.free.values()]
         for value, part in zip(self.free.values(), values.split(sizes), strict=True):
             value.grad = part.reshape(value.shape)
         self.optimizer.step()
         self.loss, self.taken = mean, self.taken + 1
+
+    def _slope(self, step: int, batch: Batch, denoiser: Denoiser) -> list[float]:
+        """What the events of this process add to the loss and to its gradient."""
+        places, own = self._events(len(batch.i))
+        if not own:
+            return [0.0] * (1 + sum(value.numel() for value in self.free.values()))
+        process = self._process(dict(self.free.items()))
+        network = Denoiser(denoiser.network, process, denoiser.frequency_features)
+        network.autocast, network.channels_last = denoiser.autocast, denoiser.channels_last
+        few = batch.each(lambda tensor: tensor[own])
+        learning = denoiser.network.training
+        denoiser.network.eval()  # what it has learned, without dropout
+        try:
+            model = score_of(network, process, self.config).given(few.condition)
+            loss = self._loss(step, few, process, model, places).sum() / self.count
+            gradient = torch.autograd.grad(loss, list(self.free.values()))
+        finally:
+            denoiser.network.train(learning)
+        numbers: list[float] = torch.cat([each.flatten() for each in (loss.detach(), *gradient)]).tolist()
+        return numbers
+
+    def _events(self, share: int) -> tuple[list[int], list[int]]:
+        """Which of the events that all processes take this one has: their number there, and their place in its own batch.
+
+        They are spread evenly over the global batch: who takes them changes nothing.
+        """
+        whole, first = share * self.world.size, share * self.world.rank
+        at = [(number * whole) // self.count - first for number in range(self.count)]
+        return [k for k in range(self.count) if 0 <= at[k] < share], [place for place in at if 0 <= place < share]
 
     def moved(self) -> Config:
         """The configuration of the run with the speeds as they are, in numbers of its own."""
@@ -110,7 +131,7 @@ class Speeds:
 
     def state(self) -> dict[str, Any]:
         """What its state.json says."""
-        return {STATE: self.taken}
+        return {STATE: {"taken": self.taken, "loss": self.loss}}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], step: int) -> None:
         """Take up those of a checkpoint; raises `DataError` where it has none, or others."""
@@ -123,8 +144,10 @@ class Speeds:
                 fix="move that checkpoint to another place to go on from the one before it",
             )
         try:
-            self.taken = whole(state[STATE])
-        except (KeyError, TypeError) as error:
+            about = state[STATE]
+            self.taken, loss = whole(about["taken"]), about["loss"]
+            self.loss = None if loss is None else float(loss)
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the state.json of the checkpoint of step {step} does not say {STATE}") from error
         with torch.no_grad():
             for name, value in learned.items():
@@ -141,11 +164,10 @@ class Speeds:
         scales = velocity.scales(config.rotation, config.data.event_shape, config.N)
         return self._fixed.scaled(scales.to(self.world.device))
 
-    def _loss(self, step: int, batch: Batch, process: Diffusion, model: ScoreModel) -> Tensor:
-        seed, count = self.config.train.seed, len(batch.i)
-        draws = stream(seed, "speeds", step, self.world.rank)
+    def _loss(self, step: int, batch: Batch, process: Diffusion, model: ScoreModel, places: Sequence[int]) -> Tensor:
         if self.settings.loss == "bound":
-            i, weight = stratified(self._proposal, count, torch.rand((), generator=draws))
+            u = torch.rand((), generator=stream(self.config.train.seed, "speeds", step))
+            i, weight = (each[list(places)] for each in stratified(self._proposal, self.count, u))
             device, eight_bit = batch.x_0.device, self.config.data.value_range == (-1.0, 1.0)
             x_0 = to_bytes(batch.x_0) if eight_bit else batch.x_0
             return bound_loss(

@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from gendiff.errors import ConfigError, DataError, Stopped
 from gendiff.lab import descent
+from gendiff.machine.world import World
 from gendiff.run import checkpoint, speeds
 from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.trained import TrainedModel
 from gendiff.training.branch import Parent
+from gendiff.training.speeds import Speeds
 from gendiff.training.trainer import Trainer
 
 LEARNED = "learned:bands=3,parts=4"
@@ -70,11 +72,13 @@ class TestTraining:
 
     @pytest.mark.parametrize("loss", ["bound", "trajectory"])
     def test_stopped_and_resumed_it_is_the_same_run(self, tmp_path, loss):
+        """Also in the loss that a row repeats, where they have not moved since."""
         whole, parts = (
-            create(tmp_path / name, config(speeds={"loss": loss, "finer": 2})) for name in ("whole", "parts")
+            create(tmp_path / name, config(speeds={"loss": loss, "finer": 2, "every": 5}))
+            for name in ("whole", "parts")
         )
         train(whole)
-        for cut in (7, 12):
+        for cut in (8, 13):
             with pytest.raises(Stopped):
                 train(parts, prepare=asked_to_stop_in(cut))
         train(parts)
@@ -107,6 +111,20 @@ class TestTraining:
         trainer.speeds.move(4, batch, trainer.denoiser)
         assert torch.equal(trainer.speeds.free["log_speeds"], before)
         assert trainer.speeds.taken == 1
+
+    def test_two_processes_move_them_as_one(self, tmp_path, monkeypatch):
+        """Each has its part of the batch, and of the events that a step takes: what they add up to is that of the whole."""
+        whole = restored(create(tmp_path / "run", config(batch=8, speeds={"events": 5})))
+        parts = [Speeds(whole.config, whole.denoiser, World(rank, 2, CPU)) for rank in (0, 1)]
+        batch = whole.batches[1]
+        whole.speeds.move(2, batch, whole.denoiser)
+        expected = whole.speeds.free["log_speeds"].grad
+        monkeypatch.setattr(World, "mean", lambda world, values: values)
+        total = torch.zeros_like(expected)
+        for part, own in zip(parts, batch.parts(2), strict=True):
+            part.move(2, own, whole.denoiser)
+            total += part.free["log_speeds"].grad / 2
+        torch.testing.assert_close(total, expected, rtol=1e-3, atol=1e-5)
 
 
 class TestRefusals:
