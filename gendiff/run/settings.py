@@ -27,6 +27,9 @@ class TrainSettings(Settings):
     levels: Levels | None = Field(
         None, description="law by which noise levels are drawn; left out: uniform, every step alike"
     )
+    continuous: bool = Field(
+        False, description="draw steps as real numbers in [1, N]: the network learns every moment, not N of them"
+    )
     accumulate: int = Field(
         1, ge=1, description="parts of a batch that are computed one after the other: less memory, the same step"
     )
