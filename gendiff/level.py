@@ -136,7 +136,7 @@ class Level:
         with warnings.catch_warnings():  # forward mode loads what torch itself calls deprecated
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))[1]
+            speed: Tensor = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))[1]
         return speed[0] if self.one else speed
 
     @property
@@ -144,7 +144,8 @@ class Level:
         """``dθ/di = -dλ/di sin θ cos θ`` at real steps, float64: how fast signal turns to noise, the clock of `gendiff.flow`."""
         sin_cos = (2 * self.theta).sin() / 2
         # Where one of both has vanished nothing turns, however fast λ falls.
-        return torch.where(sin_cos > 0, -self.half_log_snr_speed * sin_cos, 0.0)
+        speed = torch.where(sin_cos > 0, -self.half_log_snr_speed * sin_cos, 0.0)
+        return speed
 
     @cached_property
     def before(self) -> Level:

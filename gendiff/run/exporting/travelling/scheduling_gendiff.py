@@ -30,7 +30,7 @@ class GendiffScheduler:
     def __init__(self, config: dict[str, Any], tables: dict[str, Tensor]) -> None:
         self.config = config
         self.tables = tables
-        self.steps: list[int] = tables["i"].tolist()
+        self.steps: list[float] = tables["i"].tolist()
         self.beliefs: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
