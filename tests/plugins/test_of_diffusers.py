@@ -16,7 +16,7 @@ from gendiff_plugins.models import of_diffusers
 
 from gendiff.condition import Condition
 from gendiff.denoiser import Denoiser, NetworkScore
-from gendiff.errors import ArgumentError, ConfigError, DataError, PluginError
+from gendiff.errors import ConfigError, DataError, PluginError
 from gendiff.model import Model
 from gendiff.run.config import Config
 from gendiff.sampler import Sampler, sample
@@ -123,16 +123,6 @@ class TestNetworks:
         network.inner.time_proj.register_forward_hook(lambda module, given, output: times.append(given[0]))
         network(torch.zeros(2, *EVENT), torch.tensor([1.0, 96.0]))
         assert torch.allclose(times[0], torch.tensor([0.0, N - 1.0]))
-
-    def test_one_with_a_table_of_steps_knows_whole_ones_alone(self, folder, tmp_path):
-        table = pipeline(tmp_path / "table", unet(time_embedding_type="learned", num_train_timesteps=N))
-        model = Model("diffusers", path=str(table))
-        assert model.reads_whole_steps
-        assert not Model("diffusers", path=str(folder)).reads_whole_steps
-        network, x = model.build(EVENT), torch.zeros(2, *EVENT)
-        assert network(x, torch.tensor([1.0, N])).isfinite().all()
-        with pytest.raises(ArgumentError, match=r"asked at t = 0\.5, and has an entry of a table for each whole t"):
-            network(x, torch.tensor([1.5, 2.0]))
 
     def test_labels_that_the_weights_do_not_know_begin_without_effect(self, folder):
         model, conditions = Model("diffusers", path=str(folder)), {"label": Condition.label(2)}

@@ -154,7 +154,7 @@ def test_a_network_that_rounds_steps_is_refused():
     assert probe(lambda i, table: i[:, None] * table[:1], continuous=True)
 
 
-def test_a_table_of_diffusers_is_refused(monkeypatch):
+def test_a_network_that_has_a_table_of_steps_is_refused(monkeypatch):
     config = settings(continuous=True)
     monkeypatch.setattr(type(config.model), "reads_whole_steps", True)
     with pytest.raises(ConfigError, match="'mlp' knows whole steps alone"):

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gendiff.condition import Condition, Conditions, Given
-from gendiff.errors import OBJECTS, ArgumentError, ConfigError, DataError, reason
+from gendiff.errors import OBJECTS, ConfigError, DataError, reason
 from gendiff.extra import extra, silent
 from gendiff.pretrained import Pretrained
 from gendiff.shapes import EventShape
@@ -188,11 +188,7 @@ class Diffusers(Pretrained):
             with torch.no_grad():  # what the weights know nothing of begins without effect
                 inner.class_embedding.weight.zero_()
         steps = {**DEFAULTS, **(self.facts["scheduler"] or {})}["num_train_timesteps"]
-        return Wrapped(inner, event_shape[0], steps, next(iter(conditions), None), self.reads_whole_steps)
-
-    @property
-    def reads_whole_steps(self) -> bool:
-        return bool(self.architecture_of.get("time_embedding_type") == "learned")
+        return Wrapped(inner, event_shape[0], steps, next(iter(conditions), None))
 
     def attach(self, network: nn.Module, diffusion: Any) -> None:
         assert isinstance(network, Wrapped)
@@ -290,26 +286,22 @@ class Wrapped(nn.Module):
         channels: of an event; what it says besides, a variance, is left out.
         steps: of the process that its t = 0..steps-1 are of.
         label: the name of the condition that it is told.
-        table: whether it has an entry of a table for each t.
 
     """
 
     stride: Tensor
 
-    def __init__(self, inner: nn.Module, channels: int, steps: int, label: str | None, table: bool = False) -> None:
+    def __init__(self, inner: nn.Module, channels: int, steps: int, label: str | None) -> None:
         super().__init__()
         self.inner = inner
         self.channels = channels
         self.steps = steps
         self.label = label
-        self.table = table
         self.register_buffer("stride", torch.ones(()), persistent=False)
 
     def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """The output ``(B, C, H, W)`` for ``x`` and steps ``i``."""
         t = (i - 1) * self.stride
-        if self.table:
-            t = _whole(t)
         labels = condition[self.label] if condition and self.label else self._absent(x)
         output: Tensor = self.inner(x, t, class_labels=labels, return_dict=False)[0]
         return output[:, : self.channels]
@@ -324,20 +316,6 @@ class Wrapped(nn.Module):
         else:
             return None
         return torch.full((x.shape[0],), count, device=x.device)
-
-
-def _whole(t: Tensor) -> Tensor:
-    """``t`` as int64; raises `ArgumentError` where it is not whole; a GPU fails itself."""
-    whole = t.round()
-    off = (t - whole).abs() > 1e-3
-    if t.device.type != "cpu":
-        torch._assert_async(~off.any(), "a real step of a network that knows whole ones alone")
-    elif off.any():
-        raise ArgumentError(
-            f"this network is asked at t = {float(t[off][0]):g}, and has an entry of a table for each whole t alone",
-            fix="take a sampler and a grid of whole steps, and N as it was trained with",
-        )
-    return whole.long()
 
 
 def weights_files(folder: Path) -> str:
