@@ -78,7 +78,7 @@ SAMPLERS = {
     "told": "ancestral",
     "features": "heun:steps=5",
     "several": "dpmpp-2m:steps=5",
-    "flow": "trig:steps=5,grid='lambda:real=true'",
+    "flow": "dpmpp-2m:steps=5,grid='lambda:real=true'",
     "native": "ddim:steps=7",
 }
 LABELS = {"told": [0, 3, 10], "native": [0, 3, 10]}  # the last stands for none
