@@ -13,11 +13,14 @@ from gendiff_plugins.grids.spaced import arc_length
 from processes import component, diffusion
 
 from gendiff import Data, Diffusion, Rotation, Sampler
+from gendiff.comparison.look import targets
 from gendiff.errors import ArgumentError, ConfigError, PluginError
+from gendiff.gaussian import GaussianScore
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.run.layers import Layer, resolve
+from gendiff.sampler import invert, sample
 from gendiff.scales import VariancePreserving
 from gendiff.testing import SmoothNoise
 from gendiff.testing.probes import SteadyScales
@@ -352,3 +355,17 @@ class TestReal:
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
             for one, other in zip(real.past, whole.past, strict=True):
                 torch.testing.assert_close(one.b if one.q is None else one.q, other.b if other.q is None else other.q)
+
+    def test_a_chain_is_turned_round_on_them_and_shown(self):
+        c = torch.linspace(0.2, 3, 30, dtype=torch.float64).reshape(EVENT)
+        plain = diffusion("dct", "blur", EVENT, N=50)
+        process = Diffusion(plain.rotation, plain.scales, EVENT, Moments(0 * c, c, 1))
+        model, grid = GaussianScore(process, 0 * c, c), component(Grid, "lambda:real=true")
+        x_0 = process.unrotate(c.sqrt() * torch.randn(2, *EVENT, dtype=torch.float64, generator=torch.manual_seed(0)))
+        x_bar = invert(process, model, x_0, grid.steps(process, 7))
+        sampler = component(Sampler, "trig:clip=false").model_copy(update={"grid": grid, "steps": 7})
+        back = sample(process, model, sampler, start=x_bar, dtype=torch.float64)
+        torch.testing.assert_close(back, x_0)
+        shown = targets(process, sampler)
+        assert set(shown) < set(grid.steps(process, 7))
+        assert any(isinstance(step, float) for step in shown)
