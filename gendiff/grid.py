@@ -3,6 +3,9 @@ r"""Grid: which of the steps N..1 a sampler evaluates the model at.
 A process has N steps; a sampler that can skip some asks a grid for n of them. The model is evaluated at each, from N down, and
 the last update leads to 0. An author gives n real positions; they are rounded to the nearest step, and where several fall on the
 same one they make room for each other: n evaluations are at n different steps, the nearest to those positions.
+
+With ``real`` nothing is rounded: steps are real numbers in [1, N], and there may be more than N of them. Positions that are whole
+are the steps that they are.
 """
 
 from __future__ import annotations
@@ -20,9 +23,13 @@ from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.level import Level
 from gendiff.sampler import Sampler
-from gendiff.shapes import check_kind, whole
+from gendiff.shapes import MOST_STEPS, check_kind, whole
 
 CHUNK = 2**22  # numbers of a process held at a time
+CLOSE = 1e-10  # of N: nearer to a whole step, a real one is that
+
+
+Step = int | float  # whole, or real between two of them
 
 
 class Grid(Component):
@@ -36,17 +43,20 @@ class Grid(Component):
 
     #: Whether it says by itself how many steps there are.
     counted: ClassVar[bool] = False
+    real: bool = Field(False, description="leave steps as they come out, real numbers, not rounded to whole ones")
 
     @abstractmethod
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:
-        """``n`` real numbers from N down to 1, non-increasing, the first of them N; 1 <= n < N."""
+        """``n`` real numbers from N down to 1, non-increasing, the first of them N; 1 <= n < N, or any n > 0 with ``real``."""
 
-    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
-        """Different steps from N down to 0: ``n`` at which the model is evaluated, and 0; every step where n is None.
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[Step]:
+        """Different steps from N down to 0: ``n`` at which the model is evaluated, and 0; every whole step where n is None.
+
+        Whole steps are of type int; others, which there are with ``real`` alone, are floats.
 
         Raises:
             ArgumentError: where n is no whole number.
-            ConfigError: where n is not between 1 and N.
+            ConfigError: where n is not between 1 and N; with ``real`` it may be larger.
             PluginError: where `positions` are not what they should be.
 
         """
@@ -60,25 +70,51 @@ class Grid(Component):
 
 
 @lru_cache(maxsize=32)
-def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[int, ...]:
+def _steps(grid: Grid, diffusion: Diffusion, n: int | None) -> tuple[Step, ...]:
     N = diffusion.N
-    if n is None or n == N:
+    if n is None or (n == N and not grid.real):
         return tuple(range(N, -1, -1))
-    if not 1 <= n <= N:
+    if not 1 <= n <= (MOST_STEPS if grid.real else N):
         raise ConfigError(
-            f"{n} sampling steps of a process of {N}", fix=f"choose between 1 and N = {N}", subject="sampler.steps"
+            f"{n} sampling steps of a process of {N}",
+            fix=f"choose between 1 and N = {N}"
+            + ("" if grid.real else f"; or steps between them, {grid.name}:real=true"),
+            subject="sampler.steps",
         )
     with torch.no_grad():  # steps are chosen; what is learned of a process is learned at them
         positions = grid.positions(diffusion, n).double().cpu()
     falling = positions.shape == (n,) and bool((positions.diff() <= 0).all())
-    if not falling or not (positions[0].round() == N and positions[-1].round() >= 1):
+    if not falling or not (positions[0].round() == N and positions[-1].round() >= (0 if grid.real else 1)):
         raise PluginError(
             f"grid '{grid.name}' gives no {n} steps from {N} down to 1",
             details=[f"positions(diffusion, n) returned {positions.flatten()[:8].tolist()} ..."],
             fix="return n numbers, non-increasing, from N to 1 or more",
             subject="grid.name",
         )
+    if grid.real:
+        return (*_apart(positions.clamp(1, N), N), 0)
     return (*_different([int(position) for position in positions.round()], N), 0)
+
+
+def _apart(positions: Tensor, N: int) -> list[Step]:
+    """Positions from N down to 1 or more, as steps that differ: those that coincide are spread towards their neighbours."""
+    whole = positions.round()
+    values = torch.where((positions - whole).abs() < CLOSE * N, whole, positions)
+    values[0] = N
+    distinct, counts = values.unique_consecutive(return_counts=True)
+    first = counts.cumsum(0) - counts
+    # Where the first of them stays at N, the last stays where it is, and of others the one in the middle does.
+    anchor = first + (counts - 1) // 2
+    anchor[0], anchor[-1] = 0, len(values) - 1
+    if len(distinct) == 1 and len(values) > 1:
+        distinct, anchor = torch.stack([distinct[0], torch.ones_like(distinct[0])]), torch.tensor([0, len(values) - 1])
+    places = torch.arange(len(values))
+    right = torch.searchsorted(anchor, places).clamp_max(len(anchor) - 1)
+    left = (right - 1).clamp_min(0)
+    share = (places - anchor[left]).double() / (anchor[right] - anchor[left]).clamp_min(1)
+    spread = torch.lerp(distinct[left], distinct[right], share)
+    values = torch.where(places == anchor[right], distinct[right], spread)
+    return [int(value) if value.is_integer() else value for value in values.tolist()]
 
 
 def _different(steps: list[int], N: int) -> list[int]:
@@ -98,6 +134,16 @@ def along(diffusion: Diffusion, value: Callable[[Level], Tensor]) -> Tensor:
     at_a_time = max(CHUNK // torch.Size(diffusion.event_shape).numel(), 1)
     steps = torch.arange(1, diffusion.N + 1, device=diffusion.scales.device).split(at_a_time)
     return torch.cat([value(diffusion.at(i, torch.float64)) for i in steps])
+
+
+def between(values: Tensor, targets: Tensor) -> Tensor:
+    """The real steps in [1, N] at which ``values`` for 1..N, rising or falling, and straight between two, are ``targets``."""
+    rising, targets = (values, targets) if values[-1] >= values[0] else (-values, -targets)
+    # Of equal values the last, as below.
+    right = torch.searchsorted(rising.contiguous(), targets.contiguous(), right=True).clamp(1, len(values) - 1)
+    low, high = rising[right - 1], rising[right]
+    share = torch.where(high > low, (targets - low) / torch.where(high > low, high - low, 1.0), 1.0)
+    return right + share.clamp(0, 1)
 
 
 def nearest(values: Tensor, targets: Tensor) -> Tensor:
@@ -129,7 +175,7 @@ class GridSampler(Sampler):
         return f"{self.name} makes {evaluations} evaluations, not {self.steps}: {self.stages} at each step, and one at the last"
 
     @final
-    def descent(self, diffusion: Diffusion) -> list[int]:
+    def descent(self, diffusion: Diffusion) -> list[Step]:
         """Different steps from N down to 0: as many as make ``steps`` evaluations, or one fewer where two stages ask for it."""
         return self.grid.steps(diffusion, self.steps and -(-self.steps // self.stages))
 

@@ -62,18 +62,23 @@ class Level:
     @cached_property
     def log_a(self) -> Tensor:
         """``log a_i``, float64."""
-        log_a = self._real[0] if self.i.dtype.is_floating_point else self.scales.log_a(self.i)
+        log_a = self._real(0) if self.i.dtype.is_floating_point else self.scales.log_a(self.i)
         return log_a[0] if self.one else log_a
 
     @cached_property
     def log_s(self) -> Tensor:
         """``log s_i``, float64; -inf where there is no noise."""
-        log_s = self._real[1] if self.i.dtype.is_floating_point else self.scales.log_s(self.i)
+        log_s = self._real(1) if self.i.dtype.is_floating_point else self.scales.log_s(self.i)
         return log_s[0] if self.one else log_s
 
     @cached_property
-    def _real(self) -> tuple[Tensor, Tensor]:
-        return self.scales.at(self.i)
+    def _values(self) -> tuple[Tensor, Tensor]:
+        return self.scales.values(self.i)
+
+    def _real(self, which: int) -> Tensor:
+        value = self._values[which]
+        self.scales.check_limit(self.i, value)
+        return value
 
     @property
     def half_log_snr(self) -> Tensor:
@@ -126,19 +131,27 @@ class Level:
         return torch.atan2(self.log_s.exp(), self.log_a.exp() * self.variance.sqrt())
 
     @property
-    def theta_speed(self) -> Tensor:
-        """``dθ/di = -dλ/di sin θ cos θ`` at real steps, float64: how fast signal turns to noise, the clock of `gendiff.flow`."""
+    def half_log_snr_speed(self) -> Tensor:
+        """``dλ/di`` at real steps, float64."""
         with warnings.catch_warnings():  # forward mode loads what torch itself calls deprecated
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            lam_speed = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))[1]
+            speed: Tensor = torch.func.jvp(self.scales.half_log_snr, (self.i,), (torch.ones_like(self.i),))[1]
+        return speed[0] if self.one else speed
+
+    @property
+    def theta_speed(self) -> Tensor:
+        """``dθ/di = -dλ/di sin θ cos θ`` at real steps, float64: how fast signal turns to noise, the clock of `gendiff.flow`."""
         sin_cos = (2 * self.theta).sin() / 2
         # Where one of both has vanished nothing turns, however fast λ falls.
-        speed = torch.where(sin_cos > 0, -(lam_speed[0] if self.one else lam_speed) * sin_cos, 0.0)
+        speed = torch.where(sin_cos > 0, -self.half_log_snr_speed * sin_cos, 0.0)
         return speed
 
     @cached_property
     def before(self) -> Level:
         """The level of step i - 1, one nearer to the data; raises `ArgumentError` where i < 1."""
-        i = check_steps(check_steps(self.i, self.N, least=1) - 1, self.N)
+        return self.beside(check_steps(check_steps(self.i, self.N, least=1) - 1, self.N))
+
+    def beside(self, i: Tensor) -> Level:
+        """The level of other steps of the same process, as many as these."""
         return Level(self.scales, self.mean, self.variance, i, self.dtype, one=self.one)

@@ -1,8 +1,8 @@
 """Model: the recipe of a network.
 
 A model component builds a ``torch.nn.Module`` that maps ``(x, i)`` to a tensor of the shape of an event, where ``x`` has
-shape ``(B, in_channels, *spatial)`` and ``i`` is the step, shape ``(B,)``, a float in 1..N. What the output means (ε, x_0, v,
-...) is the objective's business; the network never knows. One that is told of conditions maps ``(x, i, condition)``.
+shape ``(B, in_channels, *spatial)`` and ``i`` is the step, shape ``(B,)``, a float in 1..N, whole or real. What the output means
+(ε, x_0, v, ...) is the objective's business; the network never knows. One that is told of conditions maps ``(x, i, condition)``.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ class Model(Component):
             of_a_list = isinstance(network, nn.ModuleList) and not isinstance(child, nn.ModuleList)
             stages += [child] if of_a_list else Model.stages_of(self, child)
         return stages
+
+    @property
+    def reads_whole_steps(self) -> bool:
+        """Whether its network knows whole steps alone, as one does that has a table with an entry for each; here False."""
+        return False
 
     def in_channels(self, event_shape: EventShape) -> int:
         """How many channels the network reads."""

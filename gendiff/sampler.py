@@ -31,7 +31,7 @@ from gendiff.condition import Given, rows
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.score import Parametrization, Pivot, ScoreModel, believe, encode, from_x_0, normalized
-from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_step, takes
+from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_time, takes
 from gendiff.streams import ImageNoise
 
 
@@ -290,7 +290,7 @@ def _look(watch: Callable[[Snapshot], None], count: int, snapshot: Snapshot) -> 
 
 
 def invert(
-    diffusion: Diffusion, model: ScoreModel, x_0: Tensor, steps: Sequence[int], *, graph: bool | None = None
+    diffusion: Diffusion, model: ScoreModel, x_0: Tensor, steps: Sequence[float], *, graph: bool | None = None
 ) -> Tensor:
     """``x̄_N`` from which a deterministic sampler leads back to ``x_0``, up to the error of both.
 
@@ -320,9 +320,9 @@ def invert(
     return x_bar
 
 
-def _falling(steps: Sequence[int], N: int) -> list[int]:
+def _falling(steps: Sequence[float], N: int) -> list[float]:
     try:
-        falling = [check_step(step, N) for step in steps]
+        falling = [check_time(step, N) for step in steps]
     except TypeError:  # no sequence
         falling = []
     if falling[:1] != [N] or falling[-1:] != [0] or any(j >= i for i, j in pairwise(falling)):
@@ -345,7 +345,7 @@ def apply(update: Update, x_bar: Tensor, pivots: Sequence[Pivot], z_bar: Tensor 
     beliefs = (Past(update.q, update.b), *update.past)
     if len(beliefs) > len(pivots):
         raise PluginError(
-            f"the update {update.i} -> {update.j} of a plan looks {len(update.past)} evaluations back, where there are "
+            f"the update {update.i:g} -> {update.j:g} of a plan looks {len(update.past)} evaluations back, where there are "
             f"{len(pivots) - 1}",
             fix="a plan begins without `past`, and each update looks at most one further back than the one before",
             subject="sampler.name",

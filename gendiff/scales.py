@@ -111,20 +111,27 @@ class Scales(ABC):
             ArgumentError: at a real step where this process jumps: it has no continuous limit there.
 
         """
-        if not i.dtype.is_floating_point or self.formulas:
-            log_a, log_s = self.log_a(i), self.log_s(i)
-        elif isinstance(self, VariancePreserving):
-            log_a, log_s = self.of_log_alpha_bar(between(self.log_alpha_bar, i, self.N))
-        else:
-            log_a = between(self.log_a, i, self.N)
-            log_s = log_a - between(lambda step: self.log_a(step) - self.log_s(step), i, self.N)
-            whole = i.detach() == i.detach().round()
-            log_s = torch.where(per_event(whole, log_s.ndim - 1), self.log_s(i.detach().round().long()), log_s)
+        log_a, log_s = self.values(i)
         if i.dtype.is_floating_point:
-            self._check_limit(i, log_a, log_s)
+            self.check_limit(i, log_a, log_s)
         return log_a, log_s
 
-    def _check_limit(self, i: Tensor, *values: Tensor) -> None:
+    @final
+    def values(self, i: Tensor) -> tuple[Tensor, Tensor]:
+        """As `at`, and nan where there is no limit: one of the two may have it where the other jumps."""
+        if not i.dtype.is_floating_point or self.formulas:
+            return self.log_a(i), self.log_s(i)
+        if isinstance(self, VariancePreserving):
+            return self.of_log_alpha_bar(between(self.log_alpha_bar, i, self.N))
+        log_a = between(self.log_a, i, self.N)
+        log_s = log_a - between(lambda step: self.log_a(step) - self.log_s(step), i, self.N)
+        nearest = i.detach().round()
+        entry = self.log_s(nearest.long())
+        is_entry = per_event(i.detach() == nearest, log_s.ndim - 1) & (entry > -torch.inf)
+        # The entry itself, to the bit, and the slope of the curve through it.
+        return log_a, log_s + torch.where(is_entry, entry - log_s, 0.0).detach()
+
+    def check_limit(self, i: Tensor, *values: Tensor) -> None:
         """Raise `ArgumentError` where one of these is nan; a GPU is not waited for, there it is the device that fails."""
         jumps = torch.stack([value.isnan().reshape(len(i), -1).any(1) for value in values]).any(0)
         if i.device.type != "cpu":

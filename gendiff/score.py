@@ -34,7 +34,7 @@ from torch import Tensor
 from gendiff.condition import Given
 from gendiff.errors import ArgumentError, ConfigError, PluginError
 from gendiff.level import Level
-from gendiff.shapes import ShownByShape, check_kind, check_steps, takes
+from gendiff.shapes import ShownByShape, check_kind, check_steps, per_event, takes
 
 #: Below this log a the component is pure prior: x_0 cannot be read off x_i and ε, whose difference is rounding error.
 LOG_A_PRIOR = -14.0
@@ -262,9 +262,19 @@ Parametrization.X_0 = _REGISTERED["x0"]
 
 
 def _rates(at: Level) -> tuple[Tensor, Tensor]:
-    """``N (a_i - a_{i-1})`` and ``N (s_i - s_{i-1})``, float64: slopes over the step that ends at i, for t = i/N."""
-    before = at.before
-    return at.N * (at.log_a.exp() - before.log_a.exp()), at.N * (at.log_s.exp() - before.log_s.exp())
+    """``N (a_i - a_{i-1})`` and ``N (s_i - s_{i-1})``, float64: slopes over the step that ends at i, for t = i/N.
+
+    At a real step those of the whole steps beside it, in proportion: what a network says there goes over into what it says at
+    whole ones, however it was trained.
+    """
+    if not at.i.dtype.is_floating_point:
+        before = at.before
+        return at.N * (at.log_a.exp() - before.log_a.exp()), at.N * (at.log_s.exp() - before.log_s.exp())
+    left = at.i.detach().floor().clamp(1, at.N - 1)
+    share = (at.i - left).clamp_min(0)
+    share = share[0] if at.one else per_event(share, at.log_a.ndim - 1)
+    (a_left, s_left), (a_right, s_right) = (_rates(at.beside(i)) for i in (left.long(), left.long() + 1))
+    return torch.lerp(a_left, a_right, share), torch.lerp(s_left, s_right, share)
 
 
 def encode(parametrization: Parametrization | str, pivot: Pivot, at: Level) -> Tensor:

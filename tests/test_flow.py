@@ -20,10 +20,13 @@ from gendiff.gaussian import GaussianScore
 from gendiff.interpolation import between
 from gendiff.lab.likelihood import flow_likelihood
 from gendiff.lab.recursion import Gaussian, law
+from gendiff.level import Level
 from gendiff.moments import Moments
+from gendiff.plugin.registry import default_registry
+from gendiff.run.layers import Layer, resolve
 from gendiff.sampler import Sampler, sample
 from gendiff.scales import FormulaScales, Scales, VariancePreserving
-from gendiff.score import Pivot, ScoreModel
+from gendiff.score import Pivot, ScoreModel, decode, encode
 from gendiff.velocity import times
 
 EVENT = (2, 3, 5)
@@ -113,6 +116,51 @@ def test_where_a_process_jumps_it_has_no_limit_and_says_so():
     assert process("isotropic").at(0.5).s > 0
     with pytest.raises(ArgumentError, match=r"outside 1\.\.100"):
         process("isotropic").asked(torch.zeros(1, *EVENT), 0.0)
+
+
+def test_which_velocities_have_no_limit_below_step_1():
+    """All others have one in all of [0, N]; these too from step 1 on."""
+    jump = set()
+    for name in default_registry().names("velocity"):
+        config = resolve([Layer("the test", {"rotation": "dct", "velocity": name, "data": "digits", "N": 50})]).config
+        own = config.diffusion()
+        real = own.at(torch.tensor([1.0, 1.5, 49.75, 50.0], dtype=torch.float64))
+        assert real.log_s.isfinite().all()
+        if name != "soft-conditioning":
+            assert own.at(0.5).log_a.isfinite().all()  # the signal fades from 1 without a jump
+        try:
+            own.at(0.5).log_s  # noqa: B018
+        except ArgumentError:
+            jump.add(name)
+    assert jump == {"edm", "anisotropic", "heat", "soft-conditioning"}
+
+
+@pytest.mark.parametrize("scales", [OwnScales(), OwnPair(), process("blur:schedule=log").scales])
+def test_the_slope_at_a_whole_step_is_that_beside_it(scales):
+    own = Level(scales, torch.zeros(1), torch.ones(1), torch.tensor([1.0, 20.0, 49.0], dtype=torch.float64))
+    beside = own.beside(own.i + 1e-9)
+    assert torch.allclose(own.half_log_snr_speed, beside.half_log_snr_speed, rtol=1e-5)
+    assert (own.half_log_snr_speed < 0).all()
+
+
+@pytest.mark.parametrize("velocity", VELOCITIES)
+@pytest.mark.parametrize("parametrization", ["velocity", "residual"])
+def test_what_is_said_by_a_step_and_its_predecessor_goes_over_between_steps(velocity, parametrization):
+    own = process(velocity, 20, Moments(M, C))
+    generator = torch.manual_seed(0)
+    pivot = Pivot(*(torch.randn(1, *EVENT, generator=generator, dtype=torch.float64) for _ in range(2)))
+    seen = []
+    for i in (7, 7.0, 7 + 1e-9, 7.5, 8 - 1e-9, 8, 1.25):
+        at = own.at(i, torch.float64)
+        output = encode(parametrization, pivot, at)
+        if velocity in ("edm", "isotropic:noise=cosine"):  # components of others are gone by then
+            back = decode(parametrization, output, at.a * pivot.x_0 + at.s * pivot.eps, at)
+            torch.testing.assert_close(back.x_0, pivot.x_0, rtol=1e-6, atol=1e-6)
+        seen.append(output)
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(seen[0], seen[2], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(seen[4], seen[5], rtol=1e-6, atol=1e-8)
+    assert seen[6].isfinite().all()
 
 
 def test_a_table_that_rises_by_jumps_never_falls_between_them():

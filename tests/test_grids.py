@@ -13,11 +13,14 @@ from gendiff_plugins.grids.spaced import arc_length
 from processes import component, diffusion
 
 from gendiff import Data, Diffusion, Rotation, Sampler
+from gendiff.comparison.look import targets
 from gendiff.errors import ArgumentError, ConfigError, PluginError
+from gendiff.gaussian import GaussianScore
 from gendiff.grid import Grid, along, nearest
 from gendiff.moments import Moments
 from gendiff.plugin.registry import default_registry
 from gendiff.run.layers import Layer, resolve
+from gendiff.sampler import invert, sample
 from gendiff.scales import VariancePreserving
 from gendiff.testing import SmoothNoise
 from gendiff.testing.probes import SteadyScales
@@ -267,3 +270,102 @@ def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(chunk, monkeypa
     assert nearest(torch.full((4,), 3.0).double(), torch.tensor([3.0]).double()).tolist() == [4]
     wanted = torch.tensor([2.0, 4.0, 5.0]).double()
     assert nearest(flat, wanted).tolist() == nearest(-flat, -wanted).tolist() == [5, 3, 2]
+
+
+class TestReal:
+    """Steps that are left as they come out."""
+
+    def test_uniform(self):
+        process = diffusion("dct", "blur", EVENT, N=50)
+        assert component(Grid, "uniform:real=true").steps(process, 4) == [50, 37.5, 25, 12.5, 0]
+        steps = component(Grid, "uniform:real=true").steps(process, 5)
+        assert steps == component(Grid, "uniform").steps(process, 5)
+        assert all(isinstance(step, int) for step in steps)
+        assert component(Grid, "uniform:real=true").steps(process, None) == list(range(50, -1, -1))
+
+    @pytest.mark.parametrize("n", [3, 8, 300])
+    def test_lambda_is_equally_spaced_where_no_whole_step_is(self, n):
+        process = steady(moments=slowest())
+        steps = component(Grid, "lambda:real=true").steps(process, n)[:-1]
+        assert len(steps) == n  # more than there are whole ones too
+        inside = [step for step in steps if step > 4]  # near the data a straight line is none between steps
+        lam = torch.tensor([float(process.at(step, torch.float64).half_log_snr[0, 0, 0]) for step in inside])
+        assert torch.allclose(lam.diff(), torch.full((len(lam) - 1,), 10 / (n - 1)), rtol=1e-2)
+
+    @pytest.mark.parametrize("name", ["lambda", "karras", "arc-length"])
+    def test_it_is_near_to_the_whole_ones(self, name):
+        process = diffusion("dct", "blur", EVENT, N=1000)
+        whole, real = (component(Grid, spec).steps(process, 9) for spec in (name, f"{name}:real=true"))
+        assert max(abs(i - j) for i, j in zip(whole, real, strict=True)) <= 0.51
+        assert any(isinstance(step, float) for step in real)
+
+    def test_a_grid_by_hand(self):
+        process = diffusion("dct", "blur", EVENT, N=50)
+        steps = component(Grid, "explicit:at=[50, 20.0, 3.5]").steps(process, None)
+        assert steps == [50, 20, 3.5, 0]
+        assert isinstance(steps[1], int)
+        with pytest.raises(ConfigError, match="at = "):
+            component(Grid, "explicit:at=[50, 0.5]")
+        with pytest.raises(ConfigError, match="has no parameter 'real'"):
+            component(Grid, "explicit:at=[50],real=true")
+
+    def test_more_steps_than_there_are_are_refused_with_the_way(self):
+        with pytest.raises(ConfigError, match="60 sampling steps of a process of 50") as caught:
+            component(Grid, "lambda").steps(diffusion("dct", "blur", EVENT, N=50), 60)
+        assert "lambda:real=true" in caught.value.fix
+
+    @pytest.mark.parametrize(
+        ("numbers", "steps"),
+        [
+            ((50, 20.5, 12.25, 0.6), [50, 20.5, 12.25, 1, 0]),
+            ((50, 20.5, 20.5, 10.5), [50, 20.5, 15.5, 10.5, 0]),
+            ((50, 50, 50, 20), [50, 40, 30, 20, 0]),  # not beyond N
+            ((50, 3, 0.5, 0.25), [50, 3, 2, 1, 0]),  # nor below 1
+            ((50, 1, 1, 1, 1), [50, 37.75, 25.5, 13.25, 1, 0]),
+            ((50, 50, 50), [50, 25.5, 1, 0]),
+            ((50,), [50, 0]),
+        ],
+    )
+    def test_those_that_coincide_are_spread(self, numbers, steps):
+        process = diffusion("dct", "blur", EVENT, N=50)
+        assert Given(numbers=numbers, real=True).steps(process, len(numbers)) == steps
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            "ddim", "ddim:eta=0.5", "ancestral", "momentum", "dpmpp-2m", "sde-dpmpp-2m", "unipc-2", "heun", "churn",
+            "trig", "trig:solver=ab2", "trig:solver=heun",
+        ],
+    )  # fmt: skip
+    def test_every_sampler_does_there_what_it_does_at_whole_steps_of_a_finer_process(self, spec):
+        """Of scales that are formulas in t: eight steps of 12.5 are eight of 100 where N is eight times as large."""
+        coarse, fine = (diffusion("dct", "rectified-flow", EVENT, N=N) for N in (100, 800))
+        sampler = component(Sampler, spec)
+        plans = [
+            sampler.model_copy(update={"grid": grid, "steps": 8 * sampler.stages}).plan(process)
+            for process, grid in ((coarse, component(Grid, "uniform:real=true")), (fine, component(Grid, "uniform")))
+        ]
+        assert any(isinstance(update.i, float) for update in plans[0])
+        for real, whole in zip(*plans, strict=True):
+            assert 8 * real.i == pytest.approx(whole.i)
+            for name in ("p", "q", "b", "e", "constant"):
+                one, other = getattr(real, name), getattr(whole, name)
+                assert (one is None) == (other is None)
+                if one is not None:
+                    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+            for one, other in zip(real.past, whole.past, strict=True):
+                torch.testing.assert_close(one.b if one.q is None else one.q, other.b if other.q is None else other.q)
+
+    def test_a_chain_is_turned_round_on_them_and_shown(self):
+        c = torch.linspace(0.2, 3, 30, dtype=torch.float64).reshape(EVENT)
+        plain = diffusion("dct", "blur", EVENT, N=50)
+        process = Diffusion(plain.rotation, plain.scales, EVENT, Moments(0 * c, c, 1))
+        model, grid = GaussianScore(process, 0 * c, c), component(Grid, "lambda:real=true")
+        x_0 = process.unrotate(c.sqrt() * torch.randn(2, *EVENT, dtype=torch.float64, generator=torch.manual_seed(0)))
+        x_bar = invert(process, model, x_0, grid.steps(process, 7))
+        sampler = component(Sampler, "trig:clip=false").model_copy(update={"grid": grid, "steps": 7})
+        back = sample(process, model, sampler, start=x_bar, dtype=torch.float64)
+        torch.testing.assert_close(back, x_0)
+        shown = targets(process, sampler)
+        assert set(shown) < set(grid.steps(process, 7))
+        assert any(isinstance(step, float) for step in shown)

@@ -426,7 +426,7 @@ class Comparison:
             Files().remove_tree(old)
 
     def _look(
-        self, cell: Cell, steps: Sequence[int], device: torch.device, heed: Callable[[], None], listener: Listener
+        self, cell: Cell, steps: Sequence[float], device: torch.device, heed: Callable[[], None], listener: Listener
     ) -> None:
         with listener.working(f"looking at {cell.contender.label}", 1) as advance:
             model = TrainedModel.load(self.run(cell), device, **self.plan.asking)
@@ -434,16 +434,16 @@ class Comparison:
             advance(1)
         view.save(*self._look_path(cell, steps))
 
-    def _seen(self, cell: Cell, steps: Sequence[int]) -> Look | None:
+    def _seen(self, cell: Cell, steps: Sequence[float]) -> Look | None:
         """What was looked at of a cell, as it is; None where it was not yet."""
         return Look.load(*self._look_path(cell, steps))
 
-    def _unreadable(self, cell: Cell, steps: Sequence[int]) -> NoReturn:
+    def _unreadable(self, cell: Cell, steps: Sequence[float]) -> NoReturn:
         path = self._look_path(cell, steps)[0]
         again = command("compare", "--resume", self.path)
         raise DataError(f"'{path}' was written and cannot be read back", fix=f"look after the disk, then: {again}")
 
-    def _look_path(self, cell: Cell, steps: Sequence[int]) -> tuple[Path, str]:
+    def _look_path(self, cell: Cell, steps: Sequence[float]) -> tuple[Path, str]:
         """The file, and what it depends on."""
         key = key_of(
             self.run(cell),

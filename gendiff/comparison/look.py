@@ -52,8 +52,8 @@ class Look:
     """What is kept of an arm.
 
     Args:
-        steps: the steps i that are shown, from N to 0, int64 ``(M,)``.
-        visited: the steps at which the sampler is shown in their place, int64 ``(M,)``.
+        steps: the steps i that are shown, from N to 0, ``(M,)``, float64 where one of them is real.
+        visited: the steps at which the sampler is shown in their place, ``(M,)``, float64 where one of them is real.
         forward, reverse, belief: x_i of data, x_i of the sampler and the x̂_0 it was made from, each ``(M, rows, *event)``; at
             step N nothing is believed yet, and 0 stands there.
         levels: the steps i of the losses, int64 ``(L,)``.
@@ -69,6 +69,15 @@ class Look:
     levels: Tensor
     loss: Tensor
     floor: Tensor
+
+    @property
+    def shown(self) -> tuple[list[float], list[float]]:
+        """``steps`` and ``visited`` as a reader sees them: real ones to a tenth."""
+        steps, visited = (
+            [int(step) if step == int(step) else round(step, 1) for step in each.tolist()]
+            for each in (self.steps, self.visited)
+        )
+        return steps, visited
 
     @property
     def excess(self) -> list[list[float | None]]:
@@ -113,7 +122,7 @@ def frequencies(power: Sequence[float]) -> list[float]:
 
 
 def look(
-    model: TrainedModel, sampler: Sampler, targets: Sequence[int], data: Data, seed: int, heed: Callable[[], None]
+    model: TrainedModel, sampler: Sampler, targets: Sequence[float], data: Data, seed: int, heed: Callable[[], None]
 ) -> Look:
     """Look at a trained arm.
 
@@ -128,16 +137,16 @@ def look(
         return Look(*trajectories, *_losses(model, data, seed, heed))
 
 
-def targets(diffusion: Diffusion, sampler: Sampler, count: int = SHOWN) -> list[int]:
+def targets(diffusion: Diffusion, sampler: Sampler, count: int = SHOWN) -> list[float]:
     """At most ``count`` of the steps that a sampler visits, about equally spaced in i, N and 0 among them."""
     steps = _visited(diffusion, sampler)
     points = [diffusion.N * k / max(count - 1, 1) for k in range(count)]
     return sorted({min(steps, key=lambda j: abs(j - i)) for i in points}, reverse=True)
 
 
-def _visited(diffusion: Diffusion, sampler: Sampler) -> list[int]:
-    """The whole steps at which a sampler is, N first and 0 last; the real ones between them are not shown."""
-    return [diffusion.N, *(int(update.j) for update in sampler.plan(diffusion) if update.j == int(update.j))]
+def _visited(diffusion: Diffusion, sampler: Sampler) -> list[float]:
+    """The steps at which a sampler is, N first and 0 last; those to which it goes up again are not shown."""
+    return [diffusion.N, *(update.j for update in sampler.plan(diffusion) if update.j <= update.i)]
 
 
 def _events(data: Data, count: int) -> Tensor:
@@ -146,7 +155,12 @@ def _events(data: Data, count: int) -> Tensor:
 
 
 def _trajectories(
-    model: TrainedModel, sampler: Sampler, target_steps: Sequence[int], data: Data, seed: int, heed: Callable[[], None]
+    model: TrainedModel,
+    sampler: Sampler,
+    target_steps: Sequence[float],
+    data: Data,
+    seed: int,
+    heed: Callable[[], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     diffusion = model.denoiser.diffusion
     device = next(model.denoiser.parameters()).device
@@ -155,13 +169,13 @@ def _trajectories(
     x_0 = _events(data, ROWS).to(device)
     # The first noise of image k makes its prior; the same one destroys event k, so that both ends meet.
     eps = ImageNoise(seed, range(len(x_0)), diffusion.event_shape, device)()
-    destroyed = (diffusion.q_sample(x_0, torch.full((len(x_0),), i, device=device), eps) for i in target_steps)
+    destroyed = (diffusion.q_sample(x_0, i, eps) for i in target_steps)
     forward = [model.pictures(x).cpu() for x in destroyed]
-    views: dict[int, tuple[Tensor, Tensor]] = {}
+    views: dict[float, tuple[Tensor, Tensor]] = {}
 
     def watch(snapshot: Snapshot) -> None:
         heed()
-        if (j := int(snapshot.j)) == snapshot.j and j in steps:
+        if (j := snapshot.j) in steps:
             x = diffusion.unrotate(snapshot.x_bar)
             belief = torch.zeros_like(x) if snapshot.pivot is None else diffusion.unrotate(snapshot.pivot.x_0)
             views[j] = (model.pictures(x).cpu(), model.pictures(belief).cpu())

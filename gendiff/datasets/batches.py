@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from operator import itemgetter
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -39,9 +40,11 @@ class Batch(ShownByShape):
     Args:
         index: data index of each event, ``(B,)`` int64.
         x_0: clean events, ``(B, *event)``.
-        i: steps 1..N, ``(B,)`` int64.
+        i: steps 1..N, ``(B,)`` int64, or float64 where they are real.
         eps: event-space noise, ``(B, *event)``.
         condition: what the network is told of the events besides, by name (`gendiff.condition`).
+        u: where their law adapts, the places of the events in it, ``(B,)`` float64 in [0, 1): i is what they are under the
+            uniform law with which it begins.
 
     """
 
@@ -50,16 +53,18 @@ class Batch(ShownByShape):
     i: Tensor
     eps: Tensor
     condition: Given = field(default_factory=dict)
+    u: Tensor | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
         """All of it, in one order."""
-        return [self.index, self.x_0, self.i, self.eps, *self.condition.values()]
+        return [self.index, self.x_0, self.i, self.eps, *self.condition.values(), *([] if self.u is None else [self.u])]
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch of what a function makes of each of its tensors."""
         index, x_0, i, eps, *rest = map(function, self.tensors)
-        return Batch(index, x_0, i, eps, dict(zip(self.condition, rest, strict=True)))
+        u = None if self.u is None else rest.pop()
+        return Batch(index, x_0, i, eps, dict(zip(self.condition, rest, strict=True)), u)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -88,6 +93,20 @@ class Batch(ShownByShape):
         return self.each(Tensor.pin_memory)
 
 
+class Drawn(Protocol):
+    """Which steps the events of a run are trained at (`gendiff.levels.Draws`)."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the law is another one by then, so that places in it are drawn too."""
+
+    def place(self, step: int, position: int) -> Tensor:
+        """The place in the law of the event at a position of the global batch, ``(1,)``."""
+
+    def __call__(self, step: int, position: int) -> Tensor:
+        """Its step i, ``(1,)``."""
+
+
 class Batches(Dataset[Batch]):
     """The batches of a run, indexed by optimiser step 1, 2, ...
 
@@ -97,6 +116,7 @@ class Batches(Dataset[Batch]):
         flip: mirror half of the pictures, left to right; which of them is drawn for each place of each batch.
         conditions: what the network is to be told of events, which the data have.
         dropout: with which chance an event comes without them.
+        levels: which steps are drawn; left out, every whole one alike.
 
     Attributes:
         origin: a step, and how many events were taken up to it: of batches of another size, where that has changed.
@@ -118,7 +138,7 @@ class Batches(Dataset[Batch]):
         flip: bool = False,
         conditions: Conditions | None = None,
         dropout: float = 0.0,
-        levels: Callable[[int, int], Tensor] | None = None,
+        levels: Drawn | None = None,
     ) -> None:
         if flip and len(data.event_shape) != 3:
             raise ConfigError(
@@ -171,6 +191,7 @@ class Batches(Dataset[Batch]):
             i=self._levels(step, streams),
             eps=torch.stack([torch.randn(self.data.event_shape, generator=generator) for generator in streams]),
             condition=self._condition(step, index) if self.conditions else {},
+            u=self._places(step),
         )
 
     def _levels(self, step: int, streams: Sequence[torch.Generator]) -> Tensor:
@@ -179,6 +200,11 @@ class Batches(Dataset[Batch]):
         if self.levels is None:
             return uniform
         return torch.cat([self.levels(step, position) for position in self.positions])
+
+    def _places(self, step: int) -> Tensor | None:
+        if self.levels is None or not self.levels.adaptive:
+            return None
+        return torch.cat([self.levels.place(step, position) for position in self.positions])
 
     def _condition(self, step: int, index: Sequence[int]) -> Given:
         given = stacked(self.conditions, [told_of(self.data, self.conditions, k) for k in index])

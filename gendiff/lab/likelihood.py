@@ -19,6 +19,7 @@ from gendiff.command import option
 from gendiff.diffusion import Diffusion
 from gendiff.errors import GendiffError
 from gendiff.flow import Tolerance, Trace, log_prior, solve
+from gendiff.lab.recursion import Gaussian
 from gendiff.score import ScoreModel
 from gendiff.streams import stream
 
@@ -133,12 +134,14 @@ class FlowLikelihood:
         total: its estimate: mean over events and standard error.
         evaluations: of the model, for the chunk of events that took most.
         events: how many.
+        closed: the same of Gaussian data in closed form, where they are that.
 
     """
 
     total: Part
     evaluations: int
     events: int
+    closed: Part | None = None
 
 
 def flow_likelihood(
@@ -149,6 +152,7 @@ def flow_likelihood(
     *,
     eight_bit: bool,
     matched: bool = False,
+    law: Gaussian | None = None,
     trace: Trace = "hutchinson",
     probes: int = 1,
     tolerance: Tolerance | None = None,
@@ -164,13 +168,16 @@ def flow_likelihood(
 
     Args:
         indices: noise and probes of an event are keyed by its index and the seed alone.
+        law: that of the data where they are Gaussian, of which ``model`` is the optimal one: with ``matched`` the prior is theirs
+            at N, and their density at the same points is found in closed form too.
         trace: ``exact`` for events of few components, ``hutchinson`` with so many ``probes`` of ±1.
 
     Raises:
         GendiffError: where the ODE is not finite, or is not solved.
 
     """
-    device, nats, most = diffusion.scales.device, list[Tensor](), 0
+    device, nats, exact, most = diffusion.scales.device, list[Tensor](), list[Tensor](), 0
+    start_law = law.at(diffusion.at(diffusion.N)) if law and matched else None
     for start in range(0, len(indices), chunk):
         part = indices[start : start + chunk]
         x_0 = torch.stack([event(index) for index in part])
@@ -184,11 +191,16 @@ def flow_likelihood(
         solution = solve(
             diffusion, model, x_bar, 1, diffusion.N, tolerance, trace=trace, probes=torch.stack(signs, 1).to(device)
         )
-        log_p = log_prior(diffusion, solution.x_bar, matched) + solution.log_density
-        log_p = log_p + torch.broadcast_to(first.log_a, diffusion.event_shape).sum()
-        width = math.prod(diffusion.event_shape) * math.log(2 * HALF_BIN) if eight_bit else 0.0
-        nats.append((-log_p - width).cpu())
+        end = solution.x_bar
+        log_p = start_law.log_density(end) if start_law else log_prior(diffusion, end, matched)
+        # Of x̄_1/a_1, and in bytes.
+        scale = torch.broadcast_to(first.log_a, diffusion.event_shape).sum()
+        scale = scale + (math.prod(diffusion.event_shape) * math.log(2 * HALF_BIN) if eight_bit else 0.0)
+        nats.append((-log_p - solution.log_density - scale).cpu())
+        if law:
+            exact.append((-law.at(first).log_density(x_bar) - scale).cpu())
         most = max(most, solution.evaluations)
         if watch:
             watch(start + len(part))
-    return FlowLikelihood(_part(torch.cat(nats), diffusion), most, len(indices))
+    closed = _part(torch.cat(exact), diffusion) if exact else None
+    return FlowLikelihood(_part(torch.cat(nats), diffusion), most, len(indices), closed)

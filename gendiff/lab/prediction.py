@@ -167,7 +167,7 @@ def best_grid(
     n: int,
     names: Sequence[str] = (),
     error: NetworkError | None = None,
-) -> list[int]:
+) -> list[float]:
     """Steps from N down to 1 or more, n at most, at which ``sampler`` has the smallest error that a search finds.
 
     It begins with the best of the grids of these names and the sampler's own, bends it by a few sine waves (Powell's method),
@@ -178,9 +178,9 @@ def best_grid(
     search, weight = (diffusion, None) if data.covariance.shape[-1] > 1 else thinned(diffusion)
     target = data if weight is None else diagonal(search)
     budget = max(UPDATES // n, 1)
-    costs: dict[tuple[int, ...], float] = {}
+    costs: dict[tuple[float, ...], float] = {}
 
-    def cost(steps: tuple[int, ...]) -> float:
+    def cost(steps: tuple[float, ...]) -> float:
         nonlocal budget
         if steps not in costs:
             budget -= 1
@@ -212,19 +212,19 @@ def best_grid(
     return list(best if whole[1] < whole[0] else start)
 
 
-def at(sampler: GridSampler, steps: Sequence[int]) -> GridSampler:
+def at(sampler: GridSampler, steps: Sequence[float]) -> GridSampler:
     """The sampler at these steps, from N down to 1 or more."""
     grid = Grid.model_validate({"name": "explicit", "at": list(steps)})
     return sampler.model_copy(update={"grid": grid, "steps": None})
 
 
-def _bending(start: tuple[int, ...], N: int) -> Callable[[np.ndarray], tuple[int, ...]]:
+def _bending(start: tuple[float, ...], N: int) -> Callable[[np.ndarray], tuple[float, ...]]:
     """Grids near ``start``: its steps as a curve over their number, in log i, at numbers that sine waves shift."""
     k = np.arange(len(start))
     ends = len(start) - 1
     log_i = np.log(np.array(start, dtype=np.float64))
 
-    def bent(a: np.ndarray) -> tuple[int, ...]:
+    def bent(a: np.ndarray) -> tuple[float, ...]:
         shift = sum(a_m * np.sin(np.pi * m * k / ends) * ends / (np.pi * m) for m, a_m in enumerate(a, start=1))
         # The last step moves too: with the first wave, by as much as its neighbour.
         steps = np.exp(np.interp(np.clip(k + shift, 0, ends), k, log_i)).round().astype(int)
@@ -234,8 +234,8 @@ def _bending(start: tuple[int, ...], N: int) -> Callable[[np.ndarray], tuple[int
 
 
 def _moved(
-    steps: tuple[int, ...], stride: int, cost: Callable[[tuple[int, ...]], float], going_on: Callable[[], bool]
-) -> tuple[int, ...]:
+    steps: tuple[float, ...], stride: int, cost: Callable[[tuple[float, ...]], float], going_on: Callable[[], bool]
+) -> tuple[float, ...]:
     """``steps`` with each but the first moved by ``stride`` either way where that costs less, one after the other."""
     for place in range(1, len(steps)):
         for way in (stride, -stride):

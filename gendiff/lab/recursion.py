@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
+from gendiff.level import Level
 from gendiff.moments import Moments
 from gendiff.sampler import Past, Sampler
 from gendiff.score import Parametrization, decode
@@ -66,6 +67,24 @@ class Gaussian:
     def variance(self) -> Tensor:
         """The variance of each component, in the shape of the event."""
         return self.covariance.diagonal(dim1=-2, dim2=-1).reshape(self.event_shape)
+
+    def at(self, level: Level) -> Gaussian:
+        """The law of ``x̄_i``, N(a m, a C a + s²), at one step."""
+        a, s = (
+            torch.broadcast_to(log.exp(), self.event_shape).reshape(self.mean.shape).to(self.mean)
+            for log in (level.log_a, level.log_s)
+        )
+        covariance = a[..., None] * self.covariance * a[:, None] + torch.diag_embed(s**2)
+        return Gaussian(a * self.mean, covariance, self.event_shape)
+
+    def log_density(self, x_bar: Tensor) -> Tensor:
+        """Its logarithm at ``x̄``, ``(B, *event)``, in nats: float64, ``(B,)``."""
+        off = x_bar.double().reshape(len(x_bar), *self.mean.shape) - self.mean.to(x_bar.device)
+        root = torch.linalg.cholesky(self.covariance.to(x_bar.device))
+        white = torch.linalg.solve_triangular(root, off[..., None], upper=False)[..., 0]
+        log_volume = root.diagonal(dim1=-2, dim2=-1).log().sum() + off[0].numel() * math.log(2 * math.pi) / 2
+        log_density: Tensor = -0.5 * (white**2).flatten(1).sum(1) - log_volume
+        return log_density
 
     def distance(self, other: Gaussian) -> Tensor:
         """Squared 2-Wasserstein (Fréchet) distance of each group, ``(G,)``: ``|m - m'|² + tr(C + C' - 2 (C^½ C' C^½)^½)``."""

@@ -64,6 +64,14 @@ class World:
         dist.all_reduce(everywhere, dist.ReduceOp.MIN)
         return everywhere > 0
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of tensors over processes, on the device of each; the host waits for nothing."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
     def broadcast(self, text: str) -> str:
         """The main process's text, in every process."""
         if self.size == 1:

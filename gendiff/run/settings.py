@@ -55,6 +55,9 @@ class TrainSettings(Settings):
     speeds: SpeedSettings = Field(
         default_factory=SpeedSettings, description="how a velocity that is learned follows the network"
     )
+    continuous: bool = Field(
+        False, description="draw steps as real numbers in [1, N]: the network learns every moment, not N of them"
+    )
     accumulate: int = Field(
         1, ge=1, description="parts of a batch that are computed one after the other: less memory, the same step"
     )

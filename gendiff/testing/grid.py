@@ -10,7 +10,7 @@ import torch
 from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.grid import Grid
+from gendiff.grid import Grid, Step
 from gendiff.moments import Moments
 from gendiff.rotation import Rotation
 from gendiff.testing.card import check, require
@@ -37,11 +37,43 @@ def falls(grid: Grid) -> str:
                 (steps[0], steps[-1]) == (diffusion.N, 0), f"from N = {diffusion.N} to 0", f"{steps[0]} to {steps[-1]}"
             )
             require(all(i > j for i, j in pairwise(steps)), "falling steps", str(steps[:8]))
-            require(all(isinstance(i, int) for i in steps), "whole numbers", str(steps[:8]))
+            require(grid.real or all(isinstance(i, int) for i in steps), "whole numbers", str(steps[:8]))
+            require(steps[-2] >= 1, "the model asked at 1 or more", str(steps[-2]))
             evaluations = n or (len(steps) - 1 if grid.counted else diffusion.N)
             require(len(steps) == evaluations + 1, f"{evaluations} evaluations", str(len(steps) - 1))
     if not count:
         return f"not tried: {'; '.join(sorted(refusals))}"
+    return f"{count} grids"
+
+
+@check(
+    "grid",
+    "it can leave steps real",
+    "`positions(diffusion, n)`: real numbers; `gendiff.grid.between` finds them, not `nearest`",
+)
+def real(grid: Grid) -> str:
+    """As many as there are whole ones, and more; and near to those, where none made room for another."""
+    if grid.counted:
+        return "its steps are given"
+    loose, count, between = grid.model_copy(update={"real": True}), 0, 0
+    for diffusion in _diffusions():
+        for n in (1, 2, 7, diffusion.N, 2 * diffusion.N + 1):
+            try:
+                with undisturbed():
+                    steps = loose.steps(diffusion, n)
+            except ConfigError:
+                continue
+            count += 1
+            require(
+                (steps[0], steps[-1], len(steps)) == (diffusion.N, 0, n + 1), f"{n} steps from N to 0", str(steps[:8])
+            )
+            require(
+                all(i > j for i, j in pairwise(steps)) and steps[-2] >= 1, "falling steps, 1 or more", str(steps[:8])
+            )
+            between += n == 7 and any(isinstance(i, float) for i in steps)
+    if not count:
+        return "not tried: it takes none of the processes"
+    require(between > 0, "steps between whole ones", "whole ones alone")
     return f"{count} grids"
 
 
@@ -67,7 +99,7 @@ def repeatable(grid: Grid) -> str:
     return "the same steps"
 
 
-def _or_refused(grid: Grid, diffusion: Diffusion) -> list[int] | str:
+def _or_refused(grid: Grid, diffusion: Diffusion) -> list[Step] | str:
     try:
         return grid.steps(diffusion, 7)
     except ConfigError as error:

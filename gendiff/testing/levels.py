@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from gendiff.component import component_class
 from gendiff.diffusion import Diffusion
-from gendiff.levels import Levels
+from gendiff.levels import Adaptation, AdaptiveLevels, Levels
 from gendiff.rotation import Rotation
 from gendiff.testing.card import check, require
 from gendiff.testing.probes import SmoothScales, undisturbed
@@ -39,6 +40,37 @@ def draws(levels: Levels) -> str:
     apart = float((share - levels.probabilities(diffusion)).abs().max())
     require(apart < 0.04, "shares like the probabilities", f"{apart:.3f} apart")
     return f"shares within {apart:.3f}"
+
+
+@check(
+    "levels",
+    "where it follows losses, it gives shares of them, the same each time",
+    "`follow(loss)`: numbers >= 0, one for each",
+)
+def following(levels: Levels) -> str:
+    """Of losses that rise over the bins, of none, and of one bin alone."""
+    if not isinstance(levels, AdaptiveLevels):
+        return "it is fixed"
+    N, yes = 50, torch.tensor(True)
+    i = torch.arange(1, N + 1).repeat(200)
+    for loss in (i / N, (i > 40).float(), 0.0 * i + 1):
+        laws = [Adaptation(levels, N, torch.device("cpu")) for _ in range(2)]
+        count = len(laws[0].p)
+        with undisturbed():
+            share = levels.follow(loss[:count].double())
+            for law in laws:
+                law.learn(i, loss, yes, lambda values: values)
+        sound = isinstance(share, Tensor) and share.shape == (count,) and bool((share.isfinite() & (share >= 0)).all())
+        require(
+            sound,
+            f"{count} finite numbers >= 0",
+            f"{share.flatten()[:3].tolist()} ..." if isinstance(share, Tensor) else f"a {type(share).__name__}",
+        )
+        p = laws[0].probabilities
+        fair = bool((p >= 0.999 * levels.floor / N).all()) and abs(float(p.sum()) - 1) < 1e-9
+        require(fair, f"probabilities from floor/N = {levels.floor / N:.2g} that sum to 1", f"{p[:3].tolist()} ...")
+        require(torch.equal(laws[0].p, laws[1].p), "the same law", "another")
+    return f"no step is below {levels.floor / N:.2g}"
 
 
 def _diffusion(N: int) -> Diffusion:

@@ -100,11 +100,16 @@ def _batches(
         eps = [
             torch.randn(data.event_shape, generator=stream(hold_out.seed, "held out", k, level)) for k, level in part
         ]
-        i = torch.tensor([math.ceil((level + 0.5) * N / LEVELS) for _, level in part])
+        i = torch.tensor([_step((level + 0.5) / LEVELS, N, trainer.settings.continuous) for _, level in part])
         x_0 = torch.stack([clean[place] for place in places])
         told = stacked(conditions, [told_of(data, conditions, events[place]) for place in places])
         there = {name: value.to(device) for name, value in told.items()}
         yield torch.tensor(places), x_0.to(device), i.to(device), torch.stack(eps).to(device), there
+
+
+def _step(t: float, N: int, continuous: bool) -> float:
+    """The step at a share of the way, whole or real as those that are trained on."""
+    return 1 + (N - 1) * t if continuous else math.ceil(t * N)
 
 
 def _finite(value: float | None) -> float | None:

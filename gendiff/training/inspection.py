@@ -1,8 +1,8 @@
 """Inspection: a network of somebody's own, looked at before a run that would take long.
 
 How it is called is found out and said. What it says of three events is looked at: its shape and numbers, whether every weight has
-a gradient, and whether one event changes what it says of another. Networks of gendiff and of plugins are checked by
-``gendiff plugins check``.
+a gradient, and whether one event changes what it says of another; where steps are real, whether it tells them from whole ones.
+Networks of gendiff and of plugins are checked by ``gendiff plugins check``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gendiff.condition import filled
 from gendiff.denoiser import Denoiser
-from gendiff.errors import PluginError
+from gendiff.errors import ConfigError, PluginError
 from gendiff.run.module import ModuleFile, TorchModule, signature
 from gendiff.streams import stream
 from gendiff.training.recipe import nothing_to_train
@@ -31,6 +31,7 @@ def inspected(trainer: Trainer) -> list[str]:
     The trainer stays as it is.
 
     Raises:
+        ConfigError: where it is to be trained at real steps, and rounds them.
         PluginError: where the network cannot be called, does not give what it must, has nothing to train, or mixes the events of
             a batch where it is sampled from.
 
@@ -49,6 +50,8 @@ def inspected(trainer: Trainer) -> list[str]:
         probe = _Probe(trainer)
         _check_gradients(probe, lines)
         _check_events(probe, lines)
+        if trainer.settings.continuous:
+            _check_steps(probe)
     return lines
 
 
@@ -65,10 +68,10 @@ class _Probe:
         conditions = config.conditions
         self.condition = filled(conditions, {}, 3, trainer.device) if conditions else None
 
-    def ask(self, x: Tensor) -> Tensor:
+    def ask(self, x: Tensor, i: Tensor | None = None) -> Tensor:
         """What it says of events, with the same dropout each time."""
         torch.manual_seed(0)
-        output: Tensor = self.denoiser(x, self.i, self.condition)
+        output: Tensor = self.denoiser(x, self.i if i is None else i, self.condition)
         return output
 
 
@@ -117,3 +120,19 @@ def _check_events(probe: _Probe, lines: list[str]) -> None:
             fix="take means, norms and attention within an event, over its channels and pixels: not over axis 0",
             subject="model.name",
         )
+
+
+def _check_steps(probe: _Probe) -> None:
+    """Raise `ConfigError` where the network rounds steps: it tells two whole ones apart, and none from those beside it."""
+    probe.network.eval()
+    first = torch.full_like(probe.i, 1.0)
+    with torch.no_grad():
+        whole, near, down, up = (probe.ask(probe.x, first + more) for more in (0.0, 1.0, 0.4, 0.6))
+    if torch.equal(whole, near) or not (torch.equal(down, whole) and (torch.equal(up, whole) or torch.equal(up, near))):
+        return
+    raise ConfigError(
+        "the network knows whole steps alone: it rounds i",
+        details=["it says the same at i = 1.4 as at i = 1, and another thing at i = 2"],
+        fix="let it read i as it is, a float; or train at whole steps: leave train.continuous out",
+        subject="train.continuous",
+    )

@@ -43,6 +43,7 @@ def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -
         "basis": config.basis.spec,
         "objective": objective.spec,
         "levels": config.train.levels.spec if config.train.levels else "uniform",
+        "continuous": config.train.continuous,
         "predicts": summary(type(objective)),
         "parametrization": str(objective.parametrization),
         "loss_of_one": objective.loss_of_one,
@@ -101,7 +102,7 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
     place = facts["device"] + (f" in {facts['processes']} processes" if facts["processes"] > 1 else "")
     return {
         "objective": f"{facts['objective']}: {facts['predicts']}",
-        **({"levels": f"{facts['levels']}: the law of i in training"} if facts["levels"] != "uniform" else {}),
+        **_levels(facts),
         "loss": _meaning(facts),
         "sampler": f"{facts['sampler']}: {_asked(facts['evaluations'])} of the network{grid}",
         "process": process,
@@ -113,6 +114,14 @@ def rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "training": f"{begin} of {facts['batch']:,}, {facts['precision']}, lr {facts['lr']:g}, on {place}",
         "threads": f"{facts['threads']}{several}: {facts['threads_because']}",
     }
+
+
+def _levels(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The law of i, where it is another than that of every whole step alike."""
+    if facts["levels"] == "uniform" and not facts["continuous"]:
+        return {}
+    real = ", real in [1, N]" if facts["continuous"] else ""
+    return {"levels": f"{facts['levels']}: the law of i in training{real}"}
 
 
 def _told(facts: Mapping[str, Any]) -> str:

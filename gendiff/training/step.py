@@ -16,15 +16,16 @@ replayed from then on: on CUDA a step of four thousand kernels is one launch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from gendiff.datasets.batches import Batch
 from gendiff.diffusion import Diffusion
+from gendiff.levels import Adaptation
 from gendiff.machine.recording import Recorded, Recorder
 from gendiff.machine.world import World
 from gendiff.objective import Loss, Objective
@@ -101,7 +102,8 @@ class Step:
         averages, weights: averages of the weights, and the weights: tensors of floating point numbers, in one order.
         recorder: what records it; left out, nothing does.
         accumulate: in how many parts a batch is taken, of which it must be a multiple.
-        correction: by what the loss of an event at i = 0..N is multiplied, ``(N+1,)`` (`Levels.correction`); None: by nothing.
+        correction: by what the losses of events at steps i, ``(B,)``, are multiplied (`Levels.correction`); None: by nothing.
+        adaptation: the law by which steps are drawn, where it follows the losses.
 
     Attributes:
         rate, keeps: the learning rate, and the share of each old average that stays, float32 scalars on the device.
@@ -124,7 +126,8 @@ class Step:
         world: World,
         recorder: Recorder | None = None,
         accumulate: int = 1,
-        correction: Tensor | None = None,
+        correction: Callable[[Tensor], Tensor] | None = None,
+        adaptation: Adaptation | None = None,
     ) -> None:
         device = world.device
         self.objective = objective
@@ -137,6 +140,7 @@ class Step:
         self.world = world
         self.accumulate = accumulate
         self.correction = correction
+        self.adaptation = adaptation
         self.rate = torch.zeros((), device=device)
         self.keeps = [torch.zeros((), device=device) for _ in self.averages]
         for group in optimizer.param_groups:
@@ -165,6 +169,8 @@ class Step:
     def _body(self) -> None:
         batch = self._batch
         assert batch is not None
+        if self.adaptation and batch.u is not None:
+            batch = replace(batch, i=self.adaptation.steps(batch.u))
         self.optimizer.zero_grad(set_to_none=True)
         per_event, error_bar = self._backward(batch)
         norm = full(nn.utils.clip_grad_norm_(self.parameters, self.grad_clip))
@@ -177,6 +183,9 @@ class Step:
         self.optimizer.found_inf = (~applies).float()  # type: ignore[attr-defined]  # what a fused optimiser leaves out
         self.optimizer.step()
         self._average(applies)
+        if self.adaptation:
+            weighed = per_event if self.correction is None else per_event / self.correction(batch.i)
+            self.adaptation.learn(batch.i, weighed, applies, self.world.sum)
         self.whole = True
 
     def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -189,7 +198,9 @@ class Step:
 
     def _add_gradient(self, part: Batch) -> Loss:
         loss = self.objective.loss(self.denoiser, self.diffusion, part.x_0, part.i, part.eps, part.condition)
-        per_event = loss.per_event if self.correction is None else loss.per_event * self.correction[part.i]
+        per_event = (
+            loss.per_event if self.correction is None else loss.per_event * self.correction(part.i).to(loss.per_event)
+        )
         (per_event.mean() / self.accumulate).backward()
         return Loss(per_event.detach(), loss.error_bar)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -22,13 +22,15 @@ from torch.nn.parallel import DistributedDataParallel
 from gendiff.datasets.batches import Batch, Batches
 from gendiff.dct import dct
 from gendiff.denoiser import Denoiser
-from gendiff.errors import ConfigError, DataError, GendiffError, reason
+from gendiff.errors import ArgumentError, ConfigError, DataError, GendiffError, reason
 from gendiff.frequency import frequency_bands
+from gendiff.levels import Adaptation, AdaptiveLevels, Draws, part_of
 from gendiff.machine import arithmetic, determinism
 from gendiff.machine.memory import memory_for
 from gendiff.machine.recording import Recorder, recorder_for
 from gendiff.machine.stopping import interruptible
 from gendiff.machine.world import World
+from gendiff.objective import Nothing
 from gendiff.run import speeds as kept
 from gendiff.run.checkpoint import Checkpoint
 from gendiff.run.config import Config
@@ -80,7 +82,6 @@ class Trainer:
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
-        levels = self.settings.levels
         self.batches = Batches(
             config.training,
             config.N,
@@ -91,7 +92,7 @@ class Trainer:
             config.data.flip,
             config.conditions,
             self.settings.condition_dropout,
-            None if levels is None else levels.draws(self.diffusion, self.settings.seed, self.settings.batch),
+            self._draws(),
         )
         self._refuse_unequal_parts()
         shape = config.data.event_shape
@@ -118,6 +119,8 @@ class Trainer:
             self.denoiser.diffusion = self.speeds.diffusion
         self.diffusion = self.denoiser.diffusion
         self._refuse_samplers()
+        if self.settings.continuous:
+            self._refuse_whole_steps()
         rate = torch.zeros((), device=self.device)
         self.optimizer = build_optimizer(self.settings, self.network, rate, capturable=self.late)
         self.averages = {
@@ -132,12 +135,34 @@ class Trainer:
             self._compile()
         copied = self.world.size > 1 and not self.sharded
         self.parallel = DistributedDataParallel(self.denoiser) if copied else self.denoiser
+        levels, self.adaptation = self.settings.levels, None
+        if isinstance(levels, AdaptiveLevels):
+            self.adaptation = Adaptation(levels, self.config.N, self.device, self.settings.continuous)
         self.take_step = self._step()
+
+    def _draws(self) -> Draws | None:
+        """Which steps are drawn; None for every whole one alike."""
+        settings, N = self.settings, self.config.N
+        if settings.levels is not None:
+            return settings.levels.draws(self.diffusion, settings.seed, settings.batch, settings.continuous)
+        if not settings.continuous:
+            return None
+        even = torch.arange(1, N + 1, dtype=torch.float64) / N
+        return Draws(even, settings.seed, settings.batch, continuous=True)
+
+    def _correction(self) -> Callable[[Tensor], Tensor] | None:
+        levels = self.settings.levels
+        if levels is None or not levels.unbiased:
+            return None
+        if self.adaptation:
+            return self.adaptation.correction
+        table = levels.correction(self.diffusion)
+        assert table is not None
+        table = table.to(self.device)
+        return lambda i: table[part_of(i, self.config.N)]
 
     def _step(self) -> Step:
         current = self.network.state_dict()
-        levels = self.settings.levels
-        correction = None if levels is None else levels.correction(self.diffusion)
         averaged = [name for name, value in current.items() if value.is_floating_point()]
         return Step(
             self.config.objective,
@@ -150,7 +175,8 @@ class Trainer:
             self.world,
             self._recorder(),
             self.settings.accumulate,
-            None if correction is None else correction.to(self.device),
+            self._correction(),
+            self.adaptation,
         )
 
     def _compile(self) -> None:
@@ -211,6 +237,29 @@ class Trainer:
                 error.what = f"{key}: {error.what}"
                 error.subject = f"{key}.{error.subject.partition('.')[2] or 'name'}"
                 raise
+
+    def _refuse_whole_steps(self) -> None:
+        """Raise `ConfigError` now where the network, the process or the loss knows whole steps alone."""
+        config, fix = self.config, "train at whole steps: leave train.continuous out"
+        if config.model.reads_whole_steps:
+            raise ConfigError(
+                f"the network of model '{config.model.name}' knows whole steps alone",
+                details=["it has one entry in a table for each, and says nothing of what is between them"],
+                fix=f"choose another model, or {fix}",
+                subject="train.continuous",
+            )
+        N = config.N
+        i = torch.tensor([1.0, 1.25, 1.75, min(2.5, N), (N + 1) / 2 + 0.25, N - 0.25, N], dtype=torch.float64)
+        x = torch.zeros(len(i), *config.data.event_shape)
+        try:
+            loss = config.objective.loss(Nothing(), self.diffusion.to("cpu"), x, i, x + 1)
+            why = "" if loss.per_event.isfinite().all() else f"the loss '{config.objective.name}' is not finite there"
+        except ArgumentError as error:
+            why = error.what
+        if why:
+            raise ConfigError(
+                "this process cannot be trained at real steps", details=[why], fix=fix, subject="train.continuous"
+            )
 
     def _refuse_unequal_parts(self) -> None:
         """Raise `ConfigError` where a batch cannot be taken in the parts that are asked for: their means would not add up."""
@@ -365,6 +414,7 @@ class Trainer:
             "model": self.network.state_dict(),
             "optimizer": moments.named(self.optimizer, self.network),
             **self.averages,
+            **({"levels": self.adaptation.state()} if self.adaptation else {}),
         }
         tensors |= {} if self.speeds is None else self.speeds.tensors()
         state = {"images": self.images, "failures": self.failures, "window": asdict(self.window)}
@@ -407,6 +457,8 @@ class Trainer:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         expected = self.failures < source.step
         moments.restore(self.optimizer, self.network, source.tensors.get("optimizer", {}), source.step, expected)
+        if self.adaptation:
+            self.adaptation.restore(source.tensors.get("levels", {}))
         self._restore_speeds(source)
         if self.sharded:
             self._sampled = source.step, source.tensors[next(iter(self.settings.averages), "model")]

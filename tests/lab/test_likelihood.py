@@ -16,11 +16,14 @@ from torch import Tensor
 from gendiff import bound as bound_terms
 from gendiff.bound import byte_decoder, continuous_decoder, prior_term, proposal, step_term, to_bytes
 from gendiff.diffusion import Diffusion
-from gendiff.gaussian import GaussianScore
+from gendiff.errors import ArgumentError
+from gendiff.gaussian import DenseGaussianScore, GaussianScore
 from gendiff.lab.likelihood import bound
 from gendiff.moments import Moments
+from gendiff.run.layers import Layer, resolve
 from gendiff.scales import VariancePreserving
 from gendiff.score import Pivot, ScoreModel
+from gendiff.streams import stream
 
 EVENT = (2, 3, 5)
 
@@ -362,3 +365,96 @@ def test_a_mistake_is_explained(trained, options, code, said):
 def test_what_is_no_run_is_refused(tmp_path):
     done = run("process", "likelihood", tmp_path)
     assert (done.code, "is not a run directory" in done.err) == (2, True)
+
+
+# --- without a run ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", ["blur-diffusion", "rectified-flow"])
+def test_without_a_run_the_density_by_the_ode_is_that_of_the_gaussian_in_closed_form(process):
+    """Of digits with their whole covariance, through which the ODE has to find its way."""
+    options = ("--process", process, "--data", "digits", "--events", 4, "--method", "ode")
+    said = run("process", "likelihood", *options, "--trace", "exact", "--rtol", 1e-5, "--json")
+    assert said.code == 0, said.err
+    facts = said.json
+    assert facts["bits_per_dimension"] == pytest.approx(facts["closed_form"], abs=2e-3)
+    assert facts["evaluations"] > 40
+    assert (facts["covariance"], facts["start"], facts["convention"]) == ("dense", "matched", "8-bit")
+    # In NumPy: bytes with uniform noise, seen at a_1, under N(a_1 m, a_1² C + s_1²).
+    config = resolve([Layer("the test", {"process": process, "data": "digits"})]).config
+    diffusion, data = config.diffusion(), config.data
+    first = diffusion.at(1, torch.float64)
+    a, s = (np.broadcast_to(value.numpy(), (1, 8, 8)).flatten() for value in (first.a, first.s))
+    everything = diffusion.rotate(torch.stack([data[k] for k in data.spread(2048)]).double()).flatten(1).numpy()
+    mean, covariance = everything.mean(0), np.cov(everything.T, bias=True)
+    chosen = data.spread(4)
+    noise = [torch.rand(1, 8, 8, generator=stream(0, "flow-likelihood", k), dtype=torch.float64) for k in chosen]
+    x = [to_bytes(data[k].double()) + (2 * u - 1) / 255 for k, u in zip(chosen, noise, strict=True)]
+    x_bar = diffusion.rotate(torch.stack(x)).flatten(1).numpy()
+    law = scipy.stats.multivariate_normal(mean, covariance + np.diag((s / a) ** 2))
+    bits = -(law.logpdf(x_bar) + 64 * math.log(2 / 255)) / (64 * math.log(2))
+    assert facts["closed_form"] == pytest.approx(bits.mean(), abs=1e-6)
+
+
+def test_independent_components_have_no_error_at_all():
+    facts = run(
+        "process", "likelihood", "--process", "ddpm", "--data", "digits", "--events", 4, "--method", "ode",
+        "--covariance", "diagonal", "--json",
+    ).json  # fmt: skip
+    assert facts["bits_per_dimension"] == pytest.approx(facts["closed_form"], abs=1e-9)
+    assert facts["basis"] == "dct"
+
+
+def test_without_a_run_the_bound_is_above_the_density_and_both_say_of_what_they_are():
+    options = (
+        "process",
+        "likelihood",
+        "--process",
+        "blur-diffusion",
+        "--data",
+        "gaussian-field:size=8",
+        "--events",
+        16,
+    )
+    bound, density = (run(*options, *more) for more in ((), ("--method", "ode", "--rtol", 1e-5)))
+    assert "the best model of them as a Gaussian, with the covariance that the data have" in density.out
+    assert "in closed form; the ODE is off by" in density.out
+    assert "the best model of them as a Gaussian" in bound.out
+    for said in (bound, density):
+        assert "next: gendiff train --process blur-diffusion --data gaussian-field:size=8" in said.err
+    json = [run(*options, *more, "--json").json for more in ((), ("--method", "ode", "--rtol", 1e-5))]
+    assert json[0]["bits_per_dimension"] > json[1]["closed_form"] - 3 * json[0]["standard_error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--ema", "0.99"), "--ema is of a run, and none is named"),
+        (("--held-out",), "--held-out is of a run, and none is named"),
+        (("--process", "nothing"), "unknown process 'nothing'"),
+    ],
+)
+def test_what_only_a_run_has_is_refused_without_one(options, said):
+    done = run("process", "likelihood", *options)
+    assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_a_run_says_itself_what_its_process_is(trained):
+    for options in (("--process", "ddpm"), ("--covariance", "dense"), ("--set", "N=10")):
+        done = run("process", "likelihood", trained, *options)
+        assert (done.code, f"(from {options[0]})" in done.err) == (2, True), done.err
+        assert "says itself what its process is" in done.err
+
+
+def test_the_best_model_of_correlated_data_is_the_diagonal_one_where_they_are_independent(rng):
+    m, c = (torch.rand(1, 3, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    process = diffusion("dct", "blur", (1, 3, 4), 30)
+    x_bar, i = torch.randn(5, 1, 3, 4, generator=rng, dtype=torch.float64), torch.tensor([1, 30, 7, 12, 20])
+    diagonal, dense = GaussianScore(process, m, c), DenseGaussianScore(process, m, torch.diag(c.flatten()))
+    for step in (i, i - 0.0, 12, 12.5):
+        for one, other in zip(
+            vars(diagonal.predict(x_bar, step)).values(), vars(dense.predict(x_bar, step)).values(), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+    with pytest.raises(ArgumentError, match=r"covariance has the shape \(3, 3\)"):
+        DenseGaussianScore(process, m, torch.eye(3))

@@ -187,6 +187,20 @@ def test_another_process_is_translated(tmp_path):
     torch.testing.assert_close(net(x, step), expected(x / (1 + s**2) ** 0.5, step), rtol=1e-5, atol=1e-5)
 
 
+def test_at_a_real_step_it_is_told_the_time_between(tmp_path):
+    model = Model(f"adm:path={saved(tmp_path, 'old')},{SAID['old']}")
+    net, process = model.build(EVENT).eval(), Diffusion.of("identity", "isotropic", EVENT, 1000)
+    model.attach(net, process)
+    told = []
+    net.time_embed.register_forward_hook(lambda module, given, output: told.append(given[0]))
+    for i in (300.0, 300.5, 301.0):
+        net(torch.zeros(1, *EVENT), torch.tensor([i]))
+    from gendiff_plugins.models.adm import _steps
+
+    for given, t in zip(told, (299.0, 299.5, 300.0), strict=True):
+        torch.testing.assert_close(given, _steps(torch.tensor([t]), net.made.channels), rtol=0, atol=1e-4)
+
+
 # The file
 
 

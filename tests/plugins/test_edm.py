@@ -254,6 +254,25 @@ def test_a_process_that_fades_the_signal_is_translated(tmp_path):
     torch.testing.assert_close(network(x, torch.tensor([300.0, 300.0])), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_at_a_real_step_it_is_asked_at_the_sigma_of_the_process_there(tmp_path):
+    made, path = written(tmp_path)
+    model = Model("edm", path=path)
+    network = model.build(EVENT).eval()
+    network.load_state_dict(dict(model.weights(network)))
+    process = Diffusion.of("identity", "edm", EVENT, 40)
+    model.attach(network, process)
+    i = torch.tensor([1.0, 1.5, 17.25, 39.75, 40.0])
+    x, sigma = torch.randn(5, *EVENT), process.at(i).s
+    for k in range(5):
+        expected = preconditioned(made, x[k : k + 1], sigma[k], torch.zeros(1, 4))
+        torch.testing.assert_close(network(x[k : k + 1], i[k : k + 1]), expected, rtol=1e-3, atol=1e-3)
+    asked = []
+    network.model.register_forward_hook(lambda module, given, output: asked.append(given[1]))
+    network(x, i)
+    torch.testing.assert_close(4 * asked[0], sigma.flatten().log(), rtol=0, atol=2e-4)
+    assert torch.equal(network._at(network.sigma, torch.arange(1.0, 41)), network.sigma[1:])  # to the bit
+
+
 def test_components_with_speeds_of_their_own_are_asked_at_their_mean(tmp_path):
     _, path = written(tmp_path)
     model = Model("edm", path=path)

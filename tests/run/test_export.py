@@ -70,6 +70,7 @@ SETTINGS = {
     ),
     "features": ("--model", "mlp:width=8,depth=1,frequency_features=true", "--rotation", "dct", "--objective", "x0"),
     "several": ("--model", "mlp:width=8,depth=1", "--rotation", "klt", "--velocity", "spectrum-matched"),
+    "flow": ("--model", "mlp:width=8,depth=1", "--process", "k-flow", "--objective", "velocity"),
 }
 SAMPLERS = {
     "mlp": "ancestral",
@@ -77,6 +78,7 @@ SAMPLERS = {
     "told": "ancestral",
     "features": "heun:steps=5",
     "several": "dpmpp-2m:steps=5",
+    "flow": "dpmpp-2m:steps=5,grid='lambda:real=true'",
     "native": "ddim:steps=7",
 }
 LABELS = {"told": [0, 3, 10], "native": [0, 3, 10]}  # the last stands for none

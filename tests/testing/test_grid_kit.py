@@ -11,8 +11,9 @@ from gendiff.grid import Grid
 
 fails = Fails()
 
-FALLS, EVERY, SAME = (
+FALLS, REAL, EVERY, SAME = (
     "its steps fall from N to 0",
+    "it can leave steps real",
     "it takes every step where no number is given",
     "it is the same each time",
 )
@@ -86,6 +87,25 @@ class OneFewer(Even):
 class TenAtMost(Even):
     def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
         return super().steps(diffusion, n or 10)
+
+
+@fails(REAL, "expected steps between whole ones; seen: whole ones alone")
+class RoundsThem(Even):
+    def changed(self, positions: Tensor) -> Tensor:
+        return positions.round()
+
+
+@fails(REAL, "grid 'mutant' gives no 201 steps from 100 down to 1|grid 'mutant' gives no 401 steps from 200 down to 1")
+class AtMostN(Even):
+    def positions(self, diffusion: Diffusion, n: int) -> Tensor:
+        return super().positions(diffusion, min(n, diffusion.N))
+
+
+@fails(REAL, "expected falling steps, 1 or more; seen: ")
+class AsksBelowOne(Even):
+    def steps(self, diffusion: Diffusion, n: int | None) -> list[int]:
+        steps = super().steps(diffusion, n)
+        return [*steps[:-2], 0.5, 0] if self.real and n not in (None, 1) else steps  # type: ignore[list-item]
 
 
 # --- the kit ------------------------------------------------------------------------------------------------------------

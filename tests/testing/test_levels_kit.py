@@ -7,7 +7,7 @@ from flaws import COUNTER, Fails, assert_found, broken, each, titles
 from torch import Tensor
 
 from gendiff.diffusion import Diffusion
-from gendiff.levels import Draws, Levels
+from gendiff.levels import AdaptiveLevels, Draws, Levels
 
 fails = Fails()
 
@@ -53,6 +53,36 @@ class Drifts(Even):
         return torch.arange(1, diffusion.N + 1).double() ** (next(COUNTER) % 2 * 4)
 
 
+FOLLOWING = "where it follows losses, it gives shares of them, the same each time"
+
+
+class Following(AdaptiveLevels):
+    """the root of the loss."""
+
+    name = "mutant"
+
+    def follow(self, loss: Tensor) -> Tensor:
+        return loss.sqrt()
+
+
+@fails(FOLLOWING, "finite numbers >= 0")
+class Opposite(Following):
+    def follow(self, loss: Tensor) -> Tensor:
+        return -loss
+
+
+@fails(FOLLOWING, "finite numbers >= 0")
+class Mean(Following):
+    def follow(self, loss: Tensor) -> Tensor:
+        return loss.mean()
+
+
+@fails(FOLLOWING, "the same law")
+class Fickle(Following):
+    def follow(self, loss: Tensor) -> Tensor:
+        return loss ** (1 + next(COUNTER) % 2)
+
+
 class Certain(Even):
     """always the same step."""
 
@@ -71,7 +101,7 @@ def test_no_check_is_vacuous():
     assert titles("levels") <= fails.titles
 
 
-@each(Even, Certain)
+@each(Even, Certain, Following)
 def test_what_is_sound_or_only_unusual_passes(cls):
     assert broken(cls()) == []
 

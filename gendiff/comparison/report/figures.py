@@ -209,10 +209,10 @@ def _trajectories(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> Figu
         for arm, look in zip(arms, looks, strict=True)
         for view in ("forward", "reverse")
     ]
-    return strips(rows, looks[0].steps.flip(0).tolist())
+    return strips(rows, looks[0].shown[0][::-1])
 
 
-def strips(rows: Sequence[tuple[str, Tensor]], steps: Sequence[int], columns: int = 9) -> Figure:
+def strips(rows: Sequence[tuple[str, Tensor]], steps: Sequence[float], columns: int = 9) -> Figure:
     """Events on their way, a row for each: its label, and ``(M, *event)`` at M ``steps``, of which ``columns`` are shown."""
     places = sheets.chosen(columns, len(steps))
     figure, axes = _figure(0.62 * len(places) + 0.9, 0.68 * len(rows) + 0.3, len(rows), len(places))

@@ -164,8 +164,8 @@ def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[s
     ]
     picture = sheets.sheet(events[:rows], rows)
     return {
-        "steps": [int(looks[0].steps[place]) for place in places],
-        "visited": [[int(look.visited[place]) for place in places] for look in looks],
+        "steps": [looks[0].shown[0][place] for place in places],
+        "visited": [[look.shown[1][place] for place in places] for look in looks],
         "frames": frames,
         "labels": [arm["label"] for arm in arms],
         "width": picture.width,

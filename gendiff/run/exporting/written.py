@@ -18,16 +18,21 @@ from torch import Tensor, nn
 
 from gendiff.errors import ConfigError, PluginError, reason
 from gendiff.extra import extra
+from gendiff.level import Level
 from gendiff.run import stored
 from gendiff.run.trained import TrainedModel
 from gendiff.sampler import Sampler, Update
 from gendiff.score import LOG_A_PRIOR, Parametrization
+from gendiff.shapes import EventShape
 from gendiff.storage.files import put, saved
 from gendiff.storage.folder import check_empty
 from gendiff.storage.staging import whole
+from gendiff.streams import stream
 
 PROGRAM, ONNX, CARD = "network.pt2", "network.onnx", "README.md"
 TRAVELLING = "gendiff.run.exporting.travelling"
+#: What its scheduler makes x̂_0 and ε̂ of by itself (`travelling.scheduling_gendiff`); of others there are tables.
+DECODED = {"eps", "x0", "v", "wiener", "residual", "score", "std"}
 #: Of diffusers: how a stock scheduler calls what the network predicts.
 PREDICTIONS: Mapping[str, str] = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 
@@ -177,6 +182,8 @@ def _tables(model: TrainedModel, sampler: Sampler) -> tuple[dict[str, Any], dict
     if predicts is Parametrization.RESIDUAL:
         tables["before.a"] = _stacked([at.before.a for at in levels])
         tables["before.prior"] = _stacked([at.before.log_a < LOG_A_PRIOR for at in levels])
+    if str(predicts) not in DECODED:
+        tables |= _views(predicts, [diffusion.at(update.i, torch.float64) for update in plan], diffusion.event_shape)
     memory = max(len(update.past) for update in plan)
     tables |= _coefficients(plan, memory) | _basis(model)
     clip = model.config.data.value_range if sampler.clip else None
@@ -190,6 +197,37 @@ def _tables(model: TrainedModel, sampler: Sampler) -> tuple[dict[str, Any], dict
         "memory": memory,
     }
     return about, {name: table.detach().clone().contiguous() for name, table in tables.items()}
+
+
+def _views(predicts: Parametrization, levels: Sequence[Level], event_shape: EventShape) -> dict[str, Tensor]:
+    """What x̂_0, ε̂ and what the network sees are of its output and of ``x̄``: affine, component by component.
+
+    Raises `ConfigError` for a parametrization that is not: a table does not hold it.
+    """
+    generator = stream(0, "export")
+    output, x_bar = torch.randn(2, 1, *event_shape, generator=generator, dtype=torch.float64)
+    zero, one = torch.zeros_like(output), torch.ones_like(output)
+    columns: dict[str, list[Tensor]] = {}
+    for at in levels:
+
+        def views(output: Tensor, x_bar: Tensor, at: Level = at) -> dict[str, Tensor]:
+            pivot = predicts.to_pivot(output, x_bar, at)
+            return {"x_0": pivot.x_0, "eps": pivot.eps, "sees": predicts.sees(x_bar, at)}
+
+        rest, of_output, of_x = views(zero, zero), views(one, zero), views(zero, one)
+        for view, value in views(output, x_bar).items():
+            parts = {"1": rest[view], "out": of_output[view] - rest[view], "x": of_x[view] - rest[view]}
+            affine = parts["1"] + parts["out"] * output + parts["x"] * x_bar
+            if not torch.allclose(affine, value, rtol=1e-6, atol=1e-6):
+                raise ConfigError(
+                    f"what the network predicts, {predicts}, is not affine in its output and in x_i",
+                    details=["a pipeline of diffusers has a table of numbers for it"],
+                    fix="export its weights: --to safetensors",
+                    subject="objective.name",
+                )
+            for name, part in parts.items():
+                columns.setdefault(f"{view}.{name}", []).append(part[0])
+    return {name: _stacked(values).float() for name, values in columns.items()}
 
 
 def _coefficients(plan: Sequence[Update], memory: int) -> dict[str, Tensor]:

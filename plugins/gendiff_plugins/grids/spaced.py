@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
-from gendiff.grid import Grid, along, nearest
+from gendiff.grid import Grid, along, between, nearest
 from gendiff.level import Level
 
 UNDECIDED = 5.0  # half log-SNR: beyond, signal or noise prevails by more than e^5
@@ -43,7 +43,7 @@ class Lambda(Grid):
 
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:
         lam = half_log_snr(diffusion)
-        return nearest(lam, torch.linspace(float(lam[-1]), float(lam[0]), n, dtype=torch.float64, device=lam.device))
+        return _at(self, lam, torch.linspace(float(lam[-1]), float(lam[0]), n, dtype=torch.float64, device=lam.device))
 
 
 class Karras(Grid):
@@ -61,8 +61,8 @@ class Karras(Grid):
 
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:
         root = torch.exp(-half_log_snr(diffusion) / self.rho)
-        return nearest(
-            root, torch.linspace(float(root[-1]), float(root[0]), n, dtype=torch.float64, device=root.device)
+        return _at(
+            self, root, torch.linspace(float(root[-1]), float(root[0]), n, dtype=torch.float64, device=root.device)
         )
 
 
@@ -79,7 +79,12 @@ class ArcLength(Grid):
     def positions(self, diffusion: Diffusion, n: int) -> Tensor:
         path = arc_length(diffusion)
         targets = float(path[-1]) * torch.arange(n, 0, -1, dtype=torch.float64, device=path.device) / n
-        return nearest(path, targets)
+        return _at(self, path, targets)
+
+
+def _at(grid: Grid, values: Tensor, targets: Tensor) -> Tensor:
+    """Where values for 1..N are what is wanted: the nearest steps, or the real ones between them."""
+    return (between if grid.real else nearest)(values, targets)
 
 
 def _turning(diffusion: Diffusion) -> tuple[Callable[[Level], Tensor], Tensor]:

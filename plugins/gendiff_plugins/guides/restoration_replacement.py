@@ -73,7 +73,7 @@ class Resampled(Sampler):
 
     resample: int
     jump: int
-    steps: tuple[int, ...]
+    steps: tuple[int | float, ...]
 
     def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         walk = list(walked(len(self.steps) - 1, self.resample, self.jump))

@@ -117,7 +117,7 @@ class Walk(Sampler):
     eta: float
     eta_b: float
     sigma: float
-    steps: tuple[int, ...]
+    steps: tuple[int | float, ...]
 
     def updates(self, diffusion: Diffusion) -> Iterator[Update]:
         d = self.learned["d"].to(diffusion.scales.device)

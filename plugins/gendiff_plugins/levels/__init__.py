@@ -18,4 +18,10 @@ def gendiff_components() -> list[Lazy]:
             f"{here}:LowDiscrepancy",
             "every step alike, the events of a batch spread evenly: less variance",
         ),
+        Lazy(
+            "levels",
+            "importance",
+            "gendiff_plugins.levels.adaptive:Importance",
+            "in proportion to the loss, as it goes",
+        ),
     ]

@@ -24,7 +24,7 @@ from gendiff.schedule import NoiseSchedule
 from gendiff.shapes import EventShape
 from gendiff.storage import reading
 from gendiff_plugins.models.embedding import sinusoids
-from gendiff_plugins.models.levels import LABEL, check_events, check_labels, mean_scales
+from gendiff_plugins.models.levels import LABEL, check_events, check_labels, entries, mean_scales
 from gendiff_plugins.models.unet import zero
 
 MOST = 16 * 2**30  # bytes of a file
@@ -250,8 +250,7 @@ class ADMNetwork(nn.Module):
 
     def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """``ε̂``, of the shape of an event."""
-        step = i.long()
-        embedding = self.time_embed(_steps(self.t[step], self.made.channels))
+        embedding = self.time_embed(_steps(entries(self.t, i), self.made.channels))
         if self.made.classes:
             told = self.label_emb.weight.mean(0).expand_as(embedding)  # of no class, which it never was
             if condition:
@@ -260,7 +259,7 @@ class ADMNetwork(nn.Module):
                     label < len(self.label_emb.weight), self.label_emb(label.squeeze(1) % self.made.classes), told
                 )
             embedding = embedding + told
-        x = x * self.scale[step][:, None, None, None]
+        x = x * entries(self.scale, i)[:, None, None, None]
         skips = []
         for parts in self.input_blocks:
             x = _through(parts, x, embedding)

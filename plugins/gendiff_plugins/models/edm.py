@@ -25,7 +25,7 @@ from gendiff.errors import ConfigError, DataError
 from gendiff.pretrained import OF, Pretrained
 from gendiff.shapes import EventShape
 from gendiff_plugins.models import edm_pickle
-from gendiff_plugins.models.levels import LABEL, check_events, check_labels, mean_scales
+from gendiff_plugins.models.levels import LABEL, check_events, check_labels, entries, mean_scales
 from gendiff_plugins.models.song_unet import DhariwalUNet, SongUNet, UNetBlock
 
 HIGHEST = 1e5  # σ: beyond, where a vanishes, it is noise whatever the number is
@@ -215,14 +215,19 @@ class Preconditioned(nn.Module):
 
     def forward(self, x: Tensor, i: Tensor, condition: Given | None = None) -> Tensor:
         """``x̂_0``, of the shape of an event."""
-        step = i.long()
-        sigma, scale = (table[step][:, None, None, None] for table in (self.sigma, self.scale))
+        sigma, scale = (self._at(table, i)[:, None, None, None] for table in (self.sigma, self.scale))
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         x = x.float() * scale
         channels = self.outside.img_channels
         F = self.model(c_in * x, c_noise.flatten(), self.labels(x.shape[0], condition, x.device))
         output: Tensor = c_skip * x[:, :channels] + c_out * F[:, :channels].float()
         return output
+
+    @staticmethod
+    def _at(table: Tensor, i: Tensor) -> Tensor:
+        """An entry at a whole step, to the bit; between two, their logarithms are joined."""
+        whole = i == i.round()
+        return torch.where(whole, table[i.long()], entries(table.log(), i).exp())
 
     def labels(self, count: int, condition: Given | None, device: torch.device) -> Tensor | None:
         """One row for each event, 1 at its class; 0 everywhere where none is said."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gendiff.condition import Conditions
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.grid import along
+from gendiff.interpolation import between
 from gendiff.level import Level
 from gendiff.model import Model
 from gendiff.shapes import EventShape
@@ -32,6 +34,14 @@ def mean_scales(diffusion: Diffusion) -> tuple[Tensor, Tensor]:
         return (at.s**2).expand(-1, *shape).flatten(1).mean(1)
 
     return along(diffusion, signal).sqrt(), along(diffusion, noise).sqrt()
+
+
+def entries(table: Tensor, i: Tensor) -> Tensor:
+    """What a table over the steps 0..N says at steps ``i`` in 1..N, ``(B,)``: the entry of a whole one, to the bit.
+
+    Between two steps it goes as `gendiff.interpolation` has it; step 0, which no network is asked at, counts for nothing.
+    """
+    return between(lambda step: torch.where(step == 0, torch.inf, table[step]), i.to(table), len(table) - 1)
 
 
 def check_events(model: Model, event_shape: EventShape, channels: int, factor: int) -> None:

@@ -37,7 +37,9 @@ class ELBO(Objective):
 
     ``ω = (N/2) (SNR_{i-1} - SNR_i) c sin² θ``, and SNR_1 instead of the difference at i = 1: with i uniform the expected loss is
     the bound in nats per dimension, without what no network changes (``gendiff process likelihood`` has it all). The network is
-    that of ``wiener``, so that no weight is infinite however fast a component vanishes.
+    that of ``wiener``, so that no weight is infinite however fast a component vanishes. At real steps
+    ``ω = -((N-1)/2) dSNR/di c sin² θ``, and the expected loss is the bound of continuous time, from step 1 on: without what step
+    1 leaves of the data.
 
     Reference: Kingma, Salimans, Poole, Ho 2021, Variational Diffusion Models, arXiv 2107.00630, eq. 13.
     """
@@ -46,6 +48,9 @@ class ELBO(Objective):
     parametrization = Parametrization.WIENER
 
     def weight(self, at: Level) -> Tensor:
+        if at.i.dtype.is_floating_point:
+            fall = -2 * at.half_log_snr_speed * torch.exp(2 * at.half_log_snr)
+            return ((at.N - 1) / 2 * fall * at.variance * at.theta.sin() ** 2).to(at.dtype)
         lam, before = at.half_log_snr, at.before.half_log_snr
         first = torch.isinf(before) | (at.i == 1).reshape(-1, *[1] * (lam.ndim - 1))
         drop = torch.exp(2 * torch.where(first, lam, before)) * torch.where(

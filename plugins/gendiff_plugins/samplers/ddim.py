@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -49,7 +49,7 @@ class Ancestral(GridSampler):
         return plan(diffusion, self.descent(diffusion), eta=1.0)
 
 
-def plan(diffusion: Diffusion, steps: list[int], eta: float) -> Iterator[Update]:
+def plan(diffusion: Diffusion, steps: Sequence[float], eta: float) -> Iterator[Update]:
     """The updates of DDIM(η); the noise is absent where η = 0 and at the last step of a process with s_0 = 0."""
     for i, j in pairwise(steps):
         here, there = diffusion.at(i, torch.float64), diffusion.at(j, torch.float64)

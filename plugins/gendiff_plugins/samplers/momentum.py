@@ -36,7 +36,7 @@ class Momentum(GridSampler):
             if fall.max() > 1e-9:
                 raise ConfigError(
                     "sampler 'momentum' needs a process whose noise never shrinks",
-                    details=[f"s is larger at i = {j} than at i = {i} for {int((fall > 1e-9).sum())} components"],
+                    details=[f"s is larger at i = {j:g} than at i = {i:g} for {int((fall > 1e-9).sum())} components"],
                     fix="use --sampler ancestral or --sampler ddim",
                     subject="sampler.name",
                 )

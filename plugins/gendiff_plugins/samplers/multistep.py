@@ -12,7 +12,7 @@ the work of other components.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -139,8 +139,8 @@ class _Step:
 
     """
 
-    i: int
-    j: int
+    i: float
+    j: float
     a_j: Tensor
     s_j: Tensor
     s_ratio: Tensor
@@ -149,7 +149,7 @@ class _Step:
     second: bool
 
 
-def _walk(diffusion: Diffusion, steps: list[int]) -> Iterator[_Step]:
+def _walk(diffusion: Diffusion, steps: Sequence[float]) -> Iterator[_Step]:
     h_prev: Tensor | None = None
     dead = torch.zeros((), dtype=torch.bool)
     for i, j in pairwise(steps):

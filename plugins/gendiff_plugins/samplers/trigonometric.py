@@ -74,7 +74,7 @@ class Trigonometric(GridSampler):
 class _Angle:
     """A step in terms of θ: float64 diagonals, with ``T = of_x_0 x̂_0 + of_eps ε̂ + constant``."""
 
-    i: int
+    i: float
     theta: Tensor
     root_v: Tensor
     centre: Tensor  # a m
@@ -83,7 +83,7 @@ class _Angle:
     constant: Tensor
 
     @classmethod
-    def of(cls, diffusion: Diffusion, i: int) -> _Angle:
+    def of(cls, diffusion: Diffusion, i: float) -> _Angle:
         at = diffusion.at(i, torch.float64)
         of_x_0 = at.sin / at.c.sqrt()
         return cls(i, at.theta, at.v.sqrt(), at.a * at.m, of_x_0, -at.cos, -of_x_0 * at.m)

@@ -30,7 +30,7 @@ class GendiffScheduler:
     def __init__(self, config: dict[str, Any], tables: dict[str, Tensor]) -> None:
         self.config = config
         self.tables = tables
-        self.steps: list[int] = tables["i"].tolist()
+        self.steps: list[float] = tables["i"].tolist()
         self.beliefs: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
@@ -65,6 +65,8 @@ class GendiffScheduler:
         """What the network sees, in event space."""
         if self.config["parametrization"] == "wiener":
             x_bar = self._normalized(x_bar, k)
+        elif "sees.x" in self.tables:
+            x_bar = self._affine("sees", k, torch.zeros_like(x_bar), x_bar)
         return self.unrotate(x_bar)
 
     def draws(self, k: int) -> bool:
@@ -92,12 +94,18 @@ class GendiffScheduler:
     def _at(self, name: str, k: int) -> Tensor:
         return self.tables[name][k]
 
+    def _affine(self, view: str, k: int, output: Tensor, x_bar: Tensor) -> Tensor:
+        of_output, of_x, rest = (self._at(f"{view}.{part}", k) for part in ("out", "x", "1"))
+        return of_output * output + of_x * x_bar + rest
+
     def _normalized(self, x_bar: Tensor, k: int) -> Tensor:
         a, s, m, c = (self._at("a", k), self._at("s", k), self.tables["m"], self.tables["c"])
         return (x_bar - a * m) / (a**2 * c + s**2).sqrt()
 
     def _decoded(self, output: Tensor, k: int, x_bar: Tensor) -> tuple[Tensor, Tensor]:
         """``(x̂_0, ε̂)`` that the output stands for; components of which nothing is left (``prior``) are the mean m."""
+        if "x_0.out" in self.tables:  # of a view of which there are tables
+            return self._affine("x_0", k, output, x_bar), self._affine("eps", k, output, x_bar)
         a, s, m, c = (self._at("a", k), self._at("s", k), self.tables["m"], self.tables["c"])
         match self.config["parametrization"]:
             case "x0":
