@@ -238,11 +238,11 @@ def _plan(
     arms = parse_arms(texts, registry)
     remark_overruled(*(arm.over(common) for arm in arms if arm.run is None))
     contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
-    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.picture_shape)
+    first, others = instruments(features, fid_weights, metrics, contenders[0].config.data.picture_shape)
     return Plan(
         contenders=tuple(contenders),
-        seeds=_seeds(seeds),
-        features=instruments,
+        seeds=seed_numbers(seeds),
+        features=first,
         n=n,
         metrics=others,
         evaluations=numbers(nfe, "--nfe", "10,20,50") if nfe is not None else _common_steps(contenders),
@@ -257,20 +257,21 @@ def _common_steps(contenders: Sequence[Contender]) -> tuple[int, ...]:
     return (only,) if len(steps) == 1 and isinstance(only := steps.pop(), int) else ()
 
 
-def _instruments(
+def instruments(
     features: list[str] | None, weights: Path | None, metrics: list[str] | None, shape: EventShape
 ) -> tuple[tuple[Features, ...], tuple[Metric, ...]]:
+    """The features and the metrics that are asked for, or those that suit the events; features first."""
     from gendiff.features import Features
     from gendiff.metric import Metric
 
-    instruments = chosen_instruments(features, metrics, weights, shape, None)
+    chosen = chosen_instruments(features, metrics, weights, shape, None)
     return (
-        tuple(one for one in instruments if isinstance(one, Features)),
-        tuple(one for one in instruments if isinstance(one, Metric)),
+        tuple(one for one in chosen if isinstance(one, Features)),
+        tuple(one for one in chosen if isinstance(one, Metric)),
     )
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seed_numbers(text: str) -> tuple[int, ...]:
     """``3`` is three of them, ``0,4,7`` are these; ``4,`` is one."""
     if "," in text:
         return numbers(text, "--seeds", "0,4,7", least=0)
