@@ -165,7 +165,7 @@ def tune(
                 raise
             ended = True
         facts = study.facts()
-        files = write(study.path, facts)
+        files = write(study, facts)
     if json:
         json_result(facts)
     else:

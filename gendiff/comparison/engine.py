@@ -63,6 +63,7 @@ class Comparison:
         self.path = path
         self.plan = plan
         self._memory: dict[tuple[str, int], int] = {}
+        self._finished: list[Cell] = []
 
     @classmethod
     def create(cls, plan: Plan, out: Path | None = None, argv: Sequence[str] = ()) -> Comparison:
@@ -303,6 +304,19 @@ class Comparison:
             if cell in shown and self._seen(cell, steps := self._steps()) is None:
                 pieces.append(partial(self._look, cell, steps, device, heed))
         return pieces
+
+    def left(self) -> int:
+        """How many pieces of work are missing, those among them that wait for a run to be trained."""
+        shown, count = self.shown(), 0
+        for cell in [cell for cell in self.plan.cells() if cell not in self._finished]:
+            if not cell.contender.runs and not self.is_trained(cell):
+                left = 1 + len(self.plan.samplers(cell.contender)) + (cell in shown)
+            else:
+                left = len(self._unmeasured(cell)) + (cell in shown and self._seen(cell, self._steps()) is None)
+            count += left
+            if not left:
+                self._finished.append(cell)
+        return count
 
     def _steps(self) -> list[int]:
         """Those at which all arms are looked at."""

@@ -29,7 +29,7 @@ import torch
 
 from gendiff.command import command
 from gendiff.comparison.arm import Arm
-from gendiff.comparison.measure import Ruler
+from gendiff.comparison.measure import Measure, Ruler
 from gendiff.comparison.plan import Contender, reference_events
 from gendiff.comparison.space import Dimension, space, words
 from gendiff.comparison.work import Listener, measured, trained
@@ -354,6 +354,10 @@ class Study:
             "reproduce": {"command": self.about["argv"], "plan": plan},
         }
 
+    def measured(self, number: int) -> Measure | None:
+        """What was measured of a trial at its end, with its first seed; None where it is not there."""
+        return Measure.load(self._measure_path(number, self.plan.seeds[0], self.plan.checks))
+
     # --- one trial -----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -435,7 +439,7 @@ class Study:
             run = trained(
                 self.path, folder / "runs" / f"s{seed}", config, argv, what, registry, device, listener, until
             )
-            path, sampler = folder / "measures" / f"s{seed}-{check}.npz", contender.config.sampler
+            path, sampler = self._measure_path(number, seed, check), contender.config.sampler
             measure = measured(
                 self.path, path, Run.open(run.path), sampler, seed, self.plan.ruler, what, device, listener, heed
             )
@@ -474,6 +478,9 @@ class Study:
             "failure": failure,
             "runs": [str(folder / "runs" / f"s{seed}") for seed in self.plan.seeds],
         }
+
+    def _measure_path(self, number: int, seed: int, check: int) -> Path:
+        return self._folder(number) / "measures" / f"s{seed}-{check}.npz"
 
     def _folder(self, number: int) -> Path:
         return inside(self.path, self.path / "trials" / f"{number:05d}")

@@ -28,7 +28,6 @@ STOP_SIGNALS = tuple(
 TOGETHER = 0.2  # seconds in which signals are one request
 _listening: list[int] = []  # the signal whose companions are waited for, if one is
 _requests: list[int] = []  # since the outermost block began
-_also: list[int] = []  # further signals that ask to stop
 _blocks: list[bool] = []  # whether each, the innermost last, is interruptible
 
 
@@ -71,16 +70,6 @@ def listen_to(number: int) -> None:
 
 
 @contextmanager
-def hearing(number: int) -> Iterator[None]:
-    """Inside the block this signal is a request to stop too."""
-    _also.append(number)
-    try:
-        yield
-    finally:
-        _also.remove(number)
-
-
-@contextmanager
 def within(minutes: float | None) -> Iterator[None]:
     """Ask this process to stop, by SIGUSR1, once the block has lasted so long; None lets it last."""
     if minutes is None:
@@ -102,7 +91,7 @@ def within(minutes: float | None) -> Iterator[None]:
 @contextmanager
 def _block(at_once: bool) -> Iterator[None]:
     outermost = not _blocks and threading.current_thread() is threading.main_thread()  # no other may set handlers
-    previous = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, *_also)} if outermost else {}
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS} if outermost else {}
     _blocks.append(at_once)
     try:
         for number, handler in previous.items():
