@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gendiff.command import command
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, Stopped
 from gendiff.machine.load import Load
 from gendiff_cli.comparison import describe, report, warning
 from gendiff_cli.console import busy, counted, next_step, note, result
@@ -220,7 +220,13 @@ def compare(
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
         spread = partial(_spread, comparison, workers, parameters, device) if workers is not None else None
-        facts, files = _compared(comparison, registry, world.device, unequal, gate or [], crew, spread)
+        try:
+            facts, files = _compared(comparison, registry, world.device, unequal, gate or [], crew, spread)
+        except Stopped as stop:
+            if spread is not None:
+                own = [word for text in worker or [] for word in ("--worker", text)]
+                stop.fix = f"go on: {command('compare', '--resume', comparison.path, '--workers', workers, *own)}"
+            raise
     report(facts, files, json)
 
 

@@ -327,8 +327,10 @@ def _report(facts: Mapping[str, Any], files: list[Path]) -> None:
 
 
 def _state(one: Mapping[str, Any], checks: int) -> str:
-    if one["state"] == "pruned":
-        return f"given up at check {len(one['checks'])} of {checks}"
-    return {"complete": "", "running": "not finished", "failed": f"failed: {one['failure']}"}.get(
-        one["state"], one["state"]
-    )
+    said = {
+        "complete": "",
+        "pruned": f"given up at check {len(one['checks'])} of {checks}",
+        "running": "not finished",
+        "failed": f"failed: {one['failure']}",
+    }
+    return said.get(one["state"], str(one["state"]))

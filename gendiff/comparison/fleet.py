@@ -167,7 +167,7 @@ class Fleet:
     def _ended(self, job: Any) -> bool:
         """Whether a job was killed; raises the error of its worker where that failed by itself."""
         try:
-            code = job.result()
+            code: int = job.result()
         except Exception:  # there is none
             return True
         if code in STOPPED:

@@ -132,7 +132,7 @@ class StudyPlan:
                 for key in ("n", "checks", "search", "prune", "search_seed", "precision", "compiled", "by", "better")
             }
             return cls(
-                layers=tuple(Layer(str(one["origin"]), dict(one["table"])) for one in table["layers"]),
+                layers=tuple(Layer(str(one["origin"]), dict(one["table"])) for one in table["settings"]),
                 dimensions=space([str(text) for text in table["over"]]),
                 features=tuple(Features.model_validate(one) for one in table["features"]),
                 metrics=tuple(Metric.model_validate(one) for one in table["metrics"]),
@@ -146,7 +146,7 @@ class StudyPlan:
     def table(self) -> dict[str, Any]:
         """Plain values, from which `of_table` makes the plan again."""
         return {
-            "layers": [{"origin": layer.origin, "table": _plain(layer.table)} for layer in self.layers],
+            "settings": [{"origin": layer.origin, "table": _plain(layer.table)} for layer in self.layers],
             "over": [one.text for one in self.dimensions],
             "by": self.by,
             "better": self.better,

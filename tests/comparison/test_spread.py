@@ -256,7 +256,7 @@ def test_a_preempted_worker_saves_first_and_then_lets_its_job_be_queued_again():
 
 
 class TestCommand:
-    ARMS = ("--arm", "identity", "--arm", "dct", "--seeds", 2, *TINY, "--n", 16, "--features", "pixels", "--nfe", 4)
+    ARMS = ("--arm", "identity", "--arm", "dct", "--seeds", 1, *TINY, "--n", 16, "--features", "pixels", "--nfe", 4)
 
     @pytest.fixture(autouse=True)
     def here(self, monkeypatch, tmp_path):

@@ -271,9 +271,7 @@ class TestDirectory:
         with pytest.raises(ConfigError, match="holds a study of other settings") as refused:
             Study.create(planned("lr=1e-4..1e-2:log"), tmp_path / "s")
         assert "it differs in: over" in str(refused.value)
-        assert "searched there: rotation=dct,identity; lr=" in str(refused.value) or "searched there: lr=" in str(
-            refused.value
-        )
+        assert "searched there: lr=0.0001..0.1:log; rotation=dct,identity" in str(refused.value)
         assert f"gendiff tune --resume {tmp_path / 's'}" in str(refused.value)
 
     def test_one_that_holds_something_else_is_refused(self, plan, tmp_path):

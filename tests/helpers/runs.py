@@ -95,7 +95,7 @@ def train(
     until: int | None = None,
     **changed: Any,
 ) -> Trainer:
-    """Train as ``gendiff train`` and ``--resume`` do, to step ``steps``, or pause at ``until``; ``changed`` are other training settings."""
+    """Train as ``gendiff train`` and ``--resume`` do, to step ``steps`` or up to ``until``; ``changed`` are other settings."""
     if steps is not None or changed:
         layers = [Layer("run", run.config.table()), Layer("now", {"train": {"steps": steps, **changed}})]
         layers[1].table["train"] = {key: value for key, value in layers[1].table["train"].items() if value is not None}
