@@ -56,6 +56,12 @@ PLAN = "plan.json"
 FOLDERS = ("runs", "measures", "looks", "figures", "cache", "claims", "workers")
 
 
+WAIT = 5.0  # seconds between two looks at what others do
+
+#: A piece of work: what it is, what does it, and for which cell.
+Piece = tuple[str, Callable[[Listener], None], Cell]
+
+
 class Comparison:
     """A comparison directory. Use `Comparison.create` or `Comparison.open`."""
 
@@ -268,7 +274,7 @@ class Comparison:
         )
 
     def share(
-        self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None], wait: float = 5.0
+        self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None], wait: float = WAIT
     ) -> None:
         """Take part in the work, beside any number of processes that see the directory: do what none of them does.
 
@@ -282,9 +288,7 @@ class Comparison:
         while pieces := self.missing(registry, device, heed):
             done = 0
             for work in pieces:
-                with suppress(Held):
-                    work(listener)
-                    done += 1
+                done += _is_done(work, listener)
                 heed()
             if not done:
                 time.sleep(wait)
@@ -325,7 +329,7 @@ class Comparison:
 
     def _each(
         self,
-        pieces: Sequence[tuple[str, Callable[[Listener], None], Cell]],
+        pieces: Sequence[Piece],
         trial: Callable[[torch.device, Cell], None],
         device: torch.device,
         registry: Registry,
@@ -333,24 +337,46 @@ class Comparison:
         heed: Callable[[], None],
         crew: Crew,
     ) -> None:
-        """Do pieces of work: what each is, how it is done, and for which cell; ``trial`` takes as much memory and little time."""
-        if crew.at_once == 1 or len(pieces) < 2:
-            with so_many(crew.threads) if crew.at_once > 1 else nullcontext():
-                for _, work, _ in pieces:
-                    work(listener)
-                    heed()
-            return
+        """Do pieces of work: what each is, how it is done, and for which cell; ``trial`` takes as much memory and little time.
 
-        def apart(work: Callable[[Listener], None], say: Callable[[Any], None]) -> None:
+        Those that somebody else does are waited for: they come to the same there, or are done here where that one ends before.
+        """
+        while pieces := self._once(pieces, trial, device, registry, listener, heed, crew):
+            with listener.working(f"{pieces[0][0]}: others work on it, and are waited for", 1):
+                time.sleep(WAIT)
+            heed()
+
+    def _once(
+        self,
+        pieces: Sequence[Piece],
+        trial: Callable[[torch.device, Cell], None],
+        device: torch.device,
+        registry: Registry,
+        listener: Listener,
+        heed: Callable[[], None],
+        crew: Crew,
+    ) -> list[Piece]:
+        """Do those of the pieces that nobody else does; returns the others."""
+        if crew.at_once == 1 or len(pieces) < 2:
+            held = list[Piece]()
+            with so_many(crew.threads) if crew.at_once > 1 else nullcontext():
+                for piece in pieces:
+                    if not _is_done(piece[1], listener):
+                        held.append(piece)
+                    heed()
+            return held
+
+        def apart(work: Callable[[Listener], None], say: Callable[[Any], None]) -> bool:
             try:
-                work(listener.apart(say))
+                return _is_done(work, listener.apart(say))
             except Exception as error:
                 raise named(error, registry.entries()) from error
 
         memory = [self._memory_of(trial, device, cell) for *_, cell in pieces]
         jobs = [Job(what, partial(apart, work), most) for (what, work, _), most in zip(pieces, memory, strict=True)]
         with listener.together() as heard:
-            together(jobs, crew, heard)
+            outcomes = together(jobs, crew, heard)
+        return [piece for piece, done in zip(pieces, outcomes, strict=True) if not done]
 
     def _memory_of(self, trial: Callable[[torch.device, Cell], None], device: torch.device, cell: Cell) -> int:
         """The bytes that a piece of work for an arm takes at most; it is found out once."""
@@ -447,6 +473,15 @@ class Comparison:
     def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
         mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long
         return self.path / "measures" / cell.name / f"{slug(sampler.spec)}-{mark}.npz"
+
+
+def _is_done(work: Callable[[Listener], None], listener: Listener) -> bool:
+    """Do a piece of work, unless somebody else does; returns whether it is done here."""
+    try:
+        work(listener)
+    except Held:
+        return False
+    return True
 
 
 def _staged(out: Path) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ import torch
 from command import TINY, run
 from plans import TWO, plan_of
 from runs import CPU, exit_code, forked
-from test_at_once import done
+from test_at_once import PAIR, done
 
 from gendiff.comparison import engine as engine_module
 from gendiff.comparison import fleet as fleet_module
@@ -111,14 +113,30 @@ def test_what_somebody_works_on_is_left_to_them(plan, tmp_path, monkeypatch):
     assert comparison.left() == 0
 
 
-def test_one_machine_alone_says_who_has_what_it_needs(plan, tmp_path):
+@pytest.mark.parametrize("crew", [ALONE, PAIR], ids=["one at a time", "two at a time"])
+def test_others_may_join_one_that_is_worked_on(plan, alone, tmp_path, monkeypatch, crew):
+    """Whoever works on the whole waits for what they have, and says so."""
+    monkeypatch.setattr(engine_module, "WAIT", 0.05)
+    monkeypatch.setattr(engine_module, "memory_of", lambda work: 0)
+    waited = []
+    monkeypatch.setattr(
+        Silent, "working", lambda self, what, total: waited.append(what) or nullcontext(lambda count: None)
+    )
     comparison = Comparison.create(plan, tmp_path / "c", ["compare"])
-    with (
-        claimed(tmp_path / "c" / "claims" / comparison.plan.cells()[0].name / "train"),
-        pytest.raises(Held, match="worked on by another process"),
-        comparison.working() as heed,
-    ):
-        comparison.finish(default_registry(), CPU, Silent(), heed)
+    folder, held = tmp_path / "c" / "claims" / comparison.plan.cells()[0].name / "train", os.pipe()
+
+    def hold():
+        with claimed(folder):
+            os.write(held[1], b".")
+            for _ in iter(lambda: len(list((tmp_path / "c" / "runs").glob("*/checkpoints/step-*4"))), 3):
+                time.sleep(0.01)  # until all other runs are trained
+        share(tmp_path / "c")
+
+    child = forked(hold)
+    os.read(held[0], 1)
+    assert done(tmp_path / "c", plan, crew) == alone
+    assert exit_code(child) == 0
+    assert any("others work on it" in what for what in waited)
 
 
 class Job:
