@@ -84,9 +84,10 @@ class CheckError(GendiffError):
 
 
 class Stopped(GendiffError):
-    """Stopped on request after a resumable checkpoint was saved (exit code 75, or 130 for Ctrl-C)."""
+    """Stopped on request after a resumable checkpoint was saved (exit code 75, or 130 for Ctrl-C); ``signal`` asked for it."""
 
     exit_code = 75
+    signal = 0
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ COMMANDS = {
     "interpolate": "From one picture to another, along the noise from which the deterministic path leads to each.",
     "evaluate": "Measure how far samples are from data: FID and its relatives, spectrum, brightness and contrast.",
     "compare": "Compare arms under one budget: train what is missing, sample with shared noise, rank with intervals.",
+    "tune": "Search settings with Optuna: each trial is a run, measured on its way and given up early where that is bad.",
     "reproduce": "Reproduce a figure or the table of the blur-diffusion paper, or hold processes against their isotropic twin.",
     "export": "Write a trained network for people who have no gendiff: a pipeline of diffusers, safetensors, ONNX.",
     "push": "Export a trained network to the Hub of Hugging Face, with its model card.",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gendiff.errors import ConfigError
+from gendiff.command import command
+from gendiff.errors import ConfigError, Stopped
 from gendiff.machine.load import Load
 from gendiff_cli.comparison import describe, report, warning
-from gendiff_cli.console import busy, note
-from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
+from gendiff_cli.console import busy, counted, next_step, note, result
+from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of, one_at_a_time
 from gendiff_cli.measured import chosen_instruments
 from gendiff_cli.opening import asking, open_run
 from gendiff_cli.options import (
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import Unequal
     from gendiff.comparison.plan import Contender, Plan
+    from gendiff.comparison.work import Listener
     from gendiff.features import Features
     from gendiff.machine.jobs import Crew
     from gendiff.metric import Metric
@@ -46,11 +50,12 @@ if TYPE_CHECKING:
     from gendiff.shapes import EventShape
 
 MEASURING = "Measuring"
+SPREADING = "Several machines"
 
 
 @configured(
     "arm grid seeds steps batch lr ema model data size latent condition hold_out noise objective sampler "
-    "nfe n features fid_weights metric precision compiled gate allow device threads at_once out preset config set"
+    "nfe n features fid_weights metric precision compiled gate allow device threads at_once workers worker out preset config set"
 )
 def compare(
     context: typer.Context,
@@ -112,6 +117,33 @@ def compare(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     at_once: AtOnceOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Let so many workers do it, jobs of Slurm where there is one, else processes of this machine (submitit).",
+            metavar="N",
+            rich_help_panel=SPREADING,
+        ),
+    ] = None,
+    worker: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a worker gets, as submitit calls it: slurm_partition=gpu, gpus_per_node=1, timeout_min=600, "
+            "cluster=local; may be given again.",
+            metavar="KEY=VALUE",
+            rich_help_panel=SPREADING,
+        ),
+    ] = None,
+    take_part: Annotated[
+        Path | None,
+        typer.Option(
+            "--join",
+            help="Be a worker of a comparison that others work on: take what is free, until nothing is left.",
+            metavar="DIR",
+            rich_help_panel=SPREADING,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory; default: the next number under comparisons/. The same comparison goes on."),
@@ -139,6 +171,10 @@ def compare(
     from gendiff.comparison.sweep import swept
     from gendiff.machine.world import join
 
+    if take_part is not None:
+        _join(context, registry, take_part, device, threads)
+        return
+    parameters = _parameters(worker or [], workers, at_once)
     comparison: Comparison | None
     if resume is not None:
         others = {
@@ -170,8 +206,11 @@ def compare(
             note(warning(contender.label, finding.text))
     if out is not None:
         comparison = Comparison.held(plan, out)
-    with join(device) as world:
-        crew = crew_of(len(plan.cells()), at_once, threads, world.device, "runs are trained and measured")
+    with join(device if workers is None else None) as world:
+        if workers is None:
+            crew = crew_of(len(plan.cells()), at_once, threads, world.device, "runs are trained and measured")
+        else:
+            crew = one_at_a_time(threads, world.device)
         names = rehearse(plan, world.device)
         for text in gate or []:
             Gate.parse(text, names)
@@ -180,7 +219,14 @@ def compare(
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
-        facts, files = _compared(comparison, registry, world.device, unequal, gate or [], crew)
+        spread = partial(_spread, comparison, workers, parameters, device) if workers is not None else None
+        try:
+            facts, files = _compared(comparison, registry, world.device, unequal, gate or [], crew, spread)
+        except Stopped as stop:
+            if spread is not None:
+                own = [word for text in worker or [] for word in ("--worker", text)]
+                stop.fix = f"go on: {command('compare', '--resume', comparison.path, '--workers', workers, *own)}"
+            raise
     report(facts, files, json)
 
 
@@ -198,18 +244,99 @@ def _compared(
     unequal: Sequence[Unequal],
     gates: Sequence[str],
     crew: Crew,
+    spread: Callable[[Listener, Callable[[], None]], None] | None = None,
 ) -> tuple[dict[str, Any], list[Path]]:
-    """Do what is left to do, and write the report."""
+    """Do what is left to do, here or where it is ``spread`` to, and write the report."""
     from gendiff.comparison import report as pages
     from gendiff.comparison.result import result as result_of
     from gendiff_cli.progress import Bars
 
     listener = Bars(registry)
     with comparison.working() as heed:
+        if spread is not None:
+            spread(listener, heed)
         comparison.finish(registry, device, listener, heed, crew)
         looks = comparison.looks(registry, device, listener, heed, crew)
         facts = result_of(comparison, unequal, gates)
         return facts, pages.write(comparison, facts, looks)
+
+
+def _join(context: typer.Context, registry: Registry, path: Path, device: str | None, threads: int | None) -> None:
+    """Do what nobody else does of a comparison, until nothing is left."""
+    from gendiff.comparison.engine import Comparison
+    from gendiff.machine.world import join
+    from gendiff_cli.progress import Bars
+
+    kept = ("take_part", "device", "threads")
+    names = {parameter.name: max(parameter.opts, key=len) for parameter in context.command.params}
+    source = context.get_parameter_source
+    others = [
+        flag
+        for name, flag in names.items()
+        if name not in kept and (s := source(str(name))) and s.name == "COMMANDLINE"
+    ]
+    if others:
+        raise ConfigError(
+            f"a worker does what the comparison says; {', '.join(others)} would change it",
+            where="--join",
+            details=["only --device and --threads may be given with --join"],
+            fix="leave it out",
+        )
+    comparison = Comparison.open(path)
+    with join(device) as world:
+        one_at_a_time(threads, world.device)
+        with comparison.working(alone=False) as heed:
+            comparison.share(registry, world.device, Bars(registry), heed)
+    result(f"nothing is left to do in {path}")
+    next_step(command("compare", "--resume", path))
+
+
+def _spread(
+    comparison: Comparison,
+    workers: int,
+    parameters: Mapping[str, Any],
+    device: str | None,
+    listener: Listener,
+    heed: Callable[[], None],
+) -> None:
+    """Let workers do what is missing, on a CPU with as many threads as this process has: they decide last bits."""
+    import torch
+
+    from gendiff.comparison.fleet import Fleet, Worker
+    from gendiff_cli.worker import work
+
+    if not (left := comparison.left()):
+        return
+    own = ["--device", device] if device is not None else []
+    line = command("compare", "--join", comparison.path.absolute(), "--threads", torch.get_num_threads(), *own)
+    fleet = Fleet(comparison.path / "workers", Worker(work, shlex.split(line)[1:]), workers, parameters)
+    note(f"{counted(workers, 'worker')} ({fleet.cluster}), whose logs are in {fleet.folder}")
+    with listener.working(f"{counted(workers, 'worker')}: pieces of work", left) as advance:
+        fleet.finish(comparison.left, heed, advance, note)
+
+
+def _parameters(texts: Sequence[str], workers: int | None, at_once: int | None) -> dict[str, Any]:
+    """What ``--worker`` says of each worker."""
+    from gendiff.component import parse_value
+
+    if texts and workers is None:
+        raise ConfigError(
+            "--worker says what workers get, and there are none", where="--worker", fix="give --workers N too"
+        )
+    if workers is not None and at_once is not None:
+        raise ConfigError(
+            "each worker does one piece of work at a time",
+            where=f"--at-once {at_once}",
+            fix="leave it out, and give more --workers",
+        )
+    parts = [text.partition("=") for text in texts]
+    if wrong := next(
+        (text for text, (key, equals, _) in zip(texts, parts, strict=True) if not equals or not key.strip()), ""
+    ):
+        raise ConfigError(
+            f"cannot read '{wrong}'", where="--worker", fix="write --worker KEY=VALUE, such as gpus_per_node=1"
+        )
+    return {key.strip(): parse_value(value.strip()) for key, _, value in parts}
 
 
 def _plan(
@@ -238,11 +365,11 @@ def _plan(
     arms = parse_arms(texts, registry)
     remark_overruled(*(arm.over(common) for arm in arms if arm.run is None))
     contenders = [Contender.of(arm, text, common, sampler) for arm, text in zip(arms, texts, strict=True)]
-    instruments, others = _instruments(features, fid_weights, metrics, contenders[0].config.data.picture_shape)
+    first, others = instruments(features, fid_weights, metrics, contenders[0].config.data.picture_shape)
     return Plan(
         contenders=tuple(contenders),
-        seeds=_seeds(seeds),
-        features=instruments,
+        seeds=seed_numbers(seeds),
+        features=first,
         n=n,
         metrics=others,
         evaluations=numbers(nfe, "--nfe", "10,20,50") if nfe is not None else _common_steps(contenders),
@@ -257,20 +384,21 @@ def _common_steps(contenders: Sequence[Contender]) -> tuple[int, ...]:
     return (only,) if len(steps) == 1 and isinstance(only := steps.pop(), int) else ()
 
 
-def _instruments(
+def instruments(
     features: list[str] | None, weights: Path | None, metrics: list[str] | None, shape: EventShape
 ) -> tuple[tuple[Features, ...], tuple[Metric, ...]]:
+    """The features and the metrics that are asked for, or those that suit the events; features first."""
     from gendiff.features import Features
     from gendiff.metric import Metric
 
-    instruments = chosen_instruments(features, metrics, weights, shape, None)
+    chosen = chosen_instruments(features, metrics, weights, shape, None)
     return (
-        tuple(one for one in instruments if isinstance(one, Features)),
-        tuple(one for one in instruments if isinstance(one, Metric)),
+        tuple(one for one in chosen if isinstance(one, Features)),
+        tuple(one for one in chosen if isinstance(one, Metric)),
     )
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seed_numbers(text: str) -> tuple[int, ...]:
     """``3`` is three of them, ``0,4,7`` are these; ``4,`` is one."""
     if "," in text:
         return numbers(text, "--seeds", "0,4,7", least=0)
@@ -282,7 +410,9 @@ def _refuse_changes(given: Sequence[str]) -> None:
         raise ConfigError(
             f"a comparison that goes on keeps its plan; {', '.join(given)} would change it",
             where="--resume",
-            details=["only --gate, --device, --threads, --at-once and --json may be given with --resume"],
+            details=[
+                "only --gate, --device, --threads, --at-once, --workers, --worker and --json may be given with --resume"
+            ],
             fix="leave it out, or start another comparison",
         )
 

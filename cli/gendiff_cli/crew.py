@@ -103,3 +103,17 @@ def crew_of(
             fix="leave it out, or give --device cpu",
         )
     return jobs.ALONE
+
+
+def one_at_a_time(threads: int | None, device: torch.device) -> Crew:
+    """This process alone, with as many threads as each of a crew would have: they decide the last bits of what is computed."""
+    import torch
+
+    from gendiff.machine import jobs
+    from gendiff.machine.threads import by_user
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif jobs.possible(device) and not by_user():
+        torch.set_num_threads(1)
+    return jobs.ALONE

@@ -27,9 +27,14 @@ SECONDS = 10  # between two lines that say how far a preview is
 
 
 def watched(
-    run: Run, trainer: Trainer, registry: Registry, what: str = "", said_to: Callable[[Any], None] | None = None
+    run: Run,
+    trainer: Trainer,
+    registry: Registry,
+    what: str = "",
+    said_to: Callable[[Any], None] | None = None,
+    until: int | None = None,
 ) -> None:
-    """Train under a progress bar, before everyone who wants to watch; ``what`` tells it from other runs of one command.
+    """Train under a progress bar, up to a step where one is given; ``what`` tells it from other runs of one command.
 
     The bar is another process's where there is somebody to whom it is ``said_to``.
     """
@@ -50,7 +55,7 @@ def watched(
                 observers.add(name, plugin)
             for logger in trainer.settings.loggers:
                 observers.make(f"logger {logger.name}", partial(logger.observer, run.path))
-        fit(run, trainer, observers, Preview(run, observers, bar.drawn))
+        fit(run, trainer, observers, Preview(run, observers, bar.drawn), until)
 
 
 def training_bars(held_out: bool, auto_refresh: bool = True) -> Progress:
@@ -198,11 +203,11 @@ class Bars:
             task = bar.add_task(escape(what), total=total)
             yield lambda count: bar.advance(task, count)
 
-    def train(self, what: str, run: Run, trainer: Trainer) -> None:
+    def train(self, what: str, run: Run, trainer: Trainer, until: int | None = None) -> None:
         """Train a run as gendiff train does, and say which it is."""
         if plain():
             err().print(f"training {what}", markup=False)
-        watched(run, trainer, self.registry, what)
+        watched(run, trainer, self.registry, what, until=until)
 
     @contextmanager
     def together(self) -> Iterator[Callable[[int, Any], None]]:
@@ -232,9 +237,9 @@ class DistantBars:
         self.say(("work", what, total))
         yield lambda count: self.say(("advance", count))
 
-    def train(self, what: str, run: Run, trainer: Trainer) -> None:
+    def train(self, what: str, run: Run, trainer: Trainer, until: int | None = None) -> None:
         """Train a run as gendiff train does."""
-        watched(run, trainer, self.registry, what, self.say)
+        watched(run, trainer, self.registry, what, self.say, until)
 
     @contextmanager
     def together(self) -> Iterator[Callable[[int, Any], None]]:

@@ -5,6 +5,7 @@ plan.json            what is compared; the comparison goes on with nothing else
 runs/2-dct-s0/       one run directory for each arm and seed
 measures/2-dct-s0/   what was measured, one file for each sampler
 looks/2-dct-s0.npz   trajectories and losses of each arm, with its first seed
+claims/               who works on what
 compare.json  report.html  figures/
 
 Each file is written whole or not at all, and what is there is not done again.
@@ -14,18 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 
 from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
-from gendiff.comparison.measure import Measure, key_of, measure, rehearse
+from gendiff.comparison.measure import Measure, key_of, rehearse, ruler_of
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
+from gendiff.comparison.work import Listener, measured, trained
+from gendiff.comparison.work import Silent as Silent
 from gendiff.errors import ConfigError, DataError, Stopped
 from gendiff.evaluation.measuring import see
 from gendiff.machine.jobs import ALONE, Crew, Job, memory_of, together
@@ -34,65 +38,28 @@ from gendiff.machine.threads import so_many
 from gendiff.machine.world import World
 from gendiff.plugin.blame import named
 from gendiff.plugin.registry import Registry
-from gendiff.run import checkpoint
 from gendiff.run.directory import Run
-from gendiff.run.generation import NotFinite
 from gendiff.run.network import build_denoiser
 from gendiff.run.record import now
 from gendiff.run.trained import TrainedModel
-from gendiff.sampler import CHUNK, Sampler, Snapshot
+from gendiff.sampler import CHUNK, Sampler
 from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
 from gendiff.storage.disk import unwritable
 from gendiff.storage.files import Files, to_become
 from gendiff.storage.folder import ELSEWHERE, check_empty, empty, inside, leaving_no_folder, numbered
-from gendiff.storage.lock import locked
-from gendiff.training.branch import begin
-from gendiff.training.continuation import check_disk, refuse_other_data
+from gendiff.storage.lock import Held, claimed, locked
 from gendiff.training.cost import evaluation_seconds
-from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 
 PLAN = "plan.json"
-FOLDERS = ("runs", "measures", "looks", "figures", "cache")
+FOLDERS = ("runs", "measures", "looks", "figures", "cache", "claims", "workers")
 
 
-class Listener(Protocol):
-    """Who hears how far a comparison is."""
+WAIT = 5.0  # seconds between two looks at what others do
 
-    def working(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A piece of work of so many parts begins; what it returns is told how many are done now."""
-
-    def train(self, what: str, run: Run, trainer: Trainer) -> None:
-        """Train a run, before whoever wants to watch; ``what`` says which it is, and of how many."""
-
-    def together(self) -> AbstractContextManager[Callable[[int, Any], None]]:
-        """Several pieces of work at a time begin; what it returns hears what was said of each, which is known by a number."""
-
-    def apart(self, say: Callable[[Any], None]) -> Listener:
-        """A listener for the process of one of them: what it hears, it says to the one that is `together`."""
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    @contextmanager
-    def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Say nothing."""
-        yield lambda count: None
-
-    def train(self, what: str, run: Run, trainer: Trainer) -> None:
-        """Train it, and say nothing."""
-        fit(run, trainer)
-
-    @contextmanager
-    def together(self) -> Iterator[Callable[[int, Any], None]]:
-        """Say nothing."""
-        yield lambda number, said: None
-
-    def apart(self, say: Callable[[Any], None]) -> Listener:
-        """Say nothing."""
-        return self
+#: A piece of work: what it is, what does it, and for which cell.
+Piece = tuple[str, Callable[[Listener], None], Cell]
 
 
 class Comparison:
@@ -102,6 +69,7 @@ class Comparison:
         self.path = path
         self.plan = plan
         self._memory: dict[tuple[str, int], int] = {}
+        self._finished: list[Cell] = []
 
     @classmethod
     def create(cls, plan: Plan, out: Path | None = None, argv: Sequence[str] = ()) -> Comparison:
@@ -217,18 +185,21 @@ class Comparison:
     # --- work --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def working(self) -> Iterator[Callable[[], None]]:
+    def working(self, alone: bool = True) -> Iterator[Callable[[], None]]:
         """Hold the directory inside the block; what it returns is to be called between pieces of work, and raises on request.
+
+        Args:
+            alone: whether this process is the one that writes the result; any number of others may `share` the work with it.
 
         Raises:
             Stopped: on a request to stop, wherever it comes; everything that is needed to go on is saved.
-            GendiffError: where another process holds it.
+            Held: where another process holds it.
 
         """
         for name in FOLDERS:
             inside(self.path, self.path / name)
         with (
-            locked(self.path, "worked on", "wait for it, stop it, or choose another --out"),
+            locked(self.path, "worked on", "wait for it, stop it, or choose another --out") if alone else nullcontext(),
             stop_requests() as requests,
         ):
             # Every file is written whole or not at all: work may end anywhere.
@@ -302,9 +273,63 @@ class Comparison:
             crew,
         )
 
+    def share(
+        self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None], wait: float = WAIT
+    ) -> None:
+        """Take part in the work, beside any number of processes that see the directory: do what none of them does.
+
+        A piece of work is the training of a run, what is measured of it with a sampler, or what there is to see of it. One that
+        a killed process held is free again. It ends when nothing is missing, and waits where others do all that is.
+
+        Args:
+            wait: seconds between two looks at what others do.
+
+        """
+        while pieces := self.missing(registry, device, heed):
+            done = 0
+            for work in pieces:
+                done += _is_done(work, listener)
+                heed()
+            if not done:
+                time.sleep(wait)
+
+    def missing(
+        self, registry: Registry, device: torch.device, heed: Callable[[], None]
+    ) -> list[Callable[[Listener], None]]:
+        """What can be done now of what is missing, each piece as what does it; none where all is done."""
+        pieces = list[Callable[[Listener], None]]()
+        shown = self.shown()
+        for cell in self.plan.cells():
+            if not cell.contender.runs and not self.is_trained(cell):
+                what = f"{cell.contender.label}, seed {cell.seed}"
+                pieces.append(partial(self._train, cell, what, registry, device))
+                continue
+            pieces += [partial(self._measure, cell, sampler, device, heed) for sampler in self._unmeasured(cell)]
+            if cell in shown and self._seen(cell, steps := self._steps()) is None:
+                pieces.append(partial(self._look, cell, steps, device, heed))
+        return pieces
+
+    def left(self) -> int:
+        """How many pieces of work are missing, those among them that wait for a run to be trained."""
+        shown, count = self.shown(), 0
+        for cell in [cell for cell in self.plan.cells() if cell not in self._finished]:
+            if not cell.contender.runs and not self.is_trained(cell):
+                left = 1 + len(self.plan.samplers(cell.contender)) + (cell in shown)
+            else:
+                left = len(self._unmeasured(cell)) + (cell in shown and self._seen(cell, self._steps()) is None)
+            count += left
+            if not left:
+                self._finished.append(cell)
+        return count
+
+    def _steps(self) -> list[int]:
+        """Those at which all arms are looked at."""
+        first = self.shown()[0]
+        return list(targets(first.contender.diffusion, self._shown_sampler(first)))
+
     def _each(
         self,
-        pieces: Sequence[tuple[str, Callable[[Listener], None], Cell]],
+        pieces: Sequence[Piece],
         trial: Callable[[torch.device, Cell], None],
         device: torch.device,
         registry: Registry,
@@ -312,24 +337,46 @@ class Comparison:
         heed: Callable[[], None],
         crew: Crew,
     ) -> None:
-        """Do pieces of work: what each is, how it is done, and for which cell; ``trial`` takes as much memory and little time."""
-        if crew.at_once == 1 or len(pieces) < 2:
-            with so_many(crew.threads) if crew.at_once > 1 else nullcontext():
-                for _, work, _ in pieces:
-                    work(listener)
-                    heed()
-            return
+        """Do pieces of work: what each is, how it is done, and for which cell; ``trial`` takes as much memory and little time.
 
-        def apart(work: Callable[[Listener], None], say: Callable[[Any], None]) -> None:
+        Those that somebody else does are waited for: they come to the same there, or are done here where that one ends before.
+        """
+        while pieces := self._once(pieces, trial, device, registry, listener, heed, crew):
+            with listener.working(f"{pieces[0][0]}: others work on it, and are waited for", 1):
+                time.sleep(WAIT)
+            heed()
+
+    def _once(
+        self,
+        pieces: Sequence[Piece],
+        trial: Callable[[torch.device, Cell], None],
+        device: torch.device,
+        registry: Registry,
+        listener: Listener,
+        heed: Callable[[], None],
+        crew: Crew,
+    ) -> list[Piece]:
+        """Do those of the pieces that nobody else does; returns the others."""
+        if crew.at_once == 1 or len(pieces) < 2:
+            held = list[Piece]()
+            with so_many(crew.threads) if crew.at_once > 1 else nullcontext():
+                for piece in pieces:
+                    if not _is_done(piece[1], listener):
+                        held.append(piece)
+                    heed()
+            return held
+
+        def apart(work: Callable[[Listener], None], say: Callable[[Any], None]) -> bool:
             try:
-                work(listener.apart(say))
+                return _is_done(work, listener.apart(say))
             except Exception as error:
                 raise named(error, registry.entries()) from error
 
         memory = [self._memory_of(trial, device, cell) for *_, cell in pieces]
         jobs = [Job(what, partial(apart, work), most) for (what, work, _), most in zip(pieces, memory, strict=True)]
         with listener.together() as heard:
-            together(jobs, crew, heard)
+            outcomes = together(jobs, crew, heard)
+        return [piece for piece, done in zip(pieces, outcomes, strict=True) if not done]
 
     def _memory_of(self, trial: Callable[[torch.device, Cell], None], device: torch.device, cell: Cell) -> int:
         """The bytes that a piece of work for an arm takes at most; it is found out once."""
@@ -354,79 +401,43 @@ class Comparison:
 
     def _unmeasured(self, cell: Cell) -> list[Sampler]:
         """The samplers with which a cell is not measured yet, as it is."""
-        run, plan = self.run(cell), self.plan
+        run, ruler = self.run(cell), ruler_of(self.plan)
 
         def is_measured(sampler: Sampler) -> bool:
-            key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, plan.reference)
+            key = ruler.key(run, sampler, cell.seed)
             return Measure.load(self._measure_path(cell, sampler), key) is not None
 
-        return [sampler for sampler in plan.samplers(cell.contender) if not is_measured(sampler)]
+        return [sampler for sampler in self.plan.samplers(cell.contender) if not is_measured(sampler)]
 
     def _stopped(self, number: int) -> Stopped:
         return stopped("the comparison", number, "what was reached is saved", command("compare", "--resume", self.path))
 
     def _train(self, cell: Cell, what: str, registry: Registry, device: torch.device, listener: Listener) -> None:
-        path = self.run_path(cell)
-        if not (path / "run.json").is_file():
-            if os.path.lexists(path):
-                Files().remove_tree(path)  # killed while it was made: run.json comes last
-            Run.create(cell.contender.with_seed(cell.seed), registry, path, self.about["argv"])
-        run = Run.open(inside(self.path, path), training=True)
-        if run.info["status"] == "done":
-            return
-        refuse_other_data(run, run.config)
-        trainer = Trainer(run.config, device, World(0, 1, device))
-        if any(run.checkpoints.glob("step-*")):
-            trainer.restore(checkpoint.newest(run.checkpoints))
-        elif lineage := begin(trainer, None, run.config.model)[0]:
-            run.update(**{"from": lineage})
-        with run.lock():
-            check_disk(run.path, trainer)
-            run.forget_after(trainer.step)
-            listener.train(what, run, trainer)
+        with self._claim(cell, "train"):
+            config = cell.contender.with_seed(cell.seed)
+            trained(self.path, self.run_path(cell), config, self.about["argv"], what, registry, device, listener)
 
     def _measure(
         self, cell: Cell, sampler: Sampler, device: torch.device, heed: Callable[[], None], listener: Listener
     ) -> None:
-        run, path, plan = self.run(cell), self._measure_path(cell, sampler), self.plan
-        key = key_of(run, sampler, plan.n, cell.seed, plan.instruments, self.plan.reference, **plan.asking)
-        if Measure.load(path, key):
-            return
-        blocks = inside(self.path, path.with_name(f"{path.stem}.{key}"))
-        model = TrainedModel.load(run, device, **self.plan.asking)
-        evaluations = cell.contender.evaluations(sampler)
-        with listener.working(
-            f"{cell.contender.label}, seed {cell.seed}: {sampler.spec}", plan.n * evaluations
-        ) as advance:
+        what = f"{cell.contender.label}, seed {cell.seed}"
+        path, run = self._measure_path(cell, sampler), self.run(cell)
+        with self._claim(cell, path.stem):
+            measured(self.path, path, run, sampler, cell.seed, ruler_of(self.plan), what, device, listener, heed)
 
-            def watch(snapshot: Snapshot) -> None:
-                heed()
-                if snapshot.pivot is not None:
-                    advance(len(snapshot.x_bar))
-
-            try:
-                result = measure(
-                    model,
-                    sampler,
-                    plan.n,
-                    cell.seed,
-                    plan.instruments,
-                    self.plan.reference,
-                    blocks,
-                    Cache(self.path / "cache"),
-                    watch,
-                    lambda count: advance(count * evaluations),
-                    "" if plan.data.length is None else run.info["data"]["fingerprint"],
-                )
-            except NotFinite as error:
-                error.where = f"{cell.contender.label}, seed {cell.seed}"
-                raise
-        result.save(path, key)
-        for old in path.parent.glob(f"{path.stem}.*/"):  # of weights or settings that are no more
-            Files().remove_tree(old)
+    def _claim(self, cell: Cell, work: str) -> AbstractContextManager[None]:
+        """Whoever does some work on a cell holds it, here and on all machines that share the directory."""
+        return claimed(inside(self.path, self.path / "claims" / cell.name / work))
 
     def _look(
         self, cell: Cell, steps: Sequence[float], device: torch.device, heed: Callable[[], None], listener: Listener
+    ) -> None:
+        with self._claim(cell, "look"):
+            if self._seen(cell, steps) is None:
+                self._see(cell, steps, device, heed, listener)
+
+    def _see(
+        self, cell: Cell, steps: Sequence[int], device: torch.device, heed: Callable[[], None], listener: Listener
     ) -> None:
         with listener.working(f"looking at {cell.contender.label}", 1) as advance:
             model = TrainedModel.load(self.run(cell), device, **self.plan.asking)
@@ -462,6 +473,15 @@ class Comparison:
     def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
         mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long
         return self.path / "measures" / cell.name / f"{slug(sampler.spec)}-{mark}.npz"
+
+
+def _is_done(work: Callable[[Listener], None], listener: Listener) -> bool:
+    """Do a piece of work, unless somebody else does; returns whether it is done here."""
+    try:
+        work(listener)
+    except Held:
+        return False
+    return True
 
 
 def _staged(out: Path) -> list[Path]:

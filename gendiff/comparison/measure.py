@@ -11,7 +11,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,7 @@ from gendiff.comparison.plan import LEVEL, Plan
 from gendiff.dct import dct
 from gendiff.evaluation.event_set import EventSet
 from gendiff.evaluation.measuring import drawn, evaluate
-from gendiff.evaluation.number import Evaluation
+from gendiff.evaluation.number import Evaluation, Number
 from gendiff.features import Features
 from gendiff.metric import Metric
 from gendiff.plain import json_text, json_value
@@ -85,6 +85,45 @@ class Measure:
             return None
         fits = evaluation.numbers and len(first) and first.shape[1:] == power.shape
         return cls(evaluation, power, first) if fits else None
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What runs are measured with, the same for all that are held against each other.
+
+    Args:
+        n: samples of each run.
+        instruments: what samples and reference are compared by.
+        reference: what samples are compared with.
+        asking: how networks are asked, as `TrainedModel.load` takes it.
+        endless: whether they are trained on data without an end, of which no event is seen again.
+
+    """
+
+    n: int
+    instruments: Sequence[Features | Metric]
+    reference: EventSet
+    asking: Mapping[str, Any]
+    endless: bool = False
+
+    def key(self, run: Run, sampler: Sampler, seed: int) -> str:
+        """What a measure of a run, as it is, depends on."""
+        return key_of(run, sampler, self.n, seed, self.instruments, self.reference, **self.asking)
+
+    def trained_on(self, run: Run) -> str:
+        """The fingerprint of the events that a run sees again and again; empty where there are none."""
+        return "" if self.endless else run.info["data"]["fingerprint"]
+
+    def rehearse(self, device: torch.device) -> list[Number]:
+        """What numbers there will be, by measuring a few events of the reference against themselves.
+
+        What would fail after hours fails here: raises `ConfigError` for events that an instrument does not take, `DataError`
+        where it needs a file that is not there.
+        """
+        count = min(REHEARSED, self.reference.n)
+        few = torch.cat([events.cpu() for events in self.reference.at(range(count))])
+        events = EventSet.of_tensor(few, self.reference.about.spec)
+        return list(evaluate(events, events, self.instruments, replicates=2, device=device).numbers)
 
 
 def key_of(
@@ -162,16 +201,14 @@ def measure(
     return Measure(evaluation, store.power / n, store.first)
 
 
-def rehearse(plan: Plan, device: torch.device) -> list[str]:
-    """The names of the numbers that there will be, by measuring a few events of the data against themselves.
+def ruler_of(plan: Plan) -> Ruler:
+    """With what the runs of a comparison are measured."""
+    return Ruler(plan.n, plan.instruments, plan.reference, plan.asking, plan.data.length is None)
 
-    What would fail after hours fails here: raises `ConfigError` for events that an instrument does not take, `DataError` where it
-    needs a file that is not there.
-    """
-    count = min(REHEARSED, plan.reference.n)
-    few = torch.cat([events.cpu() for events in plan.reference.at(range(count))])
-    events = EventSet.of_tensor(few, plan.reference.about.spec)
-    return [number.name for number in evaluate(events, events, plan.instruments, replicates=2, device=device).numbers]
+
+def rehearse(plan: Plan, device: torch.device) -> list[str]:
+    """The names of the numbers that there will be; raises as `Ruler.rehearse`."""
+    return [number.name for number in ruler_of(plan).rehearse(device)]
 
 
 class _Kept:

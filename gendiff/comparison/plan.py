@@ -286,8 +286,7 @@ class Plan:
 
         They are 50 000 at most, and as many as samples where they have no end.
         """
-        events = reference_of(self.split)
-        return EventSet.of_data(events, self.n if events.length is None else min(events.length, MOST_REFERENCE))
+        return reference_events(self.split, self.n)
 
     @property
     def baseline(self) -> Contender:
@@ -327,6 +326,12 @@ class Cell:
     def name(self) -> str:
         """Of its directories."""
         return f"{self.place + 1}-{slug(self.contender.label)}-s{self.seed}"
+
+
+def reference_events(split: Split, n: int) -> EventSet:
+    """What samples are compared with: what is held out, or else all that is trained on, 50 000 at most; ``n`` of endless data."""
+    events = reference_of(split)
+    return EventSet.of_data(events, n if events.length is None else min(events.length, MOST_REFERENCE))
 
 
 def slug(text: str) -> str:

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from gendiff.comparison import report
 from gendiff.comparison.arm import Arm
-from gendiff.comparison.engine import Comparison, Listener
+from gendiff.comparison.engine import Comparison
 from gendiff.comparison.look import Look
 from gendiff.comparison.plan import Cell, Contender, Plan
 from gendiff.comparison.report.figures import STYLE, strips
 from gendiff.comparison.result import result as result_of
+from gendiff.comparison.work import Listener
 from gendiff.features import Features
 from gendiff.lab.figures import FORMATS, Curve, save, schedules
 from gendiff.machine.jobs import ALONE, Crew

@@ -35,7 +35,7 @@ def swept(arms: Sequence[str], grids: Sequence[str]) -> list[str]:
     keys = [grid.partition("=")[0].strip() for grid in grids]
     if again := next((key for key in keys if keys.count(key) > 1), None):
         raise ConfigError(f"'{again}' is there twice", where="--grid", fix="give all its values in one --grid")
-    axes = [[f"{key}={value}" for value in _values(grid)] for key, grid in zip(keys, grids, strict=True)]
+    axes = [[f"{key}={value}" for value in values(grid, "--grid", FIX)] for key, grid in zip(keys, grids, strict=True)]
     combinations = [shlex.join(words) for words in itertools.product(*axes)]
     texts = [" ".join(filter(None, pair)) for pair in itertools.product(arms or [""], combinations)]
     if len(texts) > MOST:
@@ -54,23 +54,31 @@ def _labelled(text: str, words: str) -> str:
     return f"{text} {shlex.quote(' '.join([label, *shlex.split(words)]))}" if label else text
 
 
-def _values(grid: str) -> list[str]:
-    """The values of a key; raises `ConfigError` where there are none, or one is there twice."""
-    key, equals, text = grid.partition("=")
-    where = f"--grid '{grid}'"
+def values(text: str, option: str, fix: str) -> list[str]:
+    """The values of a key in ``KEY=VALUE,VALUE``.
+
+    Args:
+        option: that gives the text; errors name it, and say ``fix``.
+
+    Raises:
+        ConfigError: where there are none, or one is there twice.
+
+    """
+    key, equals, rest = text.partition("=")
+    where = f"{option} '{text}'"
     if not equals or not re.fullmatch(r"[\w.-]+", key.strip()):
-        raise ConfigError(f"'{grid}' is no key with values", where="--grid", fix=FIX)
-    values, at = list[str](), 0
-    while at < len(text):
-        match = _VALUE.match(text, at)
+        raise ConfigError(f"'{text}' is no key with values", where=option, fix=fix)
+    parts, at = list[str](), 0
+    while at < len(rest):
+        match = _VALUE.match(rest, at)
         if match is None:
             raise ConfigError(
-                f"a value of '{key}' is empty, or its quotes or brackets do not end", where=where, fix=FIX
+                f"a value of '{key}' is empty, or its quotes or brackets do not end", where=where, fix=fix
             )
-        values.append("".join(shlex.split(match[1])) if match[1][0] in "\"'" else match[1])
+        parts.append("".join(shlex.split(match[1])) if match[1][0] in "\"'" else match[1])
         at = match.end()
-    if not values:
-        raise ConfigError(f"'{key}' has no values", where=where, fix=FIX)
-    if again := next((value for value in values if values.count(value) > 1), None):
+    if not parts:
+        raise ConfigError(f"'{key}' has no values", where=where, fix=fix)
+    if again := next((part for part in parts if parts.count(part) > 1), None):
         raise ConfigError(f"'{key}' has the value '{again}' twice", where=where, fix="leave one out")
-    return values
+    return parts

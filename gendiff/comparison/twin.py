@@ -17,11 +17,12 @@ import torch
 from gendiff.comparison import report
 from gendiff.comparison.arm import Arm
 from gendiff.comparison.difference import Estimate
-from gendiff.comparison.engine import Comparison, Listener
+from gendiff.comparison.engine import Comparison
 from gendiff.comparison.plan import Contender, Plan
 from gendiff.comparison.reproduction import Scale
 from gendiff.comparison.result import result as result_of
 from gendiff.comparison.verdict import listed, number, outcome, signed
+from gendiff.comparison.work import Listener
 from gendiff.features import Features
 from gendiff.machine.jobs import ALONE, Crew
 from gendiff.metric import Metric

@@ -132,4 +132,5 @@ def stopped(where: str, number: int, remark: str = "", go_on: str = "") -> Stopp
     what = " ".join(["stopped", *filter(None, [where]), "on", signal.Signals(number).name])
     error = Stopped("; ".join(filter(None, [what, remark])), fix=f"go on: {go_on}" if go_on else "")
     error.exit_code = 130 if number == signal.SIGINT else 75
+    error.signal = number
     return error

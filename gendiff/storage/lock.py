@@ -12,18 +12,27 @@ from pathlib import Path
 
 from gendiff.errors import DataError, GendiffError, printable
 from gendiff.storage import disk
-from gendiff.storage.files import Elsewhere, in_place, to_become
+from gendiff.storage.files import Elsewhere, Files, in_place, to_become
 
 NAME = ".lock"
 OWNER = 200  # characters that are read of who holds it
 
 
+class Held(GendiffError):
+    """Another process holds a directory (exit code 1)."""
+
+
 @contextmanager
-def locked(folder: Path, doing: str, fix: str) -> Iterator[None]:
+def locked(folder: Path, doing: str, fix: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock of ``folder`` inside the block; it dies with its process, whatever kills it.
 
+    Args:
+        doing: the word for what another process does that holds it.
+        fix: what can be done about that.
+        wait: whether to wait for that process, which holds it for moments.
+
     Raises:
-        GendiffError: where another process holds it, and says who; ``doing`` is the word for what that one does.
+        Held: where another process holds it, and says who.
         DataError: for a lock that leads somewhere else: a stranger's folder must not make us write there.
 
     """
@@ -37,10 +46,10 @@ def locked(folder: Path, doing: str, fix: str) -> Iterator[None]:
                 fix="remove it, if no other process writes there",
             ) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             owner = file.read(OWNER).decode(errors="replace").strip()
-            raise GendiffError(
+            raise Held(
                 f"'{folder}' is being {doing} by another process",
                 details=[f"owner: {printable(owner) or 'unknown'}"],
                 fix=fix,
@@ -53,4 +62,17 @@ def locked(folder: Path, doing: str, fix: str) -> Iterator[None]:
             file.flush()
         for leftover in [path for path in folder.iterdir() if to_become(path.name) and path.is_file()]:
             leftover.unlink(missing_ok=True)  # of a process that was killed; a living one would hold the lock
+        yield
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a piece of work, whose folder is made where it is missing: no two do the same, and a killed process gives it back.
+
+    Raises:
+        Held: where another process does it.
+
+    """
+    Files().make_directory(folder)
+    with locked(folder, "worked on", "wait for it, or stop it"):
         yield

@@ -37,6 +37,7 @@ def fit(
     trainer: Trainer,
     observers: Observers | None = None,
     preview: Callable[[Trainer], None] = lambda trainer: None,
+    until: int | None = None,
 ) -> None:
     """Train ``run`` from where ``trainer`` stands to its last step, and keep its status and its card true.
 
@@ -44,6 +45,7 @@ def fit(
         observers: told what happens, in the main process.
         preview: called every ``sample_every`` steps and after the last, in the main process, once the checkpoint of that step is
             saved; and first of all where the run was ended between the two: where the picture is not there.
+        until: a step before the last at which it pauses, with a checkpoint; it goes on from there as if it never had.
 
     Raises:
         Stopped: on a request to stop, after the step is finished and a checkpoint saved.
@@ -66,8 +68,8 @@ def fit(
             how |= {"threads": torch.get_num_threads()}  # it decides the last bits of a sum
             record(status="running", pid=os.getpid(), device=str(trainer.device), **how)
             notify("gendiff_run_started", config=run.config.table(), step=trainer.step)
-            _loop(run, trainer, notify, preview)
-        status = "done"
+            _loop(run, trainer, notify, preview, min(until or trainer.settings.steps, trainer.settings.steps))
+        status = "done" if trainer.step == trainer.settings.steps else "stopped"
     except Stopped:
         status = "stopped"
         raise
@@ -80,13 +82,15 @@ def fit(
         notify("gendiff_run_ended", step=trainer.step, status=status)
 
 
-def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Callable[[Trainer], None]) -> None:
+def _loop(
+    run: Run, trainer: Trainer, notify: Callable[..., None], preview: Callable[[Trainer], None], end: int
+) -> None:
     settings = trainer.settings
     world = trainer.world
     about = {"run": run.info["id"], "versions": run.info["versions"], "data": trainer.config.data.fingerprint}
     start, first = time.perf_counter(), trainer.step
     workers = default_workers(trainer.device) if settings.workers is None else settings.workers
-    loader = trainer.batches.loader(first + 1, settings.steps, workers, trainer.device)
+    loader = trainer.batches.loader(first + 1, end, workers, trainer.device)
     batches = moved(loader, trainer.device)
     # Alone, a process may stop wherever its state is whole; several must agree, or one waits for ever.
     between = interruptible if world.size == 1 else nullcontext
@@ -146,13 +150,13 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                 complete, stop = show()
                 if stop and not (complete and first == settings.steps):
                     raise halt(requests[0] if requests else signal.SIGTERM)
-            while trainer.step < settings.steps:
+            while trainer.step < end:
                 with saving_on_failure(save):
                     with between():
                         batch = next(batches)
                     trainer.train_step(batch)
                     snap()
-                step, last = trainer.step, trainer.step == settings.steps
+                step, last = trainer.step, trainer.step == end
                 images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
                 loss = trainer.window.means()["loss"]
                 if trainer.logged(step):
@@ -178,7 +182,7 @@ def _loop(run: Run, trainer: Trainer, notify: Callable[..., None], preview: Call
                     complete, stop = (False, True) if stop else show()
                 if stop and not (last and complete):
                     raise halt(requests[0] if requests else signal.SIGTERM)
-                if trainer.saved(step) and (settings.steps - step) * settings.batch > WORTH_COMPILING * images_per_s:
+                if trainer.saved(step) and (end - step) * settings.batch > WORTH_COMPILING * images_per_s:
                     trainer.compile_from_here()
         except StopRequest as request:
             raise halt(request.number) from request

@@ -13,7 +13,7 @@ from command import TINY, run
 from plans import TWO, plan_of
 from runs import CPU, exit_code, forked
 
-from gendiff.comparison import engine
+from gendiff.comparison import engine, work
 from gendiff.comparison.engine import Comparison, Silent
 from gendiff.comparison.fairness import unequal
 from gendiff.comparison.result import result
@@ -103,9 +103,9 @@ def test_asked_to_stop_all_arms_are_saved_and_go_on(plan, alone, tmp_path, monke
 
 def test_killed_over_and_over_it_comes_to_the_same_bits(plan, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "memory_of", lambda work: 0)
-    deaths, train_step, generate = 0, Trainer.train_step, engine.measure
+    deaths, train_step, generate = 0, Trainer.train_step, work.measure
 
-    def work():
+    def attempt():
         owner = os.getpid()
 
         def step(trainer, batch):
@@ -120,10 +120,10 @@ def test_killed_over_and_over_it_comes_to_the_same_bits(plan, alone, tmp_path, m
                 signal.pause()
             return generate(*arguments)
 
-        Trainer.train_step, engine.measure = step, measure
+        Trainer.train_step, work.measure = step, measure
         done(tmp_path / "c", plan, PAIR)
 
-    while (code := exit_code(forked(work))) == -signal.SIGKILL and deaths < 12:
+    while (code := exit_code(forked(attempt))) == -signal.SIGKILL and deaths < 12:
         deaths += 1
     assert code in (0, -signal.SIGKILL)
     assert deaths > 3

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 import gendiff
 from gendiff import errors
-from gendiff.comparison import plan
+from gendiff.comparison import plan, study
 from gendiff.datasets import packed
 from gendiff.evaluation import number
 from gendiff.plugin import hookspecs
@@ -37,6 +37,7 @@ def test_the_formats_are_those_of_the_code():
         "process in numbers": list(stored.FORMATS),
         "evaluation": [str(number.FORMAT)],
         "comparison": [str(plan.FORMAT)],
+        "study": [str(study.FORMAT)],
         "packed set": list(map(str, packed.FORMATS)),
     }
 

@@ -92,9 +92,10 @@ def train(
     steps: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     prepare: Callable[[Trainer], None] = lambda trainer: None,
+    until: int | None = None,
     **changed: Any,
 ) -> Trainer:
-    """Train as ``gendiff train`` and ``--resume`` do, to step ``steps``; ``changed`` are other training settings."""
+    """Train as ``gendiff train`` and ``--resume`` do, to step ``steps`` or up to ``until``; ``changed`` are other settings."""
     if steps is not None or changed:
         layers = [Layer("run", run.config.table()), Layer("now", {"train": {"steps": steps, **changed}})]
         layers[1].table["train"] = {key: value for key, value in layers[1].table["train"].items() if value is not None}
@@ -104,8 +105,12 @@ def train(
     with run.lock():
         run.forget_after(trainer.step)
         observers = Observers([("the test", Reporter(report))])
-        fit(run, trainer, observers, lambda t: draw_grid(t.averaged(), run, t.settings.preview, grid(run, t.step)))
+        fit(run, trainer, observers, partial(_draw, run), until)
     return trainer
+
+
+def _draw(run: Run, trainer: Trainer) -> None:
+    draw_grid(trainer.averaged(), run, trainer.settings.preview, grid(run, trainer.step))
 
 
 def grid(run: Run, step: int) -> Path:

@@ -135,6 +135,18 @@ class TestExactResume:
         assert rows(run) == rows(whole(config))
         assert ("ema" in checkpoint.newest(run.checkpoints).tensors) == (name != "no average")
 
+    def test_paused_and_gone_on_with(self, whole, tmp_path):
+        """A run that is taken to a step is saved there, and goes on as if it had never paused."""
+        config = SETTINGS["mlp"]
+        run = create(tmp_path / "run", config)
+        for until in (7, 10, 10, 40):
+            train(run, until=until)
+            assert final(run)[0] == min(until, 20)
+            assert run.info["status"] == ("done" if until > 20 else "stopped")
+        assert final(run) == final(whole(config))
+        assert rows(run) == rows(whole(config))
+        assert grid(run, 10).read_bytes() == grid(whole(config), 10).read_bytes()
+
     @pytest.mark.parametrize("cut", [6, 13])
     def test_killed_and_resumed_from_the_last_checkpoint(self, whole, tmp_path, cut):
         """Steps beyond the checkpoint are done again, and their rows are not kept twice."""

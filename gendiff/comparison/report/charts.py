@@ -98,6 +98,45 @@ def lines(curves: Sequence[Line], x_label: str, y_label: str, *, log_x: bool = F
 
 
 @dataclass(frozen=True)
+class Point:
+    """A mark of a scatter: where it is, what its title says, and whether it is full or a ring."""
+
+    x: float
+    y: float
+    title: str
+    full: bool = True
+    place: int = 1
+
+
+def scatter(
+    points: Sequence[Point], x_label: str, y_label: str, *, log_x: bool = False, names: Sequence[str] = ()
+) -> Markup:
+    """Marks over a grid, on a logarithmic axis where all y are positive.
+
+    Args:
+        names: what stands at x = 0, 1, ..., where these are no numbers.
+
+    """
+    height = 250
+    svg = _svg(height, f"{y_label} against {x_label}")
+    ys = [point.y for point in points]
+    across = _Scale([-0.5, len(names) - 0.5] if names else [point.x for point in points], LEFT, WIDTH - RIGHT, log_x)
+    up = _Scale(ys, height - BOTTOM, TOP, min(ys) > 0)
+    across.ticks = [] if names else across.ticks
+    _axes(svg, across, up, height, x_label, y_label)
+    for place, name in enumerate(names):
+        _text(svg, across(place), height - BOTTOM + 15, _cut(name, max(60 // len(names), 4)), "middle")
+    for point in points:
+        group = _element(svg, "g", {"class": _tint(point.place)})
+        if point.full:
+            _marker(group, across(point.x), up(point.y), point.place, point.title)
+        else:
+            ring = {"cx": f"{across(point.x):.1f}", "cy": f"{up(point.y):.1f}", "r": "3", "class": "seed"}
+            _title(_element(group, "circle", ring), point.title)
+    return _text_of(svg)
+
+
+@dataclass(frozen=True)
 class Row:
     """A difference with its interval, and the difference of each seed."""
 

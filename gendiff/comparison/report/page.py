@@ -56,7 +56,7 @@ def render(result: dict[str, Any], looks: Sequence[Look], samples: Sequence[Tens
         keys={arm["label"]: charts.marker(place) for place, arm in enumerate(arms)},
         data_key=charts.marker(-1),
         forest=_forest(result),
-        grids=_grids(arms, samples, data),
+        grids=grids([arm["label"] for arm in arms], samples, data),
         trajectory=_trajectory(arms, looks),
         curve=_curve(result),
         spectrum=_spectrum(result),
@@ -128,18 +128,15 @@ def _forest(result: dict[str, Any]) -> dict[str, Markup | None]:
     return {"all": charts.forest(rows, label), "close": charts.forest(close, label) if close else None}
 
 
-def _grids(arms: Sequence[dict[str, Any]], samples: Sequence[Tensor], data: Tensor) -> list[dict[str, Any]]:
-    """A square sheet of the first samples of each arm, and of data."""
+def grids(labels: Sequence[str], samples: Sequence[Tensor], data: Tensor) -> list[dict[str, Any]]:
+    """A square sheet of the first samples of each, and of data."""
     count = sheets.squares([data, *samples], MOST_SAMPLES, GRID_BUDGET)
     side = math.isqrt(count)
-    sources = [*((arm["label"], events) for arm, events in zip(arms, samples, strict=True)), ("data", data)]
-    grids = []
-    for label, events in sources:
-        picture = sheets.sheet(events[:count], side)
-        grids.append(
-            {"label": label, "uri": sheets.data_uri(picture), "width": picture.width, "height": picture.height}
-        )
-    return grids
+    pictures = [(label, sheets.sheet(events[:count], side)) for label, events in zip(labels, samples, strict=True)]
+    return [
+        {"label": label, "uri": sheets.data_uri(picture), "width": picture.width, "height": picture.height}
+        for label, picture in [*pictures, ("data", sheets.sheet(data[:count], side))]
+    ]
 
 
 def _trajectory(arms: Sequence[dict[str, Any]], looks: Sequence[Look]) -> dict[str, Any]:

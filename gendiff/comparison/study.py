@@ -1,0 +1,605 @@
+"""Study: settings searched over by Optuna; each trial is a run, measured on its way and given up early where that is bad.
+
+studies/00001-digits/
+study.json           what is searched, and by which number; the study goes on with nothing else
+journal.log          Optuna's database, a line for each thing that happened
+trials/00007/        one folder for each trial: runs/s0, one for each seed, and what was measured of them
+tune.json  report.html
+
+The database is Optuna's journal and not SQLite, whose locks do not hold between the machines that share a disk (NFS). Any number
+of processes may work on one study: each holds the folder of its trial, and a trial whose process was killed is free again and
+goes on where its run was saved. What trial k tries follows from the seed, k and the trials that were finished before, so that one
+process comes to the same study however often it is interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gendiff.command import command
+from gendiff.comparison.arm import Arm
+from gendiff.comparison.measure import Measure, Ruler
+from gendiff.comparison.plan import Contender, reference_events
+from gendiff.comparison.space import Dimension, space, words
+from gendiff.comparison.work import Listener, measured, trained
+from gendiff.errors import ConfigError, DataError, GendiffError, Stopped, did_you_mean
+from gendiff.evaluation.number import Number
+from gendiff.extra import extra
+from gendiff.features import Features
+from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
+from gendiff.metric import Metric
+from gendiff.plugin.registry import Registry
+from gendiff.run.directory import Run
+from gendiff.run.layers import Layer
+from gendiff.run.record import now
+from gendiff.storage import sealed
+from gendiff.storage.disk import unwritable
+from gendiff.storage.files import Elsewhere, Files, in_place, to_become
+from gendiff.storage.folder import ELSEWHERE, check_empty, empty, inside, leaving_no_folder, numbered
+from gendiff.storage.lock import Held, claimed, locked
+from gendiff.streams import stream
+
+FORMAT = 1  # of study.json and tune.json
+STUDY, JOURNAL = "study.json", "journal.log"
+NAME = "gendiff"  # of the study in Optuna's database
+#: How the next trial is chosen, and which trials are given up on the way; names of Optuna's samplers and pruners.
+SEARCHES = ("tpe", "gp", "random")
+PRUNERS = ("median", "halving", "none")
+MEASURED_AGAINST = (
+    "data",
+    "size",
+    "latent",
+    "hold-out",
+    "hold_out",
+)  # what samples are compared with follows from these
+FAILED = 3  # trials in a row from the first on, after which it is the study that fails
+TRAINING = {"train": {"sample_every": 0}}  # below all else: the pictures of a trial are not looked at on the way
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What is searched, and how.
+
+    Args:
+        layers: the settings that all trials share.
+        dimensions: over which of the others it is searched.
+        by: the name of the number that decides.
+        better: which way it is better, as of a `Number`; near 0 where it is empty.
+        seeds: with which each trial is trained; the mean of its numbers decides.
+        checks: how often a trial is measured, after equal parts of its steps, the last time at its end.
+        search, prune: of `SEARCHES` and `PRUNERS`.
+        search_seed: what is tried follows from it; a pruner draws nothing.
+        features, metrics, n: as of a `gendiff.comparison.plan.Plan`.
+
+    """
+
+    layers: tuple[Layer, ...]
+    dimensions: tuple[Dimension, ...]
+    features: tuple[Features, ...]
+    n: int
+    metrics: tuple[Metric, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    checks: int = 4
+    search: str = "tpe"
+    prune: str = "median"
+    search_seed: int = 0
+    precision: str = "fp32"
+    compiled: bool = False
+    by: str = ""
+    better: str = ""
+
+    def __post_init__(self) -> None:
+        for value, known, where in ((self.search, SEARCHES, "--search"), (self.prune, PRUNERS, "--prune")):
+            if value not in known:
+                raise ConfigError(
+                    f"unknown {where.removeprefix('--')} '{value}'",
+                    where=where,
+                    details=[f"known: {', '.join(known)}", did_you_mean(value, known)],
+                )
+        for one in self.dimensions:
+            head = one.key.partition(".")[0]
+            if head in MEASURED_AGAINST and one.key != "data.flip":
+                raise ConfigError(
+                    f"'{one.key}' changes what samples are compared with",
+                    where=f"--over '{one.text}'",
+                    details=["numbers against other events say nothing of which trial is better"],
+                    fix="make a study of each",
+                )
+            if one.key in ("seed", "train.seed"):
+                raise ConfigError(
+                    "a seed is no setting to search over",
+                    where=f"--over '{one.text}'",
+                    fix="give --seeds, which are averaged",
+                )
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any], origin: str) -> StudyPlan:
+        """The plan that `table` describes; raises `DataError` where it describes none."""
+        try:
+            chosen = {
+                key: table[key]
+                for key in ("n", "checks", "search", "prune", "search_seed", "precision", "compiled", "by", "better")
+            }
+            return cls(
+                layers=tuple(Layer(str(one["origin"]), dict(one["table"])) for one in table["settings"]),
+                dimensions=space([str(text) for text in table["over"]]),
+                features=tuple(Features.model_validate(one) for one in table["features"]),
+                metrics=tuple(Metric.model_validate(one) for one in table["metrics"]),
+                seeds=tuple(int(seed) for seed in table["seeds"]),
+                **chosen,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            fix = "restore it from a copy, or make a new study"
+            raise DataError(f"'{origin}' holds no plan of a study: {error!r:.100}", fix=fix) from error
+
+    def table(self) -> dict[str, Any]:
+        """Plain values, from which `of_table` makes the plan again."""
+        return {
+            "settings": [{"origin": layer.origin, "table": _plain(layer.table)} for layer in self.layers],
+            "over": [one.text for one in self.dimensions],
+            "by": self.by,
+            "better": self.better,
+            "seeds": list(self.seeds),
+            "checks": self.checks,
+            "search": self.search,
+            "prune": self.prune,
+            "search_seed": self.search_seed,
+            "features": [one.table() for one in self.features],
+            "metrics": [one.table() for one in self.metrics],
+            "n": self.n,
+            "precision": self.precision,
+            "compiled": self.compiled,
+        }
+
+    def contender(self, values: Mapping[str, Any]) -> Contender:
+        """What a trial is, by what it sets; raises `ConfigError` where that cannot be."""
+        text = words(values)
+        return Contender.of(Arm.parse(text), text, [Layer("a study", TRAINING), *self.layers])
+
+    @cached_property
+    def base(self) -> Contender:
+        """A trial with the first of all values."""
+        return self.contender({one.key: one.ends[0] for one in self.dimensions})
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        """With what trials are measured."""
+        split = self.base.config.split
+        asking = {"precision": self.precision, "compiled": self.compiled}
+        endless = split.training.length is None
+        return Ruler(self.n, (*self.features, *self.metrics), reference_events(split, self.n), asking, endless)
+
+    def check(self) -> None:
+        """Raise `ConfigError` where a trial cannot be: each end and each value is looked at, the others at their first."""
+        first = {one.key: one.ends[0] for one in self.dimensions}
+        for place, one in enumerate(self.dimensions):
+            for end in one.ends[1 if place else 0 :]:
+                try:
+                    self.contender({**first, one.key: end})
+                except ConfigError as error:
+                    error.where = f"--over '{self._culprit(one, error).text}'"
+                    raise
+
+    def _culprit(self, changed: Dimension, error: ConfigError) -> Dimension:
+        """The dimension that an error is about, as far as it says: one whose key ends as its subject does."""
+        named = [one for one in self.dimensions if error.subject and error.subject.endswith(one.key)]
+        return named[0] if named else changed
+
+
+class Study:
+    """A study directory. Use `Study.create` or `Study.open`."""
+
+    def __init__(self, path: Path, plan: StudyPlan) -> None:
+        self.path = path
+        self.plan = plan
+
+    @classmethod
+    def create(cls, plan: StudyPlan, out: Path | None = None, argv: Sequence[str] = ()) -> Study:
+        """Make the directory ``out`` (default: the next number under ``studies/``), or go on with it where it is the same.
+
+        Raises:
+            ConfigError: where ``out`` holds something else.
+
+        """
+        if out is not None and (study := cls.held(plan, out)):
+            return study
+        for leftover in _staged(out) if out is not None else ():
+            leftover.unlink()
+        with leaving_no_folder(out or Path("studies")):
+            path = numbered(Path("studies"), plan.base.config.data.name) if out is None else empty(out)
+            about = sealed.sealed({"format": FORMAT, "created": now(), "argv": list(argv), "study": plan.table()})
+            try:
+                Files().replace(path / STUDY, about)
+            except OSError as error:
+                raise unwritable(error, path / STUDY, size=len(about), fix=ELSEWHERE) from error
+        return cls(path, plan)
+
+    @classmethod
+    def held(cls, plan: StudyPlan, out: Path) -> Study | None:
+        """The study of this plan in ``out``; None where there is room for it. Raises as `create` does, and makes nothing."""
+        if not os.path.lexists(out / STUDY):
+            if not (leftovers := _staged(out)) or len(leftovers) < len(list(out.iterdir())):
+                check_empty(out)
+            return None
+        study = cls.open(out)
+        own, other = plan.table(), study.plan.table()
+        if keys := [key for key in own if own[key] != other[key]]:
+            raise ConfigError(
+                f"'{out}' holds a study of other settings",
+                where="--out",
+                details=[f"it differs in: {', '.join(keys)}", *_differences(own, other)],
+                fix=f"choose a new directory, or go on with the old one: {command('tune', '--resume', out)}",
+            )
+        return study
+
+    @classmethod
+    def open(cls, path: Path) -> Study:
+        """A study that exists; raises `ConfigError` where ``path`` is none, `DataError` where what it says is damaged."""
+        if not os.path.lexists(path / STUDY):
+            raise ConfigError(
+                f"'{path}' is not a study directory",
+                details=[f"a study directory holds {STUDY}"],
+                fix="give the directory that gendiff tune made",
+            )
+        table = _about(path)
+        if table.get("format") != FORMAT:
+            raise ConfigError(f"'{path}' has format {table.get('format')!r:.20}; this gendiff reads format {FORMAT}")
+        return cls(path, StudyPlan.of_table(table.get("study", {}), str(path / STUDY)))
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """The content of study.json: the plan, when and by which command it was made."""
+        return _about(self.path)
+
+    @cached_property
+    def optuna(self) -> Any:
+        """The study in Optuna's database, which is made where it is missing."""
+        optuna, file = library(), inside(self.path, self.path / JOURNAL)
+        Files().make_directory(inside(self.path, self.path / "trials"))
+        try:
+            if os.path.lexists(file):
+                _mend(file)
+            with locked(self.path / "trials", "asked", "try again", wait=True):
+                return optuna.create_study(
+                    storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file))),
+                    study_name=NAME,
+                    direction="maximize" if self.plan.better == "higher" else "minimize",
+                    pruner=self._pruner(optuna),
+                    load_if_exists=True,
+                )
+        except (ValueError, KeyError, TypeError, AttributeError, Elsewhere) as error:
+            raise DataError(
+                f"'{file}' is no database of a study: {error!s:.200}", fix="restore it from a copy, or make a new study"
+            ) from error
+
+    @contextmanager
+    def working(self) -> Iterator[Callable[[], None]]:
+        """Work on the study inside the block; what it returns is to be called between pieces of work, and raises on request.
+
+        Raises:
+            Stopped: on a request to stop, wherever it comes; everything that is needed to go on is saved.
+
+        """
+        inside(self.path, self.path / "cache")
+        with stop_requests() as requests:
+
+            def heed() -> None:
+                if requests:
+                    raise self._stopped(requests[0])
+
+            try:
+                with interruptible():
+                    yield heed
+            except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
+                raise self._stopped(requests[0]) from stop
+
+    def search(
+        self,
+        trials: int,
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+        finished: Callable[[Mapping[str, Any]], None] = lambda trial: None,
+    ) -> None:
+        """Try until there are so many trials, those of before and those of other processes among them.
+
+        Args:
+            finished: hears of each trial that this process has finished, as `facts` has it.
+
+        Raises:
+            GendiffError: what the first trials failed of, where no other has come to anything.
+
+        """
+        study = self.optuna
+        while True:
+            heed()
+            with self._taken(trials) as trial:
+                if trial is None:
+                    return
+                error = self._attempt(trial, registry, device, listener, heed)
+            finished(self._facts_of(study.get_trials(deepcopy=False)[trial.number]))
+            if error:
+                self._give_up(error)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that was found, as plain values: what tune.json holds (docs/tune.md describes each field)."""
+        trials = [self._facts_of(one) for one in self.optuna.get_trials(deepcopy=False)]
+        complete = [one for one in trials if one["state"] == "complete"]
+        ranked = sorted(complete, key=lambda one: -one["value"] if self.plan.better == "higher" else one["value"])
+        plan = self.plan.table()
+        about = self.plan.ruler.reference.about
+        return {
+            "format": FORMAT,
+            "created": self.about["created"],
+            "path": str(self.path),
+            "number": self.plan.by,
+            **{key: plan[key] for key in ("better", "n", "seeds", "checks", "search", "prune", "search_seed", "over")},
+            "reference": {"spec": about.spec, "fingerprint": about.fingerprint, "n": self.plan.ruler.reference.n},
+            "features": self.plan.features[0].spec,
+            "best": {**ranked[0], **self._ways_on(ranked)} if ranked else None,
+            "trials": trials,
+            "importance": self._importance(complete),
+            "reproduce": {"command": self.about["argv"], "plan": plan},
+        }
+
+    def measured(self, number: int) -> Measure | None:
+        """What was measured of a trial at its end, with its first seed; None where it is not there."""
+        return Measure.load(self._measure_path(number, self.plan.seeds[0], self.plan.checks))
+
+    # --- one trial -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _taken(self, trials: int) -> Iterator[Any]:
+        """A trial that is this process's own in the block: one that a killed process held, or a new one; None at the end."""
+        with ExitStack() as stack:
+            with locked(self.path / "trials", "asked", "try again", wait=True):
+                trial = self._free(stack) or self._new(trials, stack)
+            yield trial
+
+    def _free(self, stack: ExitStack) -> Any:
+        optuna = library()
+        for frozen in self.optuna.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            with suppress(Held):
+                stack.enter_context(claimed(self._folder(frozen.number)))
+                return optuna.trial.Trial(self.optuna, frozen._trial_id)
+        return None
+
+    def _new(self, trials: int, stack: ExitStack) -> Any:
+        if len(self.optuna.get_trials(deepcopy=False)) >= trials:
+            return None
+        trial = self.optuna.ask()
+        stack.enter_context(claimed(self._folder(trial.number)))
+        self._values(trial)
+        return trial
+
+    def _values(self, trial: Any) -> dict[str, Any]:
+        """What a trial sets: what the database says, or what follows from the seed, its number, and the trials before it."""
+        self.optuna.sampler = self._sampler(library(), trial.number)
+        return {one.key: _suggested(trial, one) for one in self.plan.dimensions}
+
+    def _attempt(
+        self, trial: Any, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]
+    ) -> GendiffError | None:
+        """Train and measure a trial from where it was left, and tell how it ended; returns what it failed of, if it did."""
+        state, values = library().trial.TrialState, self._values(trial)
+        try:
+            contender = self.plan.contender(values)
+            reports = dict(self.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values)
+            for check in range(len(reports) or 1, self.plan.checks + 1):
+                if check not in reports:
+                    heed()
+                    numbers = self._reached(trial.number, contender, check, registry, device, listener, heed)
+                    trial.set_user_attr("numbers", numbers)
+                    trial.report(self._value(numbers), check)
+                if check < self.plan.checks and trial.should_prune():
+                    self.optuna.tell(trial, state=state.PRUNED)
+                    return None
+            self.optuna.tell(trial, self._value(trial.user_attrs["numbers"]))
+        except (Stopped, Held):
+            raise
+        except GendiffError as error:
+            if error.exit_code not in (1, 2):
+                raise  # it is not of the trial
+            trial.set_user_attr("failure", error.what)
+            # As one that was given up it tells the search to stay away; settings that cannot be tell it nothing.
+            self.optuna.tell(trial, state=state.FAIL if error.exit_code == 2 else state.PRUNED)
+            return error
+        return None
+
+    def _reached(
+        self,
+        number: int,
+        contender: Contender,
+        check: int,
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+    ) -> dict[str, float]:
+        """The numbers of a trial at one of its checks, means over its seeds."""
+        folder, steps = self._folder(number), contender.config.train.steps
+        until = math.ceil(steps * check / self.plan.checks)
+        numbers = dict[str, list[float]]()
+        for seed in self.plan.seeds:
+            seeded = f", seed {seed}" if len(self.plan.seeds) > 1 else ""
+            what = f"trial {number}{seeded}, check {check} of {self.plan.checks}"
+            config, argv = contender.with_seed(seed), self.about["argv"]
+            run = trained(
+                self.path, folder / "runs" / f"s{seed}", config, argv, what, registry, device, listener, until
+            )
+            path, sampler = self._measure_path(number, seed, check), contender.config.sampler
+            measure = measured(
+                self.path, path, Run.open(run.path), sampler, seed, self.plan.ruler, what, device, listener, heed
+            )
+            for one in measure.evaluation.numbers:
+                numbers.setdefault(one.name, []).append(one.value)
+        return {name: sum(values) / len(values) for name, values in numbers.items()}
+
+    def _value(self, numbers: Mapping[str, float]) -> float:
+        """What is searched for: the number that decides, or how far it is from 0 where it should be there."""
+        value = numbers[self.plan.by] if self.plan.better else abs(numbers[self.plan.by])
+        if not math.isfinite(value):
+            raise GendiffError(f"{self.plan.by} is {value}")
+        return value
+
+    def _give_up(self, error: GendiffError) -> None:
+        """Raise the error of the last trial where the first ones have all failed: it is not of their values then."""
+        ended = [one for one in self.optuna.get_trials(deepcopy=False) if one.state.is_finished()]
+        if len(ended) == FAILED and all("failure" in one.user_attrs for one in ended):
+            error.details = (*error.details, f"the first {FAILED} trials failed, this one the last")
+            raise error
+
+    def _facts_of(self, frozen: Any) -> dict[str, Any]:
+        """One trial, as plain values."""
+        failure = frozen.user_attrs.get("failure", "")
+        state = frozen.state.name.lower()
+        folder = self._folder(frozen.number)
+        reports = [value for _, value in sorted(frozen.intermediate_values.items())]
+        return {
+            "trial": frozen.number,
+            "state": "failed" if failure or state == "fail" else state,
+            "value": (reports[-1] if reports else None) if frozen.value is None or failure else frozen.value,
+            "checks": reports,
+            "parameters": dict(frozen.params),
+            "text": words(frozen.params),
+            "numbers": frozen.user_attrs.get("numbers", {}),
+            "failure": failure,
+            "runs": [str(folder / "runs" / f"s{seed}") for seed in self.plan.seeds],
+        }
+
+    def _measure_path(self, number: int, seed: int, check: int) -> Path:
+        return self._folder(number) / "measures" / f"s{seed}-{check}.npz"
+
+    def _folder(self, number: int) -> Path:
+        return inside(self.path, self.path / "trials" / f"{number:05d}")
+
+    # --- what Optuna is told -------------------------------------------------------------------------------------------
+
+    def _sampler(self, optuna: Any, number: int) -> Any:
+        """What chooses the values of a trial, with a seed that follows from that of the study and the number of the trial."""
+        seed = int(torch.randint(2**31 - 1, (), generator=stream(self.plan.search_seed, "search", number)))
+        samplers = optuna.samplers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self.plan.search == "tpe":
+                return samplers.TPESampler(seed=seed, constant_liar=True)  # others may be trying at the same time
+            return {"gp": samplers.GPSampler, "random": samplers.RandomSampler}[self.plan.search](seed=seed)
+
+    def _pruner(self, optuna: Any) -> Any:
+        pruners = optuna.pruners
+        return {
+            "median": lambda: pruners.MedianPruner(n_startup_trials=5),
+            "halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+            "none": pruners.NopPruner,
+        }[self.plan.prune]()
+
+    def _importance(self, complete: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """How much each setting matters to being among the better trials (PED-ANOVA), in parts of 1; empty of a few trials."""
+        if len(complete) < 10 or len(self.plan.dimensions) < 2:
+            return {}
+        optuna = library()
+        with warnings.catch_warnings(), suppress(ValueError, RuntimeError):
+            warnings.simplefilter("ignore")
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            return dict(optuna.importance.get_param_importances(self.optuna, evaluator=evaluator))
+        return {}
+
+    def _ways_on(self, ranked: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The configuration of the best trial, the command that trains it, and the one that holds it against the next ones."""
+        config = Path(ranked[0]["runs"][0]) / "config.toml"
+        seeds = ",".join(str(max(self.plan.seeds) + 1 + k) for k in range(3))
+        arms = [word for one in ranked[:3] for word in ("--arm", f"{one['text']} label=trial-{one['trial']}")]
+        against = command("compare", "--config", config, *arms, "--seeds", seeds) if len(ranked) > 1 else ""
+        return {"config": str(config), "train": command("train", "--config", config), "compare": against}
+
+    def _stopped(self, number: int) -> Stopped:
+        return stopped("the study", number, "what was reached is saved", command("tune", "--resume", self.path))
+
+
+def judged(plan: StudyPlan, numbers: Sequence[Number], by: str | None) -> tuple[str, str]:
+    """The name of the number that decides, and which way it is better.
+
+    Args:
+        numbers: that there will be, of `Ruler.rehearse`.
+        by: what was asked for; None takes the first.
+
+    Raises:
+        ConfigError: for a number that there will not be.
+
+    """
+    known = {one.name: one.better for one in numbers}
+    if by is None:
+        return numbers[0].name, numbers[0].better
+    if by not in known:
+        raise ConfigError(
+            f"no number is called '{by}'",
+            where=f"--by {by}",
+            details=[f"known: {', '.join(known)}", did_you_mean(by, known)],
+            fix="give another, or the --features or --metric that it is of",
+        )
+    return by, known[by]
+
+
+def library() -> Any:
+    """Optuna; raises `PluginError` where it is not installed."""
+    optuna = extra("optuna", "a study", name="tune")
+    optuna.logging.set_verbosity(logging.ERROR)
+    return optuna
+
+
+def _suggested(trial: Any, one: Dimension) -> Any:
+    if one.choices:
+        return trial.suggest_categorical(one.key, list(one.choices))
+    if one.whole:
+        return trial.suggest_int(one.key, one.low, one.high, step=one.step or 1, log=one.log)
+    return trial.suggest_float(one.key, one.low, one.high, step=one.step, log=one.log)
+
+
+def _mend(file: Path) -> None:
+    """Cut off the line that a crash left unfinished: what is added after it could not be read."""
+    lock = library().storages.journal.JournalFileSymlinkLock(str(file))
+    lock.acquire()
+    try:
+        with in_place(file) as journal:
+            content = journal.read()
+            journal.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's values."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What is searched here and there, where that is it."""
+    if own["over"] == other["over"]:
+        return []
+    return [f"searched here: {'; '.join(own['over'])}", f"searched there: {'; '.join(other['over'])}"]
+
+
+def _staged(out: Path) -> list[Path]:
+    """All that there is where a study was killed while it was made."""
+    return [path for path in out.iterdir() if to_become(path.name) == STUDY] if out.is_dir() else []
+
+
+def _about(path: Path) -> dict[str, Any]:
+    content = sealed.read(path / STUDY)
+    return sealed.check_seal(path / STUDY, content, sealed.parsed(path / STUDY, content))
