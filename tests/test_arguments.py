@@ -415,7 +415,23 @@ def test_a_score_model_returns_a_pivot_like_the_events(process, answer, sampler)
 
 
 @pytest.mark.parametrize(
-    "steps", [[], [N], [N, 5], [5, 0], [0, N], [N, N, 0], [N, 0, 5], [N + 1, 0], [N, -1], [N, 2.5, 0], "abc", None, 5]
+    "steps",
+    [
+        [],
+        [N],
+        [N, 5],
+        [5, 0],
+        [0, N],
+        [N, N, 0],
+        [N, 0, 5],
+        [N + 1, 0],
+        [N, -1],
+        [N, 2.5, 2.5, 0],
+        [N, math.nan, 0],
+        "abc",
+        None,
+        5,
+    ],
 )
 def test_an_inversion_goes_all_the_way(process, steps):
     optimal = GaussianScore(process, torch.zeros(()), torch.ones(()))
