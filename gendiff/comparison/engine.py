@@ -322,7 +322,7 @@ class Comparison:
                 self._finished.append(cell)
         return count
 
-    def _steps(self) -> list[int]:
+    def _steps(self) -> list[float]:
         """Those at which all arms are looked at."""
         first = self.shown()[0]
         return list(targets(first.contender.diffusion, self._shown_sampler(first)))
@@ -437,7 +437,7 @@ class Comparison:
                 self._see(cell, steps, device, heed, listener)
 
     def _see(
-        self, cell: Cell, steps: Sequence[int], device: torch.device, heed: Callable[[], None], listener: Listener
+        self, cell: Cell, steps: Sequence[float], device: torch.device, heed: Callable[[], None], listener: Listener
     ) -> None:
         with listener.working(f"looking at {cell.contender.label}", 1) as advance:
             model = TrainedModel.load(self.run(cell), device, **self.plan.asking)
