@@ -7,7 +7,7 @@ DEVELOPMENT := $(VENV)/.development-installed
 TOOLS := build/tools
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint torture slow oldest mutants quality minutes gpu docs site package matrix pictures bench growth clean
+.PHONY: demo test lint torture slow oldest mutants quality minutes gpu docs site package matrix pictures notebooks bench growth clean
 
 demo: $(RUNTIME)  ## Train DDPM and blur diffusion on embedded digits and sample both (a few minutes on two cores).
 	@for arm in "--rotation identity" "--rotation dct --schedule quartic"; do \
@@ -55,6 +55,9 @@ matrix: $(TOOLS)/.matrix  ## The tests under every Python and torch that are pro
 
 pictures: $(DEVELOPMENT)  ## Draw the pictures of docs/processes.md (minutes).
 	@$(BIN)/python docs/draw.py
+
+notebooks: $(DEVELOPMENT)  ## Run the notebooks of examples/, and keep in them what they show (minutes).
+	@$(BIN)/python docs/notebooks.py
 
 quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and seeds (many hours; ARGS="--sets digits --seeds 0 --minutes 60" is a slice).
 	@$(BIN)/python tests/campaigns/quality.py --out docs/results $(ARGS)

@@ -19,5 +19,5 @@ TORCH = {"oldest": "torch==2.9.*", "newest": "torch"}
 @nox.parametrize("python,torch", [(python, torch) for python in PYTHONS for torch in TORCH])
 def tests(session: nox.Session, torch: str) -> None:
     """The tests that ``make test`` runs, or those that are named behind ``--``."""
-    session.install(".[dev]", TORCH[torch])
+    session.install(".[dev]", "pip", TORCH[torch])  # tests install packages of plugins with pip, which uv leaves out
     session.run("python", "-m", "pytest", *(session.posargs or ("--numprocesses", "auto", "--dist", "loadfile")))

@@ -42,7 +42,7 @@ def draw_strip(diffusion: Diffusion, x_0: torch.Tensor, path: Path) -> None:
 
 
 def draw_snr(name: str, diffusion: Diffusion, path: Path) -> None:
-    """One panel, small enough for a table."""
+    """One panel, small enough to stand beside a strip."""
     figure = figures.snr({name: BandSNR(diffusion, BANDS)})
     figure.set_size_inches(4.4, 3.0)
     figure.set_dpi(90)

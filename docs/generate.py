@@ -122,7 +122,7 @@ def _component(name: str, facts: dict[str, Any]) -> list[str]:
 
 
 def processes() -> str:
-    """Every named process in one table, each shown at the same picture."""
+    """Every named process, each shown at the same picture."""
     registry = Registry(third_party=False)
     lines = [
         "# Processes",
@@ -140,20 +140,19 @@ def processes() -> str:
         "these data equals the noise. All at the defaults and with N = 1000,",
         f"but for {' and '.join(f'`{name}` with N = {steps}' for name, steps in STEPS.items())}. `make pictures` draws them.",
         "",
-        "| process | components | a picture on its way | SNR of each frequency |",
-        "|---|---|---|---|",
     ]
     for entry in registry.entries("process"):
         facts = described(entry.load())
         formula = re.search(r"``(.+?)``", facts["description"])
-        said = [f"`{formula[1]}`" if formula else "", *map(_linked, facts["references"])]
+        said = [entry.summary[0].upper() + entry.summary[1:] + "."]
+        said += [f"`{formula[1]}`"] if formula else []
         if entry.name in registry.presets():
-            said.append(f"`--preset {entry.name}`")
+            said.append(f"Preset: `--preset {entry.name}`.")
+        said += map(_linked, facts["references"])
         shown = zip(("a picture on its way", "SNR of each frequency"), pictures_of(entry.name), strict=True)
         pictures = [f"![{entry.name}: {what}]({path.relative_to(FOLDER).as_posix()})" for what, path in shown]
-        name = f"**{entry.name}**<br>{entry.summary}"
-        lines.append("| " + " | ".join([name, "<br>".join(filter(None, said)), *pictures]) + " |")
-    return "\n".join(lines) + "\n"
+        lines += [f"## {entry.name}", "", "  \n".join(said), "", *pictures, ""]
+    return "\n".join(lines)
 
 
 def pictures_of(name: str) -> tuple[Path, Path]:

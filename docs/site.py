@@ -23,6 +23,8 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "examples/gendiff-sine/README.md": "examples/gendiff-sine.md",
 }
+#: Files in docs/ that mkdocs.yml names.
+LOOKS = ("site.css", "images/logo.svg")
 
 
 def sources() -> dict[Path, str]:
@@ -36,6 +38,8 @@ def lay(folder: Path) -> None:
     """Write all pages and what they link to into a folder, which is made anew."""
     shutil.rmtree(folder, ignore_errors=True)
     pages = sources()
+    for name in LOOKS:
+        _laid(ROOT / "docs" / name, folder)
     for source, target in pages.items():
         place = folder / target
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +110,7 @@ def _laid(there: Path, folder: Path) -> str:
             f"source/{own}.txt",
             "\n".join(sorted(p.name for p in there.iterdir() if p.name[0] not in "._")) + "\n",
         )
-    elif there.suffix in (".png", ".json"):
+    elif there.suffix in (".png", ".json", ".svg", ".css"):
         content = None
     else:
         own, content = f"source/{own}.txt", there.read_text(encoding="utf-8")

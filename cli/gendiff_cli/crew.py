@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
     from gendiff.machine.jobs import Crew
+    from gendiff.machine.load import Load
+    from gendiff.machine.threads import Threads
+    from gendiff.machine.world import World
 
 AUTO = "auto"
 
@@ -57,6 +60,35 @@ AtOnceOption = Annotated[
         metavar="N|auto",
     ),
 ]
+
+
+def threads_of(
+    asked: int | None, load: Load, world: World, before: int | None = None, deterministic: bool = False
+) -> Threads:
+    """How many threads this process has from here on, where it works alone.
+
+    Args:
+        asked: by ``--threads``.
+        load: of the machine, looked at since the command began.
+        world: on a GPU, or beside other processes, the load decides nothing.
+        before: what a run that goes on had.
+        deterministic: whether the load is to decide nothing anyway.
+
+    """
+    from gendiff.machine.threads import chosen
+
+    fixed = deterministic or world.device.type != "cpu" or world.size > 1
+    return chosen(asked, load, before, fixed).use()
+
+
+def threads_for_drawing(asked: int | None, load: Load, world: World) -> None:
+    """`threads_of`, said in one line where it is not what torch had."""
+    import torch
+
+    before = torch.get_num_threads()
+    threads = threads_of(asked, load, world)
+    if world.main and world.device.type == "cpu" and (asked is not None or threads.count != before):
+        note(f"threads {threads.count}: {threads.because}")
 
 
 def crew_of(

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from gendiff.command import command
+from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, result
+from gendiff_cli.crew import ThreadsOption, threads_for_drawing
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CheckpointArgument,
@@ -51,6 +53,7 @@ def interpolate(
     compiled: CompileOption = False,
     out: Annotated[Path | None, typer.Option(help="Directory; default: under RUN/samples/.")] = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """From one picture to another, along the noise from which the deterministic path leads to each."""
@@ -60,10 +63,11 @@ def interpolate(
     from gendiff.machine.world import join
     from gendiff.run.asked import read
 
-    opened_run = open_run(run)
+    load, opened_run = Load(), open_run(run)
     data = opened_run.config.data
     ends = data.events(events_of([one, other], data.picture_shape, f"an event of '{run}'"))
     with join(device) as world:
+        threads_for_drawing(threads, load, world)
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         if not world.main:
             return

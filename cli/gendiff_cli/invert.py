@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gendiff.command import command
+from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, result, table
+from gendiff_cli.crew import ThreadsOption, threads_for_drawing
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CheckpointArgument,
@@ -39,6 +41,7 @@ def invert(
     compiled: CompileOption = False,
     out: Annotated[Path | None, typer.Option(help="Directory; default: under RUN/samples/.")] = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """The noise from which the deterministic path leads back to pictures, and how near it comes to them.
@@ -56,11 +59,12 @@ def invert(
     from gendiff.run.asked import read
     from gendiff.storage.files import put, saved
 
-    opened_run = open_run(run)
+    load, opened_run = Load(), open_run(run)
     data = opened_run.config.data
     given = events_of(picture, data.picture_shape, f"an event of '{run}'")
     x_0 = data.events(given)
     with join(device) as world:
+        threads_for_drawing(threads, load, world)
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         if not world.main:
             return

@@ -11,7 +11,9 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError
+from gendiff.machine.load import Load
 from gendiff_cli.console import json_result, next_step, note, progress, result, table
+from gendiff_cli.crew import ThreadsOption, threads_for_drawing
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CheckpointArgument,
@@ -79,6 +81,7 @@ def restore(
     batch: Annotated[int, typer.Option(min=1, help="At a time; changes speed and memory, not pictures.")] = 64,
     out: Annotated[Path | None, typer.Option(help="Directory; default: under RUN/samples/.")] = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Restore pictures from what was measured of them, with any run: deblurring, inpainting, super-resolution.
@@ -96,7 +99,7 @@ def restore(
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import whole
 
-    opened_run = open_run(run)
+    load, opened_run = Load(), open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
     shape = opened_run.config.data.event_shape
     with saying("--operator", "operator"):
@@ -121,6 +124,7 @@ def restore(
     )
     sigma = noise if simulate else at_least_rounding(noise, picture)
     with join(device) as world:
+        threads_for_drawing(threads, load, world)
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         measurement = Measurement.checked(A, y, sigma, shape)
         asked = Asked.of(opened_run.config, read(condition or []), guides, measurement)

@@ -13,7 +13,9 @@ import typer
 
 from gendiff.command import command
 from gendiff.errors import ConfigError
+from gendiff.machine.load import Load
 from gendiff_cli.console import json_result, next_step, note, progress, result
+from gendiff_cli.crew import ThreadsOption, threads_for_drawing
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CheckpointArgument,
@@ -77,6 +79,7 @@ def sample(
     gif: Annotated[bool, typer.Option("--gif", help="Also animate the reverse process.")] = False,
     out: Annotated[Path | None, typer.Option(help="Directory; default: under RUN/samples/.")] = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Sample from a run: single images in a folder of their own, events/, and a grid of the first 64.
@@ -94,11 +97,12 @@ def sample(
     from gendiff.storage.folder import inside
     from gendiff.storage.staging import aside, whole
 
-    opened_run = open_run(run)
+    load, opened_run = Load(), open_run(run)
     sampler = chosen_sampler(opened_run, given, steps)
     asked = going_on(opened_run, asked_of(opened_run, condition, guide), source, strength)
     n = n or how_many(asked)
     with join(device) as world:
+        threads_for_drawing(threads, load, world)
         model = load_model(run, opened_run, world.device, chosen_weights(ema, no_ema), precision, compiled)
         model.check(asked, sampler)
         name = folder_name(model, sampler, seed, n, asked) + name_of(asked)

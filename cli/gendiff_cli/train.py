@@ -15,7 +15,7 @@ from gendiff.command import command
 from gendiff.errors import ConfigError, GendiffError, Stopped
 from gendiff.machine.load import Load
 from gendiff_cli.console import counted, json_result, next_step, note, result
-from gendiff_cli.crew import ThreadsOption
+from gendiff_cli.crew import ThreadsOption, threads_of
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
 from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
@@ -180,13 +180,10 @@ def _together(
 
 
 def _threads(asked: int | None, load: Load, config: Config, world: World, run: Run | None) -> Threads:
-    """How many threads this process has from here on."""
-    from gendiff.machine.threads import chosen
-
+    """How many threads this process has from here on; a run that goes on keeps its number."""
     before = run.info.get("threads") if run is not None and world.size == 1 else None
     known = before if isinstance(before, int) and before > 0 else None
-    fixed = config.train.deterministic or world.device.type != "cpu" or world.size > 1
-    threads = chosen(asked, load, known, fixed).use()
+    threads = threads_of(asked, load, world, known, config.train.deterministic)
     if known not in (None, threads.count) and world.device.type == "cpu" and world.main:
         note(
             f"'{run and run.path}' had {counted(known or 0, 'thread')}, and has {threads.count} from here on: last bits change"

@@ -6,6 +6,7 @@ import it where a figure is asked for.
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,15 @@ from gendiff.storage.files import saved
 FORMATS = (".png", ".pdf")
 LIMIT = 40.0  # decibel: beyond it a component is clean, or noise
 LABEL = 60  # characters of a label that fit beside or above a panel
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows, also where nobody has asked for matplotlib's own display."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=75)
+        return file.getvalue()
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -59,7 +69,7 @@ class Curve:
 
 def schedules(curves: Mapping[str, Curve], N: int) -> Figure:
     """f(i) of each schedule over i = 1..N, and beside it the width of the blur so far; Fig. 4 of Lee et al. 2022."""
-    figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
+    figure = Drawing(figsize=(9, 3.6), dpi=150, layout="constrained")
     per_step, total = figure.subplots(1, 2)
     for label, curve in curves.items():
         f = curve.schedule.cumulative(N).diff()  # asked for through the sum, which checks it
@@ -80,7 +90,7 @@ def schedules(curves: Mapping[str, Curve], N: int) -> Figure:
 
 def snr(processes: Mapping[str, BandSNR], columns: int = 200) -> Figure:
     """The SNR of each band (rows, coarse below) over i (columns) as colour; lines where SNR and data-SNR are 1."""
-    figure = Figure(figsize=(2.2 + 2.8 * len(processes), 3.6), dpi=150, layout="constrained")
+    figure = Drawing(figsize=(2.2 + 2.8 * len(processes), 3.6), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(processes), squeeze=False)[0]
     mesh = None
     for panel, (label, bands) in zip(panels, processes.items(), strict=True):
@@ -146,7 +156,7 @@ def strips(rows: Sequence[Strip], heads: Sequence[str]) -> Figure:
     """Two rows for each process, x_i above its signal alone; ``heads`` say what the columns have in common."""
     count = len(heads)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(1.0 + 1.05 * count, 0.35 + 2.45 * len(rows)), dpi=150, layout=layout)
+    figure = Drawing(figsize=(1.0 + 1.05 * count, 0.35 + 2.45 * len(rows)), dpi=150, layout=layout)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows, strict=True):
         part.suptitle(_short(row.label), fontsize=9, x=0.01, ha="left")

@@ -1,11 +1,11 @@
-"""The threads of a training: chosen before it begins, said in one line and in its record, and kept where it goes on."""
+"""Threads: of a training, chosen before it begins, said in one line and in its record, and kept where it goes on; of drawing."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from command import TINY, run
-from gendiff_cli import train
+from gendiff_cli import interpolate, invert, restore, sample, train
 
 from gendiff.machine import threads
 from gendiff.run.directory import Run
@@ -23,7 +23,8 @@ def two_cores(monkeypatch, tmp_path):
         def others(self):
             return others[0]
 
-    monkeypatch.setattr(train, "Load", Seen)
+    for command in (train, sample, restore, invert, interpolate):
+        monkeypatch.setattr(command, "Load", Seen)
     monkeypatch.setattr(threads, "cores", lambda: [0, 1])
     monkeypatch.setattr(threads, "allowance", lambda: 2.0)
     monkeypatch.setattr(threads, "STANDARD", 2)
@@ -73,3 +74,37 @@ def test_the_number_decides_bits_and_auto_has_those_of_its_number(two_cores):
     assert run(*words, "--out", "auto").code == run(*words, "--threads", 1, "--out", "one").code == 0
     weights = [next((Run.open(path).checkpoints).glob("*/model.safetensors")).read_bytes() for path in ("auto", "one")]
     assert weights[0] == weights[1]
+
+
+@pytest.fixture
+def run_and_picture() -> tuple[str, str]:
+    """A run, and a picture of its size."""
+    assert run("train", *TINY, "--out", "r").code == 0
+    torch.set_num_threads(2)
+    assert run("sample", "r", "--n", 1, "--out", "s").code == 0
+    return "r", "s/events/000000.png"
+
+
+def test_drawing_has_the_threads_that_are_asked_for_or_free(two_cores, run_and_picture):
+    name, picture = run_and_picture
+    draw = ("sample", name, "--n", 2, "--steps", 2)
+    restored = ("restore", name, picture, "--operator", "blur:sigma=1", "--simulate", "--steps", 2)
+    for words in (draw, restored, ("invert", name, picture), ("interpolate", name, picture, picture)):
+        torch.set_num_threads(2)
+        done = run(*words)
+        assert done.code == 0, done.err
+        assert "note: threads" not in done.err
+        assert torch.get_num_threads() == 2
+        assert "note: threads 1: --threads 1" in run(*words, "--threads", 1).err
+        assert torch.get_num_threads() == 1
+    two_cores[0] = 1.6
+    torch.set_num_threads(2)
+    assert "note: threads 1: other processes keep 1.6 of 2 cores busy" in run(*draw, "--threads", "auto").err
+    assert "note: threads 2: --threads 2" in run(*draw, "--threads", 2).err
+
+
+def test_a_number_of_threads_that_is_none(run_and_picture):
+    done = run("sample", run_and_picture[0], "--threads", "many")
+    assert done.code == 2
+    assert "cannot read the number 'many' (from --threads)" in done.err
+    assert "allowed: auto, 1, 2, ..." in done.err

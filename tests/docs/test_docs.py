@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import re
 
 import pytest
 from PIL import Image
-from places import ROOT
+from places import ROOT, docs_program
 
 from gendiff.plugin.registry import default_registry
 
 DOCS = ROOT / "docs"
-_spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-generate = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(generate)
+generate = docs_program("generate")
 
 
 @pytest.mark.parametrize("page", generate.PAGES, ids=lambda page: page.name)
@@ -22,15 +20,15 @@ def test_a_page_is_up_to_date(page):
 
 
 def test_every_named_process_is_on_the_page_with_its_pictures():
-    rows = [line for line in generate.processes().splitlines() if line.startswith("| **")]
+    sections = re.split(r"(?m)^## ", generate.processes())[1:]
     names = [entry.name for entry in default_registry().entries("process") if entry.provider.built_in]
-    assert len(rows) == len(names) >= 10
+    assert len(sections) == len(names) >= 10
     drawn = set()
-    for name, row in zip(names, rows, strict=True):
-        assert row.startswith(f"| **{name}**<br>")
-        assert row.count("`") >= 2, "no formula"
+    for name, section in zip(names, sections, strict=True):
+        assert section.startswith(f"{name}\n\n")
+        assert section.count("`") >= 2, "no formula"
         for picture in generate.pictures_of(name):
-            assert f"({picture.relative_to(DOCS).as_posix()})" in row
+            assert f"({picture.relative_to(DOCS).as_posix()})" in section
             with Image.open(picture) as opened:
                 assert opened.width > 300, "run `make pictures`"
             drawn.add(picture)

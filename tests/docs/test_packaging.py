@@ -61,6 +61,8 @@ def test_the_wheel_holds_three_packages_and_their_data(wheel):
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"gendiff", "gendiff_plugins", "gendiff_cli"}
     assert any(name.endswith("digits.npz") for name in names)
+    licences = {Path(name).name for name in names if ".dist-info/licenses/" in name}
+    assert licences == {"LICENSE", "emoji-licence.txt"}
     assert sum(name.endswith(".toml") for name in names) == len(list((ROOT / "plugins").rglob("*.toml")))
 
 

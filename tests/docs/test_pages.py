@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
-from places import ROOT
+from places import ROOT, docs_program
 from test_tasks_page import anchors
 
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 
 
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-site, wrap = tool("site"), tool("wrap")
+site, wrap = docs_program("site"), docs_program("wrap")
 
 
 def text_of(page: Path) -> str:

@@ -40,7 +40,7 @@ class PowerLaw(Colour):
     α = 1 is pink noise, 2 brown, -1 blue, 0 white. The constant component, ρ = 0, has the power of the lowest frequency
     beside it. Positive α drowns coarse detail first, negative α fine detail.
 
-    SAGD writes the noise in the Fourier basis (``hartley`` is its real form) with amplitudes w(f) ∝ f^β: α = -2β.
+    The paper weighs noise in the Fourier basis, of which ``hartley`` is the real form; an amplitude ∝ ρ^β is α = -2β here.
 
     Reference: Scimeca et al. 2025, Learning What Matters: Steering Diffusion via Spectrally Anisotropic Forward Noise, arXiv
     2510.09660.
@@ -70,8 +70,8 @@ class Blue(Colour):
     """power rises with frequency: S_k ∝ ρ_k.
 
     ``power-law`` with α = -1. Stationary: exactly so in ``hartley``, with circular borders. The blue noise masks of half-toning
-    are no Gaussian noise, but have such a spectrum; in the paper noise goes from blue to white over i, here it is blue
-    throughout.
+    are no Gaussian noise, but have such a spectrum. In the paper Gaussian noise with the covariance of such masks is blended with
+    white noise, more or less of it over i; here it is blue throughout.
 
     Reference: Huang et al. 2024, Blue Noise for Diffusion Models, arXiv 2402.04930.
     """

@@ -25,7 +25,8 @@ class Pyramid(Colour):
 
     What components have in common beside the diagonal is left out: enlarged noise is not stationary but repeats with the
     period of its samples. In ``hartley`` S is so that of its stationary approximation, the mean over all shifts; in ``dct`` it is
-    the best that is diagonal there. The published code draws the ratio from 2..4 anew, and takes level 0 twice.
+    the best that is diagonal there. The published code draws the ratio of each level from 2..4, divides
+    the size of the level before by ratio^l, so that levels shrink ever faster, and takes level 0 twice.
 
     Reference: Whitaker 2023, Multi-Resolution Noise for Diffusion Model Training (Weights & Biases report).
     """

@@ -85,7 +85,7 @@ class Blue(Process):
 
     ``a² = ᾱ, s² = (1 - ᾱ) S_k, S_k ∝ ρ_k``: ``power-law`` with α = -1.
 
-    In the paper noise goes from blue to white over i; here it is blue throughout.
+    In the paper blue and white noise are blended, more or less of each over i; here it is blue throughout.
 
     Reference: Huang et al. 2024, Blue Noise for Diffusion Models, arXiv 2402.04930.
     """

@@ -28,7 +28,7 @@ class KFlow(Process):
 
     ``a = 1 - τ_k(t), s = τ_k(t)``, each band in its own window of time.
 
-    Reference: K-Flow 2025, arXiv 2504.19353.
+    Reference: Du et al. 2025, Flow Along the K-Amplitude for Generative Modeling, arXiv 2504.19353.
     """
 
     name = "k-flow"

@@ -38,7 +38,7 @@ class KFlow(Velocity):
     time that is common to all keeps every band moving at every t: λ falls strictly, and the velocity says all. One band, or
     overlap = 1, is ``rectified-flow`` to the bit.
 
-    Reference: K-Flow 2025, arXiv 2504.19353, for flows along frequency; the common share is ours.
+    Reference: Du et al. 2025, K-Flow, arXiv 2504.19353, for flows along frequency; the common share is ours.
     """
 
     name = "k-flow"
