@@ -112,6 +112,44 @@ class TestTraining:
         assert torch.equal(trainer.speeds.free["log_speeds"], before)
         assert trainer.speeds.taken == 1
 
+    def test_they_go_down_their_loss(self, tmp_path):
+        """At a network that stays, on one batch and the same draws."""
+        trainer = restored(create(tmp_path / "run", config(speeds={"lr": 0.02})))
+        batch, losses = trainer.batches[1], []
+        for _ in range(8):
+            trainer.speeds.move(2, batch, trainer.denoiser)
+            losses.append(trainer.speeds.loss)
+        assert losses == sorted(losses, reverse=True)
+
+    def test_the_network_is_asked_as_it_samples(self, tmp_path):
+        """Without dropout, which it goes on with afterwards, and clamped to the range of the data."""
+        unet = "unet:channels=8,multipliers=[1],attention=[],heads=1,dropout=0.5"
+        trainer = restored(create(tmp_path / "run", config(model=unet)))
+        trainer.network.train()
+        batch = trainer.batches[1]
+        first, again = (trainer.speeds._slope(2, batch, trainer.denoiser) for _ in range(2))
+        assert first == again
+        assert trainer.network.training
+        with torch.no_grad():
+            for weight in trainer.network.parameters():
+                weight.mul_(1e4)
+        far = trainer.speeds._slope(2, batch, trainer.denoiser)
+        assert far[0] < 100 * first[0]
+
+    def test_pictures_on_the_way_are_of_the_process_as_it_is(self, tmp_path):
+        trainer = restored(create(tmp_path / "run", config()))
+        for step in (2, 4):
+            trainer.speeds.move(step, trainer.batches[1], trainer.denoiser)
+            shown = trainer.averaged().diffusion.scales.half_log_snr(torch.arange(1, 21))
+            assert torch.equal(shown, trainer.diffusion.scales.half_log_snr(torch.arange(1, 21)))
+        trainer.speeds.move(6, trainer.batches[1], trainer.denoiser)
+        assert not torch.equal(shown, trainer.diffusion.scales.half_log_snr(torch.arange(1, 21)))
+
+    def test_moments_are_in_the_basis_that_they_will_tell_apart(self):
+        """Even clocks are alike in any basis, but they will not stay so."""
+        table = {"rotation": "identity", "velocity": LEARNED, "data": "digits"}
+        assert resolve([Layer("the test", table)]).config.basis.name == "identity"
+
     def test_two_processes_move_them_as_one(self, tmp_path, monkeypatch):
         """Each has its part of the batch, and of the events that a step takes: what they add up to is that of the whole."""
         whole = restored(create(tmp_path / "run", config(batch=8, speeds={"events": 5})))
