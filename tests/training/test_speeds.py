@@ -126,6 +126,9 @@ class TestTraining:
         unet = "unet:channels=8,multipliers=[1],attention=[],heads=1,dropout=0.5"
         trainer = restored(create(tmp_path / "run", config(model=unet)))
         trainer.network.train()
+        with torch.no_grad():  # its output is 0 before it has learned
+            for weight in trainer.network.parameters():
+                weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
         batch = trainer.batches[1]
         first, again = (trainer.speeds._slope(2, batch, trainer.denoiser) for _ in range(2))
         assert first == again
