@@ -29,6 +29,7 @@ from gendiff_cli.options import (
     configured,
     numbers,
     spec_option,
+    typed,
     weights_option,
 )
 from gendiff_cli.remarks import remark_overruled
@@ -192,8 +193,7 @@ def compare(
             registry, texts, given.layers(registry), seeds, nfe, n, features, fid_weights, metric, allow, asked
         )
         if all(contender.runs for contender in plan.contenders):
-            source = context.get_parameter_source("seeds")
-            seeds_given = source is not None and source.name == "COMMANDLINE"
+            seeds_given = "--seeds" in typed(context)
             _refuse_unused([o for o in given.options if o != "--sampler"] + ["--seeds"] * seeds_given)
     unequal = require_fair(plan)
     _remark(plan)
@@ -268,13 +268,7 @@ def _join(context: typer.Context, registry: Registry, path: Path, device: str | 
     from gendiff_cli.progress import Bars
 
     kept = ("take_part", "device", "threads")
-    names = {parameter.name: max(parameter.opts, key=len) for parameter in context.command.params}
-    source = context.get_parameter_source
-    others = [
-        flag
-        for name, flag in names.items()
-        if name not in kept and (s := source(str(name))) and s.name == "COMMANDLINE"
-    ]
+    others = typed(context, kept)
     if others:
         raise ConfigError(
             f"a worker does what the comparison says; {', '.join(others)} would change it",

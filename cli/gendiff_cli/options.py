@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -350,3 +350,15 @@ def numbers(text: str, where: str, example: str, least: int = 1) -> tuple[int, .
             fix=f"write {where} {example}",
         )
     return values
+
+
+def typed(context: typer.Context, but: Collection[str] = ()) -> list[str]:
+    """The options that were given on the command line, as they are typed, but those of these parameters."""
+    return [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name
+        and parameter.name not in but
+        and (source := context.get_parameter_source(parameter.name))
+        and source.name == "COMMANDLINE"
+    ]

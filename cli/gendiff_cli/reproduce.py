@@ -27,6 +27,7 @@ from gendiff_cli.options import (
     WeightsOption,
     configured,
     spec_option,
+    typed,
 )
 from gendiff_cli.remarks import remark_overruled
 from gendiff_cli.training import machine
@@ -222,9 +223,7 @@ def _forecast(
 
 def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
     """Raise `ConfigError` for options that cannot matter to what is asked for."""
-    names = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    source = context.get_parameter_source
-    given = [flag for name, flag in names.items() if name and (s := source(name)) and s.name == "COMMANDLINE"]
+    given = typed(context)
     relevant = {"--scale", "--scene", "--out", "--json", names["target"]}
     if target == "figure4" and (useless := [flag for flag in given if flag not in relevant]):
         raise ConfigError(

@@ -26,6 +26,7 @@ from gendiff_cli.options import (
     SampledPrecisionOption,
     configured,
     spec_option,
+    typed,
     weights_option,
 )
 from gendiff_cli.remarks import remark_overruled
@@ -228,13 +229,7 @@ def _judged(plan: StudyPlan, numbers: Any, by: str | None) -> StudyPlan:
 def _refuse_changes(context: typer.Context, given: Given) -> None:
     """Raise `ConfigError` for options that would make another study of one that goes on."""
     kept = ("trials", "minutes", "device", "threads", "resume", "json", "dry_run")
-    names = {parameter.name: max(parameter.opts, key=len) for parameter in context.command.params}
-    source = context.get_parameter_source
-    changes = [
-        flag
-        for name, flag in names.items()
-        if name not in kept and (s := source(str(name))) and s.name == "COMMANDLINE"
-    ]
+    changes = typed(context, kept)
     if changes:
         raise ConfigError(
             f"a study that goes on keeps its plan; {', '.join(changes)} would change it",
