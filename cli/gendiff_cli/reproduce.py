@@ -224,7 +224,7 @@ def _forecast(
 def _refuse_unused(context: typer.Context, target: str, scale: str) -> None:
     """Raise `ConfigError` for options that cannot matter to what is asked for."""
     given = typed(context)
-    relevant = {"--scale", "--scene", "--out", "--json", names["target"]}
+    relevant = {"--scale", "--scene", "--out", "--json", "target"}
     if target == "figure4" and (useless := [flag for flag in given if flag not in relevant]):
         raise ConfigError(
             f"figure4 trains and measures nothing, and {', '.join(useless)} would have no effect",
