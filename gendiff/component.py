@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
@@ -31,6 +32,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from gendiff.command import command
@@ -312,6 +314,15 @@ def spec_value(value: Any) -> str:
 def summary(component: type[Component]) -> str:
     """The first line of a component's docstring, without the final stop."""
     return inspect.cleandoc(component.__doc__ or "").partition("\n")[0].removesuffix(".")  # its own, not inherited
+
+
+def declared_range(info: FieldInfo) -> tuple[float, float]:
+    """Between which numbers a field declares its values to be; infinite where it declares no end."""
+    lower, upper = (
+        [float(getattr(one, key)) for one in info.metadata for key in keys if getattr(one, key, None) is not None]
+        for keys in (("ge", "gt"), ("le", "lt"))
+    )
+    return max(lower, default=-math.inf), min(upper, default=math.inf)
 
 
 def invalid_parameter(cls: type[Settings], error: ValidationError, section: str = "") -> ConfigError:

@@ -25,7 +25,7 @@ from scipy.optimize import differential_evolution, minimize
 from torch import Tensor
 
 from gendiff.command import is_command, option
-from gendiff.component import Component
+from gendiff.component import Component, declared_range
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError, GendiffError, did_you_mean
 from gendiff.grid import GridSampler
@@ -97,11 +97,7 @@ def _parameters(component: Component, path: str) -> Iterator[Parameter]:
         if isinstance(value, Component):
             yield from _parameters(value, f"{path}.{name}")
         elif isinstance(value, float):
-            lower, upper = (
-                [float(getattr(c, key)) for c in info.metadata for key in keys if getattr(c, key, None) is not None]
-                for keys in (("ge", "gt"), ("le", "lt"))
-            )
-            yield Parameter(f"{path}.{name}", value, max(lower, default=-math.inf), min(upper, default=math.inf))
+            yield Parameter(f"{path}.{name}", value, *declared_range(info))
 
 
 def chosen(velocity: Component, ranges: Mapping[str, tuple[float, float] | None]) -> list[Parameter]:

@@ -44,6 +44,7 @@ class BandSNR:
         #: Upper frequency ρ of each band, radians per pixel.
         self.edges = [float(rho.max()) * (k + 1) / bands for k in range(bands)]
         self._member = torch.nn.functional.one_hot(band, bands).double()
+        self._decibel: dict[int, Tensor] = {}  # by step: the searches of all bands look at the same ones first
         #: ``10 log10 c``, broadcasting to the event.
         self.component_data = diffusion.moments.variance.log() * DECIBEL / 2
         #: Its mean over the components of each band; NaN where a band is empty.
@@ -65,7 +66,9 @@ class BandSNR:
 
     def decibel(self, i: int) -> Tensor:
         """SNR of each band at step i >= 1, float64, ``(bands,)``."""
-        return self.mean(self.diffusion.at(i).half_log_snr) * DECIBEL
+        if i not in self._decibel:
+            self._decibel[i] = self.mean(self.diffusion.at(i).half_log_snr) * DECIBEL
+        return self._decibel[i]
 
     def data_decibel(self, i: int) -> Tensor:
         """Data-SNR of each band at step i >= 1, float64, ``(bands,)``."""

@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "Predict the error of samples against the number of steps, in closed form, before any training.",
     "fit": "Choose parameters of a process for which the predicted error at a number of steps is smallest; "
     "write a configuration.",
+    "explore": "Serve a page of this machine: sliders change a process, and its pictures, bands and errors follow at once.",
     "likelihood": "Bound the negative log-likelihood of a run's data, in bits per dimension, with its standard error.",
 }
 

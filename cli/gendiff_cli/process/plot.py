@@ -140,33 +140,47 @@ def _save(figure: Figure, path: Path) -> None:
 
 def _strips(processes: list[Subject], picture: Path | None, at: At, moments: int) -> tuple[list[Strip], list[str]]:
     """What each process does to the picture, and the heads of the columns."""
-    import torch
-
     from gendiff.lab.figures import Strip
-    from gendiff.lab.forward import corrupted, steps_at
-    from gendiff.streams import stream
 
-    levels = [LOUD + (QUIET - LOUD) * k / max(moments - 2, 1) for k in range(moments - 1)]
     rows = []
     for subject in processes:
-        diffusion = subject.diffusion
         data = subject.data or subject.config.data
-        x_0 = data.events(_picture(picture, data.picture_shape)) if picture else data[0][None]
-        eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
-        steps: Sequence[int | None] = (
-            [round(k * diffusion.N / (moments - 1)) for k in range(moments)]
-            if at is At.STEP
-            else [0, *steps_at(diffusion, x_0, levels)]
-        )
-        indices = [0 if i is None else i for i in steps]
-        noisy = [data.pictures(x)[0] for x in corrupted(diffusion, x_0, eps, indices)]
-        signal = [data.pictures(x)[0] for x in corrupted(diffusion, x_0, 0 * eps, indices)]
-        rows.append(Strip(subject.label, steps, noisy, signal))
-    return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in levels)]
+        x_0 = data.events(event_of_picture(picture, data.picture_shape)) if picture else data[0][None]
+        steps = columns(subject, x_0, at, moments)
+        rows.append(Strip(subject.label, steps, *on_its_way(subject, x_0, [0 if i is None else i for i in steps])))
+    return rows, [""] * moments if at is At.STEP else ["x_0", *(f"{level:+.1f} dB" for level in _levels(moments))]
 
 
-def _picture(path: Path, event_shape: EventShape) -> Tensor:
-    """A picture as one event of that shape, ``(1, C, H, W)``."""
+def _levels(moments: int) -> list[float]:
+    """The SNR of each column but the first, decibel."""
+    return [LOUD + (QUIET - LOUD) * k / max(moments - 2, 1) for k in range(moments - 1)]
+
+
+def columns(subject: Subject, x_0: Tensor, at: At, moments: int) -> Sequence[int | None]:
+    """The steps of a strip of one event, ``(1, *event)``; None for a column that the process never reaches."""
+    from gendiff.lab.forward import steps_at
+
+    N = subject.diffusion.N
+    if at is At.STEP:
+        return [round(k * N / (moments - 1)) for k in range(moments)]
+    return [0, *steps_at(subject.diffusion, x_0, _levels(moments))]
+
+
+def on_its_way(subject: Subject, x_0: Tensor, steps: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """``x_i`` of one event ``(1, *event)`` at these steps, and its signal alone, as pictures; the same noise in every process."""
+    import torch
+
+    from gendiff.lab.forward import corrupted
+    from gendiff.streams import stream
+
+    data = subject.data or subject.config.data
+    eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
+    noisy, signal = (corrupted(subject.diffusion, x_0, noise, steps) for noise in (eps, 0 * eps))
+    return [data.pictures(x)[0] for x in noisy], [data.pictures(x)[0] for x in signal]
+
+
+def event_of_picture(path: Path, event_shape: EventShape, where: str = "--picture") -> Tensor:
+    """A picture as one event of that shape, ``(1, C, H, W)``; ``where`` it is asked for, for errors."""
     import numpy as np
     from PIL import Image
 
@@ -175,7 +189,7 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
         raise ConfigError(
             f"a picture cannot become an event of shape {event_shape}",
-            where="--picture",
+            where=where,
             fix="choose --data of pictures",
         )
     channels, height, width = event_shape
@@ -183,7 +197,7 @@ def _picture(path: Path, event_shape: EventShape) -> Tensor:
         with opened(path) as image:
             upright = eight_bit(image).convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture '{path}': {reason(error)}", where="--picture") from error
+        raise DataError(f"cannot read the picture '{path}': {reason(error)}", where=where) from error
     return event_of(np.array(upright.resize((width, height), Image.Resampling.LANCZOS)))[None]
 
 
