@@ -136,7 +136,8 @@ class Choice:
             return replace(self, N=int(value))
         head, _, rest = path.partition(".")
         table = dict(getattr(self, head))
-        return replace(self, **{head: _changed(head, table, rest.split(".") if rest else [], value)})
+        changed: dict[str, Any] = {head: _changed(head, table, rest.split(".") if rest else [], value)}
+        return replace(self, **changed)
 
     def controls(self, registry: Registry) -> list[Control]:
         """All that can be set of it besides its name and N; raises `GendiffError` where a value is refused."""

@@ -84,7 +84,13 @@ def chart(
         ticks: of the x axis, in the place of round values.
 
     """
-    across, up = (lambda v: x.at(v, LEFT, WIDTH - RIGHT)), (lambda v: y.at(v, HEIGHT - BOTTOM, TOP))
+
+    def across(value: float) -> float:
+        return x.at(value, LEFT, WIDTH - RIGHT)
+
+    def up(value: float) -> float:
+        return y.at(value, HEIGHT - BOTTOM, TOP)
+
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(alt)}">']
     for tick in ticks or [t for t in x.ticks if x.low <= t <= x.high]:
         parts.append(f'<path class="rule" d="M{across(tick):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -119,7 +125,10 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[float | None, str, str]]]], at
     """For each row its name, and one bar below the other: how far it reaches, 0..1 (None: all the way), its class and text."""
     line, gap, left = 17, 9, 62
     height = sum(line * len(each) + gap for _, each in rows) + 6
-    across = lambda v: left + v * (WIDTH - left - RIGHT)  # noqa: E731  # a map, as in chart
+
+    def across(value: float) -> float:
+        return left + value * (WIDTH - left - RIGHT)
+
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(alt)}">']
     if at is not None:
         parts.append(f'<path class="at" d="M{across(at):.1f} 0V{height}"/>')

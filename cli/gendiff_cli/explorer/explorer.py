@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from gendiff_cli.explorer.controls import Control
 from gendiff_cli.explorer.view import Numbers, Pictures, Rows
 from gendiff_cli.process.plot import At, event_of_picture
 from gendiff_cli.process.subject import Subject
+
+Kept = TypeVar("Kept")
 
 SIDES = ("A", "B")
 KEPT = 32  # views and predictions, that going back is at once
@@ -200,7 +202,8 @@ class Explorer:
     def _samplers(self, subject: Subject) -> tuple[str, ...]:
         return self.samplers or tuple(view.default_samplers(subject))
 
-    def _kept(self, where: dict[Any, Any], key: Any, made: Callable[[], Any]) -> Any:
+    @staticmethod
+    def _kept(where: dict[Any, Kept], key: Any, made: Callable[[], Kept]) -> Kept:
         """The value of a key, made where it is not there; the oldest ones go."""
         if key not in where:
             where[key] = made()

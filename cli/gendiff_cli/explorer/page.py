@@ -345,17 +345,17 @@ class Page:
 
     async def _show(self, side: str, whole: bool) -> None:
         explorer = self.explorer
-
-        def shown() -> dict[str, str]:
-            pictures, numbers = explorer.pictures(side), explorer.numbers(side)
-            moving = {"moment": pictures.moment(explorer.t), "curves": numbers.curves(explorer.t)}
-            return {**moving, **({"strip": pictures.strip} if whole else {})}
-
         if whole and not explorer.is_measured(side):
             self.html["busy"].content = "measuring the data in this basis"
+        # One after the other, and the pictures first: they are what is looked at.
+        parts: dict[str, Callable[[], str]] = {
+            "moment": lambda: explorer.pictures(side).moment(explorer.t),
+            **({"strip": lambda: explorer.pictures(side).strip} if whole else {}),
+            "curves": lambda: explorer.numbers(side).curves(explorer.t),
+        }
         try:
-            for part, content in (await asyncio.to_thread(shown)).items():
-                self.html[f"{part} {side}"].content = content
+            for part, content in parts.items():
+                self.html[f"{part} {side}"].content = await asyncio.to_thread(content)
             if whole:
                 self.html[f"error {side}"].content = ""
                 self.texts[f"train {side}"].content = escape(explorer.commands()[f"train {side}"])
@@ -372,20 +372,26 @@ class Page:
             if self.wake_slow.is_set():
                 continue
             at = self.changes
-            await self._draw(at)
+            await self._draw()
             for side in SIDES:
-                with_facts = asyncio.to_thread(lambda side=side: self.explorer.numbers(side).facts)
                 try:
-                    self.html[f"facts {side}"].content = await with_facts
+                    self.html[f"facts {side}"].content = await asyncio.to_thread(self._facts, side)
                 except GendiffError:
                     self.html[f"facts {side}"].content = ""
-            rows = self.explorer.forecast(lambda at=at: self.changes == at)
+            rows = self.explorer.forecast(partial(self._is_still, at))
             while self.changes == at and await asyncio.to_thread(next, rows, rows) is None:
                 self.html["errors"].content = await asyncio.to_thread(self.explorer.errors)
             if self.changes == at:
                 self.html["errors"].content = await asyncio.to_thread(self.explorer.errors)
 
-    async def _draw(self, at: int) -> None:
+    def _facts(self, side: str) -> str:
+        return self.explorer.numbers(side).facts
+
+    def _is_still(self, changes: int) -> bool:
+        """Whether nothing was changed since there were so many changes."""
+        return self.changes == changes
+
+    async def _draw(self) -> None:
         """The chains of the network, where another class, guidance or seed is asked for."""
         if self.reverse is None:
             return
@@ -427,7 +433,7 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
         app = fastapi.FastAPI()
         app.add_middleware(trusted, allowed_hosts=["127.0.0.1", "localhost"])  # no name of somebody else leads here
 
-        @nicegui.ui.page("/", title=TITLE)
+        @nicegui.ui.page("/", title=TITLE)  # type: ignore[untyped-decorator]  # of a library without types here
         async def page() -> None:
             one = Page(explorer.again(), reverse, Path(folder))
             one.build()

@@ -38,7 +38,7 @@ from gendiff_cli.process.subject import Subject
 
 BANDS = 6  # of frequency
 COLUMNS = 9  # of a strip
-POINTS = 61  # of a curve over i
+POINTS = 41  # of a curve over i
 TALL = 6.0  # λ is shown from -6 to 6: beyond it a component is clean, or noise
 WRONG = 0.1  # by how much the network is off that is no perfect one
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, DataError
 from gendiff_cli.console import busy, note, out, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import DeviceOption, EmaOption, Given, RawOption, chosen_weights, configured
@@ -95,8 +95,13 @@ def explorer_of(
     if len(choices) < len(SIDES):
         choices.append(Choice.of(processes[0]).named(CLASSIC))
     base = Base.of(registry, given)
-    if any(runs):
-        base = base.with_data(processes[0].config.data.spec)
+    if (place := next((k for k, path in enumerate(runs) if path is not None), None)) is not None:
+        if (data := processes[place].data) is None:
+            raise DataError(
+                f"the data of '{runs[place]}' are not here, and the page shows what becomes of them",
+                fix="bring them back, or look at its process alone: gendiff process show --arm RUN",
+            )
+        base = base.with_data(data.spec)
     explorer = Explorer(registry, base, dict(zip(SIDES, choices, strict=True)), picture)
     for side in SIDES:
         explorer.pictures(side)
