@@ -88,7 +88,7 @@ def compare(
         list[str] | None,
         spec_option(
             "features",
-            "What is ranked by: inception, random-conv, pixels, dct; others may follow. Default: inception for pictures "
+            "What is ranked by: inception, random-conv, bands, pixels, dct; others may follow. Default: inception for pictures "
             "of 32 pixels or more, and else random-conv.",
             MEASURING,
         ),

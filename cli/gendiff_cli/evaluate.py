@@ -84,7 +84,7 @@ def evaluate(
         list[str] | None,
         spec_option(
             "features",
-            "inception, random-conv, pixels, dct; may be given again. "
+            "inception, random-conv, bands, pixels, dct; may be given again. "
             "Default: inception, for pictures of 32 pixels or more, and else random-conv.",
         ),
     ] = None,

@@ -92,10 +92,7 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
                 "prior": contender.config.sampler.prior,
                 "findings": [asdict(finding) for finding in contender.findings],
                 "runs": [_run(comparison, cell, numbers[place]) for cell in plan.cells() if cell.place == place],
-                "numbers": {
-                    name: {"value": asdict(value), "difference": asdict(against) if against else None}
-                    for name, (value, against) in estimates[place].items()
-                },
+                "numbers": _listed(estimates[place]),
                 "curve": _curve(comparison, measures, place, first),
                 "spectrum": _spectrum(measures, place),
                 "alarms": _alarms(measures, place),
@@ -168,6 +165,14 @@ def _estimates(of: Numbers, baseline: Numbers | None, count: int) -> Estimates:
     return estimates
 
 
+def _listed(estimates: Estimates) -> dict[str, dict[str, Any]]:
+    """Estimates as plain values."""
+    return {
+        name: {"value": asdict(value), "difference": asdict(against) if against else None}
+        for name, (value, against) in estimates.items()
+    }
+
+
 def _measured(number: Number) -> Measured:
     return Measured.of_interval(number.value, number.low, number.high, number.level, REPLICATES)
 
@@ -189,20 +194,19 @@ def _run(comparison: Comparison, cell: Cell, numbers: Numbers) -> dict[str, Any]
 def _curve(
     comparison: Comparison, measures: dict[tuple[int, int], list[Measure]], place: int, name: str
 ) -> list[dict[str, Any]]:
-    """The ranked number against network evaluations."""
+    """The numbers against network evaluations; ``value`` and ``difference`` are those of the ranked one."""
     samplers, count = comparison.plan.samplers(comparison.plan.contenders[place]), len(comparison.plan.contenders) - 1
     points = []
     for k, sampler in enumerate(samplers):
         ours = _numbers(measures, place, k)
-        baseline = _numbers(measures, 0, k) if place else None
-        value, against = _estimates({name: ours[name]}, baseline, count)[name]
+        numbers = _listed(_estimates(ours, _numbers(measures, 0, k) if place else None, count))
         drawing = next(iter(ours[name].values())).drawing
         points.append(
             {
                 "sampler": sampler.spec,
                 "evaluations": drawing.evaluations if drawing else None,
-                "value": asdict(value),
-                "difference": asdict(against) if against else None,
+                **numbers[name],
+                "numbers": numbers,
             }
         )
     return points

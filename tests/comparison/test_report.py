@@ -232,6 +232,8 @@ class TestData:
             values = [run["numbers"]["fd-pixels"]["value"] for run in arm["runs"]]
             assert arm["numbers"]["fd-pixels"]["value"]["value"] == pytest.approx(np.mean(values))
             assert arm["curve"][-1]["value"] == arm["numbers"]["fd-pixels"]["value"]
+            assert arm["curve"][-1]["numbers"] == arm["numbers"]
+            assert arm["curve"][0]["numbers"].keys() == arm["numbers"].keys()
         first, second = ([run["numbers"]["fd-pixels"]["value"] for run in arm["runs"]] for arm in found["arms"])
         difference = found["arms"][1]["numbers"]["fd-pixels"]["difference"]
         assert difference["value"] == pytest.approx(np.mean(np.subtract(second, first)))

@@ -13,6 +13,7 @@ import pytest
 import scipy
 import torch
 from command import run
+from gendiff_plugins.features.bands import Bands
 from gendiff_plugins.features.dct import DCT
 from gendiff_plugins.features.inception import FILE, PUBLISHED, Inception
 from gendiff_plugins.features.pixels import Pixels
@@ -69,7 +70,16 @@ class TestContract:
         "check",
         [
             check
-            for features in (Pixels(), Pixels(downsample=3), DCT(), DCT(log_magnitude=False), RandomConv(), Inception())
+            for features in (
+                Pixels(),
+                Pixels(downsample=3),
+                DCT(),
+                DCT(log_magnitude=False),
+                RandomConv(),
+                Bands(),
+                Bands(size=4, lowest=0, cells=1),
+                Inception(),
+            )
             for check in checks(features)
         ],
         ids=lambda check: f"{check.subject.spec}-{check.function.__name__}",
@@ -184,8 +194,59 @@ class TestPlain:
         assert found == sorted(found)
         assert found[2] > 2 * found[0]
 
+    def test_bands_are_the_energy_of_a_block_on_a_logarithmic_scale(self):
+        x = torch.full((1, 1, 16, 16), 0.5)
+        wave = scipy.fft.idct(np.eye(8)[7], norm="ortho")  # ω = 7π/8 along an axis: ρ is in the third of four bands
+        x[0, 0, 8:, :8] += torch.from_numpy(0.25 * np.outer(np.ones(8), wave))
+        third, fourth = Bands(cells=2).extract(x)[0].reshape(2, 2, 2)
+        # 0.25 in each of 8 rows is one coefficient of 0.25 sqrt(8).
+        rho = np.hypot(*np.meshgrid(np.arange(8), np.arange(8))) / np.hypot(7, 7)
+        energy = 0.25**2 * 8 / np.count_nonzero((rho >= 0.5) & (rho < 0.75))
+        assert third[1, 0].item() == pytest.approx(np.log1p(energy * 127.5**2) / 2, rel=1e-4)
+        third[1, 0] = 0
+        assert torch.cat([third, fourth]).abs().max() < 1e-6
+        assert Bands(cells=1).extract(x).tolist()[0] == pytest.approx(
+            [np.log1p(energy * 127.5**2) / 8, 0], rel=1e-4, abs=1e-6
+        )
+
+    @pytest.mark.parametrize(
+        ("shape", "numbers"), [((1, 28, 28), 32), ((3, 32, 20), 3 * 2 * 12), ((2, 31), 16), ((1, 9, 8, 16), 8)]
+    )
+    def test_bands_look_at_every_sample(self, shape, numbers, rng):
+        x = torch.rand(1, *shape, generator=rng)
+        with torch.enable_grad():
+            Bands().extract(x.requires_grad_()).square().sum().backward()
+        assert Bands().extract(x.detach()).shape == (1, numbers)
+        assert (x.grad.abs() > 0).all()
+
+    def test_bands_see_grain_that_a_random_network_does_not(self, rng):
+        # Discs on white, as emoji are; the grain is of two grey levels.
+        rows, columns = torch.arange(32)[:, None], torch.arange(32)
+        centres, radii = torch.randint(8, 24, (200, 2), generator=rng), torch.randint(4, 9, (200,), generator=rng)
+        x = torch.stack(
+            [
+                1 - 1.5 * ((rows - a) ** 2 + (columns - b) ** 2 < r**2).float()
+                for (a, b), r in zip(centres.tolist(), radii.tolist(), strict=True)
+            ]
+        )[:, None]
+        grain = x + 2 / 127.5 * torch.randn(x.shape, generator=rng)
+
+        def against_real(features: Features) -> float:
+            real, other, noisy = (Statistics.of(features.extract(e)) for e in (x[:100], x[100:], grain[100:]))
+            return frechet(noisy, real) / frechet(other, real)
+
+        assert against_real(Bands()) > 3
+        assert against_real(RandomConv()) < 1.1
+
+    def test_bands_that_a_block_has_not_are_refused(self):
+        with pytest.raises(ConfigError, match=r"no frequency of 8x8 lies in band 4") as refusal:
+            Bands(lowest=4).extract(torch.zeros(1, 1, 8, 8))
+        assert refusal.value.details == ("blocks of 8x8 have bands 0 to 3",)
+        assert len({Bands(**p).fingerprint for p in ({}, {"size": 4}, {"bands": 5}, {"lowest": 1}, {"cells": 2})}) == 5
+
     def test_events_of_other_shapes_are_refused(self):
-        for features, shape in ((RandomConv(), (2, 3)), (Pixels(downsample=2), (2, 3)), (Inception(), (2, 3, 9))):
+        others = ((RandomConv(), (2, 3)), (Bands(), (2, 3)), (Pixels(downsample=2), (2, 3)), (Inception(), (2, 3, 9)))
+        for features, shape in others:
             with pytest.raises(ConfigError):
                 features.extract(torch.zeros(shape))
 

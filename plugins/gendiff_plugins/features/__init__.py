@@ -18,4 +18,10 @@ def gendiff_components() -> list[Lazy]:
         Lazy("features", "pixels", f"{here}.pixels:Pixels", "the values themselves"),
         Lazy("features", "dct", f"{here}.dct:DCT", "DCT coefficients, or the logarithm of their size"),
         Lazy("features", "random-conv", f"{here}.random_conv:RandomConv", "what a random convolutional network sees"),
+        Lazy(
+            "features",
+            "bands",
+            f"{here}.bands:Bands",
+            "energy of fine detail in every part of a picture: sees grain",
+        ),
     ]
