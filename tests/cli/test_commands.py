@@ -77,7 +77,7 @@ def test_the_list_says_of_a_command_what_it_says_of_itself(command):
 
 def test_all_commands_are_announced_and_hold_to_the_same():
     assert {command.name for command in COMMANDS} >= {"train", "predict", "config"}
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 24
     for command in COMMANDS:
         for own in getattr(command.itself, "commands", {"": command.itself}).values():
             assert isinstance(own, Announced | Command)

@@ -47,10 +47,10 @@ def explore(
     no_ema: RawOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Serve a page of this machine, where sliders change a process and its pictures answer at once; Ctrl-C ends it.
+    """Serve a page of this machine: sliders change a process, and its pictures, bands and errors follow at once.
 
     It shows a picture on its way to noise, λ by frequency band, when each band of the data is lost, and the predicted error of
-    samples, of two processes side by side, and gives the command and the file that train them.
+    samples, of two processes side by side, and gives the command and the file that train them. Ctrl-C ends it.
     """
     from gendiff.extra import extra
 
