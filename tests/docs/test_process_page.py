@@ -37,7 +37,7 @@ def test_a_command_prints_what_the_page_shows(line, tmp_path, monkeypatch):
 
 def test_every_command_and_rule_is_on_the_page():
     names = re.findall(r"^ *│ (\w+) ", run("process", "--help").out, flags=re.MULTILINE)
-    assert {"show", "plot", "predict", "fit", "likelihood"} == set(names)
+    assert {"show", "plot", "predict", "fit", "explore", "likelihood"} == set(names)
     assert all(f"\n## {name}\n" in PAGE or f"gendiff process {name}" in PAGE for name in names)
     rules = re.findall(r"^    ([a-z]+(?:-[a-z]+)+)   ", gendiff_rules(), flags=re.MULTILINE)
     assert len(rules) == 3
