@@ -447,12 +447,12 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
             gzip_middleware_factory=None,
             message_history_length=0,
         )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
         # In a thread of its own: this one hears who asks to stop.
         thread = threading.Thread(target=partial(server.run, sockets=[listener]), daemon=True)
         thread.start()
         try:
             thread.join()
         finally:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             thread.join(timeout=5)
