@@ -12,7 +12,7 @@ def test_the_notes_of_a_run_are_said_once_with_its_label(tmp_path, monkeypatch, 
     run = Run.__new__(Run)
     run.notes = ["its data are not here", "its plugin is gone"]
     asked = []
-    monkeypatch.setattr(Run, "open", lambda *given: asked.append(given) or run)
+    monkeypatch.setattr(Run, "open", lambda *given, at=None: asked.append(given) or run)
     assert open_run(tmp_path, training=True, steps=3, label="a: ") is run
     assert asked == [(tmp_path, True, 3, ())]
     assert capsys.readouterr().err == "note: a: its data are not here\nnote: a: its plugin is gone\n"
