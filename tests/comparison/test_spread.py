@@ -304,6 +304,7 @@ class TestCommand:
         monkeypatch.setattr(fleet_module, "Fleet", InPlace)
         return words
 
+    @pytest.mark.slow  # half a minute; claims are tested in forked processes above
     def test_workers_do_it_and_the_result_is_the_same(self, in_place):
         alone = run("compare", *self.ARMS, "--out", "a", "--json")
         spread = run("compare", *self.ARMS, "--out", "b", "--json", "--workers", 1, "--worker", "slurm_partition=gpu")
