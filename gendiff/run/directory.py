@@ -24,6 +24,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,14 @@ class Run:
             run.notes = [*run.notes, f"it ends at step {steps:,} from here on; {before:,} steps were planned"]
         if training:
             run.config.data.require()
+        return run
+
+    def having(self, config: Config) -> Run:
+        """The same run with the configuration that it had at a checkpoint; itself where that is its own."""
+        if config is self.config:
+            return self
+        run = copy(self)
+        run.config = config
         return run
 
     def _look_for_edits(self, info: Mapping[str, Any], table: Mapping[str, Any], training: bool) -> None:

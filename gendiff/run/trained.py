@@ -85,7 +85,8 @@ class TrainedModel:
         Raises `DataError` where there is none, and for weights that are not finite or of another network; `ConfigError` for an
         average that the run does not have.
         """
-        return cls(run, *loaded(run, device, ema, problems, precision, compiled, step))
+        there = loaded(run, device, ema, problems, precision, compiled, step)
+        return cls(run.having(there.config), there.denoiser, there.step, there.group, there.digest)
 
     def __repr__(self) -> str:
         weights = {"ema": "averaged", "model": "current"}.get(self.weights, self.weights)

@@ -10,14 +10,16 @@ from gendiff.command import option, setting
 from gendiff.denoiser import Denoiser
 from gendiff.errors import ConfigError
 from gendiff.run import checkpoint, posthoc, speeds
+from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser, hasten, load_weights
 from gendiff.run.settings import TrainSettings
 
 
 class Loaded(NamedTuple):
-    """A network, the step of its checkpoint, which of its weights, and their hash."""
+    """A network, the configuration of its run with the process that it had then, the step, which weights, and their hash."""
 
+    config: Config
     denoiser: Denoiser
     step: int
     group: str
@@ -42,17 +44,17 @@ def loaded(
         else checkpoint.at(run.checkpoints, step, groups)
     )
     path = checkpoint.directory(run.checkpoints, newest.step)
-    run.config = speeds.moved(run.config, newest.tensors.get(speeds.GROUP, {}), str(path))
-    denoiser = build_denoiser(run.config, device)
+    config = speeds.moved(run.config, newest.tensors.get(speeds.GROUP, {}), str(path))
+    denoiser = build_denoiser(config, device)
     if kind == "posthoc":
         weights = posthoc.average(run.snapshots, _width(width), newest.step, problems)
         load_weights(denoiser.network, weights, str(run.snapshots))
         hasten(denoiser, precision, compiled)
-        return Loaded(denoiser.eval(), newest.step, f"posthoc-{_width(width)!r}", posthoc.digest(weights))
+        return Loaded(config, denoiser.eval(), newest.step, f"posthoc-{_width(width)!r}", posthoc.digest(weights))
     group = next((one for one in groups if one in newest.tensors), groups[-1])
     load_weights(denoiser.network, newest.tensors.get(group, {}), str(path / f"{group}.safetensors"))
     hasten(denoiser, precision, compiled)
-    return Loaded(denoiser.eval(), newest.step, group, checkpoint.weights_hash(path, group))
+    return Loaded(config, denoiser.eval(), newest.step, group, checkpoint.weights_hash(path, group))
 
 
 def _groups(settings: TrainSettings, ema: bool | str) -> tuple[str, ...]:

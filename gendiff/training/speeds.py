@@ -47,6 +47,7 @@ class Speeds:
         loss: of the last step of theirs; None before there is one.
         taken: how many steps were taken.
         count: events that one takes, of all processes together.
+        whole: whether they are as an optimiser step leaves them: not while they move.
 
     Raises:
         ConfigError: where the network is told of the scales, which it would not see move, and for one in shards.
@@ -71,6 +72,7 @@ class Speeds:
         self._proposal = proposal(self._fixed)  # of the steps of the bound: as of the speeds that it begins with
         self.loss: float | None = None
         self.taken = 0
+        self.whole = True
         self.count = min(self.settings.events, config.train.batch)
         self._refuse_a_network_that_knows_them(denoiser.network)
 
@@ -79,17 +81,21 @@ class Speeds:
         return step % self.settings.every == 0 and step <= self.settings.until * self.config.train.steps
 
     def move(self, step: int, batch: Batch, denoiser: Denoiser) -> None:
-        """Take a step of theirs with what an optimiser step was taken with."""
+        """Take a step of theirs with what an optimiser step was taken with; where that fails, they are `whole` no more."""
+        self.whole = False
         own = self._slope(step, batch, denoiser)
         mean, *slope = self.world.mean([self.world.size * value for value in own])
-        if not all(map(math.isfinite, (mean, *slope))):
-            return
+        if all(map(math.isfinite, (mean, *slope))):
+            self._take(slope)
+            self.loss, self.taken = mean, self.taken + 1
+        self.whole = True
+
+    def _take(self, slope: Sequence[float]) -> None:
         values = torch.tensor(slope, dtype=torch.float64, device=self.world.device)
         sizes = [value.numel() for value in self.free.values()]
         for value, part in zip(self.free.values(), values.split(sizes), strict=True):
             value.grad = part.reshape(value.shape)
         self.optimizer.step()
-        self.loss, self.taken = mean, self.taken + 1
 
     def _slope(self, step: int, batch: Batch, denoiser: Denoiser) -> list[float]:
         """What the events of this process add to the loss and to its gradient."""

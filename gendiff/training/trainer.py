@@ -288,7 +288,7 @@ class Trainer:
     @property
     def whole(self) -> bool:
         """Whether all of the state is of one step: not in the middle of an update."""
-        return self.take_step.whole
+        return self.take_step.whole and (self.speeds is None or self.speeds.whole)
 
     def train_step(self, batch: Batch) -> None:
         """One optimiser step; a step whose loss or gradient is not finite is counted and not applied.

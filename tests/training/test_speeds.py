@@ -167,6 +167,25 @@ class TestTraining:
             total += part.free["log_speeds"].grad / 2
         torch.testing.assert_close(total, expected, rtol=1e-3, atol=1e-5)
 
+    def test_where_they_fail_no_checkpoint_is_of_two_steps(self, tmp_path, monkeypatch):
+        """The network has taken a step that they have not: the last whole state stays, and leads to the same run."""
+        whole, parts = (create(tmp_path / name, config()) for name in ("whole", "parts"))
+        train(whole)
+        move = Speeds._slope
+
+        def fails(own: Speeds, step: int, *rest) -> list[float]:
+            if step == 8:
+                raise RuntimeError("the network fails where it is asked")
+            return move(own, step, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Speeds, "_slope", fails)
+            with pytest.raises(RuntimeError):
+                train(parts)
+        assert checkpoint.steps(parts.checkpoints)[0] == 5
+        train(parts)
+        assert final(parts) == final(whole)
+
 
 class TestRefusals:
     def test_a_network_that_is_told_of_the_scales(self):
@@ -206,6 +225,17 @@ class TestUse:
             )
         newest = Run.open(run.path).config.diffusion().scales
         assert torch.equal(newest.half_log_snr(i), model.diffusion.scales.half_log_snr(i))
+
+    def test_models_of_two_checkpoints_do_not_share_a_process(self, run):
+        """Which was loaded last changes nothing of the other, nor of the run that both were loaded from."""
+        opened = Run.open(run.path)
+        early = TrainedModel.load(opened, CPU, step=5)
+        late = TrainedModel.load(opened, CPU)
+        i = torch.arange(1, 21)
+        for model in (early, late):
+            own = model.diffusion.scales.half_log_snr(i)
+            assert torch.equal(model.config.diffusion().scales.half_log_snr(i), own)
+        assert not torch.equal(early.diffusion.scales.half_log_snr(i), late.diffusion.scales.half_log_snr(i))
 
     def test_without_its_plugin_the_numbers_are_used(self, run, tmp_path):
         """Those of the checkpoint, not those with which the run began."""
