@@ -47,6 +47,12 @@ for name, labels in json.loads(sys.argv[1]).items():
     later = lambda: torch.randn(noise.shape, generator=generator)
     drawn[name] = pipe(latents=noise, noise=later, class_labels=labels, output_type="pt").images
     assert pipe(batch_size=2).images[0].size == (8, 8)
+    # A part is written elsewhere as any of diffusers is.
+    pipe.unet.save_pretrained(f"again-{name}")
+    again = type(pipe.unet).from_pretrained(f"again-{name}")
+    weights = [part.state_dict() for part in (again, pipe.unet)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 torch.save(drawn, "drawn.pt")
 """
 

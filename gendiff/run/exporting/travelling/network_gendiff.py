@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, Self
 
 import torch
@@ -14,19 +15,24 @@ PROGRAM = "network.pt2"
 class GendiffNetwork(nn.Module):
     """Maps ``x`` ``(B, C, *spatial)``, float steps ``i`` ``(B,)`` and what it is told to ``(B, C, *spatial)``."""
 
-    def __init__(self, program: nn.Module) -> None:
+    def __init__(self, program: nn.Module, file: Path) -> None:
         super().__init__()
         self.program = program
+        self.file = file
 
     @classmethod
     def from_pretrained(cls, folder: str, **_: Any) -> Self:
         """The network of a folder; raises what torch raises of a program that it cannot read."""
-        program = torch.export.load(str(Path(folder) / PROGRAM))
-        return cls(program.module(check_guards=False))  # those of torch 2.9 fail where a network is told something
+        file = Path(folder).absolute() / PROGRAM
+        program = torch.export.load(str(file))
+        return cls(
+            program.module(check_guards=False), file
+        )  # those of torch 2.9 fail where a network is told something
 
     def save_pretrained(self, folder: str, **_: Any) -> None:
-        """A program is written once, where it is exported."""
-        raise NotImplementedError(f"copy {PROGRAM} to {folder}")
+        """Copy the program to another folder, as it was read."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        copyfile(self.file, Path(folder) / PROGRAM)
 
     @property
     def device(self) -> torch.device:
