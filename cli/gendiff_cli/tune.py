@@ -32,7 +32,8 @@ from gendiff_cli.options import (
 from gendiff_cli.remarks import remark_overruled
 
 if TYPE_CHECKING:
-    from gendiff.comparison.study import Study, StudyPlan
+    from gendiff.comparison.search import StudyPlan
+    from gendiff.comparison.study import Study
     from gendiff.plugin.registry import Registry
 
 SEARCHING = "Searching"
@@ -194,8 +195,8 @@ def _plan(
     metrics: list[str] | None,
     asked: Mapping[str, Any],
 ) -> StudyPlan:
+    from gendiff.comparison.search import StudyPlan
     from gendiff.comparison.space import space
-    from gendiff.comparison.study import StudyPlan
     from gendiff.run.layers import resolve
 
     dimensions, layers = space(over), given.layers(registry)
@@ -220,7 +221,7 @@ def _plan(
 def _judged(plan: StudyPlan, numbers: Any, by: str | None) -> StudyPlan:
     from dataclasses import replace
 
-    from gendiff.comparison.study import judged
+    from gendiff.comparison.search import judged
 
     name, better = judged(plan, numbers, by)
     return replace(plan, by=name, better=better)

@@ -14,10 +14,9 @@ Each file is written whole or not at all, and what is there is not done again.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,9 +27,10 @@ from gendiff.command import command
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, rehearse, ruler_of
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
+from gendiff.comparison.planned import Planned
 from gendiff.comparison.work import Listener, measured, trained
 from gendiff.comparison.work import Silent as Silent
-from gendiff.errors import ConfigError, DataError, Stopped
+from gendiff.errors import DataError, Stopped
 from gendiff.evaluation.measuring import see
 from gendiff.machine.jobs import ALONE, Crew, Job, memory_of, together
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
@@ -40,19 +40,16 @@ from gendiff.plugin.blame import named
 from gendiff.plugin.registry import Registry
 from gendiff.run.directory import Run
 from gendiff.run.network import build_denoiser
-from gendiff.run.record import now
 from gendiff.run.trained import TrainedModel
 from gendiff.sampler import CHUNK, Sampler
-from gendiff.storage import sealed
 from gendiff.storage.cache import Cache
-from gendiff.storage.disk import unwritable
-from gendiff.storage.files import Files, to_become
-from gendiff.storage.folder import ELSEWHERE, check_empty, empty, inside, leaving_no_folder, numbered
+from gendiff.storage.folder import inside
 from gendiff.storage.lock import Held, claimed, locked
 from gendiff.training.cost import evaluation_seconds
 from gendiff.training.trainer import Trainer
 
 PLAN = "plan.json"
+PLANNED = Planned("comparison", PLAN, "plan", FORMAT, "compare", "comparisons", "another comparison")
 FOLDERS = ("runs", "measures", "looks", "figures", "cache", "claims", "workers")
 
 
@@ -81,57 +78,26 @@ class Comparison:
         """
         if out is not None and (comparison := cls.held(plan, out)):
             return comparison
-        if out is not None:
-            for leftover in _staged(out):
-                leftover.unlink()
-        with leaving_no_folder(out or Path("comparisons")):
-            path = numbered(Path("comparisons"), plan.baseline.config.data.name) if out is None else empty(out)
-            about = sealed.sealed({"format": FORMAT, "created": now(), "argv": list(argv), "plan": plan.table()})
-            try:
-                Files().replace(path / PLAN, about)
-            except OSError as error:
-                if out is None:
-                    with suppress(OSError):
-                        path.rmdir()
-                raise unwritable(error, path / PLAN, size=len(about), fix=ELSEWHERE) from error
-        return cls(path, plan)
+        return cls(PLANNED.make(out, plan.baseline.config.data.name, plan.table(), argv), plan)
 
     @classmethod
     def held(cls, plan: Plan, out: Path) -> Comparison | None:
         """The comparison of this plan in ``out``; None where there is room for it. Raises as `create` does, and makes nothing."""
-        if not os.path.lexists(out / PLAN):
-            if not (leftovers := _staged(out)) or len(leftovers) < len(list(out.iterdir())):
-                check_empty(out)
+        if not PLANNED.is_made(out):
             return None
         comparison = cls.open(out)
-        if comparison.plan.table() != plan.table():
-            keys = [key for key, value in plan.table().items() if comparison.plan.table()[key] != value]
-            raise ConfigError(
-                f"'{out}' holds another comparison",
-                where="--out",
-                details=[f"it differs in: {', '.join(keys)}"],
-                fix=f"choose a new directory, or go on with the old one: {command('compare', '--resume', out)}",
-            )
+        PLANNED.refuse_another(out, plan.table(), comparison.plan.table())
         return comparison
 
     @classmethod
     def open(cls, path: Path) -> Comparison:
         """A comparison that exists; raises `ConfigError` where ``path`` is none, `DataError` where its plan is damaged."""
-        if not os.path.lexists(path / PLAN):
-            raise ConfigError(
-                f"'{path}' is not a comparison directory",
-                details=[f"a comparison directory holds {PLAN}"],
-                fix="give the directory that gendiff compare made",
-            )
-        table = _about(path)
-        if table.get("format") != FORMAT:
-            raise ConfigError(f"'{path}' has format {table.get('format')!r:.20}; this gendiff reads format {FORMAT}")
-        return cls(path, Plan.of_table(table.get("plan", {}), str(path / PLAN)))
+        return cls(path, Plan.of_table(PLANNED.plan(path), str(path / PLAN)))
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """The content of plan.json: the plan, when and by which command it was made."""
-        return _about(self.path)
+        return PLANNED.about(self.path)
 
     def run(self, cell: Cell) -> Run:
         """The run of a cell, ready to be sampled from."""
@@ -482,13 +448,3 @@ def _is_done(work: Callable[[Listener], None], listener: Listener) -> bool:
     except Held:
         return False
     return True
-
-
-def _staged(out: Path) -> list[Path]:
-    """All that there is where a comparison was killed while it was made."""
-    return [path for path in out.iterdir() if to_become(path.name) == PLAN] if out.is_dir() else []
-
-
-def _about(path: Path) -> dict[str, Any]:
-    content = sealed.read(path / PLAN)
-    return sealed.check_seal(path / PLAN, content, sealed.parsed(path / PLAN, content))
