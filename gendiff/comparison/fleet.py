@@ -169,7 +169,7 @@ class Fleet:
         """Whether a job was killed; raises the error of its worker where that failed by itself."""
         try:
             code: int = job.result()
-        except Exception:  # there is none
+        except Exception:  # killed: it left no result
             return True
         if code in STOPPED:
             return code != 0

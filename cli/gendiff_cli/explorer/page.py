@@ -180,7 +180,10 @@ class Page:
 
     def _other(self, side: str, control: Control) -> None:
         ui = self.ui
-        change = lambda e: self._value(side, control.path, e.value, again=control.kind is Kind.CHOICE)  # noqa: E731  # a callback
+
+        def change(event: Any) -> None:
+            self._value(side, control.path, event.value, again=control.kind is Kind.CHOICE)
+
         mark = f'data-control="{side} {control.path}"'
         match control.kind:
             case Kind.SWITCH:
