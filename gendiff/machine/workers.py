@@ -151,6 +151,8 @@ def loaded(loader: DataLoader[Any], fewer: str) -> Generator[Any, None, None]:
             raise
         last_word = str(error).partition("\n")[0] or "it left no word"
     finally:
+        for process in getattr(outcomes, "_workers", ()):
+            process.kill()  # nobody waits for what they are at, and the loader would, for seconds
         del outcomes, loader  # their processes end now, and not when the traceback of an error goes
     if last_word:
         raise DataProcessDied(
