@@ -667,6 +667,7 @@ def other(i, j):
         assert [mutant.change for mutant in one] == [mutant.change for mutant in again]
         assert one != mutants.chosen("gendiff/level.py", 5, 1)
 
+    @pytest.mark.slow
     def test_a_change_is_made_and_noticed_or_told(self, tmp_path):
         """In a process of its own, for gendiff must not be imported before: a formula with a test, and a constant without."""
         program = """

@@ -32,7 +32,6 @@ LINES = [
     *(f"train {' '.join(map(str, TINY[:-2]))} --steps 1 {out}" for out in ("", "--out new")),
     "sample r -n 2 --steps 2 --out a",
     "sample r --trajectory --gif -n 2 --steps 2 --out b",
-    "sample r --gif --trajectory --steps 2 -n 2 --out c --json",
     "evaluate r --n 16 --steps 2 --features pixels",
     "evaluate photos --reference photos --features pixels",
     "evaluate photos --reference photos --features pixels --out n.json",

@@ -115,6 +115,7 @@ def test_every_name_gives_python_and_toml_that_can_be_read(name, kind):
             tomllib.loads(content)
 
 
+@pytest.mark.slow
 def test_style_and_types(packages, pytestconfig):
     into = packages["model"].parent
     python("-m", "ruff", "check", "--no-cache", into, cwd=into)

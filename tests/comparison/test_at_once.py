@@ -101,6 +101,7 @@ def test_asked_to_stop_all_arms_are_saved_and_go_on(plan, alone, tmp_path, monke
     assert done(tmp_path / "c", plan, PAIR) == alone
 
 
+@pytest.mark.slow  # test_comparison.py has it for one at a time
 def test_killed_over_and_over_it_comes_to_the_same_bits(plan, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "memory_of", lambda work: 0)
     deaths, train_step, generate = 0, Trainer.train_step, work.measure

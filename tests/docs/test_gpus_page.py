@@ -38,6 +38,7 @@ def test_another_number_of_processes_goes_on_with_the_same_run_to_rounding(follo
         assert torch.linalg.norm(weights[1][name] - one) <= 1e-5 * torch.linalg.norm(one), name
 
 
+@pytest.mark.slow
 def test_rows_are_written_once_and_speak_of_the_global_batch(followed):
     rows = [json.loads(line) for line in (followed / "two" / "metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows]
@@ -45,6 +46,7 @@ def test_rows_are_written_once_and_speak_of_the_global_batch(followed):
     assert all(row["images"] == 64 * row["step"] for row in rows)
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_one_process(followed, monkeypatch):
     monkeypatch.chdir(followed)
     assert run("sample", "two", "-n", 5, "--sampler", "ddim:steps=4", "--out", "alone").code == 0

@@ -303,6 +303,7 @@ class TestInception:
         assert torch.equal(rows, Inception().extract(x.clamp(-1, 1).repeat(1, 3, 1, 1)))
         assert theirs.load_state_dict_from_url.__module__ != "gendiff_plugins.features.inception"
 
+    @pytest.mark.slow
     def test_fid_is_the_number_of_pytorch_fid(self, folders, torch_home):
         """`gendiff evaluate` and the command line of pytorch-fid, on the same two folders of pictures."""
         weights = torch_home / "hub" / "checkpoints" / FILE

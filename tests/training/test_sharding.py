@@ -99,6 +99,7 @@ def test_its_files_are_those_of_one_process(pair):
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_from_its_checkpoint_and_it_from_that_of_one(pair, tmp_path):
     trainer = restored(pair[1])
     saved = checkpoint.newest(pair[1].checkpoints)
@@ -112,6 +113,7 @@ def test_one_process_goes_on_from_its_checkpoint_and_it_from_that_of_one(pair, t
     assert_near(*(checkpoint.newest(run.checkpoints) for run in (alone, sharded)))
 
 
+@pytest.mark.slow
 def test_with_parts_of_a_batch_and_activations_computed_twice(tmp_path):
     recipe = {**RECIPE, "sample_every": 0, "posthoc": (), "accumulate": 2, "recompute": True}
     one, two = (create(tmp_path / name, settings(UNET, shard=True, **recipe)) for name in ("one", "two"))
