@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: Characters that a line of prose may have; what code may have too.
 WIDTH = 130
+#: What ends a line that stays one.
+BREAK = "  "
 #: What is not torn: code, a link, a word.
 PIECE = re.compile(r"(?:`+[^`]+`+|!?\[[^\]]*\]\([^)]*\)|[^\s`\[]|[`\[])+")
 #: What would begin something else than a line of prose.
@@ -17,19 +19,15 @@ FIRST = re.compile(r"( *)((?:[*+-]|\d+[.)]) +)?")
 
 
 def pages() -> list[Path]:
-    """The pages that people write and fold; those that programs write are as wide as what they are written from."""
+    """The pages that are folded; those that a campaign writes, beside its numbers, are as wide as it writes them."""
     every = [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
     ]
-    return sorted(page for page in every if not written(page))
-
-
-def written(page: Path) -> bool:
-    """Whether a program writes a page: docs/generate.py, or a campaign, beside its numbers."""
-    return page.with_suffix(".json").exists() or "<!-- Written by docs/generate.py" in page.read_text(encoding="utf-8")
+    return sorted(page for page in every if not page.with_suffix(".json").exists())
 
 
 def prose(text: str) -> list[tuple[int, str]]:
@@ -53,8 +51,9 @@ def wrapped(text: str) -> str:
     lines = text.splitlines()
     paragraphs: list[list[int]] = []
     for number, line in prose(text):
-        goes_on = paragraphs and paragraphs[-1][-1] == number - 1 and line.strip() and not FIRST.match(line)[2]
-        if goes_on:
+        before = paragraphs[-1][-1] if paragraphs else None
+        begins = before != number - 1 or lines[before].endswith(BREAK) or FIRST.match(line)[2]
+        if line.strip() and not begins:
             paragraphs[-1].append(number)
         elif line.strip():
             paragraphs.append([number])
@@ -68,7 +67,7 @@ def wrapped(text: str) -> str:
 def _folded(lines: list[str]) -> list[str]:
     first = FIRST.match(lines[0])
     start, indent = first[0], " " * len(first[0])
-    pieces = PIECE.findall(" ".join([lines[0][len(start) :], *lines[1:]]))
+    pieces = PIECE.findall(" ".join([lines[0][len(start) :], *(line.strip() for line in lines[1:])]))
     folded = [[start + pieces[0]]]
     for piece in pieces[1:]:
         if len(" ".join([*folded[-1], piece])) <= WIDTH:
@@ -78,7 +77,7 @@ def _folded(lines: list[str]) -> list[str]:
         while BEGINS.match(taken[0]) and len(folded[-1]) > 1:  # the word before it comes along
             taken.insert(0, folded[-1].pop())
         folded.append([indent + taken[0], *taken[1:]])
-    return [" ".join(line) for line in folded]
+    return [" ".join(line) for line in folded[:-1]] + [" ".join(folded[-1]) + BREAK * lines[-1].endswith(BREAK)]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_no_line_of_prose_is_too_long(page):
 def test_prose_is_folded_and_nothing_else_is():
     long = "word " * 40
     code = f"```\n{long}\n```\n"
-    kept = f"# {long}\n\n| {long} |\n\n{code}\nshort\nlines\n"
+    kept = f"# {long}\n\n| {long} |\n\n{code}\nshort\nlines  \nthat break\n"
     assert wrap.wrapped(kept) == kept
     text = f"* one {'`a b` ' * 30}- two [a link]({'x' * 90}) 3. {long}\n  and its end\n"
     folded = wrap.wrapped(text)
@@ -39,6 +39,8 @@ def test_prose_is_folded_and_nothing_else_is():
     assert not wrap.too_long(folded)
     assert all(re.match(r"  [^-+*#>|\d]", line) for line in folded.splitlines()[1:])
     assert folded.count("`a b`") == 30
+    assert wrap.wrapped(f"short  \n{long.strip()}  \nshort\n").splitlines()[0::3] == ["short  ", "short"]
+    assert wrap.wrapped(f"* {long}`code\n  of two lines`\n").endswith("`code of two lines`\n")
 
 
 def test_the_readme_is_a_page_of_at_most_120_lines():
