@@ -17,7 +17,6 @@ your own.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import platform
 import shutil
@@ -30,32 +29,29 @@ from typing import Any
 
 import tomli_w
 
-from gendiff.command import command, option, quoted
+from gendiff.command import command, option
 from gendiff.component import Component
 from gendiff.data import Data, fingerprint_of
 from gendiff.datasets.split import Split
 from gendiff.datasets.tensors import TensorData
-from gendiff.errors import ConfigError, DataError, GendiffError, printable
+from gendiff.errors import ConfigError, DataError, GendiffError
 from gendiff.plain import json_bytes, json_line
 from gendiff.plugin.discovery import version
 from gendiff.plugin.registry import Registry
-from gendiff.run import checkpoint, history, speeds, stored
+from gendiff.run import card, checkpoint, history, speeds, stored
 from gendiff.run.config import Config
-from gendiff.run.curve import curve, markdown, verdict
 from gendiff.run.layers import Layer, locate, overlaid, refuse_plugins, resolve
 from gendiff.run.provenance import beginning_from, copy_plugin_files, given_in_python, providers
 from gendiff.run.recall import PROCESS, recall
 from gendiff.run.record import RECORD, RESTORE, is_copy, new_id, now, place, read, same_run
 from gendiff.run.roll import LENGTH, roll
 from gendiff.run.rows import METRICS, last_training_row, row_of
-from gendiff.run.summary import is_ddpm, reached
 from gendiff.storage import reading, sealed
 from gendiff.storage.files import Files
 from gendiff.storage.folder import empty, inside, leaving_no_folder, numbered
 from gendiff.storage.lock import locked
 
-CONFIG, CARD = "config.toml", "README.md"
-MOST_CARD = 2**20  # bytes of a card that are read
+CONFIG = "config.toml"
 ROLL = "data.roll"
 EDITS = 5  # settings named in one message
 PACKAGES = ("gendiff", "torch", "numpy", "pydantic", "pluggy", "safetensors", "pillow", "einops")
@@ -437,63 +433,11 @@ class Run:
 
     def write_card(self) -> None:
         """Write README.md: what was trained, on what, with what result, and how to sample."""
-        info, config = self.info, self.config
-        last = self.last_training_row()
-        plugins = [word for file in info.get("plugin_files", {}).values() for word in ("--plugin", file["copy"])]
-        sample, again = (
-            quoted("gendiff", *plugins, *words) for words in (("sample", "."), ("train", "--config", CONFIG))
-        )
-        ddpm = (
-            ", all components at one speed, as in DDPM" if is_ddpm(config.rotation.name, config.velocity.name) else ""
-        )
-        lines = [
-            f"# {printable(os.path.basename(os.path.abspath(self.path)))}",  # noqa: PTH100, PTH119  # also of "."
-            "",
-            f"A generalized diffusion trained with gendiff {info['versions'].get('gendiff', '-')} ({info['status']}).",
-            "",
-            "| part | value |",
-            "|---|---|",
-            *(
-                f"| {kind} | `{getattr(config, kind).spec}`{ddpm * (kind == 'velocity')} |"
-                for kind in ("rotation", "velocity", "objective", "model", "data")
-            ),
-            *(
-                [f"| begun from | {origin['name']} (`{origin['id']}`), step {origin['step']} |"]
-                if (origin := info.get("from"))
-                else []
-            ),
-            *(f"| changed | {line} |" for line in history.lines(info)),
-            f"| steps of the process | {config.N} |",
-            f"| events | {config.data.event_shape}, fingerprint `{info['data']['fingerprint']}` |",
-            f"| training | {reached(self.path, last)} steps of {config.train.batch} events, {config.train.optimization}, "
-            f"{config.train.averaging}, {info.get('precision', config.train.precision)}, seed {config.train.seed} |",
-            f"| last loss | {'-' if last.get('loss') is None else format(last['loss'], '.4f')} |",
-            *self._held_out_lines(info),
-            "",
-            f"Open it in Python: `{given.get('open')}`; go on: `{given.get('resume')}`."
-            if (given := info.get("given"))
-            else f"In this folder, sample from it: `{sample}`; train it again: `{again}`.",
-            "",
-        ]
-        Files().replace(self.path / CARD, "\n".join(map(printable, lines)).encode())
+        card.write(self.path, self.config, self.info, self._rows())
 
     def retitle_card(self) -> None:
         """Let README.md have the name that the run has now: a folder may have been renamed since."""
-        card, title = self.path / CARD, f"# {printable(os.path.basename(os.path.abspath(self.path)))}"  # noqa: PTH100, PTH119
-        try:
-            first, _, rest = reading.content(card, MOST_CARD).decode().partition("\n")
-        except (OSError, ValueError, DataError):
-            return  # gone, or not what gendiff wrote
-        if first.startswith("# ") and first != title:
-            Files().replace(card, f"{title}\n{rest}".encode())
-
-    def _held_out_lines(self, info: Mapping[str, Any]) -> list[str]:
-        """Of the card: what is held out, and the losses of both sides."""
-        if not (held_out := info.get("held_out")):
-            return []
-        of, points = held_out["words"].removeprefix("held out: "), curve(self._rows())
-        lines = [f"| held out | {of}, fingerprint `{held_out['fingerprint']}` |"]
-        return [*lines, "", f"{verdict(points)}.", "", *markdown(points)] if points else lines
+        card.retitle(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -560,23 +504,3 @@ def _nearby(path: Path) -> list[str]:
     root = path if path.is_dir() else Path("runs")
     runs = sorted(child for child in root.iterdir() if (child / RECORD).is_file()) if root.is_dir() else []
     return [f"runs here: {', '.join(str(run) for run in runs[-5:])}"] if runs else []
-
-
-def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``.
-
-    What could not be measured, such as the loss of steps that were all skipped, is left out, and so are the losses of single
-    events.
-    """
-    values: dict[str, float] = {}
-    for key, value in row.items():
-        if key == "by_event":
-            continue
-        parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
-        if parts is not None:
-            values.update(
-                {f"{key}.{name}": number for name, number in numbers({str(k): v for k, v in parts.items()}).items()}
-            )
-        elif key != "step" and isinstance(value, int | float) and math.isfinite(value):
-            values[key] = float(value)
-    return values

@@ -5,7 +5,9 @@ This module does not import torch.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +34,23 @@ def last_training_row(run: Path) -> dict[str, Any]:
     if not os.path.lexists(run / METRICS):
         return {}
     return next((row for line in reading.last_rows(run / METRICS) if "loss" in (row := row_of(line))), {})
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The measurements of a row of metrics.jsonl under flat names: ``loss``, ``loss_bands.0``, ``spectrum.error``.
+
+    What could not be measured, such as the loss of steps that were all skipped, is left out, and so are the losses of single
+    events.
+    """
+    values: dict[str, float] = {}
+    for key, value in row.items():
+        if key == "by_event":
+            continue
+        parts = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
+        if parts is not None:
+            values.update(
+                {f"{key}.{name}": number for name, number in numbers({str(k): v for k, v in parts.items()}).items()}
+            )
+        elif key != "step" and isinstance(value, int | float) and math.isfinite(value):
+            values[key] = float(value)
+    return values

@@ -21,8 +21,9 @@ from gendiff.machine.determinism import deterministic
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.directory import Run, numbers
+from gendiff.run.directory import Run
 from gendiff.run.record import now
+from gendiff.run.rows import numbers
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
 from gendiff.training.generalisation import generalisation, looks_at
 from gendiff.training.recipe import learning_rate

@@ -16,10 +16,11 @@ from gendiff.denoiser import Denoiser
 from gendiff.errors import reason
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.directory import Run, numbers
+from gendiff.run.directory import Run
 from gendiff.run.generation import NotFinite, draw, save_sheet
 from gendiff.run.made import origin
 from gendiff.run.origin import Origin
+from gendiff.run.rows import numbers
 from gendiff.training.trainer import Trainer
 
 

@@ -13,7 +13,7 @@ from processes import component
 
 from gendiff import Metric
 from gendiff.blur import symmetric_blur
-from gendiff.run.directory import numbers
+from gendiff.run.rows import numbers
 from gendiff.testing import SmoothNoise
 from gendiff.training.preview import reference
 

@@ -20,8 +20,9 @@ from gendiff.data import Data
 from gendiff.errors import ConfigError, DataError
 from gendiff.run import checkpoint
 from gendiff.run.curve import Point, Side, curve, markdown, rise, verdict
-from gendiff.run.directory import Run, numbers
+from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
+from gendiff.run.rows import numbers
 from gendiff.training.continuation import changed_data
 from gendiff.training.generalisation import generalisation
 from gendiff.training.preview import Preview

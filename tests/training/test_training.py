@@ -54,8 +54,9 @@ from gendiff.objective import Loss
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
-from gendiff.run.directory import Run, numbers
+from gendiff.run.directory import Run
 from gendiff.run.generation import generate
+from gendiff.run.rows import numbers
 from gendiff.run.settings import TrainSettings
 from gendiff.run.trained import TrainedModel
 from gendiff.storage.files import to_become
