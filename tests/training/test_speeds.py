@@ -150,7 +150,7 @@ class TestTraining:
 
     def test_moments_are_in_the_basis_that_they_will_tell_apart(self):
         """Even clocks are alike in any basis, but they will not stay so."""
-        table = {"rotation": "identity", "velocity": LEARNED, "data": "digits"}
+        table = {"rotation": "identity", "velocity": "learned:by=component", "data": "digits"}
         assert resolve([Layer("the test", table)]).config.basis.name == "identity"
 
     def test_two_processes_move_them_as_one(self, tmp_path, monkeypatch):
