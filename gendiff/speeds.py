@@ -9,8 +9,9 @@ losses, each the mean over components:
   is asked other things, and what it gets wrong there is all that a bound can gain or lose, for with the exact score every path
   gives the likelihood itself.
 * ``trajectory``: how far the n evaluations of a sampler lead from where many would, from the same x̄_N: the error that it makes
-  with this network, squared. For Gaussian data, diagonal in U, and a deterministic sampler this is the predicted error of
-  `gendiff.lab.prediction`, which ``process fit`` makes small.
+  with this network, squared. For Gaussian data, diagonal in U, with their exact score and the matched prior its mean is, in
+  the limit of many fine steps, the predicted error of `gendiff.lab.prediction`, which ``process fit`` makes small: there the fine
+  steps lead to a draw of the data.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def remark_schedule(config: Config) -> None:
 
 def remark_speeds(config: Config) -> None:
     """Say where it was chosen how speeds are learned, and none are."""
-    if not config.velocity.trained and config.train.speeds != type(config.train.speeds)():
+    fixed = not config.velocity.trained and config.velocity.name != "stored"
+    if fixed and config.train.speeds != type(config.train.speeds)():
         note(f"velocity '{config.velocity.name}' learns no speeds: train.speeds has no effect")
 
 
