@@ -46,11 +46,14 @@ def ordered(rho: Tensor) -> Tensor:
 
 
 def mirrored(rho: Tensor) -> Tensor:
-    """The partner of each component at the other end of the frequency order: of rank p, the one of rank K-1-p.
+    """The partner of each component at the other end of the frequency order of its channel: of rank p, the one of rank K-1-p.
 
-    In the order of `ordered`; int64 flat indices in the shape of ρ, ``spatial``.
+    In the order of `ordered`; int64 flat indices in a channel, in the shape of ρ, ``(channels, *spatial)``.
     """
-    order = ordered(rho)
-    partner = torch.empty_like(order)
-    partner[order] = order.flip(0)
-    return partner.reshape(rho.shape)
+    partners = []
+    for channel in rho:
+        order = ordered(channel)
+        partner = torch.empty_like(order)
+        partner[order] = order.flip(0)
+        partners.append(partner)
+    return torch.stack(partners).reshape(rho.shape)

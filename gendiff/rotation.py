@@ -36,6 +36,7 @@ from gendiff.shapes import EventShape, broadcasts, check_kind, check_shape, chec
 from gendiff.streams import stream
 
 NARROWEST = 1e-3  # pixels: a blur narrower than this is none
+SAME = 1e-9  # radians per pixel: frequencies that differ by less are one
 
 
 class Rotation(Component):
@@ -173,21 +174,46 @@ class Rotation(Component):
             ConfigError: for a basis that knows no blur, D = 1.
 
         """
-        return self.spread_frequencies(event_shape, "that heat could damp") ** 2
+        return self._spread(event_shape, "that heat could damp") ** 2
 
     @final
     def spread_frequencies(self, event_shape: EventShape, purpose: str) -> Tensor:
         """`frequencies`, for who needs them to be others from component to component; ``purpose`` says what for.
 
-        Raises `ConfigError` for a basis that knows no blur, D = 1: its components have no frequency of their own.
+        Returns ρ in full, float64, ``(1, *spatial)`` where the channels share it, else ``(C, *spatial)``. An event of a single
+        position has one component in a channel, and nothing that it would have to be told apart from.
+
+        Raises:
+            ConfigError: for a basis that knows no blur, D = 1: its components have no frequency of their own.
+            PluginError: where its author's `frequencies` do not broadcast to the event.
+
         """
+        single = torch.Size(spatial(check_shape(event_shape))).numel() == 1
+        return self._frequencies(event_shape) if single else self._spread(event_shape, purpose)
+
+    def _spread(self, event_shape: EventShape, purpose: str) -> Tensor:
         if not self.log_blur_spectrum(event_shape, 1.0).any():
             raise ConfigError(
                 f"rotation '{self.name}' has no frequencies {purpose}: D = 1 there",
                 fix=f"choose a basis with a blur: {option('--rotation', 'dct')}",
                 subject="rotation.name",
             )
-        return self.frequencies(event_shape)
+        return self._frequencies(event_shape)
+
+    def _frequencies(self, event_shape: EventShape) -> Tensor:
+        """ρ in full, once for all channels where they have the same, whatever the rounding."""
+        rho = self.frequencies(event_shape)
+        if not broadcasts(rho.shape, event_shape):
+            raise PluginError(
+                f"rotation '{self.name}' has frequencies of shape {tuple(rho.shape)} for events of {shown_shape(event_shape)}",
+                details=[
+                    f"one for each component: {(1, *spatial(event_shape))}, or what broadcasts to {tuple(event_shape)}"
+                ],
+                fix=f"see what is wrong: {command('plugins', 'check', self.name)}",
+                subject="rotation.name",
+            )
+        rho = rho.double().expand(len(rho), *spatial(event_shape))
+        return rho[:1] if bool(((rho - rho[:1]).abs() < SAME).all()) else rho
 
     def axis_energies(self, event_shape: EventShape, matrix: Callable[[int], Tensor]) -> Tensor:
         """``u_k^T M u_k``, float64, broadcasting to the event, M being the product over axes of ``matrix(n)``, ``(n, n)``."""

@@ -293,7 +293,7 @@ class PickedScales(Scales):
 
     Args:
         inner: the scales that are picked from.
-        index: flat indices in a channel, int64, in the shape of the new channel.
+        index: flat indices in a channel, int64, ``(1, *channel)`` or ``(C, *channel)`` in the shape of the new channel.
         spatial: the shape of a channel of ``inner``.
 
     """
@@ -331,10 +331,11 @@ class PickedVariancePreserving(VariancePreserving):
 
 
 def picked(scales: Scales, index: Tensor, spatial: tuple[int, ...]) -> Scales:
-    """The scales whose component k is the component ``index[k]`` of ``scales``, in every channel alike.
+    """The scales whose component k is the component ``index[k]`` of the same channel of ``scales``.
 
     Args:
-        index: flat indices in a channel, int64, in the shape of the new channel: a permutation of the old ones, or some of them.
+        index: flat indices in a channel, int64, in the shape of the new one: a permutation of the old ones, or some of them.
+            ``(1, *channel)`` where the channels are picked from alike, else ``(C, *channel)``.
         spatial: the shape of a channel of ``scales``.
 
     """
@@ -445,7 +446,7 @@ def coloured(scales: Scales, log_S: Tensor, terminal: bool = False) -> Scales:
 
 def common(scales: Scales, event_shape: tuple[int, ...]) -> Scales:
     """Scales that are `alike`, as those of any basis: one component stands for all."""
-    return picked(scales, torch.zeros([1] * (len(event_shape) - 1), dtype=torch.long), tuple(event_shape[1:]))
+    return picked(scales, torch.zeros([1] * len(event_shape), dtype=torch.long), tuple(event_shape[1:]))
 
 
 def of_formulas(N: int, formulas: Mapping[str, Formula]) -> Scales:
@@ -460,7 +461,11 @@ def _of_components(table: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Te
 
 
 def _picked(values: Tensor, index: Tensor, spatial: tuple[int, ...]) -> Tensor:
-    """``(B, C, *spatial)`` or what broadcasts to it, at the flat indices: ``(B, C, *index.shape)``."""
-    spread = values.expand(*values.shape[:2], *spatial)
-    result: Tensor = spread.flatten(2)[..., index.flatten()].unflatten(2, index.shape)
-    return result
+    """``(B, C, *spatial)`` or what broadcasts to it, at the flat indices: ``(B, C, *index.shape[1:])``."""
+    spread, flat = values.expand(*values.shape[:2], *spatial).flatten(2), index.flatten(1)
+    if len(flat) == 1:
+        result = spread[..., flat[0]]
+    else:
+        result = spread.expand(-1, len(flat), -1).gather(2, flat.expand(len(spread), -1, -1))
+    components: Tensor = result.unflatten(2, index.shape[1:])
+    return components

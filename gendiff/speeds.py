@@ -9,8 +9,9 @@ losses, each the mean over components:
   is asked other things, and what it gets wrong there is all that a bound can gain or lose, for with the exact score every path
   gives the likelihood itself.
 * ``trajectory``: how far the n evaluations of a sampler lead from where many would, from the same x̄_N: the error that it makes
-  with this network, squared. For Gaussian data, diagonal in U, and a deterministic sampler this is the predicted error of
-  `gendiff.lab.prediction`, which ``process fit`` makes small.
+  with this network, squared. For Gaussian data, diagonal in U, with their exact score and the matched prior its mean is, in
+  the limit of many fine steps, the predicted error of `gendiff.lab.prediction`, which ``process fit`` makes small: there the fine
+  steps lead to a draw of the data.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def bound_loss(
     weight: Tensor,
     *,
     eight_bit: bool,
+    matched: bool = False,
 ) -> Tensor:
     """The bound in nats per component, ``(B,)``, of each event at one of the steps 2..N; its mean has no bias.
 
@@ -50,12 +52,13 @@ def bound_loss(
         x_0, eps: events and event-space noise, ``(B, *event)``.
         i, weight: the step of each event, ``(B,)``, and the inverse of the probability with which it was drawn.
         eight_bit: whether events in [-1, 1] count as bytes.
+        matched: whether x_N of the chain is that of the data's moments; see `Diffusion.prior`.
 
     """
     x_bar_0 = diffusion.rotate(x_0)
     steps = weight * step_term(diffusion, model, x_bar_0, diffusion.rotate(eps), i)
     decoder = byte_decoder if eight_bit else continuous_decoder
-    nats = prior_term(diffusion, x_bar_0.double()) + steps + decoder(diffusion, model, x_0, eps)
+    nats = prior_term(diffusion, x_bar_0.double(), matched) + steps + decoder(diffusion, model, x_0, eps)
     return nats / x_0[0].numel()
 
 

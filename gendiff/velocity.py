@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from gendiff.component import Component, abstractmethod, guard
@@ -46,7 +47,8 @@ class Velocity(Component):
 
     kind: ClassVar[str] = "velocity"
     #: Which of the tensors in `learned` follow a gradient while a run trains (`gendiff.speeds`), through `scales`, which then is
-    #: differentiable in them and never lets λ rise, whatever they are. Here none: the speeds are fixed.
+    #: differentiable in them and never lets λ rise, whatever they are. Here none: the speeds are fixed. One that owns a velocity
+    #: passes on what that one learns, in `fit`, `trained`, `scales` and `written`; where it does not, the two are refused.
     trained: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:
@@ -56,6 +58,14 @@ class Velocity(Component):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         guard(cls, "scales", _checked)
+
+    @model_validator(mode="after")
+    def _passes_on(self) -> Self:
+        for field in type(self).model_fields:
+            inner = getattr(self, field)
+            if isinstance(inner, Velocity) and inner.trained and not self.trained:
+                raise ValueError(f"what velocity '{inner.name}' learns with a network would never move in it")
+        return self
 
     def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
         """What this velocity learns from the data of a run in the coordinates of ``rotation``, tensors by name; here nothing.
@@ -68,6 +78,11 @@ class Velocity(Component):
     def written(self, learned: Mapping[str, Tensor]) -> Mapping[str, object]:
         """The parameters, as TOML has them, with which a component of this class begins at such ``learned``; see `trained`."""
         return {}
+
+    @final
+    def table_at(self, learned: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The `table` of this velocity as it is at such ``learned``: where another run begins."""
+        return {**self.table(), **self.written(learned)}
 
     @abstractmethod
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:

@@ -201,7 +201,7 @@ def test_files_of_before_there_were_formulas_give_the_same_bits(name, dealt, tmp
     if dealt:
         partner = torch.arange(12).flip(0).reshape(3, 4)
         tensors["scales.partner"] = partner
-        scales = picked(scales, partner, (3, 4))
+        scales = picked(scales, partner[None], (3, 4))
     tensors["rotation.frequencies"] = torch.ones(1, 3, 4, dtype=torch.float64)
     about = {"format": "1", "N": str(N), "event_shape": json.dumps(EVENT)}
     file = tmp_path / "process.safetensors"
@@ -215,7 +215,7 @@ def test_files_of_before_there_were_formulas_give_the_same_bits(name, dealt, tmp
 @pytest.mark.parametrize("name", BEFORE)
 def test_picked_components_have_the_scales_of_the_others(name, index):
     scales, i = BEFORE[name][0], torch.arange(N + 1)
-    some = picked(scales, index, (3, 4))
+    some = picked(scales, index[None], (3, 4))
     assert some.formulas
     for value, whole in ((some.log_a(i), scales.log_a(i)), (some.log_s(i), scales.log_s(i))):
         whole = whole.expand(N + 1, *EVENT).flatten(2)
@@ -272,7 +272,7 @@ class Table(Scales):
 
 def test_picked_components_of_scales_without_a_formula():
     index, i = torch.tensor([7, 0, 7]), torch.arange(N + 1)
-    some = picked(Table(), index, (3, 4))
+    some = picked(Table(), index[None], (3, 4))
     assert not some.formulas
     for value, whole in ((some.log_a(i), Table().log_a(i)), (some.log_s(i), Table().log_s(i))):
         assert torch.equal(value, whole.flatten(2)[..., index])

@@ -467,7 +467,7 @@ class TestReversed:
 
     def test_the_mirror_is_its_own_inverse_and_breaks_ties_by_place(self):
         rho = torch.tensor([[0.0, 2.0, 1.0], [1.0 + 1e-12, 3.0, 2.0 - 1e-12]], dtype=torch.float64)
-        assert mirrored(rho).tolist() == [[4, 3, 5], [1, 0, 2]]  # in order: 0, 2, 3, 1, 5, 4
+        assert mirrored(rho[None]).tolist() == [[[4, 3, 5], [1, 0, 2]]]  # in order: 0, 2, 3, 1, 5, 4
 
 
 def test_a_basis_without_frequencies_is_refused():

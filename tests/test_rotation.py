@@ -268,7 +268,7 @@ class TestFrequency:
 
     def test_the_order_of_frequencies_is_that_of_their_ninth_decimal_then_of_their_places(self):
         rho = torch.tensor([2.0, 2.0 - 1e-12, 1.0, 2.0 - 1e-8], dtype=torch.float64)
-        assert mirrored(rho).tolist() == [3, 2, 1, 0]  # in order: 2, 3, 0, 1
+        assert mirrored(rho[None]).tolist() == [[3, 2, 1, 0]]  # in order: 2, 3, 0, 1
 
     def test_heat_damps_by_the_square_of_the_frequency(self):
         mu = component(Rotation, "dct").heat_spectrum((3, 4, 6))

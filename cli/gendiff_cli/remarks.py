@@ -21,6 +21,13 @@ def remark_schedule(config: Config) -> None:
             note(f"rotation 'identity' has D = 1: schedule '{schedule.spec}' has no effect, this is DDPM")
 
 
+def remark_speeds(config: Config) -> None:
+    """Say where it was chosen how speeds are learned, and none are."""
+    fixed = not config.velocity.trained and config.velocity.name != "stored"
+    if fixed and config.train.speeds != type(config.train.speeds)():
+        note(f"velocity '{config.velocity.name}' learns no speeds: train.speeds has no effect")
+
+
 def remark_overruled(*all_settings: Resolved) -> None:
     """Say where data have another size, or other channels, than the preset or file that they were put into is for."""
     for text in dict.fromkeys(text for settings in all_settings for text in settings.overruled()):

@@ -18,7 +18,7 @@ from gendiff_cli.console import counted, json_result, next_step, note, result
 from gendiff_cli.crew import ThreadsOption, threads_of
 from gendiff_cli.opening import open_run, passing_over
 from gendiff_cli.options import DeviceOption, Given, JsonOption, configured
-from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule
+from gendiff_cli.remarks import remark_end, remark_overruled, remark_schedule, remark_speeds
 from gendiff_cli.training import Clock, announce, conclude, forecast
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def _start(config: Config, device: str | None, together: Callable[[Config, World
     from gendiff.machine.world import join
 
     remark_schedule(config)
+    remark_speeds(config)
     for logger in config.train.loggers:
         logger.ready()
     config = config.fitted()

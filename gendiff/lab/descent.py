@@ -68,7 +68,7 @@ def descend(
     after = min(errors)
     if not after < float("inf"):
         raise GendiffError("the predicted error is not finite", fix="choose another sampler, or more steps")
-    table = {**velocity.table(), **velocity.written(best)}
+    table = velocity.table_at(best)
     chosen = type(velocity).model_validate({key: value for key, value in table.items() if key != "name"})
     chosen = chosen.with_learned({**velocity.learned, **best})
     return Fit(config.velocity_of(chosen).model_copy(update={"sampler": sampler}), {}, errors[0], after, len(errors))

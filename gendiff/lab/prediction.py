@@ -151,7 +151,7 @@ def thinned(diffusion: Diffusion) -> tuple[Diffusion, Tensor]:
         for values in (diffusion.moments.mean**2, diffusion.moments.variance)
     )
     moments = Moments(square.sqrt(), variance, weight=weight, modes=diffusion.moments.modes)
-    scales = picked(diffusion.scales, middle, spatial(shape))
+    scales = picked(diffusion.scales, middle[None], spatial(shape))
     few = Diffusion(Rotation.model_validate("identity"), scales, small, moments)
     return few, weight
 

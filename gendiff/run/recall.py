@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,10 @@ def recall(path: Path, layer: Layer, info: Mapping[str, Any], training: bool) ->
         rotation = rotation.with_learned(process.learned_rotation)
     if process.learned_velocity and "velocity" not in errors:
         velocity = velocity.with_learned(process.learned_velocity)
-    # What stands in is stored in the basis in which the moments are.
-    own = (
-        rotation
-        if errors.keys() & {"rotation", "velocity"}
-        else config.basis_of(rotation, velocity, process.event_shape)
-    )
+    own = rotation  # what stands in is stored in the basis in which the moments are
+    if not errors.keys() & {"rotation", "velocity"}:
+        with suppress(Exception):  # of a component that gives no process any more: `_change` says why
+            own = config.basis_of(rotation, velocity, process.event_shape)
     config = config.holding(rotation, velocity, process.moments, own)
     if process.parts and not {"rotation", "velocity"} <= errors.keys() and (change := _change(config, process)):
         notes.append(f"{change}: the numbers stored with the run are used")

@@ -400,7 +400,7 @@ def _scales(tensors: Mapping[str, Tensor]) -> Scales:
     """Scales of tables, or of what was told by the names of its tensors before there were formulas."""
     if "partner" in tensors:
         inner, partner = _scales(_named(tensors, "inner.")), tensors["partner"].long()
-        return picked(inner, partner, tuple(partner.shape))
+        return picked(inner, partner[None], tuple(partner.shape))
     for form in TABLES:
         if tensors.keys() == {field.name for field in fields(form)}:
             return form(**{name: value.long() if name == "index" else value for name, value in tensors.items()})

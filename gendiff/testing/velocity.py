@@ -87,9 +87,8 @@ def learns(velocity: Velocity) -> str:
         gradient = torch.autograd.grad(lam, list(free.values()), allow_unused=True) if lam.requires_grad else [None]
         moved = all(one is not None and bool(one.isfinite().all()) and bool(one.any()) for one in gradient)
         require(moved, "a gradient of λ at steps 1..N in each, finite and not 0", "none")
-        again = type(velocity).model_validate(
-            {**velocity.table(), **velocity.written({name: value.detach() for name, value in learned.items()})}
-        )
+        table = velocity.table_at({name: value.detach() for name, value in learned.items()})
+        again = fitted_velocity(type(velocity).model_validate(table), rotation, shape)
         same = torch.allclose(
             again.scales(rotation, shape, 20).log_s(torch.tensor([7])), scales.log_s(torch.tensor([7])), atol=1e-3
         )

@@ -72,8 +72,7 @@ class Parent:
         """Its configuration, over which that of the new run is laid; speeds that it learned are those to begin with."""
         table = Run.stored_table(self.path)
         if learned := speeds.learned_of(self.checkpoint.tensors.get(speeds.GROUP, {})):
-            velocity = Velocity(table["velocity"])
-            table["velocity"] = {**velocity.table(), **velocity.written(learned)}
+            table["velocity"] = Velocity(table["velocity"]).table_at(learned)
         return Layer(str(self.path / CONFIG), table)
 
     def begin(self, trainer: Trainer) -> dict[str, Any]:

@@ -15,9 +15,9 @@ COUNT = "step"  # a number, the others are of the shape of their weight
 ENTRIES = (COUNT, "exp_avg", "exp_avg_sq")
 
 
-def named(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+def named(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """The state of an optimiser by the names of the weights, ``WEIGHT.ENTRY``."""
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    names = {id(parameter): name for name, parameter in parameters.items()}
     return {
         f"{names[id(parameter)]}.{key}": value
         for parameter, state in optimizer.state.items()
@@ -26,7 +26,11 @@ def named(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Ten
 
 
 def restore(
-    optimizer: torch.optim.Optimizer, network: nn.Module, moments: Mapping[str, Tensor], step: int, expected: bool
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    moments: Mapping[str, Tensor],
+    step: int,
+    expected: bool,
 ) -> None:
     """Take up all moments of ``step``, which must be those of these weights: torch would take any, and fail later or never.
 
@@ -38,7 +42,7 @@ def restore(
 
     """
     rest = dict(moments)
-    for name, parameter in network.named_parameters():
+    for name, parameter in parameters.items():
         missing = not any(f"{name}.{entry}" in rest for entry in ENTRIES)
         if missing and not (expected and parameter.requires_grad):
             continue

@@ -63,10 +63,10 @@ class Speeds:
             raise ConfigError(
                 "speeds are not learned with a network in shards", subject="train.shard", fix="train it without shards"
             )
-        self.free = nn.ParameterDict(
-            {name: nn.Parameter(velocity.learned[name].clone().double()) for name in velocity.trained}
-        ).to(world.device)
-        self.optimizer = torch.optim.Adam(self.free.parameters(), self.settings.lr, fused=True)
+        self.free = {
+            name: nn.Parameter(velocity.learned[name].clone().double().to(world.device)) for name in velocity.trained
+        }
+        self.optimizer = torch.optim.Adam(self.free.values(), self.settings.lr, fused=True)
         self._fixed = denoiser.diffusion
         self.diffusion = self._process({name: value.detach() for name, value in self.free.items()})
         self._proposal = proposal(self._fixed)  # of the steps of the bound: as of the speeds that it begins with
@@ -102,7 +102,7 @@ class Speeds:
         places, own = self._events(len(batch.i))
         if not own:
             return [0.0] * (1 + sum(value.numel() for value in self.free.values()))
-        process = self._process(dict(self.free.items()))
+        process = self._process(self.free)
         network = Denoiser(denoiser.network, process, denoiser.frequency_features)
         network.autocast, network.channels_last = denoiser.autocast, denoiser.channels_last
         few = batch.each(lambda tensor: tensor[own])
@@ -166,7 +166,7 @@ class Speeds:
     def _process(self, free: Mapping[str, Tensor]) -> Diffusion:
         """The process of these tensors, of which it is a differentiable function."""
         config = self.config
-        velocity = config.velocity.with_learned({**config.velocity.learned, **dict(free)})
+        velocity = config.velocity.with_learned({**config.velocity.learned, **free})
         scales = velocity.scales(config.rotation, config.data.event_shape, config.N)
         return self._fixed.scaled(scales.to(self.world.device))
 
@@ -177,7 +177,14 @@ class Speeds:
             device, eight_bit = batch.x_0.device, self.config.data.value_range == (-1.0, 1.0)
             x_0 = to_bytes(batch.x_0) if eight_bit else batch.x_0
             return bound_loss(
-                process, Clamped(model, process), x_0, batch.eps, i.to(device), weight.to(device), eight_bit=eight_bit
+                process,
+                Clamped(model, process),
+                x_0,
+                batch.eps,
+                i.to(device),
+                weight.to(device),
+                eight_bit=eight_bit,
+                matched=self.config.sampler.prior != "standard",
             )
         sampler = self.settings.sampler
         if sampler.prior == "data":

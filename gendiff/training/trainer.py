@@ -412,7 +412,7 @@ class Trainer:
             self._read()
         tensors = {
             "model": self.network.state_dict(),
-            "optimizer": moments.named(self.optimizer, self.network),
+            "optimizer": moments.named(self.optimizer, dict(self.network.named_parameters())),
             **self.averages,
             **({"levels": self.adaptation.state()} if self.adaptation else {}),
         }
@@ -456,7 +456,8 @@ class Trainer:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the state.json of {where} lacks what training needs") from error
         expected = self.failures < source.step
-        moments.restore(self.optimizer, self.network, source.tensors.get("optimizer", {}), source.step, expected)
+        weights = dict(self.network.named_parameters())
+        moments.restore(self.optimizer, weights, source.tensors.get("optimizer", {}), source.step, expected)
         if self.adaptation:
             self.adaptation.restore(source.tensors.get("levels", {}))
         self._restore_speeds(source)

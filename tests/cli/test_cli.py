@@ -336,6 +336,15 @@ def test_a_schedule_without_effect_is_remarked(here):
     assert "no effect" not in run("train", *TINY, "--dry-run").err
 
 
+def test_how_speeds_are_learned_is_remarked_where_none_are(here):
+    chosen = ("--set", "train.speeds.loss=trajectory", "--dry-run")
+    said = run("train", *TINY, *chosen).err
+    assert "velocity 'blur' learns no speeds: train.speeds has no effect" in said
+    assert "no effect" not in run("train", *TINY, "--dry-run").err
+    learned = ("--rotation", "dct", "--velocity", "coloured:velocity='learned:bands=3,parts=4'")
+    assert "no effect" not in run("train", *TINY, *learned, *chosen).err
+
+
 # --- what is written where --------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from gendiff.errors import GendiffError
 from gendiff.machine.determinism import deterministic
 from gendiff.machine.world import World
 from gendiff.run import checkpoint
+from gendiff.run.layers import Layer, resolve
 from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 
@@ -61,6 +62,38 @@ def test_it_is_the_launched_step(device, model, rotation, precision):
     assert (weights(recorded) - weights(launched)).norm() < 0.3 * moved
     for name, average in launched.ema.items():
         torch.testing.assert_close(recorded.ema[name], average, rtol=0.05, atol=5e-3)
+
+
+@pytest.mark.parametrize("loss", ["bound", "trajectory"])
+def test_a_recorded_step_is_of_the_speeds_as_they_are(device, loss):
+    """They move between steps, in place: what was recorded before reads them where they are, as a launched step does."""
+    speeds = {"loss": loss, "every": 2, "until": 0.008, "events": 4, "finer": 2, "sampler": "ddim:steps=3"}
+    table = long(UNET, rotation="dct", precision="fp32", compile=False, speeds=speeds).table()
+    table["velocity"] = "learned:bands=3,parts=4"
+    recorded, launched, even = (
+        trainer_on(device, resolve([Layer("a", table), Layer("b", {"train": {"capture": capture}})]).config)
+        for capture in (True, False, False)
+    )
+    with torch.no_grad():  # its output is 0 before it has learned, whatever it sees
+        for weight in recorded.network.parameters():
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+            weight.add_(noise.to(device) / 5)
+    losses(recorded, 8)
+    assert recorded.take_step.recorded.replay is not None
+    assert recorded.speeds.taken == 4
+    moved = recorded.speeds.free["log_speeds"]
+    assert moved.isfinite().all()
+    assert moved.abs().max() > 1e-3
+    early = torch.tensor([8.0, 0, 0, 0], dtype=torch.float64, device=device).expand(3, 4)  # all noise at once
+    with torch.no_grad():
+        for trainer in (recorded, launched):
+            trainer.speeds.free["log_speeds"].copy_(early)
+    for trainer in (launched, even):
+        trainer.network.load_state_dict(recorded.network.state_dict())
+        trainer.step = recorded.step
+    one, other, still = (losses(trainer, 1, 9)[0] for trainer in (recorded, launched, even))
+    assert one == pytest.approx(other, rel=CLOSE["fp32"])
+    assert one != pytest.approx(still, rel=0.01)
 
 
 def test_a_compiled_step_is_the_launched_one(device, request):

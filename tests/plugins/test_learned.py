@@ -178,6 +178,21 @@ class TestBound:
         whole = whole + continuous_decoder(diffusion, model, x_0[:1], eps[:1])
         assert float(mean) == pytest.approx(float(whole) / 4, rel=1e-10)
 
+    def test_a_chain_may_start_from_the_moments_of_the_data(self, rng):
+        """With the matched prior it is that bound: lower by what the two priors' divergences differ by."""
+        moments = moments_of(rng)
+        diffusion = process(drawn(rng, "learned:bands=2,parts=3", spread=1.0), moments, "learned:bands=2,parts=3", N=4)
+        x_0, eps = torch.randn(2, 3, 1, 1, 4, generator=rng, dtype=torch.float64)
+        i, weight = torch.tensor([2, 3, 4]), torch.ones(3, dtype=torch.float64)
+        standard, matched = (
+            bound_loss(diffusion, optimal(diffusion), x_0, eps, i, weight, eight_bit=False, matched=which)
+            for which in (False, True)
+        )
+        x_bar = diffusion.rotate(x_0)
+        gained = prior_term(diffusion, x_bar) - prior_term(diffusion, x_bar, matched=True)
+        assert (gained.abs() > 1e-3).all()
+        torch.testing.assert_close(standard - matched, gained / 4)
+
     def test_steps_are_drawn_as_often_as_they_should_be(self, rng):
         p = torch.rand(39, generator=rng, dtype=torch.float64)
         p = p / p.sum()

@@ -227,6 +227,23 @@ def test_why_numbers_stand_in_is_said_by_its_cause(raised, said):
     assert _change(Gone(), None).startswith(said)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_numbers_stand_in_for_a_velocity_that_gives_no_process_any_more(tmp_path, monkeypatch, training):
+    """Whatever it raises, and wherever it is asked first."""
+    made = create(tmp_path / "run", settings(rotation="dct"))
+    before = made.config.diffusion().scales
+
+    def scales(*arguments):
+        raise RuntimeError("not any more")
+
+    monkeypatch.setattr(type(made.config.velocity), "scales", scales)
+    again = Run.open(made.path, training=training)
+    assert again.config.velocity.name == "stored"
+    assert "its process cannot be made anew (RuntimeError: not any more" in again.notes[0]
+    i = torch.arange(before.N + 1)
+    assert torch.equal(again.config.diffusion().scales.log_a(i), before.log_a(i))
+
+
 def test_data_of_an_older_run_stay_as_they_were(tmp_path):
     """What a parameter of the data was before it could be set is not its default now: nobody edited that run."""
     made = create(tmp_path / "run", settings(data="dead-leaves:size=8,version=1"))

@@ -322,6 +322,12 @@ class Hertz(Cosines):
         return torch.arange(n, dtype=torch.float64)
 
 
+@fails(SPECTRA, r"expected frequencies that broadcast to the event \(1, 28, 28\); seen: \(28, 28\)")
+class FrequenciesWithoutChannels(ExactCosines):
+    def frequencies(self, event_shape: tuple[int, ...]) -> Tensor:
+        return super().frequencies(event_shape)[0]
+
+
 @fails(SPECTRA, "expected frequencies that rise with how fast the components vary; seen: correlation -")
 class ReversedFrequencies(ExactCosines):
     def axis_frequency(self, n: int) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+import pytest
 import torch
 from flaws import COUNTER, DESTROYS, FITS, SNR, Fails, assert_found, broken, each, titles
 from parts import Cools, Preserving, Rises, cooling
@@ -277,6 +278,22 @@ class Unfitted(Paced):
 
     def scales(self, rotation: Rotation, event_shape: tuple[int, ...], N: int) -> Scales:
         return Preserving(cooling(N, event_shape))
+
+
+class Wrapper(Velocity):
+    """another velocity as it is, which does not say what that one learns."""
+
+    name = "wrapper"
+    velocity: Velocity = Paced()
+
+    def scales(self, rotation: Rotation, event_shape: tuple[int, ...], N: int) -> Scales:
+        return self.velocity.scales(rotation, event_shape, N)
+
+
+def test_what_would_never_be_learned_is_refused():
+    Wrapper(velocity=Cools())
+    with pytest.raises(ConfigError, match="'wrapper': what velocity 'paced' learns with a network would never move"):
+        Wrapper(velocity=Paced())
 
 
 # --- the kit ------------------------------------------------------------------------------------------------------------

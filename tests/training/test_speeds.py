@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -19,6 +20,7 @@ from gendiff.run.config import Config
 from gendiff.run.directory import Run
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.trained import TrainedModel
+from gendiff.speeds import bound_loss
 from gendiff.training.branch import Parent
 from gendiff.training.speeds import Speeds
 from gendiff.training.trainer import Trainer
@@ -26,7 +28,7 @@ from gendiff.training.trainer import Trainer
 LEARNED = "learned:bands=3,parts=4"
 
 
-def config(velocity: str = LEARNED, model: str = "mlp:width=16,depth=1", condition=(), **own) -> Config:
+def config(velocity=LEARNED, model: str = "mlp:width=16,depth=1", condition=(), **own) -> Config:
     """A run of 20 steps on digits in the DCT, whose speeds move fast."""
     settings = {"every": 2, "lr": 0.2, "until": 1.0, "events": 4, "sampler": "ddim:steps=3", **own.pop("speeds", {})}
     train = {"steps": 20, "batch": 4, "log_every": 3, "checkpoint_every": 5, "sample_every": 0, "keep": 10}
@@ -36,7 +38,7 @@ def config(velocity: str = LEARNED, model: str = "mlp:width=16,depth=1", conditi
         "velocity": velocity,
         "model": model,
         "data": "digits",
-        "sampler": "ddim:steps=3",
+        "sampler": own.pop("sampler", "ddim:steps=3"),
     }
     table |= {"condition": condition, "train": {**train, "speeds": settings, **own}}
     return resolve([Layer("the test", table)]).config
@@ -95,10 +97,65 @@ class TestTraining:
         for name in one:
             torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6)
 
-    def test_a_network_under_conditions_is_asked_under_them(self, tmp_path):
-        run = create(tmp_path / "run", config(condition="label"))
-        train(run)
-        assert learned(run, 20).abs().max() > 0
+    @pytest.mark.parametrize("loss", ["bound", "trajectory"])
+    def test_a_network_under_conditions_is_asked_under_them(self, tmp_path, loss):
+        """Of the same events under other labels other speeds would be learned; under the same ones the same."""
+        conditional = config(condition="label", speeds={"loss": loss, "finer": 2})
+        trainer = restored(create(tmp_path / "run", conditional))
+        with torch.no_grad():  # it knows of no label before it has learned
+            for weight in trainer.network.parameters():
+                weight.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+        batch = trainer.batches[1]
+        zeros, ones, again = (
+            trainer.speeds._slope(2, replace(batch, condition={"label": torch.full((4,), label)}), trainer.denoiser)
+            for label in (0, 1, 0)
+        )
+        assert zeros == again
+        assert torch.tensor(zeros[1:]).norm() > 0
+        difference = torch.tensor(zeros[1:]) - torch.tensor(ones[1:])
+        assert difference.norm() > 1e-3 * torch.tensor(zeros[1:]).norm()
+
+    @pytest.mark.parametrize(("prior", "matched"), [("standard", False), ("matched", True), ("data", True)])
+    def test_the_bound_is_that_of_the_prior_from_which_the_run_samples(self, tmp_path, monkeypatch, prior, matched):
+        trainer = restored(create(tmp_path / "run", config(sampler=f"ddim:steps=3,prior={prior}")))
+        asked = []
+
+        def bound(*arguments, **named):
+            asked.append(named["matched"])
+            return bound_loss(*arguments, **named)
+
+        monkeypatch.setattr("gendiff.training.speeds.bound_loss", bound)
+        trainer.speeds.move(2, trainer.batches[1], trainer.denoiser)
+        assert asked == [matched]
+
+    @pytest.mark.parametrize(
+        ("spec", "name"),
+        [
+            (f"coloured:velocity='{LEARNED}',colour=pink", "velocity.log_speeds"),
+            (f"coloured:velocity='{LEARNED}',colour=as-data,terminal=true", "velocity.log_speeds"),
+            (f"reversed:velocity='{LEARNED}'", "log_speeds"),
+            (f"coloured:velocity={{name='reversed',velocity='{LEARNED}'}}", "velocity.log_speeds"),
+        ],
+        ids=["coloured", "terminal", "reversed", "both"],
+    )
+    def test_those_of_an_inner_velocity_move_as_by_themselves(self, tmp_path, spec, name):
+        """And are kept, gone on with, and begun with by another run."""
+        whole, parts = (create(tmp_path / part, config(spec)) for part in ("whole", "parts"))
+        train(whole)
+        with pytest.raises(Stopped):
+            train(parts, prepare=asked_to_stop_in(8))
+        train(parts)
+        assert final(parts) == final(whole)
+        first, last = (
+            checkpoint.at(whole.checkpoints, step).tensors[speeds.GROUP][f"learned.{name}"] for step in (5, 20)
+        )
+        assert first.shape == (3, 4)
+        assert not torch.equal(first, last)
+        scales = Run.open(whole.path).config.diffusion().scales
+        i = torch.arange(1, 21)
+        assert (scales.half_log_snr(i).diff(dim=0) < 0).all()
+        begun = config(Parent.of(whole.path).layer.table["velocity"]).diffusion().scales
+        torch.testing.assert_close(begun.half_log_snr(i), scales.half_log_snr(i), rtol=0, atol=1e-4)
 
     def test_a_step_that_is_not_finite_is_left_out(self, tmp_path):
         run = create(tmp_path / "run", config())
@@ -150,7 +207,7 @@ class TestTraining:
 
     def test_moments_are_in_the_basis_that_they_will_tell_apart(self):
         """Even clocks are alike in any basis, but they will not stay so."""
-        table = {"rotation": "identity", "velocity": LEARNED, "data": "digits"}
+        table = {"rotation": "identity", "velocity": "learned:by=component", "data": "digits"}
         assert resolve([Layer("the test", table)]).config.basis.name == "identity"
 
     def test_two_processes_move_them_as_one(self, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 from torch import Tensor
@@ -38,9 +38,16 @@ class Coloured(Velocity):
     colour: Colour = by_name("power-law", "the spectrum of the noise")
     terminal: bool = Field(False, description="colour the prior alone: white while the signal prevails")
 
+    @property
+    def trained(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of other velocities
+        return tuple(f"velocity.{name}" for name in self.velocity.trained)
+
     def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
         own = {f"velocity.{name}": value for name, value in self.velocity.fit(data, rotation).items()}
         return own | {f"colour.{name}": value for name, value in self.colour.fit(data, rotation).items()}
+
+    def written(self, learned: Mapping[str, Tensor]) -> Mapping[str, object]:
+        return {"velocity": self.velocity.table_at(_of(self.velocity, learned))} if self.trained else {}
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
         velocity, colour = self._ready(self.velocity), self._ready(self.colour)
@@ -53,7 +60,11 @@ class Coloured(Velocity):
 
     def _ready(self, part: Part) -> Part:
         """A part with what it has learned."""
-        learned: Mapping[str, Any] = self.learned if self.has_learned else {}
-        prefix = f"{part.kind}."
-        own = {name.removeprefix(prefix): value for name, value in learned.items() if name.startswith(prefix)}
+        own = _of(part, self.learned) if self.has_learned else {}
         return part.with_learned(own) if own else part
+
+
+def _of(part: Velocity | Colour, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is a part's of all that was learned."""
+    prefix = f"{part.kind}."
+    return {name.removeprefix(prefix): value for name, value in learned.items() if name.startswith(prefix)}

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 
 from gendiff.formula import over_components, over_time
+from gendiff.frequency import bands_of
 from gendiff.rotation import Rotation
 from gendiff.scales import FormulaScales
 from gendiff.shapes import EventShape, check_count
@@ -77,12 +78,13 @@ class Anisotropic(EDM):
         return self
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> FormulaScales:
-        rho = torch.broadcast_to(rotation.frequencies(event_shape), (1, *event_shape[1:])).double()
-        band = (rho / rho.max().clamp_min(1e-12) * self.bands).long().clamp_max(self.bands - 1)
+        same = super().scales(rotation, event_shape, N)
+        if self.lead == 0:
+            return same
+        band = bands_of(rotation.spread_frequencies(event_shape, "by which paces could differ"), self.bands)
         tau = torch.arange(-1, N, dtype=torch.float64) / (N - 1)
         bend = torch.sin(math.pi * tau)
         bend[0] = 0  # there is no noise to bend
-        same = super().scales(rotation, event_shape, N)
         pace = self.lead * (2 * band.double() / (self.bands - 1) - 1)
         return FormulaScales(
             N=N,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -41,7 +40,7 @@ class EqualSNR(Velocity):
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> ColouredScales:
         log_C: Tensor = self.learned["log_C"]
         if self.flipped:
-            partner = mirrored(torch.broadcast_to(rotation.frequencies(event_shape), event_shape)[0])
-            opposite = log_C.flatten(1)[:, partner.flatten()].reshape(log_C.shape)
-            log_C = log_C - opposite
+            partner = mirrored(rotation.spread_frequencies(event_shape, "whose order could be flipped"))
+            every = log_C.expand(event_shape).flatten(1)
+            log_C = log_C - every.gather(1, partner.flatten(1).expand(len(every), -1)).reshape(event_shape)
         return ColouredScales(self.noise.log_alpha_bar(N), log_C)

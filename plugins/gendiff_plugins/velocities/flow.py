@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gendiff.blur import LOG_FLOOR
 from gendiff.formula import Formula, log, log1p, maximum, over_components, over_time
+from gendiff.frequency import bands_of
 from gendiff.rotation import Rotation
 from gendiff.scales import FormulaScales
 from gendiff.shapes import EventShape
@@ -48,15 +49,14 @@ class KFlow(Velocity):
     share: float = Field(0.05, ge=1e-3, le=1, description="of the time that is common to all bands")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> FormulaScales:
-        t, rho = times(N), torch.broadcast_to(rotation.frequencies(event_shape), (1, *event_shape[1:])).double()
-        band = (rho / rho.max().clamp_min(1e-12) * self.bands).long().clamp_max(self.bands - 1)
-        width = 1 / (1 + (self.bands - 1) * (1 - self.overlap))
+        t, width = times(N), 1 / (1 + (self.bands - 1) * (1 - self.overlap))
+        if width == 1 or self.share == 1:
+            return _straight(N, over_time(t) * over_components(_ones(event_shape)))
+        band = bands_of(rotation.spread_frequencies(event_shape, "by which bands could differ"), self.bands)
         tau: Formula | None = None
         for rank in range(self.bands):  # of what is destroyed first, the finest
-            window = t
-            if width < 1:
-                window = ((t - rank * (1 - self.overlap) * width) / width).clamp(0, 1)
-                window[-1] = 1  # whatever the rounding
+            window = ((t - rank * (1 - self.overlap) * width) / width).clamp(0, 1)
+            window[-1] = 1  # whatever the rounding
             own = over_time(t + (1 - self.share) * (window - t)) * over_components(
                 (band == self.bands - 1 - rank).double()
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -25,6 +26,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[[Formula], Formula], Callable[[float], fl
     "sqrt": (lambda x: exp(0.5 * log(x)), math.sqrt),
     "sigmoid": (lambda x: exp(logsigmoid(x)), lambda x: 1 / (1 + math.exp(-x))),
 }
+OF_FREQUENCY = re.compile(r"\b(rho|r)\b")
 ALLOWED = f"allowed: numbers, t = i/N, rho in radians, r = rho/max(rho), + - * / **, max(x, y), {', '.join(FUNCTIONS)}"
 
 
@@ -38,6 +40,7 @@ class Interpolant(Velocity):
         a="(1-t)**(1+r)",s=t                    fine detail leaves the straight path early
         a="sqrt(1-t**2)",s=t                    variance-preserving
 
+    A formula with rho or r in it is one of a basis that has frequencies, such as ``dct``; one of t alone is for any.
     s must be positive for t > 0, a >= 0, and a/s must not rise; that is looked at when the process is made. A run keeps the
     formulas as they are, and nothing of them is executed as code.
 
@@ -50,7 +53,9 @@ class Interpolant(Velocity):
     s: str = Field("t", description="the std of the noise, a formula of t, rho and r")
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
-        rho = torch.broadcast_to(rotation.frequencies(event_shape), (1, *event_shape[1:])).double()
+        rho = torch.zeros([1] * len(event_shape), dtype=torch.float64)
+        if any(map(OF_FREQUENCY.search, (self.a, self.s))):
+            rho = rotation.spread_frequencies(event_shape, "for rho and r of a formula")
         known = {
             "t": over_time(times(N)) * over_components(torch.ones_like(rho)),
             "rho": over_components(rho),

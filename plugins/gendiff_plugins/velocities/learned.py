@@ -18,7 +18,7 @@ from gendiff.interpolation import between
 from gendiff.rotation import Rotation
 from gendiff.scales import VariancePreserving
 from gendiff.schedule import NoiseSchedule
-from gendiff.shapes import EventShape
+from gendiff.shapes import EventShape, spatial
 from gendiff.velocity import Velocity
 
 SLOWEST = 0.01  # speed of a clock at least: none stands still, and there is noise from step 1 on
@@ -120,15 +120,18 @@ class Learned(Velocity):
 
     def _bands(self, rotation: Rotation, event_shape: EventShape) -> Tensor:
         """The clock of each component, ``(1, *spatial)`` or ``(C, *spatial)``; every number up to the largest is there."""
-        rho = rotation.frequencies(event_shape)[-1:].expand(1, *event_shape[1:])
+        one = torch.ones(1, *spatial(event_shape), dtype=torch.long)
         if self.by == "component":
-            band = torch.arange(rho.numel()).reshape(rho.shape)
+            band = one.flatten().cumsum(0).reshape(one.shape)
+        elif self.bands == 1:
+            band = one
         else:
-            band = bands_of(rho, self.bands).unique(return_inverse=True)[1]
+            band = bands_of(rotation.spread_frequencies(event_shape, "of which bands could have clocks"), self.bands)
         if self.channels:
-            count = int(band.max()) + 1
-            band = torch.cat([band + channel * count for channel in range(event_shape[0])])
-        return band
+            channel = torch.arange(event_shape[0]).reshape(-1, *[1] * (band.ndim - 1))
+            band = band + channel * (int(band.max()) + 1)
+        clock: Tensor = band.unique(return_inverse=True)[1]
+        return clock
 
     def _start(self, clocks: int) -> Tensor:
         """``log_speeds`` of ``speeds``, or 0: all clocks go evenly."""

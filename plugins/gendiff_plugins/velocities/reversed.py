@@ -27,10 +27,20 @@ class Reversed(Velocity):
 
     velocity: Velocity = by_name("blur", "the velocity that is reversed")
 
+    @property
+    def trained(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of other velocities
+        return self.velocity.trained
+
     def fit(self, data: Data, rotation: Rotation) -> Mapping[str, Tensor]:
         return self.velocity.fit(data, rotation)
+
+    def written(self, learned: Mapping[str, Tensor]) -> Mapping[str, object]:
+        return {"velocity": self.velocity.table_at(learned)} if self.trained else {}
 
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> Scales:
         velocity = self.velocity.with_learned(self.learned) if self.has_learned else self.velocity
         inner = velocity.scales(rotation, event_shape, N)
-        return picked(inner, mirrored(rotation.frequencies(event_shape)[0]), spatial(event_shape))
+        if not self.trained and inner.alike:  # whatever is learned will part
+            return inner
+        rho = rotation.spread_frequencies(event_shape, "that could be reversed")
+        return picked(inner, mirrored(rho), spatial(event_shape))

@@ -81,5 +81,8 @@ class SpectrumMatched(Velocity):
                 fix="both must be positive",
                 subject="velocity.power_law",
             )
-        f = rotation.frequencies(event_shape) * max(spatial(event_shape)) / (2 * math.pi)
+        if exponent == 0:
+            return torch.full([1] * len(event_shape), math.log(amplitude), dtype=torch.float64)
+        rho = rotation.spread_frequencies(event_shape, "of which a power law could be a function")
+        f = rho * max(spatial(event_shape)) / (2 * math.pi)
         return math.log(amplitude) - exponent * torch.log(offset + f)
