@@ -26,7 +26,10 @@ WANTED = 150  # ms, that a picture is taken to follow the hand
 REST, QUICK, REPEAT = 1.5, 0.2, 0.033  # seconds between keys; the last one is that of a key that is held
 HELD = 30  # keys, a second of them
 LONG = 5  # seconds after which a picture is taken to be the same
-ARMS = ("dct schedule=quartic", "soft-conditioning")
+ARMS = (
+    "dct schedule=quartic",
+    "dct velocity=soft-conditioning:g_denoise=-30",
+)  # none of whose sliders runs into another
 
 #: Begin to watch an area, and give a slider the keys: which one leads to where more of its values are.
 WATCH = """([name, area]) => {
@@ -65,18 +68,24 @@ def served(size: int) -> Iterator[str]:
 
 @contextmanager
 def opened(address: str) -> Iterator[Any]:
-    """The page in a browser, with all its pictures and predictions there."""
+    """A page in a browser."""
     from playwright.sync_api import sync_playwright
 
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(address)
-        page.wait_for_selector("[data-area='strip B'] img", timeout=60_000)
-        page.wait_for_selector("[data-area='errors'] td", timeout=60_000)
+        load(page, address)
         yield page
         browser.close()
+
+
+def load(page: Any, address: str) -> None:
+    """The page as it begins, with all its pictures and predictions there."""
+    page.goto(address)
+    page.wait_for_selector("[data-area='strip B'] img", timeout=60_000)
+    page.wait_for_selector("[data-area='errors'] td", timeout=60_000)
+    time.sleep(REST)
 
 
 def area(name: str) -> str:
@@ -103,16 +112,16 @@ def each(page: Any, name: str, pause: float, presses: int) -> list[float]:
 
 
 def held(page: Any, name: str, count: int) -> list[float]:
-    """Milliseconds from the last of many keys to the last new picture."""
+    """Milliseconds from the last of many keys to the last new picture; none where it does not change after it."""
     key, begin = page.evaluate(WATCH, [name, area(name)]), time.monotonic()
     for k in range(count):
         time.sleep(max(0.0, begin + k * REPEAT - time.monotonic()))
         page.keyboard.down(key)
     page.keyboard.up(key)
     time.sleep(REST)
-    took = page.evaluate("watched.last === null ? null : watched.last - watched.key")
+    took = page.evaluate("watched.last === null ? -1 : watched.last - watched.key")
     page.evaluate(STOP)
-    return [] if took is None else [max(took, 0.0)]
+    return [took] if took >= 0 else []
 
 
 def told(times: Sequence[float]) -> str:
@@ -131,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     took: dict[str, list[float]] = {way: [] for way in ways}
     page_at = nullcontext(options.address) if options.address else served(options.size)
     with page_at as address, opened(address) as page:
-        time.sleep(REST)
         print(f"| slider, ms: median (most) | {' | '.join(ways)} |\n|---|---|---|---|", flush=True)
         for name in [one for one in page.evaluate(NAMES) if options.only in one]:
+            load(page, address)
             row = [
                 each(page, name, REST, options.presses),
                 each(page, name, QUICK, options.presses),
