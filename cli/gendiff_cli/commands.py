@@ -59,7 +59,8 @@ class _Light:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write its help."""
-        self.help = _flowing(self.help)
+        command: Any = self
+        command.help = _flowing(command.help)
         with _without_markdown():
             super().format_help(ctx, formatter)  # type: ignore[misc]  # of a command
 
