@@ -59,6 +59,8 @@ class _Light:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write its help."""
+        command: Any = self
+        command.help = _flowing(command.help)
         with _without_markdown():
             super().format_help(ctx, formatter)  # type: ignore[misc]  # of a command
 
@@ -70,6 +72,11 @@ def _processed(parameter: Any, process: Callable[[Any, Any], Any], ctx: Any, val
         return process(ctx, value)
     nothing = () if parameter.multiple or parameter.nargs == -1 else None
     return parameter.callback(ctx, parameter, nothing) if parameter.callback else nothing
+
+
+def _flowing(text: str | None) -> str | None:
+    """A docstring whose paragraphs are lines each, to be broken where a terminal ends and not where the source does."""
+    return text and "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in text.split("\n\n"))
 
 
 @contextmanager

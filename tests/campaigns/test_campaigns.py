@@ -26,10 +26,12 @@ import oldest
 import predicted_ranking
 import pytest
 import quality
+import sliders
 import threads_benchmark
 import torch
 import unet_benchmark
 from baseline import Bare, Before, Plain
+from browser import chromium
 from PIL import Image
 from runs import command, exit_code
 from tape import Tape, recording
@@ -708,6 +710,16 @@ class TestThreads:
         found = threads_benchmark.trainings("one thread", 0.2, 1)
         assert found["threads"] == [1]
         assert found["images_per_s"] > 0
+
+
+@pytest.mark.slow
+def test_sliders_are_measured_in_three_ways(tmp_path, capsys):
+    with chromium(tmp_path):  # skips where there is none
+        pass
+    assert sliders.main(["--size", "16", "--presses", "1", "--only", "A velocity.sigma"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\| A velocity\.sigma( \| \d+ \(\d+\)){3} \|", lines[2])
+    assert [line.partition(":")[0] for line in lines[3:6]] == ["at rest", "quickly", "held"]
 
 
 def test_the_oldest_version_is_the_one_that_is_promised():

@@ -9,6 +9,7 @@ from importlib import import_module
 
 import pytest
 import typer
+from command import run
 from gendiff_cli.app import app
 from gendiff_cli.commands import Announced, Command, _without_markdown
 
@@ -117,3 +118,9 @@ def test_markdown_is_there_again_after_help():
         sys.modules |= {"rich.markdown": before} if before else {}
     assert markdown is not stand_in
     assert markdown("*a*").parsed
+
+
+def test_a_help_breaks_its_lines_where_the_terminal_ends(monkeypatch):
+    """Not where the source does."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "the predicted error of samples, of two processes" in run("process", "explore", "--help").out

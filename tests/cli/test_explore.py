@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import shlex
@@ -17,6 +16,7 @@ import torch
 from browser import chromium
 from command import run
 from gendiff_cli.explorer.explorer import Explorer
+from gendiff_cli.explorer.page import Page
 from gendiff_cli.explorer.reverse import Reverse, Wish, nearest
 from gendiff_cli.options import Given
 from gendiff_cli.process.explore import explorer_of, listening
@@ -96,6 +96,20 @@ class TestWhatIsShown:
         with pytest.raises(GendiffError, match="f_max"):
             page.set("A", "velocity.schedule.f_max", -1.0)
         assert page.commands() == shown.commands()
+
+    def test_only_what_is_changed_is_drawn_again(self, shown, tmp_path):
+        """The pictures of a side that has changed; where i has moved, those at i."""
+        page = Page(shown.again(), None, tmp_path)
+        assert page._pictures(["B"], {"B"}).keys() == {"moment B", "strip B", "error B"}
+        assert page._pictures(["A", "B"], {}).keys() == {"moment A", "moment B"}
+        assert page._numbers(["B"], {"B"}).keys() == {"curves B", "train B", "toml B", "losses", "compare"}
+
+    def test_a_process_that_is_none_says_so_on_its_side(self, shown, tmp_path):
+        page = Page(shown.again(), None, tmp_path)
+        page.explorer.picture = tmp_path / "no.png"
+        areas = page._pictures(["A"], {"A"})
+        assert areas.keys() == {"error A"}
+        assert "cannot read the picture" in areas["error A"]
 
 
 class TestWhatIsCopied:
@@ -201,16 +215,19 @@ class TestCommand:
 
 
 @pytest.fixture(scope="module")
-def address(trained):
-    """The page of a run, served by the command; Ctrl-C ends it."""
+def address(trained, tmp_path_factory):
+    """The page of a run, served by the command, which says no more than that; Ctrl-C ends it."""
+    said = tmp_path_factory.mktemp("served") / "stderr"
     words = [sys.executable, "-m", "gendiff_cli", "process", "explore", str(trained.path), "--arm", "dct schedule=log"]
-    served = subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, text=True, env={**os.environ})
+    with said.open("w") as stderr:
+        served = subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, stderr=stderr, text=True)
     ready, _, _ = select.select([served.stdout], [], [], 120)
     assert ready, "it said no address within two minutes"
     yield served.stdout.readline().strip()
     served.send_signal(signal.SIGINT)
     assert served.wait(timeout=30) == 130
     served.stdout.close()
+    assert "deprecated" not in said.read_text()
 
 
 #: Where the keys of a slider go.
@@ -230,7 +247,8 @@ class TestInABrowser:
         with chromium(tmp_path_factory.mktemp("profile")) as context:
             context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
             tab = context.new_page()
-            asked, complaints = list[str](), list[str]()
+            asked, complaints, frames = list[str](), list[str](), list[str]()
+            tab.on("websocket", lambda one: one.on("framereceived", lambda frame: frames.append(str(frame))))
             tab.on("request", lambda one: asked.append(one.url))
             tab.on("pageerror", lambda error: complaints.append(str(error)))
             tab.goto(address)
@@ -238,8 +256,11 @@ class TestInABrowser:
             source = "document.querySelector(\"[data-area='strip B'] img:nth-of-type(1)\").parentElement.parentElement.innerHTML"
             before = tab.evaluate(source)
             tab.evaluate(FOCUS, "B velocity.schedule.f_max")
+            frames.clear()
             tab.keyboard.press("ArrowRight")
             tab.wait_for_function(f"before => {source} !== before", arg=before)
+            (pictures,) = [frame for frame in frames if "signal of x_" in frame]  # each costs a pass over the page
+            assert {"moment B", "strip B"} <= set(re.findall(r"(?:moment|strip) [AB]", pictures))
             tab.locator("[data-copy='train B']").click()
             tab.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('gendiff train')")
             copied = tab.evaluate("navigator.clipboard.readText()")

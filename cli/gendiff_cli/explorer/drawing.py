@@ -14,7 +14,8 @@ from torch import Tensor
 from gendiff.datasets import pictures
 
 WIDTH, HEIGHT = 480, 250  # of a chart, in its own units: type of 13 of them is legible on a telephone
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 38
+ROOM = 90  # that the text beside a bar takes
 
 
 def picture(event: Tensor, alt: str) -> str:
@@ -139,8 +140,8 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[float | None, str, str]]]], at
         )
         for reach, style, text in each:
             end = across(1.0 if reach is None else reach)
-            inside = end - left > 130
-            place, anchor, style_of_text = (end - 5, "end", "on") if inside else (end + 5, "start", "")
+            inside = end + ROOM > WIDTH
+            place, anchor, style_of_text = (end - 5, "end", "on") if inside else (end + 5, "start", "beside")
             parts.append(
                 f'<rect class="bar {style}" x="{left}" y="{y}" width="{end - left:.1f}" height="{line - 3}" rx="2"/>'
             )

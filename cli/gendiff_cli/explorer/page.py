@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -45,7 +46,6 @@ class Page:
         self.wake, self.wake_slow = asyncio.Event(), asyncio.Event()
         self.html: dict[str, Any] = {}
         self.boxes: dict[str, Any] = {}
-        self.texts: dict[str, Any] = {}
 
     # --- building ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Page:
         """A text to select, and a button that copies it."""
         ui = self.ui
         with ui.element("div").classes("copy"):
-            self.texts[name] = ui.html("", sanitize=False, tag="pre").props(f'data-text="{name}"')
+            self.html[name] = ui.html("", sanitize=False, tag="pre").props(f'data-text="{name}"')
             script = (
                 f"() => navigator.clipboard.writeText(document.querySelector('[data-text=\"{name}\"]').textContent)"
             )
@@ -333,38 +333,54 @@ class Page:
     # --- what the page does --------------------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Show what is changed, as soon as it is."""
+        """Show what is changed, as soon as it is: first the pictures, which are looked at, then the numbers.
+
+        Either is sent at once: the browser goes over the whole page for each message.
+        """
+        t: float | None = None
         while True:
             await self.wake.wait()
             self.wake.clear()
             stale, self.stale = self.stale, set()
-            for side in SIDES:
-                await self._show(side, side in stale)
-            self.html["losses"].content = await asyncio.to_thread(self.explorer.losses)
-            self.texts["compare"].content = escape(self.explorer.commands()["compare"])
+            moved, t = self.explorer.t != t, self.explorer.t
+            sides = [side for side in SIDES if moved or side in stale]
+            if not all(map(self.explorer.is_measured, sides)):
+                self.html["busy"].content = "measuring the data in this basis"
+            for areas in (self._pictures, self._numbers):
+                self._put(await asyncio.to_thread(areas, sides, stale))
             self.html["busy"].content = ""
-            if self.reverse is not None and self.wish in self.reverse.kept:
-                self._look()
 
-    async def _show(self, side: str, whole: bool) -> None:
-        explorer = self.explorer
-        if whole and not explorer.is_measured(side):
-            self.html["busy"].content = "measuring the data in this basis"
-        # One after the other, and the pictures first: they are what is looked at.
-        parts: dict[str, Callable[[], str]] = {
-            "moment": lambda: explorer.pictures(side).moment(explorer.t),
-            **({"strip": lambda: explorer.pictures(side).strip} if whole else {}),
-            "curves": lambda: explorer.numbers(side).curves(explorer.t),
-        }
-        try:
-            for part, content in parts.items():
-                self.html[f"{part} {side}"].content = await asyncio.to_thread(content)
-            if whole:
-                self.html[f"error {side}"].content = ""
-                self.texts[f"train {side}"].content = escape(explorer.commands()[f"train {side}"])
-                self.texts[f"toml {side}"].content = escape(explorer.toml(side))
-        except GendiffError as error:
-            self.html[f"error {side}"].content = escape(refusal(error))
+    def _put(self, areas: Mapping[str, str]) -> None:
+        for name, content in areas.items():
+            self.html[name].content = content
+
+    def _pictures(self, sides: Iterable[str], stale: Container[str]) -> dict[str, str]:
+        """What areas of pictures show: of each side at i, and of stale ones on their way too."""
+        areas = self._reversed()
+        for side in sides:
+            try:
+                pictures = self.explorer.pictures(side)
+                areas[f"moment {side}"] = pictures.moment(self.explorer.t)
+                if side in stale:
+                    areas[f"strip {side}"] = pictures.strip
+                    areas[f"error {side}"] = ""
+            except GendiffError as error:
+                areas[f"error {side}"] = escape(refusal(error))
+        return areas
+
+    def _numbers(self, sides: Iterable[str], stale: Container[str]) -> dict[str, str]:
+        """What areas of numbers and texts show."""
+        explorer, areas = self.explorer, dict[str, str]()
+        commands = explorer.commands()
+        for side in sides:
+            try:
+                areas[f"curves {side}"] = explorer.numbers(side).curves(explorer.t)
+                if side in stale:
+                    areas[f"train {side}"] = escape(commands[f"train {side}"])
+                    areas[f"toml {side}"] = escape(explorer.toml(side))
+            except GendiffError as error:
+                areas[f"error {side}"] = escape(refusal(error))
+        return areas | {"losses": explorer.losses(), "compare": escape(commands["compare"])}
 
     async def follow_slowly(self) -> None:
         """Draw and predict what takes longer, where nothing changes for a moment."""
@@ -413,13 +429,15 @@ class Page:
             self.html["error reverse"].content = escape(refusal(error))
             return
         self.html["error reverse"].content = ""
-        self._look()
+        self._put(self._reversed())
 
-    def _look(self) -> None:
-        assert self.reverse is not None
-        way = self.reverse.kept[self.wish]
-        self.html["reverse"].content = nearest(way, self.explorer.t * way[0].i).html
-        self.texts["sample"].content = escape(self.reverse.command(self.wish))
+    def _reversed(self) -> dict[str, str]:
+        """What the areas of the network show of the chains at i, where they are drawn."""
+        way = self.reverse.kept.get(self.wish) if self.reverse else None
+        if self.reverse is None or way is None:
+            return {}
+        html = nearest(way, self.explorer.t * way[0].i).html
+        return {"reverse": html, "sample": escape(self.reverse.command(self.wish))}
 
 
 def _described(choices: Mapping[str, str]) -> dict[str, str]:
@@ -432,7 +450,9 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
     nicegui = extra("nicegui", TITLE, name="explore")
     fastapi, uvicorn = extra("fastapi", TITLE, name="explore"), extra("uvicorn", TITLE, name="explore")
     trusted = extra("starlette.middleware.trustedhost", TITLE, name="explore").TrustedHostMiddleware
-    with TemporaryDirectory(prefix="gendiff-explore-") as folder:
+    with TemporaryDirectory(prefix="gendiff-explore-") as folder, warnings.catch_warnings():
+        # When it starts the library asks all objects that there are for their class, and one of torch warns whoever asks it.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.reduce_op` is deprecated", FutureWarning)
         app = fastapi.FastAPI()
         app.add_middleware(trusted, allowed_hosts=["127.0.0.1", "localhost"])  # no name of somebody else leads here
 
@@ -456,7 +476,11 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
             gzip_middleware_factory=None,
             message_history_length=0,
         )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, ws_per_message_deflate=False
+            )
+        )
         # In a thread of its own: this one hears who asks to stop.
         thread = threading.Thread(target=partial(server.run, sockets=[listener]), daemon=True)
         thread.start()

@@ -34,7 +34,7 @@ def explore(
     given: Given,
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run, whose trained network is watched on its way back too.", metavar="[RUN[@STEP]]"),
+        typer.Argument(help="A run, whose trained network is watched on its way back too.", metavar="RUN[@STEP]"),
     ] = None,
     arms: ArmOption = None,
     picture: Annotated[Path | None, typer.Option(help="Your own picture, resized to the events of --data.")] = None,
