@@ -72,6 +72,12 @@ def test_it_says_what_was_found(whole):
     assert len(facts["rows"]) == 3 * len(OBJECTIVES) * 2
     assert facts["finding"] == finding(facts)
     assert (folder / "twin.md").read_text() == markdown(facts)
+    for (
+        objective
+    ) in OBJECTIVES:  # the pictures that samples are held against are held out, and none is said to be trained on
+        compared = json.loads((folder / objective / "compare.json").read_text())
+        assert "held out" in compared["reference"]["spec"]
+        assert "training-data" not in [remark["rule"] for remark in compared["remarks"]]
     for row in facts["rows"]:
         if row["arm"] == "identity":  # the twin under another name
             assert row["difference"]["value"] == pytest.approx(0, abs=1e-3 * row["value"])
