@@ -15,7 +15,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, aside, duration, err, escape, live, note, plain, progress, shown
+from gendiff_cli.console import (
+    Verbosity,
+    aside,
+    duration,
+    err,
+    escape,
+    live,
+    note,
+    plain,
+    progress,
+    shown,
+    warn_in_notes,
+)
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
@@ -193,6 +205,7 @@ class Bars:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.level = Verbosity.level
 
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -219,7 +232,9 @@ class Bars:
             board.stop()
 
     def apart(self, say: Callable[[Any], None]) -> DistantBars:
-        """The same in the process of one of them."""
+        """The same in the process of one of them, which may have begun anew."""
+        Verbosity.level = self.level
+        warn_in_notes()
         return DistantBars(self.registry, say)
 
 
