@@ -98,6 +98,7 @@ def test_asked_to_stop_all_save_and_go_on(plan, alone, tmp_path):
     assert done(tmp_path / "c", plan, ALONE) == alone
 
 
+@pytest.mark.slow  # the way of an error is that of any job
 def test_what_one_cannot_do_is_said_as_it_is_alone(plan, tmp_path):
     with pytest.raises(ConfigError, match="it cannot be") as caught:
         attempt(tmp_path / "c", plan, Failing())
