@@ -138,7 +138,7 @@ def crew_of(
         return crew if crew.anew else jobs.ALONE
     if at_once is not None and at_once > 1:
         raise ConfigError(
-            "several at a time are for a CPU, under Linux; a comparison can share a GPU there",
+            f"several at a time are for {'Linux' if sharing else 'a CPU, under Linux'}",
             where=f"--at-once {at_once}",
             details=[f"this is on {device}, where one after the other is done"],
             fix="leave it out, or give --device cpu",

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import run
 
 from gendiff.comparison import look, report, twin
 from gendiff.comparison.difference import Estimate, Measured, settling_seeds, simultaneous
+from gendiff.comparison.engine import Comparison
 from gendiff.comparison.fairness import require_fair
 from gendiff.comparison.plan import LEVEL
-from gendiff.comparison.twin import ARMS, OBJECTIVES, SCALES, finding, found, markdown, plan
+from gendiff.comparison.twin import ARMS, EVALUATIONS, OBJECTIVES, SCALES, finding, found, markdown, plan
+from gendiff.evaluation.event_set import EventSet
+from gendiff.evaluation.measuring import evaluate
 from gendiff.features import Features
 from gendiff.plugin.registry import default_registry
 from gendiff.run.layers import Layer
@@ -86,6 +90,40 @@ def test_it_says_what_was_found(whole):
 
 ABOUT = {"number": "fd", "better": {"fd": "lower"}, "n": 100, "reference": {}}
 COUNTS = (5, 10, 20, 50, 100)
+
+
+@pytest.mark.slow  # some minutes; a part of it is above
+def test_the_tiny_scale_as_it_is(tmp_path):
+    """The command as users type it: all arms, their network, embedded pictures, and the pages with their figures."""
+    done = run("reproduce", "twin", "--scale", "tiny", "--out", tmp_path / "t", "--json", "--device", "cpu")
+    assert done.code == 0, done.err
+    facts = json.loads((tmp_path / "t" / "twin.json").read_text())
+    assert facts["comparisons"] == 4 * len(OBJECTIVES) * 2
+    assert {row["arm"] for row in facts["rows"]} == set(ARMS)
+    assert len(facts["rows"]) == len(ARMS) * len(OBJECTIVES) * 2
+    assert facts["finding"].startswith("With one seed, which says nothing of others, ")
+    values = {(row["objective"], row["arm"], row["evaluations"]): row["value"] for row in facts["rows"]}
+    for objective in OBJECTIVES:
+        folder = tmp_path / "t" / objective
+        for arm in ("isotropic", "identity", "quartic", "equal-snr"):  # they have learned something
+            assert values[objective, arm, 20] < of_noise(Comparison.open(folder).plan) / 2
+        for count in EVALUATIONS["tiny"]:  # the check: the twin under another name
+            twins = [values[objective, arm, count] for arm in ("isotropic", "identity")]
+            assert twins[0] == pytest.approx(twins[1], rel=1e-2)
+        assert len(list((folder / "figures").glob("*.png"))) == 6
+        page = (folder / "report.html").read_text()
+        assert all(arm in page for arm in ARMS)
+        compared = json.loads((folder / "compare.json").read_text())
+        names = set(compared["arms"][0]["numbers"])
+        assert {"fd-random-conv", "kd-random-conv", "precision-random-conv", "recall-random-conv"} <= names
+        assert all(one["drawing"]["step"] == 400 for arm in compared["arms"] for one in arm["runs"])
+
+
+def of_noise(plan) -> float:
+    """What pictures get that are noise."""
+    noise = torch.randn(plan.n, *plan.data.event_shape, generator=torch.Generator().manual_seed(0))
+    noise = EventSet.of_tensor(noise, "noise")
+    return evaluate(noise, plan.reference, plan.features, replicates=2, manifold=False).numbers[0].value
 
 
 def drawn(rng: np.random.Generator, counts=COUNTS, seeds: int = 3, **effects: float) -> dict:

@@ -184,7 +184,7 @@ class TestCommand:
         assert run("train", *TINY, "--out", "r").code == 0
         refused = run("evaluate", "r", "--n", 16, "--steps", 3, "--features", "pixels", "--at-once", 2)
         assert refused.code == 2
-        assert "several at a time are for a CPU, under Linux; a comparison can share a GPU there" in refused.err
+        assert "several at a time are for a CPU, under Linux (from --at-once 2)" in refused.err
 
     @pytest.mark.parametrize(
         ("free", "words"), [(8, "one at a time: 8 GiB"), (80, "4 at a time, a thread each: 80 GiB")]
