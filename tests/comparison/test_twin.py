@@ -92,7 +92,7 @@ ABOUT = {"number": "fd", "better": {"fd": "lower"}, "n": 100, "reference": {}}
 COUNTS = (5, 10, 20, 50, 100)
 
 
-@pytest.mark.slow  # some minutes; a part of it is above
+@pytest.mark.slow  # four minutes of a core; a part of it is above
 def test_the_tiny_scale_as_it_is(tmp_path):
     """The command as users type it: all arms, their network, embedded pictures, and the pages with their figures."""
     done = run("reproduce", "twin", "--scale", "tiny", "--out", tmp_path / "t", "--json", "--device", "cpu")
