@@ -39,6 +39,11 @@ def words() -> list[str]:
     return list(_words)
 
 
+def kept() -> list[str]:
+    """The options that are put into every command (`keep`)."""
+    return list(_options)
+
+
 def is_command() -> bool:
     """Whether this program was started as a command, and not by somebody's Python."""
     return bool(_words)

@@ -18,7 +18,7 @@ from gendiff import __version__
 from gendiff.command import again, keep, started
 from gendiff.errors import GendiffError, PluginError, reason
 from gendiff_cli.commands import UsageError, announcing, options_first
-from gendiff_cli.console import Verbosity, fail, note
+from gendiff_cli.console import Verbosity, fail, note, warn_in_notes
 from gendiff_cli.descriptors import results_apart
 from gendiff_cli.refusal import misused
 
@@ -141,8 +141,7 @@ def main() -> None:
 def _run(command: Any, line: list[str]) -> None:
     try:
         with warnings.catch_warnings(), results_apart():
-            if Verbosity.level <= 0:
-                warnings.showwarning = partial(_as_note, set())
+            warn_in_notes()
             code = command.main(line, prog_name="gendiff", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as error:
@@ -162,22 +161,6 @@ def _run(command: Any, line: list[str]) -> None:
         sys.exit(fail(_interrupted()))
     except Exception as error:  # the last resort: one screen instead of a traceback
         sys.exit(fail(_unexpected(error)))
-
-
-def _as_note(
-    said: set[str],
-    message: Warning | str,
-    category: type,
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: object = None,
-) -> None:
-    """A warning as a user wants to read it: what it says, once, and not which line of code says so."""
-    text = " ".join(str(message).split())
-    if text not in said:
-        said.add(text)
-        note(text)
 
 
 def _interrupted() -> GendiffError:

@@ -208,7 +208,8 @@ def compare(
         comparison = Comparison.held(plan, out)
     with join(device if workers is None else None) as world:
         if workers is None:
-            crew = crew_of(len(plan.cells()), at_once, threads, world.device, "runs are trained and measured")
+            count, what = len(plan.cells()), "runs are trained and measured"
+            crew = crew_of(count, at_once, threads, world.device, what, sharing=True)
         else:
             crew = one_at_a_time(threads, world.device)
         names = rehearse(plan, world.device)

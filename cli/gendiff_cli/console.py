@@ -8,9 +8,10 @@ import os
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from gendiff.command import is_repetition
@@ -100,6 +101,28 @@ def note(text: str) -> None:
     lines = textwrap.wrap(text, max(err().width, 40) - len("note: "), **WORDS) if err().is_terminal else [text]
     for place, line in enumerate(lines or [""]):
         err().print(f"{'      ' if place else '[dim]note:[/] '}{escape(line)}")
+
+
+def warn_in_notes() -> None:
+    """Let this process say warnings as notes; under -v they stay what they are."""
+    if Verbosity.level <= 0 and getattr(warnings.showwarning, "func", None) is not _as_note:
+        warnings.showwarning = partial(_as_note, set())
+
+
+def _as_note(
+    said: set[str],
+    message: Warning | str,
+    category: type,
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """A warning as a user wants to read it: what it says, once, and not which line of code says so."""
+    text = " ".join(str(message).split())
+    if text not in said:
+        said.add(text)
+        note(text)
 
 
 def aside(lines: Mapping[str, str]) -> None:

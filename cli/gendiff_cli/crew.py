@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,8 +56,8 @@ AtOnceOption = Annotated[
     typer.Option(
         "--at-once",
         parser=at_once_number,
-        help="How many processes share the work on a CPU; changes speed and memory, not numbers. Default: auto, as many "
-        "as there are cores and memory for.",
+        help="How many processes share the work; changes speed and memory, not numbers. Default: auto, on a CPU as many as "
+        "there are cores and memory for; on a GPU one.",
         metavar="N|auto",
     ),
 ]
@@ -98,6 +99,8 @@ def crew_of(
     device: torch.device,
     what: str,
     memory: Callable[[], int] | None = None,
+    sharing: bool = False,
+    on_card: Callable[[], int] | None = None,
 ) -> Crew:
     """Who does ``count`` pieces of work, said in one line; this process has as many threads from here on.
 
@@ -107,6 +110,8 @@ def crew_of(
         device: where all is computed.
         what: is done, for the line.
         memory: says how many bytes each takes, where nobody else looks whether there is room.
+        sharing: whether processes that begin anew can share the work, as several on one GPU must.
+        on_card: says how many bytes of a GPU each takes, where several are to share it unasked.
 
     Raises:
         ConfigError: where several at a time are at_once for and cannot be had.
@@ -127,9 +132,13 @@ def crew_of(
             crew = crew.within(memory())
         note(f"{what} {crew.words}")
         return crew
+    if sharing and jobs.shared(device) and (at_once or on_card):
+        crew = jobs.crew_on_card(count, at_once, torch.get_num_threads(), partial(jobs.free_on, device), on_card)
+        note(f"{what} {crew.words}")
+        return crew if crew.anew else jobs.ALONE
     if at_once is not None and at_once > 1:
         raise ConfigError(
-            "several at a time are for a CPU, under Linux",
+            f"several at a time are for {'Linux' if sharing else 'a CPU, under Linux'}",
             where=f"--at-once {at_once}",
             details=[f"this is on {device}, where one after the other is done"],
             fix="leave it out, or give --device cpu",

@@ -17,7 +17,7 @@ from gendiff.storage import disk
 from gendiff_cli.classes import by_class, label_of
 from gendiff_cli.console import json_result, next_step, note, paragraph, progress, result
 from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
-from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set, trained_on
+from gendiff_cli.measured import MOST, SOURCE, chosen_instruments, event_set, reference_set
 from gendiff_cli.neighbours import MOST_SHOWN, Search, picture_of, save_picture
 from gendiff_cli.numbers import show_numbers, show_remarks
 from gendiff_cli.opening import is_run, load_model, open_run
@@ -218,7 +218,7 @@ def evaluate(
                 "drawing": drawing,
                 "watch": progress.heard,
             }
-            seen_in_training = trained_on(model.run) if model else ""
+            seen_in_training = model.run.trained_on() if model else ""
             evaluation = measuring.evaluate(ours, target, instruments, trained_on=seen_in_training, **options)
             if by is not None and label is not None:
                 classes = by_class(by, label, (ours, samples), (target, theirs), instruments, **options)

@@ -178,15 +178,6 @@ def _of_run(run: Run, n: int | None, held_out: bool | None) -> EventSet:
     return _of_data(data, "--reference-n" if n else "the data of the run", n)
 
 
-def trained_on(run: Run) -> str:
-    """The fingerprint of the events that a run was trained on; empty where each was seen once at most, from an endless source."""
-    try:
-        training = run.split().training
-    except GendiffError:  # they are gone, and the reference is something else
-        return str(run.info["data"]["fingerprint"])
-    return "" if training.length is None else training.fingerprint
-
-
 def events_of(run: Run, held_out: bool | None) -> Data:
     """The held-out or the training events of a run; where None is said, those that are held out, if there are any."""
     split = run.split()

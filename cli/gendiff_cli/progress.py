@@ -11,11 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from gendiff.plugin.hookspecs import hookimpl
 from gendiff.plugin.registry import Registry
-from gendiff_cli.console import Verbosity, aside, duration, err, escape, live, note, plain, progress, shown
+from gendiff_cli.console import (
+    Verbosity,
+    aside,
+    duration,
+    err,
+    escape,
+    live,
+    note,
+    plain,
+    progress,
+    shown,
+    warn_in_notes,
+)
 
 if TYPE_CHECKING:
     from gendiff.run.directory import Run
@@ -58,15 +71,23 @@ def watched(
         fit(run, trainer, observers, Preview(run, observers, bar.drawn), until)
 
 
+class OfTraining(TextColumn):
+    """What is said of a training; of other work, which may have a bar below it, nothing."""
+
+    def render(self, task: Task) -> Text:
+        """Its text."""
+        return super().render(task) if "loss" in task.fields else Text()
+
+
 def training_bars(held_out: bool, auto_refresh: bool = True) -> Progress:
     """What shows how far trainings are."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        *([TextColumn("held out {task.fields[held_out]}")] if held_out else []),
-        TextColumn("{task.fields[speed]:.0f} images/s"),
+        OfTraining("loss {task.fields[loss]}"),
+        *([OfTraining("held out {task.fields[held_out]}")] if held_out else []),
+        OfTraining("{task.fields[speed]:.0f} images/s"),
         TimeRemainingColumn(),
         console=err(),
         disable=not live(),
@@ -193,6 +214,7 @@ class Bars:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.level = Verbosity.level
 
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -219,7 +241,9 @@ class Bars:
             board.stop()
 
     def apart(self, say: Callable[[Any], None]) -> DistantBars:
-        """The same in the process of one of them."""
+        """The same in the process of one of them, which may have begun anew."""
+        Verbosity.level = self.level
+        warn_in_notes()
         return DistantBars(self.registry, say)
 
 
@@ -280,12 +304,11 @@ class Board:
         kind, *rest = said
         match kind:
             case "line":
-                from rich.text import Text
-
                 err().print(Text.from_ansi(rest[0]))
             case "train":
                 if plain():
                     err().print(f"training {rest[0]}", markup=False)
+                self._drop(number)
                 self.bar = self.bar or training_bars(rest[-1], auto_refresh=False)
                 title, first, last, held_out = rest
                 self.trainings[number] = ProgressBar(title, first, last, held_out, self.bar).__enter__()
@@ -296,7 +319,7 @@ class Board:
                 if plain():
                     err().print(rest[0], markup=False)
                 self._drop(number)
-                self.bar = self.bar or progress(auto_refresh=False)
+                self.bar = self.bar or training_bars(True, auto_refresh=False)  # trainings may come beside it
                 self.bar.start()
                 self.works[number] = self.bar.add_task(escape(rest[0]), total=rest[1])
             case "advance" if self.bar:

@@ -141,12 +141,12 @@ def reproduce(
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
         count, what = len(comparison.plan.cells()), "runs are trained and measured"
         if dry_run:
-            crew = crew_of(count, at_once, threads, choose_device(device), what)
+            crew = crew_of(count, at_once, threads, choose_device(device), what, sharing=True)
             _forecast(target, scale, comparison, choose_device(device), partial(machine, load=load, crew=crew), json)
             return
         note(f"in {comparison.path}")
         with within(minutes), join(device) as world, comparison.working() as heed:
-            crew = crew_of(count, at_once, threads, world.device, what)
+            crew = crew_of(count, at_once, threads, world.device, what, sharing=True)
             files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed, crew)
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def of_twin(
 ) -> None:
     """Hold processes against their isotropic twin, with each objective, in ``folder``; what is there is not done again."""
     from gendiff.comparison import twin
-    from gendiff.comparison.cost import cost
+    from gendiff.comparison.cost import cost, memory_on_card
     from gendiff.comparison.engine import Comparison
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.measure import rehearse
@@ -57,8 +58,17 @@ def of_twin(
         require_fair(plan)
     count = len(next(iter(plans.values())).cells())
     where = choose_device(device)
-    crew = crew_of(count, at_once, threads, where, "runs are trained and measured")
-    rehearse(plans[twin.OBJECTIVES[0]], choose_device("cpu"))  # what would fail after hours fails here
+    first = plans[twin.OBJECTIVES[0]]
+    crew = crew_of(
+        count,
+        at_once,
+        threads,
+        where,
+        "runs are trained and measured",
+        sharing=True,
+        on_card=partial(memory_on_card, first, where),
+    )
+    rehearse(first, choose_device("cpu"))  # what would fail after hours fails here
     if dry_run:
         for objective, plan in plans.items():
             there = Comparison.held(plan, folder / objective)

@@ -6,6 +6,7 @@ measured of samples takes time too, which depends on the instruments and is not 
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -142,3 +143,21 @@ def cost(
             waiting = max(waiting, plan.n * FLOAT * math.prod(config.data.picture_shape))
         arms.append(ArmCost(contender.label, len(missing), training, len(sets), sampling, memory, disk))
     return Cost(tuple(arms), waiting)
+
+
+def memory_on_card(plan: Plan, device: torch.device) -> int:
+    """Bytes of a GPU that a process holds which trains the first arm, and draws with it; all are given back.
+
+    The steps are forgotten; there are enough of them that one is recorded.
+    """
+    contender = plan.baseline
+    config = contender.with_seed(plan.seeds[0])
+    torch.cuda.reset_peak_memory_stats(device)
+    trainer = Trainer(config, device, World(0, 1, device))
+    rehearse(trainer)
+    evaluation_seconds(trainer.averaged(), config, CHUNK[device.type])
+    most = torch.cuda.max_memory_reserved(device)
+    del trainer
+    gc.collect()
+    torch.cuda.empty_cache()
+    return most

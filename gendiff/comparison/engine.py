@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from gendiff.command import command
+from gendiff.command import command, keep, kept, started, words
 from gendiff.comparison.look import Look, look, targets
 from gendiff.comparison.measure import Measure, key_of, rehearse, ruler_of
 from gendiff.comparison.plan import FORMAT, Cell, Plan, slug
@@ -32,10 +32,12 @@ from gendiff.comparison.work import Listener, measured, trained
 from gendiff.comparison.work import Silent as Silent
 from gendiff.errors import DataError, Stopped
 from gendiff.evaluation.measuring import see
+from gendiff.machine.determinism import prepare
 from gendiff.machine.jobs import ALONE, Crew, Job, memory_of, together
 from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.machine.threads import so_many
 from gendiff.machine.world import World
+from gendiff.names import set_default_resolver
 from gendiff.plugin.blame import named
 from gendiff.plugin.registry import Registry
 from gendiff.run.directory import Run
@@ -54,6 +56,7 @@ FOLDERS = ("runs", "measures", "looks", "figures", "cache", "claims", "workers")
 
 
 WAIT = 5.0  # seconds between two looks at what others do
+SOON = 0.5  # the same, of those on this machine
 
 #: A piece of work: what it is, what does it, and for which cell.
 Piece = tuple[str, Callable[[Listener], None], Cell]
@@ -128,6 +131,7 @@ class Comparison:
         cells = self.shown() if cells is None else cells
         if not cells:
             return []
+        crew = self._by_workers(registry, device, listener, heed, crew, cells, False)
         steps = targets(cells[0].contender.diffusion, self._shown_sampler(cells[0]))
         self._each(
             [
@@ -189,6 +193,7 @@ class Comparison:
         crew: Crew = ALONE,
     ) -> None:
         """Train and measure whatever is missing, by a crew: it changes how fast that is, and no bit but by its threads."""
+        crew = self._by_workers(registry, device, listener, heed, crew)
         self.train(self.plan.cells(), registry, device, listener, heed, crew)
         missing = [(cell, sampler) for cell in self.plan.cells() for sampler in self._unmeasured(cell)]
         if crew.at_once > 1 and len(missing) > 1:
@@ -220,6 +225,7 @@ class Comparison:
         crew: Crew = ALONE,
     ) -> None:
         """Train those of the cells that are not finished."""
+        crew = self._by_workers(registry, device, listener, heed, crew, cells, False)
         own = [cell for cell in cells if not cell.contender.runs]
         self._each(
             [
@@ -240,7 +246,14 @@ class Comparison:
         )
 
     def share(
-        self, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None], wait: float = WAIT
+        self,
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+        wait: float = WAIT,
+        cells: Sequence[Cell] | None = None,
+        drawing: bool = True,
     ) -> None:
         """Take part in the work, beside any number of processes that see the directory: do what none of them does.
 
@@ -249,9 +262,12 @@ class Comparison:
 
         Args:
             wait: seconds between two looks at what others do.
+            cells, drawing: as of `missing`.
 
         """
-        while pieces := self.missing(registry, device, heed):
+        if any(contender.config.train.deterministic for contender in self.plan.contenders):
+            prepare(device)  # what is measured may come before what is trained, and would begin with the GPU
+        while pieces := self.missing(registry, device, heed, cells, drawing):
             done = 0
             for work in pieces:
                 done += _is_done(work, listener)
@@ -260,20 +276,59 @@ class Comparison:
                 time.sleep(wait)
 
     def missing(
-        self, registry: Registry, device: torch.device, heed: Callable[[], None]
+        self,
+        registry: Registry,
+        device: torch.device,
+        heed: Callable[[], None],
+        cells: Sequence[Cell] | None = None,
+        drawing: bool = True,
     ) -> list[Callable[[Listener], None]]:
-        """What can be done now of what is missing, each piece as what does it; none where all is done."""
+        """What can be done now of what is missing, each piece as what does it; none where all is done.
+
+        Args:
+            cells: the runs that are needed; all of them where nothing is said.
+            drawing: whether samples of them are drawn and measured.
+
+        """
         pieces = list[Callable[[Listener], None]]()
         shown = self.shown()
-        for cell in self.plan.cells():
+        for cell in self.plan.cells() if cells is None else cells:
             if not cell.contender.runs and not self.is_trained(cell):
                 what = f"{cell.contender.label}, seed {cell.seed}"
                 pieces.append(partial(self._train, cell, what, registry, device))
                 continue
-            pieces += [partial(self._measure, cell, sampler, device, heed) for sampler in self._unmeasured(cell)]
+            if drawing:
+                pieces += [partial(self._measure, cell, sampler, device, heed) for sampler in self._unmeasured(cell)]
             if cell in shown and self._seen(cell, steps := self._steps()) is None:
                 pieces.append(partial(self._look, cell, steps, device, heed))
         return pieces
+
+    def _by_workers(
+        self,
+        registry: Registry,
+        device: torch.device,
+        listener: Listener,
+        heed: Callable[[], None],
+        crew: Crew,
+        cells: Sequence[Cell] | None = None,
+        drawing: bool = True,
+    ) -> Crew:
+        """Let workers that begin anew `share` what is missing, where the crew is of such; returns who does the rest: nobody else.
+
+        What is missing, by ``cells`` and ``drawing``, is that of `missing`.
+        """
+        if not crew.anew:
+            return crew
+        count = min(crew.at_once, len(self.missing(registry, device, heed, cells, drawing)))
+        if count > 1:
+            if drawing:  # once, for all of them
+                see(self.plan.reference, self.plan.instruments, device, Cache(self.path / "cache"))
+            names = None if cells is None else [cell.name for cell in cells]
+            work = partial(_taking_part, self.path, names, drawing, registry, device, listener, words(), kept())
+            jobs = [Job(f"worker {number}", work) for number in range(1, count + 1)]
+            with listener.together() as heard:
+                together(jobs, crew, heard)
+        return ALONE
 
     def left(self) -> int:
         """How many pieces of work are missing, those among them that wait for a run to be trained."""
@@ -439,6 +494,37 @@ class Comparison:
     def _measure_path(self, cell: Cell, sampler: Sampler) -> Path:
         mark = hashlib.sha256(sampler.spec.encode()).hexdigest()[:6]  # a name is cut where a spec is long
         return self.path / "measures" / cell.name / f"{slug(sampler.spec)}-{mark}.npz"
+
+
+def _taking_part(
+    path: Path,
+    names: Sequence[str] | None,
+    drawing: bool,
+    registry: Registry,
+    device: torch.device,
+    listener: Listener,
+    said: Sequence[str],
+    options: Sequence[str],
+    say: Callable[[Any], None],
+) -> None:
+    """What a worker does in a process that knows nothing: `Comparison.share`.
+
+    Args:
+        names: of the cells that are needed.
+        said, options: what the program was started with (`gendiff.command`).
+
+    """
+    set_default_resolver(registry.component_class)
+    with started(said):
+        keep(options)
+        listener = listener.apart(say)
+        comparison = Comparison.open(path)
+        cells = None if names is None else [cell for cell in comparison.plan.cells() if cell.name in names]
+        try:
+            with comparison.working(alone=False) as heed:
+                comparison.share(registry, device, listener, heed, SOON, cells, drawing)
+        except Exception as error:
+            raise named(error, registry.entries()) from error
 
 
 def _is_done(work: Callable[[Listener], None], listener: Listener) -> bool:

@@ -96,7 +96,6 @@ class Ruler:
         instruments: what samples and reference are compared by.
         reference: what samples are compared with.
         asking: how networks are asked, as `TrainedModel.load` takes it.
-        endless: whether they are trained on data without an end, of which no event is seen again.
 
     """
 
@@ -104,15 +103,10 @@ class Ruler:
     instruments: Sequence[Features | Metric]
     reference: EventSet
     asking: Mapping[str, Any]
-    endless: bool = False
 
     def key(self, run: Run, sampler: Sampler, seed: int) -> str:
         """What a measure of a run, as it is, depends on."""
         return key_of(run, sampler, self.n, seed, self.instruments, self.reference, **self.asking)
-
-    def trained_on(self, run: Run) -> str:
-        """The fingerprint of the events that a run sees again and again; empty where there are none."""
-        return "" if self.endless else run.info["data"]["fingerprint"]
 
     def rehearse(self, device: torch.device) -> list[Number]:
         """What numbers there will be, by measuring a few events of the reference against themselves.
@@ -203,7 +197,7 @@ def measure(
 
 def ruler_of(plan: Plan) -> Ruler:
     """With what the runs of a comparison are measured."""
-    return Ruler(plan.n, plan.instruments, plan.reference, plan.asking, plan.data.length is None)
+    return Ruler(plan.n, plan.instruments, plan.reference, plan.asking)
 
 
 def rehearse(plan: Plan, device: torch.device) -> list[str]:

@@ -32,6 +32,7 @@ SPECTRUM_EVENTS = 4096  # of the data, for their spectrum
 
 Numbers = dict[str, dict[int, Number]]  # by name and seed
 Estimates = dict[str, tuple[Estimate, Estimate | None]]  # by name: over seeds, and its difference to the baseline
+Curves = dict[str, dict[int, dict[int, Measured]]]  # by label, network evaluations and seed
 
 
 def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[str] = ()) -> dict[str, Any]:
@@ -116,6 +117,20 @@ def result(comparison: Comparison, unequal: Sequence[Unequal], gates: Sequence[s
             "plan": comparison.about["plan"],
         },
     }
+
+
+def curves(comparison: Comparison) -> Curves:
+    """The ranked number of every arm, as it was measured: what differences of any level are made of."""
+    measures = {(cell.place, cell.seed): _measures(comparison, cell) for cell in comparison.plan.cells()}
+    of_arms: Curves = {}
+    for place, contender in enumerate(comparison.plan.contenders):
+        points = of_arms.setdefault(contender.label, {})
+        for k in range(len(comparison.plan.samplers(contender))):
+            by_seed = next(iter(_numbers(measures, place, k).values()))
+            drawing = next(iter(by_seed.values())).drawing
+            if drawing and drawing.evaluations is not None:
+                points[drawing.evaluations] = {seed: _measured(number) for seed, number in by_seed.items()}
+    return of_arms
 
 
 def _measures(comparison: Comparison, cell: Cell) -> list[Measure]:

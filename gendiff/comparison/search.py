@@ -140,8 +140,7 @@ class StudyPlan:
         """With what trials are measured."""
         split = self.base.config.split
         asking = {"precision": self.precision, "compiled": self.compiled}
-        endless = split.training.length is None
-        return Ruler(self.n, (*self.features, *self.metrics), reference_events(split, self.n), asking, endless)
+        return Ruler(self.n, (*self.features, *self.metrics), reference_events(split, self.n), asking)
 
     def check(self) -> None:
         """Raise `ConfigError` where a trial cannot be: each end and each value is looked at, the others at their first."""

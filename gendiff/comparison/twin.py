@@ -4,11 +4,15 @@ The twin is standard diffusion in the same basis, with the same moments of the d
 evaluations, so that the speeds alone are left to differ. With each objective it is one comparison over several seeds, against
 pictures that are held out; the intervals are of paired differences, as in any comparison. `identity` is there as a check: a
 process that moves all components alike is the twin itself, whatever its basis is called.
+
+One sentence says what was found. It may name any arm, with any objective, at any number of evaluations, so that all of these
+differences share one level: where no process differs from the twin, it names one in 5 of 100 such experiments at most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,15 @@ import torch
 
 from gendiff.comparison import report
 from gendiff.comparison.arm import Arm
-from gendiff.comparison.difference import Estimate
+from gendiff.comparison.difference import Estimate, difference, over_seeds, quantile, settling_seeds, simultaneous
 from gendiff.comparison.engine import Comparison
-from gendiff.comparison.plan import Contender, Plan
+from gendiff.comparison.plan import LEVEL, Contender, Plan
 from gendiff.comparison.reproduction import Scale
+from gendiff.comparison.result import Curves, curves
 from gendiff.comparison.result import result as result_of
 from gendiff.comparison.verdict import listed, number, outcome, signed
 from gendiff.comparison.work import Listener
+from gendiff.evaluation.number import bounds
 from gendiff.features import Features
 from gendiff.machine.jobs import ALONE, Crew
 from gendiff.metric import Metric
@@ -89,76 +95,97 @@ def twin(
     crew: Crew = ALONE,
 ) -> list[Path]:
     """Train and measure what is missing of each objective's comparison; write the pages and what was found; returns the files."""
-    results, pages = dict[str, dict[str, Any]](), list[Path]()
+    results, numbers, pages = dict[str, dict[str, Any]](), dict[str, Curves](), list[Path]()
     for objective, comparison in comparisons.items():
         with comparison.working() as heed:
             comparison.finish(registry, device, listener, heed, crew)
-            results[objective] = result_of(comparison, ())
+            results[objective], numbers[objective] = result_of(comparison, ()), curves(comparison)
             looks = comparison.looks(registry, device, listener, heed, crew)
             pages += report.write(comparison, results[objective], looks)[1:2]
-    facts = found(results)
+    facts = found(next(iter(results.values())), numbers)
     values, page = folder / "twin.json", folder / "twin.md"
     Files().replace(values, json_bytes(facts))
     Files().replace(page, markdown(facts).encode())
     return [page, values, *pages]
 
 
-def found(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What came out, as plain values: a row for each arm, objective and number of evaluations; ``results`` by objective."""
-    first = next(iter(results.values()))
-    rows = [
-        {
-            "objective": objective,
-            "arm": arm["label"],
-            "evaluations": point["evaluations"],
-            "value": point["value"]["value"],
-            "difference": point["difference"],
-            "outcome": None
-            if point["difference"] is None
-            else outcome(Estimate(**point["difference"]), first["better"][first["number"]] == "higher"),
-        }
-        for objective, result in results.items()
-        for arm in result["arms"]
-        for point in arm["curve"]
+def found(about: Mapping[str, Any], numbers: Mapping[str, Curves]) -> dict[str, Any]:
+    """What came out, as plain values: a row for each arm, objective and number of evaluations.
+
+    Args:
+        about: a result of one of the comparisons, for what they have in common.
+        numbers: what was measured, by objective.
+
+    """
+    name = about["number"]
+    higher, (low, high) = about["better"][name] == "higher", bounds(name)
+    points = [
+        (objective, arm, count, by_seed)
+        for objective, curve in numbers.items()
+        for arm, at in curve.items()
+        for count, by_seed in at.items()
     ]
-    keys = ("number", "n", "seeds", "reference", "difference_level")
-    facts = {**{key: first[key] for key in keys}, "rows": rows}
+    judged = sum(arm not in (TWIN, CHECK) for _, arm, *_ in points)
+    level, rows = simultaneous(LEVEL, judged), list[dict[str, Any]]()
+    for objective, arm, count, by_seed in points:
+        row = {"objective": objective, "arm": arm, "evaluations": count, "difference": None, "outcome": None}
+        row["value"] = over_seeds(list(by_seed.values()), LEVEL).value
+        if arm != TWIN:
+            against = difference(by_seed, numbers[objective][TWIN][count], level).within((low - high, high - low))
+            row |= {"difference": asdict(against), "outcome": outcome(against, higher)}
+        rows.append(row)
+    facts = {
+        **{key: about[key] for key in ("number", "n", "seeds", "reference")},
+        "level": LEVEL,
+        "comparisons": judged,
+        "difference_level": level,
+        "rows": rows,
+    }
     return {"finding": finding(facts), **facts}
 
 
 def finding(facts: Mapping[str, Any]) -> str:
-    """One sentence: which processes beat their twin at the most evaluations, and at the fewest."""
-    speeds = [row for row in facts["rows"] if row["arm"] not in (TWIN, CHECK)]
-    counts = sorted({row["evaluations"] for row in speeds})
-    parts = [_part(count, [row for row in speeds if row["evaluations"] == count]) for count in {counts[-1], counts[0]}]
-    seeds = len(facts["seeds"])
-    trust = "" if seeds > 1 else "With one seed, which says nothing of others, "
-    sentence = "; ".join(sorted(parts, key=lambda part: -int(part.split()[1])))
+    """One sentence: which processes differ from their twin, and where; or that none can be told apart from it."""
+    rows = [row for row in facts["rows"] if row["arm"] not in (TWIN, CHECK)]
+    effects = dict[tuple[str, str, str], list[int]]()
+    for row in sorted(rows, key=lambda row: row["outcome"]):  # better before worse
+        if row["outcome"] != "undecided":
+            effects.setdefault((row["arm"], row["objective"], row["outcome"]), []).append(row["evaluations"])
+    counted = f"{facts['comparisons']} comparisons, which share the level of {facts['level']:.0%}"
+    if not effects:
+        names, objectives, counts = ({row[key] for row in rows} for key in ("arm", "objective", "evaluations"))
+        sentence = (
+            f"none of the {len(names)} processes with speeds of their own can be told apart from the isotropic twin, in any "
+            f"of {counted}: {len(names)} processes, {len(objectives)} objectives, {len(counts)} numbers of evaluations"
+        )
+    else:
+        parts = [
+            f"{arm} ({objective}) is {kind} than {'it' if k else 'the isotropic twin'} at {listed(list(map(str, counts)))} "
+            "evaluations"
+            for k, ((arm, objective, kind), counts) in enumerate(effects.items())
+        ]
+        rest = sum(row["outcome"] == "undecided" for row in rows)
+        others = (
+            f"in the other {rest} of {counted}, none can be told apart from it"
+            if rest
+            else f"these are all of {counted}"
+        )
+        sentence = "; ".join([*parts, others if rest else f"these are all of {counted}"])
+    trust = "" if len(facts["seeds"]) > 1 else "With one seed, which says nothing of others, "
     return f"{trust}{sentence if trust else sentence[0].upper() + sentence[1:]}."
 
 
-def _part(count: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    words = []
-    for kind in ("better", "worse"):
-        names = [f"{row['arm']} ({row['objective']})" for row in rows if row["outcome"] == kind]
-        if names:
-            words.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} {kind} than the isotropic twin")
-    rest = sum(row["outcome"] == "undecided" for row in rows)
-    if not words:
-        return f"at {count} evaluations no process with speeds of its own can be told from its isotropic twin"
-    return f"at {count} evaluations {', '.join(words)}" + (
-        f", and {rest} of {len(rows)} cannot be told from it" if rest else ""
-    )
-
-
 def markdown(facts: Mapping[str, Any]) -> str:
-    """The page: the sentence first, then a table for each objective."""
+    """The page: the sentence first, then how sure it is, and a table for each objective."""
     seeds = len(facts["seeds"])
     lines = [
         facts["finding"],
         "",
         f"{facts['number']} of {facts['n']:,} samples, {seeds} seed{'s' if seeds > 1 else ''}; differences are paired, arm minus "
-        "isotropic twin, below 0 better. The intervals of a row of arms at one number of evaluations hold together, at 95%.",
+        f"isotropic twin, below 0 better. The intervals of all {facts['comparisons']} comparisons hold together at "
+        f"{facts['level']:.0%} (Bonferroni): each is made at {facts['difference_level']:.5g}. {CHECK} is a check, and none of "
+        "them. The page of one objective shares its level among the arms at one number of evaluations alone, and sees more.",
+        *(["", sight] if (sight := _sight(facts)) else []),
     ]
     for objective in dict.fromkeys(row["objective"] for row in facts["rows"]):
         rows = [row for row in facts["rows"] if row["objective"] == objective]
@@ -169,6 +196,32 @@ def markdown(facts: Mapping[str, Any]) -> str:
             cells = " | ".join(_cell(row) for row in rows if row["arm"] == arm)
             lines.append(f"| {arm} | {cells} |")
     return "\n".join([*lines, ""])
+
+
+def _sight(facts: Mapping[str, Any]) -> str:
+    """How much so many seeds can see, and what the next would settle; empty where nothing is known of it."""
+    seeds, level = len(facts["seeds"]), facts["difference_level"]
+    if seeds < 2:
+        return ""
+    reach, of_twice = (f"{quantile(count - 1, level):.2g}" for count in (seeds, 2 * seeds))
+    text = (
+        f"With {seeds} seeds an interval reaches {reach} standard errors to each side, with {2 * seeds} it would reach "
+        f"{of_twice}: what is not told apart is not shown to be equal."
+    )
+    settling = [
+        (count, row)
+        for row in facts["rows"]
+        if row["arm"] not in (TWIN, CHECK)
+        and row["outcome"] == "undecided"
+        and (count := settling_seeds(Estimate(**row["difference"]), level))
+    ]
+    if settling:
+        count, row = min(settling, key=lambda pair: pair[0])
+        text += (
+            f" Nearest to a difference is {row['arm']} ({row['objective']}) at {row['evaluations']} evaluations: were mean and "
+            f"spread over seeds what they are in these, {count} seeds would settle it, as often as not."
+        )
+    return text
 
 
 def _cell(row: Mapping[str, Any]) -> str:

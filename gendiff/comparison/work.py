@@ -137,7 +137,7 @@ def measured(
                 Cache(root / "cache"),
                 watch,
                 lambda count: advance(count * evaluations),
-                ruler.trained_on(run),
+                run.trained_on(),
             )
         except NotFinite as error:
             error.where = what

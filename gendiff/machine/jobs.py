@@ -1,8 +1,10 @@
 """Jobs: independent pieces of work, several at a time, each in a process of its own with threads of its own.
 
 What a job comes to depends on its number of threads, and not on how many are done at a time. A job is a copy of this process
-(fork), which is as quick as safe where this process has not begun with a GPU; nothing but what it says and what it comes to gets
-back. Requests to stop are heard by this process alone, which asks its jobs: each ends where nothing of it is lost.
+(fork), which is as quick as safe where this process has not begun with a GPU. Where it has, a process begins anew (spawn), which
+takes seconds and what can be pickled: then a job is no piece of work, but a worker who takes what is free until nothing is left.
+Nothing but what it says and what it comes to gets back. Requests to stop are heard by this process alone, which asks its jobs:
+each ends where nothing of it is lost.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +36,12 @@ Say = Callable[[Any], None]
 ASK = getattr(signal, "SIGUSR2", signal.SIGTERM)  # no scheduler and no terminal sends it to a job too
 PDEATHSIG = 1  # of prctl: the signal that comes when the parent ends
 SPARE = 0.8  # of the memory that is free: what jobs may take together
+LARGE = (
+    24 * 2**30
+)  # bytes free on a card that is large: on another one follows the other, unless somebody says otherwise
+HALF = 0.5  # of what is free there: what workers may take together by themselves; what is measured takes memory too
+MOST = 4  # workers on one card by themselves: a card that is busy gains nothing by more
+CONTEXT = 2**30  # bytes that a process takes on a card before it computes
 
 
 class JobDied(GendiffError):
@@ -64,11 +73,18 @@ class Job(Generic[T]):
 
 @dataclass(frozen=True)
 class Crew:
-    """How many jobs at a time, with how many threads each; ``because`` says why so many at a time."""
+    """How many jobs at a time, with how many threads each.
+
+    Args:
+        because: says why so many at a time.
+        anew: whether they are workers in processes that begin anew, and not copies of this one.
+
+    """
 
     at_once: int
     threads: int
     because: str = ""
+    anew: bool = False
 
     @property
     def words(self) -> str:
@@ -92,6 +108,47 @@ ALONE = Crew(1, 1)  # in this process, with the threads that it has
 def possible(device: torch.device) -> bool:
     """Whether jobs can be done at the same time: on a CPU, and where a process can be copied."""
     return device.type == "cpu" and sys.platform == "linux"
+
+
+def shared(device: torch.device) -> bool:
+    """Whether workers can share a device in processes of their own: a GPU, which no copy of a process can use."""
+    return device.type == "cuda" and sys.platform == "linux"
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that are free on a GPU."""
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def crew_on_card(
+    count: int,
+    asked: int | None,
+    threads: int,
+    free: Callable[[], int],
+    each: Callable[[], int] | None = None,
+) -> Crew:
+    """So many workers on one GPU as are asked for; else one, or several where there is much room.
+
+    Args:
+        count: how many pieces of work there are in all.
+        asked: ``--at-once``; None lets it be chosen.
+        threads: of this process, which each worker has too: they decide the last bits of what is computed beside the GPU.
+        free: says how many bytes are free on the card.
+        each: says how many of them a worker takes; None: one worker, where nobody asks for more. It takes a while, and is not
+            asked where the card is small.
+
+    """
+    if asked is not None:
+        return Crew(asked, threads, f"--at-once {asked}", anew=asked > 1)
+    if each is None:
+        return Crew(1, threads, "on a GPU, one after the other")
+    room = free()
+    said = f"{room / 2**30:.0f} GiB of the card are free"
+    if room < LARGE:
+        return Crew(1, threads, said)
+    takes = each() + CONTEXT
+    number = max(min(int(HALF * room / takes), count, int(allowance()), MOST), 1)
+    return Crew(number, threads, f"{said}, a run takes {takes / 2**30:.1f}", anew=number > 1)
 
 
 def crew(count: int, asked: int | None, threads: int | None) -> Crew:
@@ -140,7 +197,7 @@ def together(
                     if running and job.memory + sum(one.job.memory for one in running.values()) > room:
                         break
                     with stopping.stop_requests():  # one that came in between would leave a process that nobody knows
-                        running[number] = _Process(job, crew.threads)
+                        running[number] = _Process(job, crew.threads, crew.anew)
                     stopping.heed()
                     to_come.pop(0)
                 ready = wait([one.pipe for one in running.values()])
@@ -180,11 +237,17 @@ def memory_of(work: Callable[[], object]) -> int:
 class _Process(Generic[T]):
     """A job that is worked on."""
 
-    def __init__(self, job: Job[T], threads: int) -> None:
+    def __init__(self, job: Job[T], threads: int, anew: bool = False) -> None:
         self.job = job
-        context = multiprocessing.get_context("fork")
+        context: Any = multiprocessing.get_context("spawn" if anew else "fork")
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_work, args=(job, threads, theirs, os.getpid()))
+        if anew:
+            resource_tracker.ensure_running()  # which would let signals through
+            with stopping.waiting_signals(ASK):
+                self.process.start()
+            theirs.close()
+            return
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", DeprecationWarning

@@ -68,6 +68,20 @@ def listen_to(number: int) -> None:
     _requests.clear()
     _listening.clear()
     signal.signal(number, _hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOP_SIGNALS, number})
+
+
+@contextmanager
+def waiting_signals(number: int) -> Iterator[None]:
+    """Let requests to stop, and the signal ``number``, wait while the block lasts, here and in a process that is started in it.
+
+    That process may take seconds until it can hear: until it says `listen_to`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

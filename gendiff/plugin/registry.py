@@ -127,6 +127,8 @@ class Registry:
         block: Iterable[str] = (),
         plugins: Iterable[Plugin] = (),
     ) -> None:
+        self._made_of = tuple(files), third_party, tuple(block), tuple(plugins)
+        files, third_party, block, plugins = self._made_of
         self.problems: list[Problem] = []
         self.providers: list[Provider] = []
         self._entries: dict[tuple[str, str], Entry] = {}
@@ -139,6 +141,10 @@ class Registry:
         self._refuse_unknown(self._block, all_plugins)
         for plugin in all_plugins:
             self.add(plugin)
+
+    def __reduce__(self) -> tuple[type[Registry], tuple[Any, ...]]:
+        """Another process makes it anew, of the same plugins."""
+        return Registry, self._made_of
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

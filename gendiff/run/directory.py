@@ -390,6 +390,14 @@ class Run:
             )
         return split
 
+    def trained_on(self) -> str:
+        """The fingerprint of the events that it sees again and again; empty where there are none, of data without an end."""
+        try:
+            training = self.split().training
+        except GendiffError:  # they are gone
+            return str(self.info["data"]["fingerprint"])
+        return "" if training.length is None else training.fingerprint
+
     def _write_config(self) -> None:
         """Write config.toml; a crash leaves the old or the new file."""
         Files().replace(self.path / CONFIG, tomli_w.dumps(dict(self.table)).encode())

@@ -60,6 +60,26 @@ def test_each_measuring_has_a_bar_while_it_lasts(terminal):
     board.stop()
 
 
+def test_one_may_be_trained_while_another_is_measured(terminal):
+    """In either order: workers who take what is free do not wait for each other."""
+    file = terminal(100)
+    board = Board()
+    board.heard(0, ("work", "arm 0", 10))
+    board.heard(1, ("train", "arm 1", 0, 40, True))
+    board.heard(1, ("gendiff_step", 20, 0.5, 100.0))
+    board.heard(0, ("advance", 5))
+    last = file.getvalue().rpartition("arm 0")[2]
+    assert "5/10" in last
+    assert "20/40 loss 0.5000 held out - 100 images/s" in last
+    board.heard(1, ("trained",))
+    board.heard(1, ("work", "arm 1", 10))
+    board.heard(0, ("advance", 5))
+    board.heard(0, ("train", "arm 2", 0, 40, True))
+    assert list(board.works) == [1]
+    assert list(board.trainings) == [0]
+    board.stop()
+
+
 def test_what_a_process_prints_is_said_in_whole_lines():
     said = []
     lines = Lines(said.append)

@@ -225,9 +225,9 @@ class TestCommand:
         assert alone.json["numbers"] == pair.json["numbers"]
         assert alone.json["threads"] == pair.json["threads"] == 1
 
-    def test_a_gpu_does_one_after_the_other(self, monkeypatch):
+    def test_where_no_process_can_be_copied_one_follows_the_other(self, monkeypatch):
         monkeypatch.setattr("gendiff.machine.jobs.possible", lambda device: False)
         assert run("compare", *self.ARMS, "--at-once", 1, "--out", "c").code == 0
         refused = run("compare", *self.ARMS, "--at-once", 2)
         assert refused.code == 2
-        assert "several at a time are for a CPU, under Linux (from --at-once 2)" in refused.err
+        assert "several at a time are for Linux (from --at-once 2)" in refused.err

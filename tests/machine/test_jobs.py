@@ -71,6 +71,18 @@ def test_memory_is_for_those_that_fit_and_always_for_one(monkeypatch, tmp_path):
     assert all(together([job(lambda say, k=k: work(say, k), 50) for k in range(3)], TWO))
 
 
+def greeting(say) -> str:
+    say("hello")
+    return f"of {os.getpid()}"
+
+
+def test_one_that_begins_anew_hears_no_ctrl_c_of_the_terminal_either():
+    process = jobs._Process(Job("a worker", greeting), 1, anew=True)
+    os.kill(process.process.pid, signal.SIGINT)  # before it can hear
+    assert [process.hear() for _ in range(2)] == [("said", "hello"), ("done", f"of {process.process.pid}")]
+    process.end()
+
+
 class TestFailure:
     def test_it_comes_whole_with_its_place(self):
         def work(say):
