@@ -235,14 +235,14 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
     return [statistic for layer in layers for statistic in layer.buffers(recurse=False)]
 
 
-def move_apart(average: Sequence[Tensor], weights: Sequence[Tensor], keep: Tensor, applies: Tensor) -> None:
+def move_apart(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
     """``w̄ <- keep w̄ + (1 - keep) w`` where it ``applies``, in float32: the same bits as ever on a processor."""
     move = torch.where(applies, 1 - keep.float(), 0.0)
     torch._foreach_mul_(average, 1 - move)
     torch._foreach_add_(average, torch._foreach_mul(weights, move))
 
 
-def move_in_place(average: Sequence[Tensor], weights: Sequence[Tensor], keep: Tensor, applies: Tensor) -> None:
+def move_in_place(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
     """``w̄ <- w̄ + (1 - keep)(w - w̄)`` where it ``applies``: large tensors are read once, and nothing is lost of 1 - keep."""
     move = torch.where(applies, 1 - keep, 0.0)
     pairs = list(zip(average, weights, strict=True))

@@ -121,7 +121,7 @@ def test_networks_that_are_no_more_leave_no_memory(device, tmp_path):
     assert held[3] - held[1] < 2**14  # less than a copy of the weights; the first leaves what libraries keep
 
 
-@pytest.mark.parametrize("guide", [None, "cfg:weight=3", "frequency:weights=[2,4]"])
+@pytest.mark.parametrize("guide", [None, "cfg:weight=3", "cfg:weight=3,sigma_min=0.5", "frequency:weights=[2,4]"])
 def test_a_network_that_is_told_of_labels_is_asked_without_waiting(device, guide):
     """Once it is recorded: torch is told to raise where the host waits."""
     table = settings(UNET, rotation="dct").table()
