@@ -404,3 +404,12 @@ def test_a_request_to_stop_is_heard_at_the_next_step_at_which_they_ask(tmp_path,
     with pytest.raises(Stopped):
         train(run, prepare=prepare)
     assert checkpoint.newest(run.checkpoints).step == 20
+
+
+def test_steps_of_several_processes_are_launched_and_that_is_said(monkeypatch):
+    recording(monkeypatch, Tape())
+    trainer = Trainer(settings(), CPU, ALONE)
+    assert trainer._recorder() is not None
+    trainer.world = Others(0, 2, CPU)
+    with pytest.warns(UserWarning, match="kernel by kernel: those of several processes are not recorded"):
+        assert trainer._recorder() is None
