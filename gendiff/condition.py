@@ -74,7 +74,12 @@ class Condition(Settings):
     @property
     def absent(self) -> Tensor:
         """What stands for a condition of which nothing is said."""
-        return torch.tensor(self.size) if self.type == "label" else torch.full(self.shape, torch.nan)
+        return self.absent_on(torch.device("cpu"))
+
+    def absent_on(self, device: torch.device) -> Tensor:
+        """The same on a device, which is not waited for."""
+        label = self.type == "label"
+        return torch.full(() if label else self.shape, self.size if label else torch.nan, device=device)
 
     @property
     def words(self) -> str:
@@ -177,6 +182,15 @@ def stacked(conditions: Conditions, values: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
+def check_given(conditions: Conditions, given: Given, count: int) -> None:
+    """Raise `ConfigError` for a name that none of the conditions has, and for other than one or ``count`` of them."""
+    if strange := next((name for name in given if name not in conditions), None):
+        raise _unknown(strange, conditions)
+    for name, value in given.items():
+        if len(value) not in (1, count):
+            raise ConfigError(f"condition '{name}' is given for {len(value)} events, where there are {count}")
+
+
 def filled(conditions: Conditions, given: Given, count: int, device: torch.device) -> dict[str, Tensor]:
     """What a network is told of a batch of ``count``: what is given, of one or of each of its events; the rest is absent.
 
@@ -184,13 +198,10 @@ def filled(conditions: Conditions, given: Given, count: int, device: torch.devic
         ConfigError: for a name that none of the conditions has, and for other than one or ``count`` of them.
 
     """
-    if strange := next((name for name in given if name not in conditions), None):
-        raise _unknown(strange, conditions)
+    check_given(conditions, given, count)
     result = {}
     for name, condition in conditions.items():
-        value = given.get(name, condition.absent[None]).to(device)
-        if len(value) not in (1, count):
-            raise ConfigError(f"condition '{name}' is given for {len(value)} events, where there are {count}")
+        value = given[name].to(device) if name in given else condition.absent_on(device)[None]
         result[name] = value.expand(count, *value.shape[1:])
     return result
 

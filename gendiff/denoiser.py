@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gendiff.condition import Conditions, Given, filled
+from gendiff.condition import Conditions, Given, check_given, filled
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError
 from gendiff.machine.arithmetic import DTYPES
@@ -105,9 +105,10 @@ class NetworkScore(ScoreModel):
         return f"NetworkScore({type(inner).__name__} with {size:,} parameters, predicts {self.parametrization}, {self.diffusion})"
 
     def given(self, condition: Given) -> Self:
-        filled(self.conditions, condition, max([1, *map(len, condition.values())]), torch.device("cpu"))
-        model = copy(self)
-        model.condition = dict(condition)
+        check_given(self.conditions, condition, max([1, *map(len, condition.values())]))
+        model, device = copy(self), self.diffusion.scales.device
+        # Once: what is brought to a device waits for all that it has to do.
+        model.condition = {name: value.to(device) for name, value in condition.items()}
         return model
 
     def predict(self, x_bar: Tensor, i: float | Tensor) -> Pivot:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import torch
@@ -66,6 +66,11 @@ class Scene(ShownByShape):
     other: Callable[[str], ScoreModel] = no_other
     measurement: Measurement | None = None
     descent: tuple[float, ...] = ()
+
+    @cached_property
+    def on_host(self) -> Diffusion:
+        """The process where Python is: what a guide decides by its numbers there, no device is waited for."""
+        return self.diffusion if self.diffusion.scales.device.type == "cpu" else self.diffusion.to("cpu")
 
     def next(self, i: float | Tensor) -> float | Tensor:
         """The step to which a sampler goes down from i."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from gendiff import Diffusion, NetworkScore
 from gendiff.condition import Condition, chosen, filled, rows, stacked, without
 from gendiff.errors import ConfigError
 
@@ -158,3 +162,38 @@ def test_rows_of_a_batch():
     part = rows(told, [2, 0])
     assert part["label"].tolist() == [6, 4]
     assert part["pose"].shape == (1, 2)
+
+
+class Copies(TorchDispatchMode):
+    """Counts what is brought from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_model_brings_its_conditions_to_the_device_once():
+    """A copy from the host waits for all that the device has to do, and the network is asked at each step."""
+    diffusion = Diffusion.of("identity", "isotropic", (1, 2, 2), 20)
+    model = NetworkScore(torch.nn.Identity(), diffusion, "eps", conditions=ALL)
+    model.diffusion = SimpleNamespace(scales=SimpleNamespace(device=torch.device("meta")))
+    with Copies() as copies:
+        model = model.given({"label": torch.tensor([1, 2]), "pose": torch.ones(1, 2)})
+    assert copies.count == 2
+    with Copies() as copies:
+        for one in (model, model.given(model.condition), model.given({})):  # as guides ask, at each step
+            told = filled(ALL, one.condition, 2, torch.device("meta"))
+    assert copies.count == 0
+    assert {value.device.type for value in told.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("condition", ALL.values(), ids=ALL)
+def test_what_is_absent_is_the_same_on_a_device(condition):
+    there = condition.absent_on(CPU)
+    assert (there.dtype, there.shape) == (condition.absent_on(torch.device("meta")).dtype, condition.absent.shape)
+    assert torch.equal(there, condition.absent) or bool(there.isnan().all())
+    assert there.dtype == (torch.int64 if condition.type == "label" else torch.float32)

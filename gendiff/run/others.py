@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from gendiff.denoiser import Denoiser
 from gendiff.diffusion import Diffusion
@@ -20,6 +20,8 @@ from gendiff.run.stored import difference
 from gendiff.run.weights import loaded
 from gendiff.score import ScoreModel
 
+_loaded: WeakKeyDictionary[Denoiser, dict[Hashable, ScoreModel]] = WeakKeyDictionary()  # beside each that is drawn from
+
 
 def scene_of(run: Run, denoiser: Denoiser, asked: Asked, process: Diffusion) -> Scene:
     """What guides may know of what is drawn."""
@@ -27,11 +29,19 @@ def scene_of(run: Run, denoiser: Denoiser, asked: Asked, process: Diffusion) -> 
 
 
 def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
-    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``, each loaded once; see `Scene.other`."""
-    device, recorder = next(denoiser.parameters()).device, recorder_for(next(denoiser.parameters()).device)
+    """The networks of other checkpoints, by ``@STEP`` of this run or ``RUN@STEP``; see `Scene.other`.
 
-    @cache
+    Each is loaded once and lives as long as ``denoiser``: it is asked at each step, and pictures may be drawn a few at a time.
+    """
+    device, known = next(denoiser.parameters()).device, dict[str, ScoreModel]()
+    recorder, kept = recorder_for(device), _loaded.setdefault(denoiser, {})
+
     def other(name: str) -> ScoreModel:
+        if name not in known:
+            known[name] = find(name)
+        return known[name]
+
+    def find(name: str) -> ScoreModel:
         path, step, raw = _named(name)
         source = Run.open(path) if path else run
         if source.config.conditions != run.config.conditions:
@@ -47,6 +57,10 @@ def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
                 details=[f"steps in '{source.checkpoints}': {', '.join(map(str, sorted(there))) or 'none'}"],
                 fix="name one of them; train with --keep to have more of them",
             )
+        latest = max(there, default=0) if step is None else step
+        key = source.path.resolve(), source.info["id"], latest, raw, device, denoiser.precision, recorder
+        if key in kept:
+            return kept[key]
         model = loaded(source, device, not raw, precision=denoiser.precision, step=step).denoiser
         if apart := difference(model.diffusion, denoiser.diffusion):
             raise ConfigError(
@@ -55,7 +69,8 @@ def _others(run: Run, denoiser: Denoiser) -> Callable[[str], ScoreModel]:
                 fix="name a run of the same process",
             )
         network = model if recorder is None else Replayed(model, recorder)
-        return score_of(network, model.diffusion, source.config)
+        kept[key] = score_of(network, model.diffusion, source.config)
+        return kept[key]
 
     return other
 

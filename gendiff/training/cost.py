@@ -176,6 +176,8 @@ def step_memory(trainer: Trainer, batch: Batch | None = None) -> Memory | None:
             torch.cuda.reset_peak_memory_stats(device)
             _there_and_back(trainer, denoiser, batch.to(device))
             peak = torch.cuda.max_memory_allocated(device) - weights + later  # without the copy of the network
+            del denoiser, network
+            torch.cuda.empty_cache()  # it was given to this stream, and steps are taken on another
             return Memory(peak, f"by one step on {device}, as torch counts it")
         few = min(FEW, share)
         kept = _kept(trainer, denoiser, batch.first(few))

@@ -172,7 +172,7 @@ def _loop(
                     trainer.open_window()
                 if looks_at(trainer.config, step):
                     look()
-                stop, complete = world.any(bool(requests)), True
+                stop, complete = trainer.asks(step) and world.any(bool(requests)), True
                 shows = is_shown(settings, step)
                 if last or stop or trainer.saved(step):
                     trainer.reduce_window()

@@ -66,7 +66,7 @@ class Preview:
 
     def _origin(self, trainer: Trainer, denoiser: Denoiser) -> Origin:
         """What made this preview: the checkpoint of its step, which is saved by now."""
-        settings, group = trainer.settings, "ema" if trainer.ema else "model"
+        settings, group = trainer.settings, next(iter(trainer.settings.averages), "model")
         digest = checkpoint.weights_hash(checkpoint.directory(self.run.checkpoints, trainer.step), group)
         weights = (trainer.step, group, digest)
         return origin(self.run, denoiser, settings.preview, weights, settings.seed, settings.preview_images)

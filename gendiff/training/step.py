@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from gendiff.datasets.batches import Batch
 from gendiff.diffusion import Diffusion
@@ -35,6 +36,9 @@ PATIENCE = 5  # steps in a row with a non-finite loss or gradient before a run g
 WARM = (
     3  # steps that are not recorded: cuDNN chooses its algorithms, a compiler compiles, the optimiser makes its state
 )
+LARGE = (
+    2**18
+)  # values of a tensor whose average is worth a kernel of its own: there reading it takes longer than a launch
 
 
 @dataclass
@@ -106,7 +110,8 @@ class Step:
         adaptation: the law by which steps are drawn, where it follows the losses.
 
     Attributes:
-        rate, keeps: the learning rate, and the share of each old average that stays, float32 scalars on the device.
+        rate, keeps: the learning rate, and the share of each old average that stays, scalars on the device; shares in float64,
+            for late in a long run 1 - keep is less than 1e-5, of which float32 keeps two digits.
         tally: what steps came to.
         error_bar: the unweighted error of the last batch in rotated coordinates.
         failed: the last step that was not applied; before the first of them, zeros.
@@ -142,7 +147,8 @@ class Step:
         self.correction = correction
         self.adaptation = adaptation
         self.rate = torch.zeros((), device=device)
-        self.keeps = [torch.zeros((), device=device) for _ in self.averages]
+        self.keeps = [torch.zeros((), dtype=torch.float64, device=device) for _ in self.averages]
+        self.running = running_statistics(denoiser)
         for group in optimizer.param_groups:
             group["lr"] = self.rate
         self.tally = Tally.on(device)
@@ -150,7 +156,7 @@ class Step:
         self.failed: Failed | None = None
         self.whole = True
         self._batch: Batch | None = None
-        self.recorded = None if recorder is None else Recorded(self._body, recorder, WARM)
+        self.recorded = None if recorder is None else Recorded(recorder, WARM)
 
     def __call__(self, batch: Batch, rate: float, decays: Sequence[float]) -> None:
         """One step with a batch on the device, a learning rate and the decay of each average."""
@@ -164,7 +170,9 @@ class Step:
         if self._batch is None:
             self._batch = batch.copy()
         self._batch.take(batch)  # a recording reads the same memory every time
-        self.recorded()
+        if self.recorded.is_next:
+            self.optimizer.zero_grad(set_to_none=True)  # gradients have memory of their own in a recording
+        self.recorded(self._body)
 
     def _body(self) -> None:
         batch = self._batch
@@ -172,6 +180,7 @@ class Step:
         if self.adaptation and batch.u is not None:
             batch = replace(batch, i=self.adaptation.steps(batch.u))
         self.optimizer.zero_grad(set_to_none=True)
+        before = [statistic.clone() for statistic in self.running]
         per_event, error_bar = self._backward(batch)
         norm = full(nn.utils.clip_grad_norm_(self.parameters, self.grad_clip))
         mean = per_event.mean()
@@ -180,6 +189,8 @@ class Step:
         applies, fails = self.tally.add(mean, norm, finite)
         self._remember((batch.index, batch.i, per_event, error_bar), fails)
         self.whole = False
+        for statistic, old in zip(self.running, before, strict=True):
+            statistic.copy_(torch.where(applies, statistic, old))
         self.optimizer.found_inf = (~applies).float()  # type: ignore[attr-defined]  # what a fused optimiser leaves out
         self.optimizer.step()
         self._average(applies)
@@ -205,10 +216,9 @@ class Step:
         return Loss(per_event.detach(), loss.error_bar)
 
     def _average(self, applies: Tensor) -> None:
+        move_averages = move_in_place if self.rate.is_cuda else move_apart
         for average, keep in zip(self.averages, self.keeps, strict=True):
-            move = torch.where(applies, 1 - keep, 0.0)
-            torch._foreach_mul_(average, 1 - move)
-            torch._foreach_add_(average, torch._foreach_mul(self.weights, move))
+            move_averages(average, self.weights, keep, applies)
 
     def _remember(self, last: tuple[Tensor, ...], fails: Tensor) -> None:
         self.error_bar = last[-1]
@@ -217,3 +227,31 @@ class Step:
         for field, value in zip(fields(Failed), last, strict=True):
             kept = getattr(self.failed, field.name)
             kept.copy_(torch.where(fails, value, kept))
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """What layers that normalise keep of the batches they saw: the pass forward writes it, whatever becomes of the step."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
+    return [statistic for layer in layers for statistic in layer.buffers(recurse=False)]
+
+
+def move_apart(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
+    """``w̄ <- keep w̄ + (1 - keep) w`` where it ``applies``, in float32: the same bits as ever on a processor."""
+    move = torch.where(applies, 1 - keep.float(), 0.0)
+    torch._foreach_mul_(average, 1 - move)
+    torch._foreach_add_(average, torch._foreach_mul(weights, move))
+
+
+def move_in_place(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
+    """``w̄ <- w̄ + (1 - keep)(w - w̄)`` where it ``applies``: large tensors are read once, and nothing is lost of 1 - keep."""
+    move = torch.where(applies, 1 - keep, 0.0)
+    pairs = list(zip(average, weights, strict=True))
+    for old, new in pairs:
+        if old.numel() >= LARGE:
+            old.lerp_(new, move.to(old.dtype))
+    small = [pair for pair in pairs if pair[0].numel() < LARGE]
+    if small:
+        olds, news = [old for old, _ in small], [new for _, new in small]
+        ways = torch._foreach_sub(news, olds)
+        torch._foreach_mul_(ways, move.float())
+        torch._foreach_add_(olds, ways)

@@ -47,6 +47,8 @@ from gendiff.training.speeds import Speeds
 from gendiff.training.step import PATIENCE, Step
 from gendiff.training.window import BANDS, Window, count
 
+ASK = 10  # steps after which several processes that compute on GPUs ask each other whether to stop
+
 
 def is_shown(settings: TrainSettings, step: int) -> bool:
     """Whether there is a preview of this step."""
@@ -202,23 +204,27 @@ class Trainer:
         if left_to_us and self.late and self.world.size == 1 and not self._tried_to_compile:
             self._tried_to_compile = True
             self._compile()
-            self._take_up(self._step())
+            self._renew_step()
 
     @property
     def compiled(self) -> bool:
         """Whether the network is compiled, or is in the next step."""
         return self.denoiser.network is not self.network
 
-    def _take_up(self, step: Step) -> None:
-        """Go on with a new `Step` where the old one stands."""
-        step.tally, step.failed = self.take_step.tally, self.take_step.failed
-        self.take_step = step
+    def _renew_step(self) -> None:
+        """Go on with a new `Step` where the old one stands, whose recording is gone first: there may be no room for two."""
+        tally, failed = self.take_step.tally, self.take_step.failed
+        del self.take_step
+        self.take_step = self._step()
+        self.take_step.tally, self.take_step.failed = tally, failed
 
     def _recorder(self) -> Recorder | None:
         recorder = recorder_for(self.device) if self.settings.capture else None
         if recorder and self.world.size > 1:
+            # Whether it can be recorded each process sees for itself: one that cannot would wait for sums of the others forever.
             warnings.warn(
-                "steps are launched kernel by kernel: those of several processes are not recorded", stacklevel=4
+                "steps are launched kernel by kernel: those of several processes are not recorded, which must all do the same",
+                stacklevel=4,
             )
             return None
         return recorder
@@ -323,7 +329,7 @@ class Trainer:
                 raise
             warnings.warn(f"the network could not be compiled, and runs as it is: {reason(error)}", stacklevel=4)
             self.compiling, self.denoiser.network = False, self.network
-            self._take_up(self._step())
+            self._renew_step()
             self._take(step, batch)
 
     def _say_why_not(self) -> None:
@@ -367,6 +373,14 @@ class Trainer:
         return (
             is_shown(self.settings, step) or step % self.settings.checkpoint_every == 0 or step == self.settings.steps
         )
+
+    def asks(self, step: int) -> bool:
+        """Whether the processes ask each other after this step whether one is to stop; each decides the same.
+
+        The answer is a sum that a GPU takes in its turn: to wait for it at each step would be to launch nothing ahead.
+        """
+        at_once = self.world.size == 1 or not self.late
+        return at_once or step % ASK == 0 or self.logged(step) or self.saved(step)
 
     def snapped(self, step: int) -> bool:
         """Whether there is a snapshot of this step, of which averages are made later."""

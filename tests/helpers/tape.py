@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from weakref import WeakMethod
+
 import torch
 
 from gendiff.training.trainer import Trainer
 
 
 class Tape:
-    """A recorder on a CPU: what it records is done when it is replayed, and only then."""
+    """A recorder on a CPU: what it records is done when it is replayed, and only then.
 
-    def __init__(self):
+    As a recording on a GPU it keeps nobody alive. ``fault`` is what it sees when it watches, ``broken`` what it raises when it
+    records.
+    """
+
+    def __init__(self, fault="", broken=None):
         self.events = []
+        self.fault = fault
+        self.broken = broken
 
     def warm(self, work):
         self.events.append("warm")
         work()
 
+    def rehearse(self, work):
+        self.events.append("rehearse")
+        work()
+        return self.fault
+
     def record(self, work):
         self.events.append("record")
+        if self.broken is not None:
+            raise self.broken
+        again = WeakMethod(work)
 
         def replay():
             self.events.append("replay")
-            work()
+            again()()
 
         return replay
 

@@ -202,6 +202,17 @@ class TestInterval:
             wide = under(model, "cfg:weight=3,sigma_min=1e-9,sigma_max=1e9").predict(x_bar, i)
             assert same(wide, under(model, "cfg:weight=3").predict(x_bar, i))
 
+    def test_whether_it_acts_at_all_is_decided_where_python_is(self):
+        """A device would be waited for at each step: nothing of it is read, neither for a step nor for several."""
+        mixture = Mixture(process())
+        x_bar, given, there = events(mixture.diffusion), mixture.given(LABELS), scene(mixture.diffusion)
+        assert there.on_host is mixture.diffusion
+        there.__dict__["on_host"] = process("dct", "heat:sigma_min=1e-7,sigma_max=1e-6,s=1e-6")  # never as noisy
+        for i in (20, torch.tensor([20, 30, 50])):
+            assert same(
+                guided(given, [Guide("cfg:weight=3,sigma_min=0.01")], there).predict(x_bar, i), given.predict(x_bar, i)
+            )
+
 
 class TestOrder:
     def test_guides_are_put_on_in_the_order_given(self):

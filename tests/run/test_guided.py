@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from command import run as command
+from gendiff_plugins.guides.frequency import _weights as weights
 from runs import MLP, create, settings, train
 from tape import Tape
 
 import gendiff
 from gendiff import ClassifierGuide, Guide, as_guide
 from gendiff.errors import ConfigError, DataError, PluginError
-from gendiff.run import generation
+from gendiff.run import generation, others
 from gendiff.run.asked import Asked
 from gendiff.run.generation import generate
 from gendiff.run.layers import Layer, resolve
@@ -196,3 +199,37 @@ def test_networks_that_are_recorded_draw_the_same(runs, guide, monkeypatch):
 def test_a_classifier_that_cannot_steer_is_its_author_s_affair(runs):
     with pytest.raises(PluginError, match="log_prob has no gradient"):
         drawn(opened(runs), as_guide(lambda x: x.detach().flatten(1).sum(1)))
+
+
+def test_another_network_is_loaded_and_recorded_once_for_all_that_is_drawn(runs, monkeypatch):
+    """Pictures are drawn a few at a time, and each time it is asked for."""
+    model, tape, loads, load = opened(runs), Tape(), [], others.loaded
+    plain = drawn(model, "autoguidance:weaker=@5")
+    model = opened(runs)
+    monkeypatch.setattr(others, "loaded", lambda *args, **how: loads.append(args) or load(*args, **how))
+    monkeypatch.setattr(others, "recorder_for", lambda device: tape)
+    for _ in range(3):
+        assert torch.equal(drawn(model, "autoguidance:weaker=@5"), plain)
+    assert len(loads) == 1
+    assert tape.events.count("record") == 1
+    drawn(model, "autoguidance:weaker=@5:raw")
+    assert len(loads) == 2
+
+
+def test_the_newest_of_another_network_is_looked_for_each_time(runs, tmp_path):
+    copied = tmp_path / "other"
+    shutil.copytree(runs / "other", copied)
+    newest = max(copied.glob("checkpoints/step-*"))
+    shutil.move(newest, tmp_path / newest.name)
+    model, spec = opened(runs), f"autoguidance:weaker={copied}@last,weight=0"
+    before = drawn(model, spec)
+    shutil.move(tmp_path / newest.name, newest)
+    assert not torch.equal(drawn(model, spec), before)
+    assert torch.equal(drawn(model, spec), drawn(opened(runs, "other")))
+
+
+def test_weights_of_bands_are_brought_to_the_device_once(runs):
+    """A copy waits for all that the device has to do."""
+    weights.cache_clear()
+    drawn(opened(runs), "frequency:weights=[2,4]")
+    assert (weights.cache_info().misses, weights.cache_info().hits) == (1, 3)

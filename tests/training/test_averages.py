@@ -8,10 +8,13 @@ from runs import ALONE, CPU, UNET, asked_to_stop_in, create, digest, final, rows
 from tape import Tape
 
 from gendiff.errors import ConfigError, Stopped
+from gendiff.plugin.observers import Observers
 from gendiff.run import checkpoint
 from gendiff.run.layers import Layer, resolve
+from gendiff.run.origin import Origin
 from gendiff.run.settings import TrainSettings
 from gendiff.run.trained import TrainedModel
+from gendiff.training.preview import Preview
 from gendiff.training.recipe import decays
 from gendiff.training.trainer import Trainer
 
@@ -47,6 +50,16 @@ def test_each_is_the_average_that_it_would_be_alone(run, tmp_path):
         for name, value in single["ema"].items():
             assert torch.equal(saved[f"ema-{decay}"][name], value)
         assert not alone.snapshots.exists()
+
+
+def test_previews_are_drawn_by_the_first_of_them(tmp_path):
+    run = create(tmp_path / "run", settings(UNET, **SEVERAL, steps=2, checkpoint_every=2, sample_every=2))
+    train(run)
+    trainer = Trainer(run.config, CPU, ALONE)
+    trainer.restore(checkpoint.newest(run.checkpoints))
+    Preview(run, Observers())(trainer)
+    made_by = Origin.of(run.preview(2))
+    assert made_by.facts["weights"]["decay"] == 0.9
 
 
 def test_the_decays_of_a_step():

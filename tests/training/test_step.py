@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -12,20 +14,16 @@ from torch import nn
 
 from gendiff.errors import GendiffError, Stopped
 from gendiff.machine.determinism import WORKSPACE
-from gendiff.machine.recording import Recorded
+from gendiff.machine.world import World
 from gendiff.run import checkpoint
+from gendiff.run.posthoc import Profile
 from gendiff.training import loop
 from gendiff.training import step as step_module
 from gendiff.training.step import PATIENCE, WARM, Step
 from gendiff.training.trainer import Trainer
 
-
-class Broken(Tape):
-    """It cannot record."""
-
-    def record(self, work):
-        work()  # as far as it goes: what is recorded is not done, but Python has run
-        raise RuntimeError("operation not permitted when stream is capturing")
+ONCE = ["warm"] * (WARM - 1) + ["rehearse", "record"]  # what comes before steps are replayed
+REFUSAL = RuntimeError("operation not permitted when stream is capturing")
 
 
 @pytest.mark.parametrize("rotation", ["identity", "dct"])
@@ -37,7 +35,7 @@ def test_a_recorded_run_is_the_run(tmp_path, monkeypatch, model, rotation):
     with monkeypatch.context() as patch:
         recording(patch, tape)
         train(recorded)
-    assert tape.events == ["warm"] * WARM + ["record"] + ["replay"] * (20 - WARM)
+    assert tape.events == ONCE + ["replay"] * (20 - WARM)
     assert final(recorded) == final(plain)
     assert rows(recorded) == rows(plain)
 
@@ -57,11 +55,7 @@ def test_what_cannot_be_recorded_is_done_as_before_and_said_once(tmp_path, monke
     plain, other = (create(tmp_path / name, settings(warmup=0)) for name in ("plain", "other"))
     train(plain)
 
-    class Refusing(Tape):
-        def record(self, work):
-            raise RuntimeError("operation not permitted when stream is capturing")
-
-    recording(monkeypatch, Refusing())
+    recording(monkeypatch, Tape(broken=REFUSAL))
     with pytest.warns(UserWarning, match="could not be recorded: RuntimeError: operation not permitted") as said:
         train(other)
     assert len(said) == 1
@@ -144,15 +138,6 @@ def test_a_checkpoint_reads_what_nobody_has_looked_at(monkeypatch):
     for step in range(1, 4):
         other.train_step(other.batches[step])
     assert other.checkpoint({}).state == saved.state
-
-
-def test_a_recorder_that_gives_up_half_way_leaves_the_step_to_be_done():
-    done = []
-    recorded = Recorded(lambda: done.append(1), Broken(), warm=1)
-    for _ in range(3):
-        recorded()
-    assert "not permitted" in recorded.why_not
-    assert len(done) == 4  # one was lost in the attempt, three were done
 
 
 def test_the_learning_rate_and_the_decay_reach_a_recorded_step(tmp_path, monkeypatch):
@@ -245,3 +230,186 @@ def test_on_a_cpu_nothing_is_compiled_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
     trainer = train(create(tmp_path / "run", settings(sample_every=10)))
     assert trainer.precision == "fp32"
+
+
+def test_a_step_that_waits_is_not_recorded_and_that_is_said_once(tmp_path, monkeypatch):
+    plain, other = (create(tmp_path / name, settings(warmup=0)) for name in ("plain", "other"))
+    train(plain)
+    tape = Tape(fault="it waits for the device, at network.py:7")
+    recording(monkeypatch, tape)
+    with pytest.warns(UserWarning, match="could not be recorded: it waits for the device, at network.py:7") as said:
+        train(other)
+    assert len(said) == 1
+    assert tape.events == ["warm"] * (WARM - 1) + ["rehearse"]
+    assert final(other) == final(plain)
+
+
+def test_launched_gradients_are_gone_before_a_step_is_recorded(monkeypatch):
+    """Those of the recording have memory of their own, beside which the others would stay."""
+    there = []
+
+    class Looking(Tape):
+        def record(self, work):
+            there.extend(parameter.grad is not None for parameter in trainer.network.parameters())
+            return super().record(work)
+
+    recording(monkeypatch, Looking())
+    trainer = Trainer(settings(), CPU, ALONE)
+    for step in range(1, WARM + 2):
+        trainer.train_step(trainer.batches[step])
+    assert there
+    assert not any(there)
+
+
+def test_the_recording_of_a_step_is_gone_before_another_is_made(monkeypatch):
+    """Nobody waits for the garbage to be collected: there may be no room for two."""
+    recording(monkeypatch, Tape())
+    monkeypatch.setattr(torch, "compile", lambda network: Compiled(network))
+    trainer, made, make = Trainer(settings(), CPU, ALONE), [], Trainer._step
+    for step in range(1, WARM + 3):
+        trainer.train_step(trainer.batches[step])
+    old = weakref.ref(trainer.take_step)
+    assert old().recorded.replay is not None
+    monkeypatch.setattr(Trainer, "_step", lambda self: made.append(old() is None) or make(self))
+    gc.disable()
+    try:
+        trainer.compile_from_here()
+    finally:
+        gc.enable()
+    assert made == [True]
+    trainer.train_step(trainer.batches[WARM + 3])
+    trainer.look()
+    assert trainer.step == WARM + 3
+
+
+class TestAverages:
+    """As a GPU moves them, with large tensors and small ones; and as a processor does."""
+
+    SHAPES = ((600, 500), (7,), (3, 5), ())
+
+    def moved(self, move, decay, applies=True):
+        generator = torch.Generator().manual_seed(0)
+        average, weights = ([torch.randn(shape, generator=generator) for shape in self.SHAPES] for _ in range(2))
+        assert any(one.numel() >= step_module.LARGE for one in average)
+        before = [one.clone() for one in average]
+        move(average, weights, torch.tensor(decay, dtype=torch.float64), torch.tensor(applies))
+        return before, average, weights
+
+    @pytest.mark.parametrize("move", [step_module.move_apart, step_module.move_in_place])
+    @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9999])
+    def test_it_is_the_average(self, move, decay):
+        before, average, weights = self.moved(move, decay)
+        for old, new, weight in zip(before, average, weights, strict=True):
+            torch.testing.assert_close(new, decay * old + (1 - decay) * weight, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("move", [step_module.move_apart, step_module.move_in_place])
+    def test_a_step_that_is_not_applied_moves_none(self, move):
+        before, average, _ = self.moved(move, 0.3, applies=False)
+        assert all(map(torch.equal, before, average))
+
+    @pytest.mark.parametrize("move", [step_module.move_apart, step_module.move_in_place])
+    def test_an_average_of_equal_weights_stays(self, move):
+        weights = [torch.full((600, 500), 0.7), torch.full((5,), 0.7)]
+        average = [one.clone() for one in weights]
+        for _ in range(50):
+            move(average, weights, torch.tensor(1 - 7.3e-6, dtype=torch.float64), torch.tensor(True))
+        for one, other in zip(average, weights, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=0)
+
+    def test_late_in_a_long_run_it_moves_as_far_as_it_should(self):
+        """At a million steps float32 knows 1 - keep to half a per cent, and the average would be as much longer."""
+        decay = Profile(0.1, 1_000_000).decay()
+        average = [torch.zeros(600, 500), torch.zeros(5)]
+        step_module.move_in_place(
+            average, [one + 1 for one in average], torch.tensor(decay, dtype=torch.float64), torch.tensor(True)
+        )
+        for one in average:
+            torch.testing.assert_close(one, torch.full_like(one, 1 - decay), rtol=1e-6, atol=0)
+
+
+class Normed(nn.Module):
+    """A network that keeps running means; at the calls that are listed its input is not finite."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.inner = nn.Conv2d(1, 1, 1)
+        self.calls = calls
+        self.count = 0
+
+    def forward(self, x, i):
+        self.count += 1
+        return self.inner(self.norm(x * math.nan if self.count in self.calls else x))
+
+
+def test_a_step_that_is_not_applied_leaves_running_means_as_they_are(monkeypatch):
+    monkeypatch.setattr(Trainer, "late", True)
+    trainer, _ = trainer_with([])
+    network = Normed([3]).train()
+    optimizer = torch.optim.Adam(network.parameters(), torch.zeros(()), fused=True)
+    trainer.take_step = Step(trainer.config.objective, network, trainer.diffusion, optimizer, [], [], 1.0, ALONE)
+    means = []
+    for step in range(1, 5):
+        trainer.train_step(trainer.batches[step])
+        means.append((network.norm.running_mean.clone(), int(network.norm.num_batches_tracked)))
+    assert not torch.equal(means[0][0], means[1][0])
+    assert torch.equal(means[1][0], means[2][0])
+    assert [count for _, count in means] == [1, 2, 2, 3]
+    assert means[3][0].isfinite().all()
+    trainer.look()
+    assert (trainer.window.steps, trainer.window.skipped) == (3, 1)
+
+
+class Others(World):
+    """A world of two of which the other one does the same; it counts how often it is asked whether to stop."""
+
+    asked = 0
+
+    def any(self, flag):
+        type(self).asked += 1
+        return flag
+
+    def mean(self, values):
+        return values
+
+    def all(self, flag):
+        return flag
+
+    def sum(self, values):
+        return values
+
+    def barrier(self):
+        pass
+
+
+@pytest.mark.parametrize(("late", "asked"), [(False, 40), (True, 8)])
+def test_several_processes_on_gpus_do_not_ask_each_other_at_each_step(tmp_path, monkeypatch, late, asked):
+    """They would wait for the step; every ten steps and on those that are read anyhow they do."""
+    run = create(tmp_path / "run", settings(steps=40, log_every=15, checkpoint_every=12))
+    recording(monkeypatch, Tape(), late)
+    others = type("Counting", (Others,), {})(0, 2, CPU)
+    train(run, prepare=lambda trainer: setattr(trainer, "world", others))
+    assert type(others).asked == asked  # of 10, 12, 15, 20, 24, 30, 36, 40
+    assert checkpoint.newest(run.checkpoints).step == 40
+
+
+def test_a_request_to_stop_is_heard_at_the_next_step_at_which_they_ask(tmp_path, monkeypatch):
+    run = create(tmp_path / "run", settings(steps=40, log_every=40, checkpoint_every=40))
+    recording(monkeypatch, Tape())
+
+    def prepare(trainer):
+        asked_to_stop_in(13)(trainer)
+        trainer.world = Others(0, 2, CPU)
+
+    with pytest.raises(Stopped):
+        train(run, prepare=prepare)
+    assert checkpoint.newest(run.checkpoints).step == 20
+
+
+def test_steps_of_several_processes_are_launched_and_that_is_said(monkeypatch):
+    recording(monkeypatch, Tape())
+    trainer = Trainer(settings(), CPU, ALONE)
+    assert trainer._recorder() is not None
+    trainer.world = Others(0, 2, CPU)
+    with pytest.warns(UserWarning, match="kernel by kernel: those of several processes are not recorded"):
+        assert trainer._recorder() is None

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from gendiff.component import abstractmethod
+from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.guide import Guide, Scene, mixed
 from gendiff.score import Pivot, ScoreModel, believe
@@ -45,9 +46,9 @@ class Contrast(Guide):
         return mixed(other, own, weight)
 
     def pivot(self, model: ScoreModel, x_bar: Tensor, i: float | Tensor, scene: Scene) -> Pivot:
-        inside = self._inside(i, scene)
-        if self.distinct == {1} or (inside is not None and not inside.any()):
+        if self.distinct == {1} or not self._acts(i, scene):
             return believe(model, x_bar, i)
+        inside = self._inside(i, scene.diffusion)
         source = self.other(model, scene)
         other = believe(source, x_bar, i)
         if source is model or (self.distinct == {0} and inside is None):
@@ -58,11 +59,16 @@ class Contrast(Guide):
             return guided
         return Pivot(torch.where(inside, guided.x_0, own.x_0), torch.where(inside, guided.eps, own.eps))
 
-    def _inside(self, i: float | Tensor, scene: Scene) -> Tensor | None:
+    def _acts(self, i: float | Tensor, scene: Scene) -> bool:
+        """Whether it acts on any component at that step, or at one of these."""
+        inside = self._inside(i.cpu() if isinstance(i, Tensor) else i, scene.on_host)
+        return inside is None or bool(inside.any())
+
+    def _inside(self, i: float | Tensor, diffusion: Diffusion) -> Tensor | None:
         """On which components it acts, bool, broadcasting over ``(B, *event)``; None for all of them at every step."""
         if self.sigma_min == 0 and self.sigma_max is None:
             return None
-        log_sigma = -scene.diffusion.at(i).half_log_snr
+        log_sigma = -diffusion.at(i).half_log_snr
         inside = torch.ones_like(log_sigma, dtype=torch.bool)
         if self.sigma_min > 0:
             inside = log_sigma > math.log(self.sigma_min)

@@ -74,8 +74,8 @@ class Frequency(FreeContrast):
         if len(self.distinct) == 1:
             return super().mix(other, own, scene)
         diffusion = scene.diffusion
-        basis, rho = _basis(diffusion)
-        weight = torch.tensor(self.weights).to(own.x_0)[self._bands(rho).to(own.x_0.device)]
+        basis, _ = _basis(diffusion)
+        weight = _weights(self, basis, diffusion.event_shape, own.x_0.device, own.x_0.dtype)
         if basis is diffusion.rotation:
             return mixed(other, own, weight)
 
@@ -103,6 +103,15 @@ def _basis(diffusion: Diffusion) -> tuple[Rotation, Tensor]:
         )
     dct = Rotation("dct")
     return dct, dct.frequencies(diffusion.event_shape)
+
+
+@lru_cache(maxsize=16)
+def _weights(
+    guide: Frequency, basis: Rotation, event_shape: EventShape, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The weight of each component, brought to the device once: that waits for all that the device has to do."""
+    with torch.inference_mode(False):
+        return torch.tensor(guide.weights)[guide._bands(basis.frequencies(event_shape))].to(device, dtype)
 
 
 @lru_cache(maxsize=16)
