@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import hardware
+import keeping
 import torch
 from baseline import Bare, Before, Plain
 from hardware import ratio, turns
@@ -732,23 +733,10 @@ def identity(bench: Bench) -> dict[str, str]:
     return {**own, "scale": bench.kind, "compiled": str(bench.compiles)}
 
 
-def known_at(file: Path, bench: Bench) -> dict[str, Any]:
-    """What was measured before, where it is of the same."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content["parts"] if content.get("of") == identity(bench) else {}
-
-
-def keep(bench: Bench, known: dict[str, Any], out: Path) -> None:
-    """Write the numbers of what is known, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
+def keep(bench: Bench, known: dict[str, Any], file: Path) -> None:
+    """Write the numbers of what is known."""
     verdicts = [{**asdict(target), "met": target.met} for target in targets(bench, known)]
-    content = {"of": identity(bench), "targets": verdicts, "parts": known}
-    temporary = out / "benchmark.json.part"
-    temporary.write_text(json.dumps(content, indent=1, default=float), encoding="utf-8")
-    temporary.replace(out / "benchmark.json")
+    keeping.keep(file, identity(bench), known, targets=verdicts)
 
 
 def show(bench: Bench, known: dict[str, Any], out: Path) -> None:
@@ -774,7 +762,7 @@ def main(arguments: list[str] | None = None) -> int:
     every, file = parts(bench), options.out / "benchmark.json"
     if unknown := set(options.parts or ()) - set(every):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(every)}")
-    known = known_at(file, bench)
+    known = keeping.known(file, identity(bench))
     for name in options.parts or ():
         known.pop(name, None)
     failed, over = list[str](), False
@@ -796,8 +784,8 @@ def main(arguments: list[str] | None = None) -> int:
             failed.append(f"{name} failed: {type(error).__name__}: {error}")
             print(failed[-1], flush=True)
             continue
-        keep(bench, known, options.out)
-    keep(bench, known, options.out)
+        keep(bench, known, file)
+    keep(bench, known, file)
     show(bench, known, options.out)
     wrong = [*failed, *disagreements(known)]
     for one in wrong:
