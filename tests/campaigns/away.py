@@ -27,10 +27,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MOST = 60  # MiB of a wheelhouse
+TIGHT = 1  # MiB of a wheel that is worth packing more tightly
 TESTS = ("pytest>=8.2", "packaging")  # what campaigns need beside gendiff
 #: Never carried, nor what they need: torch is the machine's own, and torchvision must fit it.
 ITS_OWN = ("torch", "torchvision")
-LARGE = ("numpy", "scipy")  # not packed unasked: who has torch has them, and they fill the wheelhouse
 MODULES = {"pillow": "PIL"}  # by distribution, where the two have different names
 GLIBC = ("_2_28", "_2_27", "_2_17", "2014")  # manylinux tags
 
@@ -98,19 +98,20 @@ class Wheels:
         from packaging.requirements import Requirement
         from packaging.utils import canonicalize_name
 
-        queue, taken, missing = [Requirement(one) for one in requirements], dict[str, Path](), list[str]()
-        while queue:
-            requirement = queue.pop(0)
+        queue, taken, missing = [Requirement(one) for one in requirements], dict[str, Path](), dict[str, str]()
+        direct = len(queue)
+        for place, requirement in enumerate(queue):  # which grows meanwhile
             name = canonicalize_name(requirement.name)
-            if name in taken or not _applies(requirement) or is_here(requirement):
+            ours = name not in ITS_OWN or place < direct
+            if name in taken or name in missing or not ours or not _applies(requirement) or is_here(requirement):
                 continue
-            file = self.files.get(name)
-            if file is None or name in ITS_OWN or not requirement.specifier.contains(_version(file), prereleases=True):
-                missing += [str(requirement)] * (str(requirement) not in missing)
+            file = None if name in ITS_OWN else self.files.get(name)
+            if file is None or not requirement.specifier.contains(_version(file), prereleases=True):
+                missing[name] = str(requirement)
                 continue
             taken[name] = file
             queue += map(Requirement, _metadata(file).get_all("Requires-Dist", []))
-        return list(taken.values()), missing
+        return list(taken.values()), list(missing.values())
 
 
 def _applies(requirement: Any) -> bool:
@@ -150,6 +151,8 @@ def environment(site: Path, wheels: Wheels) -> dict[str, str]:
 
     """
     carried, missing = wheels.lacking(needs())
+    if own := [one for one in missing if _name(one) in ITS_OWN]:
+        raise SystemExit(f"{sys.executable} has no {own[0]}: name the Python that has it, make gpu PYTHON=...")
     if missing:
         raise SystemExit(told(missing, wheels.folders))
     shutil.rmtree(site, ignore_errors=True)
@@ -193,21 +196,22 @@ def write_entry_points(site: Path) -> None:
 
 def told(missing: Sequence[str], folders: Sequence[Path] = ()) -> str:
     """What is missing on this machine, and how to bring it."""
-    machine = f"Python {platform.python_version()}, {sys.executable}"
-    own = [one for one in missing if _name(one) in ITS_OWN]
-    rest = [one for one in missing if one not in own]
-    lines = [f"missing here ({machine}): {', '.join(missing)}"]
-    looked = ", ".join(map(str, folders)) or "none: no folder wheels/ in the checkout or beside it"
-    lines.append(f"wheels that were looked through: {looked}")
-    if own:
-        lines.append(f"{', '.join(own)} must be the machine's own: say which Python has it, make gpu PYTHON=...")
-    if rest:
-        names, python = list(map(_name, rest)), ".".join(platform.python_version_tuple()[:2])
-        by_pip = " ".join(pip(pinned(names), Path("wheels"), python, platform.machine()))
-        lines += ["on a machine with a network, in the checkout and its environment, .venv:", ""]
-        lines += [f"    .venv/bin/python tests/campaigns/gpu.py --pack wheels --python {python} {' '.join(names)}", ""]
-        lines += ["which takes what these need in turn too; or by pip alone, again until nothing is missing:", ""]
-        lines += [f"    python -m {by_pip}", "", "then copy wheels/ into the checkout here, or beside it"]
+    names, python = list(map(_name, missing)), ".".join(platform.python_version_tuple()[:2])
+    by_pip = " ".join(pip(pinned(names), Path("wheels"), python, platform.machine()))
+    lines = [
+        f"missing here ({sys.executable}, Python {platform.python_version()}): {', '.join(missing)}",
+        f"wheels were looked for in {', '.join(map(str, folders)) or 'no folder: wheels/ is not here, nor beside the checkout'}",
+        "",
+        "on a machine with a network, in the checkout and its environment, .venv, for all that may be missing:",
+        "",
+        f"    .venv/bin/python tests/campaigns/gpu.py --pack wheels --python {python}",
+        "",
+        "or for this alone, again until nothing is missing:",
+        "",
+        f"    python -m {by_pip}",
+        "",
+        "then copy wheels/ into the checkout here, or beside it",
+    ]
     return "\n".join(lines)
 
 
@@ -255,16 +259,33 @@ def closure(requirements: Iterable[str]) -> list[str]:
 
 
 def pack(folder: Path, python: str, names: Sequence[str] = ()) -> int:
-    """Fetch the wheels that another machine may lack: of some distributions, or of all but the large ones.
+    """Fetch the wheels that another machine may lack: of some distributions, or all.
 
     Returns 1 where they are more than a wheelhouse may hold, or pip's exit code where it fails.
     """
-    every = closure(names or needs())
-    chosen = [name for name in every if names or name not in LARGE]
+    chosen = closure(names or needs())
     done = subprocess.run([sys.executable, "-m", *pip([*pinned(chosen), "-q"], folder, python)])
     if done.returncode:
         return done.returncode
-    size = sum(file.stat().st_size for file in folder.glob("*.whl")) / 2**20
-    without = "" if names else f"; without {' and '.join(LARGE)}, which its torch comes with"
-    print(f"{folder}: {len(chosen)} wheels for Python {python}; {size:.0f} MiB in all, of {MOST}{without}")
-    return int(size > MOST)
+    if size_of(folder) > MOST:
+        print(f"{size_of(folder):.0f} MiB are too many: the large ones are packed more tightly (minutes)", flush=True)
+        for wheel in folder.glob("*.whl"):
+            if wheel.stat().st_size > TIGHT * 2**20:
+                tighten(wheel)
+    print(f"{folder}: {len(chosen)} wheels for Python {python}; {size_of(folder):.1f} MiB in all, of at most {MOST}")
+    return int(size_of(folder) > MOST)
+
+
+def size_of(folder: Path) -> float:
+    """MiB of its wheels."""
+    return sum(file.stat().st_size for file in folder.glob("*.whl")) / 2**20
+
+
+def tighten(wheel: Path) -> None:
+    """Pack a wheel anew, by LZMA and without its tests: for `environment`, and for nobody who checks its record."""
+    temporary = wheel.with_suffix(".part")
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(temporary, "w") as tight:
+        for name in archive.namelist():
+            if "tests" not in name.split("/")[:-1]:
+                tight.writestr(name, archive.read(name), zipfile.ZIP_LZMA)
+    temporary.replace(wheel)

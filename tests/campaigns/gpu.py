@@ -7,7 +7,7 @@ hardware, torch and scale: a call goes on where the last one stopped or was stop
 Each call ends with a list of all parts.
 
 On a machine without a network it needs the checkout and torch. Where gendiff is not installed, it runs from the checkout, and
-what else such a machine lacks is taken from wheels in the checkout or beside it (`away`). Where one is missing it says which:
+what else such a machine lacks is taken from wheels in the checkout or beside it (`away`). Where one is missing it says which.
 
     python tests/campaigns/gpu.py --pack wheels             # at home: for Python 3.12 on Linux, versions of constraints.txt
     git archive HEAD | tar -x -C AWAY; cp -r wheels AWAY/   # the checkout, with wheels/ in it, to the other machine
@@ -77,7 +77,15 @@ def parts(out: Path, device: str, minutes: float, tiny: bool) -> dict[str, list[
 
     quality = ["quality.py", "--sets", "dead-leaves", "--work", str(out / "quality" / "runs"), *place("quality")]
     quality += ["--minutes", left]
-    table1 = ["-m", "gendiff_cli", "reproduce", "table1", *place("table1"), "--minutes", f"{max(minutes - 0.5, 0.1):.2f}"]
+    table1 = [
+        "-m",
+        "gendiff_cli",
+        "reproduce",
+        "table1",
+        *place("table1"),
+        "--minutes",
+        f"{max(minutes - 0.5, 0.1):.2f}",
+    ]
     of = {
         "tests": ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--known", str(out / "tests"), "tests/gpu"],
         "benchmark": ["unet_benchmark.py", *place("benchmark"), "--minutes", left],
@@ -172,7 +180,10 @@ def alone(out: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print(f"another call is at work in {out}, or a part that outlived one: wait for it, or end it", file=sys.stderr)
+            print(
+                f"another call is at work in {out}, or a part that outlived one: wait for it, or end it",
+                file=sys.stderr,
+            )
             raise SystemExit(keeping.STOPPED) from None
         yield file.fileno()
 
@@ -214,7 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--scale", choices=["full", "tiny"], default="full")
     parser.add_argument("--parts", nargs="+", help="these alone, anew also where they are done")
-    parser.add_argument("--wheels", type=Path, nargs="+", help="what this machine lacks (default: wheels/, here or beside)")
+    parser.add_argument(
+        "--wheels", type=Path, nargs="+", help="what this machine lacks (default: wheels/, here or beside)"
+    )
     parser.add_argument("--pack", type=Path, metavar="DIR", help="only fetch these wheels, on a machine with a network")
     parser.add_argument("--python", default="3.12", metavar="VERSION", help="that wheels are packed for")
     parser.add_argument("names", nargs="*", metavar="NAME", help="that alone is packed, with what it needs in turn")

@@ -1,6 +1,7 @@
 """Tests of what only a GPU does: ``python -m pytest tests/gpu`` where there is one; other runs leave this folder out.
 
-``--known FOLDER`` goes on where a run was ended: a test that passed is not run again. ``--rehearse`` runs the same on a CPU, recorded on a tape: whether the tests themselves are sound is seen without a GPU.
+``--known FOLDER`` goes on where a run was ended: what has passed is not run again. ``--rehearse`` runs the same on a CPU,
+recorded on a tape: whether the tests themselves are sound is seen without a GPU.
 """
 
 from __future__ import annotations
