@@ -67,7 +67,7 @@ quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and 
 minutes: $(DEVELOPMENT)  ## Fréchet distance against processor minutes of training, for the settings of the run on digits (an hour or two).
 	@$(BIN)/python tests/campaigns/minutes.py --out docs/results --figure docs/images/minutes.png $(ARGS)
 
-gpu:  ## All that waits for a GPU, in calls of nine minutes; repeat it while it exits with 75 (ARGS="--minutes 30"); installs nothing.
+gpu:  ## All that waits for a GPU, in calls of nine minutes: repeat it while a part goes on (ARGS="--minutes 30"); installs nothing.
 	@exec $(WITH_TORCH) tests/campaigns/gpu.py --out runs/gpu $(ARGS)
 
 bench: $(DEVELOPMENT)  ## Speed of packed sets beside their sources, of work side by side, and of the U-Net beside plain loops; a GPU if there is one.

@@ -68,6 +68,7 @@ class Wheels:
 
     folders: Sequence[Path]
     files: dict[str, Path] = field(default_factory=dict)
+    borrows: bool = False  # whether this process itself has packaging from a wheel
 
     def __post_init__(self) -> None:
         self.import_packaging()
@@ -91,7 +92,7 @@ class Wheels:
         if not carried:
             raise SystemExit(told(["packaging"]))
         sys.path.append(str(carried[-1]))  # a wheel of Python alone can be imported as it is
-        importlib.invalidate_caches()
+        self.borrows = True
 
     def lacking(self, requirements: Iterable[str]) -> tuple[list[Path], list[str]]:
         """The wheels that make up for what is not here, and the requirements for which there is none."""
@@ -103,7 +104,8 @@ class Wheels:
         for place, requirement in enumerate(queue):  # which grows meanwhile
             name = canonicalize_name(requirement.name)
             ours = name not in ITS_OWN or place < direct
-            if name in taken or name in missing or not ours or not _applies(requirement) or is_here(requirement):
+            here = is_here(requirement) and not (self.borrows and name == "packaging")
+            if name in taken or name in missing or not ours or not _applies(requirement) or here:
                 continue
             file = None if name in ITS_OWN else self.files.get(name)
             if file is None or not requirement.specifier.contains(_version(file), prereleases=True):

@@ -14,7 +14,7 @@ what else such a machine lacks is taken from wheels in the checkout or beside it
     make gpu PYTHON=python3                                 # there, with the Python that has torch
 
 Exit code 0 where all is done and met; 1 where a part failed; 5 where the benchmark missed a target; 75 where the time is over, or
-it was asked to stop; 130 after Ctrl-C.
+it was asked to stop; 130 after Ctrl-C. ``make`` exits with 2 for each of these, and names it: ``Error 75``.
 """
 
 from __future__ import annotations
