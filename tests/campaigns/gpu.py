@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return work(options, parser)
         except Ended as ended:
+            print("stopped before a part began: the next call goes on", file=sys.stderr)
             return ended.code
 
 

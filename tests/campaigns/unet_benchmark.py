@@ -332,7 +332,8 @@ def digits(bench: Bench) -> dict[str, Any]:
         name: fed(make(config, bench.device), batches)
         for name, make in {"before": Before, "plain": Plain, "bare": Bare}.items()
     }
-    seconds = turns(works, 2 * bench.scale.rounds, bench.scale.steps, bench.device)
+    clock = hardware.fair(bench.device)
+    seconds = turns(works, 2 * bench.scale.rounds, bench.scale.steps, bench.device, clock=clock)
     return {name: row(seconds, name, batch) | {"ratio": ratio(seconds, "gendiff", name)} for name in works}
 
 
