@@ -91,7 +91,7 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> tuple
 
 def train(line: Sequence[str]) -> None:
     """Let a training come to its end."""
-    code = subprocess.run(line, stdout=subprocess.DEVNULL).returncode
+    code = subprocess.call(line, stdout=subprocess.DEVNULL)
     if code == keeping.STOPPED:
         raise SystemExit(code)
     if code:

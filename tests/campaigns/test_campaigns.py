@@ -633,11 +633,12 @@ class Forked:
     def wait(self):
         if self.returncode is None:
             self.returncode = exit_code(self.pid)
+        return self.returncode
 
 
 @pytest.mark.slow
 def test_runs_repeat_themselves_and_it_is_seen_where_they_do_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(determinism.subprocess, "run", lambda line, **_: Forked(line).wait())
+    monkeypatch.setattr(determinism.subprocess, "call", lambda line, **_: Forked(line).wait())
     monkeypatch.setattr(determinism.subprocess, "Popen", Forked)
     line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
     assert determinism.main(line) == 0
