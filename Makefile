@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# What installs nothing takes the Python that is named, that of .venv, or the one that the machine has torch for.
+WITH_TORCH = $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),python3),$(PYTHON))
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 TOOLS := build/tools
@@ -65,8 +67,8 @@ quality: $(DEVELOPMENT)  ## Fréchet distance against evaluations, all arms and 
 minutes: $(DEVELOPMENT)  ## Fréchet distance against processor minutes of training, for the settings of the run on digits (an hour or two).
 	@$(BIN)/python tests/campaigns/minutes.py --out docs/results --figure docs/images/minutes.png $(ARGS)
 
-gpu: $(DEVELOPMENT)  ## All that waits for a GPU, in calls of nine minutes; repeat it while it exits with 75 (ARGS="--minutes 30").
-	@$(BIN)/python tests/campaigns/gpu.py --out runs/gpu $(ARGS)
+gpu:  ## All that waits for a GPU, in calls of nine minutes: repeat it while a part goes on (ARGS="--minutes 30"); installs nothing.
+	@exec $(WITH_TORCH) tests/campaigns/gpu.py --out runs/gpu $(ARGS)
 
 bench: $(DEVELOPMENT)  ## Speed of packed sets beside their sources, of work side by side, and of the U-Net beside plain loops; a GPU if there is one.
 	@$(BIN)/python tests/campaigns/data_benchmark.py $(DATA_ARGS)

@@ -4,8 +4,8 @@
 
 Both have the same seed, so that they see the same events, steps and noise. They differ in rounding alone, which a GPU's sums have
 between two equal runs too: that is the third curve. Exit code 1 where the mean loss of the last quarter differs by more than
-`CLOSE`.
-Where a device records nothing, as a CPU, all are equal to the bit.
+`CLOSE`; 75 where a training was asked to stop. Runs are kept in ``OUT/runs`` with the code, hardware and torch that they belong
+to: a call goes on with those that were ended. Where a device records nothing, as a CPU, all are equal to the bit.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import hardware
+import keeping
 import torch
 from matplotlib.figure import Figure
 
@@ -41,26 +41,14 @@ SCALES = {
 }
 
 
-def trained(out: Path, name: str, scale: str, device: str) -> list[tuple[int, float]]:
-    """Step and loss of each row of a run, which is trained where it is not there yet."""
-    folder = out / name.replace(" ", "-")
-    if not (folder / "metrics.jsonl").is_file():
-        settings = [f"train.capture={RUNS[name]}", "train.compile=false", "train.sample_every=0"]
-        settings += ["train.log_every=10", "train.checkpoint_every=100000"]
-        line = [
-            sys.executable,
-            "-m",
-            "gendiff_cli",
-            "-q",
-            "train",
-            *SCALES[scale],
-            "--device",
-            device,
-            "--out",
-            str(folder),
-        ]
-        subprocess.run([*line, *(word for one in settings for word in ("--set", one))], check=True)
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+def trained(run: Path, name: str, scale: str, device: str) -> list[tuple[int, float]]:
+    """Step and loss of each row of a run, once it is trained to its end."""
+    settings = [f"train.capture={RUNS[name]}", "train.compile=false", "train.sample_every=0"]
+    settings += ["train.log_every=10", "train.checkpoint_every=500"]
+    sets = [word for one in settings for word in ("--set", one)]
+    line = [sys.executable, "-m", "gendiff_cli", "-q", "train", "--device", device]
+    keeping.train(run, [*line, *SCALES[scale], *sets, "--out", str(run)], [*line, "--resume", str(run)])
+    rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
 
 
@@ -77,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--scale", choices=SCALES, default="full")
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    curves = {name: trained(given.out, name, given.scale, given.device) for name in RUNS}
+    of = hardware.identity(torch.device(given.device), "tests/campaigns/curves.py") | {"scale": given.scale}
+    runs = keeping.own(given.out / "runs", of)
+    curves = {name: trained(runs / name.replace(" ", "-"), name, given.scale, given.device) for name in RUNS}
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=True):

@@ -3,14 +3,15 @@
     python tests/campaigns/determinism.py --out runs/determinism
 
 With ``--deterministic`` weights, averages and moments of all three must be the same in every bit. Without it two runs are shown
-beside that: on a GPU they repeat only to rounding, on a processor to the bit. Exit code 1 where bits differ that must not.
+beside that: on a GPU they repeat only to rounding, on a processor to the bit. Runs that came to their end, and networks that are
+proved, are kept with the code, hardware and torch that they belong to; a run that was ended otherwise than meant begins anew.
+Exit code 1 where bits differ that must not; 75 where a training was asked to stop.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hardware
+import keeping
 import torch
 
 from gendiff.run import checkpoint
@@ -87,19 +89,30 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> tuple
     return len(names), difference / sum(float(one[name].double().square().sum()) for name in model) ** 0.5
 
 
+def train(line: Sequence[str]) -> None:
+    """Let a training come to its end."""
+    code = subprocess.call(line, stdout=subprocess.DEVNULL)
+    if code == keeping.STOPPED:
+        raise SystemExit(code)
+    if code:
+        raise SystemExit(f"exit code {code} of: {' '.join(line)}")
+
+
 def prove(words: Sequence[str], out: Path, scale: str, device: str) -> list[dict]:
     """Rows of one network."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     fixed = {name: out / name for name in ("one", "again", "killed")}
     free = {name: out / name for name in ("free", "free-again")}
     for folder in (fixed["one"], fixed["again"], *free.values()):
-        more = [] if folder in free.values() else ["--deterministic"]
-        subprocess.run(command(folder, [*words, *more], scale, device), check=True, stdout=subprocess.DEVNULL)
+        if keeping.status(folder) != "done":  # one that goes on is not yet known to be the same
+            shutil.rmtree(folder, ignore_errors=True)
+            more = [] if folder in free.values() else ["--deterministic"]
+            train(command(folder, [*words, *more], scale, device))
+    shutil.rmtree(fixed["killed"], ignore_errors=True)
     step = killed(command(fixed["killed"], [*words, "--deterministic"], scale, device), fixed["killed"])
     resume = [sys.executable, "-m", "gendiff_cli", "-q", "train", "--resume", str(fixed["killed"]), "--device", device]
     if step < STEPS[scale][0]:
-        subprocess.run(resume, check=True, stdout=subprocess.DEVNULL)
+        train(resume)
     state = {name: weights(folder) for name, folder in (fixed | free).items()}
     pairs = {
         "two runs with --deterministic": ("one", "again", True),
@@ -120,10 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", choices=list(NETWORKS), default="full")
     options = parser.parse_args(arguments)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)  # the command says it itself
-    found = {
-        name: prove(words, options.out / name.replace(" ", "-"), options.scale, options.device)
-        for name, words in NETWORKS[options.scale].items()
-    }
+    of = hardware.identity(torch.device(options.device), "tests/campaigns/determinism.py") | {"scale": options.scale}
+    file, runs = options.out / "determinism.json", keeping.own(options.out / "runs", of)
+    known = keeping.known(file, of)
+    for name, words in NETWORKS[options.scale].items():
+        if name not in known:
+            known[name] = prove(words, runs / name.replace(" ", "-"), options.scale, options.device)
+            keeping.keep(file, of, known)
     place = hardware.name(torch.device(options.device))
     lines = [
         f"{place}, torch {torch.__version__}.",
@@ -131,13 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "| network | runs | tensors that differ | weights differ by |",
         "|---|---|---|---|",
     ]
-    for name, row in itertools.chain(*(((name, row) for row in rows) for name, rows in found.items())):
+    for name, row in itertools.chain(*(((name, row) for row in rows) for name, rows in known.items())):
         lines.append(f"| {name} | {row['what']} | {row['differ']} of {row['tensors']} | {row['relative']:.1e} |")
     report = "\n".join(lines) + "\n"
     print(report)
     (options.out / "determinism.md").write_text(report, encoding="utf-8")
-    (options.out / "determinism.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    return int(any(row["must"] and row["differ"] for rows in found.values() for row in rows))
+    return int(any(row["must"] and row["differ"] for rows in known.values() for row in rows))
 
 
 if __name__ == "__main__":

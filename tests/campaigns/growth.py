@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import hardware
+import keeping
 import torch
 
 
@@ -244,9 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     until, scale = time.monotonic() + 60 * options.minutes, options.scale or ("gpu" if device.type == "cuda" else "cpu")
     file, of = options.out / "growth.json", {**hardware.identity(device, "tests/campaigns/growth.py"), "scale": scale}
-    options.out.mkdir(parents=True, exist_ok=True)
-    content = json.loads(file.read_text()) if file.is_file() else {}
-    known = content["points"] if content.get("of") == of else {}
+    known = keeping.known(file, of)
     over = False
     for name, point in [*points(scale).items(), ("together", SCALES[scale][0])]:
         if name in known:
@@ -261,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known[name] = {"failed": "there is one GPU"}
         else:
             known[name] = together(point, device, 8 if scale == "tiny" else 200)
-        file.write_text(json.dumps({"of": of, "points": known}, indent=1), encoding="utf-8")
+        keeping.keep(file, of, known)
+    options.out.mkdir(parents=True, exist_ok=True)
     report = page(known, scale, of["hardware"])
     print(report)
     (options.out / "growth.md").write_text(report, encoding="utf-8")

@@ -67,6 +67,11 @@ def worked(device: torch.device) -> float:
     return now(device) if device.type == "cuda" else time.process_time()
 
 
+def fair(device: torch.device) -> Callable[[torch.device], float]:
+    """The clock for what takes turns: `worked` where one thread of a processor does all of it, for others only add to `now`."""
+    return worked if device.type == "cpu" and torch.get_num_threads() == 1 else now
+
+
 def turns(
     works: Mapping[str, Callable[[], object]],
     rounds: int,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -175,6 +176,7 @@ def trained(cell: Cell, folder: Path, settings: Settings, device: torch.device) 
     if (path / "run.json").is_file():
         run = Run.open(path, training=True, steps=steps)
     else:
+        shutil.rmtree(path, ignore_errors=True)  # ended before it was a run
         own = {"N": N, "objective": cell.objective, "model": settings.model, **ARMS[cell.arm]}
         train = {"steps": steps, "seed": cell.seed, "sample_every": 0, "checkpoint_every": max(steps // 5, 1)}
         layers = [Layer("set", SETS[cell.set].table), Layer("arm", own), Layer("campaign", {"train": train})]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
-import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +17,7 @@ import determinism
 import gpu
 import growth
 import hardware
+import keeping
 import minutes
 import mutants
 import oldest
@@ -99,7 +97,7 @@ class TestBenchmark:
 
         # Numbers of other code are nobody's.
         monkeypatch.setattr(unet_benchmark, "identity", lambda bench: {"code": "another"})
-        assert unet_benchmark.known_at(tmp_path / "benchmark.json", bench) == {}
+        assert keeping.known(tmp_path / "benchmark.json", unet_benchmark.identity(bench)) == {}
 
     def test_a_part_that_fails_costs_no_other(self, tmp_path, monkeypatch, capsys):
         def fail():
@@ -130,6 +128,7 @@ class TestBenchmark:
             "steps, batch 128": {arm: {**row, "images_per_s": 1200.0}},
             "process": {"cost": 0.02, "batch": 64},
             "digits": {"before": {"ratio": 9.0}},
+            "loader": {"ratio": 0.9},
             "memory": {arm: {"reserved": 3.0}, "before": {"reserved": 4.0}},
             "sampling": {
                 "fp32, recorded": {"gendiff": 40.0, "over_network": 0.5},
@@ -137,7 +136,7 @@ class TestBenchmark:
             },
         }
         met = [target.met for target in unet_benchmark.targets(on_a_gpu, known)]
-        assert met == [True, False, True, False, True, True, True, True]
+        assert met == [True, False, True, False, True, False, True, True, True]
         assert "best batch 128" in unet_benchmark.targets(on_a_gpu, known)[2].what
         assert unet_benchmark.shares(known)[128] == pytest.approx(0.3585)
 
@@ -448,42 +447,91 @@ class TestGpu:
     def line(self, folder, *more):
         return ["--out", str(folder), "--device", "cpu", "--scale", "tiny", *more]
 
-    def test_each_part_is_done_once_and_goes_on_until_it_is_done(self, tmp_path, monkeypatch, capsys):
-        begun, codes = (
-            [],
-            {"unet_benchmark.py": 0, "determinism.py": None, "curves.py": 0, "growth.py": 0, "quality.py": 5},
-        )
+    @pytest.fixture
+    def belongs(self, monkeypatch):
+        """What results belong to, which asks no other process here."""
+        of = {"hardware": "GPU", "torch": "2", "code": "a"}
+        monkeypatch.setattr(gpu, "identity", lambda device, scale, environment: {**of, "scale": scale})
+        return of
 
-        def run(words, environment, seconds):
-            assert (gpu.HERE / words[0]).is_file()
+    def test_each_part_is_done_once_and_goes_on_until_it_is_done(self, tmp_path, monkeypatch, belongs, capsys):
+        codes = {"tests": 0, "benchmark": 0, "determinism": None, "curves": 0, "growth": 0, "quality": 5, "table1": 0}
+        begun, words_of = [], {str(words): name for name, words in gpu.parts(tmp_path, "cpu", 0, tiny=True).items()}
+
+        def run(words, environment, seconds, held):
             assert 0 < seconds <= 540
-            begun.append(words[0])
-            return codes[words[0]]
+            name = next(name for name in codes if any(word.endswith(f"/{name}") for word in words))
+            begun.append(name)
+            return codes[name]
 
+        assert list(words_of.values()) == list(codes)
         monkeypatch.setattr(gpu, "run", run)
-        monkeypatch.setattr(
-            gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "a"}
-        )
         assert gpu.main(self.line(tmp_path)) == 75
-        assert begun == ["unet_benchmark.py", "determinism.py"]
+        assert begun == ["tests", "benchmark", "determinism"]
         assert re.search(r"benchmark +done .*\ndeterminism +goes on .*\ncurves +not begun", capsys.readouterr().out)
-        codes["determinism.py"] = 0
+        codes["determinism"] = 0
         assert gpu.main(self.line(tmp_path)) == 5
-        assert begun[2:] == ["determinism.py", "curves.py", "growth.py", "quality.py"]
+        assert begun[3:] == ["determinism", "curves", "growth", "quality", "table1"]
         assert re.search(r"quality +done, a target is missed", capsys.readouterr().out)
-        codes["growth.py"] = 3
+        codes["growth"] = 3
         assert gpu.main(self.line(tmp_path, "--parts", "growth")) == 1
         assert gpu.main(self.line(tmp_path)) == 1  # it is not forgotten
-        assert begun[6:] == ["growth.py"]
+        assert begun[8:] == ["growth"]
         assert re.search(r"growth +FAILED with 3", capsys.readouterr().out)
-        monkeypatch.setattr(
-            gpu, "identity", lambda device, environment: {"hardware": device, "torch": "2", "code": "b"}
-        )
-        codes["growth.py"] = 0
+        codes["growth"] = 0
+        belongs["code"] = "b"
         assert gpu.main(self.line(tmp_path)) == 5
-        assert begun[7:] == list(codes)
+        assert begun[9:] == list(codes)
         assert gpu.main(self.line(tmp_path / "other", "--minutes", "0.2")) == 75  # too little to begin anything
-        assert len(begun) == 12
+        assert len(begun) == 16
+
+    def test_what_belongs_to_other_code_is_left_where_it_is_and_not_taken_over(self, tmp_path, monkeypatch, belongs):
+        """Each part gets a folder that no other code, hardware, torch or scale has."""
+        monkeypatch.setattr(gpu, "run", lambda words, *_: folders.append(words[words.index("--out") + 1]) or 0)
+        folders = []
+        line = self.line(tmp_path, "--parts", "quality")
+        for key, value in {"code": "b", "torch": "3", "hardware": "another GPU"}.items():
+            assert gpu.main(line) == 0
+            belongs[key] = value
+        assert gpu.main([*line, "--scale", "full"]) == 0
+        assert len(set(folders)) == 4
+        made = Path(folders[-1])
+        made.mkdir(parents=True)
+        assert gpu.main([*line, "--scale", "full"]) == 0  # asked for by its name it is done anew
+        assert not made.exists()
+
+    def test_a_call_that_is_asked_to_stop_ends_its_part_and_goes_on_later(self, tmp_path, monkeypatch, belongs, capsys):
+        script, begun = tmp_path / "part.py", tmp_path / "begun"
+        script.write_text(
+            f"import os, signal, subprocess, sys, pathlib\n"
+            f"again = pathlib.Path({str(begun)!r}).exists()\n"
+            f"pathlib.Path({str(begun)!r}).touch()\n"
+            f"again or os.kill(os.getppid(), signal.SIGTERM)\n"
+            f"again or subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)', {str(tmp_path)!r}])\n"
+        )
+        monkeypatch.setattr(gpu, "parts", lambda *_: {"curves": [str(script)]})
+        assert gpu.main(self.line(tmp_path)) == 75
+        assert re.search(r"curves +goes on", capsys.readouterr().out)
+        assert not processes_of(tmp_path)
+        assert gpu.main(self.line(tmp_path)) == 0
+        assert re.search(r"curves +done", capsys.readouterr().out)
+
+    def test_two_calls_do_not_meet(self, tmp_path, belongs, capsys):
+        with gpu.alone(tmp_path), pytest.raises(SystemExit) as end:
+            gpu.main(self.line(tmp_path))
+        assert end.value.code == 75
+        assert "another call is at work" in capsys.readouterr().err
+
+    @pytest.mark.slow
+    def test_tests_that_passed_are_not_run_again(self, tmp_path):
+        file = gpu.ROOT / "tests" / "gpu" / "test_gpu_pictures.py"
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rehearse", "--known", str(tmp_path), str(file)]
+        environment = dict(os.environ) | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        assert gpu.run(words, environment, 600) == 0
+        passed = (tmp_path / "passed.txt").read_text()
+        assert passed.count("test_gpu_pictures.py::") > 1
+        assert gpu.run(words, environment, 600) == 0
+        assert (tmp_path / "passed.txt").read_text() == passed
 
     @pytest.mark.slow
     def test_loss_curves_are_drawn(self, tmp_path, capsys):
@@ -504,30 +552,7 @@ class TestGpu:
             f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', '{child}', '{tmp_path}']).wait()"
         )
         assert gpu.run([str(script)], dict(os.environ), 2) is None
-        for _ in range(100):  # what was killed goes when the machine has time for it
-            if not (alive := processes_of(tmp_path)):
-                break
-            time.sleep(0.1)
-        assert not alive
-
-    def test_away_from_home_plugins_are_there_and_only_what_lacks_is_unpacked(self, tmp_path, monkeypatch):
-        wheels = tmp_path / "wheels"
-        wheels.mkdir()
-        for name in ("thing", "torch"):
-            with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as archive:
-                archive.writestr(f"{name}.py", "x = 1")
-        monkeypatch.setattr(gpu, "is_installed", lambda name: name == "torch")
-        environment = gpu.away(tmp_path / "out", wheels)
-        site = tmp_path / "out" / "site"
-        assert (site / "thing.py").is_file()
-        assert not (site / "torch.py").exists()
-        assert str(site) in environment["PYTHONPATH"].split(os.pathsep)
-        assert {str(gpu.ROOT / part) for part in ("cli", "plugins")} < set(environment["PYTHONPATH"].split(os.pathsep))
-        (own,) = importlib.metadata.distributions(path=[str(site)])
-        assert own.metadata["Name"] == "gendiff"
-        installed = importlib.metadata.distribution("gendiff").entry_points
-        here = {(point.group, point.name, point.value) for point in own.entry_points}
-        assert here == {(one.group, one.name, one.value) for one in installed if one.group != "console_scripts"}
+        assert not processes_of(tmp_path)
 
     def test_no_other_test_sees_a_gpu(self):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
@@ -546,12 +571,50 @@ class TestGpu:
         assert every["quality"][every["quality"].index("--minutes") + 1] == "6.75"
         quality.parse(every["quality"][1:])
 
+    def test_a_run_is_taken_to_its_end_however_it_was_ended(self, tmp_path):
+        run, lines = tmp_path / "run", tmp_path / "lines"
+
+        def line(word, state, code=0):
+            """What `gendiff train` leaves."""
+            write = f"import pathlib; r = pathlib.Path({str(run)!r}); r.mkdir(exist_ok=True); "
+            write += f"(r / 'run.json').write_text('{{\"status\": \"{state}\"}}'); "
+            write += f"pathlib.Path({str(lines)!r}).open('a').write('{word} '); raise SystemExit({code})"
+            return [sys.executable, "-c", write]
+
+        run.mkdir()
+        (run / "config.toml").touch()  # ended before it was a run: the command would refuse the folder
+        with pytest.raises(SystemExit) as end:
+            keeping.train(run, line("begin", "stopped", 75), line("on", "done"))
+        assert end.value.code == 75
+        assert not (run / "config.toml").exists()
+        for _ in range(2):  # the second time it is left as it is
+            keeping.train(run, line("begin", "done"), line("on", "done"))
+        assert lines.read_text() == "begin on "
+        (run / "run.json").write_text("{")  # no record that can be read
+        with pytest.raises(subprocess.CalledProcessError):
+            keeping.train(run, line("begin", "failed", 1), [])
+
+    def test_what_is_kept_belongs_to_one(self, tmp_path):
+        file = tmp_path / "new" / "kept.json"
+        assert keeping.known(file, {"code": "a"}) == {}
+        keeping.keep(file, {"code": "a"}, {"part": 1.5}, more=2)
+        assert keeping.known(file, {"code": "a"}) == {"part": 1.5}
+        assert keeping.known(file, {"code": "b"}) == {}
+        file.write_text(file.read_text()[:-9])
+        assert keeping.known(file, {"code": "a"}) == {}
+        folder = keeping.own(tmp_path / "runs", {"code": "a"})
+        (folder / "run").mkdir()
+        assert (keeping.own(folder, {"code": "a"}) / "run").exists()
+        assert not (keeping.own(folder, {"code": "b"}) / "run").exists()
+
     def test_quality_says_that_it_goes_on(self, tmp_path, monkeypatch):
         monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
         words = gpu.parts(tmp_path, "cpu", 9, tiny=True)["quality"]
         assert quality.main([*words[1:], "--minutes", "0"]) == 75
         assert quality.main(words[1:]) == 0
-        assert "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality-dead-leaves.md").read_text()
+        assert (
+            "| dct, log 0.14 | wiener | `dpmpp-2m` |" in (tmp_path / "quality" / "quality-dead-leaves.md").read_text()
+        )
 
 
 class Forked:
@@ -572,22 +635,24 @@ class Forked:
     def wait(self):
         if self.returncode is None:
             self.returncode = exit_code(self.pid)
+        return self.returncode
 
 
 @pytest.mark.slow
 def test_runs_repeat_themselves_and_it_is_seen_where_they_do_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(determinism.subprocess, "run", lambda line, **_: Forked(line).wait())
+    monkeypatch.setattr(determinism.subprocess, "call", lambda line, **_: Forked(line).wait())
     monkeypatch.setattr(determinism.subprocess, "Popen", Forked)
     line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
     assert determinism.main(line) == 0
-    told = json.loads((tmp_path / "determinism.json").read_text())["digits"]
+    told = json.loads((tmp_path / "determinism.json").read_text())["parts"]["digits"]
     assert [row["differ"] for row in told] == [0, 0, 0]
     assert all(row["tensors"] > 50 for row in told)
     assert re.search(r"\| digits \| killed after step (5|10|15|20|25|30) and gone on", capsys.readouterr().out)
-    other = determinism.weights(tmp_path / "digits" / "one")
+    other = determinism.weights(tmp_path / "runs" / "digits" / "one")
     name = next(name for name in other if name.startswith("model/"))
     other[name] = other[name] * (1 + 1e-6)
-    assert determinism.apart(determinism.weights(tmp_path / "digits" / "one"), other)[0] == 1
+    assert determinism.apart(determinism.weights(tmp_path / "runs" / "digits" / "one"), other)[0] == 1
+    line[1] = str(tmp_path / "other")
     monkeypatch.setattr(
         determinism, "prove", lambda *_: [{"what": "", "tensors": 2, "differ": 1, "relative": 0.1, "must": True}]
     )
@@ -601,7 +666,7 @@ def test_growth_is_measured_point_by_point_and_drawn(tmp_path, monkeypatch, caps
     line = ["--out", str(tmp_path), "--device", "cpu", "--scale", "tiny"]
     assert growth.main([*line, "--minutes", "0"]) == 75
     assert growth.main(line) == 0
-    known = json.loads((tmp_path / "growth.json").read_text())["points"]
+    known = json.loads((tmp_path / "growth.json").read_text())["parts"]
     assert set(known) == {*growth.points("tiny"), "together"}
     assert all(known[name][f"{kind} ms"] > 0 for name in growth.points("tiny") for kind in growth.WHAT)
     assert known["size 8"] == known["N 20"]  # the middle is measured once

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
 import math
 import os
 import re
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import hardware
+import keeping
 import torch
 from baseline import Bare, Before, Plain
 from hardware import ratio, turns
@@ -40,10 +40,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gendiff.datasets.batches import Batch
+from gendiff.datasets.packing import pack
 from gendiff.machine import arithmetic
 from gendiff.machine.determinism import FIXED, WORKSPACE, deterministic
 from gendiff.machine.recording import recorder_for
 from gendiff.machine.world import World, choose_device
+from gendiff.plugin.hookspecs import hookimpl
+from gendiff.plugin.observers import Observers
 from gendiff.plugin.registry import default_registry
 from gendiff.run.config import Config
 from gendiff.run.directory import Run
@@ -51,6 +54,7 @@ from gendiff.run.generation import generate
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser
 from gendiff.run.replayed import Replayed
+from gendiff.training.loop import fit
 from gendiff.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -73,6 +77,7 @@ class Scale:
         curve: steps of the curves of the loss.
         count, evaluations: pictures that are drawn, and how often the network is asked for each.
         matrix: side of the matrices of which the rate is measured.
+        run: steps of a run on digits for each turn.
         digits: the network of the run on digits; empty for the default.
 
     """
@@ -88,13 +93,14 @@ class Scale:
     count: int
     evaluations: int
     matrix: int
+    run: int
     digits: str = ""
 
 
 SCALES = {
-    "paper": Scale(64, "unet-paper", (16, 64), (128, 256), 5, 8, (16, 6), 200, 64, 50, 8192),
-    "small": Scale(16, SMALL, (8, 32), (), 9, 10, (8, 6), 100, 16, 10, 1024),
-    "tiny": Scale(8, TINY, (2,), (4,), 2, 2, (2, 5), 5, 2, 5, 64, TINY),
+    "paper": Scale(64, "unet-paper", (16, 64), (128, 256), 5, 8, (16, 6), 200, 64, 50, 8192, 1000),
+    "small": Scale(16, SMALL, (8, 32), (), 9, 10, (8, 6), 100, 16, 10, 1024, 30),
+    "tiny": Scale(8, TINY, (2,), (4,), 2, 2, (2, 5), 5, 2, 5, 64, 20, TINY),
 }
 PROCESSES = {
     "identity": {"rotation": "identity", "velocity": "isotropic"},
@@ -309,11 +315,16 @@ def determinism(bench: Bench) -> dict[str, Any]:
     return {**cost, "batch": batch, "arm": bench.best_arm}
 
 
+def digits_config(bench: Bench, **more: Any) -> Config:
+    """The default run, with the network of the scale; it ends after `Scale.rounds` turns of `Scale.run` steps."""
+    own = {"steps": bench.scale.rounds * bench.scale.run, "sample_every": 0, "checkpoint_every": 10**6}
+    model = {"model": bench.scale.digits} if bench.scale.digits else {}
+    return resolve([Layer("benchmark", {"train": own, **model, **more})]).config
+
+
 def digits(bench: Bench) -> dict[str, Any]:
     """The default run beside the step as it was, a plain one and the least that a loop can do."""
-    own = {"steps": 10**6, "sample_every": 0, "checkpoint_every": 10**6}
-    model = {"model": bench.scale.digits} if bench.scale.digits else {}
-    config = resolve([Layer("benchmark", {"train": own, **model})]).config
+    config = digits_config(bench)
     batch = config.train.batch
     batches = bench.batches(config, batch, 8)
     works = {"gendiff": fed(bench.trainer(config).train_step, batches)}
@@ -321,8 +332,47 @@ def digits(bench: Bench) -> dict[str, Any]:
         name: fed(make(config, bench.device), batches)
         for name, make in {"before": Before, "plain": Plain, "bare": Bare}.items()
     }
-    seconds = turns(works, 2 * bench.scale.rounds, bench.scale.steps, bench.device)
+    clock = hardware.fair(bench.device)
+    seconds = turns(works, 2 * bench.scale.rounds, bench.scale.steps, bench.device, clock=clock)
     return {name: row(seconds, name, batch) | {"ratio": ratio(seconds, "gendiff", name)} for name in works}
+
+
+class Watch:
+    """When each step of a run was done, as an observer of it."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    @hookimpl
+    def gendiff_step(self, step: int) -> None:
+        self.times.append(time.perf_counter())
+
+    def seconds(self) -> float:
+        """Seconds of a step since this was asked last: without the first tenth, in which processes begin, and the last."""
+        times, self.times = self.times, []
+        times = times[len(times) // 10 : -1]
+        return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def loader(bench: Bench) -> dict[str, float]:
+    """The default run from a packed set as `fit` trains it, with all that a run does, beside its step on batches that are there.
+
+    A run is at most a few steps ahead of the device: its own clock is that of the device.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pack(digits_config(bench).data, Path(folder) / "packed")
+        config = digits_config(bench, data={"name": "packed", "path": str(Path(folder) / "packed")})
+        batch, watch = config.train.batch, Watch()
+        run = Run.create(config, default_registry(), Path(folder) / "run")
+        trainer, ready = bench.trainer(config), bench.trainer(config)
+        take, seconds = fed(ready.train_step, bench.batches(config, batch, 8)), dict[str, list[float]]()
+        for _ in range(bench.scale.rounds):
+            alone = turns({"there": take}, 1, bench.scale.run, bench.device)
+            fit(run, trainer, Observers([("watch", watch)]), until=trainer.step + bench.scale.run)
+            for name, one in {"there": alone["there"][0], "loaded": watch.seconds()}.items():
+                seconds.setdefault(name, []).append(one)
+    rows = {name: batch / statistics.median(values) for name, values in seconds.items()}
+    return {**rows, "ratio": ratio(seconds, "loaded", "there"), "batch": batch}
 
 
 def memory(bench: Bench) -> dict[str, Any]:
@@ -475,9 +525,9 @@ def profile(bench: Bench) -> dict[str, Any]:
 def parts(bench: Bench) -> dict[str, Callable[[], Any]]:
     """All of them by name, the short and the telling ones first."""
     every: dict[str, Callable[[], Any]] = {}
-    for function in (rate, digits, process, sampling, agreement, memory, curves, determinism, profile):
+    for function in (rate, digits, loader, process, sampling, agreement, memory, curves, determinism, profile):
         every[function.__name__] = partial(function, bench)
-        if function is digits:
+        if function is loader:
             every |= {f"steps, batch {batch}": partial(steps, bench, batch) for batch in reversed(bench.scale.batches)}
     return every | {f"steps, batch {batch}": partial(steps, bench, batch) for batch in bench.scale.best}
 
@@ -532,6 +582,11 @@ def targets(bench: Bench, known: dict[str, Any]) -> list[Target]:
         Target(f"share of the measured matrix rate, best batch{f' {best}' * bool(best)}", 0.35, share.get(best)),
         Target("cost of dct + quartic over identity", 0.01, value("process", lambda p: p["cost"]), at_most=True),
         Target("digits default, images/s over the step as it was", 8, value("digits", lambda p: p["before"]["ratio"])),
+        Target(
+            "digits default from a packed set, images/s over batches that are there",
+            0.95,
+            value("loader", lambda p: p["ratio"]),
+        ),
         Target(
             "peak memory over that of the step as it was",
             1.0,
@@ -634,6 +689,12 @@ def others_of(known: dict[str, Any]) -> str:
         for name, row in known.get("digits", {}).items()
     ]
     text = table(["step", "ms", "images/s", "gendiff in its units"], rows, "Default run on digits")
+    if "loader" in known:
+        own = known["loader"]
+        text += (
+            f"\n\nAs a run, from a packed set: {own['loaded']:.0f} images/s, beside {own['there']:.0f} of its step on batches "
+            f"that are there: {own['ratio']:.2f}."
+        )
     if "process" in known:
         cost = known["process"]
         text += f"\n\ndct + quartic costs {100 * cost['cost']:+.2f} % over identity at batch {cost['batch']}."
@@ -732,23 +793,10 @@ def identity(bench: Bench) -> dict[str, str]:
     return {**own, "scale": bench.kind, "compiled": str(bench.compiles)}
 
 
-def known_at(file: Path, bench: Bench) -> dict[str, Any]:
-    """What was measured before, where it is of the same."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content["parts"] if content.get("of") == identity(bench) else {}
-
-
-def keep(bench: Bench, known: dict[str, Any], out: Path) -> None:
-    """Write the numbers of what is known, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
+def keep(bench: Bench, known: dict[str, Any], file: Path) -> None:
+    """Write the numbers of what is known."""
     verdicts = [{**asdict(target), "met": target.met} for target in targets(bench, known)]
-    content = {"of": identity(bench), "targets": verdicts, "parts": known}
-    temporary = out / "benchmark.json.part"
-    temporary.write_text(json.dumps(content, indent=1, default=float), encoding="utf-8")
-    temporary.replace(out / "benchmark.json")
+    keeping.keep(file, identity(bench), known, targets=verdicts)
 
 
 def show(bench: Bench, known: dict[str, Any], out: Path) -> None:
@@ -774,7 +822,7 @@ def main(arguments: list[str] | None = None) -> int:
     every, file = parts(bench), options.out / "benchmark.json"
     if unknown := set(options.parts or ()) - set(every):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(every)}")
-    known = known_at(file, bench)
+    known = keeping.known(file, identity(bench))
     for name in options.parts or ():
         known.pop(name, None)
     failed, over = list[str](), False
@@ -796,8 +844,8 @@ def main(arguments: list[str] | None = None) -> int:
             failed.append(f"{name} failed: {type(error).__name__}: {error}")
             print(failed[-1], flush=True)
             continue
-        keep(bench, known, options.out)
-    keep(bench, known, options.out)
+        keep(bench, known, file)
+    keep(bench, known, file)
     show(bench, known, options.out)
     wrong = [*failed, *disagreements(known)]
     for one in wrong:

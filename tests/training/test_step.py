@@ -413,3 +413,31 @@ def test_steps_of_several_processes_are_launched_and_that_is_said(monkeypatch):
     trainer.world = Others(0, 2, CPU)
     with pytest.warns(UserWarning, match="kernel by kernel: those of several processes are not recorded"):
         assert trainer._recorder() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rotation", ["identity", "dct"])
+@pytest.mark.parametrize("model", ["mlp:width=16,depth=1", UNET.replace("attention=[]", "attention=[1]")])
+def test_a_compiled_step_is_the_eager_one(model, rotation):
+    """By the compiler that a GPU has too, in float32, up to the order of sums: losses, and how far weights have come."""
+
+    def weights(trainer):
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+
+    def losses(trainer):
+        total = 0.0
+        for step in range(1, 9):
+            trainer.train_step(trainer.batches[step])
+            trainer.look()
+            yield trainer.window.loss - total
+            total = trainer.window.loss
+
+    own = {"rotation": rotation, "warmup": 0, "log_every": 1000, "steps": 1000, "checkpoint_every": 1000}
+    eager, compiled = (Trainer(settings(model, **own, compile=flag), CPU, ALONE) for flag in (False, True))
+    first = weights(eager)
+    assert list(losses(compiled)) == pytest.approx(list(losses(eager)), rel=1e-5)
+    assert compiled.compiled
+    assert not eager.compiled
+    moved = (weights(eager) - first).norm()
+    assert moved > 0
+    assert (weights(compiled) - weights(eager)).norm() < 1e-4 * moved
