@@ -170,7 +170,7 @@ def finding(facts: Mapping[str, Any]) -> str:
             if rest
             else f"these are all of {counted}"
         )
-        sentence = "; ".join([*parts, others if rest else f"these are all of {counted}"])
+        sentence = "; ".join([*parts, others])
     trust = "" if len(facts["seeds"]) > 1 else "With one seed, which says nothing of others, "
     return f"{trust}{sentence if trust else sentence[0].upper() + sentence[1:]}."
 

@@ -6,7 +6,7 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any, Protocol
@@ -43,8 +43,12 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
         self._alone = RLock()  # what another thread launches on the stream would be recorded too
+
+    @cached_property
+    def stream(self) -> torch.cuda.Stream:
+        """On which all is done."""
+        return torch.cuda.Stream(self.device)
 
     def warm(self, work: Callable[[], None]) -> None:
         """Do it on the stream on which it is recorded."""
