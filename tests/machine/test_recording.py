@@ -136,7 +136,10 @@ def test_there_is_one_recorder_for_a_device(cuda):
     recorder_for.cache_clear()
     try:
         assert recorder_for(torch.device("cpu")) is None
-        assert recorder_for(torch.device("cuda", 0)) is recorder_for(torch.device("cuda", 0))
+        one = recorder_for(torch.device("cuda", 0))
+        assert one is recorder_for(torch.device("cuda", 0))
+        assert cuda.streams == 0  # where nothing is recorded
+        assert one.stream is one.stream
         assert cuda.streams == 1
     finally:
         recorder_for.cache_clear()
