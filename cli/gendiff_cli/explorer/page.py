@@ -9,6 +9,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -453,7 +454,7 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
     with TemporaryDirectory(prefix="gendiff-explore-") as folder, warnings.catch_warnings():
         # When it starts the library asks all objects that there are for their class, and one of torch warns whoever asks it.
         warnings.filterwarnings("ignore", r"`torch\.distributed\.reduce_op` is deprecated", FutureWarning)
-        app = fastapi.FastAPI()
+        app, following = fastapi.FastAPI(), list[asyncio.Task[None]]()
         app.add_middleware(trusted, allowed_hosts=["127.0.0.1", "localhost"])  # no name of somebody else leads here
 
         @nicegui.ui.page("/", title=TITLE)  # type: ignore[untyped-decorator]  # of a library without types here
@@ -464,6 +465,7 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
                 nicegui.background_tasks.create(one.follow()),
                 nicegui.background_tasks.create(one.follow_slowly()),
             ]
+            following.extend(tasks)
             nicegui.ui.context.client.on_delete(lambda: [task.cancel() for task in tasks])
             one._changed(*SIDES)
 
@@ -488,4 +490,7 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
             thread.join()
         finally:
             server.should_exit = True
+            for task in following:
+                with suppress(RuntimeError):  # the server has ended already
+                    task.get_loop().call_soon_threadsafe(task.cancel)
             thread.join(timeout=5)
