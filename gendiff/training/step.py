@@ -216,7 +216,7 @@ class Step:
         return Loss(per_event.detach(), loss.error_bar)
 
     def _average(self, applies: Tensor) -> None:
-        move_averages = move_in_place if self.rate.is_cuda else move_apart
+        move_averages = move_in_place if self.rate.is_cuda else move_on_host
         for average, keep in zip(self.averages, self.keeps, strict=True):
             move_averages(average, self.weights, keep, applies)
 
@@ -235,15 +235,13 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
     return [statistic for layer in layers for statistic in layer.buffers(recurse=False)]
 
 
-def move_apart(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
-    """``w̄ <- keep w̄ + (1 - keep) w`` where it ``applies``, in float32: the same bits as ever on a processor."""
-    move = torch.where(applies, 1 - keep.float(), 0.0)
-    torch._foreach_mul_(average, 1 - move)
-    torch._foreach_add_(average, torch._foreach_mul(weights, move))
+def move_on_host(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
+    """``w̄ <- w̄ + (1 - keep)(w - w̄)`` where it ``applies``, on a processor, which waits for nobody."""
+    torch._foreach_lerp_(average, weights, torch.where(applies, 1 - keep, 0.0).item())
 
 
 def move_in_place(average: list[Tensor], weights: list[Tensor], keep: Tensor, applies: Tensor) -> None:
-    """``w̄ <- w̄ + (1 - keep)(w - w̄)`` where it ``applies``: large tensors are read once, and nothing is lost of 1 - keep."""
+    """The same on a device, which is not waited for: large tensors are read once."""
     move = torch.where(applies, 1 - keep, 0.0)
     pairs = list(zip(average, weights, strict=True))
     for old, new in pairs:

@@ -295,19 +295,19 @@ class TestAverages:
         move(average, weights, torch.tensor(decay, dtype=torch.float64), torch.tensor(applies))
         return before, average, weights
 
-    @pytest.mark.parametrize("move", [step_module.move_apart, step_module.move_in_place])
+    @pytest.mark.parametrize("move", [step_module.move_on_host, step_module.move_in_place])
     @pytest.mark.parametrize("decay", [0.0, 0.3, 0.9999])
     def test_it_is_the_average(self, move, decay):
         before, average, weights = self.moved(move, decay)
         for old, new, weight in zip(before, average, weights, strict=True):
             torch.testing.assert_close(new, decay * old + (1 - decay) * weight, rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize("move", [step_module.move_apart, step_module.move_in_place])
+    @pytest.mark.parametrize("move", [step_module.move_on_host, step_module.move_in_place])
     def test_a_step_that_is_not_applied_moves_none(self, move):
         before, average, _ = self.moved(move, 0.3, applies=False)
         assert all(map(torch.equal, before, average))
 
-    @pytest.mark.parametrize("move", [step_module.move_apart, step_module.move_in_place])
+    @pytest.mark.parametrize("move", [step_module.move_on_host, step_module.move_in_place])
     def test_an_average_of_equal_weights_stays(self, move):
         weights = [torch.full((600, 500), 0.7), torch.full((5,), 0.7)]
         average = [one.clone() for one in weights]
@@ -316,13 +316,12 @@ class TestAverages:
         for one, other in zip(average, weights, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=0)
 
-    def test_late_in_a_long_run_it_moves_as_far_as_it_should(self):
+    @pytest.mark.parametrize("move", [step_module.move_on_host, step_module.move_in_place])
+    def test_late_in_a_long_run_it_moves_as_far_as_it_should(self, move):
         """At a million steps float32 knows 1 - keep to half a per cent, and the average would be as much longer."""
         decay = Profile(0.1, 1_000_000).decay()
         average = [torch.zeros(600, 500), torch.zeros(5)]
-        step_module.move_in_place(
-            average, [one + 1 for one in average], torch.tensor(decay, dtype=torch.float64), torch.tensor(True)
-        )
+        move(average, [one + 1 for one in average], torch.tensor(decay, dtype=torch.float64), torch.tensor(True))
         for one in average:
             torch.testing.assert_close(one, torch.full_like(one, 1 - decay), rtol=1e-6, atol=0)
 
