@@ -177,7 +177,7 @@ def test_two_processes_share_a_study(plan, tmp_path):
     assert exit_code(child) == 0
     facts = Study.open(tmp_path / "s").facts()
     assert [one["trial"] for one in facts["trials"]] == list(range(8))
-    assert {one["state"] for one in facts["trials"]} == {"complete"}
+    assert {one["state"] for one in facts["trials"]} <= {"complete", "pruned"}  # by which of them ends first
     assert len({one["parameters"]["lr"] for one in facts["trials"]}) == 8
     pids = [Run.open(one["runs"][0]).info["pid"] for one in facts["trials"]]
     assert set(pids) == {os.getpid(), child}

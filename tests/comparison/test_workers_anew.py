@@ -87,6 +87,7 @@ def attempt(path, plan, listener) -> None:
         comparison.finish(default_registry(), CPU, listener, heed, ANEW)
 
 
+@pytest.mark.slow
 def test_asked_to_stop_all_save_and_go_on(plan, alone, tmp_path):
     with pytest.raises(Stopped, match="the comparison") as stop:
         attempt(tmp_path / "c", plan, Stopping())
@@ -168,6 +169,7 @@ class TestCommand:
         monkeypatch.setattr(jobs, "shared", lambda device: True)
         monkeypatch.setattr(report, "write", lambda comparison, *_: [comparison.path / name for name in ("a", "b")])
 
+    @pytest.mark.slow
     def test_two_share_it_where_it_is_asked_for(self):
         alone = run("compare", *self.ARMS, "--out", "a", "--json")
         both = run("compare", *self.ARMS, "--out", "b", "--json", "--at-once", 2)

@@ -1082,6 +1082,7 @@ def test_training_goes_on_when_a_plugin_is_gone(leaving, use, name):
     assert info("r")["providers"] == info("kept")["providers"]
 
 
+@pytest.mark.slow  # in this process: below
 def test_in_a_new_process_without_the_plugin_the_real_command_samples(leaving, tmp_path):
     command = ["train", *SMALL, *USES["acme-sine"], "--out", "r"]
     assert gendiff(*command, site=leaving, cwd=tmp_path).returncode == 0

@@ -218,7 +218,7 @@ VARIANTS = [
     (Velocity, "reversed:velocity=equal-snr"),
     (Velocity, "reversed:velocity='learned:bands=3,parts=4'"),
     (Velocity, "coloured:velocity='learned:bands=3,parts=4',colour=pink"),
-    (Velocity, "coloured:velocity={name='reversed',velocity='learned:bands=3,parts=4'},colour=as-data,terminal=true"),
+    (Velocity, "coloured:velocity={name='reversed',velocity='learned:bands=2,parts=2'},colour=as-data,terminal=true"),
     (Sampler, "ddim:eta=0.5,steps=7"),
     (Sampler, "ancestral:steps=10"),
     (Model, "unet:dropout=0.5,multipliers=[1,2,2]"),
