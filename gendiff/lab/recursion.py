@@ -217,7 +217,7 @@ class _Chain:
         x_bar = torch.zeros(1, *self.data.event_shape, dtype=torch.float64)
         off, on = (decode(error.parametrization, x_bar + output, x_bar, at) for output in (0.0, error.std))
         x_0, eps = self.column(on.x_0[0] - off.x_0[0]), self.column(on.eps[0] - off.eps[0])
-        size = float(x_0.square().mean().sqrt())
+        size = x_0.square().mean().sqrt()
         if size <= error.limit:
             return x_0, eps
         share = error.limit / size

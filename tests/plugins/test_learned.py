@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,10 +13,11 @@ from gendiff.bound import continuous_decoder, prior_term, proposal, step_term
 from gendiff.errors import ConfigError
 from gendiff.gaussian import GaussianScore
 from gendiff.lab.descent import descend
-from gendiff.lab.recursion import Gaussian, law
+from gendiff.lab.recursion import Gaussian, NetworkError, law
 from gendiff.run.layers import Layer, resolve
 from gendiff.sampler import sample
 from gendiff.scales import Scales
+from gendiff.score import Parametrization
 from gendiff.speeds import bound_loss, stratified, trajectory_loss
 
 EVENT = (2, 5, 6)
@@ -227,6 +230,23 @@ class TestOptimum:
         assert float(law(again.diffusion(), again.sampler, target).distance(target).sum()) == pytest.approx(
             fit.after, rel=1e-3
         )
+
+    @pytest.mark.parametrize("limit", [math.inf, 0.05])
+    def test_the_gradient_is_right_where_the_network_is_off_and_clipped(self, rng, limit):
+        spec, moments = "learned:by=component,parts=4", moments_of(rng)
+        target, sampler = Gaussian.of(moments, (1, 1, 4)), Sampler("ddim:steps=4,grid=uniform,prior=matched")
+        wrong = NetworkError(Parametrization.EPS, 0.1, limit)
+
+        def error(free):
+            return law(process(free, moments, spec), sampler, target, wrong).distance(target).sum()
+
+        free = (torch.randn(4, 4, generator=rng, dtype=torch.float64) / 4).requires_grad_()
+        (gradient,) = torch.autograd.grad(error(free), free)
+        for place in ((0, 1), (2, 0), (3, 3)):
+            step = torch.zeros(4, 4, dtype=torch.float64)
+            step[place] = 1e-6
+            change = error(free.detach() + step) - error(free.detach() - step)
+            assert float(change / 2e-6) == pytest.approx(float(gradient[place]), rel=1e-4)
 
     def test_a_trajectory_that_is_learned_reaches_it(self, rng):
         """With the optimal model in the place of a network, which `trig` follows exactly, by the loss with which runs learn."""
