@@ -22,7 +22,8 @@ def process_state() -> dict[str, Any]:
         "the random state": random.getstate(),
         "torch's default dtype": torch.get_default_dtype() if torch else None,
         "torch's gradient mode": torch.is_grad_enabled() if torch else True,
-        "torch's default device": str(torch.get_default_device()) if torch else None,
+        # Of a tensor: `get_default_device` of torch 2.9 fails where one was set, and none is any more.
+        "torch's default device": str(torch.empty(0).device) if torch else None,
         "torch's number of threads": torch.get_num_threads() if torch else None,
         "torch's random state": torch.get_rng_state().numpy().tobytes() if torch else None,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -339,7 +340,7 @@ def _parts(facts: Mapping[str, Any]) -> tuple[Outside, Inside]:
 def _network(facts: Mapping[str, Any], in_channels: int | None = None, meta: bool = False) -> nn.Module:
     outside, inside = _parts(facts)
     channels = outside.img_channels
-    with torch.device("meta" if meta else torch.get_default_device()):
+    with torch.device("meta") if meta else nullcontext():
         model = NETWORKS[facts["model_type"]][1](
             img_resolution=outside.img_resolution,
             in_channels=in_channels or channels,
