@@ -142,8 +142,8 @@ class Level:
     @property
     def theta_speed(self) -> Tensor:
         """``dθ/di = -dλ/di sin θ cos θ`` at real steps, float64: how fast signal turns to noise, the clock of `gendiff.flow`."""
-        sin_cos = (2 * self.theta).sin() / 2
-        # Where one of both has vanished nothing turns, however fast λ falls.
+        sin_cos = self.log_a.exp() * self.log_s.exp() * self.variance.sqrt() / self.log_v.exp()
+        # Where one of both has vanished, which θ knows to rounding alone, nothing turns, however fast λ falls.
         speed = torch.where(sin_cos > 0, -self.half_log_snr_speed * sin_cos, 0.0)
         return speed
 

@@ -178,6 +178,12 @@ def test_θ_turns_as_fast_as_its_differences_say():
     assert torch.allclose(own.at(i).theta_speed, (ahead - behind) / 1e-5, rtol=1e-4, atol=1e-8)
 
 
+def test_θ_rests_where_the_signal_has_vanished_however_fast_its_logarithm_falls():
+    own = Diffusion.of("dct", "rectified-flow", (1, 2, 2), N=10)
+    assert own.at(10.0).a.eq(0).all()
+    assert own.at(torch.tensor([10.0], dtype=torch.float64)).theta_speed.eq(0).all()
+
+
 # --- the ODE -----------------------------------------------------------------------------------------------------------
 
 
