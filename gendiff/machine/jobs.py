@@ -36,9 +36,7 @@ Say = Callable[[Any], None]
 ASK = getattr(signal, "SIGUSR2", signal.SIGTERM)  # no scheduler and no terminal sends it to a job too
 PDEATHSIG = 1  # of prctl: the signal that comes when the parent ends
 SPARE = 0.8  # of the memory that is free: what jobs may take together
-LARGE = (
-    24 * 2**30
-)  # bytes free on a card that is large: on another one follows the other, unless somebody says otherwise
+LARGE = 24 * 2**30  # bytes free on a card that workers share by themselves
 HALF = 0.5  # of what is free there: what workers may take together by themselves; what is measured takes memory too
 MOST = 4  # workers on one card by themselves: a card that is busy gains nothing by more
 CONTEXT = 2**30  # bytes that a process takes on a card before it computes

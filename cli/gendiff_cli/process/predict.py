@@ -384,7 +384,8 @@ def _at(row: dict[str, Any] | None, keys: tuple[str, ...]) -> float | None:
     value: Any = row
     for key in keys:
         value = None if value is None else value.get(key)
-    return value  # type: ignore[no-any-return]  # a number, or nothing
+    number: float | None = value
+    return number
 
 
 def _print_bands(rows: list[dict[str, Any]], bands: int) -> None:
