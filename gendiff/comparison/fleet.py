@@ -169,7 +169,7 @@ class Fleet:
         """Whether a job was killed; raises the error of its worker where that failed by itself."""
         try:
             code: int = job.result()
-        except Exception:  # killed: it left no result
+        except Exception:  # killed: it left no result, for which submitit has errors of its own; deaths are counted
             return True
         if code in STOPPED:
             return code != 0

@@ -151,7 +151,7 @@ def _announce(address: str, browser: bool) -> None:
 
 
 def _serve(explorer: Explorer, model: TrainedModel | None, listener: socket.socket) -> None:
-    from gendiff_cli.explorer.page import serve
     from gendiff_cli.explorer.reverse import Reverse
+    from gendiff_cli.explorer.server import serve
 
     serve(explorer, None if model is None else Reverse(model), listener)
