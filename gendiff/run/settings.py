@@ -93,7 +93,8 @@ class TrainSettings(Settings):
     )
     compile: Literal["auto"] | bool = Field(
         "auto",
-        description="torch.compile; auto: on a GPU, after the first picture of a run that goes on for ten minutes",
+        description="torch.compile; auto: on a GPU, after the first picture of a run that goes on for ten minutes, "
+        "and kept where steps are seen to be faster",
     )
     recompute: bool = Field(
         False, description="compute activations a second time for the gradient: much less memory, a third more work"
@@ -101,7 +102,9 @@ class TrainSettings(Settings):
     shard: bool = Field(
         False, description="each of several processes holds a part of the network (FSDP2): for one that does not fit"
     )
-    capture: bool = Field(True, description="record the whole step as one CUDA graph, where the device is a GPU")
+    capture: Literal["auto"] | bool = Field(
+        "auto", description="on a GPU, record the whole step as one CUDA graph; auto: where that can be done; true: or refuse"
+    )
     deterministic: bool = Field(
         False, description="repeat to the bit on a GPU too, where runs otherwise repeat to rounding; slower"
     )

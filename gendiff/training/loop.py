@@ -185,6 +185,7 @@ def _loop(
                     raise halt(requests[0] if requests else signal.SIGTERM)
                 if trainer.saved(step) and (end - step) * settings.batch > WORTH_COMPILING * images_per_s:
                     trainer.compile_from_here()
+                trainer.keep_the_faster()
         except StopRequest as request:
             raise halt(request.number) from request
 

@@ -158,6 +158,11 @@ class Step:
         self._batch: Batch | None = None
         self.recorded = None if recorder is None else Recorded(recorder, WARM)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the steps to come are all done in one way: recorded, or known not to be."""
+        return self.recorded is None or self.recorded.replay is not None or bool(self.recorded.why_not)
+
     def __call__(self, batch: Batch, rate: float, decays: Sequence[float]) -> None:
         """One step with a batch on the device, a learning rate and the decay of each average."""
         self.rate.fill_(rate)

@@ -40,6 +40,7 @@ from gendiff.shapes import whole
 from gendiff.streams import stream
 from gendiff.training import moments
 from gendiff.training.inheritance import Inheritance, inherit
+from gendiff.training.pace import Pace
 from gendiff.training.recipe import build_optimizer, decays, learning_rate
 from gendiff.training.recomputing import Recomputing
 from gendiff.training.sharding import copies, local, put, shard
@@ -81,6 +82,8 @@ class Trainer:
         self.window = Window()
         self._said = False  # why steps are not recorded
         self._tried_to_compile = False
+        self._pace = Pace()
+        self._uncompiled: float | None = None  # seconds of a step before the network was compiled, until that is judged
         too_large = f"the network of model '{config.model.name}' is too large to be trained here"
         with memory_for(too_large, "make it smaller: --model or --set model.KEY=VALUE"):
             self._build()
@@ -203,8 +206,29 @@ class Trainer:
         left_to_us = self.settings.compile == "auto" and not self.settings.deterministic
         if left_to_us and self.late and self.world.size == 1 and not self._tried_to_compile:
             self._tried_to_compile = True
+            self._uncompiled, self._pace = self._pace.seconds, Pace()
             self._compile()
             self._renew_step()
+
+    def keep_the_faster(self) -> None:
+        """Leave the network as it was where compiling it, which was left to us, is seen not to pay."""
+        before, now = self._uncompiled, self._pace.seconds
+        if before is None or now is None:
+            return
+        self._uncompiled = None
+        if now >= before:
+            warnings.warn(
+                f"compiled, a step takes {1e3 * now:.3g} ms, and {1e3 * before:.3g} as it was: it goes on as it was",
+                stacklevel=3,
+            )
+            self._leave_uncompiled()
+
+    def _leave_uncompiled(self) -> None:
+        self.compiling, self.denoiser.network = False, self.network
+        if self.denoiser.channels_last:
+            self.denoiser.channels_last = False
+            self._lay_out(torch.contiguous_format)
+        self._renew_step()
 
     @property
     def compiled(self) -> bool:
@@ -222,6 +246,8 @@ class Trainer:
         recorder = recorder_for(self.device) if self.settings.capture else None
         if recorder and self.world.size > 1:
             # Whether it can be recorded each process sees for itself: one that cannot would wait for sums of the others forever.
+            if self.settings.capture is True:
+                raise _not_recorded(f"there are {self.world.size} processes, which must all do the same")
             warnings.warn(
                 "steps are launched kernel by kernel: those of several processes are not recorded, which must all do the same",
                 stacklevel=4,
@@ -305,6 +331,8 @@ class Trainer:
         nothing was done yet that the disk does not hold. Raises `GendiffError` where it is seen that too many were not applied.
         """
         step = self.step + 1
+        if self.take_step.settled and not self.compiling:
+            self._pace.begin(self.step)
         with memory_for(*self.too_large):
             batch = batch.to(self.device)
             with interruptible() if self.compiling else nullcontext():
@@ -328,14 +356,15 @@ class Trainer:
             if not (self.compiling and self.settings.compile == "auto"):
                 raise
             warnings.warn(f"the network could not be compiled, and runs as it is: {reason(error)}", stacklevel=4)
-            self.compiling, self.denoiser.network = False, self.network
-            self._renew_step()
+            self._leave_uncompiled()
             self._take(step, batch)
 
     def _say_why_not(self) -> None:
         recorded = self.take_step.recorded
         if recorded and recorded.why_not and not self._said:
             self._said = True
+            if self.settings.capture is True:
+                raise _not_recorded(recorded.why_not)
             warnings.warn(
                 f"steps are launched kernel by kernel, for they could not be recorded: {recorded.why_not}", stacklevel=3
             )
@@ -343,6 +372,7 @@ class Trainer:
     def look(self) -> None:
         """Read what steps came to, which waits for them; raises `GendiffError` where too many in a row were not applied."""
         self._read()
+        self._pace.end(self.step)
         # Fewer are given up on too where there are no others: a run must not end as if it had trained.
         hopeless = self.step == self.settings.steps and 0 < self.failures >= self.step - self.first_step
         if self.failures >= PATIENCE or hopeless:
@@ -540,3 +570,13 @@ class Trainer:
             details=[*details, f"none of these steps was applied{'' if self.sharded else '; a checkpoint was saved'}"],
             fix="start a new run with a lower --lr, or with --precision fp32",
         )
+
+
+def _not_recorded(why: str) -> ConfigError:
+    """What to raise where nothing but recorded steps is asked for."""
+    return ConfigError(
+        "steps cannot be recorded",
+        details=[why],
+        fix="let them be launched kernel by kernel: --set train.capture=auto",
+        subject="train.capture",
+    )
