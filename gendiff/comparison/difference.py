@@ -91,7 +91,7 @@ class Measured:
         return cls(value, (high - low) / 2 / quantile(freedom, level), freedom, low, high)
 
 
-def settling_seeds(estimate: Estimate, level: float) -> int | None:
+def settling_seeds(estimate: Estimate, level: float, others: float = 0.0) -> int | None:
     """How many seeds it takes until the interval of a paired difference would exclude 0, were it as it is seen.
 
     The smallest n with ``t_{n-1} · sd(d)/sqrt(n) < |mean d|``, sd and mean those that are seen: sd is read off the interval. Both
@@ -101,6 +101,7 @@ def settling_seeds(estimate: Estimate, level: float) -> int | None:
     Args:
         estimate: an interval over at least three seeds; two know next to nothing of the spread.
         level: that of the interval.
+        others: degrees of freedom that its spread has from other comparisons (`gendiff.comparison.moderation`).
 
     Returns:
         None where nothing is known of the spread, the difference is 0, or it takes more than `MOST_SEEDS`.
@@ -109,9 +110,14 @@ def settling_seeds(estimate: Estimate, level: float) -> int | None:
     if estimate.method != "seeds" or estimate.seeds < FEWEST or estimate.high is None or estimate.value == 0:
         return None
     half = estimate.high - estimate.value
-    sd = half * math.sqrt(estimate.seeds) / quantile(estimate.seeds - 1, level)
+    sd = half * math.sqrt(estimate.seeds) / quantile(others + estimate.seeds - 1, level)
     return next(
-        (n for n in range(2, MOST_SEEDS + 1) if quantile(n - 1, level) * sd / math.sqrt(n) < abs(estimate.value)), None
+        (
+            n
+            for n in range(2, MOST_SEEDS + 1)
+            if quantile(others + n - 1, level) * sd / math.sqrt(n) < abs(estimate.value)
+        ),
+        None,
     )
 
 

@@ -6,7 +6,8 @@ pictures that are held out; the intervals are of paired differences, as in any c
 process that moves all components alike is the twin itself, whatever its basis is called.
 
 One sentence says what was found. It may name any arm, with any objective, at any number of evaluations, so that all of these
-differences share one level: where no process differs from the twin, it names one in 5 of 100 such experiments at most.
+differences share one level: where no process differs from the twin, it names one in 5 of 100 such experiments at most. What three
+seeds say of a spread is completed by the spreads of the other comparisons (`gendiff.comparison.moderation`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,17 @@ import torch
 
 from gendiff.comparison import report
 from gendiff.comparison.arm import Arm
-from gendiff.comparison.difference import Estimate, difference, over_seeds, quantile, settling_seeds, simultaneous
+from gendiff.comparison.difference import (
+    Estimate,
+    Measured,
+    difference,
+    over_seeds,
+    quantile,
+    settling_seeds,
+    simultaneous,
+)
 from gendiff.comparison.engine import Comparison
+from gendiff.comparison.moderation import Spread
 from gendiff.comparison.plan import LEVEL, Contender, Plan
 from gendiff.comparison.reproduction import Scale
 from gendiff.comparison.result import Curves, curves
@@ -125,23 +135,38 @@ def found(about: Mapping[str, Any], numbers: Mapping[str, Curves]) -> dict[str, 
         for arm, at in curve.items()
         for count, by_seed in at.items()
     ]
-    judged = sum(arm not in (TWIN, CHECK) for _, arm, *_ in points)
-    level, rows = simultaneous(LEVEL, judged), list[dict[str, Any]]()
-    for objective, arm, count, by_seed in points:
-        row = {"objective": objective, "arm": arm, "evaluations": count, "difference": None, "outcome": None}
-        row["value"] = over_seeds(list(by_seed.values()), LEVEL).value
+    judged = [place for place, (_, arm, *_) in enumerate(points) if arm not in (TWIN, CHECK)]
+    level = simultaneous(LEVEL, len(judged))
+    rows = [
+        {"objective": objective, "arm": arm, "evaluations": count, "value": _mean(by_seed)}
+        | {"difference": None, "outcome": None}
+        for objective, arm, count, by_seed in points
+    ]
+    against, scales = dict[int, Estimate](), dict[int, float]()
+    for place, (objective, arm, count, by_seed) in enumerate(points):
         if arm != TWIN:
-            against = difference(by_seed, numbers[objective][TWIN][count], level).within((low - high, high - low))
-            row |= {"difference": asdict(against), "outcome": outcome(against, higher)}
-        rows.append(row)
+            of_twin = numbers[objective][TWIN][count]
+            against[place] = difference(by_seed, of_twin, level)
+            scales[place] = (_mean(by_seed) + _mean(of_twin)) / 2
+    spread = Spread.of([against[place] for place in judged], [scales[place] for place in judged], level)
+    for place, estimate in against.items():
+        if place in judged:
+            estimate = spread.moderate(estimate, scales[place], level)
+        estimate = estimate.within((low - high, high - low))
+        rows[place] |= {"difference": asdict(estimate), "outcome": outcome(estimate, higher)}
     facts = {
         **{key: about[key] for key in ("number", "n", "seeds", "reference")},
         "level": LEVEL,
-        "comparisons": judged,
+        "comparisons": len(judged),
         "difference_level": level,
+        "spread": asdict(spread),
         "rows": rows,
     }
     return {"finding": finding(facts), **facts}
+
+
+def _mean(by_seed: Mapping[int, Measured]) -> float:
+    return over_seeds(list(by_seed.values()), LEVEL).value
 
 
 def finding(facts: Mapping[str, Any]) -> str:
@@ -203,17 +228,23 @@ def _sight(facts: Mapping[str, Any]) -> str:
     seeds, level = len(facts["seeds"]), facts["difference_level"]
     if seeds < 2:
         return ""
-    reach, of_twice = (f"{quantile(count - 1, level):.2g}" for count in (seeds, 2 * seeds))
+    others, relative = facts["spread"]["freedom"], facts["spread"]["relative"]
+    reach, of_twice = (f"{quantile(others + count - 1, level):.2g}" for count in (seeds, 2 * seeds))
     text = (
         f"With {seeds} seeds an interval reaches {reach} standard errors to each side, with {2 * seeds} it would reach "
         f"{of_twice}: what is not told apart is not shown to be equal."
     )
+    if others:
+        text += (
+            f" The standard error of a comparison is of its own seeds, {seeds - 1} degrees of freedom, and of how much seeds "
+            f"differ in the others, {relative:.2g} of the number, which count as {others:.2g} more (Smyth 2004)."
+        )
     settling = [
         (count, row)
         for row in facts["rows"]
         if row["arm"] not in (TWIN, CHECK)
         and row["outcome"] == "undecided"
-        and (count := settling_seeds(Estimate(**row["difference"]), level))
+        and (count := settling_seeds(Estimate(**row["difference"]), level, others))
     ]
     if settling:
         count, row = min(settling, key=lambda pair: pair[0])

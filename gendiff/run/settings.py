@@ -103,7 +103,8 @@ class TrainSettings(Settings):
         False, description="each of several processes holds a part of the network (FSDP2): for one that does not fit"
     )
     capture: Literal["auto"] | bool = Field(
-        "auto", description="on a GPU, record the whole step as one CUDA graph; auto: where that can be done; true: or refuse"
+        "auto",
+        description="on a GPU, record the whole step as one CUDA graph; auto: where that can be done; true: or refuse",
     )
     deterministic: bool = Field(
         False, description="repeat to the bit on a GPU too, where runs otherwise repeat to rounding; slower"

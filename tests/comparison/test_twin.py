@@ -12,7 +12,7 @@ import torch
 from command import run
 
 from gendiff.comparison import look, report, twin
-from gendiff.comparison.difference import Estimate, Measured, settling_seeds, simultaneous
+from gendiff.comparison.difference import Estimate, Measured, quantile, settling_seeds, simultaneous
 from gendiff.comparison.engine import Comparison
 from gendiff.comparison.fairness import require_fair
 from gendiff.comparison.plan import LEVEL
@@ -156,14 +156,14 @@ NONE = (
 
 
 def test_where_nothing_differs_the_sentence_names_something_no_more_often_than_its_level_says():
-    rng, times = np.random.default_rng(0), 600
+    rng, times = np.random.default_rng(0), 300
     experiments = [drawn(rng) for _ in range(times)]
     wrong = sum(facts["finding"] != NONE for facts in experiments)
     most = 1 - LEVEL
     assert wrong <= times * most + 2 * math.sqrt(times * most * (1 - most))
 
 
-@pytest.mark.parametrize("effect", [-200.0, 200.0])
+@pytest.mark.parametrize("effect", [-10.0, 10.0])
 def test_an_effect_at_one_number_of_evaluations_alone_is_named_there(effect):
     rng = np.random.default_rng(1)
     kind = "better" if effect < 0 else "worse"
@@ -184,14 +184,24 @@ def test_the_level_is_shared_among_all_that_the_sentence_may_name():
     page = markdown(facts)
     assert page.startswith(NONE)
     assert "The intervals of all 40 comparisons hold together at 95% (Bonferroni): each is made at 0.99875." in page
-    assert "With 3 seeds an interval reaches 28 standard errors to each side, with 6 it would reach 6.5: " in page
+    others = facts["spread"]["freedom"]
+    reach, of_twice = (quantile(others + count - 1, facts["difference_level"]) for count in (3, 6))
+    assert of_twice < reach < 6  # by Student's t alone, 28
+    assert (
+        f"With 3 seeds an interval reaches {reach:.2g} standard errors to each side, with 6 it would reach {of_twice:.2g}: "
+        in page
+    )
+    relative = facts["spread"]["relative"]
+    assert relative == pytest.approx(math.sqrt(2) / 50, rel=0.2)
+    assert f" 2 degrees of freedom, and of how much seeds differ in the others, {relative:.2g} of the number, " in page
     estimates = {
         f"{row['arm']} ({row['objective']}) at {row['evaluations']} evaluations": Estimate(**row["difference"])
         for row in facts["rows"]
         if row["arm"] not in ("isotropic", "identity")
     }
     seeds = {
-        where: settling_seeds(estimate, facts["difference_level"]) or math.inf for where, estimate in estimates.items()
+        where: settling_seeds(estimate, facts["difference_level"], others) or math.inf
+        for where, estimate in estimates.items()
     }
     nearest = min(seeds, key=seeds.get)
     assert f"Nearest to a difference is {nearest}: " in page
@@ -214,7 +224,8 @@ def facts(outcomes: dict[str, str], seeds: int = 3) -> dict:
         for count in COUNTS
     ]
     level = {"level": LEVEL, "comparisons": 40, "difference_level": simultaneous(LEVEL, 40)}
-    return {"number": "fd", "n": 100, "seeds": list(range(seeds)), **level, "rows": rows}
+    about = {"number": "fd", "n": 100, "seeds": list(range(seeds)), "spread": {"freedom": 0.0, "relative": 0.0}}
+    return {**about, **level, "rows": rows}
 
 
 def test_the_sentence():
