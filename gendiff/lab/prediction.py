@@ -133,13 +133,14 @@ def dense(data: Data, rotation: Rotation) -> Gaussian:
 def thinned(diffusion: Diffusion) -> tuple[Diffusion, Tensor]:
     """A process of few components that stand for all of them, and how many each stands for, ``(C, K)``.
 
-    Components whose frequency rounds to the same cycle per event, over which moments are smoothed, are told by the one in their
-    middle: its scales, the mean of their variances, and a mean whose square is that of theirs.
+    Components whose frequency rounds to the same cycle per event, over which moments are smoothed, in each channel, are told by
+    the one in their middle: its scales, the mean of their variances, and a mean whose square is that of theirs.
     """
     shape = diffusion.event_shape
-    rho = diffusion.rotation.frequencies(shape)[0].flatten()
+    rho = diffusion.rotation.frequencies(shape)  # a rotation may give each channel frequencies of its own
+    rho = torch.broadcast_to(rho, (rho.shape[0], *spatial(shape))).flatten(1)
     shell = (rho * max(spatial(shape)) / math.pi).round().long()
-    shell = torch.unique(torch.where(rho < 1e-9, -1, shell), return_inverse=True)[1]
+    shell = torch.unique(torch.where(rho < 1e-9, -1, shell), dim=1, return_inverse=True)[1]
     member = torch.nn.functional.one_hot(shell).double()
     order = torch.argsort(shell, stable=True)
     count = member.sum(0)

@@ -16,7 +16,7 @@ from processes import component, diffusion, scales_at
 from rich.text import Text
 from runs import create, settings
 
-from gendiff import Data, GaussianScore, Sampler, sample
+from gendiff import Data, GaussianScore, Rotation, Sampler, sample
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ConfigError
 from gendiff.evaluation.remarks import Real
@@ -123,6 +123,23 @@ def test_few_components_stand_for_all_that_are_alike(velocity):
     few, weight = thinned(process)
     assert float(weight.sum()) == 2 * 9 * 13
     assert few.event_shape[1] < 9 * 13 / 4
+    one = sampler("dpmpp-2m:steps=5,grid=uniform")
+    each = law(few, one, diagonal(few)).distance(diagonal(few))
+    assert float(each @ weight.flatten()) == pytest.approx(predict(process, one, diagonal(process)).total, rel=1e-9)
+
+
+def test_components_are_alike_where_they_are_in_every_channel(monkeypatch):
+    """A rotation may give its second channel frequencies of its own, here those of the first from high to low."""
+    plain = type(component(Rotation, "dct")).frequencies
+
+    def frequencies(self, event_shape):
+        rho = plain(self, event_shape)
+        return torch.cat([rho, rho.flip(1, 2)])
+
+    monkeypatch.setattr(type(component(Rotation, "dct")), "frequencies", frequencies)
+    process = of_data(velocity="isotropic", m=0.7, event=(2, 9, 13))
+    few, weight = thinned(process)
+    assert weight.sum(1).tolist() == [9 * 13, 9 * 13]
     one = sampler("dpmpp-2m:steps=5,grid=uniform")
     each = law(few, one, diagonal(few)).distance(diagonal(few))
     assert float(each @ weight.flatten()) == pytest.approx(predict(process, one, diagonal(process)).total, rel=1e-9)
