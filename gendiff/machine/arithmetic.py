@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import torch
 
+CPUINFO = Path("/proc/cpuinfo")
 SLOW = "this processor has no units for bf16: it takes many times as long as fp32"
 DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}  # of autocast
 
@@ -28,10 +28,9 @@ def is_slow(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and precision == "bf16" and not _has_bf16()
 
 
-@cache
 def _has_bf16() -> bool:
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        flags = CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return True  # it does not say
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
