@@ -85,6 +85,7 @@ def run_and_picture() -> tuple[str, str]:
     return "r", "s/events/000000.png"
 
 
+@pytest.mark.slow
 def test_drawing_has_the_threads_that_are_asked_for_or_free(two_cores, run_and_picture):
     name, picture = run_and_picture
     draw = ("sample", name, "--n", 2, "--steps", 2)

@@ -103,6 +103,7 @@ class TestCommands:
         assert "2 x " in told[-4]
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     def test_it_says_that_other_processes_are_in_the_way(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(Load, "others", lambda self: float(len(cores())))

@@ -16,7 +16,9 @@ SEARCHED = re.compile(r"[-\d.]+ *$|\d+ evaluations", flags=re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
-@pytest.mark.parametrize("line", BLOCKS)
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=pytest.mark.slow if " fit " in line else ()) for line in BLOCKS]
+)
 def test_a_command_prints_what_the_page_shows(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run(*shlex.split(line))

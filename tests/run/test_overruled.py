@@ -56,7 +56,7 @@ SAID = "note: preset paper-church has size 64x64, and with data 'dead-leaves' (f
     [
         ("config", "show", "--preset", "paper-church", "--data", "dead-leaves"),
         ("train", "--preset", "paper-church", "--data", "dead-leaves", *TINY, "--dry-run"),
-        ("process", "show", "--preset", "paper-church", "--data", "dead-leaves"),
+        ("process", "show", "--preset", "paper-church", "--data", "dead-leaves", "--set", "N=20"),
     ],
     ids=lambda line: line[0],
 )

@@ -85,6 +85,7 @@ def test_it_is_recorded_with_the_step(tmp_path, monkeypatch):
     assert final(recorded) == final(plain)
 
 
+@pytest.mark.slow
 def test_it_is_traced_by_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     trainers = [
