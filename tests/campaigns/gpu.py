@@ -1,4 +1,4 @@
-"""Everything that waits for a GPU, in calls of nine minutes: tests, benchmark, determinism, curves, growth, quality, table 1.
+"""Everything that waits for a GPU, in calls of nine minutes: tests, benchmark, determinism, curves, growth, quality, experiments.
 
     python tests/campaigns/gpu.py --out runs/gpu            # again and again, until it exits with something else than 75
 
@@ -77,15 +77,10 @@ def parts(out: Path, device: str, minutes: float, tiny: bool) -> dict[str, list[
 
     quality = ["quality.py", "--sets", "dead-leaves", "--work", str(out / "quality" / "runs"), *place("quality")]
     quality += ["--minutes", left]
-    table1 = [
-        "-m",
-        "gendiff_cli",
-        "reproduce",
-        "table1",
-        *place("table1"),
-        "--minutes",
-        f"{max(minutes - 0.5, 0.1):.2f}",
-    ]
+    until = ["--minutes", f"{max(minutes - 0.5, 0.1):.2f}"]
+    reproduce = {
+        target: ["-m", "gendiff_cli", "reproduce", target, *place(target), *until] for target in ("table1", "twin")
+    }
     of = {
         "tests": ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--known", str(out / "tests"), "tests/gpu"],
         "benchmark": ["unet_benchmark.py", *place("benchmark"), "--minutes", left],
@@ -95,15 +90,14 @@ def parts(out: Path, device: str, minutes: float, tiny: bool) -> dict[str, list[
     }
     if not tiny:
         of["quality"] = [*quality, "--model", "unet", "--steps", "4000", "--count", "2048", "--jobs", "4"]
-        of["table1"] = [*table1, "--scale", "small"]
-        return of
+        return of | {target: [*words, "--scale", "small"] for target, words in reproduce.items()}
     cell = ["--arms", "dct, log 0.14", "--objectives", "wiener", "--seeds", "0", "--steps", "2", "--count", "8"]
     of["tests"] += ["--rehearse"] if device == "cpu" else []
     for name in ("benchmark", "determinism", "curves", "growth"):
         of[name] += ["--scale", "tiny"]
     of["quality"] = [*quality, *cell, "--samplers", "dpmpp-2m", "--evaluations", "5", "--jobs", "1"]
-    of["table1"] = [*table1, "--scale", "tiny", "--steps", "2", "--n", "16", "--at-once", "1"]
-    return of
+    least = ["--scale", "tiny", "--steps", "2", "--n", "16", "--at-once", "1"]
+    return of | {target: [*words, *least] for target, words in reproduce.items()}
 
 
 def run(words: Sequence[str], environment: dict[str, str], seconds: float, held: Sequence[int] = ()) -> int | None:

@@ -455,7 +455,8 @@ class TestGpu:
         return of
 
     def test_each_part_is_done_once_and_goes_on_until_it_is_done(self, tmp_path, monkeypatch, belongs, capsys):
-        codes = {"tests": 0, "benchmark": 0, "determinism": None, "curves": 0, "growth": 0, "quality": 5, "table1": 0}
+        codes = {"tests": 0, "benchmark": 0, "determinism": None, "curves": 0, "growth": 0, "quality": 5}
+        codes |= {"table1": 0, "twin": 0}
         begun, words_of = [], {str(words): name for name, words in gpu.parts(tmp_path, "cpu", 0, tiny=True).items()}
 
         def run(words, environment, seconds, held):
@@ -471,19 +472,19 @@ class TestGpu:
         assert re.search(r"benchmark +done .*\ndeterminism +goes on .*\ncurves +not begun", capsys.readouterr().out)
         codes["determinism"] = 0
         assert gpu.main(self.line(tmp_path)) == 5
-        assert begun[3:] == ["determinism", "curves", "growth", "quality", "table1"]
+        assert begun[3:] == ["determinism", "curves", "growth", "quality", "table1", "twin"]
         assert re.search(r"quality +done, a target is missed", capsys.readouterr().out)
         codes["growth"] = 3
         assert gpu.main(self.line(tmp_path, "--parts", "growth")) == 1
         assert gpu.main(self.line(tmp_path)) == 1  # it is not forgotten
-        assert begun[8:] == ["growth"]
+        assert begun[9:] == ["growth"]
         assert re.search(r"growth +FAILED with 3", capsys.readouterr().out)
         codes["growth"] = 0
         belongs["code"] = "b"
         assert gpu.main(self.line(tmp_path)) == 5
-        assert begun[9:] == list(codes)
+        assert begun[10:] == list(codes)
         assert gpu.main(self.line(tmp_path / "other", "--minutes", "0.2")) == 75  # too little to begin anything
-        assert len(begun) == 16
+        assert len(begun) == 18
 
     def test_what_belongs_to_other_code_is_left_where_it_is_and_not_taken_over(self, tmp_path, monkeypatch, belongs):
         """Each part gets a folder that no other code, hardware, torch or scale has."""
@@ -565,7 +566,7 @@ class TestGpu:
 
     def test_every_part_has_its_script_and_time(self, tmp_path):
         every = gpu.parts(tmp_path, "cuda", 9, tiny=False)
-        assert list(every) == ["tests", "benchmark", "determinism", "curves", "growth", "quality", "table1"]
+        assert list(every) == ["tests", "benchmark", "determinism", "curves", "growth", "quality", "table1", "twin"]
         for words in every.values():
             assert words[0] == "-m" or (gpu.HERE / words[0]).is_file()
         assert every["quality"][every["quality"].index("--minutes") + 1] == "6.75"
