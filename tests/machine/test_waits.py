@@ -1,4 +1,4 @@
-"""On a GPU nothing in a step waits for the host, or brings it something: what does cannot be recorded.
+"""On a GPU nothing in a step of training or sampling waits for the host, or brings it something: what does cannot be recorded.
 
 There is no GPU here. Tensors that are said to be on one compute nothing but shapes and places; what asks for a value of theirs
 raises, and what is brought to them is seen. They have no gradient: of the rest of a step, on a processor, it is seen that it asks
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -20,10 +21,12 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gendiff.denoiser import Denoiser
+from gendiff.denoiser import Denoiser, NetworkScore
 from gendiff.plugin.registry import default_registry
+from gendiff.run.config import Config
 from gendiff.run.layers import Layer, resolve
 from gendiff.run.network import build_denoiser
+from gendiff.sampler import sample
 from gendiff.training import step as step_module
 from gendiff.training.trainer import Trainer
 
@@ -76,6 +79,28 @@ def on_a_gpu(denoiser: Denoiser, mode: FakeTensorMode) -> None:
     denoiser.diffusion = denoiser.diffusion.to(GPU)
 
 
+def moved(value: Any, mode: FakeTensorMode) -> Any:
+    """An update of a plan, or a part of it, where no GPU is."""
+    if isinstance(value, Tensor):
+        return mode.from_tensor(value).to(GPU)
+    if is_dataclass(value):
+        return replace(value, **{field.name: moved(getattr(value, field.name), mode) for field in fields(value)})
+    return tuple(moved(part, mode) for part in value) if isinstance(value, tuple) else value
+
+
+@pytest.fixture(autouse=True)
+def matrices_as_they_are(monkeypatch):
+    """A matrix is made, and looked at, once; there it would have no values."""
+    monkeypatch.setattr("gendiff.rotation._orthonormal", lambda rotation, U, *_: U)
+
+
+def configuration(**asked: Any) -> Config:
+    table = {"N": 20, "sampler": "ancestral", "rotation": "dct", "model": "mlp:width=8,depth=1", "data": "digits"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some processes do not end in noise after so few steps
+        return resolve([Layer("the test", table | asked)]).config.fitted()
+
+
 def every(kind: str, key: str) -> list[Any]:
     """A configuration with each built-in of a kind."""
     names = sorted(entry.name for entry in default_registry().entries() if entry.kind == kind)
@@ -97,12 +122,8 @@ LABELLED = [
         *LABELLED,
     ],
 )
-def test_noising_network_and_loss(asked, monkeypatch):
-    monkeypatch.setattr("gendiff.rotation._orthonormal", lambda rotation, U, *_: U)  # a matrix is made, and seen, once
-    table = {"N": 20, "sampler": "ancestral", "rotation": "dct", "model": "mlp:width=8,depth=1", "data": "digits"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some processes do not end in noise after so few steps
-        config = resolve([Layer("the test", table | asked)]).config.fitted()
+def test_noising_network_and_loss(asked):
+    config = configuration(**asked)
     denoiser, count = build_denoiser(config, CPU), 4
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         on_a_gpu(denoiser, mode)
@@ -138,6 +159,34 @@ def test_gradient_clipping_optimiser_and_averages(monkeypatch, train):
         trainer.take_step._body()
     checks = ("elif not inside.all():", "elif jumps.any():")  # of a processor alone
     assert [line for line in watch.asked if not line.endswith(checks)] == []
+
+
+@pytest.mark.parametrize("velocity", ["blur:schedule=log", "soft-conditioning"])
+@pytest.mark.parametrize(
+    "sampler", ["ddim:steps=5", "trig:solver=ab2,steps=5", "unipc-2:steps=5", "heun:steps=6", "ancestral"]
+)
+def test_sampling(monkeypatch, sampler, velocity):
+    """Once the plan, which is made before the first step and for all pictures, is there."""
+    config = configuration(sampler=sampler, velocity=velocity)
+    denoiser = build_denoiser(config, CPU).eval()
+    plan, brought = config.sampler.plan(denoiser.diffusion), []
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        on_a_gpu(denoiser, mode)
+        there = moved(plan, mode)
+        monkeypatch.setattr("gendiff.sampler._plan", lambda *_: there)
+        model = NetworkScore(denoiser, denoiser.diffusion, config.objective.parametrization)
+        with Watch() as watch:
+            drawn = sample(
+                denoiser.diffusion,
+                model,
+                config.sampler,
+                lambda: torch.zeros(4, *config.data.event_shape, device=GPU),
+                watch=lambda snapshot: brought.append(len(watch.brought)),
+            )
+    assert drawn.device == GPU
+    assert len(brought) == len(plan) + 1
+    assert brought[-1] == brought[0]  # a matrix, and nothing from the first step on
+    assert watch.asked == []
 
 
 def test_what_waits_is_seen():
