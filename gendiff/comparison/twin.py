@@ -232,12 +232,13 @@ def _sight(facts: Mapping[str, Any]) -> str:
     reach, of_twice = (f"{quantile(others + count - 1, level):.2g}" for count in (seeds, 2 * seeds))
     text = (
         f"With {seeds} seeds an interval reaches {reach} standard errors to each side, with {2 * seeds} it would reach "
-        f"{of_twice}: what is not told apart is not shown to be equal."
+        f"{of_twice} smaller ones: what is not told apart is not shown to be equal."
     )
     if others:
+        count = f"{others:.0f}" if others > 10 else f"{others:.1f}"
         text += (
             f" The standard error of a comparison is of its own seeds, {seeds - 1} degrees of freedom, and of how much seeds "
-            f"differ in the others, {relative:.2g} of the number, which count as {others:.2g} more (Smyth 2004)."
+            f"differ in the others, {relative:.2g} of the number, which count as {count} more (Smyth 2004)."
         )
     settling = [
         (count, row)

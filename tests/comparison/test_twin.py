@@ -188,7 +188,7 @@ def test_the_level_is_shared_among_all_that_the_sentence_may_name():
     reach, of_twice = (quantile(others + count - 1, facts["difference_level"]) for count in (3, 6))
     assert of_twice < reach < 6  # by Student's t alone, 28
     assert (
-        f"With 3 seeds an interval reaches {reach:.2g} standard errors to each side, with 6 it would reach {of_twice:.2g}: "
+        f"With 3 seeds an interval reaches {reach:.2g} standard errors to each side, with 6 it would reach {of_twice:.2g} smaller ones: "
         in page
     )
     relative = facts["spread"]["relative"]
