@@ -235,10 +235,10 @@ def _sight(facts: Mapping[str, Any]) -> str:
         f"{of_twice} smaller ones: what is not told apart is not shown to be equal."
     )
     if others:
-        count = f"{others:.0f}" if others > 10 else f"{others:.1f}"
+        so_many = f"{others:.0f}" if others > 10 else f"{others:.1f}"
         text += (
             f" The standard error of a comparison is of its own seeds, {seeds - 1} degrees of freedom, and of how much seeds "
-            f"differ in the others, {relative:.2g} of the number, which count as {count} more (Smyth 2004)."
+            f"differ in the others, {relative:.2g} of the number, which count as {so_many} more (Smyth 2004)."
         )
     settling = [
         (count, row)

@@ -187,10 +187,8 @@ def test_the_level_is_shared_among_all_that_the_sentence_may_name():
     others = facts["spread"]["freedom"]
     reach, of_twice = (quantile(others + count - 1, facts["difference_level"]) for count in (3, 6))
     assert of_twice < reach < 6  # by Student's t alone, 28
-    assert (
-        f"With 3 seeds an interval reaches {reach:.2g} standard errors to each side, with 6 it would reach {of_twice:.2g} smaller ones: "
-        in page
-    )
+    assert f"With 3 seeds an interval reaches {reach:.2g} standard errors to each side, " in page
+    assert f"with 6 it would reach {of_twice:.2g} smaller ones: " in page
     relative = facts["spread"]["relative"]
     assert relative == pytest.approx(math.sqrt(2) / 50, rel=0.2)
     assert f" 2 degrees of freedom, and of how much seeds differ in the others, {relative:.2g} of the number, " in page
