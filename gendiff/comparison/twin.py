@@ -21,13 +21,14 @@ import torch
 from gendiff.comparison import report
 from gendiff.comparison.arm import Arm
 from gendiff.comparison.difference import Estimate, difference, over_seeds, quantile, settling_seeds, simultaneous
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
+from gendiff.comparison.listener import Listener
 from gendiff.comparison.plan import LEVEL, Contender, Plan
 from gendiff.comparison.reproduction import Scale
 from gendiff.comparison.result import Curves, curves
 from gendiff.comparison.result import result as result_of
 from gendiff.comparison.verdict import listed, number, outcome, signed
-from gendiff.comparison.work import Listener
 from gendiff.evaluation.number import bounds
 from gendiff.features import Features
 from gendiff.machine.jobs import ALONE, Crew
@@ -98,10 +99,10 @@ def twin(
     results, numbers, pages = dict[str, dict[str, Any]](), dict[str, Curves](), list[Path]()
     for objective, comparison in comparisons.items():
         with comparison.working() as heed:
-            comparison.finish(registry, device, listener, heed, crew)
+            engine = Engine(comparison, registry, device, listener, heed, crew)
+            engine.finish()
             results[objective], numbers[objective] = result_of(comparison, ()), curves(comparison)
-            looks = comparison.looks(registry, device, listener, heed, crew)
-            pages += report.write(comparison, results[objective], looks)[1:2]
+            pages += report.write(comparison, results[objective], engine.looks())[1:2]
     facts = found(next(iter(results.values())), numbers)
     values, page = folder / "twin.json", folder / "twin.md"
     Files().replace(values, json_bytes(facts))

@@ -13,7 +13,7 @@ from command import run
 
 from gendiff.comparison import look, report, twin
 from gendiff.comparison.difference import Estimate, Measured, settling_seeds, simultaneous
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.comparison.fairness import require_fair
 from gendiff.comparison.plan import LEVEL
 from gendiff.comparison.twin import ARMS, EVALUATIONS, OBJECTIVES, SCALES, finding, found, markdown, plan
