@@ -82,7 +82,7 @@ def _plans(experiment: Experiment) -> dict[str, Plan]:
             layers,
             experiment.seeds or scale.seeds,
             experiment.n or scale.n,
-            twin.EVALUATIONS[experiment.scale],
+            scale.evaluations,
             [one for one in instruments if isinstance(one, Features)],
             [one for one in instruments if isinstance(one, Metric)],
             **experiment.asked,

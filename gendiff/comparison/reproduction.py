@@ -73,6 +73,7 @@ class Scale:
         features: what the Fréchet distance is taken in.
         n: samples of each run.
         seeds: how many.
+        evaluations: as of a `Plan`.
 
     """
 
@@ -80,6 +81,7 @@ class Scale:
     features: str
     n: int
     seeds: int
+    evaluations: tuple[int, ...] = ()
 
 
 SCALES = {
@@ -109,6 +111,7 @@ def plan(
         seeds=tuple(range(seeds)),
         features=(Features.model_validate(features or scale.features),),
         n=n,
+        evaluations=scale.evaluations,
         precision=precision,
         compiled=compiled,
     )

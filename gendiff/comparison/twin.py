@@ -49,14 +49,9 @@ ARMS = {
 }
 OBJECTIVES = ("wiener", "eps")
 SCALES = {
-    "tiny": Scale("twin-tiny", "random-conv", 64, 1),
-    "small": Scale("twin-small", "random-conv", 512, 3),
-    "full": Scale("twin-full", "random-conv", 5000, 3),
-}
-EVALUATIONS: Mapping[str, tuple[int, ...]] = {
-    "tiny": (5, 20),
-    "small": (5, 10, 20, 50, 100),
-    "full": (5, 10, 20, 50, 100),
+    "tiny": Scale("twin-tiny", "random-conv", 64, 1, (5, 20)),
+    "small": Scale("twin-small", "random-conv", 512, 3, (5, 10, 20, 50, 100)),
+    "full": Scale("twin-full", "random-conv", 5000, 3, (5, 10, 20, 50, 100)),
 }
 
 
