@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,12 +38,11 @@ if TYPE_CHECKING:
     import torch
 
     from gendiff.comparison.cost import Cost
-    from gendiff.comparison.engine import Comparison
+    from gendiff.comparison.directory import Comparison
+    from gendiff.comparison.engine import Engine
     from gendiff.comparison.fairness import Unequal
     from gendiff.comparison.plan import Contender, Plan
-    from gendiff.comparison.work import Listener
     from gendiff.features import Features
-    from gendiff.machine.jobs import Crew
     from gendiff.metric import Metric
     from gendiff.plugin.registry import Registry
     from gendiff.run.layers import Layer
@@ -164,13 +162,15 @@ def compare(
         )
     registry: Registry = context.obj
     load = Load()
-    from gendiff.comparison.engine import Comparison
+    from gendiff.comparison.directory import Comparison
+    from gendiff.comparison.engine import Engine
     from gendiff.comparison.fairness import require_fair
     from gendiff.comparison.gate import Gate
     from gendiff.comparison.measure import rehearse
     from gendiff.comparison.settings import sentences
     from gendiff.comparison.sweep import swept
     from gendiff.machine.world import join
+    from gendiff_cli.progress import Bars
 
     if take_part is not None:
         _join(context, registry, take_part, device, threads)
@@ -220,11 +220,14 @@ def compare(
             return
         comparison = comparison or Comparison.create(plan, out, sys.argv[1:])
         note(f"in {comparison.path}")
-        spread = partial(_spread, comparison, workers, parameters, device) if workers is not None else None
         try:
-            facts, files = _compared(comparison, registry, world.device, unequal, gate or [], crew, spread)
+            with comparison.working() as heed:
+                engine = Engine(comparison, registry, world.device, Bars(registry), heed, crew)
+                if workers is not None:
+                    _spread(engine, workers, parameters, device)
+                facts, files = _compared(engine, unequal, gate or [])
         except Stopped as stop:
-            if spread is not None:
+            if workers is not None:
                 own = [word for text in worker or [] for word in ("--worker", text)]
                 stop.fix = f"go on: {command('compare', '--resume', comparison.path, '--workers', workers, *own)}"
             raise
@@ -238,33 +241,21 @@ def _cost(plan: Plan, device: torch.device, comparison: Comparison | None) -> Co
         return cost(plan, device, comparison)
 
 
-def _compared(
-    comparison: Comparison,
-    registry: Registry,
-    device: torch.device,
-    unequal: Sequence[Unequal],
-    gates: Sequence[str],
-    crew: Crew,
-    spread: Callable[[Listener, Callable[[], None]], None] | None = None,
-) -> tuple[dict[str, Any], list[Path]]:
-    """Do what is left to do, here or where it is ``spread`` to, and write the report."""
+def _compared(engine: Engine, unequal: Sequence[Unequal], gates: Sequence[str]) -> tuple[dict[str, Any], list[Path]]:
+    """Do what is left to do, and write the report."""
     from gendiff.comparison import report as pages
     from gendiff.comparison.result import result as result_of
-    from gendiff_cli.progress import Bars
 
-    listener = Bars(registry)
-    with comparison.working() as heed:
-        if spread is not None:
-            spread(listener, heed)
-        comparison.finish(registry, device, listener, heed, crew)
-        looks = comparison.looks(registry, device, listener, heed, crew)
-        facts = result_of(comparison, unequal, gates)
-        return facts, pages.write(comparison, facts, looks)
+    engine.finish()
+    looks = engine.looks()
+    facts = result_of(engine.comparison, unequal, gates)
+    return facts, pages.write(engine.comparison, facts, looks)
 
 
 def _join(context: typer.Context, registry: Registry, path: Path, device: str | None, threads: int | None) -> None:
     """Do what nobody else does of a comparison, until nothing is left."""
-    from gendiff.comparison.engine import Comparison
+    from gendiff.comparison.directory import Comparison
+    from gendiff.comparison.engine import Engine
     from gendiff.machine.world import join
     from gendiff_cli.progress import Bars
 
@@ -281,33 +272,27 @@ def _join(context: typer.Context, registry: Registry, path: Path, device: str | 
     with join(device) as world:
         one_at_a_time(threads, world.device)
         with comparison.working(alone=False) as heed:
-            comparison.share(registry, world.device, Bars(registry), heed)
+            Engine(comparison, registry, world.device, Bars(registry), heed).share()
     result(f"nothing is left to do in {path}")
     next_step(command("compare", "--resume", path))
 
 
-def _spread(
-    comparison: Comparison,
-    workers: int,
-    parameters: Mapping[str, Any],
-    device: str | None,
-    listener: Listener,
-    heed: Callable[[], None],
-) -> None:
+def _spread(engine: Engine, workers: int, parameters: Mapping[str, Any], device: str | None) -> None:
     """Let workers do what is missing, on a CPU with as many threads as this process has: they decide last bits."""
     import torch
 
     from gendiff.comparison.fleet import Fleet, Worker
     from gendiff_cli.worker import work
 
+    comparison = engine.comparison
     if not (left := comparison.left()):
         return
     own = ["--device", device] if device is not None else []
     line = command("compare", "--join", comparison.path.absolute(), "--threads", torch.get_num_threads(), *own)
     fleet = Fleet(comparison.path / "workers", Worker(work, shlex.split(line)[1:]), workers, parameters)
     note(f"{counted(workers, 'worker')} ({fleet.cluster}), whose logs are in {fleet.folder}")
-    with listener.working(f"{counted(workers, 'worker')}: pieces of work", left) as advance:
-        fleet.finish(comparison.left, heed, advance, note)
+    with engine.listener.working(f"{counted(workers, 'worker')}: pieces of work", left) as advance:
+        fleet.finish(comparison.left, engine.heed, advance, note)
 
 
 def _parameters(texts: Sequence[str], workers: int | None, at_once: int | None) -> dict[str, Any]:

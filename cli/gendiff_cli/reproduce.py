@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +13,8 @@ from gendiff.command import command, look_at, quoted, words
 from gendiff.errors import ConfigError, did_you_mean
 from gendiff.machine.load import Load
 from gendiff_cli.console import busy, json_result, next_step, note, result
-from gendiff_cli.crew import AtOnceOption, ThreadsOption, crew_of
-from gendiff_cli.measured import chosen_instruments
+from gendiff_cli.crew import AtOnceOption, ThreadsOption
+from gendiff_cli.experiment import Experiment
 from gendiff_cli.opening import asking
 from gendiff_cli.options import (
     DeviceOption,
@@ -29,16 +27,10 @@ from gendiff_cli.options import (
     spec_option,
     typed,
 )
-from gendiff_cli.remarks import remark_overruled
-from gendiff_cli.training import machine
 from gendiff_cli.twin import of_twin
 
 if TYPE_CHECKING:
-    import torch
-
-    from gendiff.comparison.engine import Comparison
-    from gendiff.comparison.reproduction import Scale
-    from gendiff.plugin.registry import Registry
+    from gendiff.comparison.directory import Comparison
 
 TARGETS = ("figure1", "figure2", "figure3", "figure4", "table1", "twin")
 SCALES = ("tiny", "small", "paper")
@@ -106,24 +98,17 @@ def reproduce(
     _refuse_unused(context, target, scale)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("a reproduction runs in one process", fix="start it without torchrun")
+    from gendiff.comparison.engine import Engine
     from gendiff.comparison.measure import rehearse
-    from gendiff.comparison.reproduction import SCALES as KNOWN
     from gendiff.comparison.reproduction import figure4
     from gendiff.comparison.reproduction import reproduce as make
     from gendiff.machine.stopping import within
     from gendiff.machine.world import choose_device, join
     from gendiff_cli.progress import Bars
 
-    if target == "twin":
-        with within(minutes):
-            of_twin(
-                context.obj, scale, given, seeds, steps, n, features, fid_weights, asking(precision, compiled, device),
-                device, load, at_once, threads, out or Path("reproductions") / f"twin-{scale}", dry_run, json,
-            )  # fmt: skip
-        return
     # A comparison takes no folder that holds something else, and figure4 is the same at every scale.
     name = target if target == "figure4" else f"paper-{scene}" if scale == "paper" else scale
-    folder = out or Path("reproductions") / name
+    folder = out or Path("reproductions") / (f"twin-{scale}" if target == "twin" else name)
     if target == "figure4":
         files = figure4(folder)
     else:
@@ -133,21 +118,25 @@ def reproduce(
                 where="--scale paper",
                 fix=f"give --data lsun:path=DIR, the folder of LSUN {scene}, or a packed set: docs/data.md",
             )
-        comparison = _comparison(
-            context.obj, KNOWN[scale], scene, given, seeds, steps, n, features, fid_weights,
-            asking(precision, compiled, device), folder, dry_run,
+        experiment = Experiment(
+            registry=context.obj, scale=scale, given=given, seeds=seeds, steps=steps, n=n, features=features,
+            weights=fid_weights, asked=asking(precision, compiled, device), device=device, threads=threads, at_once=at_once,
+            load=load, folder=folder, dry_run=dry_run, json=json,
         )  # fmt: skip
+        if target == "twin":
+            with within(minutes):
+                of_twin(experiment)
+            return
+        comparison = _comparison(experiment, scene)
         if target == "table1":
             rehearse(comparison.plan, choose_device("cpu"))  # what would fail after hours fails here
-        count, what = len(comparison.plan.cells()), "runs are trained and measured"
         if dry_run:
-            crew = crew_of(count, at_once, threads, choose_device(device), what, sharing=True)
-            _forecast(target, scale, comparison, choose_device(device), partial(machine, load=load, crew=crew), json)
+            _forecast(target, experiment, comparison)
             return
         note(f"in {comparison.path}")
         with within(minutes), join(device) as world, comparison.working() as heed:
-            crew = crew_of(count, at_once, threads, world.device, what, sharing=True)
-            files = make(target, comparison, context.obj, world.device, Bars(context.obj), heed, crew)
+            crew = experiment.crew(len(comparison.plan.cells()), world.device)
+            files = make(target, Engine(comparison, context.obj, world.device, Bars(context.obj), heed, crew))
     if json:
         json_result({"target": target, "scale": scale, "files": [str(file) for file in files]})
     else:
@@ -165,57 +154,38 @@ def reproduce(
         next_step(quoted("gendiff", *("table1" if word == target else word for word in words())))
 
 
-def _comparison(
-    registry: Registry,
-    scale: Scale,
-    scene: str,
-    given: Given,
-    seeds: int | None,
-    steps: int | None,
-    n: int | None,
-    features: str | None,
-    weights: Path | None,
-    asked: Mapping[str, Any],
-    folder: Path,
-    dry_run: bool,
-) -> Comparison:
-    """The comparison of all arms in ``folder``, which goes on where it is there already; nothing is made in a dry run."""
-    from gendiff.comparison.engine import Comparison
+def _comparison(experiment: Experiment, scene: str) -> Comparison:
+    """The comparison of all arms, which goes on where it is there already; nothing is made in a dry run."""
+    from gendiff.comparison.directory import Comparison
     from gendiff.comparison.fairness import require_fair
-    from gendiff.comparison.reproduction import plan
+    from gendiff.comparison.reproduction import SCALES, plan
     from gendiff.features import Features
-    from gendiff.run.layers import resolve
 
-    own = {"preset": [scale.preset.format(scene=scene)], **({} if steps is None else {"steps": steps})}
-    layers = Given({**given.values, **own}).layers(registry)
-    remark_overruled(resolve(layers))
-    instruments = chosen_instruments([features or scale.features], None, weights, (), None)
-    first = next(one for one in instruments if isinstance(one, Features))
-    comparison_plan = plan(scale, layers, seeds or scale.seeds, n or scale.n, first, **asked)
-    require_fair(comparison_plan)
-    if dry_run:
-        return Comparison.held(comparison_plan, folder) or Comparison(folder, comparison_plan)
-    return Comparison.create(comparison_plan, folder, sys.argv[1:])
+    scale, folder = SCALES[experiment.scale], experiment.folder
+    layers = experiment.layers(scale.preset.format(scene=scene))
+    first = next(one for one in experiment.instruments(scale.features) if isinstance(one, Features))
+    made = plan(scale, layers, experiment.seeds or scale.seeds, experiment.n or scale.n, first, **experiment.asked)
+    require_fair(made)
+    if experiment.dry_run:
+        return Comparison.held(made, folder) or Comparison(folder, made)
+    return Comparison.create(made, folder, sys.argv[1:])
 
 
-def _forecast(
-    target: str,
-    scale: str,
-    comparison: Comparison,
-    device: torch.device,
-    machine: Callable[[torch.device], Mapping[str, Any]],
-    json: bool,
-) -> None:
+def _forecast(target: str, experiment: Experiment, comparison: Comparison) -> None:
     """Print what is still to be done for a target, and what it would take."""
     from gendiff.comparison.cost import cost
     from gendiff.comparison.reproduction import needed
+    from gendiff.machine.world import choose_device
     from gendiff_cli.comparison import show_cost
 
+    device = choose_device(experiment.device)
+    crew = experiment.crew(len(comparison.plan.cells()), device)
     with busy("taking a few steps with each arm, which are forgotten"):
         of_all = cost(comparison.plan, device, comparison, needed(target, comparison), drawing=target == "table1")
-    facts = machine(device)
-    if json:
-        json_result({"target": target, "scale": scale, "folder": str(comparison.path), **facts, **of_all.json()})
+    facts = experiment.machine(device, crew)
+    if experiment.json:
+        about = {"target": target, "scale": experiment.scale, "folder": str(comparison.path)}
+        json_result({**about, **facts, **of_all.json()})
         return
     show_cost(of_all, facts)
     result("nothing was written")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.comparison.plan import Cell, Plan
 from gendiff.machine.world import World
 from gendiff.run.network import build_denoiser, hasten

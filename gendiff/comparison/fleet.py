@@ -1,7 +1,7 @@
 """Fleet: workers that submitit starts, as jobs of Slurm, or as processes of this machine where there is no Slurm.
 
 It needs no more than cloudpickle and the scheduler that is there; Ray would bring a cluster of its own, with daemons and ports.
-Which work a worker does it finds out by itself (`gendiff.comparison.engine.Comparison.share`): here they are started, replaced
+Which work a worker does it finds out by itself (`gendiff.comparison.engine.Engine.share`): here they are started, replaced
 where they die, and stopped. Where the job of a worker is preempted or reaches its time limit, what it does is saved and its job
 queued again, by itself.
 """

@@ -327,6 +327,11 @@ class Cell:
         """Of its directories."""
         return f"{self.place + 1}-{slug(self.contender.label)}-s{self.seed}"
 
+    @property
+    def title(self) -> str:
+        """For the eye."""
+        return f"{self.contender.label}, seed {self.seed}"
+
 
 def reference_events(split: Split, n: int) -> EventSet:
     """What samples are compared with: what is held out, or else all that is trained on, 50 000 at most; ``n`` of endless data."""

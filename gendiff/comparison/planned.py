@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gendiff.command import command
-from gendiff.errors import ConfigError
+from gendiff.errors import ConfigError, Stopped
+from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.run.record import now
 from gendiff.storage import sealed
 from gendiff.storage.disk import unwritable
@@ -102,6 +103,32 @@ class Planned:
         """All that the file says: the plan, when and by which command it was made; raises `DataError` where it is damaged."""
         content = sealed.read(path / self.file)
         return sealed.check_seal(path / self.file, content, sealed.parsed(path / self.file, content))
+
+    @contextmanager
+    def stopping(self, path: Path) -> Iterator[Callable[[], None]]:
+        """Stop on request inside the block; what it returns is to be called between pieces of work, and raises then.
+
+        Every file is written whole or not at all, so that work may end anywhere.
+
+        Raises:
+            Stopped: on a request to stop, wherever it comes; it says how to go on with ``path``.
+
+        """
+        with stop_requests() as requests:
+
+            def heed() -> None:
+                if requests:
+                    raise self._stopped(path, requests[0])
+
+            try:
+                with interruptible():
+                    yield heed
+            except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
+                raise self._stopped(path, requests[0]) from stop
+
+    def _stopped(self, path: Path, number: int) -> Stopped:
+        go_on = command(self.command, "--resume", path)
+        return stopped(f"the {self.what}", number, "what was reached is saved", go_on)
 
     def _staged(self, out: Path) -> list[Path]:
         """What a process left that was killed while it made one."""

@@ -14,29 +14,26 @@ come out. They are of the same kind at the scale ``paper`` alone; elsewhere data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from gendiff.comparison import report
 from gendiff.comparison.arm import Arm
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
 from gendiff.comparison.look import Look
 from gendiff.comparison.plan import Cell, Contender, Plan
 from gendiff.comparison.report.figures import STYLE, strips
 from gendiff.comparison.result import result as result_of
-from gendiff.comparison.work import Listener
 from gendiff.features import Features
 from gendiff.lab.figures import FORMATS, Curve, save, schedules
-from gendiff.machine.jobs import ALONE, Crew
 from gendiff.plain import json_bytes
-from gendiff.plugin.registry import Registry
 from gendiff.run.layers import Layer
 from gendiff.schedule import BlurSchedule
 from gendiff.storage.disk import unwritable
@@ -76,6 +73,7 @@ class Scale:
         features: what the Fréchet distance is taken in.
         n: samples of each run.
         seeds: how many.
+        evaluations: as of a `Plan`.
 
     """
 
@@ -83,6 +81,7 @@ class Scale:
     features: str
     n: int
     seeds: int
+    evaluations: tuple[int, ...] = ()
 
 
 SCALES = {
@@ -112,34 +111,27 @@ def plan(
         seeds=tuple(range(seeds)),
         features=(Features.model_validate(features or scale.features),),
         n=n,
+        evaluations=scale.evaluations,
         precision=precision,
         compiled=compiled,
     )
 
 
-def reproduce(
-    target: str,
-    comparison: Comparison,
-    registry: Registry,
-    device: torch.device,
-    listener: Listener,
-    heed: Callable[[], None],
-    crew: Crew = ALONE,
-) -> list[Path]:
+def reproduce(target: str, engine: Engine) -> list[Path]:
     """Train and measure what ``target`` (not figure4) needs, and write it into the comparison's directory; returns the files."""
+    comparison = engine.comparison
     if target == "table1":
-        comparison.finish(registry, device, listener, heed, crew)
+        engine.finish()
         result = result_of(comparison, ())
-        looks = comparison.looks(registry, device, listener, heed, crew)
-        pages = report.write(comparison, result, looks)
+        pages = report.write(comparison, result, engine.looks())
         rows = table(result)
         values, page = comparison.path / "table1.json", comparison.path / "table1.md"
         Files().replace(values, json_bytes(rows))
         Files().replace(page, markdown(rows).encode())
         return [page, values, *pages[:2]]
     cells = needed(target, comparison)
-    comparison.train(cells, registry, device, listener, heed, crew)
-    looks = comparison.looks(registry, device, listener, heed, crew, cells)
+    engine.train(cells)
+    looks = engine.looks(cells)
     with matplotlib.rc_context(STYLE):
         return _saved(_figure(target, TARGETS[target], looks), comparison.path / target)
 

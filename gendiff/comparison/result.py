@@ -14,7 +14,7 @@ from torch import Tensor
 from gendiff.command import command
 from gendiff.comparison import settings
 from gendiff.comparison.difference import Estimate, Measured, difference, over_seeds, simultaneous
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.comparison.fairness import Unequal
 from gendiff.comparison.gate import Gate
 from gendiff.comparison.measure import REPLICATES, Measure

@@ -27,15 +27,15 @@ from typing import Any
 import torch
 
 from gendiff.command import command
+from gendiff.comparison.listener import Listener
 from gendiff.comparison.measure import Measure
 from gendiff.comparison.plan import Contender
 from gendiff.comparison.planned import Planned
 from gendiff.comparison.search import StudyPlan
 from gendiff.comparison.space import Dimension, words
-from gendiff.comparison.work import Listener, measured, trained
+from gendiff.comparison.work import Work
 from gendiff.errors import DataError, GendiffError, Stopped
 from gendiff.extra import extra
-from gendiff.machine.stopping import StopRequest, interruptible, stop_requests, stopped
 from gendiff.plugin.registry import Registry
 from gendiff.run.directory import Run
 from gendiff.storage.files import Elsewhere, Files, in_place
@@ -119,17 +119,8 @@ class Study:
 
         """
         inside(self.path, self.path / "cache")
-        with stop_requests() as requests:
-
-            def heed() -> None:
-                if requests:
-                    raise self._stopped(requests[0])
-
-            try:
-                with interruptible():
-                    yield heed
-            except (Stopped, StopRequest) as stop:  # that of a run says how to go on with that run alone
-                raise self._stopped(requests[0]) from stop
+        with PLANNED.stopping(self.path) as heed:
+            yield heed
 
     def search(
         self,
@@ -149,13 +140,13 @@ class Study:
             GendiffError: what the first trials failed of, where no other has come to anything.
 
         """
-        study = self.optuna
+        study, work = self.optuna, Work(self.path, self.about["argv"], registry, device, listener, heed)
         while True:
             heed()
             with self._taken(trials) as trial:
                 if trial is None:
                     return
-                error = self._attempt(trial, registry, device, listener, heed)
+                error = self._attempt(trial, work)
             finished(self._facts_of(study.get_trials(deepcopy=False)[trial.number]))
             if error:
                 self._give_up(error)
@@ -216,9 +207,7 @@ class Study:
         self.optuna.sampler = self._sampler(library(), trial.number)
         return {one.key: _suggested(trial, one) for one in self.plan.dimensions}
 
-    def _attempt(
-        self, trial: Any, registry: Registry, device: torch.device, listener: Listener, heed: Callable[[], None]
-    ) -> GendiffError | None:
+    def _attempt(self, trial: Any, work: Work) -> GendiffError | None:
         """Train and measure a trial from where it was left, and tell how it ended; returns what it failed of, if it did."""
         state, values = library().trial.TrialState, self._values(trial)
         try:
@@ -226,8 +215,8 @@ class Study:
             reports = dict(self.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values)
             for check in range(len(reports) or 1, self.plan.checks + 1):
                 if check not in reports:
-                    heed()
-                    numbers = self._reached(trial.number, contender, check, registry, device, listener, heed)
+                    work.heed()
+                    numbers = self._reached(trial.number, contender, check, work)
                     trial.set_user_attr("numbers", numbers)
                     trial.report(self._value(numbers), check)
                 if check < self.plan.checks and trial.should_prune():
@@ -245,16 +234,7 @@ class Study:
             return error
         return None
 
-    def _reached(
-        self,
-        number: int,
-        contender: Contender,
-        check: int,
-        registry: Registry,
-        device: torch.device,
-        listener: Listener,
-        heed: Callable[[], None],
-    ) -> dict[str, float]:
+    def _reached(self, number: int, contender: Contender, check: int, work: Work) -> dict[str, float]:
         """The numbers of a trial at one of its checks, means over its seeds."""
         folder, steps = self._folder(number), contender.config.train.steps
         until = math.ceil(steps * check / self.plan.checks)
@@ -262,14 +242,9 @@ class Study:
         for seed in self.plan.seeds:
             seeded = f", seed {seed}" if len(self.plan.seeds) > 1 else ""
             what = f"trial {number}{seeded}, check {check} of {self.plan.checks}"
-            config, argv = contender.with_seed(seed), self.about["argv"]
-            run = trained(
-                self.path, folder / "runs" / f"s{seed}", config, argv, what, registry, device, listener, until
-            )
+            run = work.trained(folder / "runs" / f"s{seed}", contender.with_seed(seed), what, until)
             path, sampler = self._measure_path(number, seed, check), contender.config.sampler
-            measure = measured(
-                self.path, path, Run.open(run.path), sampler, seed, self.plan.ruler, what, device, listener, heed
-            )
+            measure = work.measured(path, Run.open(run.path), sampler, seed, self.plan.ruler, what)
             for one in measure.evaluation.numbers:
                 numbers.setdefault(one.name, []).append(one.value)
         return {name: sum(values) / len(values) for name, values in numbers.items()}
@@ -350,9 +325,6 @@ class Study:
         arms = [word for one in ranked[:3] for word in ("--arm", f"{one['text']} label=trial-{one['trial']}")]
         against = command("compare", "--config", config, *arms, "--seeds", seeds) if len(ranked) > 1 else ""
         return {"config": str(config), "train": command("train", "--config", config), "compare": against}
-
-    def _stopped(self, number: int) -> Stopped:
-        return stopped("the study", number, "what was reached is saved", command("tune", "--resume", self.path))
 
 
 def library() -> Any:

@@ -30,14 +30,15 @@ from gendiff.comparison.difference import (
     settling_seeds,
     simultaneous,
 )
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
+from gendiff.comparison.listener import Listener
 from gendiff.comparison.moderation import Spread
 from gendiff.comparison.plan import LEVEL, Contender, Plan
 from gendiff.comparison.reproduction import Scale
 from gendiff.comparison.result import Curves, curves
 from gendiff.comparison.result import result as result_of
 from gendiff.comparison.verdict import listed, number, outcome, signed
-from gendiff.comparison.work import Listener
 from gendiff.evaluation.number import bounds
 from gendiff.features import Features
 from gendiff.machine.jobs import ALONE, Crew
@@ -58,14 +59,9 @@ ARMS = {
 }
 OBJECTIVES = ("wiener", "eps")
 SCALES = {
-    "tiny": Scale("twin-tiny", "random-conv", 64, 1),
-    "small": Scale("twin-small", "random-conv", 512, 3),
-    "full": Scale("twin-full", "random-conv", 5000, 3),
-}
-EVALUATIONS: Mapping[str, tuple[int, ...]] = {
-    "tiny": (5, 20),
-    "small": (5, 10, 20, 50, 100),
-    "full": (5, 10, 20, 50, 100),
+    "tiny": Scale("twin-tiny", "random-conv", 64, 1, (5, 20)),
+    "small": Scale("twin-small", "random-conv", 512, 3, (5, 10, 20, 50, 100)),
+    "full": Scale("twin-full", "random-conv", 5000, 3, (5, 10, 20, 50, 100)),
 }
 
 
@@ -108,10 +104,10 @@ def twin(
     results, numbers, pages = dict[str, dict[str, Any]](), dict[str, Curves](), list[Path]()
     for objective, comparison in comparisons.items():
         with comparison.working() as heed:
-            comparison.finish(registry, device, listener, heed, crew)
+            engine = Engine(comparison, registry, device, listener, heed, crew)
+            engine.finish()
             results[objective], numbers[objective] = result_of(comparison, ()), curves(comparison)
-            looks = comparison.looks(registry, device, listener, heed, crew)
-            pages += report.write(comparison, results[objective], looks)[1:2]
+            pages += report.write(comparison, results[objective], engine.looks())[1:2]
     facts = found(next(iter(results.values())), numbers)
     values, page = folder / "twin.json", folder / "twin.md"
     Files().replace(values, json_bytes(facts))

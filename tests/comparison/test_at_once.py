@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
-import numpy as np
 import pytest
-import torch
 from command import TINY, run
-from plans import TWO, plan_of
-from runs import CPU, exit_code, forked
+from compared import PAIR, done
+from runs import exit_code, forked
 
 from gendiff.comparison import engine, work
-from gendiff.comparison.engine import Comparison, Silent
-from gendiff.comparison.fairness import unequal
-from gendiff.comparison.result import result
 from gendiff.errors import ConfigError, PluginError, Stopped
-from gendiff.machine.jobs import ALONE, Crew, JobDied
-from gendiff.plugin.registry import default_registry
+from gendiff.machine.jobs import ALONE, JobDied
 from gendiff.run.directory import Run
 from gendiff.training.trainer import Trainer
-
-PAIR = Crew(2, 1)
-
-
-@pytest.fixture(scope="module")
-def plan():
-    torch.set_num_threads(1)
-    return plan_of(*TWO, n=20, evaluations=(2, 4))
-
-
-def done(path, plan, crew) -> tuple[dict, dict, dict]:
-    """The numbers of a comparison, done or gone on with, and the hashes of its weights and of what there is to see."""
-    comparison = Comparison.create(plan, path, ["compare"])
-    with comparison.working() as heed:
-        comparison.finish(default_registry(), CPU, Silent(), heed, crew)
-        comparison.looks(default_registry(), CPU, Silent(), heed, crew)
-    arms = json.loads(json.dumps(result(comparison, unequal(plan))))["arms"]
-    for one in (one for arm in arms for one in arm["runs"]):
-        del one["path"], one["drawing"]["run"]
-    manifests = {
-        run.name: json.loads(next(run.glob("checkpoints/step-*4/MANIFEST.json")).read_text())["files"]
-        for run in sorted((path / "runs").iterdir())
-    }
-    weights = {
-        name: {key: value for key, value in files.items() if "safetensors" in key} for name, files in manifests.items()
-    }
-    looks = {}
-    for path in (comparison.path / "looks").iterdir():
-        with np.load(path) as arrays:  # its key depends on the run's own name
-            looks[path.name] = {name: array.tobytes() for name, array in arrays.items() if name != "key"}
-    return {"arms": arms}, weights, looks
-
-
-@pytest.fixture(scope="module")
-def alone(plan, tmp_path_factory):
-    """One after the other, in this process."""
-    torch.set_num_threads(1)
-    return done(tmp_path_factory.mktemp("alone") / "c", plan, ALONE)
 
 
 def test_it_comes_to_the_same_bits(plan, alone, tmp_path):

@@ -16,8 +16,10 @@ from runs import ALONE, CPU, create, exit_code, forked, settings, train
 from gendiff import Sampler
 from gendiff.comparison import look as look_module
 from gendiff.comparison import measure as measure_module
-from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
 from gendiff.comparison.fairness import CONDITIONS, require_fair, unequal
+from gendiff.comparison.listener import Silent
 from gendiff.comparison.look import BANDS, look, targets
 from gendiff.comparison.measure import rehearse
 from gendiff.comparison.plan import Plan
@@ -47,8 +49,9 @@ def finished(path, plan: Plan) -> dict:
     """The result of a comparison, done or gone on with."""
     comparison = Comparison.create(plan, path, ["compare"])
     with comparison.working() as heed:
-        comparison.finish(default_registry(), CPU, Silent(), heed)
-        comparison.looks(default_registry(), CPU, Silent(), heed)
+        engine = Engine(comparison, default_registry(), CPU, Silent(), heed)
+        engine.finish()
+        engine.looks()
     return result(comparison, unequal(plan))
 
 
@@ -641,7 +644,7 @@ class TestStrangers:
         path = comparison.run_path(cell)
         path.parent.mkdir()
         path.symlink_to(tmp_path / "out")  # no run: it is made again
-        comparison.train([cell], default_registry(), CPU, Silent(), lambda: None)
+        Engine(comparison, default_registry(), CPU, Silent(), lambda: None).train([cell])
         assert Run.open(path).info["status"] == "done"
         assert not path.is_symlink()
 

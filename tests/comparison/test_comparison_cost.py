@@ -11,7 +11,7 @@ from command import run
 
 from gendiff.comparison import cost as module
 from gendiff.comparison.cost import cost
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.machine.load import Load, cores
 from gendiff.training.cost import Memory, Pace
 

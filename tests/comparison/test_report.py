@@ -17,7 +17,9 @@ from command import run
 from PIL import Image
 
 from gendiff.comparison import report
-from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
+from gendiff.comparison.listener import Silent
 from gendiff.comparison.report import charts, figures, page, sheets
 from gendiff.evaluation.number import bounds
 from gendiff.plugin.registry import default_registry
@@ -311,7 +313,7 @@ class TestFigures:
         before = {path: path.read_bytes() for path in [folder / "report.html", *(folder / "figures").iterdir()]}
         comparison = Comparison.open(folder)
         with comparison.working() as heed:
-            looks = comparison.looks(default_registry(), torch.device("cpu"), Silent(), heed)
+            looks = Engine(comparison, default_registry(), torch.device("cpu"), Silent(), heed).looks()
         report.write(comparison, found, looks)
         assert [path.name for path, content in before.items() if path.read_bytes() != content] == []
 
@@ -346,7 +348,7 @@ class TestPage:
         changed["differences"] = {}
         comparison = Comparison.open(compared[0])
         with comparison.working() as heed:
-            looks = comparison.looks(default_registry(), torch.device("cpu"), Silent(), heed)
+            looks = Engine(comparison, default_registry(), torch.device("cpu"), Silent(), heed).looks()
         drawn = page.render(changed, looks, [torch.zeros(9, 3, 8, 12)] * 2, torch.zeros(9, 3, 8, 12))
         assert "no interval" in drawn
         assert "One seed:" in drawn

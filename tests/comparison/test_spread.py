@@ -11,36 +11,24 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from command import TINY, run
+from compared import PAIR, done
 from plans import TWO, plan_of
 from runs import CPU, exit_code, forked
-from test_at_once import PAIR, done
 
 from gendiff.comparison import engine as engine_module
 from gendiff.comparison import fleet as fleet_module
 from gendiff.comparison import report
-from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
 from gendiff.comparison.fleet import PATIENCE, Fleet, Worker
+from gendiff.comparison.listener import Silent
 from gendiff.errors import ConfigError, GendiffError, PluginError
 from gendiff.machine.jobs import ALONE
 from gendiff.plugin.registry import default_registry
 from gendiff.run.directory import Run
 from gendiff.storage.lock import Held, claimed
 from gendiff.training.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def plan():
-    torch.set_num_threads(1)
-    return plan_of(*TWO, n=20, evaluations=(2, 4))
-
-
-@pytest.fixture(scope="module")
-def alone(plan, tmp_path_factory):
-    """One after the other, in this process."""
-    torch.set_num_threads(1)
-    return done(tmp_path_factory.mktemp("alone") / "c", plan, ALONE)
 
 
 def share(path: Path, heed=lambda: None, wait: float = 0.05) -> None:
@@ -51,7 +39,7 @@ def share(path: Path, heed=lambda: None, wait: float = 0.05) -> None:
             asked()
             heed()
 
-        comparison.share(default_registry(), CPU, Silent(), both, wait)
+        Engine(comparison, default_registry(), CPU, Silent(), both).share(wait)
 
 
 def pids(path: Path) -> set[int]:
@@ -101,7 +89,7 @@ def test_what_somebody_works_on_is_left_to_them(plan, tmp_path, monkeypatch):
     comparison = Comparison.create(plan, tmp_path / "c", ["compare"])
     first = comparison.plan.cells()[0]
     with claimed(tmp_path / "c" / "claims" / first.name / "train"):
-        pieces = comparison.missing(default_registry(), CPU, lambda: None)
+        pieces = Engine(comparison, default_registry(), CPU, Silent(), lambda: None).missing()
         with pytest.raises(Held, match="is being worked on by another process") as held:
             pieces[0](Silent())
         assert f"process {os.getpid()} on " in str(held.value)

@@ -19,11 +19,11 @@ from runs import CPU, exit_code, forked
 from gendiff.comparison import study as study_module
 from gendiff.comparison import work
 from gendiff.comparison.arm import parse_arms
+from gendiff.comparison.listener import Silent
 from gendiff.comparison.report.study import ranked, render, write
 from gendiff.comparison.search import StudyPlan, judged
 from gendiff.comparison.space import space
 from gendiff.comparison.study import FAILED, JOURNAL, Study
-from gendiff.comparison.work import Silent
 from gendiff.errors import ConfigError, DataError, GendiffError, PluginError, Stopped
 from gendiff.features import Features
 from gendiff.metric import Metric

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from command import run
 
 from gendiff.comparison import look, report, twin
 from gendiff.comparison.difference import Estimate, Measured, quantile, settling_seeds, simultaneous
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.comparison.fairness import require_fair
 from gendiff.comparison.plan import LEVEL
-from gendiff.comparison.twin import ARMS, EVALUATIONS, OBJECTIVES, SCALES, finding, found, markdown, plan
+from gendiff.comparison.twin import ARMS, OBJECTIVES, SCALES, finding, found, markdown, plan
 from gendiff.evaluation.event_set import EventSet
 from gendiff.evaluation.measuring import evaluate
 from gendiff.features import Features
@@ -51,7 +52,7 @@ def few():
     """Three arms, drawn in few steps; the figures are those of any comparison."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(twin, "ARMS", {label: ARMS[label] for label in ("isotropic", "identity", "quartic")})
-        patch.setattr(twin, "EVALUATIONS", {"tiny": (2, 3)})
+        patch.setitem(SCALES, "tiny", replace(SCALES["tiny"], evaluations=(2, 3)))
         patch.setattr(report.figures, "write", lambda *_: [])
         patch.setattr(look, "EVENTS", 16)
         yield
@@ -107,7 +108,7 @@ def test_the_tiny_scale_as_it_is(tmp_path):
         folder = tmp_path / "t" / objective
         for arm in ("isotropic", "identity", "quartic", "equal-snr"):  # they have learned something
             assert values[objective, arm, 20] < of_noise(Comparison.open(folder).plan) / 2
-        for count in EVALUATIONS["tiny"]:  # the check: the twin under another name
+        for count in SCALES["tiny"].evaluations:  # the check: the twin under another name
             twins = [values[objective, arm, count] for arm in ("isotropic", "identity")]
             assert twins[0] == pytest.approx(twins[1], rel=1e-2)
         assert len(list((folder / "figures").glob("*.png"))) == 6

@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from command import TINY, run
-from plans import TWO, plan_of
+from compared import done
 from runs import CPU
-from test_at_once import done
 
 from gendiff.comparison import report
-from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
+from gendiff.comparison.listener import Silent
 from gendiff.errors import ConfigError, Stopped
 from gendiff.machine import jobs
 from gendiff.machine.jobs import ALONE, LARGE, Crew, crew_on_card
@@ -26,18 +26,6 @@ from gendiff.run.directory import Run
 
 ANEW = Crew(2, 1, anew=True)
 GIB = 2**30
-
-
-@pytest.fixture(scope="module")
-def plan():
-    torch.set_num_threads(1)
-    return plan_of(*TWO, n=20, evaluations=(2, 4))
-
-
-@pytest.fixture(scope="module")
-def alone(plan, tmp_path_factory):
-    """One after the other, in this process."""
-    return done(tmp_path_factory.mktemp("alone") / "c", plan, ALONE)
 
 
 def test_two_come_to_the_same_bits_and_none_is_this_process(plan, alone, tmp_path):
@@ -84,7 +72,7 @@ class Failing(Silent):
 def attempt(path, plan, listener) -> None:
     comparison = Comparison.create(plan, path, ["compare"])
     with comparison.working() as heed:
-        comparison.finish(default_registry(), CPU, listener, heed, ANEW)
+        Engine(comparison, default_registry(), CPU, listener, heed, ANEW).finish()
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import torch
 from plans import plan_of, shared
 
 from gendiff.comparison.cost import memory_on_card
-from gendiff.comparison.engine import Comparison, Silent
+from gendiff.comparison.directory import Comparison
+from gendiff.comparison.engine import Engine
+from gendiff.comparison.listener import Silent
 from gendiff.comparison.result import curves
 from gendiff.machine.jobs import ALONE, CONTEXT, Crew, crew_on_card, free_on
 from gendiff.plugin.registry import default_registry
@@ -30,8 +32,9 @@ def plan():
 def done(path, device, crew):
     comparison = Comparison.create(plan(), path, ["compare"])
     with comparison.working() as heed:
-        comparison.finish(default_registry(), device, Silent(), heed, crew)
-        comparison.looks(default_registry(), device, Silent(), heed, crew)
+        engine = Engine(comparison, default_registry(), device, Silent(), heed, crew)
+        engine.finish()
+        engine.looks()
     runs = {cell.name: comparison.run_path(cell) for cell in plan().cells()}
     weights = {name: checkpoint.newest(path / "checkpoints").tensors for name, path in runs.items()}
     return {Run.open(path).info["pid"] for path in runs.values()}, weights, curves(comparison)

@@ -17,7 +17,7 @@ from PIL import Image
 from runs import CPU, create, exit_code, forked, grid, restored, settings, train
 
 from gendiff.command import started
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.datasets import packing
 from gendiff.datasets.packed import JOURNAL
 from gendiff.datasets.packing import pack

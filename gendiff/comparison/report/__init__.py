@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gendiff.command import command
-from gendiff.comparison.engine import Comparison
+from gendiff.comparison.directory import Comparison
 from gendiff.comparison.look import Look
 from gendiff.comparison.report import figures, page
 from gendiff.errors import DataError
@@ -24,7 +24,7 @@ def write(comparison: Comparison, result: dict[str, Any], looks: Sequence[Look])
 
     Args:
         result: of `gendiff.comparison.result.result`.
-        looks: of `Comparison.looks`.
+        looks: of `gendiff.comparison.engine.Engine.looks`.
 
     """
     measures = [comparison.measured(cell, comparison.plan.samplers(cell.contender)[-1]) for cell in comparison.shown()]
