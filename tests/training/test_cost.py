@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -162,7 +163,8 @@ def test_a_rehearsal_takes_steps_and_its_sum_has_previews_and_the_first_step(mon
 
 def test_slow_steps_are_taken_twice_and_no_more(monkeypatch):
     moments = iter(range(0, 10_000, 6))
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: float(next(moments)))
+    own = SimpleNamespace(perf_counter=lambda: float(next(moments)))  # others read the clock in a step too
+    monkeypatch.setattr(cost, "time", own)
     one = trainer(sample_every=0)
     assert rehearse(one) == Pace(0.0, 6.0, 1, 0.0)
     assert one.step == 2
