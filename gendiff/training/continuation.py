@@ -186,7 +186,7 @@ def _vanished(run: Run, trainer: Trainer) -> GendiffError:
 def check_disk(path: Path, trainer: Trainer) -> None:
     """Refuse to start where the checkpoints of the whole run at ``path``, which need not exist, cannot fit."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.network.parameters())
-    copies = 3 + len(trainer.averages)  # weights, two moments, the averages
+    copies = 3 + len(trainer.weights.averages)  # weights, two moments, the averages
     keep, settings = trainer.settings.keep, trainer.settings
     size = weights * copies * (keep + 1)  # one more is staged before the oldest goes
     left = -(-(settings.steps - trainer.step) // settings.snapshot_period)

@@ -32,10 +32,11 @@ from gendiff.run.config import Config
 from gendiff.run.network import score_of
 from gendiff.run.roll import roll
 from gendiff.run.settings import TrainSettings
+from gendiff.training.agenda import is_shown
+from gendiff.training.bands import BANDS
 from gendiff.training.loop import default_workers
 from gendiff.training.preview import reference
-from gendiff.training.trainer import Trainer, is_shown
-from gendiff.training.window import BANDS
+from gendiff.training.trainer import Trainer
 
 FEW = 2  # events by which the memory of a batch is known, where it is counted; one alone has no spread to normalize by
 SECONDS = 1.0  # that a rehearsal measures for, once it is warm
@@ -166,7 +167,7 @@ def step_memory(trainer: Trainer, batch: Batch | None = None) -> Memory | None:
         return None
     device, share, held = trainer.device, len(trainer.batches.positions), resident()
     weights = _bytes(trainer.network.parameters())
-    later = 0 if trainer.optimizer.state else 2 * weights  # what Adam will hold from the first step on
+    later = 0 if trainer.weights.optimizer.state else 2 * weights  # what Adam will hold from the first step on
     devices = [device] if device.type == "cuda" else []
     with _only_memory(trainer), torch.random.fork_rng(devices):
         network = copy.deepcopy(trainer.network)  # one of somebody else's may change when it is asked
@@ -294,7 +295,7 @@ def _checkpoint(trainer: Trainer) -> int:
         if parameter.requires_grad
         for entry in ("exp_avg", "exp_avg_sq", "step")
     }
-    groups = [state, moments, *trainer.averages.values()]
+    groups = [state, moments, *trainer.weights.averages.values()]
     facts = 900 + 200 * len(groups)  # state.json and MANIFEST.json
     return facts + sum(_bytes(group.values()) + _header(group) for group in groups)
 

@@ -25,6 +25,7 @@ from gendiff.objective import Nothing
 from gendiff.run.config import Config
 from gendiff.sampler import CHUNK
 from gendiff.streams import stream
+from gendiff.training.bands import BANDS
 from gendiff.training.trainer import Trainer
 
 LEVELS = 8  # steps i of the diffusion at which losses are taken
@@ -57,14 +58,14 @@ def _losses(trainer: Trainer, network: Denoiser, hold_out: HoldOut, data: Data) 
     events = data.spread(hold_out.most)
     draws = max(hold_out.most // len(events), 1)  # few events meet more noise, or their loss would be that of the noise
     of_event, of_nothing = torch.zeros(2, len(events), dtype=torch.float64)
-    bands = torch.zeros(trainer.band_means.shape[1], dtype=torch.float64)
+    bands = torch.zeros(BANDS, dtype=torch.float64)
     objective = trainer.config.objective
     for places, x_0, i, eps, told in _batches(trainer, hold_out, data, events, draws):
         loss = objective.loss(network, trainer.diffusion, x_0, i, eps, told)
         of_event.index_add_(0, places, loss.per_event.double().cpu())
         nothing = objective.loss(Nothing(), trainer.diffusion, x_0, i, eps)
         of_nothing.index_add_(0, places, nothing.per_event.double().cpu())
-        bands += torch.tensor(trainer.by_band(loss.error_bar), dtype=torch.float64) * len(places)
+        bands += torch.tensor(trainer.bands.means(loss.error_bar), dtype=torch.float64) * len(places)
     of_event /= draws * LEVELS
     of_nothing /= draws * LEVELS
     return {

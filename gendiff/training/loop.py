@@ -24,12 +24,11 @@ from gendiff.run import checkpoint
 from gendiff.run.directory import Run
 from gendiff.run.record import now
 from gendiff.run.rows import numbers
+from gendiff.training.agenda import is_logged, is_saved, is_shown, is_snapped
 from gendiff.training.continuation import resuming, saving_on_failure, telling_how_to_go_on
 from gendiff.training.generalisation import generalisation, looks_at
 from gendiff.training.recipe import learning_rate
-from gendiff.training.trainer import Trainer, is_shown
-
-WORTH_COMPILING = 600  # seconds that a run goes on for: compiling a large network takes one or two minutes
+from gendiff.training.trainer import Trainer
 
 
 @stop_requests()  # those that come before the first step or after the last too: the record is true all the same
@@ -113,7 +112,7 @@ def _loop(
 
     def snap() -> None:
         """Keep the averages of which others are made later, before any checkpoint that a run goes on from behind them."""
-        if trainer.snapped(trainer.step) and (world.main or trainer.sharded):
+        if is_snapped(settings, trainer.step) and (world.main or trainer.sharded):
             content = trainer.snapshot(about)
             if world.main:
                 checkpoint.save(run.snapshots, content, keep=sys.maxsize)
@@ -160,7 +159,7 @@ def _loop(
                 step, last = trainer.step, trainer.step == end
                 images_per_s = (step - first) * settings.batch / (time.perf_counter() - start)
                 loss = trainer.window.means()["loss"]
-                if trainer.logged(step):
+                if is_logged(settings, step):
                     trainer.reduce_window()
                     row = {"step": step, "images": trainer.images, **trainer.window.means()}
                     row |= {"lr": learning_rate(settings, step), "images_per_s": round(images_per_s, 1)}
@@ -174,7 +173,7 @@ def _loop(
                     look()
                 stop, complete = trainer.asks(step) and world.any(bool(requests)), True
                 shows = is_shown(settings, step)
-                if last or stop or trainer.saved(step):
+                if last or stop or is_saved(settings, step):
                     trainer.reduce_window()
                     save(together=True)
                     world.barrier()
@@ -183,8 +182,8 @@ def _loop(
                     complete, stop = (False, True) if stop else show()
                 if stop and not (last and complete):
                     raise halt(requests[0] if requests else signal.SIGTERM)
-                if trainer.saved(step) and (end - step) * settings.batch > WORTH_COMPILING * images_per_s:
-                    trainer.compile_from_here()
+                if is_saved(settings, step):
+                    trainer.compile_from_here((end - step) * settings.batch / images_per_s)
                 trainer.keep_the_faster()
         except StopRequest as request:
             raise halt(request.number) from request

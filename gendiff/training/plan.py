@@ -52,7 +52,7 @@ def plan(trainer: Trainer, load: Load, threads: Threads, memory: bool = False) -
         "evaluations": config.sampler.evaluations(diffusion),
         "grid": grid and grid.spec,
         "model": config.model.spec,
-        "parameters": trainer.size,
+        "parameters": trainer.weights.size,
         "data": config.data.spec,
         "events": list(config.data.event_shape),
         "length": config.data.length,

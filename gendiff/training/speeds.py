@@ -30,6 +30,7 @@ from gendiff.shapes import whole
 from gendiff.speeds import bound_loss, stratified, trajectory_loss
 from gendiff.streams import stream
 from gendiff.training import moments
+from gendiff.velocity import Velocity
 
 STATE = "speeds"  # of state.json: how many steps they have taken, and the loss of the last
 MOMENTS = "speeds-optimizer"  # of a checkpoint
@@ -232,3 +233,13 @@ class Speeds:
                 fix="tell it of i or of t: --model MODEL:time=i",
                 subject="model.name",
             )
+
+
+def refuse_learned(tensors: Mapping[str, Mapping[str, Tensor]], velocity: Velocity) -> None:
+    """Raise `DataError` where a checkpoint has speeds, which its run learns, and this velocity learns none."""
+    if kept.GROUP in tensors:
+        raise DataError(
+            f"the run learns its speeds, and velocity '{velocity.name}' does not",
+            details=["numbers that are stored can be sampled from, not learned on"],
+            fix="bring its plugin back, or begin a new run with its weights: --from",
+        )

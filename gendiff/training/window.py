@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gendiff.shapes import whole
-
-BANDS = 4  # frequency bands of the loss in metrics.jsonl
+from gendiff.training.bands import BANDS
 
 
 @dataclass

@@ -238,10 +238,10 @@ def measured_at(
     try:
         cpu += train(trainer, step)
         keep(run, trainer, cpu)
-        return cpu, {average: measure(cell, trainer, run, average) for average in trainer.averages}
+        return cpu, {average: measure(cell, trainer, run, average) for average in trainer.weights.averages}
     except GendiffError as error:
         print(f"   {error}", flush=True)
-        return cpu, dict.fromkeys(trainer.averages, (math.inf, math.nan))
+        return cpu, dict.fromkeys(trainer.weights.averages, (math.inf, math.nan))
 
 
 def opened(folder: Path, cell: Cell, steps: int) -> tuple[Any, Any, float]:
@@ -292,7 +292,7 @@ def measure(cell: Cell, trainer: Any, run: Any, average: str) -> tuple[float, fl
     from gendiff.run.network import build_network, load_weights
 
     network = build_network(run.config)
-    load_weights(network, trainer.averages[average])
+    load_weights(network, trainer.weights.averages[average])
     denoiser = Denoiser(network, trainer.diffusion, trainer.denoiser.frequency_features).eval()
     size = min(COUNT, quality.CHUNK["cpu"])
     sampler, images = Sampler.model_validate(SAMPLER), range(COUNT)

@@ -83,6 +83,8 @@ TABLE = {
     "gendiff/streams.py": "test_batches test_generation test_golden",
     "gendiff/training/recipe.py": "test_recipe test_training",
     "gendiff/training/trainer.py": "test_training test_step test_objectives",
+    "gendiff/training/bands.py": "test_training test_step test_objectives",
+    "gendiff/training/window.py": "test_training test_step test_objectives",
     "gendiff/training/step.py": "test_training test_step test_accumulation",
     "gendiff/evaluation/distances.py": "test_distances",
     "gendiff/lab/forward.py": "test_forward test_prediction",
@@ -107,7 +109,9 @@ TABLE = {
 #: The functions that are mathematics, of a module that holds other things too.
 MATHEMATICS = {
     "gendiff/training/recipe.py": "learning_rate ema_decay decays",
-    "gendiff/training/trainer.py": "means reduce_window open_window _read by_band",
+    "gendiff/training/trainer.py": "reduce_window open_window _read",
+    "gendiff/training/bands.py": "means",
+    "gendiff/training/window.py": "means",
     "gendiff/lab/fitting.py": "unit coordinate at fit _search never_rises _cost _data_snr _alive _same_steps",
     "gendiff/evaluation/statistics.py": "covariance factor add statistics _scatter _merge",
 }

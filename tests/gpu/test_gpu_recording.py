@@ -67,9 +67,9 @@ def training(device, network):
     network.to(device).train()
     optimizer = build_optimizer(trainer.settings, network, torch.zeros((), device=device), capturable=trainer.late)
     weights = list(network.parameters())
-    averages = [[weight.detach().clone() for weight in weights] for _ in trainer.averages]
+    averages = [[weight.detach().clone() for weight in weights] for _ in trainer.weights.averages]
     parts = trainer.config.objective, network, trainer.diffusion, optimizer, averages, weights, 1.0, trainer.world
-    trainer.take_step = Step(*parts, trainer._recorder())
+    trainer.take_step = Step(*parts, trainer.capture.recorder())
     return trainer
 
 
@@ -78,7 +78,7 @@ def test_a_network_that_waits_is_trained_and_leaves_nothing_behind(device, monke
     """Other steps are recorded afterwards, dropout draws, and memory is given back."""
     if device.type == "cpu":  # no processor is waited for: a rehearsal says what a GPU would
         tape = Tape(broken=RuntimeError(UNSEEN)) if unseen else Tape(fault="it waits for the device")
-        monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
+        monkeypatch.setattr("gendiff.training.capture.recorder_for", lambda device: tape)
     network = Waiting(unseen)
     trainer, before = training(device, network), network.inner.weight.detach().clone()
     expected = "could not be recorded" if unseen else "could not be recorded: it waits for the device"
@@ -94,7 +94,7 @@ def test_a_network_that_waits_is_trained_and_leaves_nothing_behind(device, monke
         assert torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
         torch.cuda.empty_cache()
     else:
-        monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: Tape())
+        monkeypatch.setattr("gendiff.training.capture.recorder_for", lambda device: Tape())
     other = trainer_on(device, long())
     take(other, 8)
     other.look()
@@ -157,5 +157,5 @@ def test_averages_are_moved_as_on_a_processor(device):
     )
     for trainer in (here, there):
         take(trainer, 8)
-    for name, average in here.ema.items():
-        torch.testing.assert_close(there.ema[name].cpu(), average, rtol=1e-3, atol=2e-4)
+    for name, average in here.weights.ema.items():
+        torch.testing.assert_close(there.weights.ema[name].cpu(), average, rtol=1e-3, atol=2e-4)

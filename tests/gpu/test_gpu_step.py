@@ -60,8 +60,8 @@ def test_it_is_the_launched_step(device, model, rotation, precision):
     assert launched.take_step.recorded is None
     moved = (weights(launched) - weights(trainer_on(device, long(model, **own)))).norm()
     assert (weights(recorded) - weights(launched)).norm() < 0.3 * moved
-    for name, average in launched.ema.items():
-        torch.testing.assert_close(recorded.ema[name], average, rtol=0.05, atol=5e-3)
+    for name, average in launched.weights.ema.items():
+        torch.testing.assert_close(recorded.weights.ema[name], average, rtol=0.05, atol=5e-3)
 
 
 @pytest.mark.parametrize("loss", ["bound", "trajectory"])
@@ -101,7 +101,7 @@ def test_a_compiled_step_is_the_launched_one(device, request):
     compiles = not request.config.getoption("--rehearse")
     compiled, launched = (trainer_on(device, long(ATTENTIVE, compile=c, capture=c)) for c in (compiles, False))
     assert losses(compiled, 10) == pytest.approx(losses(launched, 10), rel=CLOSE["bf16"])
-    assert compiled.compiled == compiles
+    assert compiled.compilation.active == compiles
 
 
 def test_steps_wait_for_nothing(device):
@@ -130,7 +130,7 @@ def test_a_step_that_is_not_finite_is_not_applied_and_five_in_a_row_end_the_run(
         trainer.train_step(batch)
     trainer.look()
     assert (trainer.window.steps, trainer.window.skipped, trainer.failures) == (9, 4, 0)
-    before, average = weights(trainer).clone(), {name: value.clone() for name, value in trainer.ema.items()}
+    before, average = weights(trainer).clone(), {name: value.clone() for name, value in trainer.weights.ema.items()}
     assert before.isfinite().all()
     for batch in [bad] * 5 + [good] * 3:  # nobody looks
         trainer.train_step(batch)
@@ -138,7 +138,7 @@ def test_a_step_that_is_not_finite_is_not_applied_and_five_in_a_row_end_the_run(
         trainer.look()
     assert f"event {int(bad.index[2])} at i = {int(bad.i[2])}" in caught.value.details[0]
     assert torch.equal(weights(trainer), before)
-    assert all(torch.equal(trainer.ema[name], value) for name, value in average.items())
+    assert all(torch.equal(trainer.weights.ema[name], value) for name, value in average.items())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -52,6 +52,6 @@ class Adam(torch.optim.Adam):
 
 def recording(monkeypatch, tape, late=True):
     """Trainers made from now on record their steps, and read them late."""
-    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
+    monkeypatch.setattr("gendiff.training.capture.recorder_for", lambda device: tape)
     monkeypatch.setattr(Trainer, "late", late)
     monkeypatch.setattr(torch.optim, "Adam", Adam)

@@ -10,6 +10,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from gendiff.errors import ConfigError, Stopped
 from gendiff.run import checkpoint
+from gendiff.training.failure import culprits
 from gendiff.training.trainer import Trainer
 
 
@@ -57,7 +58,8 @@ def test_a_part_that_is_not_finite_spoils_the_step_and_is_named():
     assert trainer.failures == 1
     assert all(torch.equal(weight, before[name]) for name, weight in trainer.network.state_dict().items())
     assert int((~trainer.take_step.failed.per_event.isfinite()).sum()) == 1
-    assert f"event {batch.index[5]} at i = {batch.i[5]}" in trainer._culprits()[0]
+    first = culprits(trainer.take_step.failed, trainer.batches.data, trainer.bands)[0]
+    assert f"event {batch.index[5]} at i = {batch.i[5]}" in first
 
 
 def test_parts_are_recorded_as_a_whole_and_go_on(tmp_path, monkeypatch):
@@ -67,7 +69,7 @@ def test_parts_are_recorded_as_a_whole_and_go_on(tmp_path, monkeypatch):
         train(plain, prepare=asked_to_stop_in(7))
     train(plain)
     tape = Tape()
-    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: tape)
+    monkeypatch.setattr("gendiff.training.capture.recorder_for", lambda device: tape)
     train(recorded)
     assert tape.events.count("replay") == 17
     assert final(recorded) == final(plain)

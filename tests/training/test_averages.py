@@ -73,7 +73,7 @@ def test_the_decays_of_a_step():
 
 def test_a_run_that_is_stopped_and_recorded_keeps_all_of_them(run, tmp_path, monkeypatch):
     other = create(tmp_path / "other", settings(UNET, **SEVERAL))
-    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: Tape())
+    monkeypatch.setattr("gendiff.training.capture.recorder_for", lambda device: Tape())
     with pytest.raises(Stopped):
         train(other, prepare=asked_to_stop_in(8))  # where there is a snapshot too
     train(other)

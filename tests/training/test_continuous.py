@@ -56,12 +56,12 @@ def test_a_recorded_run_is_the_run(tmp_path, monkeypatch):
 def test_a_step_that_is_not_applied_teaches_nothing(tmp_path):
     trainer = Trainer(settings(**LAWS["importance"]), CPU, ALONE)
     trainer.train_step(trainer.batches[1])
-    before = {name: value.clone() for name, value in trainer.adaptation.state().items()}
+    before = {name: value.clone() for name, value in trainer.law.adaptation.state().items()}
     with torch.no_grad():
         next(trainer.network.parameters()).fill_(torch.nan)
     trainer.train_step(trainer.batches[2])
     assert trainer.failures == 1
-    assert all(torch.equal(value, before[name]) for name, value in trainer.adaptation.state().items())
+    assert all(torch.equal(value, before[name]) for name, value in trainer.law.adaptation.state().items())
 
 
 def test_two_processes_agree_on_the_law(tmp_path):
@@ -71,7 +71,7 @@ def test_two_processes_agree_on_the_law(tmp_path):
         trainer = Trainer(config, CPU, world)
         for step in range(1, 6):
             trainer.train_step(trainer.batches[step])
-        return trainer.adaptation.state()
+        return trainer.law.adaptation.state()
 
     together(2, tmp_path / "place", lambda world: torch.save(laws(world), tmp_path / f"law-{world.rank}"))
     first, second = (torch.load(tmp_path / f"law-{rank}") for rank in (0, 1))

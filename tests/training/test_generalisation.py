@@ -109,8 +109,8 @@ def test_both_sides_meet_the_same_noise_at_the_same_steps(file):
     assert sides == generalisation(trainer)
     other = Trainer(config(file, seed=7), CPU, ALONE)  # other weights, and the same events and noise
     other.network.load_state_dict(trainer.network.state_dict())
-    for name, weight in other.ema.items():
-        weight.copy_(trainer.ema[name])
+    for name, weight in other.weights.ema.items():
+        weight.copy_(trainer.weights.ema[name])
     assert generalisation(other) == sides
 
 
@@ -120,7 +120,7 @@ def test_the_averaged_weights_are_looked_at(file):
     for weight in trainer.network.parameters():
         weight.data += 1
     assert generalisation(trainer) == before
-    for weight in trainer.ema.values():
+    for weight in trainer.weights.ema.values():
         weight += 1
     assert generalisation(trainer) != before
 

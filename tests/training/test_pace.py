@@ -53,14 +53,14 @@ class Compiled(torch.nn.Module):
 def compiled_at(monkeypatch, clock, seconds):
     """Let a run be compiled after its picture; a step takes so many seconds then, 1 before, and far more until it is settled."""
     recording(monkeypatch, Tape())
-    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr("gendiff.training.compilation.WORTH_COMPILING", 0)
     monkeypatch.setattr(torch, "compile", lambda network: Compiled(network))
     take = Trainer._take
 
     def timed(self, step, batch):
-        settled = self.take_step.settled and not self.compiling
+        settled = self.take_step.settled and not self.compilation.pending
         take(self, step, batch)
-        clock.now += (seconds if self.compiled else 1.0) if settled else 1000.0
+        clock.now += (seconds if self.compilation.active else 1.0) if settled else 1000.0
 
     monkeypatch.setattr(Trainer, "_take", timed)
 
@@ -77,7 +77,7 @@ def test_a_network_that_is_no_faster_compiled_goes_on_as_it_was(tmp_path, monkey
         trainer = train(other)
     assert len(said) == 1
     assert f"compiled, a step takes {1e3 * seconds:.3g} ms, and 1e+03 as it was" in str(said[0].message)
-    assert not trainer.compiled
+    assert not trainer.compilation.active
     assert not trainer.denoiser.channels_last
     assert final(other) == final(plain)
     assert rows(other) == rows(plain)
@@ -88,7 +88,7 @@ def test_one_that_is_faster_stays_compiled(tmp_path, monkeypatch, clock):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trainer = train(create(tmp_path / "run", settings(**STEPS)))
-    assert trainer.compiled
+    assert trainer.compilation.active
 
 
 def test_what_was_asked_for_is_not_judged(tmp_path, monkeypatch, clock):
@@ -96,7 +96,7 @@ def test_what_was_asked_for_is_not_judged(tmp_path, monkeypatch, clock):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trainer = train(create(tmp_path / "run", settings(**STEPS, compile=True)))
-    assert trainer.compiled
+    assert trainer.compilation.active
 
 
 def test_it_is_not_judged_by_steps_that_were_not_seen(tmp_path, monkeypatch, clock):
@@ -105,7 +105,7 @@ def test_it_is_not_judged_by_steps_that_were_not_seen(tmp_path, monkeypatch, clo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trainer = train(create(tmp_path / "run", settings(**STEPS | {"sample_every": SPANS})))
-    assert trainer.compiled
+    assert trainer.compilation.active
 
 
 class TestRecordingOrNothing:
@@ -124,9 +124,9 @@ class TestRecordingOrNothing:
     def test_several_processes(self, monkeypatch):
         recording(monkeypatch, Tape())
         trainer = Trainer(settings(capture=True), CPU, ALONE)
-        trainer.world = World(0, 2, CPU)
+        trainer.capture.world = World(0, 2, CPU)
         with pytest.raises(ConfigError, match="steps cannot be recorded"):
-            trainer._recorder()
+            trainer.capture.recorder()
 
     def test_on_a_processor_there_is_nothing_to_record(self):
         assert Trainer(settings(capture=True), CPU, ALONE).take_step.recorded is None

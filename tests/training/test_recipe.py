@@ -49,7 +49,7 @@ class TestLearningRate:
     def test_reaches_the_optimiser_and_the_log(self, tmp_path):
         run = create(tmp_path / "run", settings(lr=1e-2, warmup=2, decay="linear", steps=12))
         trainer = train(run)
-        assert float(trainer.optimizer.param_groups[0]["lr"]) == 0
+        assert float(trainer.weights.optimizer.param_groups[0]["lr"]) == 0
         assert [row["lr"] for row in rows(run)] == pytest.approx([9e-3, 6e-3, 3e-3, 0])
 
 

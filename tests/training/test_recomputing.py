@@ -80,7 +80,7 @@ def test_the_generator_is_kept_only_where_the_network_draws(model, draws):
 def test_it_is_recorded_with_the_step(tmp_path, monkeypatch):
     plain, recorded = (create(tmp_path / name, settings(UNET, recompute=True)) for name in ("plain", "recorded"))
     train(plain)
-    monkeypatch.setattr("gendiff.training.trainer.recorder_for", lambda device: Tape())
+    monkeypatch.setattr("gendiff.training.capture.recorder_for", lambda device: Tape())
     train(recorded)
     assert final(recorded) == final(plain)
 
@@ -95,7 +95,7 @@ def test_it_is_traced_by_the_compiler(monkeypatch):
         for step in (1, 2, 3):
             trainer.train_step(trainer.batches[step])
     plain, compiled = (trainer.network.state_dict() for trainer in trainers)
-    assert trainers[1].compiled
+    assert trainers[1].compilation.active
     torch.testing.assert_close(compiled, plain)
 
 

@@ -151,8 +151,10 @@ def test_each_process_holds_half_of_everything_and_skips_what_is_not_finite(tmp_
         stages = config.model.stages_of(trainer.network)
         assert all(isinstance(module, FSDPModule) for module in [trainer.network, *stages])
         trainer.train_step(trainer.batches[1])
-        moments = [value for state in trainer.optimizer.state.values() for value in state.values() if value.ndim]
-        averages = [value for average in trainer.averages.values() for value in average.values()]
+        moments = [
+            value for state in trainer.weights.optimizer.state.values() for value in state.values() if value.ndim
+        ]
+        averages = [value for average in trainer.weights.averages.values() for value in average.values()]
         kinds = (list(trainer.network.parameters()), 1), (moments, 2), (averages, 4)
         for tensors, copies in kinds:
             assert all(isinstance(value, DTensor) for value in tensors)

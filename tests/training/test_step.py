@@ -147,7 +147,7 @@ def test_the_learning_rate_and_the_decay_reach_a_recorded_step(tmp_path, monkeyp
     rates = []
     for step in range(1, 9):
         trainer.train_step(trainer.batches[step])
-        rates.append(float(trainer.optimizer.param_groups[0]["lr"]))
+        rates.append(float(trainer.weights.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([1e-2 * step / 40 for step in range(1, 9)], rel=1e-6)
     assert float(trainer.take_step.keeps[0]) == pytest.approx(min(0.9, 9 / 18))
 
@@ -159,7 +159,7 @@ def test_the_state_of_the_optimiser_keeps_the_strides_of_the_weights(tmp_path):
     trainer = Trainer(run.config, CPU, ALONE)
     trainer.network.to(memory_format=torch.channels_last)
     trainer.restore(checkpoint.newest(run.checkpoints))
-    for parameter, state in trainer.optimizer.state.items():
+    for parameter, state in trainer.weights.optimizer.state.items():
         assert state["exp_avg"].stride() == parameter.stride()
         assert state["exp_avg_sq"].stride() == parameter.stride()
 
@@ -188,7 +188,7 @@ def test_a_long_run_is_compiled_after_its_first_picture_or_goes_on_as_it_is(tmp_
     train(plain)
     tape, steps = Tape(), []
     recording(monkeypatch, tape)
-    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr("gendiff.training.compilation.WORTH_COMPILING", 0)
     monkeypatch.setattr(torch, "compile", lambda network: steps.append(len(tape.events)) or Compiled(network, fails))
     if fails:
         with pytest.warns(UserWarning, match="the network could not be compiled, and runs as it is: RuntimeError"):
@@ -196,7 +196,7 @@ def test_a_long_run_is_compiled_after_its_first_picture_or_goes_on_as_it_is(tmp_
     else:
         trainer = train(compiled)
     assert len(steps) == 1
-    assert trainer.compiled != fails
+    assert trainer.compilation.active != fails
     assert final(compiled) == final(plain)
     assert rows(compiled) == rows(plain)
 
@@ -215,18 +215,18 @@ def test_a_run_that_repeats_leaves_nothing_to_the_clock(tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "deterministic", lambda wanted, device: asked.append(device) or real(wanted, torch.device("cuda"))
     )
-    monkeypatch.setattr(loop, "WORTH_COMPILING", 0)
+    monkeypatch.setattr("gendiff.training.compilation.WORTH_COMPILING", 0)
     monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
     run = create(tmp_path / "run", settings(sample_every=10, deterministic=True))
     trainer = train(run, report=lambda progress: told.add(torch.are_deterministic_algorithms_enabled()))
-    assert not trainer.compiled
+    assert not trainer.compilation.active
     assert (asked, told) == ([CPU], {True})
     assert not torch.are_deterministic_algorithms_enabled()
     assert run.info["deterministic"] is True
 
 
 def test_on_a_cpu_nothing_is_compiled_unasked(tmp_path, monkeypatch):
-    monkeypatch.setattr("gendiff.training.loop.WORTH_COMPILING", 0)
+    monkeypatch.setattr("gendiff.training.compilation.WORTH_COMPILING", 0)
     monkeypatch.setattr(torch, "compile", lambda network: pytest.fail("compiled"))
     trainer = train(create(tmp_path / "run", settings(sample_every=10)))
     assert trainer.precision == "fp32"
@@ -273,7 +273,7 @@ def test_the_recording_of_a_step_is_gone_before_another_is_made(monkeypatch):
     monkeypatch.setattr(Trainer, "_step", lambda self: made.append(old() is None) or make(self))
     gc.disable()
     try:
-        trainer.compile_from_here()
+        trainer.compile_from_here(math.inf)
     finally:
         gc.enable()
     assert made == [True]
@@ -408,10 +408,10 @@ def test_a_request_to_stop_is_heard_at_the_next_step_at_which_they_ask(tmp_path,
 def test_steps_of_several_processes_are_launched_and_that_is_said(monkeypatch):
     recording(monkeypatch, Tape())
     trainer = Trainer(settings(), CPU, ALONE)
-    assert trainer._recorder() is not None
-    trainer.world = Others(0, 2, CPU)
+    assert trainer.capture.recorder() is not None
+    trainer.capture.world = Others(0, 2, CPU)
     with pytest.warns(UserWarning, match="kernel by kernel: those of several processes are not recorded"):
-        assert trainer._recorder() is None
+        assert trainer.capture.recorder() is None
 
 
 @pytest.mark.slow
@@ -435,8 +435,8 @@ def test_a_compiled_step_is_the_eager_one(model, rotation):
     eager, compiled = (Trainer(settings(model, **own, compile=flag), CPU, ALONE) for flag in (False, True))
     first = weights(eager)
     assert list(losses(compiled)) == pytest.approx(list(losses(eager)), rel=1e-5)
-    assert compiled.compiled
-    assert not eager.compiled
+    assert compiled.compilation.active
+    assert not eager.compilation.active
     moved = (weights(eager) - first).norm()
     assert moved > 0
     assert (weights(compiled) - weights(eager)).norm() < 1e-4 * moved

@@ -771,15 +771,15 @@ class TestAverage:
             for name, weight in trainer.network.state_dict().items():
                 expected[name] = decay * expected[name] + (1 - decay) * weight.double()
         for name, value in expected.items():
-            torch.testing.assert_close(trainer.ema[name].double(), value, rtol=1e-5, atol=1e-6)
-            assert not torch.equal(trainer.ema[name], trainer.network.state_dict()[name])
+            torch.testing.assert_close(trainer.weights.ema[name].double(), value, rtol=1e-5, atol=1e-6)
+            assert not torch.equal(trainer.weights.ema[name], trainer.network.state_dict()[name])
 
     def test_buffers_that_count_are_left_as_they_are(self):
         trainer = Trainer(settings(warmup=0, lr=1e-2, ema=0.9), CPU, ALONE)
         trainer.network.register_buffer("counter", torch.tensor(7))
-        trainer.ema["counter"] = torch.tensor(5)
+        trainer.weights.ema["counter"] = torch.tensor(5)
         trainer.train_step(trainer.batches[1])
-        assert trainer.ema["counter"] == 5
+        assert trainer.weights.ema["counter"] == 5
 
     def test_it_is_what_samples(self):
         trainer = Trainer(settings(warmup=0, lr=1e-2, ema=0.9), CPU, ALONE)
@@ -787,7 +787,7 @@ class TestAverage:
             trainer.train_step(trainer.batches[step])
         averaged = trainer.averaged()
         assert not averaged.training
-        assert all(torch.equal(t, trainer.ema[name]) for name, t in averaged.network.state_dict().items())
+        assert all(torch.equal(t, trainer.weights.ema[name]) for name, t in averaged.network.state_dict().items())
         without = Trainer(settings(ema=0), CPU, ALONE)
         weights = without.network.state_dict()
         assert all(torch.equal(t, weights[name]) for name, t in without.averaged().network.state_dict().items())
@@ -886,12 +886,12 @@ class TestRows:
     def test_an_average_follows_the_weights_by_its_decay(self):
         trainer = Trainer(settings(warmup=0, ema=0.99), CPU, ALONE)
         for step in (1, 2):
-            before = {name: t.double().clone() for name, t in trainer.ema.items()}
+            before = {name: t.double().clone() for name, t in trainer.weights.ema.items()}
             trainer.train_step(trainer.batches[step])
             decay = (1 + step) / (10 + step)
             for name, weight in trainer.network.state_dict().items():
                 wanted = decay * before[name] + (1 - decay) * weight.double()
-                torch.testing.assert_close(trainer.ema[name].double(), wanted, rtol=1e-5, atol=1e-7)
+                torch.testing.assert_close(trainer.weights.ema[name].double(), wanted, rtol=1e-5, atol=1e-7)
         assert ema_decay(trainer.settings.ema, 1) == 2 / 11
         assert ema_decay(trainer.settings.ema, 10**6) == 0.99
 
