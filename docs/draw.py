@@ -37,7 +37,7 @@ def draw_strip(diffusion: Diffusion, x_0: torch.Tensor, path: Path) -> None:
     """Columns at equal steps from 0 to N."""
     eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
     steps = [round(k * diffusion.N / (MOMENTS - 1)) for k in range(MOMENTS)]
-    views = zip(corrupted(diffusion, x_0, eps, steps), corrupted(diffusion, x_0, 0 * eps, steps), strict=True)
+    views = zip(*corrupted(diffusion, x_0, eps, steps), strict=True)
     pictures.strip([torch.cat(pair) for pair in views]).save(path, optimize=True)
 
 

@@ -14,6 +14,8 @@ arXiv 2207.11192; docs/notation.md lists its corrections.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +44,8 @@ from gendiff.shapes import (
     check_values,
 )
 from gendiff.velocity import Velocity
+
+CHUNK = 2**18  # numbers of a process computed at a time: more of them leave the processor's cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,6 +170,18 @@ class Diffusion:
 
         """
         return self._level(i, dtype)
+
+    def levels(self, steps: Sequence[float], dtype: torch.dtype = torch.float32) -> Iterator[Level]:
+        """The levels of many steps, in their order: each of several, as many as are computed in a processor's cache.
+
+        Raises:
+            ArgumentError: as of `at`.
+
+        """
+        at_a_time = max(CHUNK // math.prod(self.event_shape), 1)
+        for begin in range(0, len(steps), at_a_time):
+            i = torch.tensor(steps[begin : begin + at_a_time], device=self.scales.device)
+            yield self.at(i, dtype)
 
     def asked(self, x_bar: Tensor, i: float | Tensor) -> Level:
         """The level at which a model is asked about ``x_bar``, in its precision: steps in 1..N, one or one for each event.
@@ -293,8 +309,8 @@ class Diffusion:
 
     def _check_snr(self) -> None:
         previous = self.at(0).half_log_snr
-        for i in sorted({1, 2, *range(1, self.N, max(self.N // 16, 1)), self.N}):
-            lam = self.at(i).half_log_snr
+        steps = sorted({1, 2, *range(1, self.N, max(self.N // 16, 1)), self.N})
+        for i, lam in zip(steps, (each for at in self.levels(steps) for each in at.half_log_snr), strict=True):
             grows = ~(lam <= previous + 1e-9)  # also true for NaN
             if grows.any():
                 raise PluginError(

@@ -25,7 +25,6 @@ from gendiff.level import Level
 from gendiff.sampler import Sampler
 from gendiff.shapes import MOST_STEPS, check_kind, whole
 
-CHUNK = 2**22  # numbers of a process held at a time
 CLOSE = 1e-10  # of N: nearer to a whole step, a real one is that
 
 
@@ -131,9 +130,7 @@ def _different(steps: list[int], N: int) -> list[int]:
 
 def along(diffusion: Diffusion, value: Callable[[Level], Tensor]) -> Tensor:
     """A number for each step 1..N, ``(N,)`` float64: ``value`` maps the level of steps ``(B,)``, in order, to ``(B,)``."""
-    at_a_time = max(CHUNK // torch.Size(diffusion.event_shape).numel(), 1)
-    steps = torch.arange(1, diffusion.N + 1, device=diffusion.scales.device).split(at_a_time)
-    return torch.cat([value(diffusion.at(i, torch.float64)) for i in steps])
+    return torch.cat([value(at) for at in diffusion.levels(range(1, diffusion.N + 1), torch.float64)])
 
 
 def between(values: Tensor, targets: Tensor) -> Tensor:

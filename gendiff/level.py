@@ -62,23 +62,22 @@ class Level:
     @cached_property
     def log_a(self) -> Tensor:
         """``log a_i``, float64."""
-        log_a = self._real(0) if self.i.dtype.is_floating_point else self.scales.log_a(self.i)
-        return log_a[0] if self.one else log_a
+        return self._value(0)
 
     @cached_property
     def log_s(self) -> Tensor:
         """``log s_i``, float64; -inf where there is no noise."""
-        log_s = self._real(1) if self.i.dtype.is_floating_point else self.scales.log_s(self.i)
-        return log_s[0] if self.one else log_s
+        return self._value(1)
 
     @cached_property
     def _values(self) -> tuple[Tensor, Tensor]:
         return self.scales.values(self.i)
 
-    def _real(self, which: int) -> Tensor:
+    def _value(self, which: int) -> Tensor:
         value = self._values[which]
-        self.scales.check_limit(self.i, value)
-        return value
+        if self.i.dtype.is_floating_point:
+            self.scales.check_limit(self.i, value)
+        return value[0] if self.one else value
 
     @property
     def half_log_snr(self) -> Tensor:

@@ -86,9 +86,7 @@ class Scales(ABC):
         """Whether all components are scaled alike, looked at in about 8 steps."""
         i = torch.tensor(sorted({1, *(round(1 + k * (self.N - 1) / 7) for k in range(8))}), device=self.device)
         # Where all are -inf, they are alike.
-        return not any(
-            float(each.max() - each.min()) > 1e-9 for values in (self.log_a(i), self.log_s(i)) for each in values
-        )
+        return not any(float(each.max() - each.min()) > 1e-9 for values in self.values(i) for each in values)
 
     def __repr__(self) -> str:
         diagonal = self.log_a(torch.tensor([self.N], device=self.device)).shape[1:]
@@ -119,10 +117,12 @@ class Scales(ABC):
     @final
     def values(self, i: Tensor) -> tuple[Tensor, Tensor]:
         """As `at`, and nan where there is no limit: one of the two may have it where the other jumps."""
-        if not i.dtype.is_floating_point or self.formulas:
+        as_written = not i.dtype.is_floating_point or bool(self.formulas)
+        if isinstance(self, VariancePreserving):  # both from one L
+            L = self.log_alpha_bar(i) if as_written else between(self.log_alpha_bar, i, self.N)
+            return self.of_log_alpha_bar(L)
+        if as_written:
             return self.log_a(i), self.log_s(i)
-        if isinstance(self, VariancePreserving):
-            return self.of_log_alpha_bar(between(self.log_alpha_bar, i, self.N))
         log_a = between(self.log_a, i, self.N)
         log_s = log_a - between(lambda step: self.log_a(step) - self.log_s(step), i, self.N)
         nearest = i.detach().round()

@@ -639,6 +639,34 @@ class TestOneWay:
         with pytest.raises(ArgumentError, match="no shape of an event"):
             Diffusion.of(U, B, (3,))
 
+    @pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), *RELATIVES[:4]])
+    def test_many_levels_are_those_of_each_step(self, rotation, velocity, monkeypatch):
+        """In their order, however many are computed at a time."""
+        process, steps = diffusion(rotation, velocity, EVENT), [0, 3, N, 3, 1]
+        monkeypatch.setattr("gendiff.diffusion.CHUNK", 2 * math.prod(EVENT))
+        levels = list(process.levels(steps, torch.float64))
+        assert [len(at.i) for at in levels] == [2, 2, 1]
+        for name in ("half_log_snr", "a", "s"):
+            each = torch.stack([getattr(process.at(i, torch.float64), name) for i in steps])
+            close(torch.cat([getattr(at, name) for at in levels]), each, atol=0, rtol=1e-14)
+        assert list(process.levels([])) == []
+        with pytest.raises(ArgumentError, match="outside"):
+            list(process.levels([1, N + 1]))
+
+    def test_both_scales_of_a_variance_preserving_process_come_from_one_table(self, monkeypatch):
+        process, asked = diffusion("dct", "blur", EVENT), list[float]()
+        compute = VariancePreserving.log_alpha_bar
+
+        def log_alpha_bar(scales, i):
+            asked.extend(i.tolist())
+            return compute(scales, i)
+
+        monkeypatch.setattr(VariancePreserving, "log_alpha_bar", log_alpha_bar)
+        for i in (3, 3.5):
+            at = process.at(i)
+            assert torch.isfinite(torch.stack([at.a.log(), at.s.log(), at.half_log_snr.float()])).all()
+        assert asked == [3, 3.5]
+
     def test_to_moves_and_checks_nothing_again(self, monkeypatch):
         process = diffusion("dct", "blur", EVENT)
         monkeypatch.setattr(Diffusion, "_check", lambda self: pytest.fail("it was checked again"))

@@ -254,13 +254,13 @@ def test_a_process_that_falls_between_its_first_two_steps_is_laid_out_by_lambda(
 @pytest.mark.parametrize("chunk", [1, 100])
 def test_the_way_of_the_data_is_one_however_many_steps_are_looked_at_at_a_time(chunk, monkeypatch):
     whole = arc_length(diffusion("dct", "blur", EVENT, N=50))
-    monkeypatch.setattr("gendiff.grid.CHUNK", chunk)
+    monkeypatch.setattr("gendiff.diffusion.CHUNK", chunk)
     torch.testing.assert_close(arc_length(diffusion("dct", "blur", EVENT, N=50)), whole)
 
 
 @pytest.mark.parametrize("chunk", [1, 100])  # an event at a time, three
 def test_a_number_for_each_step_and_the_steps_nearest_to_numbers(chunk, monkeypatch):
-    monkeypatch.setattr("gendiff.grid.CHUNK", chunk)
+    monkeypatch.setattr("gendiff.diffusion.CHUNK", chunk)
     values = along(steady(11), lambda at: at.half_log_snr.flatten(1).amax(1))
     torch.testing.assert_close(values, torch.linspace(5, -5, 11, dtype=torch.float64))
     assert nearest(values, torch.tensor([-9, -4.4, 0.6, 5.0]).double()).tolist() == [11, 10, 5, 1]

@@ -110,10 +110,11 @@ def _blur_in_noise(snr: BandSNR) -> Finding | None:
     if not loss[k] > BLURRED:
         return None
     crossings = snr.data_below(0.0)
-    isotropic = [
-        first_below(lambda i: float(diffusion.at(i).half_log_snr.max()) * DECIBEL, diffusion.N, -float(level))
-        for level in snr.data.nan_to_num(float("inf"))
-    ]
+    isotropic = first_below(
+        lambda steps: torch.stack([diffusion.at(i).half_log_snr.max() for i in steps])[:, None] * DECIBEL,
+        diffusion.N,
+        -snr.data,
+    )
     pairs = [(own, slowest) for own, slowest in zip(crossings, isotropic, strict=True) if own and slowest]
     shift = max((slowest - own for own, slowest in pairs), default=diffusion.N)
     if shift > NEARBY * diffusion.N:

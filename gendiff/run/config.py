@@ -109,8 +109,11 @@ class Config(Settings):
             )
         return self.model_copy(update={"train": self.train.model_copy(update={"batch": size})})
 
-    def fitted(self) -> Config:
-        """This configuration with all that is learned from the data of the run: U, m and c in its coordinates, the velocity."""
+    def fitted(self, measured: bool = True) -> Config:
+        """This configuration with all that is learned from the data of the run: U, m and c in its coordinates, the velocity.
+
+        Unless ``measured``, m = 0 and c = 1 are assumed, which takes no time and is enough for who asks for a and s alone.
+        """
         if self._moments is not None:
             return self
         rotation, velocity = self.rotation, self.velocity
@@ -122,7 +125,8 @@ class Config(Settings):
         if not velocity.has_learned and (learned := velocity.fit(data, rotation)):
             velocity = velocity.with_learned(learned)
         basis = self.basis_of(rotation, velocity, data.event_shape)
-        return self.holding(rotation, velocity, Moments.fit(data, basis), basis)
+        moments = Moments.fit(data, basis) if measured else Moments.standard(data.event_shape)
+        return self.holding(rotation, velocity, moments, basis)
 
     def basis_of(self, rotation: Rotation, velocity: Velocity, event_shape: EventShape) -> Rotation:
         """In whose coordinates m and c of the data are taken: those of U, or the DCT where U is of no consequence.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -81,10 +82,21 @@ def test_a_band_is_below_a_level_from_the_first_step_on_that_says_so():
     assert snr.below(0.0) == sorted(snr.below(0.0), reverse=True)  # fine detail goes first
     weak = diffusion("identity", "isotropic:noise='linear:beta_max=0.0002'", (1, 4, 4), N=20)
     assert BandSNR(weak, 1).below(0.0) == [None]
-    assert first_below(lambda i: -i, 5, 0.5) == 1
-    assert first_below(lambda i: -i, 5, -2) == 3  # at the level is not below it
-    assert first_below(lambda i: -i, 5, -5) is None
-    assert first_below(lambda i: -i, 5, -4) == 5
+
+
+def test_levels_are_searched_for_side_by_side_each_as_by_itself():
+    """In what all are for, or each in a column of its own; what is at the level is not below it."""
+    asked = list[int]()
+
+    def falling(steps: Sequence[int]) -> torch.Tensor:
+        asked.extend(steps)
+        return -torch.tensor(steps, dtype=torch.float64)[:, None]
+
+    levels = torch.tensor([0.5, -2, -5, -4, math.nan], dtype=torch.float64)
+    assert first_below(falling, 5, levels) == [1, 3, None, 5, None]
+    assert set(asked) <= {1, 2, 3, 4, 5}
+    assert first_below(lambda steps: falling(steps) * torch.tensor([1, 2, 3, 4, 5]), 5, levels) == [1, 2, 2, 2, None]
+    assert first_below(falling, 1, levels) == [1, None, None, None, None]
 
 
 def test_an_empty_band_is_nothing():
@@ -141,14 +153,15 @@ def test_plans_are_made_with_the_moments_of_single_pixels():
 def test_corrupted_is_q_sample_with_the_same_noise(rng):
     process = diffusion("dct", "blur", (2, 5, 7))
     x_0, eps = torch.randn(2, 3, 2, 5, 7, generator=rng)
-    views = corrupted(process, x_0, eps, [0, 25, 50])
-    torch.testing.assert_close(views[0], x_0, rtol=0, atol=1e-5)
-    torch.testing.assert_close(views[1], process.q_sample(x_0, torch.full((3,), 25), eps))
+    noisy, signal = corrupted(process, x_0, eps, [0, 25, 50])
+    torch.testing.assert_close(noisy[0], x_0, rtol=0, atol=1e-5)
+    torch.testing.assert_close(noisy[1], process.q_sample(x_0, torch.full((3,), 25), eps))
+    torch.testing.assert_close(signal[1], process.q_sample(x_0, 25, 0 * eps))
 
 
 def test_pictures_are_measured_in_double_precision(rng):
     process, x = diffusion("dct", "blur:schedule=log", (3, 8, 8)), torch.randn(4, 3, 8, 8, generator=rng)
-    assert picture_decibel(process, x, 20) == picture_decibel(process, x.double(), 20)
+    assert picture_decibel(process, x, [20]) == picture_decibel(process, x.double(), [20])
 
 
 def test_steps_of_equal_snr_are_those_where_the_energies_say_so(rng):
@@ -159,7 +172,7 @@ def test_steps_of_equal_snr_are_those_where_the_energies_say_so(rng):
         clean = process.q_sample(x_0, torch.tensor([i]), torch.zeros_like(x_0)).square().sum()
         s = process.at(i).log_s.exp() + torch.zeros(2, 6, 9)
         energies.append(10 * math.log10(float(clean / s.square().sum())))
-    assert picture_decibel(process, x_0, 30) == pytest.approx(energies[29], abs=1e-9)
+    assert picture_decibel(process, x_0, [30]).item() == pytest.approx(energies[29], abs=1e-9)
     expected = [
         next((i + 1 for i, e in enumerate(energies) if e < level), None) for level in (30.0, 3.0, -20.0, -500.0)
     ]

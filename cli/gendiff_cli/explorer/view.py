@@ -114,8 +114,7 @@ class Numbers:
     def lam(self) -> tuple[list[int], list[list[float]]]:
         """Steps, and λ of each band at them, ``[band][step]``; NaN where a band is empty."""
         steps = spaced(self.N, POINTS)
-        rows = [(self.snr.decibel(i) / DECIBEL).tolist() for i in steps]
-        return steps, [list(band) for band in zip(*rows, strict=True)]
+        return steps, (self.snr.decibels(steps) / DECIBEL).T.tolist()
 
     def curves(self, t: float) -> str:
         """λ of each band over i; a dot where its data are lost."""

@@ -175,8 +175,8 @@ def on_its_way(subject: Subject, x_0: Tensor, steps: Sequence[int]) -> tuple[lis
 
     data = subject.data or subject.config.data
     eps = torch.randn(x_0.shape, generator=stream(0, "picture"))
-    noisy, signal = (corrupted(subject.diffusion, x_0, noise, steps) for noise in (eps, 0 * eps))
-    return [data.pictures(x)[0] for x in noisy], [data.pictures(x)[0] for x in signal]
+    noisy, signal = corrupted(subject.diffusion, x_0, eps, steps)
+    return [*data.pictures(noisy[:, 0])], [*data.pictures(signal[:, 0])]
 
 
 def event_of_picture(path: Path, event_shape: EventShape, where: str = "--picture") -> Tensor:

@@ -119,7 +119,7 @@ def _facts(subject: Subject, bands: int, moments: int) -> dict[str, Any]:
         "data_gone_from": snr.data_below(GONE),
         "speed_db_per_step": _speed(snr, CLEAN, GONE),
         "steps": steps,
-        "snr_db": [_plain(snr.decibel(i).tolist()) for i in steps],
+        "snr_db": [_plain(row) for row in snr.decibels(steps).tolist()],
         "findings": [{"rule": f.rule, "text": f.text, **f.numbers} for f in diagnose(snr, config.velocity)],
     }
 
