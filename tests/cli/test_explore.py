@@ -16,7 +16,7 @@ import torch
 from browser import chromium
 from command import run
 from gendiff_cli.explorer.explorer import Explorer
-from gendiff_cli.explorer.page import Page
+from gendiff_cli.explorer.page import Page, Threads
 from gendiff_cli.explorer.reverse import Reverse, Wish, nearest
 from gendiff_cli.options import Given
 from gendiff_cli.process.explore import explorer_of, listening
@@ -99,15 +99,21 @@ class TestWhatIsShown:
 
     def test_only_what_is_changed_is_drawn_again(self, shown, tmp_path):
         """The pictures of a side that has changed; where i has moved, those at i."""
-        page = Page(shown.again(), None, tmp_path)
-        assert page._pictures(["B"], {"B"}).keys() == {"moment B", "strip B", "error B"}
-        assert page._pictures(["A", "B"], {}).keys() == {"moment A", "moment B"}
-        assert page._numbers(["B"], {"B"}).keys() == {"curves B", "train B", "toml B", "losses", "compare"}
+        page = Page(shown.again(), None, tmp_path, Threads())
+        assert page._pictures(page.explorer, ["B"], {"B"}).keys() == {"moment B", "strip B", "error B"}
+        assert page._pictures(page.explorer, ["A", "B"], {}).keys() == {"moment A", "moment B"}
+        assert page._numbers(page.explorer, ["B"], {"B"}).keys() == {
+            "curves B",
+            "train B",
+            "toml B",
+            "losses",
+            "compare",
+        }
 
     def test_a_process_that_is_none_says_so_on_its_side(self, shown, tmp_path):
-        page = Page(shown.again(), None, tmp_path)
+        page = Page(shown.again(), None, tmp_path, Threads())
         page.explorer.picture = tmp_path / "no.png"
-        areas = page._pictures(["A"], {"A"})
+        areas = page._pictures(page.explorer, ["A"], {"A"})
         assert areas.keys() == {"error A"}
         assert "cannot read the picture" in areas["error A"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from gendiff.data import Data
 from gendiff.errors import GendiffError
+from gendiff.kept import Kept
 from gendiff.plugin.registry import Registry
 from gendiff.rotation import Rotation
 from gendiff_cli.explorer import choice, view
@@ -21,10 +23,9 @@ from gendiff_cli.explorer.view import Numbers, Pictures, Rows
 from gendiff_cli.process.plot import At, event_of_picture
 from gendiff_cli.process.subject import Subject
 
-Kept = TypeVar("Kept")
-
 SIDES = ("A", "B")
-KEPT = 32  # views and predictions, that going back is at once
+KEPT = 32  # processes, and what is shown of them
+PREDICTED = 256  # processes with a sampler, of which errors are kept
 MOST_SHOWN = 1000  # events of the data to choose from
 CLASSIC = "ddpm"  # what a process is held against where nobody names another
 
@@ -54,11 +55,12 @@ class Explorer:
     at: At = At.STEP
     samplers: tuple[str, ...] = ()
     network: bool = False
-    _subjects: dict[Any, Subject] = field(default_factory=dict)
-    _numbers: dict[Any, Numbers] = field(default_factory=dict)
-    _pictures: dict[Any, Pictures] = field(default_factory=dict)
-    _rows: dict[Any, Rows] = field(default_factory=dict)
-    _measured: dict[Any, tuple[Data, Rotation]] = field(default_factory=dict)
+    _subjects: Kept[Any, Subject] = field(default_factory=partial(Kept, KEPT))
+    _numbers: Kept[Any, Numbers] = field(default_factory=partial(Kept, KEPT))
+    _pictures: Kept[Any, Pictures] = field(default_factory=partial(Kept, KEPT))
+    _rows: Kept[Any, Rows] = field(default_factory=partial(Kept, PREDICTED))
+    _learned: Kept[Any, tuple[Data, Rotation]] = field(default_factory=partial(Kept, KEPT))
+    _measured: Kept[Any, bool] = field(default_factory=partial(Kept, KEPT))
 
     def again(self) -> Explorer:
         """The same for another page, which is set by itself."""
@@ -98,25 +100,30 @@ class Explorer:
 
     def subject(self, side: str) -> Subject:
         """The process of a side; raises `GendiffError` where it is none."""
-        return self._kept(self._subjects, self._place(side), lambda: self._fitted(side))
+        return self._subjects.of(self._place(side), lambda: self._fitted(side))
 
     def is_measured(self, side: str) -> bool:
         """Whether the moments of the data in the basis of a side are known: measuring them takes a second or some."""
-        return self.sides[side].run is not None or (self.sides[side].basis, *self.base.words) in self._measured
+        return self.sides[side].run is not None or self._basis(side) in self._measured
 
-    def _fitted(self, side: str) -> Subject:
-        """The process of a side, with what was learned from the data before."""
+    def _fitted(self, side: str, measured: bool = True) -> Subject:
+        """The process of a side, with what was learned from the data before.
+
+        Where they are not ``measured``, their moments are assumed: what becomes of a picture does not depend on them.
+        """
         subject = self.sides[side].subject(self.base, side)
         if subject.run:
             return subject
         settings = subject.settings
-        config, place = settings.config, (self.sides[side].basis, *self.base.words)
-        if place in self._measured:
-            data, rotation = self._measured[place]
+        config, place = settings.config, self._basis(side)
+        if learned := self._learned.get(place):
+            data, rotation = learned
             config = config.model_copy(update={"data": data, "rotation": rotation})
         with settings.locating():
-            settings.config = config.fitted()
-        self._measured[place] = settings.config.data, settings.config.rotation
+            settings.config = config.fitted(measured)
+        self._learned.keep(place, (settings.config.data, settings.config.rotation))
+        if measured:
+            self._measured.keep(place, True)
         return Subject(subject.label, settings, settings.config.training)
 
     def x_0(self, subject: Subject) -> Tensor:
@@ -129,28 +136,31 @@ class Explorer:
     @property
     def events(self) -> int:
         """How many events of the data there are to choose from; raises `GendiffError` where a process is none."""
-        subject = self.subject(SIDES[0])
+        subject = self.sides[SIDES[0]].subject(self.base, SIDES[0])
         length = (subject.data or subject.config.data).length
         return min(length or MOST_SHOWN, MOST_SHOWN)
 
     def numbers(self, side: str) -> Numbers:
         """What is shown of a side's process; raises `GendiffError` where it is none."""
-        return self._kept(self._numbers, self._place(side), lambda: Numbers(self.subject(side)))
+        return self._numbers.of(self._place(side), lambda: Numbers(self.subject(side)))
 
     def pictures(self, side: str) -> Pictures:
-        """What is shown of the picture on a side; raises `GendiffError` where its process is none."""
-        subject = self.subject(side)
-        key = (self._place(side), self.picture, self.index, self.at)
-        return self._kept(self._pictures, key, lambda: Pictures(subject, self.x_0(subject), self.at))
+        """What is shown of the picture on a side, measured or not; raises `GendiffError` where its process is none."""
+
+        def made() -> Pictures:
+            subject = self.subject(side) if self.is_measured(side) else self._fitted(side, measured=False)
+            return Pictures(subject, self.x_0(subject), self.at)
+
+        return self._pictures.of((self._place(side), self.picture, self.index, self.at), made)
 
     def losses(self) -> str:
         """When each band of the data is lost, on the sides whose process is one."""
         return view.losses([(side, self.numbers(side)) for side in self._sound()], self.t)
 
     def _sound(self) -> list[str]:
-        """The sides whose process is one."""
+        """The sides whose process is one, and where the data are measured."""
         sound = []
-        for side in self.sides:
+        for side in filter(self.is_measured, self.sides):
             with suppress(GendiffError):
                 self.numbers(side)
                 sound.append(side)
@@ -159,6 +169,10 @@ class Explorer:
     def _place(self, side: str) -> tuple[str, ...]:
         """What the process of a side depends on."""
         return (self.sides[side].key, *self.base.words)
+
+    def _basis(self, side: str) -> tuple[str, ...]:
+        """What the moments of the data depend on, and what a rotation learns from them."""
+        return (self.sides[side].basis, *self.base.words)
 
     def commands(self) -> dict[str, str]:
         """What trains each side, and what holds them against each other, by name."""
@@ -184,7 +198,7 @@ class Explorer:
                     yield
                 if not wanted():
                     return
-                self._rows[*place, name] = rows
+                self._rows.keep((*place, name), rows)
                 yield
 
     def errors(self) -> str:
@@ -193,7 +207,7 @@ class Explorer:
             side: [
                 row
                 for name in self._samplers(self.subject(side))
-                for row in self._rows.get((*self._place(side), name), ())
+                for row in self._rows.get((*self._place(side), name)) or ()
             ]
             for side in self._sound()
         }
@@ -201,15 +215,6 @@ class Explorer:
 
     def _samplers(self, subject: Subject) -> tuple[str, ...]:
         return self.samplers or tuple(view.default_samplers(subject))
-
-    @staticmethod
-    def _kept(where: dict[Any, Kept], key: Any, made: Callable[[], Kept]) -> Kept:
-        """The value of a key, made where it is not there; the oldest ones go."""
-        if key not in where:
-            where[key] = made()
-            while len(where) > KEPT:
-                del where[next(iter(where))]
-        return where[key]
 
 
 def refusal(error: GendiffError) -> str:

@@ -1,16 +1,20 @@
 """Page: the widgets of the explorer, in NiceGUI. What they show is computed in threads, so that a slider is heard meanwhile.
 
-Of several changes that come while something is computed the last one counts: what a slider has passed is not drawn.
+Of several changes that come while something is computed the last one counts: what a slider has passed is not drawn. A thread is
+given the explorer as it was when it was asked, since a slider does not wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Iterable, Mapping
+import json
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gendiff.errors import GendiffError
 from gendiff.extra import extra
@@ -20,28 +24,51 @@ from gendiff_cli.explorer.explorer import SIDES, Explorer, refusal
 from gendiff_cli.explorer.reverse import STRONGEST, Reverse, Wish, nearest
 from gendiff_cli.process.plot import At
 
+SHOW = """const show = areas => { for (const [name, content] of Object.entries(areas))
+  document.querySelector(`[data-area="${name}"], [data-text="${name}"]`).innerHTML = content; };"""
 STYLE = Path(__file__).with_name("page.css")
 PAUSE = 0.3  # seconds without a change after which errors are predicted
 TITLE = "gendiff process explore"
 LARGEST = 64 * 2**20  # bytes of a picture that is taken
 OTHER_DATA = ("dead-leaves", "emoji", "digits")  # that need nothing
+MEASURING = "measuring the data in this basis"
+
+Outcome = TypeVar("Outcome")
 
 
 class _Superseded(Exception):
     """What is drawn is no longer asked for."""
 
 
+@dataclass(frozen=True)
+class Threads:
+    """Who computes for all pages: one thread draws, which is waited for, and one predicts and measures, which takes longer.
+
+    There are no more of them: each keeps for itself as much memory as its work has ever needed at once.
+    """
+
+    drawing: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "drawing"))
+    predicting: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "predicting"))
+
+    def end(self) -> None:
+        """Begin nothing more."""
+        for executor in (self.drawing, self.predicting):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
 class Page:
     """One page: the explorer that it shows, and its widgets."""
 
-    def __init__(self, explorer: Explorer, reverse: Reverse | None, folder: Path) -> None:
+    def __init__(self, explorer: Explorer, reverse: Reverse | None, folder: Path, threads: Threads) -> None:
         self.ui: Any = extra("nicegui", TITLE, name="explore").ui
-        self.explorer, self.reverse, self.folder = explorer, reverse, folder
+        self.explorer, self.reverse, self.folder, self.threads = explorer, reverse, folder, threads
         self.wish = Wish()
         self.changes = 0
-        self.stale = {*SIDES}
+        self.stale = {*SIDES}  # what its pictures do not show yet
+        self.due = {*SIDES}  # and what its numbers do not
         self.wake, self.wake_slow = asyncio.Event(), asyncio.Event()
-        self.html: dict[str, Any] = {}
+        self.client: Any = None
+        self.shown: dict[str, str] = {}  # by area
         self.boxes: dict[str, Any] = {}
 
     # --- building ------------------------------------------------------------------------------------------------------
@@ -49,7 +76,9 @@ class Page:
     def build(self) -> None:
         """Make the widgets."""
         ui = self.ui
+        self.client = ui.context.client
         ui.add_css(STYLE.read_text(encoding="utf-8"))
+        ui.add_head_html(f"<script>{SHOW}</script>")
         ui.dark_mode(None)
         with ui.element("main"):
             with ui.element("header"):
@@ -80,7 +109,7 @@ class Page:
                 self._text("compare", "copy-compare")
 
     def _area(self, name: str, classes: str = "") -> None:
-        self.html[name] = self.ui.html("", sanitize=False).classes(classes).props(f'data-area="{name}"')
+        self.ui.html("", sanitize=False).classes(classes).props(f'data-area="{name}"')
 
     def _picture(self) -> None:
         ui, explorer = self.ui, self.explorer
@@ -197,7 +226,7 @@ class Page:
         """A text to select, and a button that copies it."""
         ui = self.ui
         with ui.element("div").classes("copy"):
-            self.html[name] = ui.html("", sanitize=False, tag="pre").props(f'data-text="{name}"')
+            ui.html("", sanitize=False, tag="pre").props(f'data-text="{name}"')
             script = (
                 f"() => navigator.clipboard.writeText(document.querySelector('[data-text=\"{name}\"]').textContent)"
             )
@@ -268,7 +297,7 @@ class Page:
         try:
             change()
         except GendiffError as error:
-            self.html[f"error {side}"].content = escape(refusal(error))
+            self._put({f"error {side}": escape(refusal(error))})
             return False
         self._changed(side)
         return True
@@ -294,7 +323,7 @@ class Page:
 
     def _network(self, network: bool) -> None:
         self.explorer.network = network
-        self.html["errors"].content = self.explorer.errors()
+        self._put({"errors": self.explorer.errors()})
 
     def _ask(self, **wish: Any) -> None:
         self.wish = Wish(**{**vars(self.wish), **wish})
@@ -305,11 +334,11 @@ class Page:
         self._changed(*SIDES)
 
     async def _take_data(self, spec: str) -> None:
-        self.html["busy"].content = "measuring the data"
+        self._put({"busy": "measuring the data"})
         try:
-            await asyncio.to_thread(self.explorer.take_data, spec)
+            await self._drawn(self.explorer.take_data, spec)
         except GendiffError as error:
-            self.html["error A"].content = escape(refusal(error))
+            self._put({"error A": escape(refusal(error))})
         self.index.props(f"max={self.explorer.events - 1}")
         self.index.value = 0
         self._changed(*SIDES)
@@ -320,7 +349,7 @@ class Page:
         place.write_bytes(await event.file.read())
         before, self.explorer.picture = self.explorer.picture, place
         try:
-            await asyncio.to_thread(self.explorer.pictures, SIDES[0])
+            await self._drawn(self.explorer.again().pictures, SIDES[0])
         except GendiffError as error:
             self.explorer.picture = before
             self.ui.notify(f"{event.file.name}: {refusal(error)}", type="negative")
@@ -332,32 +361,50 @@ class Page:
     async def follow(self) -> None:
         """Show what is changed, as soon as it is: first the pictures, which are looked at, then the numbers.
 
-        Either is sent at once: the browser goes over the whole page for each message.
+        Either is sent at once: the browser goes over the whole page for each message. Numbers for which the data have to be
+        measured first are left to `follow_slowly`.
         """
         t: float | None = None
         while True:
             await self.wake.wait()
             self.wake.clear()
-            stale, self.stale = self.stale, set()
-            moved, t = self.explorer.t != t, self.explorer.t
+            now, stale, self.stale = self.explorer.again(), self.stale, set()
+            moved, t = now.t != t, now.t
             sides = [side for side in SIDES if moved or side in stale]
-            if not all(map(self.explorer.is_measured, sides)):
-                self.html["busy"].content = "measuring the data in this basis"
-            for areas in (self._pictures, self._numbers):
-                self._put(await asyncio.to_thread(areas, sides, stale))
-            self.html["busy"].content = ""
+            self.due |= {*sides}
+            if not all(map(now.is_measured, stale)):
+                self._put({"busy": MEASURING})
+            self._put(await self._drawn(self._pictures, now, sides, stale))
+            known = [side for side in sides if now.is_measured(side)]
+            self._put(await self._drawn(self._numbers, now, known, stale))
+            self.due -= {*known}
+            if not self.due:
+                self._put({"busy": ""})
+
+    async def _drawn(self, function: Callable[..., Outcome], *arguments: Any) -> Outcome:
+        """What a function gives, in the thread that draws."""
+        return await self._by(self.threads.drawing, function, *arguments)
+
+    def _by(self, thread: Executor, function: Callable[..., Outcome], *arguments: Any) -> Awaitable[Outcome]:
+        return asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
 
     def _put(self, areas: Mapping[str, str]) -> None:
-        for name, content in areas.items():
-            self.html[name].content = content
+        """Show what is new in areas: in one message, which changes these alone.
 
-    def _pictures(self, sides: Iterable[str], stale: Container[str]) -> dict[str, str]:
+        Set as the content of its widgets the library would have the browser go over the whole page.
+        """
+        new = {name: content for name, content in areas.items() if self.shown.get(name) != content}
+        self.shown |= new
+        if new:
+            self.client.run_javascript(f"show({json.dumps(new)})")
+
+    def _pictures(self, now: Explorer, sides: Iterable[str], stale: Container[str]) -> dict[str, str]:
         """What areas of pictures show: of each side at i, and of stale ones on their way too."""
         areas = self._reversed()
         for side in sides:
             try:
-                pictures = self.explorer.pictures(side)
-                areas[f"moment {side}"] = pictures.moment(self.explorer.t)
+                pictures = now.pictures(side)
+                areas[f"moment {side}"] = pictures.moment(now.t)
                 if side in stale:
                     areas[f"strip {side}"] = pictures.strip
                     areas[f"error {side}"] = ""
@@ -365,43 +412,54 @@ class Page:
                 areas[f"error {side}"] = escape(refusal(error))
         return areas
 
-    def _numbers(self, sides: Iterable[str], stale: Container[str]) -> dict[str, str]:
+    def _numbers(self, now: Explorer, sides: Iterable[str], stale: Container[str]) -> dict[str, str]:
         """What areas of numbers and texts show."""
-        explorer, areas = self.explorer, dict[str, str]()
-        commands = explorer.commands()
+        areas, commands = dict[str, str](), now.commands()
         for side in sides:
             try:
-                areas[f"curves {side}"] = explorer.numbers(side).curves(explorer.t)
+                areas[f"curves {side}"] = now.numbers(side).curves(now.t)
                 if side in stale:
                     areas[f"train {side}"] = escape(commands[f"train {side}"])
-                    areas[f"toml {side}"] = escape(explorer.toml(side))
+                    areas[f"toml {side}"] = escape(now.toml(side))
             except GendiffError as error:
                 areas[f"error {side}"] = escape(refusal(error))
-        return areas | {"losses": explorer.losses(), "compare": escape(commands["compare"])}
+        return areas | {"losses": now.losses(), "compare": escape(commands["compare"])}
 
     async def follow_slowly(self) -> None:
-        """Draw and predict what takes longer, where nothing changes for a moment."""
+        """Measure, draw and predict what takes longer, where nothing changes for a moment."""
         while True:
             await self.wake_slow.wait()
             self.wake_slow.clear()
             await asyncio.sleep(PAUSE)
-            if self.wake_slow.is_set():
-                continue
-            at = self.changes
-            await self._draw()
-            for side in SIDES:
-                try:
-                    self.html[f"facts {side}"].content = await asyncio.to_thread(self._facts, side)
-                except GendiffError:
-                    self.html[f"facts {side}"].content = ""
-            rows = self.explorer.forecast(partial(self._is_still, at))
-            while self.changes == at and await asyncio.to_thread(next, rows, rows) is None:
-                self.html["errors"].content = await asyncio.to_thread(self.explorer.errors)
-            if self.changes == at:
-                self.html["errors"].content = await asyncio.to_thread(self.explorer.errors)
+            if not self.wake_slow.is_set():
+                await self._predict(self.explorer.again(), self.changes)
 
-    def _facts(self, side: str) -> str:
-        return self.explorer.numbers(side).facts
+    async def _predict(self, now: Explorer, at: int) -> None:
+        """All that takes longer, as long as there are so many changes."""
+        work = partial(self._by, self.threads.predicting)
+        if due := {*self.due}:
+            areas = await work(self._numbers, now, due, due)
+            if self.changes != at:
+                return
+            self._put(areas)
+            self.due -= due
+            self._put({"busy": ""})
+        await self._draw()
+        for side in SIDES:
+            try:
+                facts = await work(self._facts, now, side)
+            except GendiffError:
+                facts = ""
+            self._put({f"facts {side}": facts})
+        rows = now.forecast(partial(self._is_still, at))
+        while self.changes == at and await work(next, rows, rows) is None:
+            self._put({"errors": await work(now.errors)})
+        if self.changes == at:
+            self._put({"errors": await work(now.errors)})
+
+    @staticmethod
+    def _facts(now: Explorer, side: str) -> str:
+        return now.numbers(side).facts
 
     def _is_still(self, changes: int) -> bool:
         """Whether nothing was changed since there were so many changes."""
@@ -417,15 +475,15 @@ class Page:
             if self.wish != wish:
                 raise _Superseded
 
-        self.html["error reverse"].content = "" if wish in self.reverse.kept else "drawing"
+        self._put({"error reverse": "" if wish in self.reverse.kept else "drawing"})
         try:
-            await asyncio.to_thread(self.reverse.way, wish, heed)
+            await self._by(self.threads.predicting, self.reverse.way, wish, heed)
         except _Superseded:
             return
         except GendiffError as error:
-            self.html["error reverse"].content = escape(refusal(error))
+            self._put({"error reverse": escape(refusal(error))})
             return
-        self.html["error reverse"].content = ""
+        self._put({"error reverse": ""})
         self._put(self._reversed())
 
     def _reversed(self) -> dict[str, str]:

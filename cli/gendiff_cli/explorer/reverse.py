@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gendiff.command import command
 from gendiff.guide import Guide
+from gendiff.kept import Kept
 from gendiff.run.asked import ALL, Asked
 from gendiff.run.generation import generate
 from gendiff.run.trained import TrainedModel
@@ -78,7 +80,7 @@ class Reverse:
     """A trained run, and the ways that were looked at before."""
 
     model: TrainedModel
-    kept: dict[Wish, list[View]] = field(default_factory=dict)
+    kept: Kept[Wish, list[View]] = field(default_factory=partial(Kept, KEPT))
 
     @property
     def condition(self) -> str:
@@ -104,11 +106,7 @@ class Reverse:
 
     def way(self, wish: Wish, heed: Callable[[], None] = lambda: None) -> list[View]:
         """The chains from N to 0, drawn where they were not before; ``heed`` is called at each step and may raise to stop."""
-        if wish not in self.kept:
-            while len(self.kept) >= KEPT:
-                del self.kept[next(iter(self.kept))]
-            self.kept[wish] = self._drawn(wish, heed)
-        return self.kept[wish]
+        return self.kept.of(wish, lambda: self._drawn(wish, heed))
 
     def _drawn(self, wish: Wish, heed: Callable[[], None]) -> list[View]:
         model, asked, sampler = self.model, self.asked(wish), self.model.config.sampler

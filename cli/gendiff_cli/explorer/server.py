@@ -13,7 +13,7 @@ from typing import Any
 
 from gendiff.extra import extra
 from gendiff_cli.explorer.explorer import SIDES, Explorer
-from gendiff_cli.explorer.page import TITLE, Page
+from gendiff_cli.explorer.page import TITLE, Page, Threads
 from gendiff_cli.explorer.reverse import Reverse
 
 
@@ -25,18 +25,20 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
     with TemporaryDirectory(prefix="gendiff-explore-") as folder, warnings.catch_warnings():
         # When it starts the library asks all objects that there are for their class, and one of torch warns whoever asks it.
         warnings.filterwarnings("ignore", r"`torch\.distributed\.reduce_op` is deprecated", FutureWarning)
-        app, following = fastapi.FastAPI(), list[asyncio.Task[None]]()
+        app, following, threads = fastapi.FastAPI(), set[asyncio.Task[None]](), Threads()
         app.add_middleware(trusted, allowed_hosts=["127.0.0.1", "localhost"])  # no name of somebody else leads here
 
         @nicegui.ui.page("/", title=TITLE)  # type: ignore[untyped-decorator]  # of a library without types here
         async def page() -> None:
-            one = Page(explorer.again(), reverse, Path(folder))
+            one = Page(explorer.again(), reverse, Path(folder), threads)
             one.build()
             tasks = [
                 nicegui.background_tasks.create(one.follow()),
                 nicegui.background_tasks.create(one.follow_slowly()),
             ]
-            following.extend(tasks)
+            following.update(tasks)
+            for task in tasks:
+                task.add_done_callback(following.discard)
             nicegui.ui.context.client.on_delete(lambda: [task.cancel() for task in tasks])
             one._changed(*SIDES)
 
@@ -61,7 +63,8 @@ def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
             thread.join()
         finally:
             server.should_exit = True
-            for task in following:
+            for task in [*following]:
                 with suppress(RuntimeError):  # the server has ended already
                     task.get_loop().call_soon_threadsafe(task.cancel)
             thread.join(timeout=5)
+            threads.end()

@@ -104,6 +104,7 @@ def explorer_of(
         base = base.with_data(data.spec)
     explorer = Explorer(registry, base, dict(zip(SIDES, choices, strict=True)), picture)
     for side in SIDES:
+        explorer.subject(side)
         explorer.pictures(side)
     return explorer
 
