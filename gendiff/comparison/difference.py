@@ -91,6 +91,20 @@ class Measured:
         return cls(value, (high - low) / 2 / quantile(freedom, level), freedom, low, high)
 
 
+def deviation(estimate: Estimate, level: float, others: float = 0.0) -> float:
+    """The standard deviation over seeds of a paired difference, read off its interval.
+
+    Args:
+        estimate: whose interval has an upper end.
+        level: that of the interval.
+        others: degrees of freedom that its spread has from other comparisons (`gendiff.comparison.moderation`).
+
+    """
+    assert estimate.high is not None
+    half = estimate.high - estimate.value
+    return half * math.sqrt(estimate.seeds) / quantile(others + estimate.seeds - 1, level)
+
+
 def settling_seeds(estimate: Estimate, level: float, others: float = 0.0) -> int | None:
     """How many seeds it takes until the interval of a paired difference would exclude 0, were it as it is seen.
 
@@ -101,7 +115,7 @@ def settling_seeds(estimate: Estimate, level: float, others: float = 0.0) -> int
     Args:
         estimate: an interval over at least three seeds; two know next to nothing of the spread.
         level: that of the interval.
-        others: degrees of freedom that its spread has from other comparisons (`gendiff.comparison.moderation`).
+        others: as of `deviation`.
 
     Returns:
         None where nothing is known of the spread, the difference is 0, or it takes more than `MOST_SEEDS`.
@@ -109,8 +123,7 @@ def settling_seeds(estimate: Estimate, level: float, others: float = 0.0) -> int
     """
     if estimate.method != "seeds" or estimate.seeds < FEWEST or estimate.high is None or estimate.value == 0:
         return None
-    half = estimate.high - estimate.value
-    sd = half * math.sqrt(estimate.seeds) / quantile(others + estimate.seeds - 1, level)
+    sd = deviation(estimate, level, others)
     return next(
         (
             n

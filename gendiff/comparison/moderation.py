@@ -16,8 +16,8 @@ of each other, spreads that are not tell nothing, and the interval is nearly Stu
 
 That variance of logarithms is taken half as large again as it is seen (`CAUTION`). Comparisons with one arm share its spread and
 are fewer than they seem, and a ν_0 that is too large makes intervals too narrow: simulated with 40 comparisons that show nothing,
-3 seeds and arms whose spreads differ by factors of 1 to 30, one in 10 experiments named something without it, one in 20 or fewer
-with it. A difference of four standard deviations is seen in 20 to 80 of 100, in 6 by Student's interval.
+3 seeds and arms whose spreads differ by factors of 1 to 30, up to one in 10 experiments named something without it, about one in
+20 at most with it. A difference of four standard deviations is seen in 16 to 84 of 100, in 6 by Student's interval.
 
 References: Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), 3; Lönnstedt & Speed 2002, Statistica Sinica 12.
 """
@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, variance
 
-from gendiff.comparison.difference import Estimate, quantile
+from gendiff.comparison.difference import Estimate, deviation, quantile
 
 CAUTION = 1.5  # by what the variance of log variances is multiplied
 FEWEST = 4  # comparisons whose spreads say something of each other
@@ -56,7 +56,7 @@ class Spread:
         if len(known) < FEWEST:
             return cls(0.0, 0.0)
         nu = known[0][0].seeds - 1
-        logs = [2 * math.log(_deviation(one, level) / m) - _mean_log(nu) for one, m in known]
+        logs = [2 * math.log(deviation(one, level) / m) - _mean_log(nu) for one, m in known]
         freedom = _freedom(CAUTION * variance(logs) - _variance_log(nu))
         return cls(freedom, math.exp((fmean(logs) + _mean_log(freedom)) / 2))
 
@@ -64,7 +64,7 @@ class Spread:
         """The same difference with its interval by s̃; as it is where it has no spread over seeds."""
         if not self.freedom or not _says_something(estimate, m):
             return estimate
-        nu, s = estimate.seeds - 1, _deviation(estimate, level)
+        nu, s = estimate.seeds - 1, deviation(estimate, level)
         s = math.sqrt((self.freedom * (self.relative * m) ** 2 + nu * s**2) / (self.freedom + nu))
         half = quantile(self.freedom + nu, level) * s / math.sqrt(estimate.seeds)
         return replace(estimate, low=estimate.value - half, high=estimate.value + half)
@@ -72,13 +72,6 @@ class Spread:
 
 def _says_something(estimate: Estimate, m: float) -> bool:
     return estimate.method == "seeds" and estimate.low != estimate.high and m > 0
-
-
-def _deviation(estimate: Estimate, level: float) -> float:
-    """The standard deviation over seeds, read off the interval."""
-    assert estimate.high is not None
-    half = estimate.high - estimate.value
-    return half * math.sqrt(estimate.seeds) / quantile(estimate.seeds - 1, level)
 
 
 def _mean_log(freedom: float) -> float:
