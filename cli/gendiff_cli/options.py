@@ -320,7 +320,7 @@ def configured(words: str) -> Callable[[Callable[..., None]], Callable[..., None
             options = {word: values.pop(_identifier(word)) for word in order if word not in own}
             command(given=Given({word: value for word, value in options.items() if value not in (None, [])}), **values)
 
-        # Typer reads these two.
+        # Typer reads these two; that a function may be given a signature is known to `inspect` alone.
         with_given.__annotations__ = {}
         with_given.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in parameters])  # type: ignore[attr-defined]
         return with_given

@@ -16,8 +16,9 @@ import torch
 from browser import chromium
 from command import run
 from gendiff_cli.explorer.explorer import Explorer
-from gendiff_cli.explorer.page import Page, Threads
+from gendiff_cli.explorer.page import Page
 from gendiff_cli.explorer.reverse import Reverse, Wish, nearest
+from gendiff_cli.explorer.threads import Threads
 from gendiff_cli.options import Given
 from gendiff_cli.process.explore import explorer_of, listening
 from PIL import Image

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Executor
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -22,6 +21,7 @@ from gendiff_cli.explorer.choice import STEPS
 from gendiff_cli.explorer.controls import Control, Kind
 from gendiff_cli.explorer.explorer import SIDES, Explorer, refusal
 from gendiff_cli.explorer.reverse import STRONGEST, Reverse, Wish, nearest
+from gendiff_cli.explorer.threads import Threads
 from gendiff_cli.process.plot import At
 
 SHOW = """const show = areas => { for (const [name, content] of Object.entries(areas))
@@ -38,22 +38,6 @@ Outcome = TypeVar("Outcome")
 
 class _Superseded(Exception):
     """What is drawn is no longer asked for."""
-
-
-@dataclass(frozen=True)
-class Threads:
-    """Who computes for all pages: one thread draws, which is waited for, and one predicts and measures, which takes longer.
-
-    There are no more of them: each keeps for itself as much memory as its work has ever needed at once.
-    """
-
-    drawing: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "drawing"))
-    predicting: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "predicting"))
-
-    def end(self) -> None:
-        """Begin nothing more."""
-        for executor in (self.drawing, self.predicting):
-            executor.shutdown(wait=False, cancel_futures=True)
 
 
 class Page:

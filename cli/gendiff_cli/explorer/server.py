@@ -13,8 +13,9 @@ from typing import Any
 
 from gendiff.extra import extra
 from gendiff_cli.explorer.explorer import SIDES, Explorer
-from gendiff_cli.explorer.page import TITLE, Page, Threads
+from gendiff_cli.explorer.page import TITLE, Page
 from gendiff_cli.explorer.reverse import Reverse
+from gendiff_cli.explorer.threads import Threads
 
 
 def serve(explorer: Explorer, reverse: Reverse | None, listener: Any) -> None:
