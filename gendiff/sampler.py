@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
@@ -30,6 +30,7 @@ from gendiff.component import Component, abstractmethod
 from gendiff.condition import Given, rows
 from gendiff.diffusion import Diffusion
 from gendiff.errors import ArgumentError, ConfigError, PluginError
+from gendiff.kept import Kept
 from gendiff.score import Parametrization, Pivot, ScoreModel, believe, encode, from_x_0, normalized
 from gendiff.shapes import ShownByShape, check_events, check_kind, check_number, check_time, takes
 from gendiff.streams import ImageNoise
@@ -129,12 +130,16 @@ class Sampler(Component):
     @final
     def plan(self, diffusion: Diffusion) -> tuple[Update, ...]:
         """All `updates`, one for each evaluation of the model; computed once for a process, and kept."""
-        return _plan(self, diffusion)
+        return _PLANS.of((self, diffusion), lambda: tuple(self.updates(diffusion)))
 
 
-@lru_cache(maxsize=4)
-def _plan(sampler: Sampler, diffusion: Diffusion) -> tuple[Update, ...]:
-    return tuple(sampler.updates(diffusion))
+def _numbers(plan: tuple[Update, ...]) -> int:
+    """How many coefficients a plan has: a thousand steps of pictures are hundreds of megabytes."""
+    parts = [part for update in plan for part in (update, *update.past)]
+    return sum(value.numel() for part in parts for value in vars(part).values() if isinstance(value, Tensor))
+
+
+_PLANS: Kept[tuple[Sampler, Diffusion], tuple[Update, ...]] = Kept(most=4, room=2**24, size=_numbers)
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+
+LAST = 19  # the niceness of who takes what others leave
+
+
+def _stand_back() -> None:
+    """Leave the cores to others, where a thread can by itself: on two of them whoever draws would wait for whoever predicts."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LAST)
 
 
 @dataclass(frozen=True)
@@ -14,7 +26,7 @@ class Threads:
     """
 
     drawing: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "drawing"))
-    predicting: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "predicting"))
+    predicting: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "predicting", _stand_back))
 
     def end(self) -> None:
         """Begin nothing more."""
