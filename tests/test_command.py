@@ -162,6 +162,7 @@ def test_data_that_were_prepared_can_be_trained_on(tmp_path, monkeypatch, name):
     assert run(*words[1:], *TINY, "--dry-run").code == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_was_looked_at_is_named_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("process show.py").write_text(PLUGIN)
@@ -213,6 +214,7 @@ def started(code: str, **streams) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_descriptor_one_is_out_of_reach_of_components(tmp_path):
     """At import, in hooks and while it trains; the second result follows in the same program, and stdout is given back."""
     (tmp_path / "loud.py").write_text(NOISY)

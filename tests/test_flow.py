@@ -224,6 +224,7 @@ class Bent(ScoreModel):
         return Pivot(x_0=at.m + at.c.sqrt() * (at.cos * y + at.sin * T), eps=at.sin * y - at.cos * T)
 
 
+@pytest.mark.slow
 def test_the_mean_over_all_probes_is_the_exact_trace():
     own = Diffusion.of("dct", "blur", (1, 3), N := 8)
     model = Bent(own, 3)
@@ -300,6 +301,7 @@ def test_dopri5_has_no_plan_and_no_graph():
         sample(own, GaussianScore(own, M, C), Sampler("dopri5"), n=1, graph=True)
 
 
+@pytest.mark.slow
 def test_no_number_of_evaluations_is_said_of_dopri5(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("train", *TINY, "--sampler", "dopri5", "--out", "r").code == 0

@@ -194,6 +194,7 @@ class TestHeatSampler:
     def sigmas(self, largest):
         return np.exp(np.linspace(np.log(0.5), np.log(largest), self.N))
 
+    @pytest.mark.slow
     def test_its_noise_sets_the_spread_of_what_it_draws(self):
         """In many steps the standard deviation of Gaussian data becomes δ/(sqrt(2) s) of what it was: 0.88 of it in the paper."""
         process = diffusion(

@@ -302,6 +302,7 @@ def test_noise_that_differs_at_one_step_is_not_constant():
             list(sampler.plan(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rotation", "velocity"), [("dct", "blur"), ("blur-eigen", "isotropic")])
 def test_ancestral_and_ddim_reach_the_data(rotation, velocity):
     """With N = 1000 fine steps the law of the samples is the law of the data, up to the documented discretisation."""

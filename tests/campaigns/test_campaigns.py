@@ -720,6 +720,7 @@ def other(i, j):
         terms = {"return i ⟦-→+⟧ 1", "return ⟦i - 1→(i)⟧", "return ⟦i - 1→(1)⟧"}
         assert others == terms | {"return ⟦i→j⟧ - 1", "return i - ⟦1→2⟧", "return i - ⟦1→0⟧"}
 
+    @pytest.mark.slow
     def test_what_the_table_names_is_there_and_every_reason_belongs_to_a_change(self):
         for module, files in mutants.table().items():
             assert (mutants.ROOT / module).is_file(), module
@@ -772,6 +773,7 @@ class TestThreads:
         assert "| auto | 75 | 78 | 72 | 1.07 and 1.00 |" in page
         assert "| compare | 25.0 | 15.0 | 1.75 | 0.2 |" in page
 
+    @pytest.mark.slow
     def test_a_training_measures_from_the_moment_that_it_is_told(self):
         found = threads_benchmark.trainings("one thread", 0.2, 1)
         assert found["threads"] == [1]

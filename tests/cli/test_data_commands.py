@@ -210,6 +210,7 @@ def test_a_mistake_is_explained_on_one_screen_and_leaves_nothing_behind(here, mi
     assert tree(here) == before
 
 
+@pytest.mark.slow
 def test_a_bare_path_is_data_for_training_too(here):
     done = run("train", "--data", "photos", "--batch", 4, "--dry-run", "--json")
     assert done.code == 0, done.err

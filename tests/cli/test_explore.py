@@ -152,6 +152,7 @@ class TestWhatIsCopied:
             )
         assert written.data.table() == config.data.table()
 
+    @pytest.mark.slow
     def test_the_comparison_is_of_both(self, shown, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         page = shown.again()

@@ -143,6 +143,7 @@ assert "torch" not in sys.modules
 # --- what it does -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_their_tests_pass_as_they_are_written(packages):
     into = packages["model"].parent
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib"]

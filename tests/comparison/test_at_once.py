@@ -24,11 +24,13 @@ def test_it_comes_to_the_same_bits(plan, alone, tmp_path):
     assert len({info["pid"] for info in infos} | {os.getpid()}) == 5
 
 
+@pytest.mark.slow
 def test_the_record_says_how_many_threads_there_were(plan, tmp_path):
     done(tmp_path / "c", plan, PAIR)
     assert {Run.open(path).info["threads"] for path in (tmp_path / "c" / "runs").iterdir()} == {1}
 
 
+@pytest.mark.slow
 def test_nothing_is_done_again(plan, alone, tmp_path, monkeypatch):
     done(tmp_path / "c", plan, PAIR)
     monkeypatch.setattr(engine, "together", None)
@@ -120,6 +122,7 @@ class TestAnArmThatFails:
         monkeypatch.undo()
         assert done(tmp_path / "2", plan, PAIR) == alone
 
+    @pytest.mark.slow
     def test_its_process_may_be_killed(self, plan, alone, tmp_path, failing, monkeypatch):
         failing(lambda: os.kill(os.getpid(), signal.SIGKILL))
         with pytest.raises(JobDied, match=r"the process of dct.*, seed 0 .* has died"):
@@ -146,6 +149,7 @@ class TestCommand:
         monkeypatch.setattr("gendiff.machine.jobs.allowance", lambda: 2.0)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
+    @pytest.mark.slow
     def test_it_says_how_many_and_what_each_does(self):
         both = [
             run("compare", *self.ARMS, "--out", f"c{k}", "--json", *more)

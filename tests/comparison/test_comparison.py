@@ -389,6 +389,7 @@ class TestRunsAsArms:
         assert found["arms"][1]["numbers"]["fd-pixels"]["difference"]["seeds"] == 2
         assert finished(tmp_path / "c", Comparison.open(tmp_path / "c").plan) == found
 
+    @pytest.mark.slow
     def test_a_run_that_is_trained_on_is_measured_again(self, runs, tmp_path):
         run = create(tmp_path / "run", settings(data=DATA, steps=4, batch=8))
         train(run)
@@ -457,6 +458,7 @@ class TestGoingOn:
         assert comparable(finished(tmp_path / "c", plan)) == whole
         assert not list((tmp_path / "c" / "measures").rglob("*.npy"))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["training", "last step", "sampling", "looking"])
     def test_asked_to_stop_it_stops_and_goes_on(self, plan, whole, tmp_path, monkeypatch, moment):
         monkeypatch.setattr(measure_module, "BLOCK", 8)

@@ -38,6 +38,7 @@ def paced(monkeypatch):
     monkeypatch.setattr(module, "most_memory", lambda trainer: Memory(2**30, "so", True))
 
 
+@pytest.mark.slow
 def test_it_is_the_sum_over_arms_and_seeds(finished, paced):
     plan = Comparison.open(finished).plan
     whole = cost(plan, CPU)

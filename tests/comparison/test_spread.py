@@ -79,6 +79,7 @@ def test_a_worker_that_is_killed_gives_its_work_back(plan, alone, tmp_path):
     assert done(tmp_path / "c", plan, ALONE) == alone
 
 
+@pytest.mark.slow
 def test_what_somebody_works_on_is_left_to_them(plan, tmp_path, monkeypatch):
     """All else is done, and then it is waited for."""
 
@@ -101,6 +102,7 @@ def test_what_somebody_works_on_is_left_to_them(plan, tmp_path, monkeypatch):
     assert comparison.left() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crew", [ALONE, PAIR], ids=["one at a time", "two at a time"])
 def test_others_may_join_one_that_is_worked_on(plan, alone, tmp_path, monkeypatch, crew):
     """Whoever works on the whole waits for what they have, and says so."""

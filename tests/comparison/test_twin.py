@@ -156,6 +156,7 @@ NONE = (
 )
 
 
+@pytest.mark.slow
 def test_where_nothing_differs_the_sentence_names_something_no_more_often_than_its_level_says():
     rng, times = np.random.default_rng(0), 300
     experiments = [drawn(rng) for _ in range(times)]

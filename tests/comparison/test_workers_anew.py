@@ -28,6 +28,7 @@ ANEW = Crew(2, 1, anew=True)
 GIB = 2**30
 
 
+@pytest.mark.slow
 def test_two_come_to_the_same_bits_and_none_is_this_process(plan, alone, tmp_path):
     assert done(tmp_path / "c", plan, ANEW) == alone
     infos = [Run.open(path).info for path in (tmp_path / "c" / "runs").iterdir()]

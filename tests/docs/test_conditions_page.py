@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 
+import pytest
 from pages import follow
 from places import ROOT
 
@@ -12,6 +13,7 @@ from gendiff.plugin.registry import default_registry
 PAGE = (ROOT / "docs" / "conditions.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     follow(PAGE)

@@ -27,6 +27,7 @@ def words(line):
     return [word for word in shlex.split(line)[1:] if word != "gendiff" and "=1" not in word.partition("OMP")[2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", SHOWN)
 def test_a_command_runs_and_prints_what_the_page_shows(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@ import re
 import shlex
 
 import numpy as np
+import pytest
 from command import TINY, run
 from PIL import Image
 from places import ROOT
@@ -35,6 +36,7 @@ def reduced(words):
     return [*small[1:], *QUICK.get(words[1], ())]
 
 
+@pytest.mark.slow
 def test_the_numbers_for_a_paper_can_be_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

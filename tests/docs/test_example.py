@@ -143,6 +143,7 @@ def test_a_run_outlives_the_package(trained, answers, without):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(installed, tmp_path):
     shutil.copytree(EXAMPLE / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     pytest_ = [

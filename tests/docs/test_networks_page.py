@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from command import run
 from foreign import pipeline, unet
 
@@ -24,6 +25,7 @@ def commands():
     ]
 
 
+@pytest.mark.slow
 def test_its_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipeline(tmp_path / "DIR", unet(), num_train_timesteps=50)

@@ -32,6 +32,7 @@ def photos(folder, count=40):
         Image.fromarray(pixels).save(folder / f"IMG_{k:02}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # notes of the command line
 def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

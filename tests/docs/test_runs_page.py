@@ -13,6 +13,7 @@ PAGE = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
 FILES = {"mv": shutil.move, "cp": shutil.copy, "cp -r": shutil.copytree}
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -21,6 +21,7 @@ def page() -> str:
     return (FOLDER / "tutorial.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GENDIFF_PLUGINS", raising=False)

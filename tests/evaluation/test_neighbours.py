@@ -206,6 +206,7 @@ class TestCommand:
         with Image.open(tmp_path / "n.png") as picture:
             assert picture.width > picture.height > 500
 
+    @pytest.mark.slow
     def test_a_number_may_follow_and_numbers_stay_what_they_are(self, trained, tmp_path):
         plain = run("evaluate", trained, *QUICK, "--json").json["numbers"]
         for k, words in enumerate((("--neighbours", 3), ("--neighbours=3",))):

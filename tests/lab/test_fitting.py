@@ -314,6 +314,7 @@ def test_from_the_standard_prior_a_process_that_cannot_end_is_refused():
     assert "--prior matched" in refused.value.fix
 
 
+@pytest.mark.slow
 def test_from_its_own_end_such_a_process_is_fitted_past_what_its_components_refuse():
     """Heat keeps its mean whatever its width, and refuses a sigma_min above sigma_max, which is most of the range."""
     start, by = config("heat:sigma_max=6"), sampler("dpmpp-2m:steps=6,prior=matched")
@@ -349,6 +350,7 @@ def test_fit_writes_a_configuration_that_train_takes(tmp_path, monkeypatch):
     assert found["network_error"] == again.json["predictions"][0]["off"]["network_error"] == 0.1
 
 
+@pytest.mark.slow
 def test_single_pixels_are_fitted_to_what_predict_says_of_them(tmp_path, monkeypatch):
     """More components than a whole covariance is kept of, and frequencies that pixels have none of."""
     monkeypatch.chdir(tmp_path)
@@ -408,6 +410,7 @@ def test_fit_says_what_a_schedule_of_ones_own_leaves_open(tmp_path, monkeypatch)
     assert "velocity.noise.beta_max" in done.out.splitlines()[2]
 
 
+@pytest.mark.slow
 def test_fit_takes_the_sampler_of_the_configuration_and_one_without_steps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("given.toml").write_text("[sampler]\nname = 'ddim'\nsteps = 3\nprior = 'matched'\n")

@@ -204,6 +204,7 @@ def test_the_list_names_each_broken_one(everything, tmp_path):
     assert "Traceback" not in done.stderr + plain.stderr
 
 
+@pytest.mark.slow
 def test_what_is_built_in_works_beside_them(everything, tmp_path):
     """The real command, where the meddler has changed the working directory and torch's default dtype."""
     shown = gendiff("config", "show", "--json", site=everything, cwd=tmp_path)

@@ -162,6 +162,7 @@ def test_a_network_of_latents_comes_in(folder, tmp_path):
     assert np.load(tmp_path / "drawn" / "events.npy").shape == (1, 1, 16, 16)
 
 
+@pytest.mark.slow
 def test_from_training_to_numbers(trained, folder):
     config = tomllib.loads((trained / "config.toml").read_text())
     assert config["data"]["source"]["name"] == "digits"

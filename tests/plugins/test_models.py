@@ -303,6 +303,7 @@ def test_norms_compute_in_float32(monkeypatch):
     assert seen == [torch.float32] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "event_shape"), [(SMALL, (3, 12, 20)), (TINY_MLP, (2, 7))])
 def test_it_compiles_as_one_graph(model, event_shape):
     network, (x, i) = built(model, event_shape), inputs(model, event_shape)

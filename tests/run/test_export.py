@@ -206,6 +206,7 @@ def test_a_beginning_from_events_does_not_travel(place, tmp_path):
     assert "--prior matched" in refused.err
 
 
+@pytest.mark.slow
 def test_a_graph_answers_as_the_network_for_any_batch(place):
     import onnx
     from onnx.reference import ReferenceEvaluator

@@ -74,6 +74,7 @@ def test_the_command_draws_the_same_again(samples, tmp_path):
     assert (tmp_path / "again/events/000001.png").read_bytes() == (samples / "events/000001.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_on_still_draws_what_it_drew(samples, tmp_path):
     command = Origin.of(samples).facts["command"]
     assert command.startswith("gendiff sample r@3 --n 3 ")

@@ -68,6 +68,7 @@ def test_every_command_says_it_once(line):
     assert run(*line, "-q").err == ""
 
 
+@pytest.mark.slow
 def test_comparisons_say_it_once_for_all_arms(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = ("compare", "--arm", "identity", "--arm", "dct", "--preset", "reproduce-small", "--data", "digits",

@@ -232,6 +232,7 @@ def test_what_cannot_be_meant_is_refused(file, tmp_path):
         assert "from --training" in done.err
 
 
+@pytest.mark.slow
 def test_a_comparison_takes_them_as_reference(file, tmp_path):
     done = gendiff_command(
         *(

@@ -78,6 +78,7 @@ def pair(tmp_path_factory):
     return one, two
 
 
+@pytest.mark.slow
 def test_it_trains_as_the_whole_does(pair):
     one, two = (checkpoint.newest(run.checkpoints) for run in pair)
     assert one.step == two.step == 20

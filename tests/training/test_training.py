@@ -488,6 +488,7 @@ class TestTwoProcesses:
             assert ours["loss_bands"] == pytest.approx(theirs["loss_bands"], rel=1e-5)
             assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
+    @pytest.mark.slow
     def test_draw_the_same_pictures(self, pair, tmp_path):
         _, two = pair
         torchrun("sample", str(two.path), "-n", "9", "--sampler", "ancestral:steps=4", "--out", str(tmp_path / "two"))
