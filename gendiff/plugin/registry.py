@@ -281,17 +281,28 @@ class Registry:
         return provider
 
     def _load(self, plugin: Plugin) -> None:
+        """Run the code of a plugin; what it prints, or changes of the whole process, becomes a problem of its provider."""
+        output, before = io.StringIO(), process_state()
+        with contextlib.redirect_stdout(output):
+            self._take(plugin)
+        if not output.closed and output.getvalue():
+            self._problem(plugin.provider, f"it printed at import: {output.getvalue().strip()[:80]!r}", "warning")
+        if names := restore(before):
+            why = f"its import changed {', '.join(names)} of the whole process, which was undone"
+            self._problem(plugin.provider, why, "warning")
+
+    def _take(self, plugin: Plugin) -> None:
         provider = plugin.provider
-        module = self._guarded(provider, plugin.load, whole=True)
+        module = self._tried(provider, plugin.load, whole=True)
         if module is None or self._manager.is_registered(module):
             return
-        self._guarded(provider, lambda: self._register(module, provider), whole=True)
+        self._tried(provider, lambda: self._register(module, provider), whole=True)
         if not self._manager.is_registered(module):
             return
         for component in self._asked("gendiff_components", module, provider, list) or ():
-            self._guarded(provider, partial(self._add, component, provider))
+            self._tried(provider, partial(self._add, component, provider))
         for name, path in (self._asked("gendiff_presets", module, provider, dict) or {}).items():
-            self._guarded(provider, partial(self._add_preset, name, path, provider))
+            self._tried(provider, partial(self._add_preset, name, path, provider))
 
     def _register(self, module: Any, provider: Provider) -> None:
         version = getattr(module, "gendiff_api_version", API_VERSION)
@@ -309,25 +320,18 @@ class Registry:
         """What one plugin answers to a hook; None where it does not take it or fails."""
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is module:
-                return self._guarded(provider, partial(_call, into, implementation.function), whole=True)
+                return self._tried(provider, partial(_call, into, implementation.function), whole=True)
         return None
 
-    def _guarded(self, provider: Provider, call: Callable[[], Any], whole: bool = False) -> Any:
-        """Run plugin code; whatever it raises, prints or changes becomes a problem of its provider, or of a ``whole`` plugin."""
-        output, before, result = io.StringIO(), process_state(), None
+    def _tried(self, provider: Provider, call: Callable[[], Any], whole: bool = False) -> Any:
+        """What plugin code gives; whatever it raises becomes a problem of its provider, or of a ``whole`` plugin, and gives None."""
         try:
-            with contextlib.redirect_stdout(output):
-                result = call()
+            return call()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything; it must not take the program down
             self._problem(provider, reason(error), cause=error if whole else None)
-        if not output.closed and output.getvalue():
-            self._problem(provider, f"it printed at import: {output.getvalue().strip()[:80]!r}", "warning")
-        if names := restore(before):
-            why = f"its import changed {', '.join(names)} of the whole process, which was undone"
-            self._problem(provider, why, "warning")
-        return result
+            return None
 
     def _problem(
         self, provider: Provider, why: str, status: str = "broken", cause: BaseException | None = None
