@@ -89,12 +89,16 @@ def installed() -> Iterator[Plugin]:
     """
     loaders: dict[Provider, Callable[[], Any]] = {}
     for distribution in importlib.metadata.distributions():
-        if flaw := _unreadable(distribution):
-            loaders[_unread(distribution)] = partial(_refuse, flaw)
+        try:
+            contents = _contents(distribution)
+        except Damaged as error:
+            loaders[_unread(distribution)] = partial(_refuse, error.what)
             _keep_torch_from_looking()
             continue
-        if flaw := _metadata_flaw(distribution):
+        if flaw := _metadata_flaw(contents):
             loaders[_unread(distribution)] = partial(_refuse, flaw)
+        if "entry_points.txt" not in contents:
+            continue
         try:
             points = distribution.entry_points
         except Exception as error:  # importlib.metadata raises whatever its parser trips over
@@ -161,30 +165,38 @@ def begin_anew() -> None:
     _let_in.clear()
 
 
-def _unreadable(distribution: importlib.metadata.Distribution) -> str:
-    """Which file of a distribution's metadata is there and must not be opened, a pipe or an endless one; empty where none is."""
-    folder = getattr(distribution, "_path", None)
+def _contents(distribution: importlib.metadata.Distribution) -> dict[str, bytes]:
+    """What is in the files of a distribution's metadata, as far as they are there.
+
+    Raises `Damaged` where one is there and must not be opened, a pipe or an endless one.
+    """
+    folder, contents = getattr(distribution, "_path", None), dict[str, bytes]()
     if not isinstance(folder, Path):  # it is in an archive
-        return ""
+        try:
+            texts = {name: distribution.read_text(name) for name in METADATA}
+        except Exception as error:  # as above
+            raise Damaged(f"its metadata: {type(error).__name__}: {error}") from error
+        return {name: text.encode() for name, text in texts.items() if text is not None}
     for name in METADATA if folder.is_dir() else ("",):
         try:
-            with reading.opened(folder / name, MOST_BYTES):
-                pass
+            with reading.opened(folder / name, MOST_BYTES) as file:
+                contents[name] = file.read()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            return f"its {name or 'metadata'}: {reading.why(error)}"
-    return ""
+            raise Damaged(f"its {name or 'metadata'}: {reading.why(error)}") from error
+    return contents
 
 
-def _metadata_flaw(distribution: importlib.metadata.Distribution) -> str:
+def _metadata_flaw(contents: dict[str, bytes]) -> str:
     """What is wrong with the text that names a distribution; empty where nothing is."""
-    try:
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or distribution.read_text("")
-    except Exception as error:  # as above
-        return f"its METADATA: {type(error).__name__}: {error}"
-    if not text:
+    content = contents.get("METADATA") or contents.get("PKG-INFO") or contents.get("")
+    if not content:
         return "it has no METADATA"
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        return f"its METADATA: {type(error).__name__}: {error}"
     return "" if re.search(r"(?mi)^Name:[ \t]*\S", text) else "its METADATA does not say its name"
 
 

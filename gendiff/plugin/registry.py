@@ -324,7 +324,7 @@ class Registry:
         return None
 
     def _tried(self, provider: Provider, call: Callable[[], Any], whole: bool = False) -> Any:
-        """What plugin code gives; whatever it raises becomes a problem of its provider, or of a ``whole`` plugin, and gives None."""
+        """What plugin code gives; None where it raises, which becomes a problem of its provider, or of a ``whole`` plugin."""
         try:
             return call()
         except KeyboardInterrupt:
