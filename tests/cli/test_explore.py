@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import shlex
@@ -117,6 +118,14 @@ class TestWhatIsShown:
         areas = page._pictures(page.explorer, ["A"], {"A"})
         assert areas.keys() == {"error A"}
         assert "cannot read the picture" in areas["error A"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_who_predicts_stands_back_for_who_draws():
+    threads = Threads()
+    nice = [one.submit(os.getpriority, os.PRIO_PROCESS, 0).result() for one in (threads.drawing, threads.predicting)]
+    threads.end()
+    assert nice == [os.getpriority(os.PRIO_PROCESS, 0), 19]
 
 
 class TestWhatIsCopied:

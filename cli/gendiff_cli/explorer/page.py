@@ -345,8 +345,7 @@ class Page:
     async def follow(self) -> None:
         """Show what is changed, as soon as it is: first the pictures, which are looked at, then the numbers.
 
-        Either is sent at once: the browser goes over the whole page for each message. Numbers for which the data have to be
-        measured first are left to `follow_slowly`.
+        Either is sent at once. Numbers for which the data have to be measured first are left to `follow_slowly`.
         """
         t: float | None = None
         while True:
