@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def rng() -> torch.Generator:
 def one_thread():
     """The same thread count everywhere, for it changes the last bits; and one, for threads that wait for a core take its time."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def as_in_a_terminal():
+    """Ctrl-C reaches who is started here, also where the tests themselves run in the background, which ignores it."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
