@@ -117,6 +117,8 @@ class TestAnArmThatFails:
         assert said[0] == said[1]
         for path in (tmp_path / "2" / "runs").iterdir():
             info = Run.open(path).info
+            if info["status"] == "created":  # it was asked to stop before it began
+                continue
             assert info["status"] in ("done", "failed" if "dct" in path.name else "stopped")
             assert list(path.glob("checkpoints/step-*"))
         monkeypatch.undo()

@@ -176,7 +176,7 @@ def test_sampling(monkeypatch, sampler, velocity):
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         on_a_gpu(denoiser, mode)
         there = moved(plan, mode)
-        monkeypatch.setattr("gendiff.sampler._plan", lambda *_: there)
+        monkeypatch.setattr("gendiff.sampler.Sampler.plan", lambda *_: there)
         model = NetworkScore(denoiser, denoiser.diffusion, config.objective.parametrization)
         with Watch() as watch:
             drawn = sample(
