@@ -189,7 +189,12 @@ def test_θ_rests_where_the_signal_has_vanished_however_fast_its_logarithm_falls
 
 @pytest.mark.parametrize(
     ("velocity", "known"),
-    [*((velocity, True) for velocity in VELOCITIES), ("blur:schedule=log", False), ("edm", False)],
+    [
+        *((velocity, True) for velocity in VELOCITIES[:2]),
+        *(pytest.param(velocity, True, marks=pytest.mark.slow) for velocity in VELOCITIES[2:]),
+        ("blur:schedule=log", False),
+        ("edm", False),
+    ],
 )
 def test_the_ode_of_gaussian_data_is_their_closed_form_in_map_and_density(velocity, known):
     # Without their moments the field is no longer 0: the same ODE in other coordinates.
@@ -283,6 +288,7 @@ def drawn(own: Diffusion, model: ScoreModel, sampler: str) -> Tensor:
     return sample(own, model, Sampler(sampler), n=3, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_dopri5_ends_where_many_small_steps_end():
     own = Diffusion.of("dct", "blur", (1, 2, 2), 1000)
     model = Bent(own, 4)

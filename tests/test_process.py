@@ -72,6 +72,7 @@ def test_arms_are_shown_one_after_the_other(tmp_path):
     assert text.count("process        ") == 3
 
 
+@pytest.mark.slow
 def test_show_takes_a_named_process_and_says_where_blur_is_approximate():
     done = run("process", "show", "--process", "blur-diffusion:schedule=cubic", "--data", "digits", "--json")
     assert done.json["processes"][0]["velocity"] == "blur:schedule=cubic"

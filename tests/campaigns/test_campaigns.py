@@ -608,6 +608,7 @@ class TestGpu:
         assert (keeping.own(folder, {"code": "a"}) / "run").exists()
         assert not (keeping.own(folder, {"code": "b"}) / "run").exists()
 
+    @pytest.mark.slow
     def test_quality_says_that_it_goes_on(self, tmp_path, monkeypatch):
         monkeypatch.setattr(quality, "ProcessPoolExecutor", lambda jobs: ThreadPoolExecutor(jobs))
         words = gpu.parts(tmp_path, "cpu", 9, tiny=True)["quality"]
@@ -660,6 +661,7 @@ def test_runs_repeat_themselves_and_it_is_seen_where_they_do_not(tmp_path, monke
     assert determinism.main(line) == 1
 
 
+@pytest.mark.slow
 def test_growth_is_measured_point_by_point_and_drawn(tmp_path, monkeypatch, capsys):
     cpu = torch.device("cpu")
     monkeypatch.setattr(growth, "apart", lambda point, device, rounds: growth.measured(point, cpu, 1))

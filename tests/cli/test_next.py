@@ -62,6 +62,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_what_comes_next_was_not_just_done_also_when_it_is_followed(place, line, monkeypatch):
     monkeypatch.chdir(place)

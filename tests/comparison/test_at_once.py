@@ -38,6 +38,7 @@ def test_nothing_is_done_again(plan, alone, tmp_path, monkeypatch):
     assert done(tmp_path / "c", plan, PAIR) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 3])
 def test_asked_to_stop_all_arms_are_saved_and_go_on(plan, alone, tmp_path, monkeypatch, moment):
     owner, train_step = os.getpid(), Trainer.train_step

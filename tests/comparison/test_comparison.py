@@ -400,6 +400,7 @@ class TestRunsAsArms:
         steps = [found["arms"][0]["runs"][0]["drawing"]["step"] for found in (before, after)]
         assert steps == [4, 6]
 
+    @pytest.mark.slow
     def test_seeds_that_do_not_meet_are_refused_and_then_not_paired(self, runs, tmp_path):
         plan = plan_of(f"{runs[0].path} label=a", f"{runs[1].path} label=b")
         with pytest.raises(ConfigError, match="--allow seeds"):

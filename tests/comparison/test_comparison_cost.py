@@ -56,6 +56,7 @@ def test_it_is_the_sum_over_arms_and_seeds(finished, paced):
     )
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_counted(finished, paced, tmp_path):
     done = cost(Comparison.open(finished).plan, CPU, Comparison.open(finished))
     assert (done.seconds, done.disk, done.memory) == (0, 0, None)

@@ -105,6 +105,7 @@ SPREADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 0.9])
 @pytest.mark.parametrize("spreads", SPREADS.values(), ids=SPREADS)
 def test_where_nothing_differs_it_is_wrong_no_more_often_than_its_level_says(spreads, shared):

@@ -50,6 +50,7 @@ def test_the_table_has_what_came_out_beside_what_is_published(table):
     assert "7.86 | 5.89 |" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["figure1", "figure2", "figure3"])
 def test_a_figure_uses_the_runs_that_are_there(table, target):
     folder, _ = table
@@ -63,6 +64,7 @@ def test_a_figure_uses_the_runs_that_are_there(table, target):
     assert (folder / f"{target}.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_figure_trains_its_own_arms_alone(tmp_path):
     done = run("reproduce", "figure3", *SMALL, "--out", str(tmp_path / "f"))
     assert done.code == 0

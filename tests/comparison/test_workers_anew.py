@@ -37,6 +37,7 @@ def test_two_come_to_the_same_bits_and_none_is_this_process(plan, alone, tmp_pat
     assert len({info["pid"] for info in infos}) <= 2
 
 
+@pytest.mark.slow
 def test_where_all_is_done_none_is_started(plan, alone, tmp_path, monkeypatch):
     assert done(tmp_path / "c", plan, ALONE) == alone
     monkeypatch.setattr("gendiff.comparison.engine.together", None)

@@ -187,6 +187,7 @@ QUICK = ("--n", 24, "--sampler", "ddim:steps=3", "--replicates", 3)
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_it_counts_and_draws(self, trained, tmp_path):
         done = run("evaluate", trained, *QUICK, "--neighbours", "--json", "--out", tmp_path / "n.json")
         assert done.code == 0, done.err

@@ -102,6 +102,7 @@ def test_what_is_no_dinov2(tmp_path, change, error, words):
         Dinov2(path=tmp_path, size=24).extract(PICTURE)
 
 
+@pytest.mark.slow
 def test_a_frechet_distance_beside_others(tmp_path):
     dinov2(tmp_path)
     done = run(

@@ -213,6 +213,7 @@ def test_a_file_that_ends_anywhere_is_refused(tmp_path):
             edm_pickle.weights(path)
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_file_that_is_changed_does_harm(tmp_path):
     whole = bytearray(nvidia.write(tmp_path / "whole.pkl", nvidia.network()).read_bytes())
     path, generator = tmp_path / "changed.pkl", torch.Generator().manual_seed(0)

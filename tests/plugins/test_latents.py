@@ -195,6 +195,7 @@ def test_from_training_to_numbers(trained, folder):
     )  # the pictures, and not what is left of them
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_pictures(trained):
     model = gendiff.load(trained)
     seen = look(model, gendiff.Sampler("trig:steps=2"), [1000, 0], model.data, 0, lambda: None)
@@ -223,6 +224,7 @@ def test_pictures_come_in_and_go_out(trained, tmp_path):
     assert (refused.code, "--simulate" in refused.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_resuming_changes_no_bit(folder, tmp_path):
     words = ["train", "--latent", f"diffusers:path={folder},sample=true", *TINY, "--set", "data.flip=true"]
     assert run(*words, "--steps", 4, "--out", tmp_path / "whole").code == 0

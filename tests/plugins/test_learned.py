@@ -248,6 +248,7 @@ class TestOptimum:
             change = error(free.detach() + step) - error(free.detach() - step)
             assert float(change / 2e-6) == pytest.approx(float(gradient[place]), rel=1e-4)
 
+    @pytest.mark.slow
     def test_a_trajectory_that_is_learned_reaches_it(self, rng):
         """With the optimal model in the place of a network, which `trig` follows exactly, by the loss with which runs learn."""
         spec, moments = "learned:by=component,parts=4", moments_of(rng)

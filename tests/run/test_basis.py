@@ -75,7 +75,10 @@ def test_targets_losses_and_predictions_of_every_objective(processes, objective,
         torch.testing.assert_close(belief, beliefs[0], rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler",
+    [name if name in ("ancestral", "trig") else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLERS],
+)
 def test_pictures_of_every_sampler_from_the_same_noise(processes, sampler):
     chosen, pictures, refusals = Sampler(sampler), [], []
     for name, diffusion in processes.items():

@@ -415,6 +415,7 @@ class TestPredictions:
         assert (done.code, done.out) == (1, "")
         assert "no predicted error is finite" in done.err
 
+    @pytest.mark.slow
     def test_a_fit_to_nothing_finite_writes_nothing(self, monkeypatch, tmp_path):
         import gendiff.lab.fitting as fitting
 

@@ -161,7 +161,8 @@ def built_in_checks() -> Iterator[Any]:
         stand_in = cls.model_construct()  # a required parameter is not there yet
         for one in checks(stand_in):
             arguments = ARGUMENTS.get(f"{entry.kind} {entry.name}", dict)
-            yield pytest.param(one, cls, arguments, id=f"{entry.kind}-{entry.name}: {one.title}")
+            marks = [pytest.mark.slow] if entry.kind == "process" else []  # its rotation and its velocity are here
+            yield pytest.param(one, cls, arguments, id=f"{entry.kind}-{entry.name}: {one.title}", marks=marks)
 
 
 @pytest.mark.parametrize(("one", "cls", "arguments"), built_in_checks())
@@ -236,6 +237,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "spec"), VARIANTS, ids=lambda value: str(value))
 def test_variants_of_built_ins(interface, spec):
     assert [line for line in score(interface.model_validate(spec)) if not line.passed] == []

@@ -89,6 +89,7 @@ def test_it_trains_as_the_whole_does(pair):
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_its_files_are_those_of_one_process(pair):
     one, two = pair
     assert checkpoint.steps(two.checkpoints) == checkpoint.steps(one.checkpoints)
