@@ -129,3 +129,23 @@ def test_samplers_take_the_first_step_from_pure_noise(sampler):
     assert path[0].isfinite().all()
     for other in path[1:]:
         assert torch.allclose(path[0], other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sampler", ["ddim:steps=10", "dpmpp-2m:steps=10", "heun:steps=9", "unipc-2:steps=8", "ancestral"]
+)
+@pytest.mark.parametrize("spec", ["blur:schedule=quartic", "edm"])
+def test_every_parametrization_leads_a_sampler_along_the_same_path(spec, sampler):
+    """Of processes with something left of x_0 at N, where the views that say nothing of it otherwise do."""
+    diffusion = flow(spec, "dct", N=20)
+    assert float(diffusion.at(20).log_a.min()) > -8
+    paths = {}
+    for view in Parametrization:
+        looks = []
+        sample(diffusion, Curved(diffusion, view), Sampler(sampler), n=2, dtype=torch.float64, watch=looks.append)
+        paths[view] = torch.stack([look.x_bar for look in looks])
+    assert len(paths) == 8
+    first = paths.pop(Parametrization("eps"))
+    assert len(first) > 8
+    for path in paths.values():
+        torch.testing.assert_close(path, first, rtol=1e-6, atol=1e-6)
