@@ -3,6 +3,8 @@ r"""Clock: what a network is told of the step, where that is another thing than 
     i        the step itself
     t        1000 i/N, whatever N is
     lambda   100 λ_i, the mean over all components
+    reference
+             100 λ_{i,0}, that of one component: of the lowest frequency, in the first channel
     bands    100 λ_{i,b}, of each channel and of each band b its mean: the vector γ of a process with several speeds
 
 λ = log(a/s) is the half log-SNR of a component, held in ±20 so that one of which nothing is left weighs no more than that. The
@@ -12,15 +14,15 @@ lowest first. Factors make 1 a small change, as that of i is.
 
 from __future__ import annotations
 
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gendiff.errors import ArgumentError
-from gendiff.frequency import equal_bands
+from gendiff.frequency import equal_bands, ordered
 
-Time = Literal["i", "t", "lambda", "bands"]
+Time = Literal["i", "t", "lambda", "reference", "bands"]
 MOST = 20.0  # |λ|: what is beyond is all signal, or all noise
 FACTOR, STEPS = 100.0, 1000.0
 CHUNK = 2**22  # numbers at a time
@@ -48,8 +50,8 @@ class Clock(nn.Module):
 
     def __init__(self, time: Time = "i", channels: int = 1, bands: int = 8) -> None:
         super().__init__()
-        if time not in ("i", "t", "lambda", "bands"):
-            raise ArgumentError(f"time = {time!r}", details=["allowed: 'i', 't', 'lambda', 'bands'"])
+        if time not in get_args(Time):
+            raise ArgumentError(f"time = {time!r}", details=[f"allowed: {', '.join(map(repr, get_args(Time)))}"])
         if min(channels, bands) < 1:
             raise ArgumentError(f"{channels} channels and {bands} bands", details=["of both there is one at least"])
         self.time = time
@@ -109,13 +111,16 @@ class Clock(nn.Module):
                 rows.append(mean.expand(-1, self.count))
             else:
                 each = level.expand(-1, shape[0], *spatial).flatten(2)
-                rows.append(torch.einsum("nck,ckb->ncb", each, weights.to(each.device)).flatten(1))
+                told = torch.einsum("nck,ckb->ncb", each[:, : len(weights)], weights.to(each.device))
+                rows.append(told.flatten(1))
         return torch.cat(rows)
 
     def _weights(self, diffusion: Any) -> Tensor:
-        """``(C, K, bands)``: of each component its share in the mean of its band."""
+        """Of each component its share in what is told: ``(C, K, bands)``, or ``(1, K, 1)`` of the first channel alone."""
         shape = diffusion.event_shape
         rho = diffusion.rotation.frequencies(shape).expand(shape).flatten(1).cpu()
+        if self.time == "reference":
+            return nn.functional.one_hot(ordered(rho[0])[:1], rho.shape[1]).double()[..., None]
         band = torch.stack([equal_bands(channel, self.bands) for channel in rho])
         inside = nn.functional.one_hot(band, self.bands).double()
         return inside / inside.sum(1, keepdim=True)

@@ -57,6 +57,19 @@ class TestValues:
         assert one.shape == (N,)
         assert torch.allclose(one, several.mean(1), rtol=1e-5, atol=1e-3)
 
+    def test_reference_is_one_component_of_the_lowest_frequency(self):
+        """The constant one, of the first channel: no blur reaches it, whatever becomes of the others."""
+        diffusion, clock = process(QUARTIC), attached("reference")
+        i = torch.arange(1.0, N + 1)
+        own = diffusion.at(i.long(), torch.float64).half_log_snr.expand(-1, *EVENT)[:, 0, 0, 0].clamp(-20, 20)
+        assert clock(i).shape == (N,)
+        assert torch.allclose(clock(i), FACTOR * own.float(), rtol=1e-6)
+        assert (clock(i) - attached("lambda")(i)).max() > 20
+
+    def test_reference_is_lambda_where_all_move_alike(self):
+        i = torch.arange(1.0, N + 1)
+        assert torch.equal(attached("reference", FLAT)(i), attached("lambda", FLAT)(i))
+
     def test_all_bands_of_one_speed_are_told_alike(self):
         told = attached("bands", FLAT, channels=2)(torch.tensor([3.0, 9.0]))
         assert (told == told[:, :1]).all()
@@ -78,7 +91,7 @@ class TestValues:
         assert sorted(band.flatten().bincount().tolist()) == [8, 9, 9, 9]
 
     def test_what_cannot_be_told(self):
-        with pytest.raises(ArgumentError, match="allowed: 'i', 't', 'lambda', 'bands'"):
+        with pytest.raises(ArgumentError, match="allowed: 'i', 't', 'lambda', 'reference', 'bands'"):
             Clock("gamma")
         with pytest.raises(ArgumentError, match=r"Clock\('bands', channels=2\)"):
             attached("bands", channels=3)

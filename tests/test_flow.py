@@ -108,6 +108,19 @@ def test_what_is_written_in_t_is_a_formula_in_t_and_has_its_limit_at_0_too():
     assert torch.allclose(log_s.flatten(), (i / 10).log(), rtol=1e-13)
 
 
+@pytest.mark.parametrize(
+    "velocity",
+    ["rectified-flow", "low-pass-flow", "k-flow", "k-flow:bands=3,overlap=0.3", "interpolant:a='(1-t)**(1+r)',s=t"],
+)
+def test_between_steps_flows_are_their_formulas_too_to_the_very_end(velocity):
+    """As a process of eight times as many steps has them: where windows open, and where nothing is left of the data."""
+    own, fine = (Diffusion.of("dct", velocity, EVENT, N) for N in (20, 160))
+    i = torch.arange(1, 160)
+    one, other = own.at(i.double() / 8, torch.float64), fine.at(i, torch.float64)
+    torch.testing.assert_close(one.a, other.a, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(one.s, other.s, rtol=1e-9, atol=1e-11)
+
+
 def test_where_a_process_jumps_it_has_no_limit_and_says_so():
     with pytest.raises(ArgumentError, match=r"no continuous limit at step 0\.5") as raised:
         process("edm").at(0.5).s  # noqa: B018  # computed when it is asked for

@@ -1,5 +1,7 @@
 """Flows: straight paths, the velocity as a view of the pivot, and third parties' views."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -33,21 +35,25 @@ def flow(spec="rectified-flow", rotation="identity", N=100):
     return Diffusion.of(rotation, spec, EVENT, N, Moments.standard(EVENT))
 
 
-def test_a_step_of_a_rectified_flow_is_that_of_diffusers():
+@pytest.mark.parametrize(("evaluations", "real"), [(20, "false"), (7, "true")])
+def test_a_rectified_flow_is_that_of_diffusers_step_by_step(evaluations, real):
+    """Euler's method there is `ddim` here, at whole steps and between them."""
     import diffusers
 
     diffusion = flow()
     model = Curved(diffusion, "velocity")
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=100)
-    theirs.set_timesteps(sigmas=np.arange(20, 0, -1) / 20)  # older versions want an array
-    x = ours = torch.randn(3, *EVENT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    steps = [*range(100, 0, -5), 0]
-    for t, i, j in zip(theirs.timesteps, steps, steps[1:], strict=False):
-        at = diffusion.at(i, torch.float64)
-        x = theirs.step(encode("velocity", model.predict(x, i), at), t, x).prev_sample.double()
-        after, belief = diffusion.at(j, torch.float64), model.predict(ours, i)
-        ours = after.a * belief.x_0 + after.s * belief.eps
-        assert (x - ours).abs().max() < 1e-5
+    theirs.set_timesteps(sigmas=np.arange(evaluations, 0, -1) / evaluations)  # older versions want an array
+    x = torch.randn(3, *EVENT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sampler, looks = Sampler(f"ddim:steps={evaluations},clip=false,grid='uniform:real={real}'"), []
+    sample(diffusion, model, sampler, start=x, dtype=torch.float64, watch=looks.append)
+    assert len(looks) == evaluations + 1
+    assert any(look.j % 1 for look in looks) == (real == "true")
+    for t, (before, after) in zip(theirs.timesteps, pairwise(looks), strict=True):
+        assert float(t) == pytest.approx(before.j, rel=1e-6)
+        output = encode("velocity", model.predict(x, before.j), diffusion.at(before.j, torch.float64))
+        x = theirs.step(output, t, x).prev_sample.double()
+        assert (x - after.x_bar).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("view", list(Parametrization))
@@ -129,3 +135,23 @@ def test_samplers_take_the_first_step_from_pure_noise(sampler):
     assert path[0].isfinite().all()
     for other in path[1:]:
         assert torch.allclose(path[0], other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sampler", ["ddim:steps=10", "dpmpp-2m:steps=10", "heun:steps=9", "unipc-2:steps=8", "ancestral"]
+)
+@pytest.mark.parametrize("spec", ["blur:schedule=quartic", "edm"])
+def test_every_parametrization_leads_a_sampler_along_the_same_path(spec, sampler):
+    """Of processes with something left of x_0 at N, where the views that say nothing of it otherwise do."""
+    diffusion = flow(spec, "dct", N=20)
+    assert float(diffusion.at(20).log_a.min()) > -8
+    paths = {}
+    for view in Parametrization:
+        looks = []
+        sample(diffusion, Curved(diffusion, view), Sampler(sampler), n=2, dtype=torch.float64, watch=looks.append)
+        paths[view] = torch.stack([look.x_bar for look in looks])
+    assert len(paths) == 8
+    first = paths.pop(Parametrization("eps"))
+    assert len(first) > 8
+    for path in paths.values():
+        torch.testing.assert_close(path, first, rtol=1e-6, atol=1e-6)

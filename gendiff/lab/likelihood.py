@@ -135,6 +135,7 @@ class FlowLikelihood:
         evaluations: of the model, for the chunk of events that took most.
         events: how many.
         closed: the same of Gaussian data in closed form, where they are that.
+        off: by how much the ODE is above it, event by event: what its steps and the probes of the trace cost.
 
     """
 
@@ -142,6 +143,7 @@ class FlowLikelihood:
     evaluations: int
     events: int
     closed: Part | None = None
+    off: Part | None = None
 
 
 def flow_likelihood(
@@ -202,5 +204,9 @@ def flow_likelihood(
         most = max(most, solution.evaluations)
         if watch:
             watch(start + len(part))
-    closed = _part(torch.cat(exact), diffusion) if exact else None
-    return FlowLikelihood(_part(torch.cat(nats), diffusion), most, len(indices), closed)
+    whole = torch.cat(nats)
+    total = _part(whole, diffusion)
+    if not exact:
+        return FlowLikelihood(total, most, len(indices))
+    known = torch.cat(exact)
+    return FlowLikelihood(total, most, len(indices), _part(known, diffusion), _part(whole - known, diffusion))

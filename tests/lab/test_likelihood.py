@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -418,12 +419,35 @@ def test_without_a_run_the_bound_is_above_the_density_and_both_say_of_what_they_
     )
     bound, density = (run(*options, *more) for more in ((), ("--method", "ode", "--rtol", 1e-5)))
     assert "the best model of them as a Gaussian, with the covariance that the data have" in density.out
-    assert "in closed form; the ODE is off by" in density.out
+    assert re.search(r"in closed form; the ODE is off by [+-]\S+ ± \S+\n", density.out)
     assert "the best model of them as a Gaussian" in bound.out
     for said in (bound, density):
         assert "next: gendiff train --process blur-diffusion --data gaussian-field:size=8" in said.err
     json = [run(*options, *more, "--json").json for more in ((), ("--method", "ode", "--rtol", 1e-5))]
     assert json[0]["bits_per_dimension"] > json[1]["closed_form"] - 3 * json[0]["standard_error"]
+    assert json[1]["off"] == pytest.approx(json[1]["bits_per_dimension"] - json[1]["closed_form"], abs=1e-9)
+
+
+def test_what_probes_of_the_trace_cost_is_said_apart_from_how_events_differ():
+    """Events are probable or not in closed form too; in the difference that is gone, and more probes leave less of it."""
+    options = (
+        "process",
+        "likelihood",
+        "--process",
+        "rectified-flow",
+        "--data",
+        "digits",
+        "--events",
+        16,
+        "--method",
+        "ode",
+    )
+    exact, few, many = (run(*options, *more, "--json").json for more in (("--trace", "exact"), (), ("--probes", 16)))
+    assert exact["off_error"] < 0.1 * exact["standard_error"]
+    assert abs(exact["off"]) < 0.05  # what steps cost
+    assert few["off_error"] > 2 * many["off_error"] > 4 * exact["off_error"]
+    for one in (few, many):
+        assert abs(one["off"] - exact["off"]) < 4 * one["off_error"]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
+import command
+import numpy as np
 import pytest
 import torch
 from gendiff_cli.app import app
+from PIL import Image
 from runs import ALONE, CPU, asked_to_stop_in, create, final, restored, rows, train
 from typer.testing import CliRunner
 
@@ -65,6 +69,22 @@ class TestTraining:
             lam = Run.open(run.path, at=step).config.diffusion().scales.half_log_snr(i)
             assert (lam.diff(dim=0) < 0).all()
         assert all(row["speeds_bound"] > 0 for row in rows(run))
+
+    @pytest.mark.parametrize("loss", ["bound", "trajectory"])
+    def test_signal_never_comes_back_after_any_step_of_theirs(self, tmp_path, monkeypatch, loss):
+        """However fast they move: of every component, at whole steps and between them."""
+        move, i = Speeds.move, torch.linspace(1, 20, 96, dtype=torch.float64)
+        after = []
+
+        def watched(own: Speeds, *rest) -> None:
+            move(own, *rest)
+            after.append(own.diffusion.scales.half_log_snr(i))
+
+        monkeypatch.setattr(Speeds, "move", watched)
+        train(create(tmp_path / "run", config(speeds={"every": 1, "lr": 3.0, "loss": loss, "finer": 2})))
+        assert len(after) == 20
+        assert all((lam.diff(dim=0) < 0).all() for lam in after)
+        assert all(not torch.equal(one, other) for one, other in pairwise(after))
 
     def test_they_rest_in_the_end(self, tmp_path):
         run = create(tmp_path / "run", config(speeds={"until": 0.5}))
@@ -308,7 +328,7 @@ class TestUse:
             moved.diffusion().scales.half_log_snr(i), before.diffusion.scales.half_log_snr(i), rtol=1e-12, atol=1e-12
         )
 
-    def test_show_says_how_they_moved(self, run):
+    def test_show_and_plot_say_how_they_moved(self, run, tmp_path):
         """RUN@STEP in an arm is the process of that checkpoint."""
         shown = {}
         for step in (5, 20):
@@ -316,6 +336,14 @@ class TestUse:
             assert outcome.exit_code == 0, outcome.output
             shown[step] = json.loads(outcome.stdout)["processes"][0]
         assert shown[5] != shown[20]
+        maps = []
+        for step in (5, 20):
+            file = tmp_path / f"snr-{step}.png"
+            drawn = command.run("process", "plot", "snr", "--arm", f"{run.path}@{step}", "--out", file)
+            assert drawn.code == 0, drawn.err
+            with Image.open(file) as picture:
+                maps.append(np.asarray(picture.convert("L"), dtype=float)[40:])  # below the name of the arm
+        assert np.abs(maps[0] - maps[1]).max() > 50
         absent = CliRunner().invoke(app, ["process", "show", "--arm", f"{run.path}@7"])
         assert isinstance(absent.exception, DataError)
         assert "no checkpoint of step 7" in absent.exception.what

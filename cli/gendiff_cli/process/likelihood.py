@@ -336,16 +336,15 @@ def _report_flow(flow: FlowLikelihood, facts: dict[str, Any], json: bool, follow
         "evaluations": flow.evaluations,
         "events": flow.events,
     }
-    if flow.closed:
-        numbers["closed_form"] = flow.closed.bits
+    if flow.closed and flow.off:
+        numbers |= {"closed_form": flow.closed.bits, "off": flow.off.bits, "off_error": flow.off.error}
     if json:
         json_result({**facts, **numbers})
         return
     result(f"{flow.total.bits:.3f} ± {flow.total.error:.3f} bits per dimension")
-    if flow.closed:
-        result(
-            f"{flow.closed.bits:.3f}         in closed form; the ODE is off by {flow.total.bits - flow.closed.bits:+.1e}"
-        )
+    if flow.closed and flow.off:
+        off = f"{flow.off.bits:+.1e} ± {flow.off.error:.1e}"
+        result(f"{flow.closed.bits:.3f}         in closed form; the ODE is off by {off}")
     unit = (
         "bytes made continuous by uniform noise, which makes it a bound"
         if facts["convention"] == "8-bit"

@@ -22,7 +22,8 @@ class Timed(Model):
 
     time: Time = Field(
         "i",
-        description="what it is told of the step: i; t = 1000 i/N; lambda, the mean log(a/s); bands, that of each band",
+        description="what it is told of the step: i; t = 1000 i/N; lambda, the mean log(a/s); reference, that of the lowest "
+        "frequency; bands, that of each band",
     )
     bands: int = Field(8, ge=1, description="bands of each channel, with time=bands: of equally many frequencies")
 

@@ -53,16 +53,12 @@ class KFlow(Velocity):
         if width == 1 or self.share == 1:
             return _straight(N, over_time(t) * over_components(_ones(event_shape)))
         band = bands_of(rotation.spread_frequencies(event_shape, "by which bands could differ"), self.bands)
-        tau: Formula | None = None
-        for rank in range(self.bands):  # of what is destroyed first, the finest
-            window = ((t - rank * (1 - self.overlap) * width) / width).clamp(0, 1)
-            window[-1] = 1  # whatever the rounding
-            own = over_time(t + (1 - self.share) * (window - t)) * over_components(
-                (band == self.bands - 1 - rank).double()
-            )
-            tau = own if tau is None else tau + own
-        assert tau is not None
-        return _straight(N, tau)
+        rank = (self.bands - 1 - band).double()  # of what is destroyed first, the finest
+        until = t.clone()
+        until[-1] += 1e-12  # the last window is over at N, whatever the rounding
+        place = (over_time(until) - over_components(rank * (1 - self.overlap) * width)) / width
+        window = -maximum(-maximum(place, 0.0), -1.0)
+        return _straight(N, over_time(t) + (1 - self.share) * (window - over_time(t)))
 
 
 class LowPassFlow(Velocity):
@@ -81,8 +77,7 @@ class LowPassFlow(Velocity):
     def scales(self, rotation: Rotation, event_shape: EventShape, N: int) -> FormulaScales:
         t = times(N)
         passed = over_time(-((self.sigma * t) ** 2) / 2) * over_components(rotation.heat_spectrum(event_shape))
-        straight = over_time(torch.log1p(-t).clamp_min(LOG_FLOOR))
-        return FormulaScales(N, maximum(straight + passed, LOG_FLOOR), log(over_time(t)))
+        return FormulaScales(N, maximum(log1p(-over_time(t)) + passed, LOG_FLOOR), log(over_time(t)))
 
     def blur_width(self, N: int) -> BlurWidth:
         width = self.sigma * times(N)
