@@ -19,6 +19,11 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 38
 ROOM = 90  # that the text beside a bar takes
 
 
+def line(command: str) -> str:
+    """A command, which is broken between its words and not after a hyphen."""
+    return " ".join(f"<span>{escape(word)}</span>" for word in command.split(" "))
+
+
 def picture(event: Tensor, alt: str) -> str:
     """One event as an image."""
     content = io.BytesIO()

@@ -19,6 +19,7 @@ from gendiff.errors import GendiffError
 from gendiff.extra import extra
 from gendiff_cli.explorer.choice import STEPS
 from gendiff_cli.explorer.controls import Control, Kind
+from gendiff_cli.explorer.drawing import line
 from gendiff_cli.explorer.explorer import SIDES, Explorer, refusal
 from gendiff_cli.explorer.reverse import STRONGEST, Reverse, Wish, nearest
 from gendiff_cli.explorer.threads import Threads
@@ -402,11 +403,11 @@ class Page:
             try:
                 areas[f"curves {side}"] = now.numbers(side).curves(now.t)
                 if side in stale:
-                    areas[f"train {side}"] = escape(commands[f"train {side}"])
+                    areas[f"train {side}"] = line(commands[f"train {side}"])
                     areas[f"toml {side}"] = escape(now.toml(side))
             except GendiffError as error:
                 areas[f"error {side}"] = escape(refusal(error))
-        return areas | {"losses": now.losses(), "compare": escape(commands["compare"])}
+        return areas | {"losses": now.losses(), "compare": line(commands["compare"])}
 
     async def follow_slowly(self) -> None:
         """Measure, draw and predict what takes longer, where nothing changes for a moment."""
@@ -475,7 +476,7 @@ class Page:
         if self.reverse is None or way is None:
             return {}
         html = nearest(way, self.explorer.t * way[0].i).html
-        return {"reverse": html, "sample": escape(self.reverse.command(self.wish))}
+        return {"reverse": html, "sample": line(self.reverse.command(self.wish))}
 
 
 def _described(choices: Mapping[str, str]) -> dict[str, str]:
