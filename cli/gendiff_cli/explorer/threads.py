@@ -8,7 +8,6 @@ import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-
 LAST = 19  # the niceness of who takes what others leave
 
 
