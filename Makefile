@@ -45,7 +45,7 @@ docs: $(DEVELOPMENT)  ## Write the pages that follow from the code, and fold lin
 site: $(TOOLS)/.site  ## Make the site, build/site, from README.md, docs/ and examples/; needs no torch, and no net once its tools are there.
 	@$(TOOLS)/bin/python docs/site.py build/pages
 	@NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet
-	@echo build/site/index.html
+	@echo 'build/site/index.html; with its search: python3 -m http.server -d build/site'
 
 package: $(TOOLS)/.package  ## Make dist/: the wheel and the source archive, as an index takes them.
 	@rm -rf dist

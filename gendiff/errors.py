@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+BEGUN = 3  # letters of a word that are enough where one name alone begins with them
 ALIKE = 0.5  # of two words, by their common letters: from here on one may be meant by the other
 LONGEST_REASON = 500  # characters of somebody else's message
 OBJECTS = "it holds Python objects, not only numbers; they are never loaded, for they can run code"
@@ -97,8 +98,14 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """The known word that needs the fewest typing errors to become ``word``, or an empty string where all need many."""
-    typed = word.casefold()
+    """The only known word that begins as ``word`` does, or else the one that needs the fewest typing errors to become it.
+
+    An empty string where all need many.
+    """
+    names, typed = list(names), word.casefold()
+    begun = [name for name in names if name.casefold().startswith(typed)]
+    if len(typed) >= BEGUN and len(begun) == 1:
+        return begun[0]
     ranked = []
     for name in names:
         known = name.casefold()

@@ -138,6 +138,13 @@ def aside(lines: Mapping[str, str]) -> None:
             err().print(" " * indent + escape(line))
 
 
+def copied(lines: Iterable[str]) -> None:
+    """Lines on stderr that are copied elsewhere, such as code, silent under -q."""
+    if Verbosity.level >= 0 and is_main_process():
+        for line in lines:
+            err().print(escape(line))
+
+
 def busy(doing: str) -> AbstractContextManager[object]:
     """A sign of life while something takes its time, where a terminal shows it."""
     return err().status(doing) if live() else nullcontext()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gendiff_cli.console import json_result, note, result
+from gendiff_cli.console import copied, json_result, note, result
 from gendiff_cli.opening import load_model, open_run
 from gendiff_cli.options import (
     CheckpointArgument,
@@ -58,8 +58,8 @@ def export(
         json_result({"folder": str(out), "to": to.value, "step": model.step, "weights": model.weights, "open": lines})
     else:
         result(str(out))
-    for line in lines:
-        note(line)
+    note("how it is opened, also in its README.md:")
+    copied(lines)
 
 
 def chosen_model(

@@ -11,6 +11,8 @@ from gendiff.errors import ConfigError, did_you_mean
 
 #: What pydantic says of numbers: what a user is told that is allowed, and one that is.
 NUMBERS = {"a valid integer": ("a whole number", 10), "a valid number": ("a number", 0.1)}
+#: What an option takes whose own name is no noun.
+NOUNS = {"to": "format"}
 #: What may be named by a word alone.
 KINDS = ("data", "process", "rotation", "velocity", "schedule", "noise", "model", "objective", "sampler", "preset")
 
@@ -23,9 +25,7 @@ def refused(error: Any, words: Sequence[str]) -> ConfigError:
     if choice := re.fullmatch("'(.*)' is not one of (.*?)\\.?", rule):
         known = re.findall("'(.*?)'", choice[2])
         details = [f"known: {', '.join(known)}", did_you_mean(choice[1], known)]
-        return ConfigError(
-            f"unknown {option.lstrip('-')} '{choice[1]}'", where=option if is_option else "", details=details
-        )
+        return ConfigError(f"unknown {_noun(option)} '{choice[1]}'", where=option if is_option else "", details=details)
     if number := NUMBERS.get(rule):
         kind, example = number
         typed = " ".join(map(repr, _given(error.param.opts, words)))
@@ -54,8 +54,17 @@ def misused(error: Any, command: str) -> ConfigError:
     if context and (extra := re.fullmatch(r"Got unexpected extra argument\(?s?\)? \((.*)\)", error.format_message())):
         hints = [_meant(extra[1].split()[0], context), context.get_usage().replace("Usage", "usage", 1)]
         return ConfigError(f"'{extra[1]}' is one word too many", details=hints, fix=fix)
+    if choices := re.fullmatch(r"(Missing option '.*')\. Choose from:(.*)", error.format_message(), re.DOTALL):
+        message, allowed = choices[1], ", ".join(choices[2].replace(",", " ").split())
+        return ConfigError(f"{message[:1].lower()}{message[1:]}", details=[f"allowed: {allowed}"], fix=fix)
     message, usage = error.format_message().rstrip("."), context.get_usage() if context else ""
     return ConfigError(f"{message[:1].lower()}{message[1:]}", details=[usage.replace("Usage", "usage", 1)], fix=fix)
+
+
+def _noun(option: str) -> str:
+    """What an option, or an argument, takes: a scale, a format."""
+    name = option.lstrip("-")
+    return NOUNS.get(name, name)
 
 
 def _takers(option: str, context: Any) -> list[str]:

@@ -63,9 +63,13 @@ def tune(
         ),
     ] = None,
     trials: Annotated[
-        int,
-        typer.Option(min=1, help="Trials of the study in all, those of before among them.", rich_help_panel=SEARCHING),
-    ] = 20,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials in all, those of before among them. Default: as many as were asked for last, at first 20.",
+            rich_help_panel=SEARCHING,
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(min=0.01, help="Stop after so long; the same command goes on.", rich_help_panel=SEARCHING),
@@ -125,7 +129,7 @@ def tune(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("a study runs in one process", fix="start gendiff tune several times with one --out")
     registry: Registry = context.obj
-    from gendiff.comparison.study import Study, library
+    from gendiff.comparison.study import TRIALS, Study, library
     from gendiff.machine.world import join
 
     library()  # before anything is made
@@ -151,9 +155,10 @@ def tune(
             plan.check()
             study = Study.held(plan, out) if out is not None else None
         if dry_run:
-            _describe(plan, study, trials, json)
+            _describe(plan, study, study.wanted(trials) if study else trials or TRIALS, json)
             return
         study = study or Study.create(plan, out, sys.argv[1:])
+        trials = study.wanted(trials)
         note(f"in {study.path}")
         from gendiff.comparison.report.study import write
         from gendiff_cli.progress import Bars

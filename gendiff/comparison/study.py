@@ -47,6 +47,8 @@ FORMAT = 1  # of study.json and tune.json
 STUDY, JOURNAL = "study.json", "journal.log"
 PLANNED = Planned("study", STUDY, "study", FORMAT, "tune", "studies", "a study of other settings")
 NAME = "gendiff"  # of the study in Optuna's database
+WANTED = "trials"  # under which the database has how many trials are to be
+TRIALS = 20  # where nobody has said how many
 FAILED = 3  # trials in a row from the first on, after which it is the study that fails
 
 
@@ -122,6 +124,11 @@ class Study:
         with PLANNED.stopping(self.path) as heed:
             yield heed
 
+    def wanted(self, trials: int | None) -> int:
+        """How many trials there are to be in all: ``trials``, or as many as the study was asked for last."""
+        last = self.optuna.user_attrs.get(WANTED)
+        return trials or (last if isinstance(last, int) and last > 0 else TRIALS)
+
     def search(
         self,
         trials: int,
@@ -133,6 +140,8 @@ class Study:
     ) -> None:
         """Try until there are so many trials, those of before and those of other processes among them.
 
+        The database keeps the number, for who goes on without one (`wanted`).
+
         Args:
             finished: hears of each trial that this process has finished, as `facts` has it.
 
@@ -141,6 +150,8 @@ class Study:
 
         """
         study, work = self.optuna, Work(self.path, self.about["argv"], registry, device, listener, heed)
+        if study.user_attrs.get(WANTED) != trials:
+            study.set_user_attr(WANTED, trials)
         while True:
             heed()
             with self._taken(trials) as trial:

@@ -40,7 +40,7 @@ def source(registry: Registry, text: str, also: str = "") -> dict[str, Any]:
             warnings.warn(
                 f"'{text}' is taken as the data of that name; what is called so here is ./{text}", stacklevel=2
             )
-        return parse_spec(text)
+        return _parsed(text)
     path = located(Path(text))
     if path.exists():
         return _recognised(registry, path, also)
@@ -90,7 +90,20 @@ def _with_path(text: str, also: str = "") -> str | dict[str, Any]:
     may_be_spec = name in registry.names("data") or (name.isidentifier() and not also)
     if Path(text).exists() or not may_be_spec:
         return source(registry, text, also)
+    if name in registry.names("data"):
+        _parsed(text)
     return text
+
+
+def _parsed(spec: str) -> dict[str, Any]:
+    """The table of a spec of data; raises `ConfigError` as `parse_spec` does, and says how a path is written."""
+    try:
+        return parse_spec(spec)
+    except ConfigError as error:
+        name, _, rest = spec.partition(":")
+        if "=" not in rest and "path" in component_class("data", name.strip()).model_fields:
+            error.fix = f"write {name}:path={rest}"
+        raise
 
 
 def data_like(registry: Registry, text: str, shape: EventShape = (), also: str = "") -> Data:

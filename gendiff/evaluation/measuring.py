@@ -51,6 +51,7 @@ from gendiff.machine.jobs import ALONE, Crew, memory_of
 from gendiff.machine.world import World
 from gendiff.metric import Metric
 from gendiff.plugin.discovery import version
+from gendiff.quantities import counted
 from gendiff.run.asked import Asked
 from gendiff.run.generation import generate
 from gendiff.run.record import now
@@ -247,8 +248,8 @@ def reference_of(split: Split) -> Data:
         return split.training
     if held_out.length is not None and held_out.length < FEWEST:
         warnings.warn(
-            f"{held_out.length} held-out events are too few to compare samples with, which takes {FEWEST}: the reference is what "
-            "was trained on",
+            f"{counted(held_out.length, 'held-out event')} {'is' if held_out.length == 1 else 'are'} too few to compare samples "
+            f"with, which takes {FEWEST}: the reference is what was trained on",
             stacklevel=2,
         )
         return split.training

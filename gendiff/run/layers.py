@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gendiff.command import again
 from gendiff.component import Settings, component_class, invalid_parameter, parse_spec, parse_value
 from gendiff.datasets.sources import settled
-from gendiff.errors import ConfigError, DataError, GendiffError, PluginError
+from gendiff.errors import ConfigError, DataError, GendiffError, PluginError, did_you_mean, nearest
 from gendiff.latent import latent_table
 from gendiff.plain import toml_table
 from gendiff.plugin import discovery
@@ -27,6 +27,7 @@ from gendiff.storage import reading
 LATENTS = "latents"  # the data that `latent` makes of data
 ELSEWHERE = "elsewhere"
 MOST_NAMED = 10  # plugin files in one error
+MEANT = 3  # settings at most that a word may mean
 
 
 @dataclass(frozen=True)
@@ -154,14 +155,15 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
     try:
         for layer in layers:
             try:
-                losses += _losses(table, layer, origins)
+                said = settled(layer.table)
+                losses += _losses(table, said, layer.origin, origins)
                 if "process" in layer.table:
                     process = Process.model_validate(layer.table["process"])
                     rotation, velocity = process.parts()
                     refuse_second_velocity(process, layer.table.get("velocity"), layer.origin)
                     parts = {"rotation": rotation.table(), "velocity": velocity.table()}
                     table = _merge(table, parts, layer.origin, origins, path="")
-                rest = {key: value for key, value in settled(layer.table).items() if key != "process"}
+                rest = {key: value for key, value in said.items() if key != "process"}
                 if isinstance(latent := rest.get("latent"), str):
                     rest["latent"] = latent_table(latent)
                 _take_back(table, rest, origins)
@@ -185,6 +187,8 @@ def resolve(layers: Iterable[Layer]) -> Resolved:
         raise
     except ValidationError as error:
         invalid = invalid_parameter(Config, error)
+        if invalid.subject not in Config.model_fields and not did_you_mean(invalid.subject, Config.model_fields):
+            invalid.details = (*invalid.details, _below(table, invalid.subject))
         locate(invalid, origins)
         raise invalid from error
     except RecursionError as error:
@@ -263,6 +267,28 @@ def _default_specs(cls: type[Settings]) -> dict[str, Any]:
             spec = parse_spec(info.default) if isinstance(info.default, str) else {}
             table[key] = _default_specs(component_class(inner.kind, spec["name"]) if spec else inner) | spec
     return table
+
+
+def _below(table: Mapping[str, Any], key: str) -> str:
+    """Which settings of a part are called like ``key``, which the configuration itself has not; empty where none is."""
+    paths = list(_paths(Config, table))
+    near = nearest(key, {path.rpartition(".")[2] for path in paths})
+    meant = [path for path in paths if path.endswith(f".{near}")]
+    depth = min((path.count(".") for path in meant), default=0)
+    least = [path for path in meant if path.count(".") == depth]  # train.lr, and not train.speeds.lr
+    return f"did you mean {' or '.join(map(repr, least))}?" if near and len(least) <= MEANT else ""
+
+
+def _paths(cls: type[Settings], table: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The dotted paths of all settings, those of the components that a table of configuration names among them."""
+    for key, info in cls.model_fields.items():
+        if above:
+            yield f"{above}{key}"
+        if isinstance(inner := info.annotation, type) and issubclass(inner, Settings):
+            part = _part(table, key)
+            if not inner.kind or "name" in part:
+                found: Any = component_class(inner.kind, part["name"]) if inner.kind else inner
+                yield from _paths(found, part, f"{above}{key}.")
 
 
 def _count_steps(table: Any, over: Mapping[str, Any], origin: str, origins: dict[str, str]) -> None:
@@ -394,15 +420,15 @@ def _refuse_loss(origins: Mapping[str, str], path: str, origin: str) -> None:
         )
 
 
-def _losses(table: Mapping[str, Any], layer: Layer, origins: Mapping[str, str]) -> Iterator[Loss]:
-    """What presets and files give to the data, where a layer is about to name others."""
-    before, after = _part(table, "data"), _part(layer.table, "data")
+def _losses(table: Mapping[str, Any], said: Mapping[str, Any], by: str, origins: Mapping[str, str]) -> Iterator[Loss]:
+    """What presets and files give to the data, where the layer ``by`` is about to name others."""
+    before, after = _part(table, "data"), _part(said, "data")
     if after.get("name", before.get("name")) == before.get("name"):
         return
     for key, value in before.items():
         origin = origins.get(f"data.{key}") or origins.get("data", "")
         if key != "name" and origin and not origin.startswith("--"):
-            yield Loss(key, value, origin, layer.origin)
+            yield Loss(key, value, origin, by)
 
 
 def _forget(origins: dict[str, str], path: str) -> None:

@@ -58,12 +58,12 @@ def numbered(root: Path, name: str) -> Path:
         ) from error
 
 
-def check_empty(out: Path, go_on: str = "") -> None:
-    """Raise as `empty` does where ``out`` exists and is not empty, and make nothing."""
+def check_empty(out: Path, go_on: str = "", where: str = "") -> None:
+    """Raise as `empty` does where ``out`` exists and is not empty, and make nothing; ``where`` it was named, if not by --out."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"'{out}' exists and is not empty",
-            where=option("--out"),
+            where=where or option("--out"),
             details=["gendiff never writes into a directory that holds something else"],
             fix=f"go on with it: {go_on}" if go_on else "choose a new directory",
         )

@@ -43,6 +43,11 @@ def test_a_layer_names_data_by_a_path(here, layer, spec):
     assert resolve([Layer("the test", layer)]).config.data.spec == spec
 
 
+def test_a_path_with_a_colon_is_a_path(here):
+    (here / "photos").rename(here / "a:b")
+    assert resolve([Layer("--data", {"data": "./a:b"})]).config.data.spec == "folder:path=a:b"
+
+
 def test_a_path_is_a_path_in_every_layer(here):
     (here / "run.toml").write_text('data = "photos"\nhold_out = "others"\n')
     config = resolve([Layer.from_file(here / "run.toml"), Layer.at("--size", "data.size", 8)]).config

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from gendiff import Data
 from gendiff.datasets.images import reason as reader_reason
-from gendiff.errors import OBJECTS, reason, typing_errors, without_advice
+from gendiff.errors import OBJECTS, nearest, reason, typing_errors, without_advice
 
 RAW = ("allow_pickle", "weights_only", "Weights only", "arbitrary code", "KeyError")
 
@@ -185,6 +185,13 @@ class TestWhatIsMeant:
             ("sample r --precision fp31", "did you mean 'fp32'?"),
             ("process likelihood r --prior matchd", "did you mean 'matched'?"),
             ("train --hold-out abc", "--hold-out 0.1 is a tenth of the events"),
+            ("train --schedule quar", "did you mean 'quartic'?"),
+            ("train --set lr=0.1", "did you mean 'train.lr'?"),
+            ("train --set steps=3", "did you mean 'sampler.steps' or 'train.steps'?"),
+            ("compare --arm dct --grid f_mx=0.1,0.2", "did you mean 'velocity.schedule.f_max'?"),
+            ("train --data folder:photos", "write folder:path=photos"),
+            ("export r out --to onxx", "unknown format 'onxx' (from --to)"),
+            ("export r out", "allowed: diffusers, safetensors, onnx"),
         ],
     )
     def test_is_said(self, argv, said, here):
@@ -211,6 +218,13 @@ class TestWhatIsMeant:
 )
 def test_typing_errors_are_counted(typed, meant, count):
     assert typing_errors(typed, meant) == typing_errors(meant, typed) == count
+
+
+def test_the_one_name_that_begins_so_is_meant():
+    groups = ("Smileys & Emotion", "Symbols", "Flags")
+    assert nearest("smileys", groups) == "Smileys & Emotion"
+    assert nearest("sy", groups) == ""  # too short to say
+    assert nearest("quart", ("quartic", "quarter")) == "quarter"  # of two the nearer one
 
 
 class TestArrays:

@@ -68,6 +68,20 @@ def test_what_it_prints_of_many(reached):
     assert "label=trial-2' --seeds 1,2,3" in found.err
 
 
+def test_it_goes_on_to_as_many_trials_as_were_asked_for_last(reached):
+    def count(*words):
+        found = run("tune", *words, "--json")
+        assert found.code == 0, found.err
+        return len(found.json["trials"])
+
+    assert count(*OVER, *SMALL, "--trials", 3, "--out", "s") == 3
+    assert count("--resume", "s") == 3
+    assert count("--resume", "s", "--trials", 5) == 5
+    assert count(*OVER, *SMALL, "--out", "s") == 5
+    assert "trials   5 in all, 5 there already" in run("tune", "--resume", "s", "--dry-run").out
+    assert "trials   20 in all, 0 there already" in run("tune", *OVER, *SMALL, "--dry-run").out
+
+
 def test_another_number_decides(reached):
     found = run("tune", *OVER, *SMALL, "--trials", 2, "--by", "precision-pixels", "--out", "s", "--json")
     assert (found.json["number"], found.json["better"]) == ("precision-pixels", "higher")

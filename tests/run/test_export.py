@@ -167,7 +167,9 @@ def test_what_came_from_diffusers_goes_back_with_a_stock_scheduler(place, drawn)
 
 def test_numbers_alone(place):
     out = place / "numbers"
-    assert run("export", place / "mlp", out, "--to", "safetensors").code == 0
+    done = run("export", place / "mlp", out, "--to", "safetensors")
+    assert done.code == 0, done.err
+    assert "\nfrom safetensors.torch import load_file\n" in done.err  # a line that can be copied
     assert {file.name for file in out.iterdir()} == {
         "model.safetensors",
         "process.safetensors",
@@ -185,7 +187,7 @@ def test_a_folder_that_holds_something_stays_as_it_is(place, tmp_path):
     (tmp_path / "mine").write_text("mine")
     refused = run("export", place / "mlp", tmp_path, "--to", "safetensors")
     assert refused.code == 2
-    assert "not empty" in refused.err
+    assert "exists and is not empty (from DIR)" in refused.err
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 

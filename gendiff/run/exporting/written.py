@@ -53,7 +53,7 @@ def export(model: TrainedModel, to: str, out: Path, sampler: Sampler | None = No
     """
     if to not in FORMATS:
         raise ConfigError(f"there is no format '{to}'", where="--to", details=[f"allowed: {', '.join(FORMATS)}"])
-    check_empty(out)
+    check_empty(out, where="DIR")
     with whole(out, inside=True) as stage:
         lines = FORMATS[to](model, stage, sampler or model.config.sampler)
         opening = [line.replace("DIR", name or str(out)) for line in lines]
