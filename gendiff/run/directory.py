@@ -29,7 +29,7 @@ from typing import Any
 
 import tomli_w
 
-from gendiff.command import command, option
+from gendiff.command import command, option, quoted
 from gendiff.component import Component
 from gendiff.data import Data, fingerprint_of
 from gendiff.datasets.split import Split
@@ -471,6 +471,11 @@ def _told(config: Config) -> dict[str, Any]:
 def refuse_no_run(path: Path) -> None:
     """Raise `ConfigError` where ``path`` is not a run."""
     if not os.path.lexists(path / CONFIG) or not os.path.lexists(path / RECORD):
+        if run := next((above for above in path.parents if os.path.lexists(above / RECORD)), None):
+            raise ConfigError(
+                f"'{path}' is not a run directory, but lies in one",
+                fix=f"give {quoted(run)}, or {quoted(f'{run}@STEP')} for a checkpoint",
+            )
         raise ConfigError(
             f"'{path}' is not a run directory",
             details=["a run directory holds run.json and config.toml", *_nearby(path)],

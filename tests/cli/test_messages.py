@@ -190,6 +190,7 @@ class TestWhatIsMeant:
             ("train --set steps=3", "did you mean 'sampler.steps' or 'train.steps'?"),
             ("compare --arm dct --grid f_mx=0.1,0.2", "did you mean 'velocity.schedule.f_max'?"),
             ("train --data folder:photos", "write folder:path=photos"),
+            ("sample old/checkpoints/step-000000000003", "give old, or old@STEP for a checkpoint"),
             ("export r out --to onxx", "unknown format 'onxx' (from --to)"),
             ("export r out", "allowed: diffusers, safetensors, onnx"),
         ],
